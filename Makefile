@@ -1,0 +1,22 @@
+# Everything a newcomer needs: `make demo` trains, `make test` tests. Both set themselves up.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.venv/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "duckweed needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Choose another with: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+.PHONY: setup demo fast test lint clean
+setup: .venv/.ready
+demo: .venv/.ready  ## four peers on this machine train a small model for about three minutes
+	$(BIN)/duckweed train
+fast: .venv/.ready  ## the fast tests
+	$(BIN)/python -m pytest -m "not slow" -n 2
+test: .venv/.ready  ## all tests
+	$(BIN)/python -m pytest -n 2
+lint: .venv/.ready
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+clean:
+	rm -rf .venv build *.egg-info src/*.egg-info

@@ -1,0 +1,16 @@
+"""The commands: parse, call one function of a room, print. No logic."""
+
+import typer
+
+app = typer.Typer(
+    name="duckweed",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="Train language models together on computers that belong to nobody in one piece.",
+)
+
+
+def main() -> None:
+    app()

@@ -1,0 +1,1 @@
+"""Where the frontier will be, and the race."""

@@ -1,0 +1,1 @@
+"""What one peer does between two merges."""

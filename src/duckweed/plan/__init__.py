@@ -1,0 +1,1 @@
+"""What a swarm can train."""

@@ -1,0 +1,1 @@
+"""What a run is: specification, ledger, state on disk."""

@@ -1,0 +1,1 @@
+"""Pages over what the rooms produce."""

@@ -1,0 +1,1 @@
+"""What a contribution looks like in bytes."""
