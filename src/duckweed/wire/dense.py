@@ -1,0 +1,88 @@
+"""The dense wire: every value, as fp32, bf16, or int8 with a scale for each block."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import chunks
+from .frame import Reader, WireError, Writer
+from .kinds import Dense
+from .layout import Layout
+from .magnitudes import put_positive, take_positive
+from .rans import Decoder, Encoder
+
+BLOCK = 4096
+
+
+def round_bf16(x: np.ndarray) -> np.ndarray:
+    """bf16 bits of x, uint16: round to nearest, ties to even; finite stays finite."""
+    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
+    rounded = bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))
+    top = rounded >> np.uint32(16)
+    sign = top & np.uint32(0x8000)
+    return (np.minimum(top & np.uint32(0x7FFF), np.uint32(0x7F7F)) | sign).astype(np.uint16)
+
+
+def widen_bf16(bits: np.ndarray) -> np.ndarray:
+    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
+def compress(wire: Dense, writer: Writer, x: np.ndarray, layout: Layout) -> np.ndarray:
+    """Writes the blob; returns what it says, f32[P]."""
+    if wire.dtype == "fp32":
+        writer.raw(np.ascontiguousarray(x, "<f4"))
+        return x.astype(np.float32)
+    if wire.dtype == "bf16":
+        bits = round_bf16(x)
+        writer.raw(bits.astype("<u2"))
+        return widen_bf16(bits)
+    starts = chunks.starts(layout, BLOCK)
+    scales = np.maximum.reduceat(np.abs(x), starts[:-1]) / np.float32(127)
+    repeated = np.repeat(scales, np.diff(starts))
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        codes = np.clip(np.rint(x / repeated), -127, 127)
+    codes = np.where(repeated > 0, codes, 0).astype(np.int8)
+    writer.raw(scales.astype("<f4"))
+    encoder = Encoder()
+    put_positive(encoder, np.abs(codes).astype(np.int16) + 1, 128)
+    encoder.raw(codes[codes != 0] < 0)
+    encoder.write(writer)
+    return codes * repeated
+
+
+def decode(reader: Reader, wire: Dense, layout: Layout) -> np.ndarray:
+    """The values, f32[P]."""
+    if wire.dtype == "fp32":
+        out = reader.array("<f4", layout.total)
+    elif wire.dtype == "bf16":
+        out = widen_bf16(reader.array("<u2", layout.total))
+    else:
+        out = _decode_int8(reader, layout)
+    reader.end()
+    if not np.isfinite(out).all():
+        raise WireError("the blob holds values that are not finite")
+    return out
+
+
+def _decode_int8(reader: Reader, layout: Layout) -> np.ndarray:
+    starts = chunks.starts(layout, BLOCK)
+    scales = reader.array("<f4", len(starts) - 1)
+    if not (np.isfinite(scales).all() and (scales >= 0).all()):
+        raise WireError("a scale of the int8 blob is negative or not finite")
+    decoder = Decoder(reader, layout.total)
+    sizes = take_positive(decoder, layout.total, 128) - 1
+    if (sizes > 127).any():
+        raise WireError("a coded integer is above the largest possible, 127")
+    some = sizes != 0
+    negative = np.zeros(layout.total, np.bool_)
+    negative[some] = decoder.finish(int(np.count_nonzero(some)))
+    codes = sizes.astype(np.int8)
+    np.negative(codes, out=codes, where=negative)
+    with np.errstate(over="ignore"):
+        return codes * np.repeat(scales, np.diff(starts))
+
+
+def max_bytes(wire: Dense, layout: Layout) -> int:
+    if wire.dtype == "int8":
+        return 4 * (len(chunks.starts(layout, BLOCK)) - 1) + layout.total * 2 + 64
+    return layout.total * (4 if wire.dtype == "fp32" else 2)

@@ -1,0 +1,24 @@
+"""Error feedback: what compression left out of one round is carried into the next.
+
+Pure functions: nothing is stored here, so that the caller can commit a residual once, when the
+contribution that it belongs to has been accepted, and drop it otherwise. Formula: Seide et al.,
+Interspeech 2014; with decay as in SparseLoCo (arXiv 2508.15706).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def carry(delta: np.ndarray, residual: np.ndarray, beta: float) -> np.ndarray:
+    """What to compress: ``delta + beta * residual``, f32[P]. ``beta = 0`` ignores the residual."""
+    if beta == 0:
+        return np.asarray(delta, np.float32)
+    x = np.multiply(residual, np.float32(beta), dtype=np.float32)
+    x += delta
+    return x
+
+
+def keep(x: np.ndarray, sent: np.ndarray) -> np.ndarray:
+    """What the contribution left out, ``x - sent``, f32[P]: the residual of the next round."""
+    return np.subtract(x, sent, dtype=np.float32)

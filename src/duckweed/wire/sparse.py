@@ -1,0 +1,128 @@
+"""The sparse wire: the largest values of every chunk, as sign and one of two sizes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import chunks
+from .dense import round_bf16, widen_bf16
+from .frame import Reader, WireError, Writer
+from .kinds import Sparse
+from .layout import Layout
+from .magnitudes import GRID, nearest, put_index, take_index
+from .rans import ONE, Decoder, Encoder
+
+
+def _counts(wire: Sparse, starts: np.ndarray) -> np.ndarray:
+    """How many values of each chunk are sent, int64[C]."""
+    lengths = np.diff(starts)
+    kept = {int(n): wire.kept(int(n)) for n in np.unique(lengths)}
+    return np.vectorize(kept.__getitem__, otypes=[np.int64])(lengths)
+
+
+def select(wire: Sparse, x: np.ndarray, layout: Layout) -> np.ndarray:
+    """Which values are sent: the largest of each chunk by magnitude, bool[P]."""
+    mask = np.zeros(layout.total, np.bool_)
+    size = np.abs(x)
+    for part in layout.slices():
+        whole = (part.stop - part.start) // wire.chunk * wire.chunk
+        body = size[part.start : part.start + whole].reshape(-1, wire.chunk)
+        for first in range(0, len(body), 256):
+            rows = body[first : first + 256]
+            top = np.argpartition(rows, -wire.keep, axis=1)[:, -wire.keep :]
+            places = top + np.arange(len(rows))[:, None] * wire.chunk
+            mask[part.start + first * wire.chunk + places.ravel()] = True
+        tail = size[part.start + whole : part.stop]
+        if len(tail):
+            top = np.argpartition(tail, -wire.kept(len(tail)))[-wire.kept(len(tail)) :]
+            mask[part.start + whole + top] = True
+    return mask
+
+
+def _split(sizes: np.ndarray, tensor: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two magnitudes for each tensor with the least squared error (Lloyd): which values are
+    large, bool[K], and the table, f32[T, 2] representable in 16 bits."""
+    total = np.bincount(tensor, minlength=count)
+    mean = np.bincount(tensor, sizes, minlength=count) / np.maximum(total, 1)
+    border = 1.3 * mean
+    for _ in range(8):
+        large = sizes > border[tensor]
+        n1 = np.bincount(tensor[large], minlength=count)
+        s1 = np.bincount(tensor[large], sizes[large], minlength=count)
+        high = np.where(n1 > 0, s1 / np.maximum(n1, 1), mean)
+        low = np.where(total > n1, (mean * total - s1) / np.maximum(total - n1, 1), mean)
+        border = (high + low) / 2
+    return sizes > border[tensor], round_bf16(np.stack([low, high], axis=1).astype(np.float32))
+
+
+def compress(
+    wire: Sparse, writer: Writer, x: np.ndarray, layout: Layout
+) -> tuple[np.ndarray, np.ndarray]:
+    """Writes the blob; returns what it says, values f32[P] and mask bool[P]."""
+    mask = select(wire, x, layout)
+    kept = x[mask]
+    tensor = _tensor_of(mask, layout)
+    large, table = _split(np.abs(kept), tensor, len(layout.sizes))
+    encoder = Encoder()
+    encoder.put(mask, _chances(wire, layout)[0])
+    index = nearest(
+        np.bincount(tensor[large], minlength=len(layout.sizes)),
+        np.bincount(tensor, minlength=len(layout.sizes)),
+    )
+    put_index(encoder, index)
+    encoder.put(large, GRID[index][tensor])
+    encoder.raw(kept < 0)
+    writer.raw(table.astype("<u2"))
+    encoder.write(writer)
+    return _values(mask, tensor, large, kept < 0, table), mask
+
+
+def decode(reader: Reader, wire: Sparse, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
+    """Values f32[P] and which of them were sent, bool[P]."""
+    count = len(layout.sizes)
+    table = reader.array("<u2", 2 * count).reshape(count, 2)
+    if (table > 0x7F7F).any():
+        raise WireError("a magnitude of the sparse table is negative or not finite")
+    decoder = Decoder(reader, layout.total)
+    chances, starts, counts = _chances(wire, layout)
+    mask = decoder.take(layout.total, chances)
+    if (np.add.reduceat(mask, starts[:-1], dtype=np.int64) != counts).any():
+        raise WireError("a chunk does not have the number of values that the recipe fixes")
+    tensor = _tensor_of(mask, layout)
+    large = decoder.take(len(tensor), GRID[take_index(decoder, count)][tensor])
+    negative = decoder.finish(len(tensor))
+    reader.end()
+    return _values(mask, tensor, large, negative, table), mask
+
+
+def _chances(wire: Sparse, layout: Layout) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Probability of being sent for every value, uint16[P]; the chunks; how many each sends."""
+    starts = chunks.starts(layout, wire.chunk)
+    lengths, counts = np.diff(starts), _counts(wire, starts)
+    chance = np.clip((counts * ONE + lengths // 2) // lengths, 1, ONE - 1)
+    return np.repeat(chance.astype(np.uint16), lengths), starts, counts
+
+
+def _tensor_of(mask: np.ndarray, layout: Layout) -> np.ndarray:
+    """The tensor that each set value lies in, int64[K]."""
+    counts = np.add.reduceat(mask, layout.offsets[:-1], dtype=np.int64)
+    return np.repeat(np.arange(len(counts)), counts)
+
+
+def _values(
+    mask: np.ndarray, tensor: np.ndarray, large: np.ndarray, negative: np.ndarray, table: np.ndarray
+) -> np.ndarray:
+    sizes = widen_bf16(table)[tensor, large.astype(np.int8)]
+    np.negative(sizes, out=sizes, where=negative)
+    out = np.zeros(len(mask), np.float32)
+    out[mask] = sizes
+    return out
+
+
+def max_bytes(wire: Sparse, layout: Layout) -> int:
+    """Room for the table, log2 C(n, k) and two bits a value, with a tenth for the coder."""
+    starts = chunks.starts(layout, wire.chunk)
+    lengths, counts = np.diff(starts).astype(np.float64), _counts(wire, starts)
+    p = np.clip(counts / lengths, 1e-4, 1 - 1e-4)
+    bits = (-lengths * (p * np.log2(p) + (1 - p) * np.log2(1 - p)) + 2 * counts + 1).sum()
+    return int(bits * 1.1 / 8) + 6 * len(layout.sizes)
