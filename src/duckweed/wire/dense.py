@@ -38,6 +38,7 @@ def compress(wire: Dense, writer: Writer, x: np.ndarray, layout: Layout) -> np.n
         return widen_bf16(bits)
     starts = chunks.starts(layout, BLOCK)
     scales = np.maximum.reduceat(np.abs(x), starts[:-1]) / np.float32(127)
+    scales = np.minimum(scales, np.float32(2.67e36))  # so that 127 of it stay finite
     repeated = np.repeat(scales, np.diff(starts))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         codes = np.clip(np.rint(x / repeated), -127, 127)
