@@ -71,12 +71,13 @@ class Tokenizer:
     def _files(self) -> dict[str, str]:
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "eos_token": self._end_text,
             "clean_up_tokenization_spaces": False,
+            **json.loads(self._extra.get("tokenizer_config.json", "{}")),
+            "eos_token": self._end_text,
         }
         return {
-            "tokenizer_config.json": json.dumps(config, indent=2),
             **self._extra,
+            "tokenizer_config.json": json.dumps(config, indent=2),
             "tokenizer.json": self._backend.to_str(pretty=True),
         }
 
