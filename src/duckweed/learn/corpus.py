@@ -332,8 +332,11 @@ class Spool:
                 self.hash.update(digest)
                 self.lengths.append(len(data))
                 self.held.append(int.from_bytes(digest[:8], "big") < bound)
+                before = self.bytes
                 self.bytes += file.write(data)
-                report("read", self.bytes)
+                if before // PIECE != self.bytes // PIECE:
+                    report("read", self.bytes)
+        report("read", self.bytes)
 
     def uneven(self, share: float) -> bool:
         """True if the hashes put less than a quarter or more than four times of `share` aside."""

@@ -1,0 +1,54 @@
+"""How much memory a peer needs, said before anything is allocated."""
+
+import os
+
+import torch
+from torch import nn
+
+from duckweed.run.spec import RunSpec
+
+PROCESS = 500_000_000  # bytes that Python, torch and transformers take before any model
+
+
+class OutOfMemory(ValueError):
+    """The model does not fit; the message says how much it needs and how much there is."""
+
+
+def needed(model: nn.Module, spec: RunSpec) -> int:
+    """Bytes for one peer: float32 weights, gradients, moments, the flat vectors of a round
+    (global weights, outer momentum, residual, pseudo-gradient, what was sent), activations."""
+    parameters = sum(p.numel() for p in model.parameters())
+    moments = 1 if spec.inner.optimizer == "muon" else 2
+    config = model.config
+    width = getattr(config, "hidden_size", 1024)
+    layers = getattr(config, "num_hidden_layers", 12)
+    heads = getattr(config, "num_attention_heads", 8)
+    tokens = spec.inner.batch * spec.model.sequence
+    # Per token and layer some 34 widths and the attention rows, as in 2205.05198 (in float32 here).
+    activations = tokens * layers * (68 * width + 10 * heads * spec.model.sequence)
+    logits = 12 * tokens * config.vocab_size
+    return 4 * parameters * (2 + moments + 5) + activations + logits
+
+
+def available(device: str) -> int:
+    """Bytes free on the device."""
+    if device.startswith("cuda"):
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        with open("/proc/meminfo") as file:
+            facts = dict(line.split(":", 1) for line in file)
+        return int(facts["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def check_memory(model: nn.Module, spec: RunSpec, device: str, peers: int) -> None:
+    """Raises OutOfMemory if `peers` peers on this machine would need more than is free."""
+    one = needed(model, spec) + (PROCESS if device == "cpu" else 0)
+    free = available(device)
+    if peers * one > free:
+        raise OutOfMemory(
+            f"{spec.model.source} needs about {one / 1e9:.1f} GB for each peer, {peers} x that is "
+            f"{peers * one / 1e9:.1f} GB, and {device} has {free / 1e9:.1f} GB free. Use fewer "
+            "peers (--peers), a smaller model, batch or sequence"
+        )

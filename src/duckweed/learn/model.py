@@ -1,0 +1,128 @@
+"""The model: any transformers causal language model, as a module and as one flat vector."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+
+from duckweed.learn.presets import PRESETS
+from duckweed.wire.layout import Layout
+
+
+class ModelError(ValueError):
+    """The model cannot be built; the message says why and what to do."""
+
+
+def configuration(source: str, base: Path, vocabulary: int, sequence: int) -> PretrainedConfig:
+    """The configuration named by `source`: a preset, a config.json or a folder with one (relative
+    to `base`), or a hub name; with the vocabulary of the tokenizer and room for the sequence.
+
+    Raises ModelError.
+    """
+    facts = dict(PRESETS[source]) if source in PRESETS else _read(source, base)
+    kind = facts.pop("model_type", None)
+    facts["vocab_size"] = max(vocabulary, facts.get("vocab_size", 0) if "weights" in facts else 0)
+    facts["max_position_embeddings"] = max(
+        facts.get("max_position_embeddings") or 0, 1024, sequence
+    )
+    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        # A configuration's own special tokens belong to its own tokenizer.
+        facts[key] = None
+    try:
+        config = AutoConfig.for_model(kind, **facts)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelError(f"model.source = {source!r}: transformers refuses it: {error}") from error
+    config.use_cache = False
+    return config
+
+
+def _read(source: str, base: Path) -> dict[str, Any]:
+    path = base / Path(source).expanduser()
+    path = path / "config.json" if path.is_dir() else path
+    if path.is_file():
+        try:
+            facts = json.loads(path.read_text("utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ModelError(f"{path}: not a transformers configuration: {error}") from error
+        if not isinstance(facts, dict) or "model_type" not in facts:
+            raise ModelError(f"{path}: not a transformers configuration: it names no model_type")
+        return facts
+    if source.endswith(".json") or source.startswith((".", "/", "~")):
+        raise ModelError(f"model.source = {source!r}: no such file or folder under {base}")
+    try:
+        return AutoConfig.from_pretrained(source).to_dict()
+    except (OSError, ValueError) as error:
+        known = ", ".join(PRESETS)
+        raise ModelError(
+            f"model.source = {source!r} is neither a preset ({known}), nor a file here, "
+            f"and the Hugging Face hub did not give it: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def skeleton(config: PretrainedConfig) -> nn.Module:
+    """The model without memory for its weights, to count and to lay out."""
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
+
+
+def layout_of(model: nn.Module) -> Layout:
+    """Names and shapes of the trained parameters, tied ones once."""
+    return Layout.of({name: tuple(p.shape) for name, p in model.named_parameters()})
+
+
+def build(config: PretrainedConfig, device: str = "cpu", seed: int = 0) -> nn.Module:
+    """A model with fresh weights drawn with `seed`, float32."""
+    torch.manual_seed(seed)
+    # Plain attention is 10-15 % faster than the fused kernel on CPUs at these lengths
+    # (docs/learn.md); on accelerators the fused one is far ahead.
+    attention = "eager" if device == "cpu" else "sdpa"
+    model = AutoModelForCausalLM.from_config(
+        config, dtype=torch.float32, attn_implementation=attention
+    )
+    return model.to(device)
+
+
+def given_weights(source: str, base: Path, config: PretrainedConfig) -> nn.Module:
+    """The model with the weights that lie at `source`. Raises ModelError."""
+    path = base / Path(source).expanduser()
+    place = str(path) if path.is_dir() else source
+    try:
+        model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"no weights at {source!r}: {str(error).splitlines()[0]}") from error
+    if model.config.vocab_size != config.vocab_size:
+        raise ModelError(
+            f"the weights at {source!r} have a vocabulary of {model.config.vocab_size}, the "
+            f"tokenizer one of {config.vocab_size}; set data.tokenizer to the model's own folder"
+        )
+    return model
+
+
+def read_weights(model: nn.Module) -> np.ndarray:
+    """All parameters as one vector f32[P], in the order of the layout."""
+    with torch.no_grad():
+        flat = torch.cat(
+            [p.detach().reshape(-1).to("cpu", torch.float32) for p in model.parameters()]
+        )
+    return flat.numpy()
+
+
+def write_weights(model: nn.Module, flat: np.ndarray) -> None:
+    """Set all parameters from one vector f32[P]."""
+    source, start = torch.from_numpy(flat), 0
+    with torch.no_grad():
+        for parameter in model.parameters():
+            part = source[start : start + parameter.numel()]
+            parameter.copy_(part.view(parameter.shape))
+            start += parameter.numel()
+
+
+def export(model: nn.Module, flat: np.ndarray, folder: Path) -> None:
+    """Write a Hugging Face folder: config.json and model.safetensors."""
+    write_weights(model, flat)
+    model.config.use_cache = True  # type: ignore[union-attr]
+    model.save_pretrained(folder)  # type: ignore[operator]

@@ -1,0 +1,62 @@
+"""Muon: momentum whose matrices are made orthogonal, for the hidden matrices of a transformer.
+
+K. Jordan et al., "Muon: an optimizer for hidden layers" (2024); the factor 0.2 sqrt(max dimension)
+that lets it share AdamW's learning rate is from "Muon is scalable for LLM training" (2502.16982).
+"""
+
+import torch
+
+# Quintic Newton-Schulz coefficients of Jordan et al.: steep at zero, singular values end in 0.7-1.2.
+A, B, C = 3.4445, -4.7750, 2.0315
+
+
+def orthogonalise(g: torch.Tensor, iterations: int = 5) -> torch.Tensor:
+    """The nearest semi-orthogonal matrices, roughly. g: [..., m, n]; same shape and dtype back."""
+    tall = g.size(-2) > g.size(-1)
+    x = g.mT if tall else g
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(iterations):
+        gram = x @ x.mT
+        x = A * x + (B * gram + C * gram @ gram) @ x
+    return x.mT if tall else x
+
+
+class Muon:
+    """Muon over matrices (2-D, or stacks of matrices: 3-D), those of one shape orthogonalised together."""
+
+    def __init__(
+        self, parameters: list[torch.nn.Parameter], momentum: float, weight_decay: float
+    ) -> None:
+        self.momentum, self.weight_decay = momentum, weight_decay
+        self.groups: dict[tuple, list[torch.nn.Parameter]] = {}
+        for parameter in parameters:
+            shape = tuple(parameter.shape[-2:])
+            self.groups.setdefault((min(shape), max(shape)), []).append(parameter)
+        self.buffers = {p: torch.zeros_like(p) for p in parameters}
+
+    @torch.no_grad()
+    def step(self, learning_rate: float) -> None:
+        for (_, wide), parameters in self.groups.items():
+            scale = -learning_rate * 0.2 * wide**0.5
+            for parameter, update in zip(parameters, self._updates(parameters), strict=True):
+                parameter.mul_(1 - learning_rate * self.weight_decay)
+                parameter.add_(update, alpha=scale)
+
+    def _updates(self, parameters: list[torch.nn.Parameter]) -> list[torch.Tensor]:
+        wide = []
+        for parameter in parameters:
+            gradient = parameter.grad
+            assert gradient is not None
+            buffer = self.buffers[parameter]
+            buffer.mul_(self.momentum).add_(gradient)
+            nesterov = gradient + self.momentum * buffer
+            stack = nesterov.reshape(-1, *nesterov.shape[-2:])
+            wide.append(stack.mT if stack.size(-2) > stack.size(-1) else stack)
+        together = torch.cat(wide)
+        if together.is_cuda:
+            together = together.bfloat16()
+        parts = orthogonalise(together).to(wide[0].dtype).split([w.size(0) for w in wide])
+        return [
+            (part.mT if p.size(-2) > p.size(-1) else part).reshape(p.shape)
+            for p, part in zip(parameters, parts, strict=True)
+        ]

@@ -1,0 +1,117 @@
+"""What one peer does between two merges: H inner steps from the global weights."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+import msgspec
+import numpy as np
+import torch
+from torch import nn
+
+from duckweed.learn.model import read_weights, write_weights
+from duckweed.learn.optimizer import InnerOptimizer, learning_rate
+from duckweed.run.sections import Inner
+
+
+class Diverged(RuntimeError):
+    """The loss of a peer became NaN or infinite."""
+
+
+class Work(msgspec.Struct):
+    """What H inner steps gave: pseudo-gradient f32[P] = weights before - weights after, tokens seen,
+    mean loss in nats per token, seconds."""
+
+    delta: np.ndarray
+    tokens: int
+    loss: float
+    seconds: float
+
+
+def precision_for(device: str, wanted: str) -> torch.dtype:
+    """The dtype of autocast: bf16 where the machine multiplies it in hardware, else float32."""
+    if wanted == "fp32" or device == "mps":
+        return torch.float32
+    if wanted == "bf16":
+        return torch.bfloat16
+    if device.startswith("cuda"):
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    # Without AMX a CPU emulates bf16, ten times slower than float32.
+    return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else torch.float32
+
+
+class Trainer:
+    """A model on a device, trained from given weights, round after round."""
+
+    def __init__(self, model: nn.Module, inner: Inner, total_steps: int, device: str) -> None:
+        self.model, self.inner, self.total_steps, self.device = model, inner, total_steps, device
+        self.dtype = precision_for(device, inner.precision)
+        self.moments: dict[str, torch.Tensor] = {}
+
+    def loss(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Mean nats per token of windows int64[b, length + 1]."""
+        with torch.autocast(
+            self.device.split(":")[0], self.dtype, enabled=self.dtype != torch.float32
+        ):
+            logits = self.model(input_ids=tokens[:, :-1]).logits
+        return nn.functional.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].reshape(-1))
+
+    def train(
+        self,
+        weights: np.ndarray,
+        batches: Iterable[np.ndarray],
+        first_step: int,
+        report: Callable[[int, float], None] | None = None,
+    ) -> Work:
+        """Train on the batches (int64[batch, length + 1] each); first_step counts over the run.
+
+        Raises Diverged if the loss is no longer finite.
+        """
+        began = time.perf_counter()
+        write_weights(self.model, weights)
+        self.model.train()
+        optimizer = InnerOptimizer(self.model, self.inner)
+        if self.inner.state == "kept" and self.moments:
+            optimizer.restore(self.moments)
+        total, tokens, steps = 0.0, 0, 0
+        for batch in batches:
+            loss = self.loss(torch.from_numpy(batch).to(self.device))
+            loss.backward()
+            optimizer.step(learning_rate(self.inner, first_step + steps, self.total_steps))
+            total += loss.item()
+            tokens += batch.shape[0] * (batch.shape[1] - 1)
+            steps += 1
+            if report:
+                report(steps, total / steps)
+        if not np.isfinite(total):
+            raise Diverged(
+                f"the loss became {total} within {steps} steps; lower inner.learning_rate"
+            )
+        if self.inner.state == "kept":
+            self.moments = optimizer.moments()
+        delta = np.subtract(weights, read_weights(self.model))
+        return Work(delta, tokens, total / max(1, steps), time.perf_counter() - began)
+
+    @torch.no_grad()
+    def evaluate(self, weights: np.ndarray, windows: Iterable[np.ndarray]) -> tuple[float, int]:
+        """Sum of nats and number of tokens over held-out windows int64[b, length + 1]."""
+        write_weights(self.model, weights)
+        return evaluate(self, windows)
+
+
+@torch.no_grad()
+def evaluate(trainer: Trainer, windows: Iterable[np.ndarray]) -> tuple[float, int]:
+    """Sum of nats and number of tokens of the model as it is."""
+    trainer.model.eval()
+    nats, tokens = 0.0, 0
+    for window in windows:
+        count = window.shape[0] * (window.shape[1] - 1)
+        nats += trainer.loss(torch.from_numpy(window).to(trainer.device)).item() * count
+        tokens += count
+    return nats, tokens
+
+
+def rows(windows: Iterable[np.ndarray], share: int, shares: int) -> Iterator[np.ndarray]:
+    """The part of an evaluation that falls to one of several peers: every shares-th batch."""
+    for number, window in enumerate(windows):
+        if number % shares == share:
+            yield window

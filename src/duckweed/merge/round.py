@@ -1,0 +1,176 @@
+"""A round, closed and applied: from announced contributions to the next state of every peer."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import msgspec
+import numpy as np
+from blake3 import blake3
+
+from duckweed.merge import check
+from duckweed.merge.exact import median, squared_norm
+from duckweed.merge.outer import outer_step
+from duckweed.merge.rules import pseudo_gradient, pseudo_gradient_of_sums, weights_of
+from duckweed.run.spec import RunSpec
+from duckweed.run.state import State
+from duckweed.wire.contribution import Decoded, decode
+from duckweed.wire.frame import WireError
+from duckweed.wire.kinds import Integer
+from duckweed.wire.layout import Layout
+from duckweed.wire.update import decode_update, encode_update
+
+PEER_LIMIT = 4096
+
+
+class MergeError(ValueError):
+    """A closed round that does not lead to valid weights."""
+
+
+class Announcement(msgspec.Struct, forbid_unknown_fields=True):
+    """What a peer says of its contribution: blob (blake3, hex), its size in bytes, the block of data
+    that it was trained on, tokens, steps, mean loss, and sizes: RMS per tensor of what it wanted
+    to send, from which the next common scale is taken."""
+
+    round: int
+    peer: int
+    block: int
+    blob: str
+    size: int
+    tokens: int
+    steps: int
+    loss: float
+    sizes: list[float]
+
+
+class Closed(msgspec.Struct, forbid_unknown_fields=True):
+    """What a round closed with. accepted: peers in order, with blob and integer weight each;
+    rejected: peer -> reason; update: hash of the merged blob (additive wires) or None (the
+    contributions themselves are fetched); scales: common scale per tensor for the next round."""
+
+    round: int
+    accepted: list[int]
+    blobs: list[str]
+    weights: list[int]
+    rejected: dict[int, str]
+    update: str | None
+    scales: list[float]
+
+    def needed(self) -> list[str]:
+        """Hashes of the blobs that lead to the next state."""
+        return [self.update] if self.update else list(self.blobs)
+
+
+def blob_hash(blob: bytes) -> str:
+    return blake3(blob).hexdigest()
+
+
+def close(
+    spec: RunSpec,
+    layout: Layout,
+    scales: Sequence[float],
+    contributions: Sequence[tuple[Announcement, bytes]],
+) -> tuple[Closed, bytes | None]:
+    """Check, weigh and merge the contributions of one round, in the order of their peers.
+
+    scales: the common scale [T] that this round was encoded with. Returns the record and, for
+    additive wires, the merged blob. A round in which nothing was accepted changes nothing.
+    """
+    contributions = sorted(contributions, key=lambda pair: pair[0].peer)
+    round_ = contributions[0][0].round
+    decoded, rejected = _checked(spec, layout, scales, contributions)
+    kept = [(a, d) for (a, _), d in zip(contributions, decoded, strict=True) if d is not None]
+    accepted = [announcement for announcement, _ in kept]
+    if not kept:
+        return Closed(round_, [], [], [], rejected, None, list(scales)), None
+    weights = weights_of([announcement.tokens for announcement in accepted])
+    update = None
+    if isinstance(spec.wire, Integer):
+        update = _sum(layout, [d for _, d in kept], weights, spec.wire.levels)
+    return (
+        Closed(
+            round_,
+            [a.peer for a in accepted],
+            [a.blob for a in accepted],
+            weights,
+            rejected,
+            blob_hash(update) if update else None,
+            _next_scales([a.sizes for a in accepted]),
+        ),
+        update,
+    )
+
+
+def _checked(
+    spec: RunSpec,
+    layout: Layout,
+    scales: Sequence[float],
+    contributions: Sequence[tuple[Announcement, bytes]],
+) -> tuple[list[Decoded | None], dict[int, str]]:
+    """Decoded contributions, None where one is refused, and peer -> reason."""
+    reasons = check.copies([a.blob for a, _ in contributions])
+    decoded: list[Decoded | None] = []
+    norms = []
+    for position, (announcement, blob) in enumerate(contributions):
+        reason = check.announced_sizes(announcement.sizes, len(layout.names))
+        found = None
+        try:
+            if reason is None and position not in reasons:
+                found = decode(spec.wire, blob, layout, np.array(scales, np.float32))
+        except WireError as error:
+            reason = f"cannot be decoded: {error}"
+        if reason:
+            reasons[position] = reason
+        decoded.append(found)
+        if not isinstance(spec.wire, Integer):
+            norms.append(math.sqrt(squared_norm(found.values)) if found else 0.0)
+    reasons |= check.too_large(norms)
+    for position in reasons:
+        decoded[position] = None
+    return decoded, {contributions[p][0].peer: reason for p, reason in reasons.items()}
+
+
+def _sum(layout: Layout, decoded: Sequence[Decoded], weights: Sequence[int], levels: int) -> bytes:
+    sums = np.zeros(layout.total, np.int32)
+    squares = np.zeros((len(decoded), len(layout.names)), np.int64)
+    for i, (contribution, weight) in enumerate(zip(decoded, weights, strict=True)):
+        codes = contribution.codes
+        assert codes is not None
+        sums += np.multiply(codes, np.int32(weight), dtype=np.int32)
+        for t, part in enumerate(layout.slices()):
+            squares[i, t] = np.square(codes[part], dtype=np.int64).sum()
+    return encode_update(sums, squares, list(weights), layout, levels)
+
+
+def _next_scales(sizes: Sequence[Sequence[float]]) -> list[float]:
+    """Per tensor the median of the announced sizes, as float32."""
+    return [float(np.float32(median(list(column)))) for column in zip(*sizes, strict=True)]
+
+
+def advance(
+    spec: RunSpec, layout: Layout, state: State, closed: Closed, blob: Callable[[str], bytes]
+) -> State:
+    """The state after a closed round; blob(hash) gives the bytes of a needed blob.
+
+    Raises MergeError if the round does not follow on the state or leads to weights that are not
+    finite, WireError if a blob cannot be decoded.
+    """
+    if closed.round != state.round:
+        raise MergeError(f"round {closed.round} does not follow on state {state.round}")
+    scales = np.array(closed.scales, np.float32)
+    if not closed.accepted:
+        return State(state.round + 1, state.layout, state.weights, state.momentum, scales)
+    if isinstance(spec.wire, Integer):
+        assert closed.update is not None
+        update = decode_update(blob(closed.update), layout, spec.wire.levels, PEER_LIMIT)
+        if list(update.weights) != list(closed.weights):
+            raise MergeError("the update does not hold the contributions that the ledger names")
+        gradient = pseudo_gradient_of_sums(
+            spec.merge.rule, layout, update, state.scales, spec.wire.value
+        )
+    else:
+        decoded = [decode(spec.wire, blob(digest), layout, state.scales) for digest in closed.blobs]
+        gradient = pseudo_gradient(spec.merge.rule, layout, decoded, closed.weights)
+    weights, momentum = outer_step(spec.outer, state.weights, state.momentum, gradient)
+    if not np.isfinite(weights).all():
+        raise MergeError(f"round {closed.round} leads to weights that are not finite")
+    return State(state.round + 1, state.layout, weights, momentum, scales)

@@ -1,0 +1,104 @@
+"""The folder of a run: where its files are, and how they are written so that nothing is lost."""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+class FolderError(ValueError):
+    """The folder of a run is missing, taken, or not one; the message says what to do."""
+
+
+class RunFolder:
+    """Paths inside `runs/NAME/`, and the two files that grow: metrics and blobs."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.spec = path / "run.toml"
+        self.ledger = path / "ledger.db"
+        self.metrics = path / "metrics.jsonl"
+        self.model = path / "model"
+        self.report = path / "report.html"
+        self.coordinator_key = path / "coordinator.key"
+        self.states = path / "states"
+        self.blobs = path / "blobs"
+        self.logs = path / "logs"
+
+    def state(self, round_: int) -> Path:
+        return self.states / f"{round_:08d}.safetensors"
+
+    def saved_rounds(self) -> list[int]:
+        """Rounds of which a state is on disk, oldest first."""
+        return sorted(int(p.stem) for p in self.states.glob("*.safetensors") if p.stem.isdigit())
+
+    def blob(self, digest: str) -> Path:
+        return self.blobs / digest
+
+    def peer(self, index: int) -> Path:
+        return self.path / "peers" / str(index)
+
+    def record(self, **facts: Any) -> None:
+        """Append one line to metrics.jsonl."""
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(facts, allow_nan=False) + "\n")
+
+    def records(self, event: str | None = None) -> Iterator[dict[str, Any]]:
+        """The lines of metrics.jsonl; a last line cut off by a crash is passed over."""
+        if not self.metrics.exists():
+            return
+        with self.metrics.open(encoding="utf-8") as file:
+            for line in file:
+                try:
+                    facts = json.loads(line)
+                except json.JSONDecodeError:
+                    continue
+                if event is None or facts.get("event") == event:
+                    yield facts
+
+
+def create(root: Path, name: str) -> RunFolder:
+    """A new, empty folder root/name. Raises FolderError if it exists."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise FolderError(f"{name!r} is not a name for a run: letters, digits, '.', '_' and '-'")
+    path = root / name
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        raise FolderError(
+            f"{path} exists already. Go on with it: `duckweed train --resume {path}`; "
+            "or choose another name with --name"
+        ) from None
+    folder = RunFolder(path)
+    for part in (folder.states, folder.blobs, folder.logs):
+        part.mkdir()
+    return folder
+
+
+def find(path: Path) -> RunFolder:
+    """The folder of an existing run, given as a path or as a name under runs/. Raises FolderError."""
+    for place in (path, Path("runs") / path):
+        if (place / "run.toml").is_file():
+            return RunFolder(place)
+    known = sorted(p.parent.name for p in Path("runs").glob("*/run.toml"))
+    hint = f" Runs here: {', '.join(known)}." if known else ""
+    raise FolderError(f"{path}: no run there (a run is a folder with run.toml).{hint}")
+
+
+def next_name(root: Path, stem: str) -> str:
+    """stem-1, stem-2, ...: the first that is free under root."""
+    taken = {p.name for p in root.glob(f"{stem}-*")} if root.is_dir() else set()
+    return next(f"{stem}-{n}" for n in range(1, 1_000_000) if f"{stem}-{n}" not in taken)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write so that after a crash either the old or the new contents are there, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)

@@ -1,0 +1,93 @@
+"""The sections of a run specification: typed, validated, each default justified in docs/run.md."""
+
+from typing import Literal
+
+import msgspec
+
+
+def check(section: str, name: str, value: float, low: float, high: float) -> None:
+    """Raise ValueError unless low <= value <= high."""
+    if not low <= value <= high:
+        raise ValueError(f"{section}.{name} = {value}: must be between {low:g} and {high:g}")
+
+
+class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which model. `source`: a preset, a folder or config.json, or a hub name."""
+
+    source: str = "llama-1m"
+    weights: Literal["scratch", "given"] = "scratch"
+    sequence: int = 128
+
+    def __post_init__(self) -> None:
+        check("model", "sequence", self.sequence, 2, 1 << 20)
+
+
+class Inner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a peer does between two merges: H = `steps` steps of `batch` sequences each."""
+
+    optimizer: Literal["adamw", "muon"] = "muon"
+    learning_rate: float = 0.01
+    weight_decay: float = 0.1
+    momentum: float = 0.95
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip: float = 1.0
+    steps: int = 20
+    batch: int = 8
+    schedule: Literal["constant", "cosine", "wsd"] = "wsd"
+    warmup: int = 40
+    final: float = 0.1
+    decay: float = 0.3
+    state: Literal["fresh", "kept"] = "fresh"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+
+    def __post_init__(self) -> None:
+        check("inner", "learning_rate", self.learning_rate, 1e-8, 10)
+        check("inner", "weight_decay", self.weight_decay, 0, 10)
+        check("inner", "momentum", self.momentum, 0, 0.9999)
+        for beta in self.betas:
+            check("inner", "betas", beta, 0, 0.99999)
+        check("inner", "clip", self.clip, 0, 1e6)
+        check("inner", "steps", self.steps, 1, 100_000)
+        check("inner", "batch", self.batch, 1, 1 << 20)
+        check("inner", "warmup", self.warmup, 0, 10_000_000)
+        check("inner", "final", self.final, 0, 1)
+        check("inner", "decay", self.decay, 0, 1)
+
+
+class Merge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How contributions become one pseudo-gradient. See duckweed.merge.rules."""
+
+    rule: Literal["mean", "contributors", "bounded"] = "mean"
+
+
+class Outer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The outer optimizer: SGD with Nesterov momentum, or the plain step ("none")."""
+
+    optimizer: Literal["nesterov", "none"] = "nesterov"
+    learning_rate: float = 0.7
+    momentum: float = 0.6
+
+    def __post_init__(self) -> None:
+        check("outer", "learning_rate", self.learning_rate, 1e-6, 10)
+        check("outer", "momentum", self.momentum, 0, 0.9999)
+
+
+class Rounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How many peers a run starts with, when a round closes, and when the run ends."""
+
+    count: int = 40
+    peers: int = 4
+    quorum: float = 0.5
+    patience: float = 15.0
+    evaluate: int = 4
+    evaluate_tokens: int = 32768
+    checkpoint: int = 10
+
+    def __post_init__(self) -> None:
+        check("rounds", "count", self.count, 1, 10_000_000)
+        check("rounds", "peers", self.peers, 1, 10_000)
+        check("rounds", "quorum", self.quorum, 0, 1)
+        check("rounds", "patience", self.patience, 1, 86_400)
+        check("rounds", "evaluate", self.evaluate, 1, 1_000_000)
+        check("rounds", "evaluate_tokens", self.evaluate_tokens, 256, 1 << 32)
+        check("rounds", "checkpoint", self.checkpoint, 1, 1_000_000)

@@ -1,0 +1,129 @@
+"""The specification of a run: what `run.toml` says. Immutable; its hash is the run's identity."""
+
+import difflib
+import re
+import tomllib
+from pathlib import Path
+
+import msgspec
+from blake3 import blake3
+
+from duckweed.learn.corpus import DataSpec
+from duckweed.run.sections import Inner, Merge, Model, Outer, Rounds
+from duckweed.wire.kinds import Integer, Sparse, Wire
+
+SPEC_LIMIT = 1 << 18  # bytes; a specification is a page of text
+
+
+class SpecError(ValueError):
+    """A specification that cannot be used; the message names the key and what was expected."""
+
+
+class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that decides the course of a run."""
+
+    seed: int = 0
+    data: DataSpec = DataSpec()
+    model: Model = Model()
+    inner: Inner = Inner()
+    wire: Wire = Integer()
+    merge: Merge = Merge()
+    outer: Outer = Outer()
+    rounds: Rounds = Rounds()
+
+    def __post_init__(self) -> None:
+        if self.merge.rule == "contributors" and not isinstance(self.wire, Sparse):
+            raise ValueError(
+                "merge.rule = 'contributors' divides each coordinate by the peers that sent it and "
+                "needs wire.kind = 'sparse'; with this wire use 'mean' or 'bounded'"
+            )
+        if self.inner.warmup >= self.total_steps:
+            raise ValueError(
+                f"inner.warmup = {self.inner.warmup}: the whole run has only {self.total_steps} steps "
+                "(inner.steps x rounds.count)"
+            )
+
+    @property
+    def total_steps(self) -> int:
+        """Inner steps of one peer over the whole run."""
+        return self.inner.steps * self.rounds.count
+
+    @property
+    def identity(self) -> str:
+        """blake3 of the canonical form, 64 hex digits."""
+        return blake3(msgspec.json.encode(self, order="deterministic")).hexdigest()
+
+    @property
+    def tokens_per_block(self) -> int:
+        """Tokens that one peer trains on in one round."""
+        return self.inner.steps * self.inner.batch * self.model.sequence
+
+
+def parse(text: str, source: str = "run.toml") -> RunSpec:
+    """A validated specification from TOML text. Raises SpecError naming the key at fault."""
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SpecError(f"{source}: not valid TOML: {error}") from error
+    try:
+        return msgspec.convert(raw, RunSpec)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise SpecError(f"{source}: {_explain(str(error), raw)}") from error
+
+
+def load(path: Path) -> RunSpec:
+    """The specification in a file. Raises SpecError."""
+    if not path.is_file():
+        raise SpecError(f"{path}: no such file; `duckweed new {path}` writes one to start from")
+    if path.stat().st_size > SPEC_LIMIT:
+        raise SpecError(f"{path}: larger than {SPEC_LIMIT} bytes; is this a run specification?")
+    return parse(path.read_text("utf-8"), str(path))
+
+
+def override(spec: RunSpec, changes: dict[str, object]) -> RunSpec:
+    """A copy with dotted keys set, e.g. {"inner.steps": 30}. Raises SpecError."""
+    raw = msgspec.to_builtins(spec)
+    for key, value in changes.items():
+        *sections, name = key.split(".")
+        place = raw
+        for section in sections:
+            if not isinstance(place.get(section), dict):
+                raise SpecError(f"{key}: no section {section!r}{_near(section, place)}")
+            place = place[section]
+        place[name] = value
+    try:
+        return msgspec.convert(raw, RunSpec)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise SpecError(_explain(str(error), raw)) from error
+
+
+def _explain(message: str, raw: dict) -> str:
+    """msgspec's message with the dotted key first and the nearest known key for a misspelt one."""
+    place = re.search(r" - at `\$\.?([^`]*)`", message)
+    where = place.group(1) if place else ""
+    text = message[: place.start()] if place else message
+    unknown = re.search(r"unknown field `([^`]+)`", text)
+    if unknown:
+        section = _fields(where, raw)
+        key = ".".join(filter(None, [where, unknown.group(1)]))
+        known = ", ".join(section)
+        return f"{key}: unknown key{_near(unknown.group(1), section)}. Known here: {known}"
+    return f"{where}: {text}" if where else text
+
+
+def _fields(where: str, raw: dict) -> list[str]:
+    """Names of the keys that a section takes."""
+    kind: object = RunSpec
+    for name in filter(None, where.split(".")):
+        if name == "wire":
+            tag = (raw.get("wire") or {}).get("kind")
+            options = {option.__struct_config__.tag: option for option in Wire.__args__}
+            kind = options.get(tag, Integer)
+            continue
+        kind = next((f.type for f in msgspec.structs.fields(kind) if f.name == name), RunSpec)
+    return [field.name for field in msgspec.structs.fields(kind)]
+
+
+def _near(name: str, known: object) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)  # type: ignore[call-overload]
+    return f"; did you mean {near[0]!r}?" if near else ""

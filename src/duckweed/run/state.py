@@ -1,0 +1,73 @@
+"""The public state of a run after a round: what every peer holds, bit for bit the same."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from blake3 import blake3
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+MAGIC = b"duckweed state 1"
+
+
+class StateError(ValueError):
+    """A checkpoint that is truncated, tampered with, or of another model."""
+
+
+class State(msgspec.Struct):
+    """After `round` rounds: weights f32[P], outer momentum f32[P], scales f32[T] (the common scale
+    per tensor for the integer wire)."""
+
+    round: int
+    layout: str
+    weights: np.ndarray
+    momentum: np.ndarray
+    scales: np.ndarray
+
+    def hash(self) -> str:
+        """blake3 over round, layout and the little-endian float32 arrays; 64 hex digits."""
+        digest = blake3(MAGIC, max_threads=1)
+        digest.update(f"{self.round} {self.layout}".encode())
+        for array in (self.weights, self.momentum, self.scales):
+            digest.update(np.ascontiguousarray(array, "<f4").view(np.uint8).data)
+        return digest.hexdigest()
+
+    def save(self, path: Path) -> str:
+        """Write atomically as safetensors; returns the hash, which is stored beside the arrays."""
+        digest = self.hash()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        arrays = {"weights": self.weights, "momentum": self.momentum, "scales": self.scales}
+        save_file(
+            {name: np.ascontiguousarray(array, "<f4") for name, array in arrays.items()},
+            part,
+            {"round": str(self.round), "layout": self.layout, "hash": digest},
+        )
+        part.replace(path)
+        return digest
+
+
+def load(path: Path, layout: str, values: int, tensors: int) -> State:
+    """Read what `State.save` wrote for a model of P = values in T = tensors.
+
+    Raises StateError if the file is damaged, tampered with, or belongs to another model.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            facts = file.metadata() or {}
+            sizes = {"weights": values, "momentum": values, "scales": tensors}
+            for name, size in sizes.items():
+                if file.get_slice(name).get_shape() != [size]:
+                    raise StateError(f"{path}: {name} has the wrong size; not a state of this run")
+            arrays = {name: file.get_tensor(name) for name in sizes}
+        state = State(int(facts["round"]), facts["layout"], **arrays)
+        if state.layout != layout:
+            raise StateError(f"{path}: a state of another model")
+        if state.hash() != facts["hash"]:
+            raise StateError(f"{path}: its contents do not match its hash; the file was damaged")
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        if isinstance(error, StateError):
+            raise
+        raise StateError(f"{path}: cannot be read as a checkpoint: {error}") from error
+    return state

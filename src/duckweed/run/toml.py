@@ -1,0 +1,44 @@
+"""A specification as TOML text that a person can read and edit."""
+
+import json
+
+import msgspec
+
+from duckweed.run.spec import RunSpec
+
+NOTES = {
+    "seed": "everything random in the run follows from this number",
+    "data": "path: 'stdlib', files, folders, globs (also .gz .zst .jsonl .parquet), or hf:NAME[:config]\n"
+    "tokenizer: 'bytes', 'bpe:N' (trained on this data), a tokenizer.json, a folder, or a hub name",
+    "model": "source: a preset (llama-1m, llama-15m, llama-125m, llama-1b, qwen3-0.6b, deepseek-v3-mini),\n"
+    "a folder, a config.json, or a hub name; sequence: tokens per training sequence",
+    "inner": "what a peer does alone between two exchanges: `steps` steps of `batch` sequences\n"
+    "optimizer: muon (hidden matrices; AdamW for the rest) or adamw; schedule: wsd, cosine, constant\n"
+    "state: 'fresh' starts its moments anew every round, 'kept' carries them along",
+    "wire": "what is sent. kind: 'integer' (threshold, value, levels), 'sparse' (chunk, keep),\n"
+    "'dense' (dtype fp32, bf16, int8); feedback: share of the unsent rest that is carried over",
+    "merge": "rule: mean, bounded (step size from the median peer), contributors (sparse only)",
+    "outer": "the step that all peers take together: nesterov or none",
+    "rounds": "count: rounds in all; peers: how many start; evaluate, checkpoint: every so many rounds\n"
+    "a round closes when all have sent, or after `patience` seconds of waiting for stragglers",
+}
+
+
+def write(spec: RunSpec, notes: bool = False) -> str:
+    """TOML text that `spec.parse` reads back to the same specification."""
+    raw = msgspec.to_builtins(spec)
+    lines = []
+    for key, value in raw.items():
+        if notes and key in NOTES:
+            lines += ["", *(f"# {line}" for line in NOTES[key].splitlines())]
+        if isinstance(value, dict):
+            lines += ([] if notes else [""]) + [f"[{key}]"]
+            lines += [f"{k} = {_value(v)}" for k, v in value.items() if v is not None]
+        else:
+            lines.append(f"{key} = {_value(value)}")
+    return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def _value(value: object) -> str:
+    # JSON's strings, numbers, lists and booleans are valid TOML values as they stand.
+    return json.dumps(value, ensure_ascii=False)

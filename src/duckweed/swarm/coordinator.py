@@ -1,0 +1,427 @@
+"""The coordinator: admits peers, opens and closes rounds, keeps the ledger. Needs no weights.
+
+It survives being killed at any instant: blobs are on disk before a round closes, and a round is
+closed by one insert into the ledger. What is not in the ledger has not happened.
+"""
+
+import asyncio
+import math
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from duckweed.merge.round import Announcement, Closed, blob_hash, close
+from duckweed.run import toml
+from duckweed.run.folder import RunFolder, write_atomically
+from duckweed.run.ledger import Ledger
+from duckweed.run.spec import RunSpec
+from duckweed.swarm import messages as m
+from duckweed.swarm.identity import verify
+from duckweed.swarm.rounds import Blocks, deadline
+from duckweed.wire.contribution import max_size
+from duckweed.wire.layout import Layout
+
+SILENCE = 10.0  # seconds without a sign of life after which a peer is not waited for
+POLL = 5.0  # seconds after which a question is answered with "wait"
+
+Tell = Callable[[dict[str, Any]], None]
+
+
+class Member(msgspec.Struct):
+    """A peer as the coordinator sees it."""
+
+    index: int
+    key: str
+    heard: float = 0.0
+    here: bool = False
+    doing: str = "starting"
+    step: int = 0
+    loss: float = 0.0
+
+
+class OpenRound(msgspec.Struct):
+    """The round that is being worked on. assigned: peer -> block, in the order of shares."""
+
+    number: int
+    opened: float
+    assigned: dict[int, int] = {}
+    handed: dict[int, tuple[Announcement, bytes]] = {}
+    seconds: dict[int, float] = {}
+    timings: dict[int, m.Timings] = {}
+    nats: dict[int, tuple[float, int]] = {}
+    refused: set[int] = set()
+
+    def wants(self, peer: int, contributed: bool) -> bool:
+        """Whether the peer should train: also again, where a restart lost what it handed in."""
+        return not contributed or (peer not in self.handed and peer not in self.refused)
+
+
+class Coordinator:
+    """The state of a run while it is served; `handle` answers the questions of peers."""
+
+    def __init__(
+        self, folder: RunFolder, spec: RunSpec, layout: Layout, ledger: Ledger, tell: Tell
+    ) -> None:
+        self.folder, self.spec, self.layout, self.ledger, self.tell = (
+            folder, spec, layout, ledger, tell,
+        )  # fmt: skip
+        self.members: dict[str, Member] = {}
+        self.blocks = Blocks()
+        self.closed: dict[int, Closed] = {}
+        self.agreed: dict[int, str] = {}
+        self.votes: dict[int, dict[int, str]] = defaultdict(dict)
+        self.traffic: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+        self.durations: deque[float] = deque(maxlen=64)
+        self.scales: list[float] = []
+        self.stopping = ""
+        self.finished = asyncio.Event()
+        self._changed = asyncio.Condition()
+        self._load()
+        self.round: OpenRound | None = None
+
+    # --- the past
+
+    def _load(self) -> None:
+        """Take up what the ledger tells."""
+        for entry in self.ledger.entries():
+            if entry.kind == "genesis":
+                self.scales = entry.body["scales"]
+                self.agreed[0] = entry.body["state"]
+            elif entry.kind == "peer":
+                member = Member(entry.body["index"], entry.body["key"])
+                self.members[member.key] = member
+            elif entry.kind == "round":
+                closed = msgspec.convert(entry.body["closed"], Closed, strict=False)
+                assigned = {int(peer): block for peer, block in entry.body["blocks"].items()}
+                self.blocks.replay(assigned, closed.accepted)
+                self.closed[closed.round] = closed
+                self.scales = closed.scales
+            elif entry.kind == "state":
+                self.agreed[entry.round] = entry.body["hash"]
+
+    @property
+    def number(self) -> int:
+        """How many rounds are closed."""
+        return len(self.closed)
+
+    # --- questions
+
+    def body_limit(self, peer: str, head: bytes) -> int:
+        """Most bytes that may follow a question. Raises ValueError for a stranger or nonsense."""
+        question = m.question(head)
+        if not isinstance(question, m.Contribute):
+            return 0
+        if peer not in self.members:
+            raise ValueError("a contribution of a stranger")
+        return max_size(self.spec.wire, self.layout)
+
+    async def handle(self, peer: str, head: bytes, body: bytes) -> tuple[bytes, bytes]:
+        """Answer one question of the holder of key `peer`."""
+        question = m.question(head)
+        answer, blob = await self._answer(peer, question, body)
+        reply = m.encode(answer)
+        purpose = "contributions" if isinstance(question, m.Contribute) else "control"
+        self.traffic[purpose][0] += 12 + len(head) + len(body)
+        purpose = "updates" if isinstance(answer, m.Blob) else "control"
+        self.traffic[purpose][1] += 12 + len(reply) + len(blob)
+        return reply, blob
+
+    async def _answer(self, peer: str, question: m.Question, body: bytes) -> tuple[m.Answer, bytes]:
+        if isinstance(question, m.Join):
+            return await self._admit(peer, question), b""
+        member = self.members.get(peer)
+        if member is None:
+            return m.Refused("join first"), b""
+        member.heard, member.here = time.monotonic(), True
+        match question:
+            case m.Next():
+                return await self._next(member, question), b""
+            case m.Contribute():
+                return await self._take(member, question, body), b""
+            case m.Fetch():
+                return self._give(question.blob)
+            case m.Progress():
+                member.doing, member.step, member.loss = (
+                    question.doing,
+                    question.step,
+                    question.loss,
+                )
+                return m.Noted(), b""
+            case m.Leave():
+                await self._left(member, question.reason)
+                return m.Noted(), b""
+
+    async def _admit(self, key: str, join: m.Join) -> m.Answer:
+        if join.protocol != m.PROTOCOL:
+            return m.Refused(
+                f"this run speaks protocol {m.PROTOCOL}, the peer {join.protocol}: "
+                "install the same version of duckweed on both sides"
+            )
+        member = self.members.get(key)
+        if member is None:
+            member = Member(len(self.members), key)
+            self.ledger.append("peer", self.number, {"index": member.index, "key": key})
+            self.members[key] = member
+        member.heard, member.here, member.doing = time.monotonic(), True, "starting"
+        await self._notify()
+        counted = [n for n, closed in self.closed.items() if member.index in closed.accepted]
+        return m.Welcome(member.index, toml.write(self.spec), max(counted, default=-1))
+
+    async def _next(self, member: Member, question: m.Next) -> m.Answer:
+        if fault := await self._vote(member, question):
+            return fault
+        closes = time.monotonic() + POLL
+        while True:
+            if question.round in self.closed:
+                return m.Apply(self.closed[question.round])
+            if self.stopping:
+                return m.Stop(self.stopping)
+            if question.round == self.spec.rounds.count:
+                if self.agreed.get(question.round):
+                    return m.Stop("all rounds are done")
+            elif self.round and self.round.number == question.round:
+                if self.round.wants(member.index, question.contributed):
+                    return self._assign(member, self.round)
+            try:
+                async with self._changed:
+                    await asyncio.wait_for(self._changed.wait(), closes - time.monotonic())
+            except TimeoutError:
+                return m.Wait(self._waiting_for())
+
+    def _waiting_for(self) -> str:
+        if self.round is None:
+            here = sum(member.here for member in self.members.values())
+            return f"{here} of {self.spec.rounds.peers} peers are here"
+        missing = [str(p) for p in self.round.assigned if p not in self.round.handed]
+        return f"round {self.round.number}: waiting for peer {', '.join(missing)}"
+
+    def _assign(self, member: Member, open_: OpenRound) -> m.Answer:
+        if member.index not in open_.assigned:
+            open_.assigned[member.index] = self.blocks.take()
+        return m.Train(
+            open_.number,
+            open_.assigned[member.index],
+            list(open_.assigned).index(member.index),
+            len(open_.assigned),
+            open_.number % self.spec.rounds.evaluate == 0,
+        )
+
+    def _objection(self, member: Member, question: m.Contribute, blob: bytes) -> str | None:
+        """Why a contribution cannot be taken; None if it can."""
+        announcement, open_ = question.announcement, self.round
+        if announcement.peer != member.index:
+            return "a contribution in another peer's name"
+        if not verify(member.key, m.signed_part(announcement), question.signature):
+            return "the signature does not fit the announcement"
+        if open_ is None or announcement.round != open_.number:
+            return f"round {announcement.round} is not open"
+        if open_.assigned.get(member.index) != announcement.block:
+            return f"block {announcement.block} is not assigned to this peer"
+        if announcement.size != len(blob) or announcement.blob != blob_hash(blob):
+            return "the blob is not the one announced"
+        if not math.isfinite(announcement.loss) or not math.isfinite(question.nats):
+            return "the loss is not finite"
+        expected = self.spec.tokens_per_block
+        if announcement.tokens != expected or announcement.steps != self.spec.inner.steps:
+            return f"a block has {expected} tokens, not {announcement.tokens}"
+        return None
+
+    async def _take(self, member: Member, question: m.Contribute, blob: bytes) -> m.Answer:
+        announcement, open_ = question.announcement, self.round
+        if objection := self._objection(member, question, blob):
+            if open_ is not None:
+                open_.refused.add(member.index)
+            self.tell({"event": "refused", "peer": member.index, "reason": objection})
+            return m.Refused(objection)
+        assert open_ is not None
+        if member.index in open_.handed:
+            return m.Noted()
+        write_atomically(self.folder.blob(announcement.blob), blob)
+        open_.handed[member.index] = (announcement, blob)
+        open_.seconds[member.index] = time.monotonic() - open_.opened
+        open_.timings[member.index] = question.timings
+        if question.tokens > 0:
+            open_.nats[member.index] = (question.nats, question.tokens)
+        await self._notify()
+        return m.Noted()
+
+    def _give(self, digest: str) -> tuple[m.Answer, bytes]:
+        if len(digest) != 64 or not all(c in "0123456789abcdef" for c in digest):
+            return m.Refused("not the hash of a blob"), b""
+        try:
+            return m.Blob(), self.folder.blob(digest).read_bytes()
+        except FileNotFoundError:
+            return m.Refused(f"no blob {digest[:10]} here"), b""
+
+    async def _left(self, member: Member, reason: str) -> None:
+        member.here, member.doing = False, "gone"
+        self.tell({"event": "left", "peer": member.index, "reason": reason})
+        await self._notify()
+
+    # --- agreement on the state
+
+    async def _vote(self, member: Member, question: m.Next) -> m.Stop | None:
+        """Note which state a peer holds; the state that most hold is written into the ledger."""
+        number = question.round
+        if number > self.number:
+            return m.Stop(f"this peer is at round {number}, the run at {self.number}", fault=True)
+        if number not in self.agreed:
+            votes = self.votes[number]
+            votes[member.index] = question.hash
+            held = sum(vote == question.hash for vote in votes.values())
+            voters = len(self.closed[number - 1].accepted) or 1
+            if 2 * held > voters:
+                self.agreed[number] = question.hash
+                self.ledger.append("state", number, {"hash": question.hash, "peers": held})
+                self.votes.pop(number)
+                await self._notify()
+        agreed = self.agreed.get(number)
+        if agreed is None or agreed == question.hash:
+            return None
+        self.tell({"event": "differs", "peer": member.index, "round": number})
+        return m.Stop(
+            f"the weights of this peer after round {number} differ from those of the others "
+            f"({question.hash[:10]}, not {agreed[:10]}); it must not contribute",
+            fault=True,
+        )
+
+    # --- rounds
+
+    async def run(self) -> None:
+        """Open and close rounds until all are done or the run is stopped."""
+        await self._until(self._enough_here)
+        while self.number < self.spec.rounds.count and not self.stopping:
+            open_ = self.round = OpenRound(self.number, time.monotonic())
+            for member in self._here():
+                open_.assigned[member.index] = self.blocks.take()
+            await self._notify()
+            await self._until(self._complete)
+            if not self.stopping:
+                self._close(open_)
+        self.round = None
+        await self._notify()
+        await self._until(lambda: bool(self.stopping) or self.number in self.agreed)
+        self.finished.set()
+
+    async def stop(self, reason: str) -> None:
+        """End the run here; what is not closed has not happened."""
+        self.stopping = reason
+        await self._notify()
+
+    def _here(self) -> list[Member]:
+        now = time.monotonic()
+        for member in self.members.values():
+            if member.here and now - member.heard > SILENCE:
+                member.here, member.doing = False, "silent"
+                self.tell({"event": "left", "peer": member.index, "reason": "no sign of life"})
+        return sorted((x for x in self.members.values() if x.here), key=lambda x: x.index)
+
+    def _enough_here(self) -> bool:
+        return bool(self.stopping) or len(self._here()) >= self.spec.rounds.peers
+
+    def _complete(self) -> bool:
+        open_ = self.round
+        assert open_ is not None
+        if self.stopping:
+            return True
+        here = {member.index for member in self._here()}
+        if not open_.handed:
+            return False
+        if all(peer in open_.handed for peer in open_.assigned if peer in here):
+            return True
+        limit = deadline(list(self.durations), self.spec.rounds.patience)
+        enough = len(open_.handed) >= self.spec.rounds.quorum * len(open_.assigned)
+        return enough and limit is not None and time.monotonic() - open_.opened > limit
+
+    def _close(self, open_: OpenRound) -> None:
+        handed = [open_.handed[peer] for peer in sorted(open_.handed)]
+        closed, update = close(self.spec, self.layout, self.scales, handed)
+        for peer in open_.assigned:
+            if peer not in open_.handed:
+                closed.rejected[peer] = "nothing handed in before the round closed"
+        if update is not None:
+            assert closed.update is not None
+            write_atomically(self.folder.blob(closed.update), update)
+        self.ledger.append("round", open_.number, ledger_body(closed, open_.assigned, handed))
+        self.blocks.settle(open_.assigned, closed.accepted)
+        self.closed[open_.number], self.scales = closed, closed.scales
+        self.durations.extend(open_.seconds.values())
+        self._report(open_, closed, len(update) if update else 0)
+
+    def _report(self, open_: OpenRound, closed: Closed, update_size: int) -> None:
+        said = {peer: announcement for peer, (announcement, _) in open_.handed.items()}
+        nats = [sum(x) for x in zip(*open_.nats.values(), strict=True)] or [0.0, 0]
+        self.tell(
+            round_event(
+                open_.number,
+                seconds=time.monotonic() - open_.opened,
+                announcements=said,
+                closed=closed,
+                update_size=update_size,
+                nats=(float(nats[0]), int(nats[1])),
+                timings={peer: msgspec.to_builtins(t) for peer, t in open_.timings.items()},
+                traffic={purpose: list(counts) for purpose, counts in self.traffic.items()},
+            )
+        )
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _until(self, true: Callable[[], bool]) -> None:
+        """Wait for a condition, looked at on every change and every second."""
+        while not true():
+            try:
+                async with self._changed:
+                    await asyncio.wait_for(self._changed.wait(), 1.0)
+            except TimeoutError:
+                continue
+
+
+def ledger_body(
+    closed: Closed, assigned: dict[int, int], handed: list[tuple[Announcement, bytes]]
+) -> dict[str, Any]:
+    """What the ledger keeps of a closed round."""
+    said = {
+        str(a.peer): {"tokens": a.tokens, "loss": a.loss, "blob": a.blob, "size": a.size}
+        for a, _ in handed
+    }
+    return {
+        "closed": msgspec.to_builtins(closed, str_keys=True),
+        "blocks": {str(peer): block for peer, block in assigned.items()},
+        "contributions": said,
+    }
+
+
+def round_event(
+    number: int,
+    *,
+    seconds: float,
+    announcements: dict[int, Announcement],
+    closed: Closed,
+    update_size: int,
+    nats: tuple[float, int],
+    timings: dict[int, dict[str, float]],
+    traffic: dict[str, list[int]],
+) -> dict[str, Any]:
+    """One line of metrics.jsonl. held_out: nats per token of the state that the round started from,
+    None where it was not measured; traffic: bytes received and sent by the coordinator so far."""
+    counted = [announcements[peer] for peer in closed.accepted]
+    return {
+        "event": "round",
+        "round": number,
+        "time": time.time(),
+        "seconds": seconds,
+        "tokens": sum(a.tokens for a in counted),
+        "loss": sum(a.loss for a in counted) / max(1, len(counted)),
+        "held_out": nats[0] / nats[1] if nats[1] else None,
+        "accepted": closed.accepted,
+        "rejected": {str(peer): reason for peer, reason in closed.rejected.items()},
+        "contribution_bytes": [announcements[peer].size for peer in closed.accepted],
+        "update_bytes": update_size,
+        "timings": {str(peer): times for peer, times in timings.items()},
+        "traffic": traffic,
+    }

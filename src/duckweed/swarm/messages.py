@@ -1,0 +1,160 @@
+"""What peer and coordinator say to each other: msgpack with a schema, checked on arrival.
+
+A peer asks, the coordinator answers; each question is one stream: a head (one of these messages)
+and, for two of them, a body of raw bytes whose size is limited before it is read.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from duckweed.merge.round import Announcement, Closed
+
+PROTOCOL = 1
+HEAD_LIMIT = 1 << 20  # bytes; sizes and scales per tensor of a model of some thousand tensors
+
+
+class Message(msgspec.Struct, tag_field="is", forbid_unknown_fields=True):
+    """Base of all messages."""
+
+
+class Join(Message, tag="join"):
+    """First words of a peer: version of the protocol, and the secret of a private run."""
+
+    protocol: int
+    secret: str = ""
+
+
+class Next(Message, tag="next"):
+    """'I hold the state after `round` rounds, with this hash. What now?' `contributed`: whether
+    the work of this round has been handed in. Answered when there is something to do."""
+
+    round: int
+    hash: str
+    contributed: bool
+
+
+class Progress(Message, tag="progress"):
+    """A sign of life, with what the peer is doing."""
+
+    doing: Literal["starting", "training", "sending", "waiting", "applying"]
+    round: int
+    step: int = 0
+    loss: float = 0.0
+
+
+class Timings(msgspec.Struct, forbid_unknown_fields=True):
+    """Seconds that one peer spent on one round, by phase."""
+
+    train: float = 0.0
+    evaluate: float = 0.0
+    compress: float = 0.0
+    send: float = 0.0
+    wait: float = 0.0
+    fetch: float = 0.0
+    apply: float = 0.0
+
+
+class Contribute(Message, tag="contribute"):
+    """A contribution; its body is the blob. signature: by the peer's key over the announcement.
+    nats, tokens: this peer's share of the evaluation of the state it started from, if asked."""
+
+    announcement: Announcement
+    signature: bytes
+    timings: Timings
+    nats: float = 0.0
+    tokens: int = 0
+
+
+class Fetch(Message, tag="fetch"):
+    """Ask for a blob by its hash."""
+
+    blob: str
+
+
+class Leave(Message, tag="leave"):
+    """The peer goes, and says why."""
+
+    reason: str
+
+
+Question = Join | Next | Progress | Contribute | Fetch | Leave
+
+
+class Welcome(Message, tag="welcome"):
+    """Index of the peer in the run, the run's specification, and the last round in which a
+    contribution of this peer counted (-1: none): the round that its residual must be of."""
+
+    index: int
+    spec: str
+    last_accepted: int
+
+
+class Train(Message, tag="train"):
+    """Train block `block` from the state after `round` rounds. The peer is number `share` of
+    `shares` in the round; evaluate: also measure that share of the held-out text first."""
+
+    round: int
+    block: int
+    share: int
+    shares: int
+    evaluate: bool
+
+
+class Apply(Message, tag="apply"):
+    """The round that follows on the peer's state has closed like this."""
+
+    closed: Closed
+
+
+class Wait(Message, tag="wait"):
+    """Nothing to do yet; ask again. `reason` says what the coordinator waits for."""
+
+    reason: str
+
+
+class Stop(Message, tag="stop"):
+    """The run is over for this peer. fault: the peer cannot go on (its state differs)."""
+
+    reason: str
+    fault: bool = False
+
+
+class Blob(Message, tag="blob"):
+    """The body is the blob asked for."""
+
+
+class Noted(Message, tag="noted"):
+    """Heard; nothing else to say."""
+
+
+class Refused(Message, tag="refused"):
+    """The question was not accepted, and why."""
+
+    reason: str
+
+
+Answer = Welcome | Train | Apply | Wait | Stop | Blob | Noted | Refused
+
+_questions = msgspec.msgpack.Decoder(Question)
+_answers = msgspec.msgpack.Decoder(Answer)
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode(message: Message) -> bytes:
+    return _encoder.encode(message)
+
+
+def question(head: bytes) -> Question:
+    """Raises msgspec.ValidationError or msgspec.DecodeError on anything that is not a Question."""
+    return _questions.decode(head)
+
+
+def answer(head: bytes) -> Answer:
+    """Raises msgspec.ValidationError or msgspec.DecodeError on anything that is not an Answer."""
+    return _answers.decode(head)
+
+
+def signed_part(announcement: Announcement) -> bytes:
+    """The bytes that a peer signs."""
+    return b"duckweed contribution 1" + _encoder.encode(announcement)

@@ -1,0 +1,134 @@
+"""The processes of a run on this machine: `python -m duckweed.swarm.process coordinator|peer ...`.
+
+Each writes events as JSON lines to its standard output for the process that started it.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from duckweed.run import spec as specs
+from duckweed.run.folder import RunFolder, write_atomically
+from duckweed.run.ledger import Ledger
+from duckweed.swarm.identity import load_or_create, verify
+
+
+def tell(facts: dict[str, Any]) -> None:
+    print(json.dumps(facts), flush=True)
+
+
+async def coordinate(folder: RunFolder, address: str) -> None:
+    """Serve the run until its rounds are done or SIGTERM comes."""
+    import msgspec
+
+    from duckweed.swarm import messages as m
+    from duckweed.swarm.coordinator import Coordinator
+    from duckweed.swarm.transport import Endpoint
+    from duckweed.wire.layout import Layout
+
+    identity = load_or_create(folder.coordinator_key)
+    ledger = Ledger(folder.ledger, identity.sign)
+    ledger.verify(lambda message, signature: verify(identity.id, message, signature))
+    layout = msgspec.json.decode((folder.path / "layout.json").read_bytes(), type=Layout)
+
+    def record(facts: dict[str, Any]) -> None:
+        folder.record(**facts)
+        tell(facts)
+
+    coordinator = Coordinator(folder, specs.load(folder.spec), layout, ledger, record)
+    endpoint = await Endpoint.bind(identity, m.HEAD_LIMIT, address)
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, lambda: asyncio.ensure_future(coordinator.stop("stopped")))
+    tell({"event": "serving", "id": identity.id, "addresses": endpoint.addresses})
+    serving = asyncio.create_task(endpoint.serve(coordinator.handle, coordinator.body_limit))
+    showing = asyncio.create_task(_show(coordinator))
+    try:
+        await coordinator.run()
+        while any(member.here for member in coordinator._here()) and not coordinator.stopping:
+            await asyncio.sleep(0.1)
+    finally:
+        for task in (serving, showing):
+            task.cancel()
+        await endpoint.close()
+        ledger.close()
+
+
+async def _show(coordinator: Any) -> None:
+    """What each peer is doing, twice a second, for whoever watches."""
+    while True:
+        await asyncio.sleep(0.5)
+        peers = [
+            {"peer": x.index, "doing": x.doing, "step": x.step, "loss": x.loss}
+            for x in sorted(coordinator.members.values(), key=lambda x: x.index)
+        ]
+        traffic = {purpose: list(counts) for purpose, counts in coordinator.traffic.items()}
+        tell({"event": "peers", "round": coordinator.number, "peers": peers, "traffic": traffic})
+
+
+async def take_part(
+    folder: RunFolder, slot: int, coordinator: tuple[str, list[str]], device: str
+) -> str:
+    """Be peer number `slot` of this machine until the run ends; returns the reason."""
+    import torch
+
+    from duckweed.learn import model as models
+    from duckweed.learn.trainer import Trainer
+    from duckweed.run import state as states
+    from duckweed.swarm import genesis
+    from duckweed.swarm.peer import Peer
+    from duckweed.swarm.work import Worker
+
+    torch.set_num_threads(int(os.environ.get("DUCKWEED_THREADS", "1")))
+    spec = specs.load(folder.spec)
+    ground, layout = genesis.reopen(folder, spec), genesis.layout(folder)
+    saved = folder.saved_rounds()[-1]
+    state = states.load(folder.state(saved), layout.digest(), layout.total, len(layout.names))
+    vocabulary = ground.dataset.manifest.vocabulary
+    config = models.configuration(spec.model.source, ground.base, vocabulary, spec.model.sequence)
+    trainer = Trainer(models.build(config, device), spec.inner, spec.total_steps, device)
+    worker = Worker(spec, layout, ground.dataset, trainer)
+    home = folder.peer(slot)
+    identity = load_or_create(home / "key")
+
+    def say(text: str) -> None:
+        tell({"event": "said", "slot": slot, "text": text})
+
+    return await Peer(identity, worker, state, home, folder, coordinator, say).run()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="duckweed.swarm.process")
+    parser.add_argument("role", choices=["coordinator", "peer"])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--slot", type=int, default=0)
+    parser.add_argument("--coordinator", default="")
+    parser.add_argument("--addresses", nargs="*", default=[])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--address", default="127.0.0.1:0")
+    given = parser.parse_args()
+    folder = RunFolder(given.folder)
+    pid = folder.path / f"{given.role}{given.slot if given.role == 'peer' else ''}.pid"
+    try:
+        write_atomically(pid, str(os.getpid()).encode())
+        if given.role == "coordinator":
+            asyncio.run(coordinate(folder, given.address))
+        else:
+            meeting = (given.coordinator, given.addresses)
+            reason = asyncio.run(take_part(folder, given.slot, meeting, given.device))
+            tell({"event": "ended", "slot": given.slot, "reason": reason})
+    except (ValueError, RuntimeError, OSError) as error:
+        tell({"event": "failed", "role": given.role, "slot": given.slot, "reason": str(error)})
+        return 1
+    finally:
+        pid.unlink(missing_ok=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
