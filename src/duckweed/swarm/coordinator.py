@@ -54,9 +54,11 @@ class OpenRound(msgspec.Struct):
     nats: dict[int, tuple[float, int]] = {}
     refused: set[int] = set()
 
-    def wants(self, peer: int, contributed: bool) -> bool:
+    def wants(self, peer: int, question: m.Next) -> bool:
         """Whether the peer should train: also again, where a restart lost what it handed in."""
-        return not contributed or (peer not in self.handed and peer not in self.refused)
+        if question.round != self.number:
+            return False
+        return not question.contributed or peer not in self.handed.keys() | self.refused
 
 
 class Coordinator:
@@ -182,9 +184,8 @@ class Coordinator:
             if question.round == self.spec.rounds.count:
                 if self.agreed.get(question.round):
                     return m.Stop("all rounds are done")
-            elif self.round and self.round.number == question.round:
-                if self.round.wants(member.index, question.contributed):
-                    return self._assign(member, self.round)
+            elif self.round and self.round.wants(member.index, question):
+                return self._assign(member, self.round)
             try:
                 async with self._changed:
                     await asyncio.wait_for(self._changed.wait(), closes - time.monotonic())

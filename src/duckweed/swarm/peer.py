@@ -83,6 +83,7 @@ class Peer:
                         raise PeerStopped(reason)
                     if self.saves:
                         self.state.save(self.shared.state(self.state.round))
+                    await self._ask(m.Leave(reason))
                     return reason
                 case m.Refused(reason=reason):
                     raise PeerStopped(f"the coordinator refused: {reason}")

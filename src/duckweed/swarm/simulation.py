@@ -1,0 +1,194 @@
+"""A run in one process, with a virtual clock: the same functions as the real swarm, so that the same
+specification reaches the same state hash. It tells what the links would have cost."""
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from duckweed.learn import model as models
+from duckweed.learn.trainer import Trainer
+from duckweed.merge.round import Announcement, Closed, advance, close
+from duckweed.run.folder import RunFolder, write_atomically
+from duckweed.run.ledger import Ledger
+from duckweed.run.spec import RunSpec
+from duckweed.run.state import State
+from duckweed.swarm.coordinator import ledger_body, round_event
+from duckweed.swarm.genesis import Ground
+from duckweed.swarm.identity import load_or_create
+from duckweed.swarm.rounds import Blocks
+from duckweed.swarm.work import Contribution, Worker
+from duckweed.wire.layout import Layout
+
+
+class Links(msgspec.Struct, frozen=True):
+    """A peer's link: bits per second up and down, seconds of latency one way."""
+
+    up: float = float("inf")
+    down: float = float("inf")
+    latency: float = 0.0
+
+
+def parse_links(text: str, peers: int) -> list[Links]:
+    """'UP/DOWN Mbit/s LATENCY ms' for all peers, or one for each separated by commas, such as
+    "10/50 80ms" or "10/50 80ms, 5/20 120ms". The latency is that of a round trip.
+
+    Raises ValueError saying what was expected.
+    """
+    links = []
+    for part in text.split(","):
+        found = re.fullmatch(
+            r"\s*([\d.]+)\s*/\s*([\d.]+)\s*(?:mbit/s|mbps)?\s*(?:([\d.]+)\s*ms)?\s*", part.lower()
+        )
+        if not found or not float(found[1]) or not float(found[2]):
+            raise ValueError(
+                f"links: {part.strip()!r} is not of the form UP/DOWN LATENCYms, such as '10/50 80ms' "
+                "(megabit per second up and down, round trip in milliseconds)"
+            )
+        links.append(
+            Links(float(found[1]) * 1e6, float(found[2]) * 1e6, float(found[3] or 0) / 2000)
+        )
+    if len(links) not in (1, peers):
+        raise ValueError(f"links: {len(links)} given for {peers} peers; give one, or one for each")
+    return links * peers if len(links) == 1 else links
+
+
+class Simulation:
+    """All peers of a run, one after the other, on one model in memory."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        spec: RunSpec,
+        layout: Layout,
+        ground: Ground,
+        state: State,
+        device: str,
+        links: Sequence[Links] | None = None,
+        step_seconds: float | None = None,
+        tell: Callable[[dict[str, Any]], None] = lambda event: None,
+    ) -> None:
+        self.folder, self.spec, self.layout, self.state = folder, spec, layout, state
+        vocabulary = ground.dataset.manifest.vocabulary
+        config = models.configuration(
+            spec.model.source, ground.base, vocabulary, spec.model.sequence
+        )
+        model = models.build(config, device)
+        self.workers = [
+            Worker(
+                spec, layout, ground.dataset, Trainer(model, spec.inner, spec.total_steps, device)
+            )
+            for _ in range(spec.rounds.peers)
+        ]
+        self.links = list(links or [Links()] * spec.rounds.peers)
+        self.step_seconds, self.tell = step_seconds, tell
+        self.blocks = Blocks()
+        self.clock = 0.0
+        self.traffic = {"contributions": [0, 0], "updates": [0, 0], "control": [0, 0]}
+
+    def run(self) -> State:
+        """All rounds; the ledger and the metrics are written as a real run writes them."""
+        ledger = Ledger(self.folder.ledger, load_or_create(self.folder.coordinator_key).sign)
+        for index in range(len(self.workers)):
+            key = load_or_create(self.folder.peer(index) / "key").id
+            ledger.append("peer", 0, {"index": index, "key": key})
+        try:
+            for _ in range(self.state.round, self.spec.rounds.count):
+                self._round(ledger)
+            self.state.save(self.folder.state(self.state.round))
+        finally:
+            ledger.close()
+        return self.state
+
+    def _round(self, ledger: Ledger) -> None:
+        spec, state = self.spec, self.state
+        assigned = {peer: self.blocks.take() for peer in range(len(self.workers))}
+        nats, seconds = self._evaluate(), []
+        made: list[Contribution] = []
+        for peer, worker in enumerate(self.workers):
+            made.append(worker.contribute(state, peer, assigned[peer], self._stepped(peer)))
+        handed = [(c.announcement, c.blob) for c in made]
+        closed, update = close(spec, self.layout, [float(s) for s in state.scales], handed)
+        blobs = {a.blob: blob for a, blob in handed}
+        if update is not None and closed.update:
+            blobs[closed.update] = update
+        for digest, blob in blobs.items():
+            write_atomically(self.folder.blob(digest), blob)
+        began = time.perf_counter()
+        self.state = advance(spec, self.layout, state, closed, blobs.__getitem__)
+        apply_seconds = time.perf_counter() - began
+        for peer, worker in enumerate(self.workers):
+            worker.settle(peer in closed.accepted)
+        ledger.append("round", state.round, ledger_body(closed, assigned, handed))
+        ledger.append(
+            "state", self.state.round, {"hash": self.state.hash(), "peers": len(self.workers)}
+        )
+        self.blocks.settle(assigned, closed.accepted)
+        down = sum(len(blobs[digest]) for digest in closed.needed())
+        timings = self._timings(made, down, apply_seconds)
+        seconds = max(sum(t.values()) for t in timings.values())
+        self.clock += seconds
+        self._count(made, down)
+        self._report(closed, {a.peer: a for a, _ in handed}, update, nats, timings, seconds)
+
+    def _evaluate(self) -> tuple[float, int]:
+        if self.state.round % self.spec.rounds.evaluate:
+            return 0.0, 0
+        return self.workers[0].evaluate(self.state, 0, 1)
+
+    def _timings(
+        self, made: Sequence[Contribution], down: int, apply_seconds: float
+    ) -> dict[int, dict[str, float]]:
+        """Virtual seconds by phase; the wait is that for the slowest peer."""
+        times = {}
+        for peer, (work, link) in enumerate(zip(made, self.links, strict=True)):
+            train = work.train_seconds
+            if self.step_seconds is not None:
+                train = self.step_seconds * self.spec.inner.steps
+            times[peer] = {
+                "train": train,
+                "compress": work.compress_seconds,
+                "send": link.latency + 8 * len(work.blob) / link.up,
+                "wait": 0.0,
+                "fetch": 2 * link.latency + 8 * down / link.down,
+                "apply": apply_seconds,
+            }
+        ready = {p: t["train"] + t["compress"] + t["send"] for p, t in times.items()}
+        for peer, t in times.items():
+            t["wait"] = max(ready.values()) - ready[peer]
+        return times
+
+    def _count(self, made: Sequence[Contribution], down: int) -> None:
+        self.traffic["contributions"][0] += sum(len(work.blob) for work in made)
+        self.traffic["updates"][1] += down * len(made)
+
+    def _report(
+        self,
+        closed: Closed,
+        announcements: dict[int, Announcement],
+        update: bytes | None,
+        nats: tuple[float, int],
+        timings: dict[int, dict[str, float]],
+        seconds: float,
+    ) -> None:
+        event = round_event(
+            closed.round,
+            seconds=seconds,
+            announcements=announcements,
+            closed=closed,
+            update_size=len(update) if update else 0,
+            nats=nats,
+            timings=timings,
+            traffic={purpose: list(counts) for purpose, counts in self.traffic.items()},
+        ) | {"virtual_clock": self.clock}
+        self.folder.record(**event)
+        self.tell(event)
+
+    def _stepped(self, peer: int) -> Callable[[int, float], None]:
+        def report(step: int, loss: float) -> None:
+            doing = {"peer": peer, "doing": "training", "step": step, "loss": loss}
+            self.tell({"event": "peers", "round": self.state.round, "peers": [doing]})
+
+        return report
