@@ -99,5 +99,5 @@ def max_size(wire: Wire, layout: Layout) -> int:
     if isinstance(wire, Dense):
         return HEADER + dense.max_bytes(wire, layout)
     if isinstance(wire, Sparse):
-        return HEADER + sparse.max_bytes(wire, layout) + 64
-    return HEADER + integer.max_bytes(wire.levels, layout)
+        return HEADER + sparse.max_bytes(wire, layout)
+    return HEADER + integer.max_integer_bytes(wire.levels, layout)

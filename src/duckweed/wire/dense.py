@@ -6,9 +6,9 @@ import numpy as np
 
 from . import chunks
 from .frame import Reader, WireError, Writer
+from .integer import max_integer_bytes, put_integers, take_integers
 from .kinds import Dense
 from .layout import Layout
-from .magnitudes import put_positive, take_positive
 from .rans import Decoder, Encoder
 
 BLOCK = 4096
@@ -45,8 +45,7 @@ def compress(wire: Dense, writer: Writer, x: np.ndarray, layout: Layout) -> np.n
     codes = np.where(repeated > 0, codes, 0).astype(np.int8)
     writer.raw(scales.astype("<f4"))
     encoder = Encoder()
-    put_positive(encoder, np.abs(codes).astype(np.int16) + 1, 128)
-    encoder.raw(codes[codes != 0] < 0)
+    put_integers(encoder, codes, 127, layout)
     encoder.write(writer)
     return codes * repeated
 
@@ -70,20 +69,12 @@ def _decode_int8(reader: Reader, layout: Layout) -> np.ndarray:
     scales = reader.array("<f4", len(starts) - 1)
     if not (np.isfinite(scales).all() and (scales >= 0).all()):
         raise WireError("a scale of the int8 blob is negative or not finite")
-    decoder = Decoder(reader, layout.total)
-    sizes = take_positive(decoder, layout.total, 128) - 1
-    if (sizes > 127).any():
-        raise WireError("a coded integer is above the largest possible, 127")
-    some = sizes != 0
-    negative = np.zeros(layout.total, np.bool_)
-    negative[some] = decoder.finish(int(np.count_nonzero(some)))
-    codes = sizes.astype(np.int8)
-    np.negative(codes, out=codes, where=negative)
+    codes = take_integers(Decoder(reader, layout.total), 127, layout, np.int8)
     with np.errstate(over="ignore"):
         return codes * np.repeat(scales, np.diff(starts))
 
 
 def max_bytes(wire: Dense, layout: Layout) -> int:
     if wire.dtype == "int8":
-        return 4 * (len(chunks.starts(layout, BLOCK)) - 1) + layout.total * 2 + 64
+        return 4 * (len(chunks.starts(layout, BLOCK)) - 1) + max_integer_bytes(127, layout)
     return layout.total * (4 if wire.dtype == "fp32" else 2)

@@ -43,7 +43,8 @@ class Layout(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=True)
     @classmethod
     def of(cls, shapes: Mapping[str, tuple[int, ...]]) -> Layout:
         """The layout of tensors given as name -> shape, in the order of the mapping."""
-        return cls(tuple(shapes), tuple(tuple(int(n) for n in shape) for shape in shapes.values()))
+        names = tuple(str(name) for name in shapes)
+        return cls(names, tuple(tuple(int(n) for n in shape) for shape in shapes.values()))
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:

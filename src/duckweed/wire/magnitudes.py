@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from .frame import WireError
 from .rans import ONE, Decoder, Encoder
 
 # round(2^14 / (1 + exp((32 - k) / 4))); written out, because exp differs between machines.
@@ -26,6 +27,8 @@ GRID = np.array([
     16359, 16365, 16369, 16372, 16375, 16377,
 ], np.uint16)
 # fmt: on
+LEVELS = len(GRID)
+HALF_LEVEL = LEVELS // 2
 _MIDDLES = (GRID[1:].astype(np.int64) + GRID[:-1]) // 2
 HALF = ONE // 2
 _MODELLED = 6  # bit lengths above this have raw low bits
@@ -35,86 +38,101 @@ def nearest(yes: np.ndarray | int, count: np.ndarray | int) -> np.ndarray:
     """Grid index of the rate yes / count; of one half where count is 0."""
     yes, count = np.asarray(yes, np.int64), np.asarray(count, np.int64)
     rate = (yes * ONE + count // 2) // np.maximum(count, 1)
-    return np.where(count > 0, np.searchsorted(_MIDDLES, rate), 32).astype(np.uint8)
+    return np.where(count > 0, np.searchsorted(_MIDDLES, rate), HALF_LEVEL).astype(np.uint8)
 
 
-def put_index(encoder: Encoder, index: np.ndarray) -> None:
-    """Grid indices, 6 raw flags each."""
-    bits = np.asarray(index, np.uint8).reshape(-1, 1) >> np.arange(6, dtype=np.uint8) & 1
+def put_bits(encoder: Encoder, numbers: np.ndarray, width: int) -> None:
+    """Numbers [N] of ``width`` bits each, as they are."""
+    bits = np.asarray(numbers, np.int64).reshape(-1, 1) >> np.arange(width) & 1
     encoder.put(bits.astype(np.bool_).ravel(), HALF)
 
 
-def take_index(decoder: Decoder, count: int) -> np.ndarray:
-    bits = decoder.take(6 * count, HALF).reshape(count, 6)
-    return (bits << np.arange(6)).sum(axis=1).astype(np.uint8)
+def take_bits(decoder: Decoder, count: int, width: int) -> np.ndarray:
+    """What `put_bits` wrote, int64[count]."""
+    return decoder.take(count * width, HALF).reshape(count, width) @ (1 << np.arange(width))
 
 
-def _put_flags(encoder: Encoder, flags: np.ndarray) -> None:
-    index = nearest(int(np.count_nonzero(flags)), len(flags))
-    put_index(encoder, index)
-    encoder.put(flags, int(GRID[index]))
+def put_flags(encoder: Encoder, flags: np.ndarray, context: np.ndarray) -> None:
+    """Flags bool[N], each with the rate of its context uint8[N]; the rates go first."""
+    seen = np.bincount(context)
+    index = nearest(np.bincount(context[flags], minlength=len(seen)), seen)
+    put_bits(encoder, index[seen > 0], 6)
+    encoder.put(flags, GRID[index][context])
 
 
-def _take_flags(decoder: Decoder, count: int) -> np.ndarray:
-    return decoder.take(count, int(GRID[take_index(decoder, 1)[0]]))
+def take_flags(decoder: Decoder, context: np.ndarray) -> np.ndarray:
+    """What `put_flags` wrote. Contexts that do not occur have no rate to read."""
+    seen = np.bincount(context)
+    grid = np.full(len(seen), HALF, np.uint16)
+    grid[seen > 0] = GRID[take_bits(decoder, int(np.count_nonzero(seen)), 6)]
+    return decoder.take(len(context), grid[context])
 
 
-def put_positive(encoder: Encoder, values: np.ndarray, largest: int) -> None:
-    """Integers in 1..largest, int[N], at their order-0 entropy."""
+def put_positive(encoder: Encoder, values: np.ndarray, largest: int, context: np.ndarray) -> None:
+    """Integers in 1..largest, int[N], at their entropy given a context uint8[N]."""
     length = 1
     while len(values) and largest >> length:
         longer = values >> length > 0
-        _put_flags(encoder, longer)
-        _put_low_bits(encoder, values[~longer], length)
-        values = values[longer]
+        put_flags(encoder, longer, context)
+        _put_low_bits(encoder, values[~longer], length, context[~longer])
+        values, context = values[longer], context[longer]
         length += 1
-    _put_low_bits(encoder, values, length)
+    _put_low_bits(encoder, values, length, context)
 
 
-def _put_low_bits(encoder: Encoder, values: np.ndarray, length: int) -> None:
+def take_positive(decoder: Decoder, largest: int, context: np.ndarray) -> np.ndarray:
+    """What `put_positive` wrote, int32[N]; values above ``largest`` are possible in damaged data
+    and left to the caller to refuse."""
+    out = np.empty(len(context), np.int32)
+    where = np.arange(len(context))
+    length = 1
+    while len(where) and largest >> length:
+        longer = take_flags(decoder, context)
+        here = where[~longer]
+        out[here] = _take_low_bits(decoder, length, context[~longer])
+        where, context = where[longer], context[longer]
+        length += 1
+    out[where] = _take_low_bits(decoder, length, context)
+    return out
+
+
+def _put_low_bits(encoder: Encoder, values: np.ndarray, length: int, context: np.ndarray) -> None:
     """The bits below the leading one of values that all have ``length`` bits."""
     for bit in range(length - 2, -1, -1):
         flags = (values >> bit & 1).astype(np.bool_)
         if length > _MODELLED:
             encoder.put(flags, HALF)
-            continue
-        prefix = values >> (bit + 1)
-        nodes = np.arange(1 << (length - 2 - bit), 1 << (length - 1 - bit))
-        index = nearest(
-            np.bincount(prefix[flags], minlength=nodes[-1] + 1)[nodes],
-            np.bincount(prefix, minlength=nodes[-1] + 1)[nodes],
-        )
-        if len(values):
-            put_index(encoder, index)
-            encoder.put(flags, GRID[index][prefix - nodes[0]])
+        elif len(values):
+            put_flags(encoder, flags, _node(values >> (bit + 1), context))
 
 
-def take_positive(decoder: Decoder, count: int, largest: int) -> np.ndarray:
-    """What `put_positive` wrote, int32[count]; values above ``largest`` are possible in damaged
-    data and left to the caller to refuse."""
-    out = np.empty(count, np.int32)
-    where = np.arange(count)
-    length = 1
-    while len(where) and largest >> length:
-        longer = _take_flags(decoder, len(where))
-        here = where[~longer]
-        out[here] = _take_low_bits(decoder, len(here), length)
-        where = where[longer]
-        length += 1
-    out[where] = _take_low_bits(decoder, len(where), length)
-    return out
-
-
-def _take_low_bits(decoder: Decoder, count: int, length: int) -> np.ndarray:
-    values = np.ones(count, np.int32)
-    for bit in range(length - 2, -1, -1):
+def _take_low_bits(decoder: Decoder, length: int, context: np.ndarray) -> np.ndarray:
+    values = np.ones(len(context), np.int32)
+    for _ in range(length - 1):
         if length > _MODELLED:
-            flags = decoder.take(count, HALF)
-        elif count:
-            first = 1 << (length - 2 - bit)
-            grid = GRID[take_index(decoder, first)]
-            flags = decoder.take(count, grid[values - first])
+            flags = decoder.take(len(context), HALF)
+        elif len(context):
+            flags = take_flags(decoder, _node(values, context))
         else:
             break
         values = values << 1 | flags
     return values
+
+
+def _node(prefix: np.ndarray, context: np.ndarray) -> np.ndarray:
+    """The context of a low bit: the bits above it, and the context of the value."""
+    return (context.astype(np.uint16) << np.uint16(_MODELLED - 1)) | prefix.astype(np.uint16)
+
+
+def put_signed(encoder: Encoder, values: np.ndarray, bound: int) -> None:
+    """Integers in -bound..bound, int[N], at their order-0 entropy."""
+    zigzag = np.where(values < 0, -2 * values, 2 * values + 1)
+    put_positive(encoder, zigzag, 2 * bound + 1, np.zeros(len(values), np.uint8))
+
+
+def take_signed(decoder: Decoder, count: int, bound: int) -> np.ndarray:
+    """What `put_signed` wrote, int64[count]."""
+    coded = take_positive(decoder, 2 * bound + 1, np.zeros(count, np.uint8))
+    if (coded > 2 * bound + 1).any():
+        raise WireError(f"a coded integer is outside -{bound}..{bound}")
+    return np.where(coded & 1, coded >> 1, -(coded >> 1)).astype(np.int64)

@@ -20,7 +20,7 @@ BITS = 14
 ONE = 1 << BITS
 MAX_LANES = 1 << 14
 _LOW, _WORD = np.uint32(1 << 16), np.uint32(16)
-_BITS_PER_LANE = 1000  # lanes by size: about 8 bits lost in 1000
+_BITS_PER_LANE = 1600  # a lane loses about 8 bits: half a percent
 
 
 def _estimate(flags: np.ndarray, one: np.ndarray) -> float:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from . import chunks
+from .activity import measure
+from .activity import put as put_activity
+from .activity import take as take_activity
 from .dense import round_bf16, widen_bf16
 from .frame import Reader, WireError, Writer
 from .kinds import Sparse
 from .layout import Layout
-from .magnitudes import GRID, nearest, put_index, take_index
-from .rans import ONE, Decoder, Encoder
+from .magnitudes import GRID, put_flags, take_flags
+from .rans import Decoder, Encoder
+from .signs import put_signs, take_signs
 
 
 def _counts(wire: Sparse, starts: np.ndarray) -> np.ndarray:
@@ -64,14 +68,11 @@ def compress(
     tensor = _tensor_of(mask, layout)
     large, table = _split(np.abs(kept), tensor, len(layout.sizes))
     encoder = Encoder()
-    encoder.put(mask, _chances(wire, layout)[0])
-    index = nearest(
-        np.bincount(tensor[large], minlength=len(layout.sizes)),
-        np.bincount(tensor, minlength=len(layout.sizes)),
-    )
-    put_index(encoder, index)
-    encoder.put(large, GRID[index][tensor])
-    encoder.raw(kept < 0)
+    activity = measure(mask, 1, layout)
+    put_activity(encoder, activity)
+    encoder.put(mask, activity.paint(GRID))
+    put_flags(encoder, large, tensor)
+    put_signs(encoder, x, mask, layout)
     writer.raw(table.astype("<u2"))
     encoder.write(writer)
     return _values(mask, tensor, large, kept < 0, table), mask
@@ -84,23 +85,15 @@ def decode(reader: Reader, wire: Sparse, layout: Layout) -> tuple[np.ndarray, np
     if (table > 0x7F7F).any():
         raise WireError("a magnitude of the sparse table is negative or not finite")
     decoder = Decoder(reader, layout.total)
-    chances, starts, counts = _chances(wire, layout)
-    mask = decoder.take(layout.total, chances)
-    if (np.add.reduceat(mask, starts[:-1], dtype=np.int64) != counts).any():
+    mask = decoder.take(layout.total, take_activity(decoder, layout).paint(GRID))
+    starts = chunks.starts(layout, wire.chunk)
+    if (np.add.reduceat(mask, starts[:-1], dtype=np.int64) != _counts(wire, starts)).any():
         raise WireError("a chunk does not have the number of values that the recipe fixes")
     tensor = _tensor_of(mask, layout)
-    large = decoder.take(len(tensor), GRID[take_index(decoder, count)][tensor])
-    negative = decoder.finish(len(tensor))
+    large = take_flags(decoder, tensor)
+    negative = take_signs(decoder, mask, layout)[mask]
     reader.end()
     return _values(mask, tensor, large, negative, table), mask
-
-
-def _chances(wire: Sparse, layout: Layout) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Probability of being sent for every value, uint16[P]; the chunks; how many each sends."""
-    starts = chunks.starts(layout, wire.chunk)
-    lengths, counts = np.diff(starts), _counts(wire, starts)
-    chance = np.clip((counts * ONE + lengths // 2) // lengths, 1, ONE - 1)
-    return np.repeat(chance.astype(np.uint16), lengths), starts, counts
 
 
 def _tensor_of(mask: np.ndarray, layout: Layout) -> np.ndarray:
@@ -125,4 +118,4 @@ def max_bytes(wire: Sparse, layout: Layout) -> int:
     lengths, counts = np.diff(starts).astype(np.float64), _counts(wire, starts)
     p = np.clip(counts / lengths, 1e-4, 1 - 1e-4)
     bits = (-lengths * (p * np.log2(p) + (1 - p) * np.log2(1 - p)) + 2 * counts + 1).sum()
-    return int(bits * 1.1 / 8) + 6 * len(layout.sizes)
+    return int(bits * 1.1 / 8) + 16 * len(layout.sizes) + 64
