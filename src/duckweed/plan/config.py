@@ -256,9 +256,9 @@ def deepseek_v4(config: Config) -> list[Layer]:
 
 
 def gpt_oss(config: Config) -> list[Layer]:
-    hidden, wide, depth, experts, chosen, heads, width = need(
+    hidden, wide, depth, experts, chosen, heads = need(
         config, "hidden_size", "intermediate_size", "num_hidden_layers", "num_local_experts",
-        "num_experts_per_tok", "num_attention_heads", "head_dim",
+        "num_experts_per_tok", "num_attention_heads",
     )  # fmt: skip
     weights, score = grouped_attention(config, biased=True)
     weights += hidden + heads

@@ -1,0 +1,282 @@
+"""From the evaluated configurations to an answer: the best plan per strategy, where the time goes,
+what binds, what it costs."""
+
+import math
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from duckweed.plan import assumptions, units
+from duckweed.plan.assumptions import Values
+from duckweed.plan.crowd import Crowd
+from duckweed.plan.place import Layout, States, states
+from duckweed.plan.rollouts import Rollouts, rollouts
+from duckweed.plan.search import DAY, Evaluation, Space, Target, default_space, evaluate, only
+
+Array = NDArray[np.float64]
+
+STRATEGIES = (
+    "replica per machine", "replica per site", "pipeline over the internet",
+    "pipeline of sites", "layers over the internet",
+)  # fmt: skip
+SAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Median and the 10th and 90th percentile."""
+
+    low: float
+    median: float
+    high: float
+
+    @staticmethod
+    def of(values: Array) -> "Interval":
+        low, median, high = np.quantile(values, [0.1, 0.5, 0.9], method="inverted_cdf")
+        return Interval(float(low), float(median), float(high))
+
+
+@dataclass
+class Option:
+    """The fastest configuration of one strategy, or why there is none."""
+
+    strategy: str
+    days: Interval | None
+    why: str = ""
+    space: Space | None = None
+    evaluation: Evaluation | None = field(default=None, repr=False)
+
+    @property
+    def layout(self) -> Layout:
+        assert self.space is not None
+        return self.space.layouts[0]
+
+    def settings(self) -> dict[str, Any]:
+        """The configuration in words and numbers; empty if there is none."""
+        if self.space is None or self.evaluation is None:
+            return {}
+        space, wire = self.space, self.space.paths[0]
+        count = float(np.squeeze(self.evaluation.terms["count"]))
+        return {
+            "replicas": int(count),
+            "machines_per_replica": self.layout.machines,
+            "machines_per_unit": self.layout.unit,
+            "stages": self.layout.stages,
+            "units_per_layer": self.layout.spread,
+            "states_in_main_memory": self.layout.offload,
+            "activation_compression": self.layout.squeeze,
+            "wire": wire[0].name,
+            "merge": wire[1],
+            "inner_steps_per_round": space.steps[0],
+            "exchange_overlaps": space.late[0],
+            "sequences_per_step": space.micro[0],
+        }
+
+
+def scalar(values: Array) -> float:
+    """The value at the first sample of an evaluation with one configuration."""
+    return float(np.ravel(values)[0])
+
+
+def strategy_mask(space: Space, strategy: str) -> Array:
+    found = np.asarray([layout.strategy == strategy for layout in space.layouts], dtype=bool)
+    return found.reshape(-1, 1, 1, 1, 1, 1)
+
+
+def options(found: Evaluation, samples: Values) -> list[Option]:
+    """The best of each strategy, with its interval over the sampled inputs."""
+    result = []
+    for strategy in STRATEGIES:
+        index = found.best(strategy_mask(found.space, strategy)) if found.space.layouts else None
+        if index is None:
+            result.append(Option(strategy, None, why_not(found, strategy)))
+            continue
+        space = only(found.space, index)
+        spread = evaluate(found.target, found.crowd, space, samples)
+        at_median = evaluate(found.target, found.crowd, space, first(found))
+        days = Interval.of(spread.seconds.ravel() / DAY)
+        result.append(Option(strategy, days, "", space, at_median))
+    return sorted(result, key=lambda o: o.days.median if o.days else math.inf)
+
+
+def first(found: Evaluation) -> dict[str, float | Array]:
+    return {name: float(np.ravel(value)[0]) for name, value in found.inputs.items()}
+
+
+def why_not(found: Evaluation, strategy: str) -> str:
+    """Why no configuration of the strategy is possible."""
+    target, crowd = found.target, found.crowd
+    state = states(target.precision, target.optimizer)
+    group = max(crowd.groups, key=lambda g: g.usable)
+    whole = target.model.shape.total * (state.resident + state.states)
+    have = units.show_size(group.usable)
+    if crowd.machines == 1 and strategy != "replica per machine":
+        return "there is only one machine"
+    if strategy == "replica per machine":
+        return f"a replica needs {units.show_size(whole)}, a machine has {have}"
+    if strategy in ("replica per site", "pipeline of sites"):
+        site = max(crowd.groups, key=lambda g: g.site * g.usable)
+        if site.site == 1:
+            return "no machines share a site"
+        if strategy == "replica per site":
+            return f"a replica needs {units.show_size(whole)}, a site has {units.show_size(site.site * site.usable)}"
+        return "no cut of the layers fits"
+    layer = target.model.shape.widest * (state.resident + state.states)
+    if strategy == "pipeline over the internet":
+        return f"one layer needs {units.show_size(layer)}, a machine has {have}"
+    return "does not fit, or too few machines"
+
+
+@dataclass(frozen=True)
+class Cause:
+    """A part of the time. kind: compute, link, memory, churn, trust or exchange quality."""
+
+    name: str
+    kind: str
+    days: float
+
+
+def causes(option: Option) -> list[Cause]:
+    """Where the time goes: each step takes one more loss into account; the parts add up."""
+    assert option.evaluation is not None
+    ev = option.evaluation
+    terms, pools = ev.terms, ev.pools
+    flop = ev.target.model.flop_per_token
+    tokens = ev.target.tokens
+
+    def total(value: Any) -> float:
+        return float(sum(value(pool) for pool in pools))
+
+    rates = [
+        total(lambda p: p.group.count * scalar(p.terms["speed"]) / flop),
+        total(lambda p: scalar(p.terms["present"]) * scalar(p.terms["speed"]) / flop),
+        total(lambda p: scalar(p.terms["used"]) * scalar(p.terms["machines"]) * scalar(p.terms["speed"]) / flop),
+        total(lambda p: scalar(p.terms["used"]) * scalar(p.terms["tokens_per_second"])),
+    ]
+    moving = total(lambda p: scalar(p.terms["used"]) * scalar(p.terms["tokens_per_second"]) * scalar(p.terms["in_step"]))
+    rates += [moving, scalar(terms["rate"]), scalar(terms["rate"]) * scalar(terms["useful"])]
+    seconds = [tokens / rate if rate > 0 else math.inf for rate in rates]
+    seconds.append(scalar(ev.seconds))
+    names = (
+        ("computing, all machines all the time", "compute"), ("machines offline", "churn"),
+        ("machines left over", "memory"), ("waiting inside a replica", "link"),
+        ("rejoining", "churn"), ("waiting for exchange", "link"), ("checking and waste", "trust"),
+        ("extra tokens", "exchange quality"),
+    )  # fmt: skip
+    parts = [seconds[0], *(max(0.0, b - a) for a, b in pairwise(seconds))]
+    return [Cause(name, kind, part / DAY) for (name, kind), part in zip(names, parts, strict=True)]
+
+
+def binding(parts: list[Cause]) -> str:
+    """The kind of cause that takes most of the time."""
+    sums: dict[str, float] = {}
+    for part in parts:
+        sums[part.kind] = sums.get(part.kind, 0.0) + part.days
+    return max(sums, key=lambda kind: sums[kind])
+
+
+@dataclass(frozen=True)
+class Bill:
+    """machine_hours; energy in kWh; rent in US dollars, each with its interval. Only machines that
+    are used and online count."""
+
+    machine_hours: Interval
+    energy: Interval
+    rent: Interval
+
+
+def bill(option: Option, found: Evaluation, samples: Values) -> Bill:
+    assert option.space is not None
+    spread = evaluate(found.target, found.crowd, option.space, samples)
+    hours = spread.seconds.ravel() / 3600
+    busy = sum(p.terms["used"] * p.terms["machines"] for p in spread.pools)
+    watts = sum(
+        p.terms["used"] * p.terms["machines"] * p.group.device.watts * p.group.cards for p in spread.pools
+    )
+    rent = sum(p.terms["used"] * p.terms["machines"] * p.group.device.rent * p.group.cards for p in spread.pools)
+    a = spread.inputs
+    return Bill(
+        Interval.of(hours * np.ravel(busy)),
+        Interval.of(hours * np.ravel(watts * a["duty"]) / 1000),
+        Interval.of(hours * np.ravel(rent * a["rent_factor"])),
+    )
+
+
+@dataclass(frozen=True)
+class Role:
+    """Memory of one role in a plan, in bytes per machine."""
+
+    role: str
+    device: float
+    device_room: float
+    host: float
+    host_room: float
+
+
+def memory(option: Option) -> list[Role]:
+    """What each kind of machine holds in the plan."""
+    assert option.evaluation is not None
+    roles = []
+    for pool in option.evaluation.pools:
+        placement = pool.placements[0][0]
+        if placement is None or scalar(pool.terms["used"]) < 1:
+            continue
+        part = "whole replica" if option.layout.machines == 1 else (
+            "share of a replica" if option.layout.stages * option.layout.spread == 1 else
+            "stage" if option.layout.spread == 1 else "part of a layer"
+        )  # fmt: skip
+        label = f"{part} on {pool.group.name or pool.group.device.label}"
+        roles.append(Role(label, placement.device, pool.group.usable, placement.host, pool.group.spare))
+    return roles
+
+
+@dataclass
+class Report:
+    """The whole answer; `json.to_tree` of it is what `--json` prints."""
+
+    target: Target
+    crowd: Crowd
+    found: Evaluation
+    options: list[Option]
+    causes: list[Cause]
+    memory: list[Role]
+    bill: Bill | None
+    rollouts: Rollouts | None
+    state: States
+
+    @property
+    def best(self) -> Option | None:
+        return self.options[0] if self.options[0].days else None
+
+    @property
+    def days(self) -> Interval | None:
+        """Days of training, with the reinforcement-learning stage if there is one."""
+        if self.best is None or self.best.days is None:
+            return None
+        base = self.best.days
+        if self.rollouts is None:
+            return base
+        extra = Interval.of(np.ravel(self.rollouts.days))
+        return Interval(base.low + extra.low, base.median + extra.median, base.high + extra.high)
+
+
+def report(target: Target, crowd: Crowd, fixed: dict[str, float] | None = None,
+           space: Space | None = None, seed: int = 0) -> Report:  # fmt: skip
+    """Search at the medians, then the interval of each strategy's best configuration."""
+    fixed = fixed or {}
+    samples = assumptions.sample(SAMPLES, seed, **fixed)
+    found = evaluate(target, crowd, space or default_space(target, crowd), assumptions.medians(**fixed))
+    chosen = options(found, samples)
+    state = states(target.precision, target.optimizer)
+    best = chosen[0]
+    if best.days is None:
+        return Report(target, crowd, found, chosen, [], [], None, None, state)
+    assert best.evaluation is not None
+    learn = scalar(best.evaluation.terms["rate"])
+    stage = rollouts(target, crowd, samples, learn)
+    return Report(
+        target, crowd, found, chosen, causes(best), memory(best), bill(best, found, samples), stage, state
+    )
