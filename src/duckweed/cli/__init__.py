@@ -2,6 +2,8 @@
 
 import typer
 
+from duckweed.cli import inspect, train
+
 app = typer.Typer(
     name="duckweed",
     no_args_is_help=True,
@@ -10,6 +12,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train language models together on computers that belong to nobody in one piece.",
 )
+for room in (train, inspect):
+    room.register(app)
 
 
 def main() -> None:

@@ -92,22 +92,20 @@ class Trainer:
         return Work(delta, tokens, total / max(1, steps), time.perf_counter() - began)
 
     @torch.no_grad()
-    def evaluate(self, weights: np.ndarray, windows: Iterable[np.ndarray]) -> tuple[float, int]:
-        """Sum of nats and number of tokens over held-out windows int64[b, length + 1]."""
-        write_weights(self.model, weights)
-        return evaluate(self, windows)
-
-
-@torch.no_grad()
-def evaluate(trainer: Trainer, windows: Iterable[np.ndarray]) -> tuple[float, int]:
-    """Sum of nats and number of tokens of the model as it is."""
-    trainer.model.eval()
-    nats, tokens = 0.0, 0
-    for window in windows:
-        count = window.shape[0] * (window.shape[1] - 1)
-        nats += trainer.loss(torch.from_numpy(window).to(trainer.device)).item() * count
-        tokens += count
-    return nats, tokens
+    def evaluate(
+        self, weights: np.ndarray | None, windows: Iterable[np.ndarray]
+    ) -> tuple[float, int]:
+        """Sum of nats and number of tokens over windows int64[b, length + 1]; weights None: those
+        that the model has."""
+        if weights is not None:
+            write_weights(self.model, weights)
+        self.model.eval()
+        nats, tokens = 0.0, 0
+        for window in windows:
+            count = window.shape[0] * (window.shape[1] - 1)
+            nats += self.loss(torch.from_numpy(window).to(self.device)).item() * count
+            tokens += count
+        return nats, tokens
 
 
 def rows(windows: Iterable[np.ndarray], share: int, shares: int) -> Iterator[np.ndarray]:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,12 @@ def create(root: Path, name: str) -> RunFolder:
     for part in (folder.states, folder.blobs, folder.logs):
         part.mkdir()
     return folder
+
+
+def discard_if_empty(folder: RunFolder) -> None:
+    """Remove the folder of a run that never began, so that its name is free again."""
+    if not folder.ledger.exists():
+        shutil.rmtree(folder.path, ignore_errors=True)
 
 
 def find(path: Path) -> RunFolder:

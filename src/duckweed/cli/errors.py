@@ -1,0 +1,39 @@
+"""How commands fail: one clear message, exit code 1, no traceback for what a user can mend."""
+
+import functools
+import os
+import sqlite3
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import typer
+from rich.console import Console
+
+console = Console(stderr=True, highlight=False)
+
+
+def fail(message: str) -> NoReturn:
+    """Print the message and end the command with exit code 1."""
+    console.print("[bold red]error:[/]", end=" ")
+    console.print(message, markup=False)
+    raise typer.Exit(1)
+
+
+def plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Turn the errors that rooms raise on purpose into plain messages."""
+
+    @functools.wraps(command)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            hint = "; make room and go on with --resume" if error.errno == 28 else ""
+            fail(f"{where}{error.strerror or error}{hint}")
+        except (ValueError, RuntimeError, sqlite3.Error, MemoryError) as error:
+            # DUCKWEED_TRACE shows where an error came from, for reports of bugs.
+            if os.environ.get("DUCKWEED_TRACE"):
+                raise
+            fail(str(error) or type(error).__name__)
+
+    return guarded

@@ -1,0 +1,141 @@
+"""`duckweed show`, `duckweed generate`, `duckweed evaluate`: looking at runs and their models."""
+
+import math
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from duckweed.cli.errors import fail, plain_errors
+from duckweed.cli.view import size
+
+console = Console(highlight=False)
+Run = Annotated[Path, typer.Argument(help="A run: its folder, or its name under runs/.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(show)
+    app.command()(generate)
+    app.command()(evaluate)
+
+
+@plain_errors
+def show(run: Run) -> None:
+    """The ledger of a run as a table: who contributed what, accepted or why not."""
+    from duckweed.run import folder as folders
+    from duckweed.run.ledger import Ledger
+    from duckweed.swarm.identity import verify
+
+    folder = folders.find(run)
+    ledger = Ledger(folder.ledger)
+    entries = list(ledger.entries())
+    if not entries or entries[0].kind != "genesis":
+        fail(f"{folder.ledger}: has no genesis entry; this is not the ledger of a run")
+    genesis = entries[0].body
+    key = genesis["coordinator"]
+    count = ledger.verify(lambda message, signature: verify(key, message, signature))
+    states = {entry.round: entry.body["hash"] for entry in entries if entry.kind == "state"}
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for name in ("round", "peer", "block", "tokens", "loss", "bytes", "counted", "state after"):
+        table.add_column(name, justify="right" if name in ("tokens", "loss", "bytes") else "left")
+    for entry in entries:
+        if entry.kind == "round":
+            _rows(table, entry.round, entry.body, states.get(entry.round + 1, "")[:12])
+    console.print(table)
+    peers = sum(entry.kind == "peer" for entry in entries)
+    console.print(
+        f"\nrun {genesis['run'][:16]}, {genesis['parameters']:,} parameters, {peers} peers; "
+        f"{count} entries, chain and signatures hold; head {ledger.head[:16]}"
+    )
+    ledger.close()
+
+
+def _rows(table: Table, number: int, body: dict[str, Any], state: str) -> None:
+    closed = body["closed"]
+    for row, (peer, block) in enumerate(sorted(body["blocks"].items(), key=lambda p: int(p[0]))):
+        said = body["contributions"].get(peer)
+        reason = closed["rejected"].get(peer)
+        table.add_row(
+            str(number) if row == 0 else "",
+            peer,
+            str(block),
+            f"{said['tokens']:,}" if said else "-",
+            f"{said['loss']:.3f}" if said else "-",
+            size(said["size"]) if said else "-",
+            f"[red]no: {reason}[/]" if reason else "yes",
+            state if row == 0 else "",
+        )
+
+
+@plain_errors
+def generate(
+    run: Run,
+    prompt: Annotated[str, typer.Option(help="The text to go on from.")] = "def ",
+    tokens: Annotated[int, typer.Option(help="How many tokens to add.")] = 200,
+    temperature: Annotated[float, typer.Option(help="0: the likeliest token each time.")] = 0.7,
+    seed: Annotated[int, typer.Option(help="Another seed, another text.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+) -> None:
+    """Let the model of a finished run go on with a text."""
+    if tokens < 1 or temperature < 0:
+        fail("--tokens must be at least 1 and --temperature at least 0")
+    model = _model_of(run)
+    from duckweed.learn.device import choose
+    from duckweed.swarm.harvest import generate as continued
+
+    text = continued(model, prompt, tokens, temperature, seed, choose(device))
+    console.print(text, markup=False, soft_wrap=True)
+
+
+@plain_errors
+def evaluate(
+    run: Run,
+    data: Annotated[list[str], typer.Option(help="Text to measure the model on. Repeatable.")],
+    field: Annotated[str, typer.Option(help="Field of .jsonl, column of .parquet.")] = "text",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+) -> None:
+    """Bits per byte and perplexity of a finished run's model on any text."""
+    model = _model_of(run)
+    from transformers import AutoModelForCausalLM
+
+    from duckweed.learn import dataset as datasets
+    from duckweed.learn.corpus import DataSpec
+    from duckweed.learn.device import choose
+    from duckweed.learn.trainer import Trainer
+    from duckweed.run import folder as folders
+    from duckweed.run import spec as specs
+    from duckweed.swarm.genesis import cache_folder
+    from duckweed.swarm.harvest import bits_per_byte
+
+    spec = specs.load(folders.find(run).spec)
+    wanted = DataSpec(path=tuple(data), field=field, tokenizer=str(model.resolve()), held_out=1.0)
+    with console.status("reading the data"):
+        dataset = datasets.prepare(wanted, Path.cwd(), cache_folder())
+    place = choose(device)
+    with console.status("measuring"):
+        network = AutoModelForCausalLM.from_pretrained(model).to(place)
+        length = min(spec.model.sequence, len(dataset.held_out) - 1)
+        trainer = Trainer(network, spec.inner, spec.total_steps, place)
+        nats, tokens = trainer.evaluate(None, datasets.held_out_batches(dataset, length))
+    loss = nats / tokens
+    console.print(
+        f"[bold]{bits_per_byte(loss, dataset):.4f} bits per byte[/], perplexity "
+        f"{math.exp(loss):.3f} per token, over {tokens:,} tokens "
+        f"({dataset.manifest.held_out_bytes:,} bytes of text)"
+    )
+
+
+def _model_of(run: Path) -> Path:
+    os.environ["OMP_WAIT_POLICY"] = "passive"
+    from duckweed.run import folder as folders
+
+    folder = folders.find(run)
+    if not (folder.model / "config.json").is_file():
+        fail(
+            f"{folder.path} has no model yet: the run is not finished. "
+            f"Go on with it: duckweed train --resume {folder.path}"
+        )
+    return folder.model

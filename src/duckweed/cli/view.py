@@ -1,0 +1,162 @@
+"""The live view of a run: where it is, how well it does, what each peer is doing, what it cost."""
+
+import math
+import time
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from duckweed.run.spec import RunSpec
+
+COLOURS = {"training": "green", "sending": "cyan", "applying": "cyan", "waiting": "yellow"}
+
+
+def size(count: float) -> str:
+    """Bytes as a person says them."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 1000 or unit == "TB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return ""
+
+
+def span(seconds: float) -> str:
+    """Seconds as m:ss or h:mm:ss."""
+    whole = int(seconds)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
+
+
+class View:
+    """Takes events in, shows them. On a terminal a live panel; elsewhere a line per round."""
+
+    def __init__(self, console: Console, name: str, spec: RunSpec, bytes_per_token: float) -> None:
+        self.console, self.name, self.spec = console, name, spec
+        self._to_bits = 1 / math.log(2) / bytes_per_token
+        self._began = time.monotonic()
+        self._done, self._tokens, self._seconds = 0, 0, 0.0
+        self._first: float | None = None
+        self._held_out: float | None = None
+        self._loss: float | None = None
+        self._peers: dict[int, dict[str, Any]] = {}
+        self._traffic: dict[str, list[int]] = {}
+        self._messages: list[str] = []
+        self._live = Live(console=console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> "View":
+        if self.console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.console.is_terminal:
+            self._live.stop()
+
+    def take(self, event: dict[str, Any]) -> None:
+        """Note an event and show it."""
+        kind = event["event"]
+        if kind == "peers":
+            self._peers.update({peer["peer"]: peer for peer in event["peers"]})
+            self._traffic = event.get("traffic", self._traffic)
+        elif kind == "round":
+            self._round(event)
+        elif kind in ("said", "left", "refused", "differs"):
+            self._say(_words(event))
+        if self.console.is_terminal:
+            self._live.update(self._render())
+
+    def _say(self, text: str) -> None:
+        self._messages = [*self._messages, text][-3:]
+        if not self.console.is_terminal:
+            self.console.print(text)
+
+    def _round(self, event: dict[str, Any]) -> None:
+        self._done = event["round"] + 1
+        self._tokens += event["tokens"]
+        self._seconds += event["seconds"]
+        self._loss = event["loss"]
+        self._traffic = event["traffic"]
+        if event["held_out"] is not None:
+            self._held_out = event["held_out"]
+            self._first = self._first or self._held_out
+        for peer, reason in event["rejected"].items():
+            self._say(f"round {event['round']}: peer {peer} did not count: {reason}")
+        if not self.console.is_terminal:
+            measured = event["held_out"] is not None
+            held_out = f", held out {self._bits(self._held_out)}" if measured else ""
+            self.console.print(
+                f"round {self._done}/{self.spec.rounds.count}: training loss "
+                f"{self._bits(self._loss)} bits/byte{held_out}, {event['seconds']:.1f} s, "
+                f"{len(event['accepted'])} peers",
+                highlight=False,
+            )
+
+    def _bits(self, nats: float | None) -> str:
+        return "-" if nats is None else f"{nats * self._to_bits:.3f}"
+
+    def _render(self) -> RenderableType:
+        return Panel(
+            Group(self._head(), self._table(), self._bytes(), *map(Text, self._messages)),
+            title=f"[bold]duckweed[/] {self.name}",
+            border_style="green",
+            padding=(0, 1),
+        )
+
+    def _head(self) -> RenderableType:
+        rounds = self.spec.rounds.count
+        elapsed = time.monotonic() - self._began
+        rate = self._tokens / self._seconds if self._seconds else 0.0
+        left = (rounds - self._done) * self._seconds / self._done if self._done else 0.0
+        bits = Text.assemble(
+            "held out ",
+            (f"{self._bits(self._held_out)} bits/byte", "bold"),
+            f" (began at {self._bits(self._first)})   training {self._bits(self._loss)}",
+        )
+        pace = Text(
+            f"{self._tokens:,} tokens   {rate:,.0f} tokens/s   {span(elapsed)} gone"
+            + (f", about {span(left)} to go" if self._done else "")
+        )
+        grid = Table.grid(padding=(0, 1))
+        bar = ProgressBar(total=rounds, completed=self._done, width=40)
+        grid.add_row(Text(f"round {min(self._done + 1, rounds)} of {rounds}"), bar)
+        return Group(grid, bits, pace, Text())
+
+    def _table(self) -> RenderableType:
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        for name in ("peer", "doing", "step", "loss"):
+            table.add_column(name, justify="left" if name == "doing" else "right")
+        for peer in sorted(self._peers.values(), key=lambda p: p["peer"]):
+            doing = peer["doing"]
+            training = doing == "training"
+            table.add_row(
+                str(peer["peer"]),
+                Text(doing, COLOURS.get(doing, "red")),
+                f"{peer['step']}/{self.spec.inner.steps}" if training else "",
+                self._bits(peer["loss"]) if peer["loss"] else "",
+            )
+        if not self._peers:
+            return Text("starting the peers ...", "dim")
+        return table
+
+    def _bytes(self) -> RenderableType:
+        up = self._traffic.get("contributions", [0, 0])[0]
+        down = self._traffic.get("updates", [0, 0])[1]
+        control = sum(self._traffic.get("control", [0, 0]))
+        return Text(f"\nup {size(up)}   down {size(down)}   control {size(control)}", "dim")
+
+
+def _words(event: dict[str, Any]) -> str:
+    match event["event"]:
+        case "said":
+            return f"peer {event['slot']}: {event['text']}"
+        case "left":
+            return f"peer {event['peer']} left: {event['reason']}"
+        case "refused":
+            return f"peer {event['peer']}: contribution refused: {event['reason']}"
+        case _:
+            return f"peer {event['peer']} holds other weights than the rest; it is out"
