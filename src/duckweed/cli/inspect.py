@@ -116,9 +116,9 @@ def evaluate(
         dataset = datasets.prepare(wanted, Path.cwd(), cache_folder())
     place = choose(device)
     with console.status("measuring"):
-        network = AutoModelForCausalLM.from_pretrained(model).to(place)
+        network: Any = AutoModelForCausalLM.from_pretrained(model)
         length = min(spec.model.sequence, len(dataset.held_out) - 1)
-        trainer = Trainer(network, spec.inner, spec.total_steps, place)
+        trainer = Trainer(network.to(place), spec.inner, spec.total_steps, place)
         nats, tokens = trainer.evaluate(None, datasets.held_out_batches(dataset, length))
     loss = nats / tokens
     console.print(

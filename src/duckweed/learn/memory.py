@@ -1,6 +1,7 @@
 """How much memory a peer needs, said before anything is allocated."""
 
 import os
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,7 +20,7 @@ def needed(model: nn.Module, spec: RunSpec) -> int:
     (global weights, outer momentum, residual, pseudo-gradient, what was sent), activations."""
     parameters = sum(p.numel() for p in model.parameters())
     moments = 1 if spec.inner.optimizer == "muon" else 2
-    config = model.config
+    config: Any = model.config
     width = getattr(config, "hidden_size", 1024)
     layers = getattr(config, "num_hidden_layers", 12)
     heads = getattr(config, "num_attention_heads", 8)

@@ -1,5 +1,6 @@
 """The model: any transformers causal language model, as a module and as one flat vector."""
 
+import difflib
 import json
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,23 @@ class ModelError(ValueError):
     """The model cannot be built; the message says why and what to do."""
 
 
-def configuration(source: str, base: Path, vocabulary: int, sequence: int) -> PretrainedConfig:
+def configuration(
+    source: str, base: Path, vocabulary: int, sequence: int, given: bool = False
+) -> PretrainedConfig:
     """The configuration named by `source`: a preset, a config.json or a folder with one (relative
     to `base`), or a hub name; with the vocabulary of the tokenizer and room for the sequence.
 
-    Raises ModelError.
+    given: its weights will be used too, so its own vocabulary stays. Raises ModelError.
     """
     facts = dict(PRESETS[source]) if source in PRESETS else _read(source, base)
     kind = facts.pop("model_type", None)
-    facts["vocab_size"] = max(vocabulary, facts.get("vocab_size", 0) if "weights" in facts else 0)
+    if not given:
+        facts["vocab_size"] = vocabulary
+    elif facts.get("vocab_size", 0) < vocabulary:
+        raise ModelError(
+            f"the weights at {source!r} know {facts.get('vocab_size', 0)} tokens, the tokenizer "
+            f"has {vocabulary}; set data.tokenizer to the model's own folder"
+        )
     facts["max_position_embeddings"] = max(
         facts.get("max_position_embeddings") or 0, 1024, sequence
     )
@@ -41,6 +50,9 @@ def configuration(source: str, base: Path, vocabulary: int, sequence: int) -> Pr
 
 
 def _read(source: str, base: Path) -> dict[str, Any]:
+    near = difflib.get_close_matches(source, PRESETS, n=1, cutoff=0.75)
+    if near and not (base / source).exists():
+        raise ModelError(f"model.source = {source!r} is not a preset; did you mean {near[0]!r}?")
     path = base / Path(source).expanduser()
     path = path / "config.json" if path.is_dir() else path
     if path.is_file():
@@ -86,7 +98,7 @@ def build(config: PretrainedConfig, device: str = "cpu", seed: int = 0) -> nn.Mo
     return model.to(device)
 
 
-def given_weights(source: str, base: Path, config: PretrainedConfig) -> nn.Module:
+def given_weights(source: str, base: Path) -> nn.Module:
     """The model with the weights that lie at `source`. Raises ModelError."""
     path = base / Path(source).expanduser()
     place = str(path) if path.is_dir() else source
@@ -94,11 +106,6 @@ def given_weights(source: str, base: Path, config: PretrainedConfig) -> nn.Modul
         model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise ModelError(f"no weights at {source!r}: {str(error).splitlines()[0]}") from error
-    if model.config.vocab_size != config.vocab_size:
-        raise ModelError(
-            f"the weights at {source!r} have a vocabulary of {model.config.vocab_size}, the "
-            f"tokenizer one of {config.vocab_size}; set data.tokenizer to the model's own folder"
-        )
     return model
 
 
@@ -121,8 +128,10 @@ def write_weights(model: nn.Module, flat: np.ndarray) -> None:
             start += parameter.numel()
 
 
-def export(model: nn.Module, flat: np.ndarray, folder: Path) -> None:
-    """Write a Hugging Face folder: config.json and model.safetensors."""
+def export(model: nn.Module, flat: np.ndarray, folder: Path, end: int) -> None:
+    """Write a Hugging Face folder: config.json and model.safetensors; end: id that ends a text."""
     write_weights(model, flat)
+    model.config.eos_token_id = end  # type: ignore[union-attr]
+    model.generation_config.eos_token_id = end  # type: ignore[union-attr]
     model.config.use_cache = True  # type: ignore[union-attr]
     model.save_pretrained(folder)  # type: ignore[operator]

@@ -54,9 +54,11 @@ class Ledger:
             if sign:
                 self._db.execute(TABLE)
             last = self._db.execute("SELECT number, hash FROM ledger ORDER BY number DESC LIMIT 1")
-            self._number, self.head = last.fetchone() or (-1, "")
+            number, head = last.fetchone() or (-1, "")
         except sqlite3.DatabaseError as error:
             raise LedgerError(f"{path}: cannot be read as a ledger: {error}") from error
+        self._number: int = number
+        self.head: str = head
 
     def append(self, kind: str, round_: int, body: dict[str, Any]) -> Entry:
         """Add one signed entry and return it."""

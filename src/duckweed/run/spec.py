@@ -4,6 +4,7 @@ import difflib
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from blake3 import blake3
@@ -113,7 +114,7 @@ def _explain(message: str, raw: dict) -> str:
 
 def _fields(where: str, raw: dict) -> list[str]:
     """Names of the keys that a section takes."""
-    kind: object = RunSpec
+    kind: Any = RunSpec
     for name in filter(None, where.split(".")):
         if name == "wire":
             tag = (raw.get("wire") or {}).get("kind")

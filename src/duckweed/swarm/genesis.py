@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 from torch import nn
+from transformers import PretrainedConfig
 
 from duckweed.learn import dataset as datasets
 from duckweed.learn import model as models
@@ -51,21 +52,22 @@ def prepare(spec: RunSpec, base: Path, say: Report) -> Ground:
     return Ground(base, dataset)
 
 
-def skeleton(spec: RunSpec, ground: Ground) -> tuple[nn.Module, Layout]:
-    """The model without weights, and its layout. Raises ModelError."""
-    vocabulary = ground.dataset.manifest.vocabulary
-    config = models.configuration(spec.model.source, ground.base, vocabulary, spec.model.sequence)
-    model = models.skeleton(config)
-    return model, models.layout_of(model)
+def configuration(spec: RunSpec, ground: Ground) -> PretrainedConfig:
+    """The configuration of the run's model. Raises ModelError."""
+    return models.configuration(
+        spec.model.source,
+        ground.base,
+        ground.dataset.manifest.vocabulary,
+        spec.model.sequence,
+        given=spec.model.weights == "given",
+    )
 
 
 def first_model(spec: RunSpec, ground: Ground) -> nn.Module:
     """The model with the weights that the run starts from, on the CPU."""
-    vocabulary = ground.dataset.manifest.vocabulary
-    config = models.configuration(spec.model.source, ground.base, vocabulary, spec.model.sequence)
     if spec.model.weights == "given":
-        return models.given_weights(spec.model.source, ground.base, config)
-    return models.build(config, "cpu", spec.seed)
+        return models.given_weights(spec.model.source, ground.base)
+    return models.build(configuration(spec, ground), "cpu", spec.seed)
 
 
 def found(
@@ -76,8 +78,9 @@ def found(
     machine_peers: how many peers will share this machine's memory. Raises ModelError, DataError,
     MemoryError with what is needed.
     """
-    model, layout = skeleton(spec, ground)
-    check_memory(model, spec, device, machine_peers)
+    skeleton = models.skeleton(configuration(spec, ground))
+    check_memory(skeleton, spec, device, machine_peers)
+    layout = models.layout_of(skeleton)
     say(f"making a model of {layout.total:,} parameters")
     model = first_model(spec, ground)
     weights = models.read_weights(model)

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -33,15 +34,12 @@ def harvest(folder: RunFolder, spec: RunSpec, ground: Ground, device: str) -> st
     last = folder.saved_rounds()[-1]
     state = states.load(folder.state(last), layout.digest(), layout.total, len(layout.names))
     dataset = ground.dataset
-    config = models.configuration(
-        spec.model.source, ground.base, dataset.manifest.vocabulary, spec.model.sequence
-    )
-    model = models.build(config, device)
+    model = models.build(genesis.configuration(spec, ground), device)
     trainer = Trainer(model, spec.inner, spec.total_steps, device)
     windows = held_out_batches(dataset, spec.model.sequence, FINAL_TOKENS, EVALUATION_BATCH)
     nats, tokens = trainer.evaluate(state.weights, windows)
     folder.record(event="final", round=last, held_out=nats / tokens, tokens=tokens)
-    models.export(model, state.weights, folder.model)
+    models.export(model, state.weights, folder.model, dataset.tokenizer.end)
     dataset.tokenizer.save(folder.model)
     return generate(folder.model, "def ", 160, 0.7, spec.seed, device)
 
@@ -53,7 +51,8 @@ def generate(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model)
-    network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).to(device).eval()
+    network: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    network = network.to(device).eval()
     ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)["input_ids"]
     if ids.numel() == 0:
         ids = torch.tensor([[tokenizer.eos_token_id]])
@@ -67,4 +66,4 @@ def generate(
             pad_token_id=tokenizer.eos_token_id,
             **(sampling if temperature > 0 else {"do_sample": False}),
         )
-    return tokenizer.decode(out[0], skip_special_tokens=True)
+    return str(tokenizer.decode(out[0], skip_special_tokens=True))

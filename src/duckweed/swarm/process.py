@@ -89,9 +89,8 @@ async def take_part(
     ground, layout = genesis.reopen(folder, spec), genesis.layout(folder)
     saved = folder.saved_rounds()[-1]
     state = states.load(folder.state(saved), layout.digest(), layout.total, len(layout.names))
-    vocabulary = ground.dataset.manifest.vocabulary
-    config = models.configuration(spec.model.source, ground.base, vocabulary, spec.model.sequence)
-    trainer = Trainer(models.build(config, device), spec.inner, spec.total_steps, device)
+    model = models.build(genesis.configuration(spec, ground), device)
+    trainer = Trainer(model, spec.inner, spec.total_steps, device)
     worker = Worker(spec, layout, ground.dataset, trainer)
     home = folder.peer(slot)
     identity = load_or_create(home / "key")

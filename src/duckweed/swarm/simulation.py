@@ -16,7 +16,7 @@ from duckweed.run.ledger import Ledger
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State
 from duckweed.swarm.coordinator import ledger_body, round_event
-from duckweed.swarm.genesis import Ground
+from duckweed.swarm.genesis import Ground, configuration
 from duckweed.swarm.identity import load_or_create
 from duckweed.swarm.rounds import Blocks
 from duckweed.swarm.work import Contribution, Worker
@@ -71,11 +71,7 @@ class Simulation:
         tell: Callable[[dict[str, Any]], None] = lambda event: None,
     ) -> None:
         self.folder, self.spec, self.layout, self.state = folder, spec, layout, state
-        vocabulary = ground.dataset.manifest.vocabulary
-        config = models.configuration(
-            spec.model.source, ground.base, vocabulary, spec.model.sequence
-        )
-        model = models.build(config, device)
+        model = models.build(configuration(spec, ground), device)
         self.workers = [
             Worker(
                 spec, layout, ground.dataset, Trainer(model, spec.inner, spec.total_steps, device)
@@ -105,7 +101,7 @@ class Simulation:
     def _round(self, ledger: Ledger) -> None:
         spec, state = self.spec, self.state
         assigned = {peer: self.blocks.take() for peer in range(len(self.workers))}
-        nats, seconds = self._evaluate(), []
+        nats = self._evaluate()
         made: list[Contribution] = []
         for peer, worker in enumerate(self.workers):
             made.append(worker.contribute(state, peer, assigned[peer], self._stepped(peer)))

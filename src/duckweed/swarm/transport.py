@@ -49,7 +49,7 @@ def _write_at_once(self: Any, value: Any) -> None:
             ctypes.memmove(target, source, view.nbytes)
 
 
-iroh_ffi._UniffiRustBufferBuilder.write = _write_at_once
+iroh_ffi._UniffiRustBufferBuilder.write = _write_at_once  # type: ignore[method-assign]
 
 Sizes = Callable[[str, bytes], int]
 """(id of the asker, head) -> most bytes of body that may follow; raises ValueError to refuse."""
