@@ -14,3 +14,8 @@ def starts(layout: Layout, chunk: int) -> np.ndarray:
         for a, b in zip(layout.offsets[:-1].tolist(), layout.offsets[1:].tolist(), strict=True)
     ]
     return np.concatenate([*parts, layout.offsets[-1:]])
+
+
+def counts(places: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """How many of the sorted places [K] lie in each of the chunks or tensors, int64[C]."""
+    return np.diff(np.searchsorted(places, starts))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from . import dense, integer, sparse
+from . import dense, integer, signed, sparse
 from .frame import HEADER, Reader, WireError, Writer, fingerprint
 from .kinds import Dense, Integer, Sparse, Wire
 from .layout import Layout
@@ -100,4 +100,4 @@ def max_size(wire: Wire, layout: Layout) -> int:
         return HEADER + dense.max_bytes(wire, layout)
     if isinstance(wire, Sparse):
         return HEADER + sparse.max_bytes(wire, layout)
-    return HEADER + integer.max_integer_bytes(wire.levels, layout)
+    return HEADER + signed.max_integer_bytes(wire.levels, layout)

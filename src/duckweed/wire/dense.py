@@ -6,10 +6,10 @@ import numpy as np
 
 from . import chunks
 from .frame import Reader, WireError, Writer
-from .integer import max_integer_bytes, put_integers, take_integers
 from .kinds import Dense
 from .layout import Layout
 from .rans import Decoder, Encoder
+from .signed import max_integer_bytes, put_integers, take_integers
 
 BLOCK = 4096
 
@@ -36,18 +36,7 @@ def compress(wire: Dense, writer: Writer, x: np.ndarray, layout: Layout) -> np.n
         bits = round_bf16(x)
         writer.raw(bits.astype("<u2"))
         return widen_bf16(bits)
-    starts = chunks.starts(layout, BLOCK)
-    scales = np.maximum.reduceat(np.abs(x), starts[:-1]) / np.float32(127)
-    scales = np.minimum(scales, np.float32(2.67e36))  # so that 127 of it stay finite
-    repeated = np.repeat(scales, np.diff(starts))
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        codes = np.clip(np.rint(x / repeated), -127, 127)
-    codes = np.where(repeated > 0, codes, 0).astype(np.int8)
-    writer.raw(scales.astype("<f4"))
-    encoder = Encoder()
-    put_integers(encoder, codes, 127, layout)
-    encoder.write(writer)
-    return codes * repeated
+    return _compress_int8(writer, x, layout)
 
 
 def decode(reader: Reader, wire: Dense, layout: Layout) -> np.ndarray:
@@ -64,12 +53,51 @@ def decode(reader: Reader, wire: Dense, layout: Layout) -> np.ndarray:
     return out
 
 
+def _compress_int8(writer: Writer, x: np.ndarray, layout: Layout) -> np.ndarray:
+    """Scales; then ``code = high * 2^low + rest``, where the high part is entropy-coded and the
+    rest, which is as good as evenly spread, is raw."""
+    starts = chunks.starts(layout, BLOCK)
+    scales = np.maximum.reduceat(np.abs(x), starts[:-1]) / np.float32(127)
+    scales = np.minimum(scales, np.float32(2.67e36))  # so that 127 of it stay finite
+    repeated = np.repeat(scales, np.diff(starts))
+    safe = np.where(repeated > 0, repeated, np.float32(1))
+    with np.errstate(over="ignore"):
+        codes = np.clip(np.rint(x / safe), -127, 127)
+    codes = np.where(repeated > 0, codes, 0).astype(np.int16)
+    low = int(
+        max(0, np.floor(np.log2(np.abs(codes[:: max(1, layout.total >> 20)]).mean() / 3 + 0.01)))
+    )
+    half = (1 << low) >> 1
+    high = (codes + half) >> low
+    rest = codes + half - (high << low)
+    writer.raw(scales.astype("<f4"))
+    writer.varint(low)
+    encoder = Encoder()
+    put_integers(encoder, high.astype(np.int8), _top(low), layout)
+    for bit in range(low):
+        encoder.raw((rest >> bit & 1).astype(np.bool_))
+    encoder.write(writer)
+    return codes * repeated
+
+
+def _top(low: int) -> int:
+    """The largest high part of a code of at most 127."""
+    return (127 + ((1 << low) >> 1)) >> low
+
+
 def _decode_int8(reader: Reader, layout: Layout) -> np.ndarray:
     starts = chunks.starts(layout, BLOCK)
     scales = reader.array("<f4", len(starts) - 1)
     if not (np.isfinite(scales).all() and (scales >= 0).all()):
         raise WireError("a scale of the int8 blob is negative or not finite")
-    codes = take_integers(Decoder(reader, layout.total), 127, layout, np.int8)
+    low = reader.varint(5)
+    decoder = Decoder(reader, layout.total)
+    high, bits = take_integers(decoder, _top(low), layout, np.int8, low * layout.total)
+    codes = (high.astype(np.int16) << low) - ((1 << low) >> 1)
+    for bit, plane in enumerate(bits.reshape(low, layout.total)):
+        codes += plane.astype(np.int16) << bit
+    if (np.abs(codes) > 127).any():
+        raise WireError("a coded integer is above the largest possible, 127")
     with np.errstate(over="ignore"):
         return codes * np.repeat(scales, np.diff(starts))
 

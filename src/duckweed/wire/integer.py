@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from .activity import Activity, measure
-from .activity import put as put_activity
-from .activity import take as take_activity
 from .frame import Reader, WireError, Writer
 from .kinds import Integer
 from .layout import Layout
-from .magnitudes import GRID, LEVELS, nearest, put_bits, put_positive, take_bits, take_positive
 from .rans import Decoder, Encoder
-from .signs import put_signs, take_signs
+from .signed import put_integers, take_integers
+
+_AT_ONCE = 1 << 18  # values, so that what lies between two passes stays in the cache
 
 
 def steps(wire: Integer, scales: np.ndarray | None, layout: Layout) -> np.ndarray:
@@ -38,18 +36,16 @@ def quantise(wire: Integer, x: np.ndarray, layout: Layout, scales: np.ndarray | 
     for part, one, scale in zip(layout.slices(), step, np.asarray(scales, np.float32), strict=True):
         if one == 0:
             continue
-        size = np.abs(x[part])
         with np.errstate(over="ignore"):
-            over = size > np.float32(wire.threshold) * scale
-        if wire.levels == 1:
-            level = over.view(np.int8)
-        else:
-            with np.errstate(over="ignore"):
-                np.divide(size, one, out=size)
-            level = np.clip(np.rint(size, out=size), 1, wire.levels, out=size).astype(np.int8)
-            level *= over
-        np.negative(level, out=codes[part], where=x[part] < 0)
-        np.copyto(codes[part], level, where=x[part] > 0)
+            border = np.float32(wire.threshold) * scale
+        for start in range(part.start, part.stop, _AT_ONCE):
+            here = slice(start, min(start + _AT_ONCE, part.stop))
+            over, under = x[here] > border, x[here] < -border
+            np.subtract(over.view(np.int8), under.view(np.int8), out=codes[here])
+            if wire.levels > 1:
+                with np.errstate(over="ignore"):
+                    level = np.rint(np.abs(x[here]) / one)
+                codes[here] *= np.clip(level, 1, wire.levels).astype(np.int8)
     return codes
 
 
@@ -61,64 +57,6 @@ def values(codes: np.ndarray, step: np.ndarray, layout: Layout) -> np.ndarray:
     return out
 
 
-def put_integers(encoder: Encoder, numbers: np.ndarray, largest: int, layout: Layout) -> None:
-    """Signed integers of magnitude <= largest, [P]."""
-    sizes = np.abs(numbers)
-    cap = _cap(sizes, largest)
-    put_bits(encoder, np.array([cap - 1]), 8)
-    activity = measure(sizes, cap, layout)
-    put_activity(encoder, activity)
-    flags = numbers != 0
-    encoder.put(flags, activity.paint(_zero_table(encoder, flags, activity, cap)))
-    if largest > 1:
-        context = activity.paint(_buckets(int(np.count_nonzero(flags))))[flags]
-        put_positive(encoder, sizes[flags], largest, context)
-    put_signs(encoder, numbers, flags, layout)
-
-
-def take_integers(decoder: Decoder, largest: int, layout: Layout, dtype: type) -> np.ndarray:
-    """What `put_integers` wrote, dtype[P]; ends the stream."""
-    cap = int(take_bits(decoder, 1, 8)[0]) + 1
-    activity = take_activity(decoder, layout)
-    table = GRID if cap == 1 else GRID[take_bits(decoder, LEVELS, 6)]
-    flags = decoder.take(layout.total, activity.paint(table))
-    out: np.ndarray = flags.astype(dtype)
-    count = int(np.count_nonzero(flags))
-    if largest > 1:
-        sizes = take_positive(decoder, largest, activity.paint(_buckets(count))[flags])
-        if (sizes > largest).any():
-            raise WireError(f"a coded integer is above the largest possible, {largest}")
-        out[flags] = sizes
-    np.negative(out, out=out, where=take_signs(decoder, flags, layout))
-    return out
-
-
-def _cap(sizes: np.ndarray, largest: int) -> int:
-    """Where magnitudes stop to count for the map of activity: at about four times their mean."""
-    if largest == 1:
-        return 1
-    sample = sizes[:: max(1, len(sizes) >> 20)]
-    return int(min(max(1, np.rint(4 * sample.mean())), largest, 256))
-
-
-def _zero_table(encoder: Encoder, flags: np.ndarray, activity: Activity, cap: int) -> np.ndarray:
-    """Rate of nonzero values at each level: the level itself, if the map was fitted to it."""
-    if cap == 1:
-        return GRID
-    levels = activity.paint(np.arange(LEVELS, dtype=np.uint8))
-    index = nearest(
-        np.bincount(levels[flags], minlength=LEVELS), np.bincount(levels, minlength=LEVELS)
-    )
-    put_bits(encoder, index, 6)
-    return GRID[index]
-
-
-def _buckets(count: int) -> np.ndarray:
-    """Context of a magnitude by its level, uint8[64]: finer where there is more to learn from."""
-    shift = 0 if count >> 17 else 1 if count >> 15 else 2 if count >> 13 else 6
-    return (np.arange(LEVELS) >> shift).astype(np.uint8)
-
-
 def encode(writer: Writer, wire: Integer, codes: np.ndarray, layout: Layout) -> None:
     encoder = Encoder()
     put_integers(encoder, codes, wire.levels, layout)
@@ -127,17 +65,6 @@ def encode(writer: Writer, wire: Integer, codes: np.ndarray, layout: Layout) -> 
 
 def decode(reader: Reader, wire: Integer, layout: Layout) -> np.ndarray:
     """The codes, int8[P]."""
-    codes = take_integers(Decoder(reader, layout.total), wire.levels, layout, np.int8)
+    codes, _ = take_integers(Decoder(reader, layout.total), wire.levels, layout, np.int8)
     reader.end()
     return codes
-
-
-def bits_per_value(largest: int) -> int:
-    """Flags and raw bits that a value of magnitude <= largest can take at most."""
-    return 2 * max(1, largest.bit_length())
-
-
-def max_integer_bytes(largest: int, layout: Layout) -> int:
-    """Room for the worst distribution, with a twentieth for the coder."""
-    bits = layout.total * bits_per_value(largest) + 8 * len(layout.sizes)
-    return int(bits * 1.05 / 8) + 512

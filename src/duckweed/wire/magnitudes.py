@@ -53,9 +53,11 @@ def take_bits(decoder: Decoder, count: int, width: int) -> np.ndarray:
 
 
 def put_flags(encoder: Encoder, flags: np.ndarray, context: np.ndarray) -> None:
-    """Flags bool[N], each with the rate of its context uint8[N]; the rates go first."""
-    seen = np.bincount(context)
-    index = nearest(np.bincount(context[flags], minlength=len(seen)), seen)
+    """Flags bool[N], each with the rate of its context, small unsigned integers [N]; rates first."""
+    pairs = np.bincount(context.astype(np.intp) << 1 | flags)
+    no, yes = np.append(pairs, [0] * (len(pairs) % 2)).reshape(-1, 2).T
+    seen = no + yes
+    index = nearest(yes, seen)
     put_bits(encoder, index[seen > 0], 6)
     encoder.put(flags, GRID[index][context])
 

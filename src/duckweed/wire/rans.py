@@ -20,7 +20,8 @@ BITS = 14
 ONE = 1 << BITS
 MAX_LANES = 1 << 14
 _LOW, _WORD = np.uint32(1 << 16), np.uint32(16)
-_BITS_PER_LANE = 1600  # a lane loses about 8 bits: half a percent
+_BITS_PER_LANE = 1600  # a lane loses about 8 bits: half a percent;
+_MANY_STEPS = 1 << 12  # or one percent where flags say so little that the steps would be many
 
 
 def _estimate(flags: np.ndarray, one: np.ndarray) -> float:
@@ -51,7 +52,9 @@ class Encoder:
         """Lanes and words as counts, then states, words, and the raw bits left over."""
         size = sum(_estimate(*run) for run in self.runs)
         longest = max((len(flags) for flags, _ in self.runs), default=1)
-        lanes = int(min(1 + size // _BITS_PER_LANE, longest, MAX_LANES))
+        lanes = 1 + size // _BITS_PER_LANE
+        lanes *= 1 + (longest > _MANY_STEPS * lanes)
+        lanes = int(min(lanes, longest, MAX_LANES))
         bits = np.concatenate(self.bits) if self.bits else np.zeros(0, np.bool_)
         raw = np.packbits(bits, bitorder="little")
         fill = np.zeros(2 * lanes, np.uint8)
@@ -82,7 +85,7 @@ class Encoder:
                     words[at : at + len(full)] = high.astype(np.uint16)
                     x[full] = high >> _WORD
                 x += x // part * (np.uint32(ONE) - part)
-                yes[flag] = 0
+                np.copyto(yes, np.uint32(0), where=flag)
                 x += yes
         return words[at:]
 

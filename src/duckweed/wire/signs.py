@@ -32,8 +32,10 @@ def put_signs(encoder: Encoder, numbers: np.ndarray, flags: np.ndarray, layout: 
             encoder.raw(signs)
 
 
-def take_signs(decoder: Decoder, flags: np.ndarray, layout: Layout) -> np.ndarray:
-    """Which of the values are negative, bool[P]; ends the stream."""
+def take_signs(
+    decoder: Decoder, flags: np.ndarray, layout: Layout, more: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the values are negative, bool[P], and ``more`` raw bits; ends the stream."""
     steps = take_bits(decoder, len(layout.shapes), 3).tolist()
     wanted = [(matrix(shape)[1], step) for shape, step in zip(layout.shapes, steps, strict=True)]
     leanings = take_classes(decoder, wanted)
@@ -45,10 +47,12 @@ def take_signs(decoder: Decoder, flags: np.ndarray, layout: Layout) -> np.ndarra
             coded.append((part, decoder.take(len(chances), chances)))
             raw[part] = False
     out = np.zeros(layout.total, np.bool_)
-    out[raw] = decoder.finish(int(np.count_nonzero(raw)))
+    count = int(np.count_nonzero(raw))
+    bits = decoder.finish(count + more)
+    out[raw] = bits[:count]
     for part, signs in coded:
         out[part][flags[part]] = signs
-    return out
+    return out, bits[count:]
 
 
 def _lean(negative: np.ndarray, flags: np.ndarray) -> tuple[int, np.ndarray]:

@@ -64,8 +64,9 @@ def compress(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Writes the blob; returns what it says, values f32[P] and mask bool[P]."""
     mask = select(wire, x, layout)
-    kept = x[mask]
-    tensor = _tensor_of(mask, layout)
+    places = np.flatnonzero(mask)
+    kept = x[places]
+    tensor = _tensor_of(places, layout)
     large, table = _split(np.abs(kept), tensor, len(layout.sizes))
     encoder = Encoder()
     activity = measure(mask, 1, layout)
@@ -75,7 +76,7 @@ def compress(
     put_signs(encoder, x, mask, layout)
     writer.raw(table.astype("<u2"))
     encoder.write(writer)
-    return _values(mask, tensor, large, kept < 0, table), mask
+    return _values(layout.total, places, table[tensor, large.astype(np.int8)], kept < 0), mask
 
 
 def decode(reader: Reader, wire: Sparse, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
@@ -86,29 +87,28 @@ def decode(reader: Reader, wire: Sparse, layout: Layout) -> tuple[np.ndarray, np
         raise WireError("a magnitude of the sparse table is negative or not finite")
     decoder = Decoder(reader, layout.total)
     mask = decoder.take(layout.total, take_activity(decoder, layout).paint(GRID))
+    places = np.flatnonzero(mask)
     starts = chunks.starts(layout, wire.chunk)
-    if (np.add.reduceat(mask, starts[:-1], dtype=np.int64) != _counts(wire, starts)).any():
+    if (chunks.counts(places, starts) != _counts(wire, starts)).any():
         raise WireError("a chunk does not have the number of values that the recipe fixes")
-    tensor = _tensor_of(mask, layout)
+    tensor = _tensor_of(places, layout)
     large = take_flags(decoder, tensor)
-    negative = take_signs(decoder, mask, layout)[mask]
+    negative = take_signs(decoder, mask, layout)[0][places]
     reader.end()
-    return _values(mask, tensor, large, negative, table), mask
+    return _values(layout.total, places, table[tensor, large.astype(np.int8)], negative), mask
 
 
-def _tensor_of(mask: np.ndarray, layout: Layout) -> np.ndarray:
-    """The tensor that each set value lies in, int64[K]."""
-    counts = np.add.reduceat(mask, layout.offsets[:-1], dtype=np.int64)
-    return np.repeat(np.arange(len(counts)), counts)
+def _tensor_of(places: np.ndarray, layout: Layout) -> np.ndarray:
+    """The tensor that each place lies in, int64[K]."""
+    return np.repeat(np.arange(len(layout.sizes)), chunks.counts(places, layout.offsets))
 
 
-def _values(
-    mask: np.ndarray, tensor: np.ndarray, large: np.ndarray, negative: np.ndarray, table: np.ndarray
-) -> np.ndarray:
-    sizes = widen_bf16(table)[tensor, large.astype(np.int8)]
-    np.negative(sizes, out=sizes, where=negative)
-    out = np.zeros(len(mask), np.float32)
-    out[mask] = sizes
+def _values(total: int, places: np.ndarray, sizes: np.ndarray, negative: np.ndarray) -> np.ndarray:
+    """Sizes (bf16 bits) with their signs at their places, zeros elsewhere, f32[total]."""
+    signed = widen_bf16(sizes)
+    np.negative(signed, out=signed, where=negative)
+    out = np.zeros(total, np.float32)
+    out[places] = signed
     return out
 
 

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from .frame import HEADER, Reader, WireError, Writer, fingerprint
-from .integer import bits_per_value, put_integers, take_integers
 from .layout import Layout
 from .rans import Decoder, Encoder
+from .signed import bits_per_value, put_integers, take_integers
 
 MAX_WEIGHT = 1 << 12
 _KIND = 4
@@ -81,7 +81,7 @@ def decode_update(blob: bytes, layout: Layout, levels: int, max_contributors: in
     alphabet = np.cumsum([0, *gaps])
     if 0 in gaps or alphabet[-1] > top:
         raise WireError("the table of sums is not one that these weights can give")
-    ranks = take_integers(Decoder(reader, layout.total), len(gaps), layout, np.int32)
+    ranks, _ = take_integers(Decoder(reader, layout.total), len(gaps), layout, np.int32)
     reader.end()
     sums = np.sign(ranks) * alphabet.astype(np.int32)[np.abs(ranks)]
     _check(sums, squares, weights, layout, levels)

@@ -1,0 +1,86 @@
+"""Coding of signed integers, one for every value of a model: the heart of three kinds of blob."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .activity import Activity, measure
+from .activity import put as put_activity
+from .activity import take as take_activity
+from .frame import WireError
+from .layout import Layout
+from .magnitudes import GRID, LEVELS, nearest, put_bits, put_positive, take_bits, take_positive
+from .rans import Decoder, Encoder
+from .signs import put_signs, take_signs
+
+
+def put_integers(encoder: Encoder, numbers: np.ndarray, largest: int, layout: Layout) -> None:
+    """Signed integers of magnitude <= largest, [P]."""
+    sizes = np.abs(numbers)
+    cap = _cap(sizes, largest)
+    put_bits(encoder, np.array([cap - 1]), 8)
+    activity = measure(sizes, cap, layout)
+    put_activity(encoder, activity)
+    flags = numbers != 0
+    encoder.put(flags, activity.paint(_zero_table(encoder, flags, activity, cap)))
+    if largest > 1:
+        context = activity.paint(_buckets(int(np.count_nonzero(flags))))[flags]
+        put_positive(encoder, sizes[flags], largest, context)
+    put_signs(encoder, numbers, flags, layout)
+
+
+def take_integers(
+    decoder: Decoder, largest: int, layout: Layout, dtype: type, more: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """What `put_integers` wrote, dtype[P], and ``more`` raw bits after it; ends the stream."""
+    cap = int(take_bits(decoder, 1, 8)[0]) + 1
+    activity = take_activity(decoder, layout)
+    table = GRID if cap == 1 else GRID[take_bits(decoder, LEVELS, 6)]
+    flags = decoder.take(layout.total, activity.paint(table))
+    out: np.ndarray = flags.astype(dtype)
+    count = int(np.count_nonzero(flags))
+    if largest > 1:
+        sizes = take_positive(decoder, largest, activity.paint(_buckets(count))[flags])
+        if (sizes > largest).any():
+            raise WireError(f"a coded integer is above the largest possible, {largest}")
+        out[flags] = sizes
+    negative, bits = take_signs(decoder, flags, layout, more)
+    np.negative(out, out=out, where=negative)
+    return out, bits
+
+
+def _cap(sizes: np.ndarray, largest: int) -> int:
+    """Where magnitudes stop to count for the map of activity: at about four times their mean."""
+    if largest == 1:
+        return 1
+    sample = sizes[:: max(1, len(sizes) >> 20)]
+    return int(min(max(1, np.rint(4 * sample.mean())), largest, 256))
+
+
+def _zero_table(encoder: Encoder, flags: np.ndarray, activity: Activity, cap: int) -> np.ndarray:
+    """Rate of nonzero values at each level: the level itself, if the map was fitted to it."""
+    if cap == 1:
+        return GRID
+    levels = activity.paint(np.arange(LEVELS, dtype=np.uint8))
+    index = nearest(
+        np.bincount(levels[flags], minlength=LEVELS), np.bincount(levels, minlength=LEVELS)
+    )
+    put_bits(encoder, index, 6)
+    return GRID[index]
+
+
+def _buckets(count: int) -> np.ndarray:
+    """Context of a magnitude by its level, uint8[64]: finer where there is more to learn from."""
+    shift = 0 if count >> 17 else 1 if count >> 15 else 2 if count >> 13 else 6
+    return (np.arange(LEVELS) >> shift).astype(np.uint8)
+
+
+def bits_per_value(largest: int) -> int:
+    """Flags and raw bits that a value of magnitude <= largest can take at most."""
+    return 2 * max(1, largest.bit_length())
+
+
+def max_integer_bytes(largest: int, layout: Layout) -> int:
+    """Room for the worst distribution, with a twentieth for the coder."""
+    bits = layout.total * bits_per_value(largest) + 8 * len(layout.sizes)
+    return int(bits * 1.05 / 8) + 512
