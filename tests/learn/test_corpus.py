@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duckweed.learn import corpus
-from duckweed.learn.corpus import DataError, DataSpec, documents
+from duckweed.learn.corpus import DataError, documents
+from duckweed.run.sections import DataSpec
 
 
 def read(base, path, **settings):
@@ -215,5 +216,5 @@ def test_a_section_that_makes_no_sense_is_refused(settings):
 def test_a_section_from_toml():
     spec = msgspec.convert({"path": ["a", "b"], "limit": 5}, DataSpec)
     assert spec == DataSpec(path=("a", "b"), limit=5)
-    with pytest.raises(DataError, match=r"held_out = 0; expected a share in \(0, 1\]"):
+    with pytest.raises(ValueError, match=r"held_out = 0; expected a share in \(0, 1\]"):
         DataSpec(held_out=0)

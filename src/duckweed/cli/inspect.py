@@ -102,11 +102,11 @@ def evaluate(
     from transformers import AutoModelForCausalLM
 
     from duckweed.learn import dataset as datasets
-    from duckweed.learn.corpus import DataSpec
     from duckweed.learn.device import choose
     from duckweed.learn.trainer import Trainer
     from duckweed.run import folder as folders
     from duckweed.run import spec as specs
+    from duckweed.run.sections import DataSpec
     from duckweed.swarm.genesis import cache_folder
     from duckweed.swarm.harvest import bits_per_byte
 

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import msgspec
 from blake3 import blake3
+
+from duckweed.run.sections import DataSpec
 
 PIECE = 1 << 20  # bytes; a longer text file counts as several documents, cut at line ends
 HF_LIMIT = 200_000_000  # bytes of text taken from a stream that names no limit
@@ -35,28 +36,6 @@ Report = Callable[[str, int], None]  # what is being done ("read", "tokenise"), 
 
 class DataError(ValueError):
     """The data cannot be used; the message says why and what to do."""
-
-
-class DataSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Section `[data]` of run.toml: which text, how it is split and tokenised."""
-
-    path: str | tuple[str, ...] = "stdlib"  # "stdlib", file, folder, glob, or hf:NAME[:config]
-    field: str = "text"  # field of .jsonl, column of .parquet and of hf: data sets
-    tokenizer: str = "bytes"  # "bytes", "bpe:N", a tokenizer.json, a folder, or a hub name
-    held_out: float = 0.05  # share of the documents that is never trained on; 1.0: all of them
-    limit: int | None = None  # at most this many bytes of text; an hf: stream stops at 200 MB
-
-    def __post_init__(self) -> None:
-        if not self.paths or not all(self.paths):
-            raise DataError("data: path is empty; name a file, a folder, a glob, or 'stdlib'")
-        if not 0 < self.held_out <= 1:
-            raise DataError(f"data: held_out = {self.held_out}; expected a share in (0, 1]")
-        if self.limit is not None and self.limit < 1:
-            raise DataError(f"data: limit = {self.limit}; expected a number of bytes, 1 or more")
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        return (self.path,) if isinstance(self.path, str) else self.path
 
 
 def documents(spec: DataSpec, base: Path, skipped: Counter[str] | None = None) -> Iterator[str]:

@@ -20,9 +20,10 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from duckweed.learn import tokenizer as tokenizers
-from duckweed.learn.corpus import HF_LIMIT, DataError, DataSpec, Report, Spool, files, kind
+from duckweed.learn.corpus import HF_LIMIT, DataError, Report, Spool, files, kind
 from duckweed.learn.permutation import derive, permute
 from duckweed.learn.tokenizer import Tokenizer
+from duckweed.run.sections import DataSpec
 
 FORMAT = 1  # of the folder; another number is another cache key
 MANIFEST, TRAIN, HELD_OUT, TOKENIZER = "manifest.json", "train.bin", "held_out.bin", "tokenizer"

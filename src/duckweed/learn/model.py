@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from duckweed.learn.presets import PRESETS
-from duckweed.wire.layout import Layout
+from duckweed.run.layout import Layout
 
 
 class ModelError(ValueError):

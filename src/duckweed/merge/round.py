@@ -11,12 +11,12 @@ from duckweed.merge import check
 from duckweed.merge.exact import median, squared_norm
 from duckweed.merge.outer import outer_step
 from duckweed.merge.rules import pseudo_gradient, pseudo_gradient_of_sums, weights_of
+from duckweed.run.layout import Layout
+from duckweed.run.sections import Integer
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State
 from duckweed.wire.contribution import Decoded, decode
 from duckweed.wire.frame import WireError
-from duckweed.wire.kinds import Integer
-from duckweed.wire.layout import Layout
 from duckweed.wire.update import decode_update, encode_update
 
 PEER_LIMIT = 4096

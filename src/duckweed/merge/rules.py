@@ -15,8 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from duckweed.merge.exact import median, squared_norm
+from duckweed.run.layout import Layout
 from duckweed.wire.contribution import Decoded
-from duckweed.wire.layout import Layout
 from duckweed.wire.update import Update
 
 WEIGHT_LIMIT = 16

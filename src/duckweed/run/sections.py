@@ -11,6 +11,28 @@ def check(section: str, name: str, value: float, low: float, high: float) -> Non
         raise ValueError(f"{section}.{name} = {value}: must be between {low:g} and {high:g}")
 
 
+class DataSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Section `[data]` of run.toml: which text, how it is split and tokenised."""
+
+    path: str | tuple[str, ...] = "stdlib"  # "stdlib", file, folder, glob, or hf:NAME[:config]
+    field: str = "text"  # field of .jsonl, column of .parquet and of hf: data sets
+    tokenizer: str = "bytes"  # "bytes", "bpe:N", a tokenizer.json, a folder, or a hub name
+    held_out: float = 0.05  # share of the documents that is never trained on; 1.0: all of them
+    limit: int | None = None  # at most this many bytes of text; an hf: stream stops at 200 MB
+
+    def __post_init__(self) -> None:
+        if not self.paths or not all(self.paths):
+            raise ValueError("data: path is empty; name a file, a folder, a glob, or 'stdlib'")
+        if not 0 < self.held_out <= 1:
+            raise ValueError(f"data: held_out = {self.held_out}; expected a share in (0, 1]")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"data: limit = {self.limit}; expected a number of bytes, 1 or more")
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return (self.path,) if isinstance(self.path, str) else self.path
+
+
 class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which model. `source`: a preset, a folder or config.json, or a hub name."""
 
@@ -52,6 +74,68 @@ class Inner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         check("inner", "warmup", self.warmup, 0, 10_000_000)
         check("inner", "final", self.final, 0, 1)
         check("inner", "decay", self.decay, 0, 1)
+
+
+class Dense(msgspec.Struct, frozen=True, tag_field="kind", tag="dense", forbid_unknown_fields=True):
+    """Every value is sent, rounded to ``dtype``. With int8, ``feedback = 1.0`` is sensible."""
+
+    dtype: Literal["fp32", "bf16", "int8"] = "bf16"
+    feedback: float = 0.0
+
+    def __post_init__(self) -> None:
+        check("wire", "feedback", self.feedback, 0, 1)
+
+
+class Sparse(
+    msgspec.Struct, frozen=True, tag_field="kind", tag="sparse", forbid_unknown_fields=True
+):
+    """The ``keep`` largest of every ``chunk`` values of a tensor, as sign and one of two sizes.
+
+    Chunked top-k with error feedback as in SparseLoCo (arXiv 2508.15706).
+    """
+
+    chunk: int = 4096
+    keep: int = 64
+    feedback: float = 0.95
+
+    def __post_init__(self) -> None:
+        check("wire", "chunk", self.chunk, 2, 1 << 20)
+        check("wire", "keep", self.keep, 1, self.chunk)
+        check("wire", "feedback", self.feedback, 0, 1)
+
+    def kept(self, length: int) -> int:
+        """How many values of a chunk of ``length`` <= ``chunk`` are sent: in proportion, >= 1."""
+        return max(1, (length * self.keep + self.chunk // 2) // self.chunk)
+
+
+class Integer(
+    msgspec.Struct, frozen=True, tag_field="kind", tag="integer", forbid_unknown_fields=True
+):
+    """Small integers at a scale common to all peers, so that a merge is an exact sum.
+
+    With the scale s of a tensor, a value x becomes the code 0 where ``|x| <= threshold * s``,
+    else ``sign(x) * clip(round(|x| / (value * s)), 1, levels)``, which stands for
+    ``code * value * s``.
+    """
+
+    threshold: float = 1.0
+    value: float = 1.5
+    levels: int = 1
+    feedback: float = 1.0
+
+    def __post_init__(self) -> None:
+        check("wire", "threshold", self.threshold, 0, 1000)
+        check("wire", "value", self.value, 1e-3, 1000)
+        check("wire", "levels", self.levels, 1, 127)
+        check("wire", "feedback", self.feedback, 0, 1)
+
+
+Wire = Dense | Sparse | Integer
+
+
+def additive(wire: Wire) -> bool:
+    """Whether contributions can be summed as they are, exactly and in any order."""
+    return isinstance(wire, Integer)
 
 
 class Merge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

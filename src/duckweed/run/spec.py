@@ -4,16 +4,26 @@ import difflib
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 from blake3 import blake3
 
-from duckweed.learn.corpus import DataSpec
-from duckweed.run.sections import Inner, Merge, Model, Outer, Rounds
-from duckweed.wire.kinds import Integer, Sparse, Wire
+from duckweed.run.sections import (
+    DataSpec,
+    Inner,
+    Integer,
+    Merge,
+    Model,
+    Outer,
+    Rounds,
+    Sparse,
+    Wire,
+)
 
 SPEC_LIMIT = 1 << 18  # bytes; a specification is a page of text
+SEED_LIMIT = 1 << 63
+WIRES = {option.__struct_config__.tag: option for option in get_args(Wire)}
 
 
 class SpecError(ValueError):
@@ -33,6 +43,8 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rounds: Rounds = Rounds()
 
     def __post_init__(self) -> None:
+        if not 0 <= self.seed < SEED_LIMIT:
+            raise ValueError(f"seed = {self.seed}: must be between 0 and {SEED_LIMIT - 1}")
         if self.merge.rule == "contributors" and not isinstance(self.wire, Sparse):
             raise ValueError(
                 "merge.rule = 'contributors' divides each coordinate by the peers that sent it and "
@@ -78,18 +90,25 @@ def load(path: Path) -> RunSpec:
         raise SpecError(f"{path}: no such file; `duckweed new {path}` writes one to start from")
     if path.stat().st_size > SPEC_LIMIT:
         raise SpecError(f"{path}: larger than {SPEC_LIMIT} bytes; is this a run specification?")
-    return parse(path.read_text("utf-8"), str(path))
+    try:
+        return parse(path.read_text("utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{path}: not UTF-8 text; is this a run specification?") from error
 
 
 def override(spec: RunSpec, changes: dict[str, object]) -> RunSpec:
-    """A copy with dotted keys set, e.g. {"inner.steps": 30}. Raises SpecError."""
+    """A copy with dotted keys set, e.g. {"inner.steps": 30}; another wire.kind starts from that
+    kind's defaults. Raises SpecError."""
     raw = msgspec.to_builtins(spec)
+    if changes.get("wire.kind", raw["wire"]["kind"]) != raw["wire"]["kind"]:
+        raw["wire"] = {}
     for key, value in changes.items():
         *sections, name = key.split(".")
         place = raw
         for section in sections:
             if not isinstance(place.get(section), dict):
-                raise SpecError(f"{key}: no section {section!r}{_near(section, place)}")
+                known = [name for name, inside in place.items() if isinstance(inside, dict)]
+                raise SpecError(f"{key}: no section {section!r}{_near(section, known)}")
             place = place[section]
         place[name] = value
     try:
@@ -108,21 +127,36 @@ def _explain(message: str, raw: dict) -> str:
         section = _fields(where, raw)
         key = ".".join(filter(None, [where, unknown.group(1)]))
         known = ", ".join(section)
-        return f"{key}: unknown key{_near(unknown.group(1), section)}. Known here: {known}"
-    return f"{where}: {text}" if where else text
+        return f"{key}: unknown key{_near(unknown.group(1), section)} (known here: {known})"
+    wrong = re.search(r"[Ii]nvalid (?:enum )?value '([^']*)'", text)
+    if wrong:
+        options = _options(where, raw)
+        known = ", ".join(map(repr, options))
+        near = _near(wrong.group(1), options)
+        return f"{where} = {wrong.group(1)!r}: expected one of {known}{near}"
+    # A check of a whole section names its key itself.
+    return f"{where}: {text}" if where and not text.startswith(where.split(".")[0]) else text
+
+
+def _type(where: str, raw: dict) -> Any:
+    """The type of a section or key."""
+    kind: Any = RunSpec
+    for name in filter(None, where.split(".")):
+        if name == "wire":
+            kind = WIRES.get((raw.get("wire") or {}).get("kind"), Integer)
+            continue
+        kind = next((f.type for f in msgspec.structs.fields(kind) if f.name == name), RunSpec)
+    return kind
 
 
 def _fields(where: str, raw: dict) -> list[str]:
     """Names of the keys that a section takes."""
-    kind: Any = RunSpec
-    for name in filter(None, where.split(".")):
-        if name == "wire":
-            tag = (raw.get("wire") or {}).get("kind")
-            options = {option.__struct_config__.tag: option for option in Wire.__args__}
-            kind = options.get(tag, Integer)
-            continue
-        kind = next((f.type for f in msgspec.structs.fields(kind) if f.name == name), RunSpec)
-    return [field.name for field in msgspec.structs.fields(kind)]
+    return [field.name for field in msgspec.structs.fields(_type(where, raw))]
+
+
+def _options(where: str, raw: dict) -> list[str]:
+    """The values that a key takes, where they can be listed."""
+    return list(WIRES) if where == "wire.kind" else list(get_args(_type(where, raw)))
 
 
 def _near(name: str, known: object) -> str:

@@ -40,5 +40,6 @@ def write(spec: RunSpec, notes: bool = False) -> str:
 
 
 def _value(value: object) -> str:
-    # JSON's strings, numbers, lists and booleans are valid TOML values as they stand.
-    return json.dumps(value, ensure_ascii=False)
+    # JSON's strings, numbers, lists and booleans are valid TOML values as they stand, but for one
+    # control character that JSON leaves as it is.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -16,13 +16,13 @@ import msgspec
 from duckweed.merge.round import Announcement, Closed, blob_hash, close
 from duckweed.run import toml
 from duckweed.run.folder import RunFolder, write_atomically
+from duckweed.run.layout import Layout
 from duckweed.run.ledger import Ledger
 from duckweed.run.spec import RunSpec
 from duckweed.swarm import messages as m
 from duckweed.swarm.identity import verify
 from duckweed.swarm.rounds import Blocks, deadline
 from duckweed.wire.contribution import max_size
-from duckweed.wire.layout import Layout
 
 SILENCE = 10.0  # seconds without a sign of life after which a peer is not waited for
 POLL = 5.0  # seconds after which a question is answered with "wait"

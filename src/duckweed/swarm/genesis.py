@@ -18,13 +18,13 @@ from duckweed.learn.memory import check_memory
 from duckweed.learn.trainer import Trainer
 from duckweed.run import toml
 from duckweed.run.folder import RunFolder, write_atomically
+from duckweed.run.layout import Layout
 from duckweed.run.ledger import Ledger
+from duckweed.run.sections import Integer
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State
 from duckweed.swarm.identity import load_or_create
 from duckweed.swarm.work import Worker, sizes
-from duckweed.wire.kinds import Integer
-from duckweed.wire.layout import Layout
 
 Report = Callable[[str], None]
 

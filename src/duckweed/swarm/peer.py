@@ -7,13 +7,13 @@ from pathlib import Path
 
 from duckweed.merge.round import Closed, advance, blob_hash
 from duckweed.run.folder import RunFolder
+from duckweed.run.sections import Integer
 from duckweed.run.state import State
 from duckweed.swarm import messages as m
 from duckweed.swarm.identity import Identity
 from duckweed.swarm.transport import Endpoint, Link, LinkError
 from duckweed.swarm.work import Worker
 from duckweed.wire.contribution import max_size
-from duckweed.wire.kinds import Integer
 from duckweed.wire.update import max_update_size
 
 BEAT = 1.0  # seconds between signs of life

@@ -26,10 +26,10 @@ async def coordinate(folder: RunFolder, address: str) -> None:
     """Serve the run until its rounds are done or SIGTERM comes."""
     import msgspec
 
+    from duckweed.run.layout import Layout
     from duckweed.swarm import messages as m
     from duckweed.swarm.coordinator import Coordinator
     from duckweed.swarm.transport import Endpoint
-    from duckweed.wire.layout import Layout
 
     identity = load_or_create(folder.coordinator_key)
     ledger = Ledger(folder.ledger, identity.sign)

@@ -12,6 +12,7 @@ from duckweed.learn import model as models
 from duckweed.learn.trainer import Trainer
 from duckweed.merge.round import Announcement, Closed, advance, close
 from duckweed.run.folder import RunFolder, write_atomically
+from duckweed.run.layout import Layout
 from duckweed.run.ledger import Ledger
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State
@@ -20,7 +21,6 @@ from duckweed.swarm.genesis import Ground, configuration
 from duckweed.swarm.identity import load_or_create
 from duckweed.swarm.rounds import Blocks
 from duckweed.swarm.work import Contribution, Worker
-from duckweed.wire.layout import Layout
 
 
 class Links(msgspec.Struct, frozen=True):

@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 from duckweed.learn.dataset import Dataset, batch, held_out_batches
 from duckweed.learn.trainer import Trainer, rows
 from duckweed.merge.round import Announcement, blob_hash
+from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State
 from duckweed.wire import feedback
 from duckweed.wire.contribution import compress
-from duckweed.wire.layout import Layout
 
 
 class Contribution(msgspec.Struct):

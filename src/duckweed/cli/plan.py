@@ -1,0 +1,116 @@
+"""`duckweed plan`: what can this crowd train?"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from duckweed.plan.answer import Answer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("plan")(plan)
+
+
+def plan(
+    run: Annotated[
+        Path | None,
+        typer.Argument(help="A run's folder: plan for its model, with what it measured."),
+    ] = None,
+    model: Annotated[
+        str,
+        typer.Option(help="A preset, a config.json, a model folder, dense-7B, or moe-671B-37B."),
+    ] = "",
+    crowd: Annotated[
+        str,
+        typer.Option(help="'5000x rtx4090 @ 20/100 Mbps 80ms, 60% online, 6h', or a TOML file."),
+    ] = "",
+    tokens: Annotated[
+        str,
+        typer.Option(help="14.8T, or 'optimal' for 20 a parameter; without it the preset's own."),
+    ] = "",
+    deadline: Annotated[str, typer.Option(help="90 days, 1 year ...")] = "",
+    precision: Annotated[str, typer.Option(help="bf16, fp8, fp4 or fp32.")] = "bf16",
+    optimizer: Annotated[str, typer.Option(help="adamw, adamw8bit or muon.")] = "adamw",
+    context: Annotated[
+        int, typer.Option(help="Tokens per sequence; without it the preset's own.")
+    ] = 0,
+    assume: Annotated[
+        list[str] | None, typer.Option(help="Fix an uncertain input: --assume mfu_consumer=0.35.")
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Every formula, values and sources.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Everything, for programs.")] = False,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a report with plots to this file.")
+    ] = None,
+    presets: Annotated[
+        bool, typer.Option("--list", help="Models and devices in the tables.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of the sampled intervals.")] = 0,
+) -> None:
+    """What can this crowd train, how long does it take, what binds, and what would have to change."""
+    from duckweed.plan.errors import PlanError
+
+    try:
+        if presets:
+            catalogue()
+            return
+        given = ask(run, model, crowd, tokens, deadline, precision, optimizer, context, assume or [],
+                    html is not None, seed)  # fmt: skip
+    except PlanError as error:
+        typer.secho(f"No plan: {error}", err=True, fg="red")
+        raise typer.Exit(2) from None
+    show(given, explain, json, html)
+
+
+def ask(
+    run: Path | None, model: str, crowd: str, tokens: str, deadline: str, precision: str, optimizer: str,
+    context: int, assume: list[str], curves: bool, seed: int,
+) -> "Answer":  # fmt: skip
+    """From the words of the command line to an answer. Raises PlanError."""
+    from duckweed.plan import existing, request
+    from duckweed.plan.answer import answer
+
+    if run is not None:
+        target, people, fixed, notes = existing.read(run, crowd, tokens, deadline)
+    else:
+        target, people, fixed, notes = request.read(
+            model, crowd, tokens, deadline, precision, optimizer, context, assume
+        )
+    return answer(target, people, fixed=fixed, curves=curves, seed=seed, notes=notes)
+
+
+def show(given: "Answer", explain: bool, json: bool, html: Path | None) -> None:
+    from duckweed.plan.answer import tree
+
+    if html is not None:
+        from duckweed.web.plan_page import plan_page
+
+        html.write_text(plan_page(given), "utf-8")
+    if json:
+        import json as writer
+
+        typer.echo(writer.dumps(tree(given), indent=1))
+        return
+    from rich.console import Console
+
+    from duckweed.plan.text import print_answer, print_derivation
+
+    console: Console = Console(highlight=False)
+    print_answer(console, given)
+    if explain:
+        print_derivation(console, given)
+    if html is not None:
+        console.print(f"Report: {html}")
+
+
+def catalogue() -> None:
+    from rich.console import Console
+
+    from duckweed.plan.text import print_catalogue
+
+    print_catalogue(Console(highlight=False))
