@@ -121,7 +121,9 @@ def need(config: Config, *names: str) -> list[int]:
     return [int(config[name]) for name in names]
 
 
-def grouped_attention(config: Config, biased: bool = False, normed: bool = False) -> tuple[int, int]:
+def grouped_attention(
+    config: Config, biased: bool = False, normed: bool = False
+) -> tuple[int, int]:
     """Parameters and score width of grouped-query attention."""
     hidden, heads = need(config, "hidden_size", "num_attention_heads")
     shared = int(config.get("num_key_value_heads") or heads)
@@ -171,7 +173,9 @@ def mixtral(config: Config) -> list[Layer]:
     weights, score = grouped_attention(config)
     other = 2 * hidden + experts * hidden
     routed = experts * 3 * hidden * wide
-    return [Layer(weights, routed=routed, other=other, experts=experts, chosen=chosen, score=score)] * depth
+    return [
+        Layer(weights, routed=routed, other=other, experts=experts, chosen=chosen, score=score)
+    ] * depth
 
 
 def qwen_moe(config: Config) -> list[Layer]:
@@ -201,7 +205,11 @@ def deepseek(config: Config) -> list[Layer]:
         "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim",
     )  # fmt: skip
     experts, chosen, wide, expert_wide = need(
-        config, "n_routed_experts", "num_experts_per_tok", "intermediate_size", "moe_intermediate_size"
+        config,
+        "n_routed_experts",
+        "num_experts_per_tok",
+        "intermediate_size",
+        "moe_intermediate_size",
     )
     low = int(config.get("q_lora_rank") or 0)
     query = heads * (nope + rope)
@@ -248,9 +256,16 @@ def deepseek_v4(config: Config) -> list[Layer]:
         is_light = index >= 2 and (index - 2) % 2 == 1
         other = 2 * hidden + experts * hidden + streams_params
         layers.append(
-            Layer(base + (light if is_light else heavy), routed=routed, shared=shared, other=other,
-                  experts=experts, chosen=chosen, score=heads * 2 * width,
-                  window=window + (top if is_light else 0))  # fmt: skip
+            Layer(
+                base + (light if is_light else heavy),
+                routed=routed,
+                shared=shared,
+                other=other,
+                experts=experts,
+                chosen=chosen,
+                score=heads * 2 * width,
+                window=window + (top if is_light else 0),
+            )  # fmt: skip
         )
     return layers
 
@@ -297,7 +312,9 @@ def shape(config: Config, name: str = "") -> Shape:
     layers = FAMILIES[kind](config)
     for field in ("hidden_size", "vocab_size", "num_hidden_layers"):
         if int(config[field]) <= 0:
-            raise PlanError(f"The configuration says {field} = {config[field]}; it must be positive.")
+            raise PlanError(
+                f"The configuration says {field} = {config[field]}; it must be positive."
+            )
     tied = config.get("tie_word_embeddings")
     tied = TIED.get(str(kind), False) if tied is None else bool(tied)
     table = hidden * vocab

@@ -49,11 +49,15 @@ class Group:
         where = f"group {self.name or self.device.name}"
         for label in ("count", "cards", "up", "down", "site", "lan", "stay", "host"):
             if not getattr(self, label) > 0:
-                raise PlanError(f"{where}: {label} is {getattr(self, label)}; it must be above zero.")
+                raise PlanError(
+                    f"{where}: {label} is {getattr(self, label)}; it must be above zero."
+                )
         if self.latency < 0:
             raise PlanError(f"{where}: a latency of {self.latency} s is not possible.")
         if not 0 < self.online <= 1:
-            raise PlanError(f"{where}: {self.online:.0%} online; it must be above 0 and at most 100 %.")
+            raise PlanError(
+                f"{where}: {self.online:.0%} online; it must be above 0 and at most 100 %."
+            )
         if not 0 <= self.waste < 1:
             raise PlanError(f"{where}: {self.waste:.0%} wasted work; it must be below 100 %.")
         if self.host <= SYSTEM:
@@ -96,6 +100,7 @@ class Crowd:
 
     def scaled(self, **factors: float) -> "Crowd":
         """The crowd with `machines`, `link`, `memory`, `site`, `speed` multiplied or `latency` divided."""
+
         def change(group: Group) -> Group:
             card = replace(
                 group.device,
@@ -147,7 +152,9 @@ def links(text: str, notes: list[str]) -> tuple[float, float]:
     if any(said):
         return values[0], values[1]
     up, down = min(values), max(values)
-    notes.append(f"link {text.strip()}: read as {units.show_rate(up)} up, {units.show_rate(down)} down")
+    notes.append(
+        f"link {text.strip()}: read as {units.show_rate(up)} up, {units.show_rate(down)} down"
+    )
     return up, down
 
 
@@ -170,7 +177,9 @@ def parse_line(text: str, notes: list[str]) -> Group:
     if found:
         link = re.sub(r"(bits?|B|b)/s\b", r"\1ps", first)[: found.start()]
         values["latency"] = units.duration(found[1], "latency").value
-        notes.append(f"latency {found[1].strip()}: read as the delay one way; a ping shows twice that")
+        notes.append(
+            f"latency {found[1].strip()}: read as the delay one way; a ping shows twice that"
+        )
     values["up"], values["down"] = links(link, notes)
     for part in rest:
         values.update(option(part))
@@ -217,18 +226,24 @@ def parse_table(row: dict[str, Any], notes: list[str]) -> Group:
     """One `[[group]]` of a crowd's TOML."""
     extra = set(row) - FIELDS
     if extra:
-        raise PlanError(f"Crowd: unknown field {', '.join(sorted(extra))}. Known: {', '.join(sorted(FIELDS))}.")
+        raise PlanError(
+            f"Crowd: unknown field {', '.join(sorted(extra))}. Known: {', '.join(sorted(FIELDS))}."
+        )
     if "count" not in row:
         raise PlanError("Crowd: a group needs `count`.")
     if "device" in row:
         card = device.find(str(row["device"]))
     elif "memory" in row and "rate" in row:
         card = device.by_hand(
-            units.size(row["memory"]).value, units.flops(row["rate"]).value, str(row.get("kind", "consumer"))
+            units.size(row["memory"]).value,
+            units.flops(row["rate"]).value,
+            str(row.get("kind", "consumer")),
         )
     else:
         raise PlanError("Crowd: a group needs `device`, or `memory` and `rate` by hand.")
-    given: dict[str, Any] = {name: float(row[name]) for name in ("price", "watts", "rent") if name in row}
+    given: dict[str, Any] = {
+        name: float(row[name]) for name in ("price", "watts", "rent") if name in row
+    }
     if "device" in row and "memory" in row:
         given["memory"] = units.size(row["memory"]).value
     card = replace(card, **given)

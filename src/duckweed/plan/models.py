@@ -62,7 +62,14 @@ def dense(total: float, name: str = "", context: int = 4096, vocab: int = 128256
     """A dense Llama-like model of about `total` parameters: width 128 x depth, feed-forward 3.5 x,
     grouped attention; the proportions of Llama 3 (arXiv 2407.21783)."""
     depth = max(2, round((total / (128**2 * 12.8)) ** (1 / 3)))
-    return by_hand(name or f"dense-{units.show_count(total).replace(' ', '')}", total, total, depth, context, vocab)
+    return by_hand(
+        name or f"dense-{units.show_count(total).replace(' ', '')}",
+        total,
+        total,
+        depth,
+        context,
+        vocab,
+    )
 
 
 def by_hand(
@@ -70,9 +77,13 @@ def by_hand(
 ) -> Model:
     """A model of which only the sizes are known; the rest follows usual proportions (inferred)."""
     if active > total:
-        raise PlanError(f"Model {name}: {active:g} active parameters are more than {total:g} in all.")
+        raise PlanError(
+            f"Model {name}: {active:g} active parameters are more than {total:g} in all."
+        )
     if total < 1e6:
-        raise PlanError(f"Model {name}: {total:g} parameters is less than a million; give the real number.")
+        raise PlanError(
+            f"Model {name}: {total:g} parameters is less than a million; give the real number."
+        )
     depth = depth or max(2, round((active / (128**2 * 12.8)) ** (1 / 3)))
     hidden = max(64, 64 * round(math.sqrt(active / depth / 12.8) / 64))
     vocab = int(min(vocab, 0.15 * active / hidden))

@@ -108,7 +108,9 @@ def geometric(limit: int) -> tuple[int, ...]:
     return tuple(sorted(step for step in steps if 1 <= step <= limit))
 
 
-def layouts(model: Model, group: Group, squeezes: Iterable[float] = (1.0, 4.0, 100.0)) -> list[Layout]:
+def layouts(
+    model: Model, group: Group, squeezes: Iterable[float] = (1.0, 4.0, 100.0)
+) -> list[Layout]:
     """All ways to cut a replica of the model over machines like these, fitting or not."""
     depth = len(model.shape.layers)
     found = []
@@ -137,7 +139,9 @@ def exchanged(model: Model, parts: int) -> float:
     return 4 * 2 * (parts - 1) / parts * shape.hidden * 16
 
 
-def place(model: Model, group: Group, layout: Layout, state: States, micro: int) -> Placement | None:
+def place(
+    model: Model, group: Group, layout: Layout, state: States, micro: int
+) -> Placement | None:
     """The layout on machines of this group with `micro` sequences in a step; None: does not fit."""
     shape, context = model.shape, model.context
     depth = len(shape.layers)

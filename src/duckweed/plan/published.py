@@ -24,7 +24,9 @@ def naive_largest_model(up: float, seconds: float, bits: float = 32.0) -> float:
     return up * seconds / (2 * bits)
 
 
-def naive_years(parameters: float, tokens: float, batch: float, up: float, bits: float = 32.0) -> float:
+def naive_years(
+    parameters: float, tokens: float, batch: float, up: float, bits: float = 32.0
+) -> float:
     """Years of an all-reduce after every step: (D / batch) 2 bits P / bandwidth."""
     return tokens / batch * 2 * bits * parameters / up / 31557600.0
 
@@ -76,7 +78,9 @@ def simulate(
 ) -> Simulated:  # fmt: skip
     """A run as the MIRI simulator describes it, through the planner: one replica per node, 6 P FLOP a
     token, links at their nominal speed, nothing lost to churn, checking or quality."""
-    model = replace(by_hand("simulated", parameters, parameters, context=context), flop=flop or 6 * parameters)
+    model = replace(
+        by_hand("simulated", parameters, parameters, context=context), flop=flop or 6 * parameters
+    )
     card = device_by_hand(memory, rate, "data-centre")
     group = Group(nodes, card, host=10 * memory, up=up, down=down, latency=delay, stay=1e15)
     fixed = {name: 1.0 for name in ("link_share", "latency_factor", "online_factor", "stay_factor",
@@ -85,13 +89,22 @@ def simulate(
         **fixed, mfu_datacentre=mfu, straggle=straggle, audit=0.0, detect=0.0, delay_gap=0.0
     )
     micro = max(1, round(batch / context))
-    space = Space((Layout(),), ((Wire("given", "dense", bits), "store"),), (steps,), (late,), (micro,), (math.inf,))
+    space = Space(
+        (Layout(),),
+        ((Wire("given", "dense", bits), "store"),),
+        (steps,),
+        (late,),
+        (micro,),
+        (math.inf,),
+    )
     found = evaluate(Target(model, tokens), Crowd((group,)), space, values)
     terms = found.pools[0].terms
     seconds = tokens / float(np.ravel(found.terms["rate"])[0])
     exact = batch / (micro * context)
     first = lambda name: float(np.ravel(terms[name])[0])  # noqa: E731
-    return Simulated(first("step") * exact, first("exchange"), first("window") * exact, seconds / 86400)
+    return Simulated(
+        first("step") * exact, first("exchange"), first("window") * exact, seconds / 86400
+    )
 
 
 def covenant(bits: float, mfu: float, model: Model) -> Simulated:

@@ -46,6 +46,7 @@ class Option:
     strategy: str
     days: Interval | None
     why: str = ""
+    sparse: bool = False
     space: Space | None = None
     evaluation: Evaluation | None = field(default=None, repr=False)
 
@@ -53,6 +54,13 @@ class Option:
     def layout(self) -> Layout:
         assert self.space is not None
         return self.space.layouts[0]
+
+    @property
+    def label(self) -> str:
+        """The strategy in the words of this model: with experts, it is they that are spread."""
+        if self.strategy == "layers over the internet" and self.sparse:
+            return "experts over the internet"
+        return self.strategy
 
     def settings(self) -> dict[str, Any]:
         """The configuration in words and numbers; empty if there is none."""
@@ -89,16 +97,17 @@ def strategy_mask(space: Space, strategy: str) -> Array:
 def options(found: Evaluation, samples: Values) -> list[Option]:
     """The best of each strategy, with its interval over the sampled inputs."""
     result = []
+    sparse = found.target.model.shape.expert_layers > 0
     for strategy in STRATEGIES:
         index = found.best(strategy_mask(found.space, strategy)) if found.space.layouts else None
         if index is None:
-            result.append(Option(strategy, None, why_not(found, strategy)))
+            result.append(Option(strategy, None, why_not(found, strategy), sparse))
             continue
         space = only(found.space, index)
         spread = evaluate(found.target, found.crowd, space, samples)
         at_median = evaluate(found.target, found.crowd, space, first(found))
         days = Interval.of(spread.seconds.ravel() / DAY)
-        result.append(Option(strategy, days, "", space, at_median))
+        result.append(Option(strategy, days, "", sparse, space, at_median))
     return sorted(result, key=lambda o: o.days.median if o.days else math.inf)
 
 
@@ -153,10 +162,23 @@ def causes(option: Option) -> list[Cause]:
     rates = [
         total(lambda p: p.group.count * scalar(p.terms["speed"]) / flop),
         total(lambda p: scalar(p.terms["present"]) * scalar(p.terms["speed"]) / flop),
-        total(lambda p: scalar(p.terms["used"]) * scalar(p.terms["machines"]) * scalar(p.terms["speed"]) / flop),
+        total(
+            lambda p: (
+                scalar(p.terms["used"])
+                * scalar(p.terms["machines"])
+                * scalar(p.terms["speed"])
+                / flop
+            )
+        ),
         total(lambda p: scalar(p.terms["used"]) * scalar(p.terms["tokens_per_second"])),
     ]
-    moving = total(lambda p: scalar(p.terms["used"]) * scalar(p.terms["tokens_per_second"]) * scalar(p.terms["in_step"]))
+    moving = total(
+        lambda p: (
+            scalar(p.terms["used"])
+            * scalar(p.terms["tokens_per_second"])
+            * scalar(p.terms["in_step"])
+        )
+    )
     rates += [moving, scalar(terms["rate"]), scalar(terms["rate"]) * scalar(terms["useful"])]
     seconds = [tokens / rate if rate > 0 else math.inf for rate in rates]
     seconds.append(scalar(ev.seconds))
@@ -194,9 +216,13 @@ def bill(option: Option, found: Evaluation, samples: Values) -> Bill:
     hours = spread.seconds.ravel() / 3600
     busy = sum(p.terms["used"] * p.terms["machines"] for p in spread.pools)
     watts = sum(
-        p.terms["used"] * p.terms["machines"] * p.group.device.watts * p.group.cards for p in spread.pools
+        p.terms["used"] * p.terms["machines"] * p.group.device.watts * p.group.cards
+        for p in spread.pools
     )
-    rent = sum(p.terms["used"] * p.terms["machines"] * p.group.device.rent * p.group.cards for p in spread.pools)
+    rent = sum(
+        p.terms["used"] * p.terms["machines"] * p.group.device.rent * p.group.cards
+        for p in spread.pools
+    )
     a = spread.inputs
     return Bill(
         Interval.of(hours * np.ravel(busy)),
@@ -229,7 +255,9 @@ def memory(option: Option) -> list[Role]:
             "stage" if option.layout.spread == 1 else "part of a layer"
         )  # fmt: skip
         label = f"{part} on {pool.group.name or pool.group.device.label}"
-        roles.append(Role(label, placement.device, pool.group.usable, placement.host, pool.group.spare))
+        roles.append(
+            Role(label, placement.device, pool.group.usable, placement.host, pool.group.spare)
+        )
     return roles
 
 
@@ -268,7 +296,9 @@ def report(target: Target, crowd: Crowd, fixed: dict[str, float] | None = None,
     """Search at the medians, then the interval of each strategy's best configuration."""
     fixed = fixed or {}
     samples = assumptions.sample(SAMPLES, seed, **fixed)
-    found = evaluate(target, crowd, space or default_space(target, crowd), assumptions.medians(**fixed))
+    found = evaluate(
+        target, crowd, space or default_space(target, crowd), assumptions.medians(**fixed)
+    )
     chosen = options(found, samples)
     state = states(target.precision, target.optimizer)
     best = chosen[0]
@@ -278,5 +308,13 @@ def report(target: Target, crowd: Crowd, fixed: dict[str, float] | None = None,
     learn = scalar(best.evaluation.terms["rate"])
     stage = rollouts(target, crowd, samples, learn)
     return Report(
-        target, crowd, found, chosen, causes(best), memory(best), bill(best, found, samples), stage, state
+        target,
+        crowd,
+        found,
+        chosen,
+        causes(best),
+        memory(best),
+        bill(best, found, samples),
+        stage,
+        state,
     )

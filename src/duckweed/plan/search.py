@@ -47,7 +47,7 @@ class Space:
     paths: tuple[tuple[Wire, str], ...]
     steps: tuple[int, ...] = (1, 5, 15, 30, 100, 300, 500)
     late: tuple[bool, ...] = (False, True)
-    micro: tuple[int, ...] = (1, 4, 16, 64, 256)
+    micro: tuple[int, ...] = (1, 4, 16, 64, 256, 1024)
     caps: tuple[float, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, float("inf"))
 
     @property
@@ -73,7 +73,9 @@ class Pool:
 
     def grid(self, name: str, default: float = 1.0) -> Array:
         """A field of the placements over LAYOUT and MICRO."""
-        rows = [[default if p is None else getattr(p, name) for p in row] for row in self.placements]
+        rows = [
+            [default if p is None else getattr(p, name) for p in row] for row in self.placements
+        ]
         return np.asarray(rows, dtype=float).reshape(1, len(rows), 1, 1, 1, -1, 1)
 
 
@@ -87,7 +89,10 @@ def default_space(target: Target, crowd: Crowd, chosen: Sequence[Wire] | None = 
             key = (layout.unit, layout.stages, layout.spread, layout.squeeze)
             if layout.offload and key in alone:
                 continue
-            if layout.machines > group.count or place(target.model, group, layout, state, 1) is None:
+            if (
+                layout.machines > group.count
+                or place(target.model, group, layout, state, 1) is None
+            ):
                 continue
             alone.add(key)
             kept[layout] = None
@@ -115,7 +120,10 @@ def pools_of(target: Target, crowd: Crowd, space: Space) -> list[Pool]:
 
 
 def over_samples(values: Values) -> dict[str, Array]:
-    return {name: along(np.atleast_1d(np.asarray(value, dtype=float)), SAMPLE) for name, value in values.items()}
+    return {
+        name: along(np.atleast_1d(np.asarray(value, dtype=float)), SAMPLE)
+        for name, value in values.items()
+    }
 
 
 def step_terms(pool: Pool, target: Target, space: Space, a: dict[str, Array]) -> None:
@@ -150,7 +158,9 @@ def step_terms(pool: Pool, target: Target, space: Space, a: dict[str, Array]) ->
 
 
 def kind(group: Group) -> str:
-    return {"data-centre": "datacentre", "workstation": "consumer"}.get(group.device.kind, group.device.kind)
+    return {"data-centre": "datacentre", "workstation": "consumer"}.get(
+        group.device.kind, group.device.kind
+    )
 
 
 def exchange_terms(pool: Pool, space: Space, count: Array, a: dict[str, Array]) -> None:
@@ -212,7 +222,9 @@ class Evaluation:
         return None if not np.isfinite(seconds[index]) else (0, *(int(i) for i in index))
 
 
-def evaluate(target: Target, crowd: Crowd, space: Space, values: Values | None = None) -> Evaluation:
+def evaluate(
+    target: Target, crowd: Crowd, space: Space, values: Values | None = None
+) -> Evaluation:
     """Seconds to train to the target for every configuration and every sample of the inputs.
 
     seconds = tokens x penalties / sum over pools of (replicas x tokens/s x share of the round spent
@@ -258,7 +270,9 @@ def combined_rate(pools: list[Pool], space: Space) -> Array:
         t = pool.terms
         crossing = t["window"] * np.minimum(1.0, along(space.micro, MICRO) * t["wan"] / t["step"])
         t["overlapped"] = crossing + t["exchange"]
-        t["round"] = np.where(late, np.maximum(t["window"], t["overlapped"]), t["window"] + t["exchange"])
+        t["round"] = np.where(
+            late, np.maximum(t["window"], t["overlapped"]), t["window"] + t["exchange"]
+        )
         busy.append(t["used"] * t["tokens_per_second"] * t["in_step"])
     best: Array | None = None
     for leader in pools:
@@ -267,7 +281,9 @@ def combined_rate(pools: list[Pool], space: Space) -> Array:
         for pool, speed in zip(pools, busy, strict=True):
             t = pool.terms
             fitting = np.where(
-                late, length / np.maximum(t["overlapped"], length), 1 - np.minimum(t["exchange"] / length, 1.0)
+                late,
+                length / np.maximum(t["overlapped"], length),
+                1 - np.minimum(t["exchange"] / length, 1.0),
             )
             share = np.minimum(t["window"] / length, fitting)
             total = total + np.where(t["used"] > 0, speed, 0.0) * share
@@ -289,7 +305,9 @@ def penalties(target: Target, space: Space, whole: dict[str, Array], a: dict[str
     squeezed = along([layout.squeeze for layout in space.layouts], LAYOUT)
     whole["replica_penalty"] = penalty.replicas(shape.active, count, steps, a["replica_factor"])
     whole["wire_penalty"] = np.where(together, penalty.tokens_for(gaps * a["wire_factor"]), 1.0)
-    whole["delay_penalty"] = np.where(together & (late > 0), penalty.tokens_for(a["delay_gap"]), 1.0)
+    whole["delay_penalty"] = np.where(
+        together & (late > 0), penalty.tokens_for(a["delay_gap"]), 1.0
+    )
     whole["batch"] = count * micro * target.model.context
     whole["batch_penalty"] = penalty.batch(whole["batch"], critical)
     whole["squeeze_penalty"] = np.where(
@@ -299,7 +317,9 @@ def penalties(target: Target, space: Space, whole: dict[str, Array], a: dict[str
     whole["penalty"] = small * (whole["wire_penalty"] * whole["delay_penalty"])
 
 
-def search(target: Target, crowd: Crowd, values: Values | None = None, space: Space | None = None) -> Evaluation:
+def search(
+    target: Target, crowd: Crowd, values: Values | None = None, space: Space | None = None
+) -> Evaluation:
     """The default space, evaluated at the medians or at the values given."""
     return evaluate(target, crowd, space or default_space(target, crowd), values)
 

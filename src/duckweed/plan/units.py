@@ -91,9 +91,13 @@ def size(text: str | float, what: str = "memory") -> Reading:
     if not match:
         if not unit and isinstance(text, (int, float)):
             return Reading(number)
-        raise PlanError(f"{what}: the unit in {text!r} is not known. Write it like 24 GB or 24 GiB.")
+        raise PlanError(
+            f"{what}: the unit in {text!r} is not known. Write it like 24 GB or 24 GiB."
+        )
     if match[2] == "b":
-        raise PlanError(f"{what}: {text!r} says bits (b). Write {number:g} {match[1].upper()}B for bytes.")
+        raise PlanError(
+            f"{what}: {text!r} says bits (b). Write {number:g} {match[1].upper()}B for bytes."
+        )
     value = number * scale(match[1], text, what, "24 GB")
     said = "" if match[2] else f"{what} {str(text).strip()}: read as {value / 1e9:g} GB"
     return Reading(value, said)
@@ -122,7 +126,9 @@ def duration(text: str | float, what: str = "time") -> Reading:
         return Reading(number * SECONDS[key])
     if not unit and isinstance(text, (int, float)):
         return Reading(number)
-    raise PlanError(f"{what}: the unit in {text!r} is not known. Write it like 80 ms, 6 h or 90 days.")
+    raise PlanError(
+        f"{what}: the unit in {text!r} is not known. Write it like 80 ms, 6 h or 90 days."
+    )
 
 
 def fraction(text: str | float, what: str = "share") -> Reading:
@@ -158,15 +164,21 @@ def show(value: float, steps: tuple[tuple[float, str], ...]) -> str:
 
 
 def show_rate(value: float) -> str:
-    return show(value, ((1e12, "Tbit/s"), (1e9, "Gbit/s"), (1e6, "Mbit/s"), (1e3, "kbit/s"), (1, "bit/s")))
+    return show(
+        value, ((1e12, "Tbit/s"), (1e9, "Gbit/s"), (1e6, "Mbit/s"), (1e3, "kbit/s"), (1, "bit/s"))
+    )
 
 
 def show_size(value: float) -> str:
-    return show(value, ((1e15, "PB"), (1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1, "B")))
+    return show(
+        value, ((1e15, "PB"), (1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1, "B"))
+    )
 
 
 def show_count(value: float) -> str:
-    return show(value, ((1e15, "P"), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"), (1, ""))).strip()
+    return show(
+        value, ((1e15, "P"), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"), (1, ""))
+    ).strip()
 
 
 def show_time(seconds: float) -> str:

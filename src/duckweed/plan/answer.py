@@ -1,0 +1,196 @@
+"""The answer to `what can this crowd train?` as one object, one sentence and one tree of plain data."""
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from duckweed.plan import assumptions, explain, inverse
+from duckweed.plan.crowd import Crowd
+from duckweed.plan.report import Interval, Report, binding, report
+from duckweed.plan.search import DAY, Target, evaluate
+
+YEAR = 365.0
+"""Days that count as the deadline where none is given."""
+
+BINDS = {
+    "compute": "computing power",
+    "link": "the links",
+    "memory": "memory",
+    "churn": "people leaving",
+    "trust": "checking and wasted work",
+    "exchange quality": "what rare exchange between many replicas costs in quality",
+}
+
+
+@dataclass
+class Answer:
+    """report: the plans; levers, combination, largest: what would have to change for `deadline`
+    days; bars: sensitivity; curves: days against a factor on machines and on links."""
+
+    report: Report
+    deadline: float
+    asked: bool
+    chance: float
+    levers: list[inverse.Lever] = field(default_factory=list)
+    combination: inverse.Combination | None = None
+    largest: inverse.Largest | None = None
+    bars: list[inverse.Bar] = field(default_factory=list)
+    curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def possible(self) -> bool:
+        days = self.report.days
+        return days is not None and days.median <= self.deadline
+
+    @property
+    def binds(self) -> str:
+        return BINDS[binding(self.report.causes)] if self.report.causes else BINDS["memory"]
+
+
+def chance(result: Report, deadline: float, fixed: dict[str, float], seed: int = 0) -> float:
+    """Share of the samples in which the chosen plan meets the deadline (in days)."""
+    if result.best is None or result.best.space is None:
+        return 0.0
+    samples = assumptions.sample(1000, seed, **fixed)
+    spread = evaluate(result.target, result.crowd, result.best.space, samples).seconds.ravel() / DAY
+    extra = np.ravel(result.rollouts.days) if result.rollouts else 0.0
+    return float(np.mean(spread + extra <= deadline))
+
+
+def answer(
+    target: Target, crowd: Crowd, *, fixed: dict[str, float] | None = None, change: bool = True,
+    curves: bool = False, seed: int = 0, notes: tuple[str, ...] = (),
+) -> Answer:  # fmt: skip
+    """Plan, and say what would have to change. `change=False` leaves that part out."""
+    fixed = fixed or {}
+    deadline = target.deadline / DAY if target.deadline else YEAR
+    result = report(target, crowd, fixed, seed=seed)
+    given = Answer(result, deadline, target.deadline is not None, chance(result, deadline, fixed, seed),
+                   notes=(*crowd.notes, *notes))  # fmt: skip
+    if result.best is not None:
+        given.bars = inverse.sensitivity(result.best, fixed)
+    if change:
+        if not given.possible:
+            given.levers = inverse.levers(target, crowd, deadline, fixed)
+            given.combination = inverse.combination(target, crowd, deadline, fixed)
+        given.largest = inverse.largest(target, crowd, deadline, fixed)
+    if curves:
+        given.curves = {name: curve(target, crowd, name, fixed) for name in ("machines", "link")}
+    return given
+
+
+def curve(
+    target: Target, crowd: Crowd, name: str, fixed: dict[str, float]
+) -> list[tuple[float, float]]:
+    """(factor, days) for factors from 1/10 to 100 on machines or links."""
+    factors = np.geomspace(0.1, 100, 25)
+    return [
+        (float(k), inverse.days(target, crowd.scaled(**{name: float(k)}), fixed)) for k in factors
+    ]
+
+
+def span(days: Interval | float) -> str:
+    """Days, or years from two years on; with the interval if there is one."""
+    middle = days if isinstance(days, float) else days.median
+    years = middle >= 2 * YEAR
+    factor = YEAR if years else 1.0
+    unit = "years" if years else "days"
+
+    def number(value: float) -> str:
+        value /= factor
+        if math.isinf(value):
+            return "never"
+        return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
+
+    if isinstance(days, float):
+        return f"{number(days)} {unit}"
+    return f"{number(days.median)} {unit} ({number(days.low)} to {number(days.high)})"
+
+
+def verdict(given: Answer) -> str:
+    """One or two sentences: whether, how long, how, and what binds."""
+    result = given.report
+    within = span(given.deadline) if given.asked else "a year (no deadline was given)"
+    if result.best is None or result.days is None:
+        return f"No. {result.options[0].why[:1].upper()}{result.options[0].why[1:]}; nothing else fits either."
+    best = result.best
+    how = best.settings()
+    many = f"{how['replicas']:,} replica{'s' if how['replicas'] > 1 else ''} of {how['machines_per_replica']:,} machine"
+    many += "s" if how["machines_per_replica"] > 1 else ""
+    word = "Yes" if given.possible else "No"
+    sure = (
+        f"{given.chance:.0%} likely within {within}" if given.possible else f"not within {within}"
+    )
+    return (
+        f"{word}: {span(result.days)}, {sure}, as {best.label}: {many}. "
+        f"What binds: {given.binds}."
+    )  # fmt: skip
+
+
+def tree(given: Answer) -> dict[str, Any]:
+    """Everything as dictionaries, lists, numbers and strings (`null` for what never ends)."""
+    result, target = given.report, given.report.target
+    shape = target.model.shape
+    best = result.best
+    made = {
+        "verdict": verdict(given),
+        "possible": given.possible,
+        "deadline_days": given.deadline,
+        "deadline_given": given.asked,
+        "chance": given.chance,
+        "binds": given.binds,
+        "model": {
+            "name": shape.name, "parameters": shape.total, "active": shape.active, "kinds": shape.kinds,
+            "flop_per_token": target.model.flop_per_token, "context": target.model.context,
+            "source": target.model.source,
+        },
+        "target": {"tokens": target.tokens, "precision": target.precision, "optimizer": target.optimizer,
+                   "flop": target.tokens * target.model.flop_per_token},
+        "crowd": [
+            {"count": g.count, "device": g.device.name, "cards": g.cards, "up": g.up, "down": g.down,
+             "latency": g.latency, "site": g.site, "online": g.online, "stay": g.stay, "waste": g.waste,
+             "usable_bytes": g.usable, "host_bytes": g.spare, "source": g.device.source}
+            for g in result.crowd.groups
+        ],
+        "read_as": list(given.notes),
+        "days": asdict(result.days) if result.days else None,
+        "strategies": [
+            {"strategy": o.label, "days": asdict(o.days) if o.days else None, "why_not": o.why, **o.settings()}
+            for o in result.options
+        ],
+        "time": [asdict(cause) for cause in result.causes],
+        "memory": [asdict(role) for role in result.memory],
+        "bill": asdict(result.bill) if result.bill else None,
+        "rollouts": None,
+        "what_would_have_to_change": [asdict(lever) for lever in given.levers],
+        "combination": asdict(given.combination) if given.combination else None,
+        "largest_model": asdict(given.largest) if given.largest else None,
+        "sensitivity": [asdict(bar) for bar in given.bars],
+        "curves": given.curves,
+        "configurations_searched": result.found.space.size,
+        "explain": [asdict(line) for line in explain.derivation(best)] if best else [],
+    }  # fmt: skip
+    if result.rollouts:
+        made["rollouts"] = {
+            "tokens": result.rollouts.tokens, "workers": result.rollouts.workers,
+            "machines_per_worker": result.rollouts.machines,
+            "days": asdict(Interval.of(np.ravel(result.rollouts.days))),
+        }  # fmt: skip
+    cleaned: dict[str, Any] = finite(made)
+    return cleaned
+
+
+def finite(value: Any) -> Any:
+    """The same tree with `None` for infinite and undefined numbers, which JSON has no word for."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    if isinstance(value, (float, np.floating)):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, (np.integer, np.bool_)):
+        return value.item()
+    return value
