@@ -1,19 +1,19 @@
 """What a contribution must satisfy before it counts; each refusal is a reason a person can read."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from duckweed.merge.exact import median
 
 NORM_FACTOR = 10.0
+SIZE_LIMIT = 1e30  # far above any RMS of a tensor, and its product with a code still a float32
 
 
 def announced_sizes(sizes: Sequence[float], tensors: int) -> str | None:
-    """Refuse sizes (RMS per tensor) that are missing, negative or not finite."""
+    """Refuse sizes (RMS per tensor) that are missing, negative or beyond all measure."""
     if len(sizes) != tensors:
         return f"announced {len(sizes)} tensor sizes, the model has {tensors} tensors"
-    if not all(math.isfinite(size) and size >= 0 for size in sizes):
-        return "announced a size that is negative or not finite"
+    if not all(0 <= size <= SIZE_LIMIT for size in sizes):
+        return "announced a size that is negative, not finite or beyond all measure"
     return None
 
 
@@ -28,13 +28,14 @@ def copies(blobs: Sequence[str]) -> dict[int, str]:
     return found
 
 
-def too_large(norms: Sequence[float]) -> dict[int, str]:
-    """Position -> reason for norms beyond NORM_FACTOR times the median; needs three to judge."""
+def too_large(norms: Mapping[int, float]) -> dict[int, str]:
+    """Position -> reason for norms beyond NORM_FACTOR times the median; needs three to judge.
+    norms: position -> norm of those not refused already, so that these cannot move the median."""
     if len(norms) < 3:
         return {}
-    middle = median(list(norms))
+    middle = median(list(norms.values()))
     return {
         position: f"{norm / middle:.3g} times as large as the median contribution"
-        for position, norm in enumerate(norms)
+        for position, norm in norms.items()
         if middle > 0 and norm > NORM_FACTOR * middle
     }

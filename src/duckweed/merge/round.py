@@ -109,7 +109,7 @@ def _checked(
     """Decoded contributions, None where one is refused, and peer -> reason."""
     reasons = check.copies([a.blob for a, _ in contributions])
     decoded: list[Decoded | None] = []
-    norms = []
+    norms = {}
     for position, (announcement, blob) in enumerate(contributions):
         reason = check.announced_sizes(announcement.sizes, len(layout.names))
         found = None
@@ -121,8 +121,8 @@ def _checked(
         if reason:
             reasons[position] = reason
         decoded.append(found)
-        if not isinstance(spec.wire, Integer):
-            norms.append(math.sqrt(squared_norm(found.values)) if found else 0.0)
+        if found and not isinstance(spec.wire, Integer):
+            norms[position] = math.sqrt(squared_norm(found.values))
     reasons |= check.too_large(norms)
     for position in reasons:
         decoded[position] = None

@@ -20,6 +20,7 @@ from duckweed.wire.contribution import Decoded
 from duckweed.wire.update import Update
 
 WEIGHT_LIMIT = 16
+FACTOR_LIMIT = 1e30
 
 
 def weights_of(tokens: Sequence[int]) -> list[int]:
@@ -71,5 +72,6 @@ def pseudo_gradient_of_sums(
 
 
 def _resize(x: np.ndarray, wanted: float, length: float) -> None:
-    """Scale x in place from its length to the wanted one."""
-    x *= np.float32(wanted / length) if length > 0 else np.float32(0)
+    """Scale x in place from its length to the wanted one. What all but vanished in the mean has no
+    direction left: it becomes zero, where a float32 factor would overflow."""
+    x *= np.float32(wanted / length) if wanted < FACTOR_LIMIT * length else np.float32(0)

@@ -43,8 +43,13 @@ class RunFolder:
 
     def record(self, **facts: Any) -> None:
         """Append one line to metrics.jsonl."""
-        with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(facts, allow_nan=False) + "\n")
+        line = json.dumps(facts, allow_nan=False) + "\n"
+        with self.metrics.open("a+b") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":  # a line that a crash cut off must not swallow this one
+                    line = "\n" + line
+            file.write(line.encode())
 
     def records(self, event: str | None = None) -> Iterator[dict[str, Any]]:
         """The lines of metrics.jsonl; a last line cut off by a crash is passed over."""

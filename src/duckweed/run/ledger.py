@@ -38,7 +38,8 @@ class Entry(msgspec.Struct, frozen=True):
 
 def entry_hash(previous: str, number: int, kind: str, round_: int, body: str) -> str:
     """blake3 of an entry and of the hash before it, 64 hex digits; body: canonical JSON."""
-    return blake3("\n".join([previous, str(number), kind, str(round_), body]).encode()).hexdigest()
+    parts = [previous, number, kind, round_, body]
+    return blake3("\n".join(map(str, parts)).encode()).hexdigest()
 
 
 class Ledger:
@@ -47,6 +48,8 @@ class Ledger:
     def __init__(self, path: Path, sign: Sign | None = None) -> None:
         self.path = path
         self._sign = sign
+        if not sign and not path.is_file():
+            raise LedgerError(f"{path}: no such file; is this the folder of a run?")
         try:
             self._db = sqlite3.connect(path, isolation_level=None)
             self._db.execute("PRAGMA journal_mode=WAL")
@@ -69,33 +72,30 @@ class Ledger:
         digest = entry_hash(self.head, number, kind, round_, text)
         signature = self._sign(digest.encode()).hex()
         row = (number, kind, round_, text, digest, signature)
-        self._db.execute("INSERT INTO ledger VALUES (?, ?, ?, ?, ?, ?)", row)
+        try:
+            self._db.execute("INSERT INTO ledger VALUES (?, ?, ?, ?, ?, ?)", row)
+        except sqlite3.Error as error:
+            raise LedgerError(
+                f"{self.path}: entry {number} cannot be written: {error}; nothing was lost, make "
+                "room or end the other program that writes here, then resume"
+            ) from error
         self._number, self.head = number, digest
         return Entry(number, kind, round_, body, digest, signature)
 
     def entries(self, kind: str | None = None) -> Iterator[Entry]:
-        """All entries in order, or those of one kind."""
-        rows = self._db.execute(
-            "SELECT number, kind, round, body, hash, signature FROM ledger "
-            "WHERE ? IS NULL OR kind = ? ORDER BY number",
-            (kind, kind),
-        )
-        for number, name, round_, body, digest, signature in rows:
-            yield Entry(number, name, round_, _body(self.path, number, body), digest, signature)
+        """All entries in order, or those of one kind. Raises LedgerError."""
+        for number, name, round_, body, digest, signature in self._rows():
+            if kind is None or name == kind:
+                yield Entry(number, name, round_, _body(self.path, number, body), digest, signature)
 
     def verify(self, verify: Verify) -> int:
         """Check the whole chain and every signature; returns the number of entries.
 
-        Raises LedgerError naming the first entry that does not hold.
+        Raises LedgerError naming the first entry that does not hold. Entries cut off at the end
+        leave a chain that holds; that the states on disk are further on gives them away.
         """
         previous, count = "", 0
-        try:
-            rows = self._db.execute(
-                "SELECT number, kind, round, body, hash, signature FROM ledger ORDER BY number"
-            ).fetchall()
-        except sqlite3.DatabaseError as error:
-            raise LedgerError(f"{self.path}: damaged: {error}") from error
-        for number, kind, round_, body, digest, signature in rows:
+        for number, kind, round_, body, digest, signature in self._rows():
             if number != count or digest != entry_hash(previous, number, kind, round_, body):
                 raise LedgerError(
                     f"{self.path}: entry {number} does not follow from the one before it; "
@@ -109,16 +109,24 @@ class Ledger:
     def close(self) -> None:
         self._db.close()
 
+    def _rows(self) -> list[tuple]:
+        try:
+            return self._db.execute(
+                "SELECT number, kind, round, body, hash, signature FROM ledger ORDER BY number"
+            ).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise LedgerError(f"{self.path}: damaged: {error}") from error
+
 
 def _bytes(text: str) -> bytes:
     try:
         return bytes.fromhex(text)
-    except ValueError:
+    except (ValueError, TypeError):  # SQLite lets any type into a column
         return b""
 
 
 def _body(path: Path, number: int, text: str) -> dict[str, Any]:
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, TypeError) as error:
         raise LedgerError(f"{path}: entry {number} is not readable: {error}") from error

@@ -1,5 +1,6 @@
 """The public state of a run after a round: what every peer holds, bit for bit the same."""
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -37,13 +38,16 @@ class State(msgspec.Struct):
         """Write atomically as safetensors; returns the hash, which is stored beside the arrays."""
         digest = self.hash()
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
+        # Several peers of one machine may save the same state at the same time.
+        part = path.with_suffix(f".{os.getpid()}.part")
         arrays = {"weights": self.weights, "momentum": self.momentum, "scales": self.scales}
         save_file(
             {name: np.ascontiguousarray(array, "<f4") for name, array in arrays.items()},
             part,
             {"round": str(self.round), "layout": self.layout, "hash": digest},
         )
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
         part.replace(path)
         return digest
 
