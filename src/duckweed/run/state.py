@@ -62,7 +62,8 @@ def load(path: Path, layout: str, values: int, tensors: int) -> State:
             facts = file.metadata() or {}
             sizes = {"weights": values, "momentum": values, "scales": tensors}
             for name, size in sizes.items():
-                if file.get_slice(name).get_shape() != [size]:
+                part = file.get_slice(name)
+                if part.get_shape() != [size] or part.get_dtype() != "F32":
                     raise StateError(f"{path}: {name} has the wrong size; not a state of this run")
             arrays = {name: file.get_tensor(name) for name in sizes}
         state = State(int(facts["round"]), facts["layout"], **arrays)

@@ -1,0 +1,99 @@
+"""Checkpoints: what is read back is what was written, or it is refused."""
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from duckweed.run.state import State, StateError, load
+
+
+def state(round_=3, values=1000, layout="a" * 64):
+    numbers = np.arange(values, dtype=np.float32)
+    return State(round_, layout, numbers / 7, -numbers, np.array([0.5, 2.0], np.float32))
+
+
+def test_load_gives_back_every_bit(tmp_path):
+    before = state()
+    before.weights[0] = -0.0
+    digest = before.save(tmp_path / "s.safetensors")
+    after = load(tmp_path / "s.safetensors", before.layout, 1000, 2)
+    assert after.hash() == before.hash() == digest
+    assert (after.round, after.layout) == (3, before.layout)
+    for name in ("weights", "momentum", "scales"):
+        assert getattr(after, name).tobytes() == getattr(before, name).tobytes()
+    assert [p.name for p in tmp_path.iterdir()] == ["s.safetensors"]
+
+
+def test_the_hash_is_the_same_on_every_machine():
+    assert state().hash() == "225d3ca03249a4cefd58f94d3125a00ed1eb0853da707ae199d26068f223ec97"
+
+
+def test_the_hash_depends_on_every_part():
+    seen = {state().hash(), state(4).hash(), state(layout="b" * 64).hash()}
+    for name in ("weights", "momentum", "scales"):
+        changed = state()
+        array = getattr(changed, name)
+        array[-1] = np.nextafter(array[-1], np.float32(9e9))
+        seen.add(changed.hash())
+    swapped = state()
+    swapped.weights, swapped.momentum = swapped.momentum, swapped.weights
+    assert len(seen | {swapped.hash()}) == 7
+
+
+def test_any_truncation_is_refused(tmp_path):
+    path = tmp_path / "s.safetensors"
+    state(values=100).save(path)
+    whole = path.read_bytes()
+    for size in range(0, len(whole), 37):
+        path.write_bytes(whole[:size])
+        with pytest.raises(StateError, match=r"s\.safetensors"):
+            load(path, "a" * 64, 100, 2)
+
+
+def test_any_changed_byte_is_refused(tmp_path):
+    path = tmp_path / "s.safetensors"
+    state(values=20).save(path)
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        changed = bytearray(whole)
+        changed[place] ^= 1
+        path.write_bytes(changed)
+        try:
+            found = load(path, "a" * 64, 20, 2)
+        except StateError:
+            continue
+        # A change of nothing that counts (a space of the header) may pass, but nothing else.
+        assert found.hash() == state(values=20).hash()
+
+
+def test_states_of_other_models_are_refused(tmp_path):
+    path = tmp_path / "s.safetensors"
+    state().save(path)
+    with pytest.raises(StateError, match="another model"):
+        load(path, "b" * 64, 1000, 2)
+    with pytest.raises(StateError, match="wrong size"):
+        load(path, "a" * 64, 999, 2)
+    with pytest.raises(StateError, match="wrong size"):
+        load(path, "a" * 64, 1000, 3)
+
+
+@pytest.mark.parametrize("missing", ["round", "layout", "hash"])
+def test_a_state_without_its_facts_is_refused(tmp_path, missing):
+    path = tmp_path / "s.safetensors"
+    digest = state().save(path)
+    facts = {"round": "3", "layout": "a" * 64, "hash": digest}
+    del facts[missing]
+    save_file(load_file(path), path, facts)
+    with pytest.raises(StateError, match="cannot be read"):
+        load(path, "a" * 64, 1000, 2)
+
+
+def test_a_missing_file_and_another_kind_of_number_are_refused(tmp_path):
+    with pytest.raises(StateError):
+        load(tmp_path / "none.safetensors", "a" * 64, 1000, 2)
+    path = tmp_path / "s.safetensors"
+    digest = state().save(path)
+    arrays = {name: array.astype(np.float64) for name, array in load_file(path).items()}
+    save_file(arrays, path, {"round": "3", "layout": "a" * 64, "hash": digest})
+    with pytest.raises(StateError):
+        load(path, "a" * 64, 1000, 2)
