@@ -163,10 +163,14 @@ def parse_rows(text: str, kind: type[T], where: str) -> list[T]:
     missing = {f.encode_name for f in msgspec.structs.fields(kind) if f.required}
     missing -= set(rows.fieldnames or ())
     if missing:
-        raise TableError(f"{where}: no column {', '.join(sorted(missing))}; expected {sorted(wanted)}")
+        raise TableError(
+            f"{where}: no column {', '.join(sorted(missing))}; expected {sorted(wanted)}"
+        )
     parsed = []
     for number, row in enumerate(rows, start=2):
-        cells: dict[str, Any] = {key: value for key, value in row.items() if key in wanted and value}
+        cells: dict[str, Any] = {
+            key: value for key, value in row.items() if key in wanted and value
+        }
         try:
             parsed.append(msgspec.convert(cells, kind, strict=False))
         except msgspec.ValidationError as error:
