@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from duckweed.plan import assumptions, explain, inverse
+from duckweed.plan import explain, inverse
 from duckweed.plan.crowd import Crowd
 from duckweed.plan.report import Interval, Report, binding, report
-from duckweed.plan.search import DAY, Target, evaluate
+from duckweed.plan.search import DAY, Target
 
 YEAR = 365.0
 """Days that count as the deadline where none is given."""
@@ -50,14 +50,13 @@ class Answer:
         return BINDS[binding(self.report.causes)] if self.report.causes else BINDS["memory"]
 
 
-def chance(result: Report, deadline: float, fixed: dict[str, float], seed: int = 0) -> float:
+def chance(result: Report, deadline: float) -> float:
     """Share of the samples in which the chosen plan meets the deadline (in days)."""
-    if result.best is None or result.best.space is None:
+    if result.best is None or result.best.spread is None:
         return 0.0
-    samples = assumptions.sample(1000, seed, **fixed)
-    spread = evaluate(result.target, result.crowd, result.best.space, samples).seconds.ravel() / DAY
+    days = result.best.spread.seconds.ravel() / DAY
     extra = np.ravel(result.rollouts.days) if result.rollouts else 0.0
-    return float(np.mean(spread + extra <= deadline))
+    return float(np.mean(days + extra <= deadline))
 
 
 def answer(
@@ -68,7 +67,7 @@ def answer(
     fixed = fixed or {}
     deadline = target.deadline / DAY if target.deadline else YEAR
     result = report(target, crowd, fixed, seed=seed)
-    given = Answer(result, deadline, target.deadline is not None, chance(result, deadline, fixed, seed),
+    given = Answer(result, deadline, target.deadline is not None, chance(result, deadline),
                    notes=(*crowd.notes, *notes))  # fmt: skip
     if result.best is not None:
         given.bars = inverse.sensitivity(result.best, fixed)

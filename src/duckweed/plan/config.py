@@ -265,7 +265,7 @@ def deepseek_v4(config: Config) -> list[Layer]:
                 chosen=chosen,
                 score=heads * 2 * width,
                 window=window + (top if is_light else 0),
-            )  # fmt: skip
+            )
         )
     return layers
 

@@ -83,8 +83,9 @@ def simulate(
     )
     card = device_by_hand(memory, rate, "data-centre")
     group = Group(nodes, card, host=10 * memory, up=up, down=down, latency=delay, stay=1e15)
-    fixed = {name: 1.0 for name in ("link_share", "latency_factor", "online_factor", "stay_factor",
-                                    "bits_factor", "traffic_factor", "replica_factor", "wire_factor")}  # fmt: skip
+    nominal = ("link_share", "latency_factor", "online_factor", "stay_factor", "bits_factor",
+               "traffic_factor", "replica_factor", "wire_factor")  # fmt: skip
+    fixed = dict.fromkeys(nominal, 1.0)
     values = assumptions.medians(
         **fixed, mfu_datacentre=mfu, straggle=straggle, audit=0.0, detect=0.0, delay_gap=0.0
     )

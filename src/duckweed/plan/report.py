@@ -2,6 +2,7 @@
 what binds, what it costs."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from duckweed.plan import assumptions, units
 from duckweed.plan.assumptions import Values
-from duckweed.plan.crowd import Crowd
+from duckweed.plan.crowd import Crowd, Group
 from duckweed.plan.place import Layout, States, states
 from duckweed.plan.rollouts import Rollouts, rollouts
 from duckweed.plan.search import DAY, Evaluation, Space, Target, default_space, evaluate, only
@@ -41,7 +42,8 @@ class Interval:
 
 @dataclass
 class Option:
-    """The fastest configuration of one strategy, or why there is none."""
+    """The fastest configuration of one strategy, or why there is none. evaluation: it alone at the
+    medians of the inputs; spread: over the samples."""
 
     strategy: str
     days: Interval | None
@@ -49,6 +51,7 @@ class Option:
     sparse: bool = False
     space: Space | None = None
     evaluation: Evaluation | None = field(default=None, repr=False)
+    spread: Evaluation | None = field(default=None, repr=False)
 
     @property
     def layout(self) -> Layout:
@@ -107,7 +110,7 @@ def options(found: Evaluation, samples: Values) -> list[Option]:
         spread = evaluate(found.target, found.crowd, space, samples)
         at_median = evaluate(found.target, found.crowd, space, first(found))
         days = Interval.of(spread.seconds.ravel() / DAY)
-        result.append(Option(strategy, days, "", sparse, space, at_median))
+        result.append(Option(strategy, days, "", sparse, space, at_median, spread))
     return sorted(result, key=lambda o: o.days.median if o.days else math.inf)
 
 
@@ -148,48 +151,52 @@ class Cause:
     days: float
 
 
-def causes(option: Option) -> list[Cause]:
-    """Where the time goes: each step takes one more loss into account; the parts add up."""
-    assert option.evaluation is not None
-    ev = option.evaluation
-    terms, pools = ev.terms, ev.pools
-    flop = ev.target.model.flop_per_token
-    tokens = ev.target.tokens
+def causes(spread: Evaluation) -> list[Cause]:
+    """Where the time of one configuration goes: each step takes one more loss into account, so the
+    parts add up. Means over the middle fifth of the samples, so that the sum is near the median."""
+    terms, pools = spread.terms, spread.pools
+    flop, tokens = spread.target.model.flop_per_token, spread.target.tokens
 
-    def total(value: Any) -> float:
-        return float(sum(value(pool) for pool in pools))
+    def total(*names: str) -> Array:
+        parts = []
+        for pool in pools:
+            part = np.full(1, float(pool.group.count) if names[0] == "all" else 1.0)
+            for name in names:
+                part = part if name == "all" else part * np.ravel(pool.terms[name])
+            parts.append(part)
+        return np.asarray(sum(parts))
 
     rates = [
-        total(lambda p: p.group.count * scalar(p.terms["speed"]) / flop),
-        total(lambda p: scalar(p.terms["present"]) * scalar(p.terms["speed"]) / flop),
-        total(
-            lambda p: (
-                scalar(p.terms["used"])
-                * scalar(p.terms["machines"])
-                * scalar(p.terms["speed"])
-                / flop
-            )
-        ),
-        total(lambda p: scalar(p.terms["used"]) * scalar(p.terms["tokens_per_second"])),
+        total("all", "speed") / flop,
+        total("present", "speed") / flop,
+        total("used", "machines", "speed") / flop,
+        total("used", "tokens_per_second"),
+        total("used", "tokens_per_second", "in_step"),
+        np.ravel(terms["rate"]),
+        np.ravel(terms["rate"] * terms["useful"]),
     ]
-    moving = total(
-        lambda p: (
-            scalar(p.terms["used"])
-            * scalar(p.terms["tokens_per_second"])
-            * scalar(p.terms["in_step"])
-        )
-    )
-    rates += [moving, scalar(terms["rate"]), scalar(terms["rate"]) * scalar(terms["useful"])]
-    seconds = [tokens / rate if rate > 0 else math.inf for rate in rates]
-    seconds.append(scalar(ev.seconds))
-    names = (
-        ("computing, all machines all the time", "compute"), ("machines offline", "churn"),
-        ("machines left over", "memory"), ("waiting inside a replica", "link"),
-        ("rejoining", "churn"), ("waiting for exchange", "link"), ("checking and waste", "trust"),
-        ("extra tokens", "exchange quality"),
-    )  # fmt: skip
-    parts = [seconds[0], *(max(0.0, b - a) for a, b in pairwise(seconds))]
-    return [Cause(name, kind, part / DAY) for (name, kind), part in zip(names, parts, strict=True)]
+    whole = np.ravel(spread.seconds)
+    with np.errstate(divide="ignore"):
+        seconds = [np.broadcast_to(tokens / rate, whole.shape) for rate in rates] + [whole]
+    low, high = np.quantile(whole, [0.4, 0.6], method="inverted_cdf")
+    middle = (whole >= low) & (whole <= high) & np.isfinite(whole)
+    if not middle.any():
+        return []
+    steps = [float(np.mean(part[middle])) / DAY for part in seconds]
+    parts = [steps[0], *(max(0.0, after - before) for before, after in pairwise(steps))]
+    return [Cause(name, kind, part) for (name, kind), part in zip(CAUSES, parts, strict=True)]
+
+
+CAUSES = (
+    ("computing, all machines all the time", "compute"),
+    ("machines offline", "churn"),
+    ("machines left over", "memory"),
+    ("waiting inside a replica", "link"),
+    ("rejoining", "churn"),
+    ("waiting for exchange", "link"),
+    ("checking and waste", "trust"),
+    ("extra tokens", "exchange quality"),
+)
 
 
 def binding(parts: list[Cause]) -> str:
@@ -210,24 +217,23 @@ class Bill:
     rent: Interval
 
 
-def bill(option: Option, found: Evaluation, samples: Values) -> Bill:
-    assert option.space is not None
-    spread = evaluate(found.target, found.crowd, option.space, samples)
+def bill(spread: Evaluation) -> Bill:
+    """What one configuration takes, over the samples."""
     hours = spread.seconds.ravel() / 3600
-    busy = sum(p.terms["used"] * p.terms["machines"] for p in spread.pools)
-    watts = sum(
-        p.terms["used"] * p.terms["machines"] * p.group.device.watts * p.group.cards
-        for p in spread.pools
-    )
-    rent = sum(
-        p.terms["used"] * p.terms["machines"] * p.group.device.rent * p.group.cards
-        for p in spread.pools
-    )
     a = spread.inputs
+
+    def sums(each: Callable[[Group], float]) -> Array:
+        return np.asarray(
+            sum(
+                np.ravel(p.terms["used"] * p.terms["machines"]) * each(p.group)
+                for p in spread.pools
+            )
+        )
+
     return Bill(
-        Interval.of(hours * np.ravel(busy)),
-        Interval.of(hours * np.ravel(watts * a["duty"]) / 1000),
-        Interval.of(hours * np.ravel(rent * a["rent_factor"])),
+        Interval.of(hours * sums(lambda g: 1.0)),
+        Interval.of(hours * sums(lambda g: g.device.watts * g.cards / 1000) * np.ravel(a["duty"])),
+        Interval.of(hours * sums(lambda g: g.device.rent * g.cards) * np.ravel(a["rent_factor"])),
     )
 
 
@@ -305,6 +311,7 @@ def report(target: Target, crowd: Crowd, fixed: dict[str, float] | None = None,
     if best.days is None:
         return Report(target, crowd, found, chosen, [], [], None, None, state)
     assert best.evaluation is not None
+    assert best.spread is not None
     learn = scalar(best.evaluation.terms["rate"])
     stage = rollouts(target, crowd, samples, learn)
     return Report(
@@ -312,9 +319,9 @@ def report(target: Target, crowd: Crowd, fixed: dict[str, float] | None = None,
         crowd,
         found,
         chosen,
-        causes(best),
+        causes(best.spread),
         memory(best),
-        bill(best, found, samples),
+        bill(best.spread),
         stage,
         state,
     )

@@ -5,6 +5,7 @@ import math
 
 from duckweed.plan import explain, units
 from duckweed.plan.answer import Answer, span, verdict
+from duckweed.plan.search import DAY
 from duckweed.plan.text import energy, people
 from duckweed.web.page import Figure, figure_slot, page, table
 
@@ -27,7 +28,7 @@ def time_split(given: Answer) -> Figure:
         for i, c in enumerate(given.report.causes)
         if c.days > 0 and math.isfinite(c.days)
     ]  # fmt: skip
-    return {"data": traces, "layout": {"barmode": "stack", "height": 240, "xaxis": {"title": {"text": "days"}},
+    return {"data": traces, "layout": {"barmode": "stack", "bargap": 0.5, "xaxis": {"title": {"text": "days"}},
                                        "yaxis": {"showticklabels": False}, "legend": {"orientation": "h", "y": -0.6}}}  # fmt: skip
 
 
@@ -56,7 +57,7 @@ def memory_bars(given: Answer) -> Figure:
     ]
     return {
         "data": data,
-        "layout": {"barmode": "stack", "height": 240, "xaxis": {"title": {"text": "GB a machine"}}},
+        "layout": {"barmode": "stack", "bargap": 0.5, "xaxis": {"title": {"text": "GB a machine"}}},
     }
 
 
@@ -69,11 +70,10 @@ def curve(given: Answer, name: str, title: str) -> Figure:
         {"type": "scatter", "mode": "lines", "name": f"{span(given.deadline)}", "x": [0.1, 100],
          "y": [given.deadline] * 2, "line": {"dash": "dot"}},
     ]  # fmt: skip
-    if given.report.days:
-        data.append({"type": "scatter", "mode": "markers", "name": "as it is", "x": [1],
-                     "y": [given.report.options[0].days.median if given.report.options[0].days else None],
-                     "marker": {"size": 10}})  # fmt: skip
-    axis = {"type": "log", "dtick": 1}
+    if given.report.best:
+        point = {"type": "scatter", "mode": "markers", "name": "as it is", "marker": {"size": 10}}
+        data.append({**point, "x": [1], "y": [at_medians(given)]})
+    axis = {"type": "log", "dtick": "D2"}
     layout = {
         "xaxis": {**axis, "title": {"text": title}},
         "yaxis": {**axis, "title": {"text": "days"}},
@@ -81,11 +81,16 @@ def curve(given: Answer, name: str, title: str) -> Figure:
     return {"data": data, "layout": layout}
 
 
+def at_medians(given: Answer) -> float:
+    """Days of the plan with every uncertain input at its median, where the curves and bars start."""
+    best = given.report.best
+    return float(best.evaluation.seconds.ravel()[0]) / DAY if best and best.evaluation else 0.0
+
+
 def tornado(given: Answer) -> Figure:
     """Days with each uncertain input low and high, the widest on top."""
     bars = [b for b in given.bars if math.isfinite(b.swing)][:12][::-1]
-    middle = given.report.options[0].days
-    base = middle.median if middle else 0.0
+    base = at_medians(given)
     names = [b.name for b in bars]
     data = [
         {"type": "bar", "orientation": "h", "name": f"at its {side} value", "y": names, "base": base,
@@ -95,7 +100,10 @@ def tornado(given: Answer) -> Figure:
     ]  # fmt: skip
     return {
         "data": data,
-        "layout": {"barmode": "overlay", "xaxis": {"title": {"text": "days"}}, "height": 460},
+        "layout": {
+            "barmode": "overlay",
+            "xaxis": {"title": {"text": "days"}},
+        },
     }
 
 
@@ -108,7 +116,9 @@ def strategies(given: Answer) -> str:
             continue
         detail = f"every {how['inner_steps_per_round']} steps, {how['wire']} by {how['merge']}"
         detail += ", overlapped" if how["exchange_overlaps"] else ""
-        inner = f"{how['stages']} stages of {how['machines_per_unit']} x {how['units_per_layer']}"
+        inner = (
+            f"in {how['stages']} stages of {how['machines_per_unit']} x {how['units_per_layer']}"
+        )
         inner += (
             f", activations / {how['activation_compression']:g}"
             if how["activation_compression"] > 1
