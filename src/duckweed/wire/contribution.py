@@ -67,7 +67,7 @@ def compress(wire: Wire, x: np.ndarray, layout: Layout, scales: np.ndarray | Non
     if isinstance(wire, Dense):
         sent = dense.compress(wire, writer, x, layout)
     elif isinstance(wire, Sparse):
-        sent = sparse.compress(wire, writer, x, layout)[0]
+        sent = sparse.compress(wire, writer, x, layout)
     else:
         codes = integer.quantise(wire, x, layout, scales)
         integer.encode(writer, wire, codes, layout)

@@ -21,6 +21,7 @@ ONE = 1 << BITS
 MAX_LANES = 1 << 14
 _LOW, _WORD = np.uint32(1 << 16), np.uint32(16)
 _BITS_PER_LANE = 1600  # a lane loses about 8 bits: half a percent;
+_FEW_LANES = 8  # a step takes as long for eight as for one
 _MANY_STEPS = 1 << 12  # or one percent where flags say so little that the steps would be many
 
 
@@ -54,7 +55,7 @@ class Encoder:
         longest = max((len(flags) for flags, _ in self.runs), default=1)
         lanes = 1 + size // _BITS_PER_LANE
         lanes *= 1 + (longest > _MANY_STEPS * lanes)
-        lanes = int(min(lanes, longest, MAX_LANES))
+        lanes = int(min(max(lanes, _FEW_LANES), max(1, longest >> 6), MAX_LANES))
         bits = np.concatenate(self.bits) if self.bits else np.zeros(0, np.bool_)
         raw = np.packbits(bits, bitorder="little")
         fill = np.zeros(2 * lanes, np.uint8)
@@ -95,7 +96,7 @@ class Decoder:
 
     def __init__(self, reader: Reader, largest: int) -> None:
         """``largest``: the most flags that any run can have, which bounds the lanes."""
-        lanes = reader.varint(max(1, min(largest, MAX_LANES)))
+        lanes = reader.varint(max(_FEW_LANES, min(largest, MAX_LANES)))
         if not lanes:
             raise WireError("coded stream without lanes")
         count = reader.varint(reader.left // 2)

@@ -51,10 +51,10 @@ def take_integers(
 
 def _cap(sizes: np.ndarray, largest: int) -> int:
     """Where magnitudes stop to count for the map of activity: at about four times their mean."""
-    if largest == 1:
+    if largest <= 1:
         return 1
     sample = sizes[:: max(1, len(sizes) >> 20)]
-    return int(min(max(1, np.rint(4 * sample.mean())), largest, 256))
+    return int(max(1, min(np.rint(4 * sample.mean()), largest, 256)))
 
 
 def _zero_table(encoder: Encoder, flags: np.ndarray, activity: Activity, cap: int) -> np.ndarray:

@@ -59,11 +59,13 @@ def _split(sizes: np.ndarray, tensor: np.ndarray, count: int) -> tuple[np.ndarra
     return sizes > border[tensor], round_bf16(np.stack([low, high], axis=1).astype(np.float32))
 
 
-def compress(
-    wire: Sparse, writer: Writer, x: np.ndarray, layout: Layout
-) -> tuple[np.ndarray, np.ndarray]:
-    """Writes the blob; returns what it says, values f32[P] and mask bool[P]."""
-    mask = select(wire, x, layout)
+def compress(wire: Sparse, writer: Writer, x: np.ndarray, layout: Layout) -> np.ndarray:
+    """Writes the blob; returns what it says, values f32[P]."""
+    return write(writer, x, select(wire, x, layout), layout)
+
+
+def write(writer: Writer, x: np.ndarray, mask: np.ndarray, layout: Layout) -> np.ndarray:
+    """Writes the values of x where the mask is set; returns what a receiver reads, f32[P]."""
     places = np.flatnonzero(mask)
     kept = x[places]
     tensor = _tensor_of(places, layout)
@@ -76,7 +78,7 @@ def compress(
     put_signs(encoder, x, mask, layout)
     writer.raw(table.astype("<u2"))
     encoder.write(writer)
-    return _values(layout.total, places, table[tensor, large.astype(np.int8)], kept < 0), mask
+    return _values(layout.total, places, table[tensor, large.astype(np.int8)], kept < 0)
 
 
 def decode(reader: Reader, wire: Sparse, layout: Layout) -> tuple[np.ndarray, np.ndarray]:

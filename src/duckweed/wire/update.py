@@ -45,9 +45,13 @@ def encode_update(
     if sums.shape != (layout.total,) or squares.shape != (len(weights), len(layout.sizes)):
         raise WireError(f"sums {sums.shape} and squares {squares.shape} do not fit the layout")
     _check(sums, squares, weights, layout, levels)
-    sizes = np.abs(sums.astype(np.int32))
-    alphabet = np.unique(sizes[sizes > 0])
-    ranks = np.searchsorted(alphabet, sizes) + (sizes > 0)
+    present = np.zeros(levels * sum(weights) + 1, np.bool_)
+    present[np.abs(sums)] = True
+    present[0] = False
+    alphabet = np.flatnonzero(present)
+    rank: np.ndarray = np.cumsum(present, dtype=_rank_type(len(alphabet)))
+    ranks = rank[np.abs(sums)]
+    np.negative(ranks, out=ranks, where=sums < 0)
     writer = Writer(_KIND, _agreed(layout, levels))
     writer.varint(len(weights))
     for number in [*weights, *squares.ravel().tolist(), len(alphabet)]:
@@ -55,7 +59,7 @@ def encode_update(
     for step in np.diff(alphabet, prepend=0).tolist():
         writer.varint(step)
     encoder = Encoder()
-    put_integers(encoder, np.where(sums < 0, -ranks, ranks), len(alphabet), layout)
+    put_integers(encoder, ranks, len(alphabet), layout)
     encoder.write(writer)
     return writer.blob()
 
@@ -81,11 +85,19 @@ def decode_update(blob: bytes, layout: Layout, levels: int, max_contributors: in
     alphabet = np.cumsum([0, *gaps])
     if 0 in gaps or alphabet[-1] > top:
         raise WireError("the table of sums is not one that these weights can give")
-    ranks, _ = take_integers(Decoder(reader, layout.total), len(gaps), layout, np.int32)
+    ranks, _ = take_integers(
+        Decoder(reader, layout.total), len(gaps), layout, _rank_type(len(gaps))
+    )
     reader.end()
-    sums = np.sign(ranks) * alphabet.astype(np.int32)[np.abs(ranks)]
+    sums = alphabet.astype(np.int32)[np.abs(ranks)]
+    np.negative(sums, out=sums, where=ranks < 0)
     _check(sums, squares, weights, layout, levels)
     return Update(sums, squares, weights)
+
+
+def _rank_type(count: int) -> type:
+    """The smallest signed integer that holds the ranks of so many sums."""
+    return np.int8 if count < 128 else np.int16 if count < 1 << 15 else np.int32
 
 
 def _check(

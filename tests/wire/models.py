@@ -1,0 +1,30 @@
+"""Synthetic pseudo-gradients for the tests: exact on every machine, no libm."""
+
+import numpy as np
+
+from duckweed.wire import Layout
+
+SMALL = Layout.of({"embed": (40, 24), "gain": (24,), "scalar": (), "mix": (3, 10, 24)})
+MEDIUM = Layout.of({"embed": (256, 128), "up": (344, 128), "down": (128, 344), "gain": (128,)})
+
+
+def draw(layout: Layout, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Values with a bell-shaped distribution f32[P], and the root mean square of each tensor."""
+    x = np.random.default_rng(seed).integers(-1000, 1001, (4, layout.total)).sum(axis=0) / 4096
+    x = x.astype(np.float32)
+    return x, np.array([np.sqrt(np.mean(x[part] ** 2)) for part in layout.slices()], np.float32)
+
+
+def codes(layout: Layout, rate: float, seed: int = 0) -> np.ndarray:
+    """Ternary codes, nonzero at the rate, int8[P]."""
+    rng = np.random.default_rng(seed)
+    return ((rng.random(layout.total) < rate) * rng.choice([-1, 1], layout.total)).astype(np.int8)
+
+
+def entropy(values: np.ndarray, layout: Layout) -> float:
+    """Bits that the values take at the order-0 entropy of each tensor."""
+    bits = 0.0
+    for part in layout.slices():
+        count = np.unique(values[part], return_counts=True)[1]
+        bits -= float((count * np.log2(count / count.sum())).sum())
+    return bits
