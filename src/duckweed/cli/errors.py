@@ -26,6 +26,8 @@ def plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
     def guarded(*args: Any, **kwargs: Any) -> Any:
         try:
             return command(*args, **kwargs)
+        except typer.Exit:
+            raise
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             hint = "; make room and go on with --resume" if error.errno == 28 else ""

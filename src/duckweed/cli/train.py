@@ -181,6 +181,7 @@ def _run(
             f"\nStopped after {len(_closed(folder))} closed rounds; nothing of them is lost. "
             f"Go on with: duckweed train --resume {folder.path}"
         )
+        raise typer.Exit(130)
 
 
 def _opening(folder: Any, spec: Any, ground: Any, device: str) -> str:

@@ -259,7 +259,8 @@ class Coordinator:
 
     async def _left(self, member: Member, reason: str) -> None:
         member.here, member.doing = False, "gone"
-        self.tell({"event": "left", "peer": member.index, "reason": reason})
+        if self.number < self.spec.rounds.count:
+            self.tell({"event": "left", "peer": member.index, "reason": reason})
         await self._notify()
 
     # --- agreement on the state
