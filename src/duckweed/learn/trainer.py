@@ -61,12 +61,15 @@ class Trainer:
         batches: Iterable[np.ndarray],
         first_step: int,
         report: Callable[[int, float], None] | None = None,
+        seed: int = 0,
     ) -> Work:
-        """Train on the batches (int64[batch, length + 1] each); first_step counts over the run.
+        """Train on the batches (int64[batch, length + 1] each); first_step counts over the run;
+        seed: what dropout, where the model has it, is drawn with.
 
         Raises Diverged if the loss is no longer finite.
         """
         began = time.perf_counter()
+        torch.manual_seed(seed)
         write_weights(self.model, weights)
         self.model.train()
         optimizer = InnerOptimizer(self.model, self.inner)

@@ -14,7 +14,7 @@ from duckweed.learn.dataset import Dataset, batch, held_out_batches
 from duckweed.learn.trainer import Trainer, rows
 from duckweed.merge.round import Announcement, blob_hash
 from duckweed.run.layout import Layout
-from duckweed.run.spec import RunSpec
+from duckweed.run.spec import SEED_LIMIT, RunSpec
 from duckweed.run.state import State
 from duckweed.wire import feedback
 from duckweed.wire.contribution import compress
@@ -57,7 +57,8 @@ class Worker:
             )
             for step in range(inner.steps)
         )
-        work = self.trainer.train(state.weights, batches, state.round * inner.steps, report)
+        first, drawn = state.round * inner.steps, (spec.seed + block) % SEED_LIMIT
+        work = self.trainer.train(state.weights, batches, first, report, drawn)
         began = time.perf_counter()
         wanted = feedback.carry(work.delta, self.residual, spec.wire.feedback)
         compressed = compress(spec.wire, wanted, self.layout, state.scales)
