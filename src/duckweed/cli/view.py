@@ -65,7 +65,7 @@ class View:
             self._traffic = event.get("traffic", self._traffic)
         elif kind == "round":
             self._round(event)
-        elif kind in ("said", "left", "refused", "differs"):
+        elif kind in ("said", "left", "refused", "differs", "failed"):
             self._say(_words(event))
         if self.console.is_terminal:
             self._live.update(self._render())
@@ -154,6 +154,8 @@ def _words(event: dict[str, Any]) -> str:
     match event["event"]:
         case "said":
             return f"peer {event['slot']}: {event['text']}"
+        case "failed":
+            return f"peer {event['slot']} ended: {event['reason']}"
         case "left":
             return f"peer {event['peer']} left: {event['reason']}"
         case "refused":

@@ -6,9 +6,7 @@ the data set need not talk about data at all.
 """
 
 import shutil
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -23,6 +21,7 @@ from duckweed.learn import tokenizer as tokenizers
 from duckweed.learn.corpus import HF_LIMIT, DataError, Report, Spool, files, kind
 from duckweed.learn.permutation import derive, permute
 from duckweed.learn.tokenizer import Tokenizer
+from duckweed.run.lock import alone
 from duckweed.run.sections import DataSpec
 
 FORMAT = 1  # of the folder; another number is another cache key
@@ -207,7 +206,7 @@ def prepare(spec: DataSpec, base: Path, cache: Path, report: Report | None = Non
     key = _cache_key(spec, base)
     folder, part = cache / key, cache / f"{key}.part"
     cache.mkdir(parents=True, exist_ok=True)
-    with _alone(cache / f"{key}.lock"):
+    with alone(cache / f"{key}.lock"):
         if folder.exists():
             try:
                 return Dataset.open(folder)
@@ -337,22 +336,3 @@ def _check_room(folder: Path, needed: int) -> None:
             f"data: preparing it needs about {needed / 1e6:,.0f} MB in {folder.parent}, where "
             f"{free / 1e6:,.0f} MB are free; free some room or set a limit = BYTES in [data]"
         )
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Holds the lock file `path`; waits while another process does. It dies with its process."""
-    with path.open("a+b") as file:
-        if sys.platform == "win32":
-            import msvcrt
-
-            while True:
-                with suppress(OSError):  # LK_LOCK gives up after ten seconds
-                    file.seek(0)
-                    msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
-                    break
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -1,13 +1,13 @@
 """The public state of a run after a round: what every peer holds, bit for bit the same."""
 
-import os
 from pathlib import Path
 
 import msgspec
 import numpy as np
 from blake3 import blake3
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+
+from duckweed.run.tensors import write_arrays
 
 MAGIC = b"duckweed state 1"
 
@@ -37,18 +37,12 @@ class State(msgspec.Struct):
     def save(self, path: Path) -> str:
         """Write atomically as safetensors; returns the hash, which is stored beside the arrays."""
         digest = self.hash()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Several peers of one machine may save the same state at the same time.
-        part = path.with_suffix(f".{os.getpid()}.part")
         arrays = {"weights": self.weights, "momentum": self.momentum, "scales": self.scales}
-        save_file(
-            {name: np.ascontiguousarray(array, "<f4") for name, array in arrays.items()},
-            part,
+        write_arrays(
+            path,
+            {name: np.asarray(array, "<f4") for name, array in arrays.items()},
             {"round": str(self.round), "layout": self.layout, "hash": digest},
         )
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
         return digest
 
 

@@ -1,5 +1,6 @@
 """The beginning of a run: its data, its first weights, the first scales, its ledger."""
 
+import errno
 import json
 import os
 import shutil
@@ -81,6 +82,7 @@ def found(
     skeleton = models.skeleton(configuration(spec, ground))
     check_memory(skeleton, spec, device, machine_peers)
     layout = models.layout_of(skeleton)
+    check_room(folder, spec, layout)
     say(f"making a model of {layout.total:,} parameters")
     model = first_model(spec, ground)
     weights = models.read_weights(model)
@@ -145,9 +147,14 @@ def layout(folder: RunFolder) -> Layout:
     return msgspec.json.decode((folder.path / "layout.json").read_bytes(), type=Layout)
 
 
-def room_for(folder: Path, needed: int) -> str | None:
-    """What to say if the disk has fewer than `needed` bytes left."""
-    free = shutil.disk_usage(folder).free
-    if free >= needed:
-        return None
-    return f"{folder}: {free / 1e6:,.0f} MB free, {needed / 1e6:,.0f} MB needed; make room"
+def check_room(folder: RunFolder, spec: RunSpec, layout: Layout) -> None:
+    """Raises OSError if the disk has too little room for what the run will surely write: three
+    states, two residuals of each peer, and the model."""
+    needed = 4 * layout.total * (3 * 2 + 2 * spec.rounds.peers + 1)
+    free = shutil.disk_usage(folder.path).free
+    if free < needed:
+        raise OSError(
+            errno.ENOSPC,
+            f"{free / 1e6:,.0f} MB free, at least {needed / 1e6:,.0f} MB needed",
+            str(folder.path),
+        )

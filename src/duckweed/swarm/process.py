@@ -5,16 +5,19 @@ Each writes events as JSON lines to its standard output for the process that sta
 
 import argparse
 import asyncio
+import errno
 import json
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
 from duckweed.run import spec as specs
 from duckweed.run.folder import RunFolder, write_atomically
 from duckweed.run.ledger import Ledger
+from duckweed.run.lock import Busy, alone
 from duckweed.swarm.identity import load_or_create, verify
 
 
@@ -101,6 +104,17 @@ async def take_part(
     return await Peer(identity, worker, state, home, folder, coordinator, say).run()
 
 
+def _words(error: Exception, folder: RunFolder) -> str:
+    """An error as a person would want to read it."""
+    if isinstance(error, Busy):
+        return f"{folder.path} is being trained by another process already"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"the disk is full ({folder.path}); make room and go on with --resume"
+    if isinstance(error, ValueError | RuntimeError | OSError):
+        return str(error)
+    return f"{type(error).__name__}: {error}; see {folder.logs}"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="duckweed.swarm.process")
     parser.add_argument("role", choices=["coordinator", "peer"])
@@ -116,13 +130,17 @@ def main() -> int:
     try:
         write_atomically(pid, str(os.getpid()).encode())
         if given.role == "coordinator":
-            asyncio.run(coordinate(folder, given.address))
+            with alone(folder.path / "coordinator.lock", wait=False):
+                asyncio.run(coordinate(folder, given.address))
         else:
             meeting = (given.coordinator, given.addresses)
             reason = asyncio.run(take_part(folder, given.slot, meeting, given.device))
             tell({"event": "ended", "slot": given.slot, "reason": reason})
-    except (ValueError, RuntimeError, OSError) as error:
-        tell({"event": "failed", "role": given.role, "slot": given.slot, "reason": str(error)})
+    except Exception as error:
+        # Whatever it was, whoever watches must hear of it; the log has the whole story.
+        traceback.print_exc()
+        reason = _words(error, folder)
+        tell({"event": "failed", "role": given.role, "slot": given.slot, "reason": reason})
         return 1
     finally:
         pid.unlink(missing_ok=True)

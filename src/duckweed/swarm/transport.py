@@ -145,7 +145,8 @@ class Endpoint:
             return cls(await iroh.Endpoint.bind(options), head_limit)
         except IrohError as error:
             raise LinkError(
-                f"cannot listen on {address}: {error.message()}; is another program using the port?"
+                f"cannot listen on {address}: {error.message().splitlines()[-1].strip()}; "
+                "choose another --port, or 0 for any that is free"
             ) from error
 
     @property

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from duckweed.learn.dataset import Dataset, batch, held_out_batches
 from duckweed.learn.trainer import Trainer, rows
@@ -16,6 +16,7 @@ from duckweed.merge.round import Announcement, blob_hash
 from duckweed.run.layout import Layout
 from duckweed.run.spec import SEED_LIMIT, RunSpec
 from duckweed.run.state import State
+from duckweed.run.tensors import write_arrays
 from duckweed.wire import feedback
 from duckweed.wire.contribution import compress
 
@@ -98,10 +99,8 @@ class Worker:
     def save(self, path: Path) -> None:
         """Write what `settle(True)` would keep, atomically, before the contribution is sent."""
         residual = self.residual if self._pending is None else self._pending
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        save_file({"residual": torch.from_numpy(residual), **self.trainer.moments}, part)
-        part.replace(path)
+        moments = {name: value.numpy() for name, value in self.trainer.moments.items()}
+        write_arrays(path, {"residual": residual, **moments}, {})
 
     def load(self, path: Path) -> bool:
         """Take up what `save` wrote; False if there is no such file or it is damaged."""
