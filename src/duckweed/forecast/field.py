@@ -1,7 +1,6 @@
 """Who races, what happens on the way, and what came of it: the types of a race."""
 
 import msgspec
-import numpy as np
 
 from duckweed.forecast.law import Array
 
@@ -74,12 +73,12 @@ class Track(msgspec.Struct, frozen=True):
     finder: Array
     today: float
 
-    def gap_years(self, share: float, compute_rate: float, behind: Array) -> Array:
+    def gap_years(self, share: Array, compute_rate: Array, behind: Array) -> Array:
         """Progress gap [T, A, S] in years of today's progress: software distance times the
         software share, plus what the start lag is worth in compute growth."""
         front = self.level.max(axis=1, keepdims=True)
         return share * (front - self.level) / self.today + (1 - share) * compute_rate * behind
 
-    def peak_years(self, share: float, compute_rate: float, behind: Array) -> Array:
+    def peak_years(self, share: Array, compute_rate: Array, behind: Array) -> Array:
         """The same for the largest gap on the way, shape [A, S]."""
         return share * self.peak / self.today + (1 - share) * compute_rate * behind

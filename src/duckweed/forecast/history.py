@@ -65,6 +65,6 @@ class Front:
         width = np.maximum(grid.take(after) - low, 1e-300)
         rise = np.maximum(value.take(after) - first, 1e-300)
         rate = self.rate.take(place)
-        bow = width / (rise * rate) if inverse else width * rate / rise
+        bow = width / np.maximum(rise * rate, 1e-300) if inverse else width * rate / rise
         part = np.minimum(np.maximum((at - low) / width, 0.0), 1.0)
         return first + rise * part * (1.0 + np.clip(bow - 1.0, -1.0, 1.0) * (1.0 - part))

@@ -14,12 +14,13 @@ down: more people and compute have offset harder ideas so far, and v0 is what th
 """
 
 import math
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.floating]
+Array = NDArray[Any]
 
 NO_CEILING = 1e9
 """Doublings that stand for "no ceiling": r falls by one part in ten million over 100 doublings."""
@@ -46,7 +47,8 @@ class Law(msgspec.Struct, frozen=True):
 
     def take(self, keep: Array) -> "Law":
         """The same law for some of the samples."""
-        return Law(*(np.asarray(getattr(self, name))[keep] for name in FIELDS), today=self.today)
+        parts: dict[str, Any] = {name: np.asarray(getattr(self, name))[keep] for name in FIELDS}
+        return Law(**parts, today=self.today)
 
 
 FIELDS = ("returns", "speedup", "parallel", "ceiling", "start", "full", "span")
@@ -95,7 +97,9 @@ def constant_law(
 ) -> Law:
     """Research fully automated from the start; ceiling in doublings."""
     one = np.ones(samples)
-    return Law(*(one * v for v in (returns, speedup, parallel, ceiling, 1.0, 1.0, 1.0)))
+    values: tuple[Any, ...] = (returns, speedup, parallel, ceiling, 1.0, 1.0, 1.0)
+    parts: dict[str, Any] = {name: one * v for name, v in zip(FIELDS, values, strict=True)}
+    return Law(**parts)
 
 
 def closed_form(speed0: float, feedback: float, t: Array) -> Array:
@@ -130,5 +134,5 @@ def doublings(
         r -= returns / total
         if r <= 0:
             break
-        step *= 2 ** (parallel * (1 / r - 1))
+        step *= 2 ** min(parallel * (1 / r - 1), 60)
     return np.array(times), np.array(levels)

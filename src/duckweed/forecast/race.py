@@ -39,15 +39,15 @@ def run(
     """
     samples = np.asarray(law.returns).shape[0]
     rng = np.random.default_rng(seed)
-    wait, draw = rng.exponential(1.0, samples), rng.random(samples)
+    wait: Array = rng.exponential(1.0, samples)
+    draw: Array = rng.random(samples)
     # those in a hurry together, so that few wait for the last of their bundle
     order = np.argsort(slope(law, np.zeros(samples)) * speed(law, np.zeros(samples)))
-    parts = []
+    parts: list[Track] = []
     for low in range(0, samples, LANES):
-        keep = order[low : low + LANES]
-        parts.append(Bundle(law.take(keep), actors.take(keep), events, step).race(
-            np.array(times, dtype=float), wait[keep], draw[keep]
-        ))  # fmt: skip
+        keep: Array = order[low : low + LANES]
+        bundle = Bundle(law.take(keep), actors.take(keep), events, step)
+        parts.append(bundle.race(np.array(times, dtype=float), wait[keep], draw[keep]))
     back = np.argsort(order)
     return Track(
         times=np.array(times),
@@ -88,7 +88,8 @@ class Bundle:
     def __init__(self, law: Law, actors: Actors, events: Events, step: float) -> None:
         self.law, self.actors, self.events, self.step = law, actors, events, step
         self.pace, samples = Pace(law), law.returns.size
-        self.x = -np.broadcast_to(actors.behind, (len(actors.names), samples)) * law.today
+        start = np.broadcast_to(actors.behind, (len(actors.names), samples))
+        self.x: Array = -start * law.today
         self.t = np.zeros(samples)
         self.effort = actors.skill * np.broadcast_to(actors.compute, self.x.shape) ** law.parallel
         self.top = np.minimum(law.ceiling * (1 - 1e-6), CAP)

@@ -132,7 +132,7 @@ def year_of(date: dt.date) -> float:
 
 def date_of(year: float) -> dt.date:
     """The inverse of `year_of`, to the day; years beyond 9998 are cut there."""
-    whole = min(int(math.floor(year)), 9998)
+    whole = min(math.floor(year), 9998)
     start = dt.date(whole, 1, 1)
     days = (dt.date(whole + 1, 1, 1) - start).days
     return start + dt.timedelta(days=min(days - 1, round((year - whole) * days)))
@@ -144,7 +144,7 @@ def parse_date(text: str) -> dt.date:
     try:
         numbers = [int(part) for part in parts]
         if len(numbers) <= 3 and len(parts[0]) == 4:
-            return dt.date(*(numbers + [1, 1])[:3])
+            return dt.date(*[*numbers, 1, 1][:3])
     except (ValueError, TypeError):
         pass
     raise ValueError(f"{text!r} is no date; expected YYYY-MM-DD, YYYY-MM or YYYY")
@@ -228,7 +228,8 @@ def running_best(
     rows: Sequence[F], value: Callable[[F], float | None], margin: float = 0.0
 ) -> list[F]:
     """The rows that beat everything before them by more than `margin` (record holders)."""
-    best, kept = -math.inf, []
+    best = -math.inf
+    kept: list[F] = []
     for row in sorted(rows, key=lambda r: r.date):
         score = value(row)
         if score is not None and score > best + margin:
@@ -255,7 +256,7 @@ def source_list(facts: Facts) -> list[tuple[str, int]]:
     for rows in (facts.models, facts.runs, facts.devices, facts.links, facts.scores,
                  facts.horizons, facts.stock, facts.events, facts.rates):  # fmt: skip
         for row in rows:
-            counts[row.source] = counts.get(row.source, 0) + 1  # type: ignore[attr-defined]
+            counts[row.source] = counts.get(row.source, 0) + 1
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
