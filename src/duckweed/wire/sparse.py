@@ -25,21 +25,29 @@ def _counts(wire: Sparse, starts: np.ndarray) -> np.ndarray:
 
 
 def select(wire: Sparse, x: np.ndarray, layout: Layout) -> np.ndarray:
-    """Which values are sent: the largest of each chunk by magnitude, bool[P]."""
-    mask = np.zeros(layout.total, np.bool_)
-    size = np.abs(x)
+    """Which values are sent: the largest of each chunk by magnitude, of equals the first, bool[P]."""
+    mask = np.empty(layout.total, np.bool_)
     for part in layout.slices():
         whole = (part.stop - part.start) // wire.chunk * wire.chunk
-        body = size[part.start : part.start + whole].reshape(-1, wire.chunk)
-        for first in range(0, len(body), 256):
-            rows = body[first : first + 256]
-            top = np.argpartition(rows, -wire.keep, axis=1)[:, -wire.keep :]
-            places = top + np.arange(len(rows))[:, None] * wire.chunk
-            mask[part.start + first * wire.chunk + places.ravel()] = True
-        tail = size[part.start + whole : part.stop]
-        if len(tail):
-            top = np.argpartition(tail, -wire.kept(len(tail)))[-wire.kept(len(tail)) :]
-            mask[part.start + whole + top] = True
+        middle = part.start + whole
+        for start in range(part.start, middle, 256 * wire.chunk):
+            here = slice(start, min(start + 256 * wire.chunk, middle))
+            chunk = np.abs(x[here]).reshape(-1, wire.chunk)
+            mask[here] = _largest(chunk, wire.keep).ravel()
+        if middle < part.stop:
+            tail = np.abs(x[middle : part.stop])[None]
+            mask[middle : part.stop] = _largest(tail, wire.kept(tail.shape[1]))[0]
+    return mask
+
+
+def _largest(sizes: np.ndarray, count: int) -> np.ndarray:
+    """The ``count`` largest of each row, of equals the first, bool of the same shape."""
+    border = np.partition(sizes, -count, axis=1)[:, -count, None]
+    mask = sizes >= border
+    many = np.flatnonzero(mask.sum(axis=1) > count)
+    equal = sizes[many] == border[many]
+    spare = count - (sizes[many] > border[many]).sum(axis=1, keepdims=True)
+    mask[many] &= ~(equal & (np.cumsum(equal, axis=1) > spare))
     return mask
 
 

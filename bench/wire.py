@@ -1,0 +1,321 @@
+"""Speed and size of the wire: `python bench/wire.py`, or `speed` / `gradients` for one half.
+
+`speed`: synthetic pseudo-gradients of 10M and 100M values with rows and columns of uneven
+activity. MB/s count the f32 vector (4 bytes a value), against a plain copy of it by numpy.
+`gradients`: a Llama of 0.9M (bytes) and 1.8M (BPE of 4096) parameters, trained by four peers on
+the sources of the Python standard library, exchanging over the integer wire; the size of each
+kind of blob against the order-0 entropy of each tensor, at several rounds.
+
+Writes bench/results/wire.json and prints the Markdown tables of docs/wire.md.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import platform
+import resource
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Iterator
+from math import lgamma, log
+from pathlib import Path
+
+import numpy as np
+
+from duckweed.wire import (
+    Dense,
+    Integer,
+    Layout,
+    Sparse,
+    Wire,
+    carry,
+    compress,
+    decode,
+    decode_update,
+    encode_update,
+    keep,
+)
+from duckweed.wire.frame import Writer
+from duckweed.wire.integer import encode, quantise
+
+RESULTS = Path(__file__).parent / "results" / "wire.json"
+SPARSE_CODES = Integer(threshold=2.0, value=2.4)
+PEERS = 8
+
+
+def seconds(work: Callable[[], object], repeat: int) -> float:
+    """Processor seconds of the best of several runs, so that a busy machine does not count."""
+    best = float("inf")
+    for _ in range(repeat):
+        start = time.process_time()
+        work()
+        best = min(best, time.process_time() - start)
+    return best
+
+
+def entropy(codes: np.ndarray, layout: Layout) -> float:
+    """Order-0 entropy of each tensor, in bits per value."""
+    bits = 0.0
+    for part in layout.slices():
+        low = int(codes[part].min())
+        count = np.zeros(int(codes[part].max()) - low + 1, np.int64)
+        for start in range(part.start, part.stop, 1 << 22):
+            block = codes[start : min(start + (1 << 22), part.stop)].astype(np.int64)
+            count += np.bincount(block - low, minlength=len(count))
+        count = count[count > 0]
+        bits -= float((count * np.log2(count / count.sum())).sum())
+    return bits / layout.total
+
+
+def choices(wire: Sparse) -> float:
+    """log2 C(chunk, keep) and two bits a value sent, in bits per value of the model."""
+    n, k = wire.chunk, wire.keep
+    return ((lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1)) / log(2) + 2 * k) / n
+
+
+def synthetic(millions: int, seed: int) -> tuple[np.ndarray, np.ndarray, Layout]:
+    """A transformer-like vector: bell-shaped values, log-normal activity of rows and columns."""
+    width = 1024
+    rows = millions * 1_000_000 // width
+    layout = Layout.of(
+        {"embed": (rows // 4, width)}
+        | {f"layer{i}": (rows // 16, width) for i in range(12)}
+        | {f"norm{i}": (width,) for i in range(12)}
+    )
+    x = np.random.default_rng(seed).standard_normal(layout.total, np.float32)
+    shared = np.random.default_rng(0)
+    for part, shape in zip(layout.slices(), layout.shapes, strict=True):
+        if len(shape) == 2:
+            matrix = x[part].reshape(shape)
+            matrix *= np.exp(0.5 * shared.standard_normal((shape[0], 1), np.float32))
+            matrix *= np.exp(0.3 * shared.standard_normal((1, shape[1]), np.float32))
+    scales = [
+        np.sqrt(np.vdot(x[part], x[part]) / (part.stop - part.start)) for part in layout.slices()
+    ]
+    return x, np.array(scales, np.float32), layout
+
+
+def speed(millions: int, repeat: int) -> list[dict]:
+    x, scales, layout = synthetic(millions, 1)
+    megabytes = 4 * layout.total / 1e6
+    spare = x.copy()
+    copy = seconds(lambda: np.copyto(spare, x), 5)
+    rows = [{"what": "copy by numpy", "millions": millions, "compress": round(megabytes / copy)}]
+
+    def row(what: str, **figures: float | None) -> None:
+        rows.append({"what": what, "millions": millions, **figures})
+        print(rows[-1], file=sys.stderr, flush=True)
+
+    def rate(work: Callable[[], object]) -> int:
+        return round(megabytes / seconds(work, repeat))
+
+    def measure(what: str, wire: Wire, bound: float | None, **more: float) -> bytes:
+        blob = compress(wire, x, layout, scales).blob
+        row(
+            what,
+            compress=rate(lambda: compress(wire, x, layout, scales)),
+            **more,
+            decode=rate(lambda: decode(wire, blob, layout, scales)),
+            bits=round(8 * len(blob) / layout.total, 4),
+            bound=bound and round(bound, 4),
+        )
+        return blob
+
+    for what, wire in (("integer, threshold 1", Integer()), ("integer, threshold 2", SPARSE_CODES)):
+        codes = quantise(wire, x, layout, scales)
+        writing = rate(lambda w=wire, c=codes: encode(Writer(3, b"rate"), w, c, layout))
+        measure(what, wire, entropy(codes, layout), encode=writing)
+    measure("sparse, 64 of 4096", Sparse(), choices(Sparse()))
+    measure("dense bf16", Dense("bf16"), None)
+    measure("dense int8", Dense("int8"), None)
+    row(f"update of {PEERS}, threshold 2", **update_speed(millions, rate))
+    return rows
+
+
+def update_speed(millions: int, rate: Callable[[Callable[[], object]], int]) -> dict:
+    """Summing the codes of eight peers, and coding the sum."""
+    sums, squares = np.zeros(0, np.int32), []
+    for peer in range(PEERS):
+        x, scales, layout = synthetic(millions, peer + 2)
+        codes = quantise(SPARSE_CODES, x, layout, scales)
+        del x
+        if not peer:
+            sums = np.zeros(layout.total, np.int32)
+        sums += codes
+        squares.append([int(np.count_nonzero(codes[part])) for part in layout.slices()])
+    arguments = sums, np.array(squares), [1] * PEERS, layout, 1
+    blob = encode_update(*arguments)
+    spare = sums.copy()
+    return {
+        "merge": rate(lambda: np.add(spare, codes, out=spare)),
+        "encode": rate(lambda: encode_update(*arguments)),
+        "decode": rate(lambda: decode_update(blob, layout, 1, PEERS)),
+        "bits": round(8 * len(blob) / layout.total, 4),
+        "bound": round(entropy(sums, layout), 4),
+    }
+
+
+def gradients(vocabulary: int, wire: Integer, rounds: tuple[int, ...]) -> list[dict]:
+    """Sizes on real pseudo-gradients: train, exchange, and measure at the given rounds."""
+    rows: list[dict] = []
+    memory = np.zeros(0, np.int32)
+    for round_, layout, codes, x in train(vocabulary, wire, max(rounds)):
+        before, sums = memory, np.sum(codes, axis=0, dtype=np.int32)
+        memory = 4 * np.clip(sums, -4, 4) + (np.trunc(before / 2) if round_ else 0)
+        if round_ not in rounds:
+            continue
+        ones = np.ones(len(layout.sizes), np.float32)
+        as_is = Integer(threshold=0.5, value=1.0)
+        one = compress(as_is, codes[0].astype(np.float32), layout, ones).blob
+        squares = np.array([[np.count_nonzero(c[p]) for p in layout.slices()] for c in codes])
+        update = encode_update(sums, squares, [1] * len(codes), layout, 1)
+        top = {k: compress(Sparse(keep=k), x, layout, None).blob for k in (64, 256)}
+        figures = {
+            "contribution": (one, entropy(codes[0], layout)),
+            f"update of {len(codes)}": (update, entropy(sums, layout)),
+            "sparse 64": (top[64], choices(Sparse())),
+            "sparse 256": (top[256], choices(Sparse(keep=256))),
+        }
+        for what, (blob, bound) in figures.items():
+            bits = 8 * len(blob) / layout.total
+            setting = {"vocabulary": vocabulary, "threshold": wire.threshold, "round": round_}
+            rows.append({**setting, "what": what, "bits": round(bits, 4), "bound": round(bound, 4)})
+            print(rows[-1], file=sys.stderr, flush=True)
+        for what, numbers in (("contribution", codes[0]), (f"update of {len(codes)}", sums)):
+            given = conditional_entropy(numbers, before.astype(np.int64), layout)
+            bound = round(entropy(numbers, layout), 4)
+            what = f"{what}, entropy given the sums of earlier rounds"
+            rows.append({**setting, "what": what, "bits": round(given, 4), "bound": bound})
+    return rows
+
+
+def conditional_entropy(codes: np.ndarray, memory: np.ndarray, layout: Layout) -> float:
+    """Entropy of a code within its tensor, given what earlier rounds did there; bits per value."""
+    bits = 0.0
+    for part in layout.slices():
+        kind = (memory[part] - memory[part].min()) * 4096
+        kinds = np.unique(kind, return_counts=True)[1]
+        pairs = np.unique(kind + codes[part], return_counts=True)[1]
+        bits += float((kinds * np.log2(kinds)).sum() - (pairs * np.log2(pairs)).sum())
+    return bits / layout.total
+
+
+def train(
+    vocabulary: int, wire: Integer, rounds: int, peers: int = 4, steps: int = 30
+) -> Iterator[tuple[int, Layout, list[np.ndarray], np.ndarray]]:
+    """After each round its number, the layout, the codes of all peers, and what the first of them
+    compressed. AdamW inside, mean and Nesterov momentum (0.7, 0.6) outside, error feedback."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    tokens = torch.from_numpy(corpus(vocabulary))
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=vocabulary,
+            hidden_size=128,
+            intermediate_size=344,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            max_position_embeddings=256,
+        )
+    )
+    parameters = list(model.parameters())
+    layout = Layout.of({name: tuple(p.shape) for name, p in model.named_parameters()})
+    parts = layout.slices()
+    weights = torch.nn.utils.parameters_to_vector(parameters).detach().numpy().copy()
+    momentum = np.zeros_like(weights)
+    residuals = [np.zeros_like(weights) for _ in range(peers)]
+    inner: list[dict | None] = [None] * peers
+    scales = np.zeros(0, np.float32)
+    draw = torch.Generator().manual_seed(1)
+    for round_ in range(rounds + 1):
+        xs = []
+        for peer in range(peers):
+            torch.nn.utils.vector_to_parameters(torch.from_numpy(weights.copy()), parameters)
+            optimizer = torch.optim.AdamW(parameters, lr=2e-3, betas=(0.9, 0.95), weight_decay=0.1)
+            if inner[peer]:
+                optimizer.load_state_dict(inner[peer])
+            for step in range(steps):
+                for group in optimizer.param_groups:
+                    group["lr"] = 2e-3 * min(1, (round_ * steps + step + 1) / 100)
+                starts = torch.randint(len(tokens) - 129, (4,), generator=draw).tolist()
+                batch = torch.stack([tokens[i : i + 128] for i in starts])
+                model(batch, labels=batch).loss.backward()
+                torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+                optimizer.step()
+                optimizer.zero_grad()
+            inner[peer] = copy.deepcopy(optimizer.state_dict())
+            after = torch.nn.utils.parameters_to_vector(parameters).detach().numpy()
+            xs.append(carry(weights - after, residuals[peer], wire.feedback))
+        sizes = [[np.sqrt(np.mean(x[part] ** 2)) for part in parts] for x in xs]
+        latest = np.median(sizes, axis=0).astype(np.float32)
+        scales = scales if round_ else latest
+        blobs = [compress(wire, x, layout, scales) for x in xs]
+        residuals = [keep(x, blob.sent) for x, blob in zip(xs, blobs, strict=True)]
+        decoded = [decode(wire, blob.blob, layout, scales) for blob in blobs]
+        yield round_, layout, [d.codes for d in decoded if d.codes is not None], xs[0]
+        mean = np.mean([blob.sent for blob in blobs], axis=0)
+        momentum = 0.6 * momentum + mean
+        weights = weights - np.float32(0.7) * (mean + np.float32(0.6) * momentum)
+        scales = latest
+
+
+def corpus(vocabulary: int) -> np.ndarray:
+    """The sources of the standard library as tokens, int64[N]: bytes, or a BPE trained on them."""
+    root = Path(sysconfig.get_paths()["stdlib"])
+    files = sorted(path for path in root.glob("*.py")) + sorted(root.glob("[a-z]*/*.py"))
+    files = [path for path in files if not {"test", "site-packages"} & set(path.parts)][:400]
+    data = b"".join(path.read_bytes() for path in files)
+    if vocabulary == 256:
+        return np.frombuffer(data, np.uint8).astype(np.int64)
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    pieces = [data[i : i + 10_000].decode("latin1") for i in range(0, len(data), 10_000)]
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.train_from_iterator(pieces, trainers.BpeTrainer(vocab_size=vocabulary, show_progress=False))
+    return np.array([token for piece in bpe.encode_batch(pieces) for token in piece.ids])
+
+
+def table(rows: list[dict], columns: list[str]) -> str:
+    lines = [" | ".join(columns), " | ".join("---" for _ in columns)]
+    lines += [
+        " | ".join(str(row.get(c) if row.get(c) is not None else "") for c in columns)
+        for row in rows
+    ]
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def main() -> None:
+    only = sys.argv[1] if len(sys.argv) > 1 else ""
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results["machine"] = f"{platform.machine()}, numpy {np.__version__}, one thread"
+    if only in ("", "speed"):
+        results["speed"] = speed(10, 3) + speed(100, 1)
+        results["peak memory, GiB"] = round(
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 1
+        )
+    if only in ("", "gradients"):
+        rows = gradients(256, Integer(), (1, 5, 20))
+        rows += gradients(256, Integer(threshold=2.0, value=2.4, feedback=0.9), (1, 5, 20))
+        rows += gradients(4096, Integer(threshold=2.0, value=2.4, feedback=0.9), (1, 5, 20))
+        for row in rows:
+            row["change"] = f"{100 * (row['bits'] / row['bound'] - 1):+.1f} %"
+        results["gradients"] = rows
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    for name, columns in {
+        "speed": ["what", "millions", "compress", "encode", "merge", "decode", "bits", "bound"],
+        "gradients": ["vocabulary", "threshold", "round", "what", "bits", "bound", "change"],
+    }.items():
+        if name in results:
+            print(f"\n{table(results[name], columns)}")
+    print(f"\n{results['machine']}; peak memory {results.get('peak memory, GiB')} GiB")
+
+
+if __name__ == "__main__":
+    main()
