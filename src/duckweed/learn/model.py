@@ -43,8 +43,10 @@ def configuration(
         facts[key] = None
     try:
         config = AutoConfig.for_model(kind, **facts)
-    except (ValueError, TypeError, KeyError) as error:
-        raise ModelError(f"model.source = {source!r}: transformers refuses it: {error}") from error
+    except Exception as error:  # transformers checks with exceptions of many kinds
+        raise ModelError(
+            f"model.source = {source!r}: transformers refuses it: {_brief(error)}"
+        ) from error
     config.use_cache = False
     return config
 
@@ -76,9 +78,22 @@ def _read(source: str, base: Path) -> dict[str, Any]:
 
 
 def skeleton(config: PretrainedConfig) -> nn.Module:
-    """The model without memory for its weights, to count and to lay out."""
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
+    """The model without memory for its weights, to count and to lay out. Raises ModelError."""
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config)
+    except Exception as error:  # of many kinds, as above
+        raise ModelError(
+            f"no causal language model of type {config.model_type!r} can be built from this "
+            f"configuration: {_brief(error)}"
+        ) from error
+
+
+def _brief(error: Exception) -> str:
+    """The last line of a message, where the cause stands, at most 300 characters of it."""
+    lines = str(error).strip().splitlines() or [""]
+    named = f"{type(error).__name__}: {lines[-1].strip()}" if len(lines) == 1 else lines[-1].strip()
+    return named if len(named) <= 300 else named[:300] + " ..."
 
 
 def layout_of(model: nn.Module) -> Layout:

@@ -30,8 +30,9 @@ def learning_rate(inner: Inner, step: int, total: int) -> float:
 
 
 def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters that Muon takes: matrices and stacks of them, save embeddings and head."""
-    ends = {id(model.get_input_embeddings().weight)}  # type: ignore[operator]
+    """The parameters that Muon takes: matrices and stacks of them, save embeddings (of tokens and
+    of positions) and head."""
+    ends = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     head = model.get_output_embeddings()  # type: ignore[operator]
     if head is not None:
         ends.add(id(head.weight))
