@@ -24,6 +24,14 @@ def test_the_largest_of_every_chunk_are_sent():
     assert (got.values[~got.mask] == 0).all()
 
 
+def test_of_equal_values_the_first_are_sent():
+    layout = Layout.of({"a": (20,)})
+    x = np.array([1, 2] * 10, np.float32)
+    got = decode(Sparse(10, 7), compress(Sparse(10, 7), x, layout, None).blob, layout, None)
+    assert got.mask[:10].tolist() == [True, True, True, True, False, True, False, True, False, True]
+    assert (got.mask[:10] == got.mask[10:]).all()
+
+
 def test_two_magnitudes_are_found_again():
     layout = Layout.of({"a": (64, 64)})
     x = np.zeros(4096, np.float32)

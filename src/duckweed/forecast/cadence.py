@@ -72,7 +72,8 @@ def compute_gap(
     if not mine or not theirs:
         return None
     a, b = mine[-1], theirs[-1]
-    assert a.compute_flop and b.compute_flop
+    assert a.compute_flop is not None
+    assert b.compute_flop is not None
     reached = [m.date for m in theirs if m.compute_flop and m.compute_flop >= a.compute_flop]
     years = (as_of - reached[0]).days / 365.25 if reached else None
     orders = math.log10(b.compute_flop / a.compute_flop)

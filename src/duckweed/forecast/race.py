@@ -39,8 +39,8 @@ def run(
     """
     samples = np.asarray(law.returns).shape[0]
     rng = np.random.default_rng(seed)
-    wait: Array = rng.exponential(1.0, samples)
-    draw: Array = rng.random(samples)
+    wait: Array = rng.exponential(1.0, (samples,))
+    draw: Array = rng.random((samples,))
     # those in a hurry together, so that few wait for the last of their bundle
     order = np.argsort(slope(law, np.zeros(samples)) * speed(law, np.zeros(samples)))
     parts: list[Track] = []

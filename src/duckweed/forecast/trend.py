@@ -116,8 +116,9 @@ def fit(series: Series, form: Form = "mixed", draws: int = 2000, seed: int = 0) 
             beta, spread = (_bayes if series.few else _bootstrap)(x, solved, int(count), rng)
             floor = 0.0 if math.isinf(tau) else series.floor
             pieces.append((beta, spread, np.full(count, tau), np.full(count, floor)))
-    beta, spread, tau, floor = (np.concatenate(column) for column in zip(*pieces, strict=True))
-    return Trend(series, form, origin, beta[:, 0], beta[:, 1], tau, floor, spread)
+    columns: list[Array] = [np.concatenate(column) for column in zip(*pieces, strict=True)]
+    beta, wide, slow, least = columns
+    return Trend(series, form, origin, beta[:, 0], beta[:, 1], slow, least, wide)
 
 
 def _design(t: Array, tau: float, floor: float) -> tuple[Array, Array]:

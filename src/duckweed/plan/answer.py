@@ -67,6 +67,11 @@ def answer(
     fixed = fixed or {}
     deadline = target.deadline / DAY if target.deadline else YEAR
     result = report(target, crowd, fixed, seed=seed)
+    if result.left_out and result.best is not None:
+        notes = (
+            *notes,
+            f"left out, as the plan is no faster with them: {', '.join(result.left_out)}",
+        )
     given = Answer(result, deadline, target.deadline is not None, chance(result, deadline),
                    notes=(*crowd.notes, *notes))  # fmt: skip
     if result.best is not None:

@@ -14,7 +14,7 @@ from duckweed.plan import assumptions, models
 from duckweed.plan.crowd import Crowd
 from duckweed.plan.models import Model
 from duckweed.plan.report import Option
-from duckweed.plan.search import DAY, Space, Target, default_space, evaluate
+from duckweed.plan.search import DAY, Space, Target, default_space, evaluate, search
 
 SITES = (2, 4, 8, 16, 32, 64)
 """Factors on the machines of a site that are tried."""
@@ -39,13 +39,12 @@ def coarse(target: Target, crowd: Crowd) -> Space:
     space = default_space(target, crowd)
     names = ("bf16", "fp4", "integer-1.0", "integer-2.0", "sparse-64")
     kept = tuple(pair for pair in space.paths if pair[0].name in names and pair[1] != "gather")
-    caps = (1.0, 2.0, 4.0, 16.0, 64.0, 256.0, 1024.0, math.inf)
-    return replace(space, paths=kept, steps=(1, 30, 100, 500), micro=(1, 16, 256, 1024), caps=caps)
+    return replace(space, paths=kept, steps=(1, 30, 100, 500), micro=(1, 16, 256, 1024))
 
 
 def days(target: Target, crowd: Crowd, fixed: dict[str, float] | None = None) -> float:
     """The fastest plan at the medians, in days; infinite if there is none."""
-    found = evaluate(target, crowd, coarse(target, crowd), assumptions.medians(**(fixed or {})))
+    found = search(target, crowd, assumptions.medians(**(fixed or {})), coarse)
     return float(found.seconds.min()) / DAY if found.seconds.size else math.inf
 
 
@@ -219,11 +218,10 @@ def largest(
     if factor is None:
         return None
     best = goal(1e13 / factor)
-    space = coarse(best, crowd)
-    found = evaluate(best, crowd, space, assumptions.medians(**(fixed or {})))
+    found = search(best, crowd, assumptions.medians(**(fixed or {})), coarse)
     index = found.best()
     assert index is not None
-    strategy = space.layouts[index[1]].strategy
+    strategy = found.space.layouts[index[1]].strategy
     return Largest(best.model.shape.total, best.tokens, float(found.seconds.min()) / DAY, strategy)
 
 

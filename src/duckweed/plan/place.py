@@ -148,7 +148,7 @@ def place(
     unit, stages, spread = layout.unit, layout.stages, layout.spread
     per_stage = math.ceil(depth / stages)
     tables = shape.embedding + shape.head
-    largest = min(float(shape.total), shape.widest * per_stage + tables / 2)
+    largest = min(float(shape.total), shape.widest * per_stage + tables / 2 + shape.final)
     shard = (shape.total if stages == 1 else largest) / spread
     work = context * shape.hidden * (ACTIVATION + DISPATCH * shape.chosen)
     fixed = (work + 4 * min(context, LOGIT_TOKENS) * shape.vocab) / spread

@@ -15,7 +15,7 @@ from duckweed.plan.assumptions import Values
 from duckweed.plan.crowd import Crowd, Group
 from duckweed.plan.place import Layout, States, states
 from duckweed.plan.rollouts import Rollouts, rollouts
-from duckweed.plan.search import DAY, Evaluation, Space, Target, default_space, evaluate, only
+from duckweed.plan.search import DAY, Evaluation, Space, Target, evaluate, only, search
 
 Array = NDArray[np.float64]
 
@@ -282,6 +282,14 @@ class Report:
     state: States
 
     @property
+    def left_out(self) -> list[str]:
+        """Groups that would only slow the others down, or that a plan cannot use."""
+        kept = self.found.crowd.groups
+        return [
+            g.name or f"{g.count:,} x {g.device.label}" for g in self.crowd.groups if g not in kept
+        ]
+
+    @property
     def best(self) -> Option | None:
         return self.options[0] if self.options[0].days else None
 
@@ -297,14 +305,13 @@ class Report:
         return Interval(base.low + extra.low, base.median + extra.median, base.high + extra.high)
 
 
-def report(target: Target, crowd: Crowd, fixed: dict[str, float] | None = None,
-           space: Space | None = None, seed: int = 0) -> Report:  # fmt: skip
+def report(
+    target: Target, crowd: Crowd, fixed: dict[str, float] | None = None, seed: int = 0
+) -> Report:
     """Search at the medians, then the interval of each strategy's best configuration."""
     fixed = fixed or {}
     samples = assumptions.sample(SAMPLES, seed, **fixed)
-    found = evaluate(
-        target, crowd, space or default_space(target, crowd), assumptions.medians(**fixed)
-    )
+    found = search(target, crowd, assumptions.medians(**fixed))
     chosen = options(found, samples)
     state = states(target.precision, target.optimizer)
     best = chosen[0]

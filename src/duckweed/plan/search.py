@@ -5,8 +5,9 @@ has length one along the axes it does not depend on, so most of the work is done
 and only the last few operations touch every configuration.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +49,7 @@ class Space:
     steps: tuple[int, ...] = (1, 5, 15, 30, 100, 300, 500)
     late: tuple[bool, ...] = (False, True)
     micro: tuple[int, ...] = (1, 4, 16, 64, 256, 1024)
-    caps: tuple[float, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, float("inf"))
+    caps: tuple[float, ...] = (np.inf,)
 
     @property
     def size(self) -> int:
@@ -98,8 +99,9 @@ def default_space(target: Target, crowd: Crowd, chosen: Sequence[Wire] | None = 
             kept[layout] = None
     wires = exchange.wires() if chosen is None else list(chosen)
     most = max((group.count for group in crowd.groups), default=1)
-    caps = [float(4**k) for k in range(16) if 4**k < most and k < 8] + [2.0, 8.0, 32.0, np.inf]
-    return Space(tuple(kept), tuple(exchange.paths(wires)), caps=tuple(sorted(set(caps))))
+    caps = [2.0**k for k in range(1, 15) if 2**k < most]
+    caps = [1.0, *caps, np.inf]
+    return Space(tuple(kept), tuple(exchange.paths(wires)), caps=tuple(caps))
 
 
 def pools_of(target: Target, crowd: Crowd, space: Space) -> list[Pool]:
@@ -317,11 +319,34 @@ def penalties(target: Target, space: Space, whole: dict[str, Array], a: dict[str
     whole["penalty"] = small * (whole["wire_penalty"] * whole["delay_penalty"])
 
 
+def invitations(crowd: Crowd) -> list[Crowd]:
+    """The crowds one could train with: all of the groups first, then without some. With more than
+    four groups only the fastest ones together, and all but one."""
+    groups = crowd.groups
+    if len(groups) <= 4:
+        picks = [
+            set(p) for n in range(len(groups), 0, -1) for p in combinations(range(len(groups)), n)
+        ]
+    else:
+        order = sorted(range(len(groups)), key=lambda i: -groups[i].rate("bf16"))
+        picks = [set(range(len(groups))) - {i} for i in range(len(groups))]
+        picks = [set(order), *picks, *(set(order[:n]) for n in range(1, len(order) - 1))]
+    return [
+        Crowd(tuple(g for i, g in enumerate(groups) if i in pick), crowd.notes) for pick in picks
+    ]
+
+
 def search(
-    target: Target, crowd: Crowd, values: Values | None = None, space: Space | None = None
+    target: Target,
+    crowd: Crowd,
+    values: Values | None = None,
+    space: Callable[[Target, Crowd], Space] = default_space,
 ) -> Evaluation:
-    """The default space, evaluated at the medians or at the values given."""
-    return evaluate(target, crowd, space or default_space(target, crowd), values)
+    """The best evaluation over the groups that could be invited, at the medians or the values given."""
+    found = [
+        evaluate(target, people, space(target, people), values) for people in invitations(crowd)
+    ]
+    return min(found, key=lambda ev: float(ev.seconds[0].min()) if ev.seconds.size else np.inf)
 
 
 def only(space: Space, index: tuple[int, ...]) -> Space:

@@ -3,6 +3,7 @@
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -30,9 +31,12 @@ class LocalRun:
         self._processes: dict[str, subprocess.Popen] = {}
 
     def __enter__(self) -> "LocalRun":
+        # kill is answered like Ctrl-C: the processes are ended in order.
+        self._before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         return self
 
     def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGTERM, self._before)
         for process in self._processes.values():
             if process.poll() is None:
                 process.terminate()
@@ -101,7 +105,7 @@ class LocalRun:
         with (self.folder.logs / f"{name.replace(' ', '-')}.log").open("ab") as log:
             process = subprocess.Popen(
                 [*command, *more],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,  # held open: a process ends when this one does
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env=environment,

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import traceback
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,12 @@ def _words(error: Exception, folder: RunFolder) -> str:
     return f"{type(error).__name__}: {error}; see {folder.logs}"
 
 
+def _end_with_parent() -> None:
+    """End this process when the one that started it does: its end of our standard input closes."""
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="duckweed.swarm.process")
     parser.add_argument("role", choices=["coordinator", "peer"])
@@ -127,6 +134,7 @@ def main() -> int:
     given = parser.parse_args()
     folder = RunFolder(given.folder)
     pid = folder.path / f"{given.role}{given.slot if given.role == 'peer' else ''}.pid"
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         write_atomically(pid, str(os.getpid()).encode())
         if given.role == "coordinator":
