@@ -1,0 +1,286 @@
+"""The essay's five claims, each confirmed, refuted or made conditional by numbers of the outlook.
+
+The thresholds stand here, in one place, so that nobody has to guess what "nowhere near" meant.
+"""
+
+import statistics
+from collections.abc import Sequence
+
+import msgspec
+
+from duckweed.forecast.crossing import Crossing
+from duckweed.forecast.outcome import Distance
+from duckweed.forecast.outlook import Outlook
+from duckweed.forecast.table import date_of
+
+YEARS_APART = 24
+"""Months: what "years apart" has to exceed."""
+QUARTER = 135
+"""Days: "every three months or so" with half again as much room."""
+FAR = 1.0
+"""Orders of magnitude: from ten times on, it is "nowhere near"."""
+SURE, UNLIKELY = 0.9, 0.1
+"""A claim about the future is confirmed above 90 % and refuted below 10 %."""
+
+CONFIRMED, REFUTED, CONDITIONAL, UNKNOWN = "confirmed", "refuted", "conditional", "no data"
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """verdict: one of the words above; because: one sentence; numbers: (what, value) pairs;
+    depends: what would change the verdict."""
+
+    number: int
+    text: str
+    verdict: str
+    because: str
+    numbers: list[tuple[str, str]]
+    depends: str
+
+
+def claims(result: Outlook) -> list[Claim]:
+    """All five, in the essay's order."""
+    return [cadence(result), feasible(result), dust(result), takeoff(result), paradigm(result)]
+
+
+def verdict_of(chance: float) -> str:
+    """Confirmed above 90 %, refuted below 10 %, conditional between."""
+    if chance > SURE:
+        return CONFIRMED
+    return REFUTED if chance < UNLIKELY else CONDITIONAL
+
+
+def cadence(result: Outlook) -> Claim:
+    text = (
+        "Models used to come years apart (GPT-3 to GPT-4); now one comes every three months or so."
+    )
+    days, recent = result.cadence.gpt3_to_gpt4_days, result.cadence.recent
+    if days is None or recent is None or not result.cadence.makers:
+        return _no_data(1, text, "GPT-3 and GPT-4, and records of the last two years")
+    months, fastest = days / 30.44, result.cadence.makers[0]
+    holds = months >= YEARS_APART and recent.median_days <= QUARTER
+    numbers = [("GPT-3 to GPT-4", f"{months:.1f} months")]
+    if result.cadence.before:
+        numbers.append(
+            ("all makers before", f"a record every {result.cadence.before.median_days:.0f} days")
+        )
+    numbers.append((f"all makers since {recent.since}",
+                    f"a record every {recent.median_days:.0f} days ({recent.records} records)"))  # fmt: skip
+    numbers += [(c.who, f"its own best every {c.median_days:.0f} days ({c.records})")
+                for c in result.cadence.makers]  # fmt: skip
+    because = (
+        f"GPT-3 to GPT-4 took {months:.0f} months; since {recent.since} the record has fallen every "
+        f"{recent.median_days:.0f} days, and {fastest.who} beats its own best every "
+        f"{fastest.median_days:.0f}."
+    )
+    return Claim(1, text, CONFIRMED if holds else REFUTED, because, numbers,
+                 "Steps are smaller than GPT-3 to GPT-4 was: about 14 points of the index a year.")  # fmt: skip
+
+
+def feasible(result: Outlook) -> Claim:
+    text = (
+        "Decentralised training is feasible, but nowhere near the frontier, "
+        "nor near Chinese open-weight models."
+    )
+    frontier, china = result.frontier_gap, result.china_gap
+    if frontier is None or china is None:
+        return _no_data(2, text, "a completed decentralised run with known compute")
+    far = (frontier.orders >= FAR, china.orders >= FAR)
+    verdict = CONFIRMED if all(far) else CONDITIONAL if any(far) else REFUTED
+    because = (
+        f"{frontier.chaser} ({frontier.chaser_flop:.1e} FLOP) was trained over the internet; "
+        f"{frontier.target} took {10**frontier.orders:,.0f} times as much, "
+        f"{china.target} {10**china.orders:,.0f} times."
+    )
+    numbers = [
+        ("behind the frontier", _gap(frontier.orders, frontier.years)),
+        ("behind Chinese open weights", _gap(china.orders, china.years)),
+    ]
+    cross = result.crossings.get("china_open")
+    if cross:
+        numbers.append(("reaches Chinese open weights", _when(cross)))
+    return Claim(
+        2, text, verdict, because, numbers,
+        f"'Nowhere near' means tenfold here. Against open weights it is {china.orders:.1f} orders of "
+        f"magnitude, against the frontier {frontier.orders:.1f}: two different sentences. Compute of "
+        "closed models since mid-2025 is unknown, so the frontier's lead is at least this.",
+    )  # fmt: skip
+
+
+def dust(result: Outlook) -> Claim:
+    text = (
+        "Better links and consumer hardware may come, but by then the frontier has left "
+        "decentralised training in the dust."
+    )
+    cross = result.crossings.get("frontier")
+    rates = {row.key: row for row in result.trends}
+    if cross is None:
+        return _no_data(3, text, "three decentralised runs with known compute")
+    late = 1 - cross.by.get(2035, 1 - cross.never)
+    numbers = [("reaches the frontier", _when(cross))]
+    for key in ("frontier", "decentralised", "consumer", "upload", "download"):
+        if key in rates:
+            r = rates[key]
+            numbers.append((r.label, f"{r.growth[1]:.3g}x a year ({r.growth[0]:.3g} to {r.growth[2]:.3g}; "
+                                     f"{r.points} points)"))  # fmt: skip
+    because = (
+        f"The chance that decentralised records reach the frontier by 2030 is {_percent(cross.by.get(2030, 0))}, "
+        f"by 2035 {_percent(cross.by.get(2035, 0))}; that they never do, {_percent(cross.never)}."
+    )
+    return Claim(
+        3, text, verdict_of(late), because, numbers,
+        "Everything hangs on whether the growth of decentralised runs is a start-up effect "
+        f"({cross.note or 'few points'}): at a lasting 20x a year against 5x they would catch up in 5.5 "
+        "years, at 5x never. Hardware and links alone grow far slower than the frontier; only more "
+        "participants can close the gap.",
+    )  # fmt: skip
+
+
+def takeoff(result: Outlook) -> Claim:
+    text = (
+        "AI that helps to create AI lets the first pull away: a month's lead becomes years "
+        "within a year, because it speeds up the speed of improvement."
+    )
+    essay, full = result.races["essay"], result.races["forethought"]
+    ramp, now = essay.followers[0], full.followers[0]
+    numbers = [
+        ("automation growing from a little", _chances(ramp)),
+        ("research fully automated at once", _chances(now)),
+        ("lag on the calendar after a year", f"{12 * ramp.lag[1]:.1f} months (it was 1)"),
+    ]
+    for part in full.by_returns:
+        if part.samples:
+            label = f"returns {part.low:g} to {part.high:g}"
+            numbers.append(
+                (f"fully automated, {label}", f"P(1 year behind) {_percent(part.chance[0])}")
+            )
+    top = result.sways[0] if result.sways else None
+    because = (
+        f"A month becomes at least a year within a year with probability {_percent(ramp.chance[0])} if "
+        f"AI's share of research grows gradually and {_percent(now.chance[0])} if it does everything at "
+        f"once; at least three years with {_percent(ramp.chance[1])} and {_percent(now.chance[1])}."
+    )
+    held_by = (
+        f" What matters most: {top.name} ({_percent(top.at_low)} to {_percent(top.at_high)})."
+        if top
+        else ""
+    )
+    return Claim(
+        4, text, verdict_of(now.chance[0]) if verdict_of(now.chance[0]) == verdict_of(ramp.chance[0])
+        else CONDITIONAL, because, numbers,
+        "True where returns to research exceed about 1.5 and little leaks. The distance is in years of "
+        "today's progress; on the calendar a follower with the same means stays one month behind. "
+        "Twelve times today's speed makes a month a year." + held_by,
+    )  # fmt: skip
+
+
+def paradigm(result: Outlook) -> Claim:
+    text = (
+        "Only a fundamentally better paradigm lets the others catch up. "
+        "(And access to models can be cut by a government.)"
+    )
+    base = _follower(result, "collective")
+    new, cut = _follower(result, "paradigm"), _follower(result, "cut")
+    level = base.ahead
+    lags = [lag.months for lag in result.lags[-6:]]
+    numbers = [
+        (
+            "lag of the last open-weight records",
+            f"median {statistics.median(lags):.1f} months" if lags else "-",
+        ),
+        ("open collective after 5 years, no paradigm", _race(base)),
+        ("with a new paradigm every 5 years", _race(new)),
+        ("with access cut for 2 years", _race(cut)),
+    ]
+    numbers += [(str(event.date), event.what) for event in result.events]
+    closer = base.closer
+    verdict = REFUTED if level >= 0.5 else CONDITIONAL if closer >= UNLIKELY else CONFIRMED
+    because = (
+        f"Without a new paradigm an open collective with a hundredth of the compute comes closer on the "
+        f"calendar in {_percent(closer)} of races, because most progress leaks, but draws level in "
+        f"{_percent(level)}; with one, in {_percent(new.ahead)}."
+    )
+    return Claim(
+        5, text, verdict, because, numbers,
+        "Not falling behind needs diffusion, not a paradigm; drawing level needs more than diffusion, "
+        "and a new paradigm helps the collective only if it finds it (a chance in proportion to its "
+        f"effort: {_percent(result.races['paradigm'].found_by.get('collective', 0))} of races). Cutting "
+        f"access moves the median lag from {12 * base.lag[1]:.0f} to {12 * cut.lag[1]:.0f} months.",
+    )  # fmt: skip
+
+
+def _no_data(number: int, text: str, missing: str) -> Claim:
+    return Claim(
+        number, text, UNKNOWN, f"The tables as of that date do not hold {missing}.", [], ""
+    )
+
+
+def _follower(result: Outlook, race: str) -> Distance:
+    return next(f for f in result.races[race].followers if f.name == "collective")
+
+
+def _percent(chance: float) -> str:
+    if 0 < chance < 0.005:
+        return "under 1 %"
+    if 0.995 < chance < 1:
+        return "over 99 %"
+    return f"{100 * chance:.0f} %"
+
+
+def _gap(orders: float, years: float | None) -> str:
+    return f"{10**orders:,.0f}-fold ({orders:.1f} orders of magnitude)" + (
+        f", {years:.1f} years" if years is not None else ""
+    )
+
+
+def _when(cross: Crossing) -> str:
+    low, middle, high = (_date(d) for d in cross.date)
+    return f"{middle} (10 to 90 %: {low} to {high}); never by 2100: {_percent(cross.never)}"
+
+
+def _date(year: float | None) -> str:
+    return "never" if year is None else str(date_of(year).year)
+
+
+def _chances(follower: Distance) -> str:
+    one, three, ten = (_percent(c) for c in follower.chance)
+    return f"P(1, 3, 10 years behind) {one}, {three}, {ten}"
+
+
+def _race(follower: Distance) -> str:
+    low, middle, high = (f"{12 * value:.0f}" for value in follower.lag)
+    return (
+        f"lag {middle} months (10 to 90 %: {low} to {high}), closer in {_percent(follower.closer)}, "
+        f"level in {_percent(follower.ahead)}"
+    )
+
+
+def markdown(result: Outlook, found: Sequence[Claim], command: str) -> str:
+    """The claims as a page of the documentation, which says what made it."""
+    lines = [
+        "# The essay's claims, checked", "",
+        f"Made by `{command}` from the tables as of {result.as_of} ({result.models} models, "
+        f"{result.with_compute} with known training compute; newest: {result.newest}). "
+        "Formulas, sources and limits: [forecast.md](forecast.md).", "",
+        "| | claim | verdict |", "|---|---|---|",
+        *(f"| {c.number} | {c.text} | **{c.verdict}** |" for c in found),
+    ]  # fmt: skip
+    for claim in found:
+        lines += [
+            "",
+            f"## {claim.number}. {claim.verdict}",
+            "",
+            f"> {claim.text}",
+            "",
+            claim.because,
+            "",
+        ]
+        if claim.numbers:
+            lines += [
+                "| | |",
+                "|---|---|",
+                *(f"| {what} | {value} |" for what, value in claim.numbers),
+                "",
+            ]
+        if claim.depends:
+            lines.append(claim.depends)
+    return "\n".join(lines).rstrip() + "\n"

@@ -1,0 +1,119 @@
+"""`--set KEY=VALUE`: which assumptions a user replaces, checked before anything is computed.
+
+frontier.growth=3x            a series' growth per year from its last point on
+decentralised.growth=2x..5x   the same, anywhere in a range
+decentralised.form=slowing    how a series is extrapolated: steady, slowing or mixed
+decentralised.gap=2000x       how far the frontier is ahead on the day of the forecast
+race.returns=1.5              a parameter of the race (see --explain), for every actor
+race.rival.leak=0.2..0.6      a parameter of one actor
+"""
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+
+from duckweed.forecast.scenario import ACTOR, PRESETS, WORLD, Spread, Value
+from duckweed.forecast.trend import FORMS, Form
+
+
+class SettingError(ValueError):
+    """A --set that cannot be used: says what was expected."""
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """growth: (low, high) factors a year by series; form: by series; gap: factor; race: values."""
+
+    growth: dict[str, tuple[float, float]] = {}
+    form: dict[str, Form] = {}
+    gap: float | None = None
+    race: dict[str, Value] = {}
+
+
+def parse(items: Sequence[str], series: Sequence[str]) -> Settings:
+    """Settings from KEY=VALUE items; `series` are the known series. Raises SettingError."""
+    growth: dict[str, tuple[float, float]] = {}
+    form: dict[str, Form] = {}
+    race: dict[str, Value] = {}
+    gap, seen = None, set()
+    for item in items:
+        key, equals, text = (part.strip() for part in item.partition("="))
+        if not equals or not text:
+            raise SettingError(f"--set {item}: expected KEY=VALUE, such as frontier.growth=3x")
+        if key in seen:
+            raise SettingError(f"--set {key} is given twice; once is enough to know what you mean")
+        seen.add(key)
+        owner, _, field = key.partition(".")
+        if owner == "race":
+            race[_race_key(field, key)] = _value(text, key)
+        elif owner not in series:
+            raise SettingError(
+                f"--set {key}: no series {owner}; known are {', '.join(series)}, race"
+            )
+        elif field == "growth":
+            growth[owner] = _range(text, key)
+        elif field == "form":
+            form[owner] = _form(text, key)
+        elif key == "decentralised.gap":
+            gap = _range(text, key)[0]
+            if gap < 1:
+                raise SettingError(f"--set {key}: a gap is a factor of at least 1, got {text}")
+        else:
+            raise SettingError(
+                f"--set {key}: a series has growth or form; only decentralised a gap"
+            )
+    both = sorted(set(growth) & set(form))
+    if both:
+        raise SettingError(
+            f"--set {both[0]}.growth and {both[0]}.form contradict each other: "
+            "a growth that you set has no form"
+        )
+    return Settings(growth, form, gap, race)
+
+
+def _race_key(field: str, key: str) -> str:
+    owner, dot, part = field.rpartition(".")
+    racers = sorted({actor.name for preset in PRESETS.values() for actor in preset.actors})
+    if (dot and (owner not in racers or part not in ACTOR)) or (not dot and field not in WORLD):
+        raise SettingError(
+            f"--set {key}: the race has {', '.join(WORLD)}; and ACTOR.FIELD, "
+            f"with an actor of {', '.join(racers)} and a field of {', '.join(ACTOR)}"
+        )
+    return field
+
+
+def _form(text: str, key: str) -> Form:
+    for form in FORMS:
+        if form == text:
+            return form
+    raise SettingError(f"--set {key}: expected one of {', '.join(FORMS)}, got {text}")
+
+
+def _number(text: str, key: str) -> float:
+    try:
+        number = float(text.strip().rstrip("x"))
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise SettingError(f"--set {key}: {text!r} is no number; expected 3, 3x or 2..5")
+    return number
+
+
+def _range(text: str, key: str) -> tuple[float, float]:
+    low, dots, high = text.partition("..")
+    ends = _number(low, key), _number(high if dots else low, key)
+    if not 0 < ends[0] <= ends[1]:
+        raise SettingError(f"--set {key}: a factor needs 0 < low <= high, got {text}")
+    return ends
+
+
+def _value(text: str, key: str) -> Value:
+    low, dots, high = text.partition("..")
+    if not dots:
+        return _number(low, key)
+    ends = _number(low, key), _number(high, key)
+    if ends[0] >= ends[1]:
+        raise SettingError(f"--set {key}: a range runs from low to high, got {text}")
+    if ends[0] > 0:
+        return Spread(math.sqrt(ends[0] * ends[1]), *ends)
+    return Spread((ends[0] + ends[1]) / 2, *ends, shape="linear")
