@@ -1,0 +1,150 @@
+"""Schedules, and who is stepped by which optimizer."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoConfig
+
+from duckweed.learn import model as models
+from duckweed.learn.optimizer import InnerOptimizer, hidden_matrices, learning_rate
+from duckweed.run.sections import Inner
+from fixtures.tiny import CONFIG
+
+TOTAL = 1000
+
+
+def rates(schedule, **changes):
+    facts = {"learning_rate": 0.02, "warmup": 100, "final": 0.1, "decay": 0.3} | changes
+    inner = Inner(schedule=schedule, **facts)
+    return [learning_rate(inner, step, TOTAL) for step in range(TOTAL)]
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "wsd"])
+def test_warm_up_rises_evenly_from_above_zero_to_the_peak(schedule):
+    found = rates(schedule)
+    assert found[0] == pytest.approx(0.02 / 100)
+    assert found[99] == pytest.approx(0.02)
+    assert found[49] == pytest.approx(0.01)
+    assert max(found) == pytest.approx(0.02)
+    assert min(rates(schedule, warmup=0)[:1]) == pytest.approx(0.02)
+
+
+def test_constant_stays():
+    assert set(rates("constant")[100:]) == {0.02}
+
+
+def test_wsd_has_a_plateau_and_ends_at_its_share():
+    found = rates("wsd")
+    assert found[100:701] == pytest.approx([0.02] * 601)
+    assert found[850] == pytest.approx(0.02 * (1 + 0.1) / 2)
+    assert found[-1] == pytest.approx(0.002, rel=0.04)  # one step before the end
+    steps = [a - b for a, b in pairwise(found[700:])]
+    assert steps == pytest.approx([0.02 * 0.9 / 300] * 299)
+
+
+def test_wsd_without_decay_stays():
+    assert rates("wsd", decay=0.0)[-1] == pytest.approx(0.02)
+
+
+def test_cosine_falls_all_the_way_and_ends_at_its_share():
+    found = rates("cosine")
+    assert all(a > b for a, b in pairwise(found[100:]))
+    assert found[550] == pytest.approx(0.02 * (0.1 + 0.9 / 2))
+    assert found[-1] == pytest.approx(0.002, rel=0.01)
+    assert rates("cosine", final=0.0)[-1] == pytest.approx(0, abs=1e-6)
+
+
+def tiny(**changes):
+    config = AutoConfig.for_model(**(CONFIG | {"vocab_size": 50} | changes))
+    return models.build(config, "cpu", 0)
+
+
+def names(model):
+    taken = {id(p) for p in hidden_matrices(model)}
+    return {name for name, p in model.named_parameters() if id(p) in taken}
+
+
+def test_muon_takes_every_matrix_but_embeddings_and_head():
+    for tied in (False, True):
+        model = tiny(tie_word_embeddings=tied)
+        wanted = {n for n, p in model.named_parameters() if ".layers." in n and p.ndim == 2}
+        assert names(model) == wanted
+        assert len(wanted) == 2 * 7
+
+
+def test_muon_leaves_position_embeddings_alone():
+    facts = {"model_type": "gpt2", "vocab_size": 50, "n_embd": 16, "n_layer": 1, "n_head": 2}
+    config = AutoConfig.for_model(**facts)
+    assert not any("wpe" in name or "wte" in name for name in names(models.build(config)))
+
+
+def test_muon_takes_the_expert_stacks_of_a_mixture():
+    config = models.configuration("deepseek-v3-mini", Path(), 257, 64)
+    model = models.skeleton(config)
+    taken = names(model)
+    stacks = {name for name, p in model.named_parameters() if p.ndim == 3}
+    assert len(stacks) == 2 * 3
+    assert stacks <= taken
+
+
+def stepped(inner, **changes):
+    model = tiny(**changes)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer = InnerOptimizer(model, inner)
+    tokens = torch.arange(40).reshape(2, 20) % 50
+    model(input_ids=tokens, labels=tokens).loss.backward()
+    optimizer.step(0.01)
+    moved = {n: (p.detach() - before[n]) for n, p in model.named_parameters()}
+    return model, moved
+
+
+def test_every_parameter_is_stepped_by_one_of_the_two():
+    for optimizer in ("muon", "adamw"):
+        model, moved = stepped(Inner(optimizer=optimizer, weight_decay=0.0))
+        assert all(change.any() for change in moved.values()), optimizer
+        assert all(p.grad is None for p in model.parameters())
+        # AdamW's first step has the size of the rate in every value that has a gradient.
+        head = moved["lm_head.weight"].abs().max()
+        assert head == pytest.approx(0.01, rel=1e-2)
+
+
+def test_clipping_bounds_the_gradient_and_zero_switches_it_off():
+    model = tiny()
+    seen = []
+    optimizer = InnerOptimizer(model, Inner(optimizer="adamw", clip=0.5))
+    optimizer.adamw.register_step_pre_hook(
+        lambda *_: seen.append(
+            float(torch.cat([p.grad.reshape(-1) for p in model.parameters()]).norm())
+        )
+    )
+    for clip in (0.5, 0.0):
+        optimizer.inner = Inner(optimizer="adamw", clip=clip)
+        for p in model.parameters():
+            p.grad = torch.ones_like(p)
+        optimizer.step(0.0)
+    count = sum(p.numel() for p in model.parameters())
+    assert seen == pytest.approx([0.5, count**0.5], rel=1e-4)
+
+
+def test_moments_go_out_and_in_without_loss():
+    inner = Inner()
+    model = tiny()
+    optimizer = InnerOptimizer(model, inner)
+    tokens = torch.arange(40).reshape(2, 20) % 50
+
+    def step(opt, net):
+        net(input_ids=tokens, labels=tokens).loss.backward()
+        opt.step(0.01)
+
+    step(optimizer, model)
+    kept = {name: value.clone() for name, value in optimizer.moments().items()}
+    twin = tiny()
+    twin.load_state_dict(model.state_dict())
+    other = InnerOptimizer(twin, inner)
+    other.restore(kept)
+    step(optimizer, model)
+    step(other, twin)
+    for (name, p), q in zip(model.named_parameters(), twin.parameters(), strict=True):
+        assert torch.equal(p, q), name
