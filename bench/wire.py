@@ -292,20 +292,20 @@ def table(rows: list[dict], columns: list[str]) -> str:
 
 def main() -> None:
     only = sys.argv[1] if len(sys.argv) > 1 else ""
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    results["machine"] = f"{platform.machine()}, numpy {np.__version__}, one thread"
+    new: dict = {"machine": f"{platform.machine()}, numpy {np.__version__}, one thread"}
     if only in ("", "speed"):
-        results["speed"] = speed(10, 3) + speed(100, 1)
-        results["peak memory, GiB"] = round(
+        new["speed"] = speed(10, 3) + speed(100, 1)
+        new["peak memory, GiB"] = round(
             resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 1
         )
     if only in ("", "gradients"):
-        rows = gradients(256, Integer(), (1, 5, 20))
-        rows += gradients(256, Integer(threshold=2.0, value=2.4, feedback=0.9), (1, 5, 20))
-        rows += gradients(4096, Integer(threshold=2.0, value=2.4, feedback=0.9), (1, 5, 20))
-        for row in rows:
+        sparser = Integer(threshold=2.0, value=2.4, feedback=0.9)
+        new["gradients"] = gradients(256, Integer(), (1, 5, 20))
+        new["gradients"] += gradients(256, sparser, (1, 5, 20))
+        new["gradients"] += gradients(4096, sparser, (1, 5, 20))
+        for row in new["gradients"]:
             row["change"] = f"{100 * (row['bits'] / row['bound'] - 1):+.1f} %"
-        results["gradients"] = rows
+    results = json.loads(RESULTS.read_text()) | new if RESULTS.exists() else new
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     for name, columns in {
