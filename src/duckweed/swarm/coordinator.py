@@ -17,7 +17,7 @@ from duckweed.merge.round import Announcement, Closed, blob_hash, close
 from duckweed.run import toml
 from duckweed.run.folder import RunFolder, write_atomically
 from duckweed.run.layout import Layout
-from duckweed.run.ledger import Ledger
+from duckweed.run.ledger import Ledger, LedgerError
 from duckweed.run.spec import RunSpec
 from duckweed.swarm import messages as m
 from duckweed.swarm.identity import verify
@@ -79,6 +79,7 @@ class Coordinator:
         self.durations: deque[float] = deque(maxlen=64)
         self.scales: list[float] = []
         self.stopping = ""
+        self.broken: Exception | None = None
         self.finished = asyncio.Event()
         self._changed = asyncio.Condition()
         self._load()
@@ -87,9 +88,10 @@ class Coordinator:
     # --- the past
 
     def _load(self) -> None:
-        """Take up what the ledger tells."""
+        """Take up what the ledger tells. Raises LedgerError if it is not that of this run."""
         for entry in self.ledger.entries():
             if entry.kind == "genesis":
+                self._check_genesis(entry.body)
                 self.scales = entry.body["scales"]
                 self.agreed[0] = entry.body["state"]
             elif entry.kind == "peer":
@@ -103,6 +105,23 @@ class Coordinator:
                 self.scales = closed.scales
             elif entry.kind == "state":
                 self.agreed[entry.round] = entry.body["hash"]
+        if 0 not in self.agreed:
+            raise LedgerError(f"{self.ledger.path}: empty; the run has lost its ledger")
+        saved = self.folder.saved_rounds()
+        if saved and saved[-1] > self.number:
+            raise LedgerError(
+                f"{self.ledger.path}: ends with round {self.number}, but there is a state after "
+                f"round {saved[-1]}; entries were cut off. Put the whole ledger back"
+            )
+
+    def _check_genesis(self, body: dict[str, Any]) -> None:
+        if body["run"] != self.spec.identity:
+            raise LedgerError(
+                f"{self.folder.spec} is not the specification that the run began with; put the old "
+                "one back (the ledger has it, in its first entry), or start a new run with it"
+            )
+        if body["layout"] != self.layout.digest():
+            raise LedgerError(f"{self.folder.path}: layout.json was changed after the run began")
 
     @property
     def number(self) -> int:
@@ -123,7 +142,12 @@ class Coordinator:
     async def handle(self, peer: str, head: bytes, body: bytes) -> tuple[bytes, bytes]:
         """Answer one question of the holder of key `peer`."""
         question = m.question(head)
-        answer, blob = await self._answer(peer, question, body)
+        try:
+            answer, blob = await self._answer(peer, question, body)
+        except (OSError, LedgerError) as error:
+            self.broken = error  # a full disk, say: the run ends, with what is on disk kept
+            await self._notify()
+            raise
         reply = m.encode(answer)
         purpose = "contributions" if isinstance(question, m.Contribute) else "control"
         self.traffic[purpose][0] += 12 + len(head) + len(body)
@@ -274,7 +298,8 @@ class Coordinator:
             votes = self.votes[number]
             votes[member.index] = question.hash
             held = sum(vote == question.hash for vote in votes.values())
-            voters = len(self.closed[number - 1].accepted) or 1
+            accepted = self.closed[number - 1].accepted
+            voters = sum(x.index in accepted for x in self._here())  # the dead do not vote
             if 2 * held > voters:
                 self.agreed[number] = question.hash
                 self.ledger.append("state", number, {"hash": question.hash, "peers": held})
@@ -332,9 +357,10 @@ class Coordinator:
         here = {member.index for member in self._here()}
         if not open_.handed:
             return False
-        if all(peer in open_.handed for peer in open_.assigned if peer in here):
+        answered = open_.handed.keys() | open_.refused
+        if all(peer in answered for peer in open_.assigned if peer in here):
             return True
-        limit = deadline(list(self.durations), self.spec.rounds.patience)
+        limit = deadline([*self.durations, *open_.seconds.values()], self.spec.rounds.patience)
         enough = len(open_.handed) >= self.spec.rounds.quorum * len(open_.assigned)
         return enough and limit is not None and time.monotonic() - open_.opened > limit
 
@@ -374,8 +400,10 @@ class Coordinator:
             self._changed.notify_all()
 
     async def _until(self, true: Callable[[], bool]) -> None:
-        """Wait for a condition, looked at on every change and every second."""
+        """Wait for a condition, looked at on every change and every second. Raises what broke."""
         while not true():
+            if self.broken:
+                raise self.broken
             try:
                 async with self._changed:
                     await asyncio.wait_for(self._changed.wait(), 1.0)

@@ -70,8 +70,6 @@ class LocalRun:
                 if event["role"] == "coordinator" or len(failed) == self.spec.rounds.peers:
                     raise RunFailed(event["reason"])
             yield event
-            if not any(p.poll() is None for p in self._processes.values()) and self._events.empty():
-                break
 
     def _next_event(self) -> dict[str, Any] | None:
         closes = time.monotonic() + SILENT

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from duckweed.merge.round import Closed, advance, blob_hash
 from duckweed.run.folder import RunFolder
 from duckweed.run.sections import Integer
@@ -81,7 +83,8 @@ class Peer:
                 case m.Stop(reason=reason, fault=fault):
                     if fault:
                         raise PeerStopped(reason)
-                    if self.saves:
+                    # Whoever was to save it may be gone.
+                    if self.saves or not self.shared.state(self.state.round).exists():
                         self.state.save(self.shared.state(self.state.round))
                     await self._ask(m.Leave(reason))
                     return reason
@@ -184,7 +187,7 @@ class Peer:
                 head, blob = await link.ask(
                     m.encode(question), body, body_limit=body_limit, patience=PATIENCE
                 )
-                return m.answer(head), blob
+                return _understood(head), blob
             except LinkError as error:
                 if self._link:
                     self._link.close()
@@ -215,3 +218,10 @@ class Peer:
                     await self._link.ask(m.encode(self.progress), patience=PATIENCE)
                 except LinkError:
                     continue
+
+
+def _understood(head: bytes) -> m.Answer:
+    try:
+        return m.answer(head)
+    except msgspec.DecodeError as error:
+        raise PeerStopped(f"the coordinator's answer makes no sense: {error}") from error

@@ -22,6 +22,8 @@ from duckweed.swarm.identity import load_or_create
 from duckweed.swarm.rounds import Blocks
 from duckweed.swarm.work import Contribution, Worker
 
+NUMBER = r"\d+(?:\.\d+)?"
+
 
 class Links(msgspec.Struct, frozen=True):
     """A peer's link: bits per second up and down, seconds of latency one way."""
@@ -40,7 +42,8 @@ def parse_links(text: str, peers: int) -> list[Links]:
     links = []
     for part in text.split(","):
         found = re.fullmatch(
-            r"\s*([\d.]+)\s*/\s*([\d.]+)\s*(?:mbit/s|mbps)?\s*(?:([\d.]+)\s*ms)?\s*", part.lower()
+            rf"\s*({NUMBER})\s*/\s*({NUMBER})\s*(?:mbit/s|mbps)?\s*(?:({NUMBER})\s*ms)?\s*",
+            part.lower(),
         )
         if not found or not float(found[1]) or not float(found[2]):
             raise ValueError(

@@ -193,6 +193,6 @@ class Endpoint:
             head = await _head(question, self._head_limit, STALL)
             body = await _body(question, sizes(peer, head))
             await _send(stream.send(), *await handler(peer, head, body))
-        except (IrohError, TimeoutError, LinkError, ValueError):
+        except (IrohError, TimeoutError, LinkError, ValueError, OSError):
             with contextlib.suppress(IrohError):
                 await stream.send().reset(1)
