@@ -205,7 +205,14 @@ def summarise(
         phases=mean_phases(t for r in told.rounds for t in r.timings.values()),
         state=told.state,
         head=told.head,
-        sample=sample,
+        sample=readable(sample),
+    )
+
+
+def readable(text: str) -> str:
+    """Text that a model wrote, without the control characters that would act on a terminal."""
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
     )
 
 

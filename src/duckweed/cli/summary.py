@@ -1,0 +1,83 @@
+"""The end of `duckweed train`: what came of the run, the verdict first, readable in ten seconds."""
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from duckweed.cli.view import size, span
+from duckweed.run.summary import DATA_PARALLEL, PHASES, PURPOSES, Summary
+
+
+def render_terminal(summary: Summary) -> RenderableType:
+    """The summary as lines and one table; no frame, so that text and paths can be copied."""
+    parts: list[RenderableType] = [Text(), _verdict(summary), _facts(summary), Text()]
+    parts += [_traffic(summary), _comparison(summary)]
+    if summary.sample:
+        parts += [Text("\nthe model writes", "dim"), Text(summary.sample.strip())]
+    parts += [Text(), _files(summary)]
+    return Group(*parts)
+
+
+def _verdict(summary: Summary) -> Text:
+    start, end = summary.held_out_start, summary.held_out_end
+    if start is None or end is None:
+        return Text("Trained, but the loss on held-out text was not measured twice.", "bold yellow")
+    figures = f"{start:.3f} → {end:.3f} bits per byte of held-out text"
+    if end >= start:
+        return Text(f"It did not learn: {figures}", "bold red")
+    better = f"   ({1 - end / start:.0%} fewer)"
+    return Text.assemble(("It learned: " + figures, "bold green"), (better, "dim"))
+
+
+def _facts(summary: Summary) -> Text:
+    clock = "simulated time" if summary.simulated else "training"
+    rate = summary.tokens_per_second
+    pace = f" ({rate:,.0f} a second)" if rate else ""
+    refused = f", {summary.rejected} did not count" if summary.rejected else ""
+    # Of the phases only what a person can act on: how much of the time was work.
+    work = sum(summary.phases.get(phase, 0.0) for phase in ("train", "evaluate"))
+    total = sum(summary.phases.get(phase, 0.0) for phase in PHASES)
+    busy = f"; a peer computed {work / total:.0%} of the time" if total else ""
+    return Text(
+        f"{summary.peers} {'peer' if summary.peers == 1 else 'peers'}, "
+        f"{summary.rounds} of {summary.planned} rounds, "
+        f"{summary.parameters:,} parameters\n"
+        f"{summary.tokens:,} tokens in {span(summary.seconds)} {clock}{pace}{busy}\n"
+        f"{summary.contributions} contributions counted{refused}"
+    )
+
+
+def _traffic(summary: Summary) -> RenderableType:
+    table = Table(box=None, padding=(0, 3, 0, 0), header_style="dim")
+    table.add_column("bytes on the wire")
+    for name in ("up", "down"):
+        table.add_column(name, justify="right")
+    for purpose in PURPOSES:
+        moved = summary.traffic[purpose]
+        table.add_row(purpose, *(size(way) if way else "-" for way in (moved.up, moved.down)))
+    table.add_row("together", size(summary.total.up), size(summary.total.down), style="bold")
+    table.add_row("each peer", size(summary.up_per_peer), size(summary.down_per_peer))
+    if summary.data_parallel:
+        each = size(summary.data_parallel)
+        table.add_row("data-parallel training", each, each, style="dim")
+    return table
+
+
+def _comparison(summary: Summary) -> Text:
+    up, down = summary.saving_up, summary.saving_down
+    if up is None or down is None:
+        return Text("One peer at a time: data-parallel training would move nothing.", "dim")
+    return Text.assemble(
+        (f"{up:,.0f} times fewer bytes up, {down:,.0f} times fewer down", "bold"),
+        " than data-parallel training of the same tokens\n",
+        (f"({DATA_PARALLEL}: ring all-reduce of bf16 gradients)", "dim"),
+    )
+
+
+def _files(summary: Summary) -> Text:
+    return Text(
+        f"report   {summary.folder}/report.html\n"
+        f"model    {summary.folder}/model\n"
+        f"try it   duckweed generate {summary.folder} --prompt 'def '\n"
+        f"ledger   duckweed show {summary.folder}"
+    )
