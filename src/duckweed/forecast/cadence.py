@@ -58,9 +58,10 @@ def record_cadence(scores: Sequence[Score], who: str, since: dt.date) -> Cadence
 
 
 def days_between(models: Sequence[Model], first: str, second: str) -> int | None:
-    """Days from one named model to another, None if either is unknown."""
-    dates = {m.name: m.date for m in models}
-    return (dates[second] - dates[first]).days if first in dates and second in dates else None
+    """Days from one model to another, None if either is unknown. A name may go on: "GPT-3 175B"
+    finds Epoch's "GPT-3 175B (davinci)" too, the earliest of several."""
+    begins = [[m.date for m in models if m.name.startswith(name)] for name in (first, second)]
+    return (min(begins[1]) - min(begins[0])).days if all(begins) else None
 
 
 def compute_gap(

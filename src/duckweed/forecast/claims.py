@@ -73,7 +73,18 @@ def cadence(result: Outlook) -> Claim:
         f"{fastest.median_days:.0f}."
     )
     return Claim(1, text, CONFIRMED if holds else REFUTED, because, numbers,
-                 "Steps are smaller than GPT-3 to GPT-4 was: about 14 points of the index a year.")  # fmt: skip
+                 _pace(result))  # fmt: skip
+
+
+def _pace(result: Outlook) -> str:
+    pace = [row for row in result.trends if row.key == "capability"]
+    if not pace:
+        return ""
+    low, middle, high = pace[0].growth
+    return (
+        f"A record is not a generation: all of them together move Epoch's index by {middle:.0f} points "
+        f"a year ({low:.0f} to {high:.0f})."
+    )
 
 
 def feasible(result: Outlook) -> Claim:
@@ -97,7 +108,7 @@ def feasible(result: Outlook) -> Claim:
     ]
     cross = result.crossings.get("china_open")
     if cross:
-        numbers.append(("reaches Chinese open weights", _when(cross)))
+        numbers.append(("reaches Chinese open weights", when(cross)))
     return Claim(
         2, text, verdict, because, numbers,
         f"'Nowhere near' means tenfold here. Against open weights it is {china.orders:.1f} orders of "
@@ -116,15 +127,15 @@ def dust(result: Outlook) -> Claim:
     if cross is None:
         return _no_data(3, text, "three decentralised runs with known compute")
     late = 1 - cross.by.get(2035, 1 - cross.never)
-    numbers = [("reaches the frontier", _when(cross))]
+    numbers = [("reaches the frontier", when(cross))]
     for key in ("frontier", "decentralised", "consumer", "upload", "download"):
         if key in rates:
             r = rates[key]
             numbers.append((r.label, f"{r.growth[1]:.3g}x a year ({r.growth[0]:.3g} to {r.growth[2]:.3g}; "
                                      f"{r.points} points)"))  # fmt: skip
     because = (
-        f"The chance that decentralised records reach the frontier by 2030 is {_percent(cross.by.get(2030, 0))}, "
-        f"by 2035 {_percent(cross.by.get(2035, 0))}; that they never do, {_percent(cross.never)}."
+        f"The chance that decentralised records reach the frontier by 2030 is {percent(cross.by.get(2030, 0))}, "
+        f"by 2035 {percent(cross.by.get(2035, 0))}; that they never do, {percent(cross.never)}."
     )
     return Claim(
         3, text, verdict_of(late), because, numbers,
@@ -151,23 +162,26 @@ def takeoff(result: Outlook) -> Claim:
         if part.samples:
             label = f"returns {part.low:g} to {part.high:g}"
             numbers.append(
-                (f"fully automated, {label}", f"P(1 year behind) {_percent(part.chance[0])}")
+                (f"fully automated, {label}", f"P(1 year behind) {percent(part.chance[0])}")
             )
     top = result.sways[0] if result.sways else None
+    likely = [part.low for part in full.by_returns if part.chance[0] > 0.5]
+    edge = f"{likely[0]:g}" if likely else "every value in the table"
     because = (
-        f"A month becomes at least a year within a year with probability {_percent(ramp.chance[0])} if "
-        f"AI's share of research grows gradually and {_percent(now.chance[0])} if it does everything at "
-        f"once; at least three years with {_percent(ramp.chance[1])} and {_percent(now.chance[1])}."
+        f"A month becomes at least a year within a year with probability {percent(ramp.chance[0])} if "
+        f"AI's share of research grows gradually and {percent(now.chance[0])} if it does everything at "
+        f"once; at least three years with {percent(ramp.chance[1])} and {percent(now.chance[1])}."
     )
     held_by = (
-        f" What matters most: {top.name} ({_percent(top.at_low)} to {_percent(top.at_high)})."
+        f" What matters most: {top.name} ({percent(top.at_low)} to {percent(top.at_high)})."
         if top
         else ""
     )
     return Claim(
         4, text, verdict_of(now.chance[0]) if verdict_of(now.chance[0]) == verdict_of(ramp.chance[0])
         else CONDITIONAL, because, numbers,
-        "True where returns to research exceed about 1.5 and little leaks. The distance is in years of "
+        f"More likely than not where research is fully automated and returns exceed {edge}. "
+        "The distance is in years of "
         "today's progress; on the calendar a follower with the same means stays one month behind. "
         "Twelve times today's speed makes a month a year." + held_by,
     )  # fmt: skip
@@ -196,14 +210,14 @@ def paradigm(result: Outlook) -> Claim:
     verdict = REFUTED if level >= 0.5 else CONDITIONAL if closer >= UNLIKELY else CONFIRMED
     because = (
         f"Without a new paradigm an open collective with a hundredth of the compute comes closer on the "
-        f"calendar in {_percent(closer)} of races, because most progress leaks, but draws level in "
-        f"{_percent(level)}; with one, in {_percent(new.ahead)}."
+        f"calendar in {percent(closer)} of races, because most progress leaks, but draws level in "
+        f"{percent(level)}; with one, in {percent(new.ahead)}."
     )
     return Claim(
         5, text, verdict, because, numbers,
         "Not falling behind needs diffusion, not a paradigm; drawing level needs more than diffusion, "
         "and a new paradigm helps the collective only if it finds it (a chance in proportion to its "
-        f"effort: {_percent(result.races['paradigm'].found_by.get('collective', 0))} of races). Cutting "
+        f"effort: {percent(result.races['paradigm'].found_by.get('collective', 0))} of races). Cutting "
         f"access moves the median lag from {12 * base.lag[1]:.0f} to {12 * cut.lag[1]:.0f} months.",
     )  # fmt: skip
 
@@ -218,12 +232,11 @@ def _follower(result: Outlook, race: str) -> Distance:
     return next(f for f in result.races[race].followers if f.name == "collective")
 
 
-def _percent(chance: float) -> str:
-    if 0 < chance < 0.005:
-        return "under 1 %"
-    if 0.995 < chance < 1:
-        return "over 99 %"
-    return f"{100 * chance:.0f} %"
+def percent(chance: float) -> str:
+    """Whole per cents; a share of samples that was 0 or 1 is not certainty."""
+    if chance < 0.005:
+        return "under 1%"
+    return "over 99%" if chance > 0.995 else f"{100 * chance:.0f}%"
 
 
 def _gap(orders: float, years: float | None) -> str:
@@ -232,9 +245,9 @@ def _gap(orders: float, years: float | None) -> str:
     )
 
 
-def _when(cross: Crossing) -> str:
+def when(cross: Crossing) -> str:
     low, middle, high = (_date(d) for d in cross.date)
-    return f"{middle} (10 to 90 %: {low} to {high}); never by 2100: {_percent(cross.never)}"
+    return f"{middle} (10 to 90%: {low} to {high}); never by 2100: {percent(cross.never)}"
 
 
 def _date(year: float | None) -> str:
@@ -242,15 +255,15 @@ def _date(year: float | None) -> str:
 
 
 def _chances(follower: Distance) -> str:
-    one, three, ten = (_percent(c) for c in follower.chance)
+    one, three, ten = (percent(c) for c in follower.chance)
     return f"P(1, 3, 10 years behind) {one}, {three}, {ten}"
 
 
 def _race(follower: Distance) -> str:
     low, middle, high = (f"{12 * value:.0f}" for value in follower.lag)
     return (
-        f"lag {middle} months (10 to 90 %: {low} to {high}), closer in {_percent(follower.closer)}, "
-        f"level in {_percent(follower.ahead)}"
+        f"lag {middle} months (10 to 90%: {low} to {high}), closer in {percent(follower.closer)}, "
+        f"level in {percent(follower.ahead)}"
     )
 
 

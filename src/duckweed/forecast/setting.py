@@ -117,3 +117,18 @@ def _value(text: str, key: str) -> Value:
     if ends[0] > 0:
         return Spread(math.sqrt(ends[0] * ends[1]), *ends)
     return Spread((ends[0] + ends[1]) / 2, *ends, shape="linear")
+
+
+def parse_race(items: Sequence[str]) -> dict[str, Value]:
+    """Settings of a race alone: `race.returns=1.5`, or shorter, `returns=1.5`, `rival.leak=0.2`.
+    Which names exist, the scenario checks."""
+    changes: dict[str, Value] = {}
+    for item in items:
+        key, equals, text = (part.strip() for part in item.partition("="))
+        if not equals or not text:
+            raise SettingError(f"--set {item}: expected KEY=VALUE, such as race.returns=1.5")
+        short = key.removeprefix("race.")
+        if short in changes:
+            raise SettingError(f"--set {key} is given twice; once is enough to know what you mean")
+        changes[short] = _value(text, key)
+    return changes

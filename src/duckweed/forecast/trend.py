@@ -233,6 +233,10 @@ CONSUMER_FLOOR = math.log10(1.2)
 """Growth that remains when start-up growth has faded: consumer FLOP per dollar, 1.2x a year."""
 
 
+def _eci(row: Any) -> float:
+    return float(row.eci)
+
+
 def all_series(facts: Facts) -> dict[str, Series]:
     """Every series the forecast fits, by key."""
     compute = lambda row: row.compute_flop  # noqa: E731
@@ -241,7 +245,6 @@ def all_series(facts: Facts) -> dict[str, Series]:
     runs = [r for r in facts.runs if r.status == "complete"]
     priced = [d for d in facts.devices if d.price_usd]
     per_dollar = lambda row: row.flops_bf16 / row.price_usd  # noqa: E731
-    eci = lambda row: row.eci  # noqa: E731
     found = [
         _series("frontier", "frontier records", "FLOP", running_best(models, compute), compute),
         _series("top10", "ten largest at release", "FLOP",
@@ -267,6 +270,6 @@ def all_series(facts: Facts) -> dict[str, Series]:
                 [h for h in running_best(facts.horizons, lambda h: h.minutes)
                  if year_of(h.date) >= 2023], lambda row: row.minutes),
         _series("capability", "Epoch Capabilities Index, records", "points",
-                running_best(facts.scores, lambda s: s.eci), eci, log=False),
+                running_best(facts.scores, _eci), _eci, log=False),
     ]  # fmt: skip
     return {series.key: series for series in found}
