@@ -1,0 +1,96 @@
+"""What is said is understood; what is not in the schema is refused."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from duckweed.merge.round import Announcement, Closed
+from duckweed.swarm import messages as m
+
+ANNOUNCEMENT = Announcement(3, 1, 7, "ab" * 32, 100, 512, 4, 2.5, [0.5, 1.0])
+CLOSED = Closed(3, [0, 2], ["aa", "bb"], [1, 2], {1: "late"}, None, [0.25])
+QUESTIONS = [
+    m.Join(m.PROTOCOL),
+    m.Next(4, "cd" * 32, True),
+    m.Progress("training", 4, 2, 3.5),
+    m.Contribute(ANNOUNCEMENT, b"s" * 64, m.Timings(train=1.5), 10.0, 4),
+    m.Fetch("ef" * 32),
+    m.Leave("done"),
+]
+ANSWERS = [
+    m.Welcome(1, "seed = 0\n", -1),
+    m.Train(4, 9, 0, 3, True),
+    m.Apply(CLOSED),
+    m.Wait("for peer 2"),
+    m.Stop("over", fault=True),
+    m.Blob(),
+    m.Noted(),
+    m.Refused("no"),
+]
+
+
+def packed(message, **changes):
+    facts = msgspec.msgpack.decode(m.encode(message)) | changes
+    return msgspec.msgpack.encode({k: v for k, v in facts.items() if v is not ...})
+
+
+@pytest.mark.parametrize("message", QUESTIONS, ids=lambda x: type(x).__name__)
+def test_questions_arrive_as_they_were_asked(message):
+    assert m.question(m.encode(message)) == message
+    with pytest.raises(msgspec.ValidationError):
+        m.answer(m.encode(message))
+
+
+@pytest.mark.parametrize("message", ANSWERS, ids=lambda x: type(x).__name__)
+def test_answers_arrive_as_they_were_given(message):
+    assert m.answer(m.encode(message)) == message
+    with pytest.raises(msgspec.ValidationError):
+        m.question(m.encode(message))
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        packed(m.Next(4, "x", True), **{"is": "destroy"}),
+        packed(m.Next(4, "x", True), **{"is": ...}),
+        packed(m.Next(4, "x", True), more=1),
+        packed(m.Next(4, "x", True), round="4"),
+        packed(m.Next(4, "x", True), round=4.5),
+        packed(m.Next(4, "x", True), hash=...),
+        packed(m.Next(4, "x", True), contributed=None),
+        packed(m.Progress("training", 1), doing="idling"),
+        packed(QUESTIONS[3], announcement={"round": 1}),
+        packed(QUESTIONS[3], timings={"train": "long"}),
+        b"",
+        b"\xff" * 20,
+        b"\x91" * 100_000,
+        m.encode(m.Fetch("x")) + b"\x00",
+    ],
+)
+def test_what_is_not_in_the_schema_is_refused(head):
+    with pytest.raises(msgspec.DecodeError):
+        m.question(head)
+
+
+@given(st.binary(max_size=200))
+def test_noise_is_refused_and_nothing_else_happens(head):
+    for read in (m.question, m.answer):
+        with pytest.raises(ValueError):  # noqa: PT011  (msgspec's errors are of many words)
+            read(head)
+
+
+@given(st.sampled_from(QUESTIONS), st.data())
+def test_a_message_cut_short_is_refused(message, data):
+    head = m.encode(message)
+    with pytest.raises(msgspec.DecodeError):
+        m.question(head[: data.draw(st.integers(0, len(head) - 1))])
+
+
+def test_every_field_of_an_announcement_is_signed():
+    seen = {m.signed_part(ANNOUNCEMENT)}
+    for name in ANNOUNCEMENT.__struct_fields__:
+        value = getattr(ANNOUNCEMENT, name)
+        other = value + "x" if isinstance(value, str) else [9.0] if name == "sizes" else value + 1
+        seen.add(m.signed_part(msgspec.structs.replace(ANNOUNCEMENT, **{name: other})))
+    assert len(seen) == 1 + len(ANNOUNCEMENT.__struct_fields__)
