@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from duckweed.merge.round import Announcement, Closed, blob_hash, close
+from duckweed.merge.round import Closed, blob_hash, close
 from duckweed.run import toml
 from duckweed.run.folder import RunFolder, write_atomically
 from duckweed.run.layout import Layout
@@ -21,44 +21,14 @@ from duckweed.run.ledger import Ledger, LedgerError
 from duckweed.run.spec import RunSpec
 from duckweed.swarm import messages as m
 from duckweed.swarm.identity import verify
-from duckweed.swarm.rounds import Blocks, deadline
+from duckweed.swarm.record import ledger_body, round_event
+from duckweed.swarm.rounds import Blocks, Member, OpenRound, deadline
 from duckweed.wire.contribution import max_size
 
 SILENCE = 10.0  # seconds without a sign of life after which a peer is not waited for
 POLL = 5.0  # seconds after which a question is answered with "wait"
 
 Tell = Callable[[dict[str, Any]], None]
-
-
-class Member(msgspec.Struct):
-    """A peer as the coordinator sees it."""
-
-    index: int
-    key: str
-    heard: float = 0.0
-    here: bool = False
-    doing: str = "starting"
-    step: int = 0
-    loss: float = 0.0
-
-
-class OpenRound(msgspec.Struct):
-    """The round that is being worked on. assigned: peer -> block, in the order of shares."""
-
-    number: int
-    opened: float
-    assigned: dict[int, int] = {}
-    handed: dict[int, tuple[Announcement, bytes]] = {}
-    seconds: dict[int, float] = {}
-    timings: dict[int, m.Timings] = {}
-    nats: dict[int, tuple[float, int]] = {}
-    refused: set[int] = set()
-
-    def wants(self, peer: int, question: m.Next) -> bool:
-        """Whether the peer should train: also again, where a restart lost what it handed in."""
-        if question.round != self.number:
-            return False
-        return not question.contributed or peer not in self.handed.keys() | self.refused
 
 
 class Coordinator:
@@ -409,49 +379,3 @@ class Coordinator:
                     await asyncio.wait_for(self._changed.wait(), 1.0)
             except TimeoutError:
                 continue
-
-
-def ledger_body(
-    closed: Closed, assigned: dict[int, int], handed: list[tuple[Announcement, bytes]]
-) -> dict[str, Any]:
-    """What the ledger keeps of a closed round."""
-    said = {
-        str(a.peer): {"tokens": a.tokens, "loss": a.loss, "blob": a.blob, "size": a.size}
-        for a, _ in handed
-    }
-    return {
-        "closed": msgspec.to_builtins(closed, str_keys=True),
-        "blocks": {str(peer): block for peer, block in assigned.items()},
-        "contributions": said,
-    }
-
-
-def round_event(
-    number: int,
-    *,
-    seconds: float,
-    announcements: dict[int, Announcement],
-    closed: Closed,
-    update_size: int,
-    nats: tuple[float, int],
-    timings: dict[int, dict[str, float]],
-    traffic: dict[str, list[int]],
-) -> dict[str, Any]:
-    """One line of metrics.jsonl. held_out: nats per token of the state that the round started from,
-    None where it was not measured; traffic: bytes received and sent by the coordinator so far."""
-    counted = [announcements[peer] for peer in closed.accepted]
-    return {
-        "event": "round",
-        "round": number,
-        "time": time.time(),
-        "seconds": seconds,
-        "tokens": sum(a.tokens for a in counted),
-        "loss": sum(a.loss for a in counted) / max(1, len(counted)),
-        "held_out": nats[0] / nats[1] if nats[1] else None,
-        "accepted": closed.accepted,
-        "rejected": {str(peer): reason for peer, reason in closed.rejected.items()},
-        "contribution_bytes": [announcements[peer].size for peer in closed.accepted],
-        "update_bytes": update_size,
-        "timings": {str(peer): times for peer, times in timings.items()},
-        "traffic": traffic,
-    }

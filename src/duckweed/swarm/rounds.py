@@ -3,7 +3,11 @@
 from collections import deque
 from collections.abc import Iterable
 
+import msgspec
+
 from duckweed.merge.exact import median
+from duckweed.merge.round import Announcement
+from duckweed.swarm import messages as m
 
 SPREAD = 6.0  # median absolute deviations beyond the median that a peer may take
 
@@ -43,3 +47,34 @@ def deadline(durations: list[float], patience: float) -> float | None:
         return None
     middle = median(durations)
     return middle + SPREAD * median([abs(d - middle) for d in durations]) + patience
+
+
+class Member(msgspec.Struct):
+    """A peer as the coordinator sees it."""
+
+    index: int
+    key: str
+    heard: float = 0.0
+    here: bool = False
+    doing: str = "starting"
+    step: int = 0
+    loss: float = 0.0
+
+
+class OpenRound(msgspec.Struct):
+    """The round that is being worked on. assigned: peer -> block, in the order of shares."""
+
+    number: int
+    opened: float
+    assigned: dict[int, int] = {}
+    handed: dict[int, tuple[Announcement, bytes]] = {}
+    seconds: dict[int, float] = {}
+    timings: dict[int, m.Timings] = {}
+    nats: dict[int, tuple[float, int]] = {}
+    refused: set[int] = set()
+
+    def wants(self, peer: int, question: m.Next) -> bool:
+        """Whether the peer should train: also again, where a restart lost what it handed in."""
+        if question.round != self.number:
+            return False
+        return not question.contributed or peer not in self.handed.keys() | self.refused

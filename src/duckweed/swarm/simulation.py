@@ -16,9 +16,9 @@ from duckweed.run.layout import Layout
 from duckweed.run.ledger import Ledger
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State
-from duckweed.swarm.coordinator import ledger_body, round_event
 from duckweed.swarm.genesis import Ground, configuration
 from duckweed.swarm.identity import load_or_create
+from duckweed.swarm.record import ledger_body, round_event
 from duckweed.swarm.rounds import Blocks
 from duckweed.swarm.work import Contribution, Worker
 

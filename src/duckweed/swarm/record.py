@@ -1,0 +1,54 @@
+"""What is kept of a closed round: its entry in the ledger, its line in metrics.jsonl."""
+
+import time
+from typing import Any
+
+import msgspec
+
+from duckweed.merge.round import Announcement, Closed
+
+
+def ledger_body(
+    closed: Closed, assigned: dict[int, int], handed: list[tuple[Announcement, bytes]]
+) -> dict[str, Any]:
+    """What the ledger keeps of a closed round."""
+    said = {
+        str(a.peer): {"tokens": a.tokens, "loss": a.loss, "blob": a.blob, "size": a.size}
+        for a, _ in handed
+    }
+    return {
+        "closed": msgspec.to_builtins(closed, str_keys=True),
+        "blocks": {str(peer): block for peer, block in assigned.items()},
+        "contributions": said,
+    }
+
+
+def round_event(
+    number: int,
+    *,
+    seconds: float,
+    announcements: dict[int, Announcement],
+    closed: Closed,
+    update_size: int,
+    nats: tuple[float, int],
+    timings: dict[int, dict[str, float]],
+    traffic: dict[str, list[int]],
+) -> dict[str, Any]:
+    """One line of metrics.jsonl. held_out: nats per token of the state that the round started from,
+    None where it was not measured; traffic: bytes received and sent by the coordinator so far."""
+    counted = [announcements[peer] for peer in closed.accepted]
+    return {
+        "event": "round",
+        "round": number,
+        "time": time.time(),
+        "seconds": seconds,
+        "tokens": sum(a.tokens for a in counted),
+        "loss": sum(a.loss for a in counted) / max(1, len(counted)),
+        "held_out": nats[0] / nats[1] if nats[1] else None,
+        "accepted": closed.accepted,
+        "rejected": {str(peer): reason for peer, reason in closed.rejected.items()},
+        "contribution_bytes": [announcements[peer].size for peer in closed.accepted],
+        "update_bytes": update_size,
+        "timings": {str(peer): times for peer, times in timings.items()},
+        "traffic": traffic,
+    }
