@@ -5,7 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from duckweed.cli.view import size, span
-from duckweed.run.summary import DATA_PARALLEL, PHASES, PURPOSES, Summary
+from duckweed.run.summary import DATA_PARALLEL, PHASES, PURPOSES, Summary, fewer
 
 
 def render_terminal(summary: Summary) -> RenderableType:
@@ -68,7 +68,7 @@ def _comparison(summary: Summary) -> Text:
     if up is None or down is None:
         return Text("One peer at a time: data-parallel training would move nothing.", "dim")
     return Text.assemble(
-        (f"{up:,.0f} times fewer bytes up, {down:,.0f} times fewer down", "bold"),
+        (f"{fewer(up)} bytes up, {fewer(down)} down", "bold"),
         " than data-parallel training of the same tokens\n",
         (f"({DATA_PARALLEL}: ring all-reduce of bf16 gradients)", "dim"),
     )

@@ -13,7 +13,7 @@ from duckweed.run.ledger import Ledger
 from duckweed.run.spec import RunSpec
 
 PURPOSES = ("contributions", "updates", "control")
-PHASES = ("evaluate", "train", "compress", "send", "wait", "fetch", "apply")
+PHASES = ("train", "evaluate", "compress", "send", "wait", "fetch", "apply")
 DATA_PARALLEL = "2 (M - 1) / M x 2 bytes x P for each of M peers and each step, each way"
 
 
@@ -207,6 +207,12 @@ def summarise(
         head=told.head,
         sample=readable(sample),
     )
+
+
+def fewer(factor: float) -> str:
+    """A saving as a person says it: "120 times fewer", "1.4 times fewer", "2.0 times more"."""
+    much = factor if factor >= 1 else 1 / factor
+    return f"{much:,.{0 if much >= 10 else 1}f} times {'fewer' if factor >= 1 else 'more'}"
 
 
 def readable(text: str) -> str:

@@ -20,6 +20,7 @@ pre { padding: .8rem; border: 1px solid var(--line); border-radius: .4rem; overf
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 td.number, th.number { text-align: right; } .figure { width: 100%; height: 26rem; }
+.pair { display: flex; flex-wrap: wrap; gap: 0 4rem; } summary { cursor: pointer; }
 """
 
 DRAW = """
@@ -29,6 +30,7 @@ function dress(layout) {
   const axis = { gridcolor: line, zerolinecolor: line, linecolor: line, automargin: true };
   const dressed = Object.assign({ font: { color: ink, family: "system-ui, sans-serif" }, paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)", margin: { t: 30, r: 20, b: 50, l: 60 }, legend: { orientation: "h", y: -0.2 },
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: line, activecolor: ink },
     colorway: ["#2f9e63", "#d9822b", "#3b7dd8", "#a64ca6", "#8a8f2a", "#c0392b", "#16808a", "#7f6a5c"] }, layout);
   for (const key of Object.keys(dressed)) if (/^[xy]axis/.test(key)) dressed[key] = Object.assign({}, axis, dressed[key]);
   if (!dressed.xaxis) dressed.xaxis = axis; if (!dressed.yaxis) dressed.yaxis = axis;
@@ -41,15 +43,20 @@ for (const [name, figure] of Object.entries(figures))
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """An HTML table; cells that are numbers (or strings that start like one) are set to the right."""
+    """An HTML table; cells that are numbers (or strings that start like one) are set to the right, and
+    so is the head of a column that has only such cells."""
 
-    def cell(tag: str, value: object) -> str:
-        text = str(value)
-        number = isinstance(value, (int, float)) or text[:1].isdigit()
-        return f"<{tag}{' class=number' if number else ''}>{html.escape(text)}</{tag}>"
+    def number(value: object) -> bool:
+        return isinstance(value, (int, float)) or str(value)[:1].isdigit()
 
-    lines = ["<tr>" + "".join(cell("td", value) for value in row) + "</tr>" for row in rows]
-    top = "".join(f"<th>{html.escape(str(name))}</th>" for name in head)
+    def cell(tag: str, value: object, right: bool) -> str:
+        return f"<{tag}{' class=number' if right else ''}>{html.escape(str(value))}</{tag}>"
+
+    rows = [list(row) for row in rows]
+    lines = ["".join(cell("td", value, number(value)) for value in row) for row in rows]
+    sides = [bool(rows) and all(number(row[i]) for row in rows) for i in range(len(head))]
+    top = "".join(cell("th", name, right) for name, right in zip(head, sides, strict=True))
+    lines = [f"<tr>{line}</tr>" for line in lines]
     return f'<div class="wide"><table><tr>{top}</tr>{"".join(lines)}</table></div>'
 
 
