@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from duckweed.cli.errors import plain_errors
+
 if TYPE_CHECKING:
     from duckweed.plan.answer import Answer
 
@@ -14,6 +16,7 @@ def register(app: typer.Typer) -> None:
     app.command("plan")(plan)
 
 
+@plain_errors
 def plan(
     run: Annotated[
         Path | None,
@@ -53,17 +56,11 @@ def plan(
     seed: Annotated[int, typer.Option(help="Of the sampled intervals.")] = 0,
 ) -> None:
     """What can this crowd train, how long does it take, what binds, and what would have to change."""
-    from duckweed.plan.errors import PlanError
-
-    try:
-        if presets:
-            catalogue()
-            return
-        given = ask(run, model, crowd, tokens, deadline, precision, optimizer, context, assume or [],
+    if presets:
+        catalogue()
+        return
+    given = ask(run, model, crowd, tokens, deadline, precision, optimizer, context, assume or [],
                     html is not None, seed)  # fmt: skip
-    except PlanError as error:
-        typer.secho(f"No plan: {error}", err=True, fg="red")
-        raise typer.Exit(2) from None
     show(given, explain, json, html)
 
 

@@ -176,10 +176,8 @@ def parse_line(text: str, notes: list[str]) -> Group:
     link = first
     if found:
         link = re.sub(r"(bits?|B|b)/s\b", r"\1ps", first)[: found.start()]
-        values["latency"] = units.duration(found[1], "latency").value
-        notes.append(
-            f"latency {found[1].strip()}: read as the delay one way; a ping shows twice that"
-        )
+        values["latency"] = units.duration(found[1], "latency").value / 2
+        notes.append(f"latency {found[1].strip()}: read as a round trip, as a ping shows it")
     values["up"], values["down"] = links(link, notes)
     for part in rest:
         values.update(option(part))
@@ -259,7 +257,7 @@ def parse_table(row: dict[str, Any], notes: list[str]) -> Group:
     for name, reader in (("latency", units.duration), ("stay", units.duration),
                          ("online", units.fraction), ("waste", units.fraction), ("host", units.size)):  # fmt: skip
         if name in row:
-            values[name] = reader(row[name], name).value
+            values[name] = reader(row[name], name).value / (2 if name == "latency" else 1)
     for name in ("cards", "site"):
         if name in row:
             values[name] = int(row[name])

@@ -87,7 +87,13 @@ def simulate(
                "traffic_factor", "replica_factor", "wire_factor")  # fmt: skip
     fixed = dict.fromkeys(nominal, 1.0)
     values = assumptions.medians(
-        **fixed, mfu_datacentre=mfu, straggle=straggle, audit=0.0, detect=0.0, delay_gap=0.0
+        **fixed,
+        mfu_datacentre=mfu,
+        straggle=straggle,
+        audit=0.0,
+        coding=0.0,
+        detect=0.0,
+        delay_gap=0.0,
     )
     micro = max(1, round(batch / context))
     space = Space(

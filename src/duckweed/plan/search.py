@@ -24,6 +24,8 @@ Array = NDArray[np.float64]
 SAMPLE, LAYOUT, WIRE, STEPS, LATE, MICRO, CAP = range(7)
 AXES = 7
 DAY = 86400.0
+MESSAGES = 3
+"""Delays of one way in an exchange: the contribution, the question for the update, and its answer."""
 BYTES_TO_JOIN = 2.0
 """bf16 weights of its shard are what a newcomer fetches: peers keep no other state (DESIGN)."""
 
@@ -180,7 +182,9 @@ def exchange_terms(pool: Pool, space: Space, count: Array, a: dict[str, Array]) 
     t["download"] = shard * down_bits / t["down"]
     slower = 1 + a["straggle"] * np.log2(np.maximum(count, 1.0))
     lonely = count <= 1
-    t["exchange"] = np.where(lonely, 0.0, (t["upload"] + t["download"] + 2 * t["delay"]) * slower)
+    t["code"] = shard * a["coding"] * 1e-9 / pool.group.cards
+    moving = (t["upload"] + t["download"] + MESSAGES * t["delay"]) * slower
+    t["exchange"] = np.where(lonely, 0.0, moving + t["code"])
 
 
 def churn_terms(pool: Pool, space: Space, count: Array, window: Array, a: dict[str, Array]) -> None:
