@@ -81,7 +81,7 @@ class InnerOptimizer:
         return found
 
     def restore(self, moments: dict[str, torch.Tensor]) -> None:
-        """Set the state to what `moments` gave."""
+        """Set the state to what `moments` gave; steps from here on leave that as it is."""
         parameters = dict(self.model.named_parameters())
         for name, value in moments.items():
             kind, _, rest = name.partition(".")
@@ -90,4 +90,4 @@ class InnerOptimizer:
             elif kind == "adamw":
                 key, _, parameter = rest.partition(".")
                 place = parameters[parameter].device if key != "step" else "cpu"
-                self.adamw.state[parameters[parameter]][key] = value.to(place)
+                self.adamw.state[parameters[parameter]][key] = value.to(place, copy=True)
