@@ -21,7 +21,9 @@ def render_terminal(summary: Summary) -> RenderableType:
 def _verdict(summary: Summary) -> Text:
     start, end = summary.held_out_start, summary.held_out_end
     if start is None or end is None:
-        return Text("Trained, but the loss on held-out text was not measured twice.", "bold yellow")
+        return Text(
+            "Trained; the loss on held-out text was not measured before and after.", "bold yellow"
+        )
     figures = f"{start:.3f} → {end:.3f} bits per byte of held-out text"
     if end >= start:
         return Text(f"It did not learn: {figures}", "bold red")

@@ -1,5 +1,6 @@
 """`duckweed train` and `duckweed new`."""
 
+import contextlib
 import os
 import tomllib
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from duckweed.cli import running
 from duckweed.cli.errors import fail, plain_errors
 
 console = Console(highlight=False)
@@ -81,6 +83,7 @@ def train(
     os.environ["OMP_WAIT_POLICY"] = "passive"  # before torch is loaded; see docs/learn.md
     from duckweed.run import folder as folders
     from duckweed.run import spec as specs
+    from duckweed.swarm.links import parse_links
 
     if resume is not None and specification is not None:
         fail("give either a specification or --resume, not both: a run keeps its specification")
@@ -90,18 +93,20 @@ def train(
     if resume is not None:
         if changes:
             fail(f"a run keeps its specification: {', '.join(changes)} cannot change on --resume")
-        found = folders.find(resume)
-        return _run(found, specs.load(found.spec), None, device, threads, port, None)
-    spec = specs.load(specification) if specification else specs.RunSpec()
-    spec = specs.override(spec, changes)
-    base = specification.resolve().parent if specification and not data else Path.cwd()
-    stem = specification.stem if specification else "train"
-    found = folders.create(runs, name or folders.next_name(runs, stem))
-    simulation = (links, step_seconds) if simulate else None
-    try:
-        _run(found, spec, base, device, threads, port, simulation)
-    finally:
-        folders.discard_if_empty(found)
+        run = running.reopen(folders.find(resume), device, threads)
+    else:
+        spec = specs.load(specification) if specification else specs.RunSpec()
+        spec = specs.override(spec, changes)
+        at_links = parse_links(links, spec.rounds.peers) if links else None
+        base = specification.resolve().parent if specification and not data else Path.cwd()
+        name = name or folders.next_name(runs, specification.stem if specification else "train")
+        here = 1 if simulate else spec.rounds.peers
+        run = running.begin(spec, base, folders.create(runs, name), device, threads, here)
+    if simulate:
+        _simulate(run, at_links, step_seconds)
+    else:
+        _swarm(run, threads, port)
+    running.finish(run)
 
 
 def _changes(
@@ -138,125 +143,41 @@ def _value(text: str) -> Any:
         return text
 
 
-def _run(
-    folder: Any,
-    spec: Any,
-    base: Path | None,
-    device: str,
-    threads: int,
-    port: int,
-    simulation: tuple[str | None, float | None] | None,
-) -> None:
-    """Found or reopen the run, train it under the live view, and bring in the harvest."""
-    from duckweed.cli.view import View
-
-    with console.status("loading PyTorch", spinner="dots") as status:
-        import torch
-
-        from duckweed.learn.device import choose
-        from duckweed.swarm import genesis
-        from duckweed.swarm.harvest import bytes_per_token
-        from duckweed.swarm.simulation import parse_links
-
-        torch.set_num_threads(threads)
-        device = choose(device)
-        peers = spec.rounds.peers
-        links = parse_links(simulation[0], peers) if simulation and simulation[0] else None
-        say = status.update
-        if base is not None:
-            ground = genesis.prepare(spec, base, say)
-            genesis.found(spec, ground, folder, device, 1 if simulation else peers, say)
-        else:
-            ground = genesis.reopen(folder, spec)
-    console.print(_opening(folder, spec, ground, device))
-    view = View(console, folder.path.name, spec, bytes_per_token(ground.dataset))
-    if simulation:
-        done = _simulate(folder, spec, ground, device, links, simulation[1], view)
-    else:
-        done = _swarm(folder, spec, device, threads, port, view)
-    if done:
-        _harvest(folder, spec, ground, device)
-    else:
-        console.print(
-            f"\nStopped after {len(_closed(folder))} closed rounds; nothing of them is lost. "
-            f"Go on with: duckweed train --resume {folder.path}"
-        )
-        raise typer.Exit(130)
-
-
-def _opening(folder: Any, spec: Any, ground: Any, device: str) -> str:
-    from duckweed.swarm import genesis
-
-    facts = ground.dataset.manifest
-    return (
-        f"[bold]{folder.path}[/]: {spec.model.source}, {genesis.layout(folder).total:,} parameters, "
-        f"on {device}; {spec.rounds.peers} peers, {spec.rounds.count} rounds of "
-        f"{spec.inner.steps} steps\n"
-        f"data {spec.data.path}: {facts.train_bytes / 1e6:.1f} MB in {facts.train_documents:,} "
-        f"documents to train on, {facts.held_out_bytes / 1e6:.2f} MB held out; blake3 {facts.hash[:16]}"
-    )
-
-
-def _swarm(folder: Any, spec: Any, device: str, threads: int, port: int, view: Any) -> bool:
-    """Train with processes; False if it was interrupted."""
+def _swarm(run: running.Opened, threads: int, port: int) -> None:
+    """Train with processes."""
     from duckweed.swarm.local import LocalRun
 
-    with LocalRun(folder, spec, device, threads) as run:
-        try:
-            run.start(f"127.0.0.1:{port}")
-            with view:
-                for event in run.events():
-                    view.take(event)
-        except KeyboardInterrupt:
-            return False
-    return len(_closed(folder)) >= spec.rounds.count
+    peers = run.spec.rounds.peers
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        LocalRun(run.folder, run.spec, run.device, threads, peers) as processes,
+    ):
+        processes.start(f"127.0.0.1:{port}")
+        running.watch(run, processes.events())
 
 
-def _simulate(
-    folder: Any, spec: Any, ground: Any, device: str, links: Any, step_seconds: Any, view: Any
-) -> bool:
+def _simulate(run: running.Opened, links: Any, step_seconds: float | None) -> None:
+    """Train in this process, on a virtual clock."""
     from duckweed.run import state as states
     from duckweed.swarm import genesis
     from duckweed.swarm.simulation import Simulation
 
-    layout = genesis.layout(folder)
-    state = states.load(folder.state(0), layout.digest(), layout.total, len(layout.names))
-    try:
-        with view:
-            simulation = Simulation(
-                folder, spec, layout, ground, state, device, links, step_seconds, view.take
-            )
-            final = simulation.run()
-    except KeyboardInterrupt:
-        return False
-    console.print(
-        f"Simulated: on these links and at this speed {spec.rounds.count} rounds take "
-        f"{simulation.clock:,.1f} s. Final state {final.hash()[:16]}"
-    )
-    return True
-
-
-def _harvest(folder: Any, spec: Any, ground: Any, device: str) -> None:
-    from duckweed.cli.summary import render_terminal
-    from duckweed.run.summary import summarise
-    from duckweed.swarm import genesis
-    from duckweed.swarm.harvest import bytes_per_token, harvest
-    from duckweed.web.run_page import run_page
-
-    with console.status("measuring and exporting the model"):
-        sample = harvest(folder, spec, ground, device)
-        summary = summarise(
-            folder, spec, genesis.layout(folder).total, bytes_per_token(ground.dataset), sample
+    layout = genesis.layout(run.folder)
+    state = states.load(run.folder.state(0), layout.digest(), layout.total, len(layout.names))
+    with contextlib.suppress(KeyboardInterrupt), running.view(run) as view:
+        simulation = Simulation(
+            run.folder,
+            run.spec,
+            layout,
+            run.ground,
+            state,
+            run.device,
+            links,
+            step_seconds,
+            view.take,
         )
-        folder.report.write_text(run_page(folder, spec, summary), encoding="utf-8")
-    console.print(render_terminal(summary))
-
-
-def _closed(folder: Any) -> list[Any]:
-    from duckweed.run.ledger import Ledger
-
-    ledger = Ledger(folder.ledger)
-    try:
-        return list(ledger.entries("round"))
-    finally:
-        ledger.close()
+        final = simulation.run()
+        view.say(
+            f"Simulated: on these links and at this speed {run.spec.rounds.count} rounds take "
+            f"{simulation.clock:,.1f} s. Final state {final.hash()[:16]}"
+        )

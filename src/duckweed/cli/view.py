@@ -66,11 +66,12 @@ class View:
         elif kind == "round":
             self._round(event)
         elif kind in ("said", "left", "refused", "differs", "failed"):
-            self._say(_words(event))
+            self.say(_words(event))
         if self.console.is_terminal:
             self._live.update(self._render())
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """Show a line of text below the figures; elsewhere print it."""
         self._messages = [*self._messages, text][-3:]
         if not self.console.is_terminal:
             self.console.print(text)
@@ -85,7 +86,7 @@ class View:
             self._held_out = event["held_out"]
             self._first = self._first or self._held_out
         for peer, reason in event["rejected"].items():
-            self._say(f"round {event['round']}: peer {peer} did not count: {reason}")
+            self.say(f"round {event['round']}: peer {peer} did not count: {reason}")
         if not self.console.is_terminal:
             measured = event["held_out"] is not None
             held_out = f", held out {self._bits(self._held_out)}" if measured else ""

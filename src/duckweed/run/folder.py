@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,9 +25,14 @@ class RunFolder:
         self.model = path / "model"
         self.report = path / "report.html"
         self.coordinator_key = path / "coordinator.key"
+        self.secret = path / "secret"
         self.states = path / "states"
         self.blobs = path / "blobs"
         self.logs = path / "logs"
+
+    def read_secret(self) -> str:
+        """The secret that a peer must know to get in."""
+        return self.secret.read_text("ascii")
 
     def state(self, round_: int) -> Path:
         return self.states / f"{round_:08d}.safetensors"
@@ -80,6 +86,8 @@ def create(root: Path, name: str) -> RunFolder:
     folder = RunFolder(path)
     for part in (folder.states, folder.blobs, folder.logs):
         part.mkdir()
+    folder.secret.touch(mode=0o600)
+    folder.secret.write_text(secrets.token_urlsafe(24), "ascii")
     return folder
 
 

@@ -5,6 +5,7 @@ closed by one insert into the ledger. What is not in the ledger has not happened
 """
 
 import asyncio
+import hmac
 import math
 import time
 from collections import defaultdict, deque
@@ -48,6 +49,8 @@ class Coordinator:
         self.traffic: dict[str, list[int]] = defaultdict(lambda: [0, 0])
         self.durations: deque[float] = deque(maxlen=64)
         self.scales: list[float] = []
+        self.tokens = ""
+        self.secret = folder.read_secret()
         self.stopping = ""
         self.broken: Exception | None = None
         self.finished = asyncio.Event()
@@ -63,6 +66,7 @@ class Coordinator:
             if entry.kind == "genesis":
                 self._check_genesis(entry.body)
                 self.scales = entry.body["scales"]
+                self.tokens = entry.body["tokens"]
                 self.agreed[0] = entry.body["state"]
             elif entry.kind == "peer":
                 member = Member(entry.body["index"], entry.body["key"])
@@ -137,6 +141,10 @@ class Coordinator:
                 return await self._next(member, question), b""
             case m.Contribute():
                 return await self._take(member, question, body), b""
+            case m.Snapshot():
+                return self._newest(), b""
+            case m.Piece():
+                return self._piece(question)
             case m.Fetch():
                 return self._give(question.blob)
             case m.Progress():
@@ -156,6 +164,8 @@ class Coordinator:
                 f"this run speaks protocol {m.PROTOCOL}, the peer {join.protocol}: "
                 "install the same version of duckweed on both sides"
             )
+        if not hmac.compare_digest(join.secret.encode(), self.secret.encode()):
+            return m.Refused("this run is private, and the secret is not its own")
         member = self.members.get(key)
         if member is None:
             member = Member(len(self.members), key)
@@ -164,7 +174,13 @@ class Coordinator:
         member.heard, member.here, member.doing = time.monotonic(), True, "starting"
         await self._notify()
         counted = [n for n, closed in self.closed.items() if member.index in closed.accepted]
-        return m.Welcome(member.index, toml.write(self.spec), max(counted, default=-1))
+        return m.Welcome(
+            member.index,
+            toml.write(self.spec),
+            max(counted, default=-1),
+            self.layout.digest(),
+            self.tokens,
+        )
 
     async def _next(self, member: Member, question: m.Next) -> m.Answer:
         if fault := await self._vote(member, question):
@@ -250,6 +266,20 @@ class Coordinator:
             return m.Blob(), self.folder.blob(digest).read_bytes()
         except FileNotFoundError:
             return m.Refused(f"no blob {digest[:10]} here"), b""
+
+    def _newest(self) -> m.Answer:
+        saved = self.folder.saved_rounds()[-1]
+        return m.Saved(saved, self.folder.state(saved).stat().st_size)
+
+    def _piece(self, question: m.Piece) -> tuple[m.Answer, bytes]:
+        if question.round < 0 or question.start < 0:
+            return m.Refused("no such piece"), b""
+        try:
+            with self.folder.state(question.round).open("rb") as file:
+                file.seek(question.start)
+                return m.Blob(), file.read(m.PIECE_LIMIT)
+        except FileNotFoundError:
+            return m.Refused("this state is no longer kept; ask for the newest"), b""
 
     async def _left(self, member: Member, reason: str) -> None:
         member.here, member.doing = False, "gone"

@@ -4,14 +4,18 @@ import math
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 
 from duckweed.learn import model as models
 from duckweed.learn.dataset import Dataset, held_out_batches
 from duckweed.learn.trainer import Trainer
+from duckweed.merge.round import Closed, advance
 from duckweed.run import state as states
 from duckweed.run.folder import RunFolder
+from duckweed.run.ledger import Ledger
 from duckweed.run.spec import RunSpec
+from duckweed.run.state import State
 from duckweed.swarm import genesis
 from duckweed.swarm.genesis import Ground
 
@@ -28,17 +32,32 @@ def bits_per_byte(nats_per_token: float, dataset: Dataset) -> float:
     return nats_per_token / math.log(2) / bytes_per_token(dataset)
 
 
+def latest_state(folder: RunFolder, spec: RunSpec) -> State:
+    """The state after the last closed round: the newest one saved, and the updates since.
+
+    Raises StateError, LedgerError, MergeError.
+    """
+    layout = genesis.layout(folder)
+    newest = folder.saved_rounds()[-1]
+    state = states.load(folder.state(newest), layout.digest(), layout.total, len(layout.names))
+    ledger = Ledger(folder.ledger)
+    for entry in ledger.entries("round"):
+        if entry.round == state.round:
+            closed = msgspec.convert(entry.body["closed"], Closed, strict=False)
+            state = advance(spec, layout, state, closed, lambda h: folder.blob(h).read_bytes())
+    ledger.close()
+    return state
+
+
 def harvest(folder: RunFolder, spec: RunSpec, ground: Ground, device: str) -> str:
     """Write folder.model, record the final held-out loss; returns a sample of generated text."""
-    layout = genesis.layout(folder)
-    last = folder.saved_rounds()[-1]
-    state = states.load(folder.state(last), layout.digest(), layout.total, len(layout.names))
+    state = latest_state(folder, spec)
     dataset = ground.dataset
     model = models.build(genesis.configuration(spec, ground), device)
     trainer = Trainer(model, spec.inner, spec.total_steps, device)
     windows = held_out_batches(dataset, spec.model.sequence, FINAL_TOKENS, EVALUATION_BATCH)
     nats, tokens = trainer.evaluate(state.weights, windows)
-    folder.record(event="final", round=last, held_out=nats / tokens, tokens=tokens)
+    folder.record(event="final", round=state.round, held_out=nats / tokens, tokens=tokens)
     models.export(model, state.weights, folder.model, dataset.tokenizer.end)
     dataset.tokenizer.save(folder.model)
     return generate(folder.model, "def ", 160, 0.7, spec.seed, device)

@@ -25,8 +25,11 @@ class RunFailed(RuntimeError):
 class LocalRun:
     """The processes of one run. A context manager: on leaving, every process is ended."""
 
-    def __init__(self, folder: RunFolder, spec: RunSpec, device: str, threads: int) -> None:
+    def __init__(
+        self, folder: RunFolder, spec: RunSpec, device: str, threads: int, peers: int
+    ) -> None:
         self.folder, self.spec, self.device, self.threads = folder, spec, device, threads
+        self.peers = peers
         self._events: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._processes: dict[str, subprocess.Popen] = {}
 
@@ -47,16 +50,19 @@ class LocalRun:
             except subprocess.TimeoutExpired:
                 process.kill()
 
-    def start(self, address: str = "127.0.0.1:0") -> None:
-        """Start the coordinator, and the peers once it listens. Raises RunFailed."""
+    def start(self, address: str = "127.0.0.1:0") -> dict[str, Any]:
+        """Start the coordinator, and the peers once it listens; returns its key ("id") and
+        "addresses". Raises RunFailed."""
         self._launch("coordinator", "coordinator", "--address", address)
         serving = self._wait_for("serving")
-        addresses = [a for a in serving["addresses"] if a.startswith("127.")]
-        for slot in range(self.spec.rounds.peers):
+        bound = (a.rpartition(":") for a in serving["bound"] if not a.startswith("["))
+        addresses = [f"127.0.0.1:{port}" for _, _, port in bound]
+        for slot in range(self.peers):
             self._launch(
                 f"peer {slot}", "peer", "--slot", str(slot), "--device", self.device,
                 "--coordinator", serving["id"], "--addresses", *addresses,
             )  # fmt: skip
+        return serving
 
     def events(self) -> Iterator[dict[str, Any]]:
         """What happens, until all processes have ended. Raises RunFailed if none can go on."""
@@ -67,7 +73,7 @@ class LocalRun:
                 break
             if event["event"] == "failed":
                 failed.append(event["reason"])
-                if event["role"] == "coordinator" or len(failed) == self.spec.rounds.peers:
+                if event["role"] == "coordinator" or len(failed) == self.peers:
                     raise RunFailed(event["reason"])
             yield event
 

@@ -11,6 +11,7 @@ import msgspec
 from duckweed.merge.round import Announcement, Closed
 
 PROTOCOL = 1
+PIECE_LIMIT = 4 << 20  # bytes of a state per answer
 HEAD_LIMIT = 1 << 20  # bytes; sizes and scales per tensor of a model of some thousand tensors
 
 
@@ -78,16 +79,30 @@ class Leave(Message, tag="leave"):
     reason: str
 
 
-Question = Join | Next | Progress | Contribute | Fetch | Leave
+class Snapshot(Message, tag="snapshot"):
+    """Ask which state the coordinator can give to a newcomer."""
+
+
+class Piece(Message, tag="piece"):
+    """Ask for the bytes of the state after `round` rounds from `start` on."""
+
+    round: int
+    start: int
+
+
+Question = Join | Next | Progress | Contribute | Fetch | Leave | Snapshot | Piece
 
 
 class Welcome(Message, tag="welcome"):
     """Index of the peer in the run, the run's specification, and the last round in which a
-    contribution of this peer counted (-1: none): the round that its residual must be of."""
+    contribution of this peer counted (-1: none): the round that its residual must be of.
+    layout, tokens: hashes of the model's layout and of the training data, to compare with."""
 
     index: int
     spec: str
     last_accepted: int
+    layout: str
+    tokens: str
 
 
 class Train(Message, tag="train"):
@@ -124,6 +139,13 @@ class Blob(Message, tag="blob"):
     """The body is the blob asked for."""
 
 
+class Saved(Message, tag="saved"):
+    """The state after `round` rounds is there, in a file of `size` bytes."""
+
+    round: int
+    size: int
+
+
 class Noted(Message, tag="noted"):
     """Heard; nothing else to say."""
 
@@ -134,7 +156,7 @@ class Refused(Message, tag="refused"):
     reason: str
 
 
-Answer = Welcome | Train | Apply | Wait | Stop | Blob | Noted | Refused
+Answer = Welcome | Train | Apply | Wait | Stop | Blob | Saved | Noted | Refused
 
 _questions = msgspec.msgpack.Decoder(Question)
 _answers = msgspec.msgpack.Decoder(Answer)

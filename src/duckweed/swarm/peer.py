@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -14,7 +14,7 @@ from duckweed.run.state import State
 from duckweed.swarm import messages as m
 from duckweed.swarm.identity import Identity
 from duckweed.swarm.transport import Endpoint, Link, LinkError
-from duckweed.swarm.work import Worker
+from duckweed.swarm.work import Worker, forget_before, residual_path
 from duckweed.wire.contribution import max_size
 from duckweed.wire.update import max_update_size
 
@@ -22,6 +22,12 @@ BEAT = 1.0  # seconds between signs of life
 PATIENCE = 20.0  # seconds until an answer must begin; the coordinator answers "wait" after 5
 RETRY = 1.0  # seconds between attempts to reach a coordinator that went away
 UPDATE_PEERS = 4096
+
+
+def listening(addresses: Sequence[str]) -> str:
+    """Where a peer binds its socket: loopback only if the coordinator is on this machine only."""
+    here = all(address.startswith(("127.", "[::1]")) for address in addresses)
+    return "127.0.0.1:0" if here else "0.0.0.0:0"
 
 
 class PeerStopped(RuntimeError):
@@ -39,10 +45,12 @@ class Peer:
         home: Path,
         shared: RunFolder,
         coordinator: tuple[str, list[str]],
+        secret: str,
         say: Callable[[str], None],
     ) -> None:
         self.identity, self.worker, self.state, self.say = identity, worker, state, say
         self.home, self.shared, self.coordinator = home, shared, coordinator
+        self.secret = secret
         self.progress = m.Progress("starting", state.round)
         self.timings = m.Timings()
         self.saves = False
@@ -51,7 +59,9 @@ class Peer:
 
     async def run(self) -> str:
         """Take part until the run ends; returns the reason. Raises PeerStopped, LinkError."""
-        self._endpoint = await Endpoint.bind(self.identity, m.HEAD_LIMIT, "127.0.0.1:0")
+        self._endpoint = await Endpoint.bind(
+            self.identity, m.HEAD_LIMIT, listening(self.coordinator[1])
+        )
         beat = asyncio.create_task(self._beat())
         try:
             welcome = await self._join()
@@ -106,7 +116,7 @@ class Peer:
             self.worker.contribute, self.state, self.index, task.block, self._stepped
         )
         # On disk before it is sent: once it counts, the residual must not be lost.
-        self.worker.save(self._residual(task.round))
+        self.worker.save(residual_path(self.home, task.round))
         self.timings.train, self.timings.compress = made.train_seconds, made.compress_seconds
         self._set("sending")
         signature = self.identity.sign(m.signed_part(made.announcement))
@@ -131,23 +141,15 @@ class Peer:
         accepted = self.index in closed.accepted
         worker.settle(accepted)
         if accepted:
-            self._forget_before(closed.round)
+            forget_before(self.home, closed.round)
         self.timings.apply = time.perf_counter() - began
 
     # --- memory
 
-    def _residual(self, round_: int) -> Path:
-        return self.home / f"residual-{round_:08d}.safetensors"
-
     def _recall(self, round_: int) -> None:
         """Take up the residual of the last round that counted; without it, start from zero."""
-        if round_ >= 0 and not self.worker.load(self._residual(round_)):
+        if round_ >= 0 and not self.worker.load(residual_path(self.home, round_)):
             self.say(f"the residual of round {round_} is lost; going on without it")
-
-    def _forget_before(self, round_: int) -> None:
-        for path in self.home.glob("residual-*.safetensors"):
-            if int(path.stem.split("-")[1]) < round_:
-                path.unlink(missing_ok=True)
 
     def _save_state(self) -> None:
         every = self.worker.spec.rounds.checkpoint
@@ -159,7 +161,7 @@ class Peer:
     # --- talking
 
     async def _join(self) -> m.Welcome:
-        answer, _ = await self._ask(m.Join(m.PROTOCOL))
+        answer, _ = await self._ask(m.Join(m.PROTOCOL, self.secret))
         if not isinstance(answer, m.Welcome):
             raise PeerStopped(f"not admitted: {getattr(answer, 'reason', answer)}")
         return answer

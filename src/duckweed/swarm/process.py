@@ -49,7 +49,14 @@ async def coordinate(folder: RunFolder, address: str) -> None:
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, lambda: asyncio.ensure_future(coordinator.stop("stopped")))
-    tell({"event": "serving", "id": identity.id, "addresses": endpoint.addresses})
+    tell(
+        {
+            "event": "serving",
+            "id": identity.id,
+            "bound": endpoint.bound,
+            "addresses": endpoint.addresses,
+        }
+    )
     serving = asyncio.create_task(endpoint.serve(coordinator.handle, coordinator.body_limit))
     showing = asyncio.create_task(_show(coordinator))
     try:
@@ -102,7 +109,8 @@ async def take_part(
     def say(text: str) -> None:
         tell({"event": "said", "slot": slot, "text": text})
 
-    return await Peer(identity, worker, state, home, folder, coordinator, say).run()
+    secret = folder.read_secret()
+    return await Peer(identity, worker, state, home, folder, coordinator, secret, say).run()
 
 
 def _words(error: Exception, folder: RunFolder) -> str:

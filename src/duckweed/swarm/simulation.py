@@ -1,12 +1,9 @@
 """A run in one process, with a virtual clock: the same functions as the real swarm, so that the same
 specification reaches the same state hash. It tells what the links would have cost."""
 
-import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
-
-import msgspec
 
 from duckweed.learn import model as models
 from duckweed.learn.trainer import Trainer
@@ -18,44 +15,10 @@ from duckweed.run.spec import RunSpec
 from duckweed.run.state import State
 from duckweed.swarm.genesis import Ground, configuration
 from duckweed.swarm.identity import load_or_create
+from duckweed.swarm.links import Links
 from duckweed.swarm.record import ledger_body, round_event
 from duckweed.swarm.rounds import Blocks
-from duckweed.swarm.work import Contribution, Worker
-
-NUMBER = r"\d+(?:\.\d+)?"
-
-
-class Links(msgspec.Struct, frozen=True):
-    """A peer's link: bits per second up and down, seconds of latency one way."""
-
-    up: float = float("inf")
-    down: float = float("inf")
-    latency: float = 0.0
-
-
-def parse_links(text: str, peers: int) -> list[Links]:
-    """'UP/DOWN Mbit/s LATENCY ms' for all peers, or one for each separated by commas, such as
-    "10/50 80ms" or "10/50 80ms, 5/20 120ms". The latency is that of a round trip.
-
-    Raises ValueError saying what was expected.
-    """
-    links = []
-    for part in text.split(","):
-        found = re.fullmatch(
-            rf"\s*({NUMBER})\s*/\s*({NUMBER})\s*(?:mbit/s|mbps)?\s*(?:({NUMBER})\s*ms)?\s*",
-            part.lower(),
-        )
-        if not found or not float(found[1]) or not float(found[2]):
-            raise ValueError(
-                f"links: {part.strip()!r} is not of the form UP/DOWN LATENCYms, such as '10/50 80ms' "
-                "(megabit per second up and down, round trip in milliseconds)"
-            )
-        links.append(
-            Links(float(found[1]) * 1e6, float(found[2]) * 1e6, float(found[3] or 0) / 2000)
-        )
-    if len(links) not in (1, peers):
-        raise ValueError(f"links: {len(links)} given for {peers} peers; give one, or one for each")
-    return links * peers if len(links) == 1 else links
+from duckweed.swarm.work import Contribution, Worker, forget_before, residual_path
 
 
 class Simulation:
@@ -108,6 +71,7 @@ class Simulation:
         made: list[Contribution] = []
         for peer, worker in enumerate(self.workers):
             made.append(worker.contribute(state, peer, assigned[peer], self._stepped(peer)))
+            worker.save(residual_path(self.folder.peer(peer), state.round))
         handed = [(c.announcement, c.blob) for c in made]
         closed, update = close(spec, self.layout, [float(s) for s in state.scales], handed)
         blobs = {a.blob: blob for a, blob in handed}
@@ -120,6 +84,8 @@ class Simulation:
         apply_seconds = time.perf_counter() - began
         for peer, worker in enumerate(self.workers):
             worker.settle(peer in closed.accepted)
+            if peer in closed.accepted:
+                forget_before(self.folder.peer(peer), state.round)
         ledger.append("round", state.round, ledger_body(closed, assigned, handed))
         ledger.append(
             "state", self.state.round, {"hash": self.state.hash(), "peers": len(self.workers)}

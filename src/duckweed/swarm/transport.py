@@ -150,9 +150,14 @@ class Endpoint:
             ) from error
 
     @property
-    def addresses(self) -> list[str]:
-        """ip:port pairs on which this end listens."""
+    def bound(self) -> list[str]:
+        """ip:port pairs that the sockets are bound to; 0.0.0.0 stands for all interfaces."""
         return list(self._endpoint.bound_sockets())
+
+    @property
+    def addresses(self) -> list[str]:
+        """ip:port pairs at which others may reach this end."""
+        return list(self._endpoint.addr().direct_addresses())
 
     async def connect(self, peer: str, addresses: list[str]) -> Link:
         """Raises LinkError."""

@@ -115,6 +115,18 @@ class Worker:
         return True
 
 
+def residual_path(home: Path, round_: int) -> Path:
+    """Where a peer keeps the residual that its contribution of a round leaves."""
+    return home / f"residual-{round_:08d}.safetensors"
+
+
+def forget_before(home: Path, round_: int) -> None:
+    """Remove the residuals of the rounds before one that has counted."""
+    for path in home.glob("residual-*.safetensors"):
+        if int(path.stem.split("-")[1]) < round_:
+            path.unlink(missing_ok=True)
+
+
 def sizes(x: np.ndarray, layout: Layout) -> list[float]:
     """Root mean square of each tensor of x."""
     return [

@@ -1,0 +1,41 @@
+"""An invitation: one line that says which run, whose it is, where it is, and the secret to get in."""
+
+import base64
+import binascii
+
+import msgspec
+
+PREFIX = "duckweed1:"
+
+
+class InvitationError(ValueError):
+    """The text is not an invitation."""
+
+
+class Invitation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """run: identity of the specification; coordinator: its public key; both 64 hex digits.
+    addresses: ip:port pairs at which it listens."""
+
+    run: str
+    coordinator: str
+    addresses: tuple[str, ...]
+    secret: str
+
+    def __str__(self) -> str:
+        data = msgspec.msgpack.encode(self)
+        return PREFIX + base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def read(text: str) -> Invitation:
+    """The invitation in a line of text. Raises InvitationError."""
+    text = "".join(text.split())
+    if not text.startswith(PREFIX):
+        raise InvitationError(f"not an invitation: it must begin with {PREFIX!r}")
+    body = text[len(PREFIX) :]
+    try:
+        data = base64.urlsafe_b64decode(body + "=" * (-len(body) % 4))
+        return msgspec.msgpack.decode(data, type=Invitation)
+    except (binascii.Error, msgspec.DecodeError, UnicodeEncodeError) as error:
+        raise InvitationError(
+            "the invitation is damaged; copy the whole line, from duckweed1: to its end"
+        ) from error

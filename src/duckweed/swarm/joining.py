@@ -1,0 +1,136 @@
+"""Joining a run from another machine: its specification, data, state, and then a peer like any other."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from duckweed.learn import dataset as datasets
+from duckweed.learn import model as models
+from duckweed.learn.corpus import DataError
+from duckweed.learn.memory import check_memory
+from duckweed.learn.trainer import Trainer
+from duckweed.run import spec as specs
+from duckweed.run import state as states
+from duckweed.run.folder import RunFolder, write_atomically
+from duckweed.run.layout import Layout
+from duckweed.run.spec import RunSpec
+from duckweed.run.state import State
+from duckweed.swarm import genesis
+from duckweed.swarm import messages as m
+from duckweed.swarm.genesis import Ground
+from duckweed.swarm.identity import load_or_create
+from duckweed.swarm.invitation import Invitation
+from duckweed.swarm.peer import Peer, PeerStopped, listening
+from duckweed.swarm.transport import Endpoint, Link, LinkError
+from duckweed.swarm.work import Worker
+
+Say = Callable[[str], None]
+
+
+async def join(
+    invitation: Invitation, home: Path, data: tuple[str, ...] | None, device: str, say: Say
+) -> str:
+    """Take part in the run until it ends; returns the reason. home: this peer's folder, which holds
+    its key: the same folder, the same peer.
+
+    Raises LinkError, DataError, ModelError, OutOfMemory, PeerStopped.
+    """
+    folder = RunFolder(home)
+    for part in (folder.states, folder.blobs, folder.logs):
+        part.mkdir(parents=True, exist_ok=True)
+    identity = load_or_create(folder.peer(0) / "key")
+    say("calling the coordinator")
+    endpoint = await Endpoint.bind(identity, m.HEAD_LIMIT, listening(invitation.addresses))
+    try:
+        link = await endpoint.connect(invitation.coordinator, list(invitation.addresses))
+        welcome = await _welcome(link, invitation)
+        spec = specs.parse(welcome.spec, "the run's specification")
+        if spec.identity != invitation.run:
+            raise PeerStopped("the coordinator serves another run than the invitation names")
+        write_atomically(folder.spec, welcome.spec.encode())
+        ground = _data(spec, data, welcome.tokens, say)
+        skeleton = models.skeleton(genesis.configuration(spec, ground))
+        check_memory(skeleton, spec, device, 1)
+        layout = models.layout_of(skeleton)
+        if layout.digest() != welcome.layout:
+            raise PeerStopped(
+                "this machine builds another model from the specification than the run has; "
+                "install the same version of transformers as the organiser"
+            )
+        state = await _state(link, folder, layout, say)
+        link.close()
+    finally:
+        await endpoint.close()
+    trainer = Trainer(
+        models.build(genesis.configuration(spec, ground), device),
+        spec.inner,
+        spec.total_steps,
+        device,
+    )
+    worker = Worker(spec, layout, ground.dataset, trainer)
+    meeting = (invitation.coordinator, list(invitation.addresses))
+    secret = invitation.secret
+    return await Peer(identity, worker, state, folder.peer(0), folder, meeting, secret, say).run()
+
+
+async def _ask(link: Link, question: m.Message, body_limit: int = 0) -> tuple[m.Answer, bytes]:
+    head, body = await link.ask(m.encode(question), body_limit=body_limit)
+    answer = m.answer(head)
+    if isinstance(answer, m.Refused):
+        raise PeerStopped(f"the coordinator refused: {answer.reason}")
+    return answer, body
+
+
+async def _welcome(link: Link, invitation: Invitation) -> m.Welcome:
+    answer, _ = await _ask(link, m.Join(m.PROTOCOL, invitation.secret))
+    if not isinstance(answer, m.Welcome):
+        raise LinkError("the coordinator gave no proper answer to the first words")
+    return answer
+
+
+def _data(spec: RunSpec, paths: tuple[str, ...] | None, tokens: str, say: Say) -> Ground:
+    """The run's data on this machine, the same to the last token. Raises DataError."""
+    say("reading the data")
+    wanted = msgspec.structs.replace(spec.data, path=paths) if paths else spec.data
+    dataset = datasets.prepare(wanted, Path.cwd(), genesis.cache_folder())
+    if dataset.manifest.tokens_hash != tokens:
+        raise DataError(
+            f"the text at {', '.join(wanted.paths)} on this machine is not the text of the run"
+            + (
+                "; the standard library differs between Python versions: use the organiser's"
+                if wanted.path == "stdlib"
+                else "; get the same files and name them with --data"
+            )
+        )
+    return Ground(Path.cwd(), dataset)
+
+
+async def _state(link: Link, folder: RunFolder, layout: Layout, say: Say) -> State:
+    """The newest state that the coordinator has, unless a newer one lies here already."""
+    answer, _ = await _ask(link, m.Snapshot())
+    if not isinstance(answer, m.Saved):
+        raise LinkError("the coordinator has no state to start from")
+    here = folder.saved_rounds()
+    if not here or here[-1] < answer.round:
+        limit = 4 * (2 * layout.total + len(layout.names)) + (1 << 16)
+        if answer.size > limit:
+            raise PeerStopped(
+                f"the state offered has {answer.size} bytes; at most {limit} make sense"
+            )
+        say(f"fetching the state after round {answer.round} ({answer.size / 1e6:,.1f} MB)")
+        await _download(link, answer, folder.state(answer.round))
+        here = [answer.round]
+    return states.load(folder.state(here[-1]), layout.digest(), layout.total, len(layout.names))
+
+
+async def _download(link: Link, saved: m.Saved, path: Path) -> None:
+    """Piece by piece; a part that is already here is kept."""
+    part = path.with_suffix(".download")
+    with part.open("ab") as file:
+        while (start := file.tell()) < saved.size:
+            _, body = await _ask(link, m.Piece(saved.round, start), m.PIECE_LIMIT)
+            if not body:
+                raise LinkError("the coordinator no longer has this state; join again")
+            file.write(body)
+    part.replace(path)
