@@ -68,9 +68,9 @@ POOL: dict[str, Term] = {
 WHOLE: dict[str, Term] = {
     "tokens": Term("as asked", "tokens", "--tokens or the preset's source"),
     "count": Term("sum of used", "replicas at once", OWN, ("used",)),
-    "rate": Term("sum of used x tokens_per_second x in_step x min(window / round, what the link leaves)", "tokens/s", OWN,
-                 ("used", "tokens_per_second", "in_step", "window", "round")),
-    "useful": Term("(1 - audit)(1 - waste)", "share", "assumptions table; crowd", ("audit",)),
+    "rate": Term("sum of used x tokens_per_second x in_step x (1 - waste) x min(window / round, what the link leaves)", "tokens/s", OWN,
+                 ("used", "tokens_per_second", "in_step", "group.waste", "window", "round")),
+    "useful": Term("1 - audit, 1 for a lone replica", "share", "assumptions table", ("audit",)),
     "batch": Term("count x micro x context", "tokens a step", OWN, ("count", "micro", "context")),
     "replica_penalty": Term("count ^ (e ln steps / ln 30), e = 1.57 N^-0.135 x replica_factor", "x tokens",
                             "fit to Charles et al., arXiv 2503.09799, table 4; in H: MIRI, not validated", ("count", "steps", "exponent", "replica_factor")),
@@ -92,7 +92,7 @@ def inputs(option: Option, number: int) -> dict[str, float]:
     pool, model, layout = ev.pools[number], ev.target.model, option.layout
     group, (wire, _) = pool.group, space.paths[0]
     known = {name: scalar(value) for name, value in ev.inputs.items()}
-    for field in ("count", "online", "up", "down", "latency", "site", "lan", "stay"):
+    for field in ("count", "online", "up", "down", "latency", "site", "lan", "stay", "waste"):
         known[f"group.{field}"] = float(getattr(group, field))
     known |= {
         "group.rate": group.rate(ev.target.precision), "context": model.context,

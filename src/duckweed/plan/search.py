@@ -234,7 +234,7 @@ def evaluate(
     """Seconds to train to the target for every configuration and every sample of the inputs.
 
     seconds = tokens x penalties / sum over pools of (replicas x tokens/s x share of the round spent
-    computing x share of time in step) x share of useful work. A pool whose exchange does not fit
+    computing x share of time in step x share not wasted) x share not spent on checking. A pool whose exchange does not fit
     the round computes for the rest of it, and none does more than its `steps`; the round is that of
     the pool for which the sum is largest.
     """
@@ -261,8 +261,7 @@ def evaluate(
         churn_terms(pool, space, count, pool.terms["window"], a)
     penalties(target, space, whole, a)
     whole["rate"] = combined_rate(pools, space)
-    waste = sum(p.group.waste * p.group.count for p in pools) / crowd.machines
-    whole["useful"] = np.where(count > 1, (1 - a["audit"]) * (1 - waste), 1 - waste)
+    whole["useful"] = np.where(count > 1, 1 - a["audit"], 1.0)
     with np.errstate(divide="ignore"):
         whole["seconds"] = whole["tokens"] * whole["penalty"] / (whole["rate"] * whole["useful"])
     return empty
@@ -279,7 +278,7 @@ def combined_rate(pools: list[Pool], space: Space) -> Array:
         t["round"] = np.where(
             late, np.maximum(t["window"], t["overlapped"]), t["window"] + t["exchange"]
         )
-        busy.append(t["used"] * t["tokens_per_second"] * t["in_step"])
+        busy.append(t["used"] * t["tokens_per_second"] * t["in_step"] * (1 - pool.group.waste))
     best: Array | None = None
     for leader in pools:
         length = leader.terms["round"]
