@@ -19,7 +19,7 @@ QUESTIONS = [
     m.Leave("done"),
 ]
 ANSWERS = [
-    m.Welcome(1, "seed = 0\n", -1),
+    m.Welcome(1, "seed = 0\n", -1, "layout", "tokens"),
     m.Train(4, 9, 0, 3, True),
     m.Apply(CLOSED),
     m.Wait("for peer 2"),
