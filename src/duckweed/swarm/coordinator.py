@@ -26,7 +26,7 @@ from duckweed.swarm.record import ledger_body, round_event
 from duckweed.swarm.rounds import Blocks, Member, OpenRound, deadline
 from duckweed.wire.contribution import max_size
 
-SILENCE = 10.0  # seconds without a sign of life after which a peer is not waited for
+SILENCE = 20.0  # seconds without a sign of life after which a peer is not waited for
 POLL = 5.0  # seconds after which a question is answered with "wait"
 
 Tell = Callable[[dict[str, Any]], None]

@@ -126,7 +126,8 @@ def _words(error: Exception, folder: RunFolder) -> str:
 
 def _end_with_parent() -> None:
     """End this process when the one that started it does: its end of our standard input closes."""
-    sys.stdin.buffer.read()
+    while os.read(0, 1):  # not sys.stdin: its lock would be held when the interpreter ends
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 
