@@ -48,8 +48,8 @@ def run_page(folder: RunFolder, spec: RunSpec, summary: Summary) -> str:
         figure_slot("loss-tokens"),
         figure_slot("loss-bytes"),
         paragraph(
-            "Held-out text is never trained on; a point is the model that a round started from, the last "
-            "one the finished model, which is measured on more text. Training loss is the mean over the "
+            "Held-out text is never trained on; a point is the model that a round started from. The "
+            "finished model, at the end of the line, is measured on more text. Training loss is the mean over the "
             "peers that counted, each on its own text and its own weights. Bytes are those of all peers, "
             "up and down, until then.",
             "soft",
@@ -57,7 +57,7 @@ def run_page(folder: RunFolder, spec: RunSpec, summary: Summary) -> str:
         "<h2>Time of a round</h2>", figure_slot("time"),
         paragraph(
             "Mean over the peers, from one contribution to the next. Waiting is for the other peers; the "
-            "dots are the peer that was busy longest. " + phases(summary),
+            "red marks are the peer that was busy longest. " + phases(summary),
             "soft",
         ),
         "<h2>Peers</h2>", figure_slot("peers"),
@@ -90,7 +90,7 @@ def verdict(summary: Summary) -> str:
     start, end = summary.held_out_start, summary.held_out_end
     who = f"{peers(summary.peers)} trained a model of {show_count(summary.parameters)} parameters"
     if start is None or end is None:
-        return f"{who}; its loss on held-out text was not measured twice"
+        return f"{who}; its loss on unseen text was not measured before and after"
     if end >= start:
         return f"{who}, but it did not learn: {start:.2f} bits per byte became {end:.2f}"
     return f"{who}: from {start:.2f} to {end:.2f} bits per byte of unseen text"
@@ -235,9 +235,12 @@ def loss_plot(told: History, summary: Summary, against: str) -> Figure:
             _line("held out", held_out, HELD_OUT, width=3),
         ],
         "layout": {
-            "xaxis": axis if against == "tokens" else {**axis, "ticksuffix": "B"},
+            "xaxis": axis
+            if against == "tokens"
+            else {**axis, "ticksuffix": "B", "exponentformat": "SI"},
             "yaxis": {"title": {"text": "bits per byte"}},
             "hovermode": "x unified",
+            "showlegend": True,
         },
     }
 
@@ -269,14 +272,15 @@ def time_plot(rounds: Sequence[Round]) -> Figure:
     ]  # fmt: skip
     slowest = [short(sum(map(_busiest, group)) / len(group)) for group in groups]
     data.append(
-        {"type": "scatter", "mode": "markers", "name": "slowest peer, without waiting", "x": xs,
-         "y": slowest, "marker": {"color": SLOWEST, "size": 6}, "hovertemplate": "%{y:.2f} s"}
+        {"type": "scatter", "mode": "markers" if len(xs) <= DOTS else "lines",
+         "name": "slowest peer, without waiting", "x": xs, "y": slowest,
+         "marker": {"color": SLOWEST, "size": 6}, "line": {"color": SLOWEST, "width": 1}, "hovertemplate": "%{y:.2f} s"}
     )  # fmt: skip
     return {
         "data": data,
         "layout": {
             "barmode": "stack",
-            "bargap": 0.15,
+            "bargap": 0.15 if len(xs) <= DOTS else 0,
             "legend": {"orientation": "h", "y": -0.2, "traceorder": "normal"},
             "hovermode": "x unified",
             "xaxis": {"title": {"text": "round"}, **_whole(xs)},
