@@ -234,9 +234,9 @@ def _follower(result: Outlook, race: str) -> Distance:
 
 def percent(chance: float) -> str:
     """Whole per cents; a share of samples that was 0 or 1 is not certainty."""
-    if chance < 0.005:
+    if chance < 0.01:
         return "under 1%"
-    return "over 99%" if chance > 0.995 else f"{100 * chance:.0f}%"
+    return "over 99%" if chance > 0.99 else f"{100 * chance:.0f}%"
 
 
 def _gap(orders: float, years: float | None) -> str:

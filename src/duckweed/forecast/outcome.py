@@ -203,13 +203,15 @@ class Regimes(msgspec.Struct, frozen=True):
 
 
 def regimes(scenario: Scenario, compute: Sequence[float] = (1.0, 0.3, 0.03)) -> Regimes:
-    """Central paths over a grid of returns, leak, and the first follower's compute."""
+    """Central paths over a grid of returns, leak, and the first follower's compute, over at least
+    five years; what leaks arrives after a month, so that a full leak can hold a short lead."""
+    horizon = max(5.0, scenario.horizon)
     returns = np.geomspace(0.5, 3.5, 25)
     leak = np.linspace(0.0, 1.0, 21)
     fast = with_world(scenario, {f"{scenario.actors[1].name}.delay": 1.0})
     drawn = draw(fast, 1)
     grid_leak, grid_returns = (g.ravel() for g in np.meshgrid(leak, returns, indexing="ij"))
-    size, times = grid_leak.size, _months(scenario.horizon)
+    size, times = grid_leak.size, _months(horizon)
     law = drawn.law.take(np.zeros(size, dtype=int))
     law = msgspec.structs.replace(law, returns=grid_returns)
     base = drawn.actors.take(np.zeros(size, dtype=int))
@@ -225,7 +227,7 @@ def regimes(scenario: Scenario, compute: Sequence[float] = (1.0, 0.3, 0.03)) -> 
         gap = np.where(peak >= 1.0, peak, gap)
         gaps.append(gap.reshape(leak.size, returns.size).tolist())
     start = float(_start(drawn)[1, 0])
-    return Regimes(returns.tolist(), leak.tolist(), list(compute), gaps, start, scenario.horizon)
+    return Regimes(returns.tolist(), leak.tolist(), list(compute), gaps, start, horizon)
 
 
 def regime(gap: float, start: float) -> str:

@@ -142,6 +142,7 @@ class Bundle:
         k = self.pace.slope(x, np.maximum(law.ceiling - x, 1e-300)) * (x >= 0)
         self.v = np.where(which, speed(law, x) * self.effort, self.v)
         self.k = np.where(which, k, self.k)
+        self.v[x >= self.top] = 1e-300
         self.early = bool((x < 0).any())
 
     def _next_stop(self) -> Array:
@@ -174,9 +175,13 @@ class Bundle:
         self.v = v * np.exp((self.x - x) * (k + 4.0 * half + self.k) / 6.0)
         self.v[self.x >= self.top] = 1e-300
         self.t = np.where(h >= until - self.t, until, self.t + h)
-        if early is not None:  # the speed-up of automation sets in at zero
+        # the slope jumps at zero, where the speed-up sets in, and where the ramp ends
+        over = (x < law.span) & (self.x >= law.span)
+        if early is not None:
             self.k *= self.x >= 0
-            self._settle(early & (self.x >= 0))
+            over |= early & (self.x >= 0)
+        if over.any():
+            self._settle(over)
         self._log()
 
     def _log(self) -> None:

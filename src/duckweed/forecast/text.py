@@ -231,7 +231,8 @@ SIGNS = {"catches up": "+", "keeps pace": "=", "falls behind": ".", "left in the
 def regime_map(found: Regimes) -> str:
     """The map over returns (across) and leak (down), one block per share of compute."""
     lines = [
-        "Regimes over returns (across, 0.5 to 3.5) and leak (down, 1 to 0), by the follower's compute"
+        f"Regimes after {found.horizon:g} years over returns (across, 0.5 to 3.5) and leak (down, 1 to 0; "
+        "after a month), by the follower's compute"
     ]
     blocks = []
     for place, share in enumerate(found.compute):
