@@ -1,0 +1,68 @@
+"""Does the stacked run agree with duckweed's own simulation? Both train the same few rounds."""
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.parity.stacked import Run, orthogonalise
+from duckweed.learn import muon
+from duckweed.run import folder as folders
+from duckweed.run.spec import RunSpec, override
+from duckweed.swarm import genesis
+from duckweed.swarm.simulation import Simulation
+
+HERE = Path(__file__).parent
+WIRES: dict[str, dict[str, Any]] = {
+    "dense": {"wire": {"kind": "dense", "dtype": "fp32"}},
+    "integer": {"wire": {"kind": "integer", "threshold": 2.0, "value": 2.4, "feedback": 0.9}},
+    "integer, kept, AdamW": {"inner.state": "kept", "inner.optimizer": "adamw"},
+    "sparse": {
+        "wire": {"kind": "sparse", "keep": 64},
+        "merge.rule": "contributors",
+        "outer.optimizer": "none",
+    },
+}
+
+
+def compare(name: str, rounds: int = 3, steps: int = 4) -> dict[str, Any]:
+    """Weights and bytes of both after a few rounds from the same specification."""
+    changes = {
+        "model.source": str(HERE / "config.json"),
+        "inner.learning_rate": 0.005,
+        "inner.steps": steps,
+        "inner.batch": 1,
+        "inner.warmup": 2,
+        "rounds.count": rounds,
+        "rounds.evaluate": 100,
+        "rounds.evaluate_tokens": 4096,
+    }
+    spec = override(override(RunSpec(), changes), WIRES[name])
+    ground = genesis.prepare(spec, HERE, lambda text: None)
+    run = Run(spec, ground, ddp=False)
+    start = run.weights.copy()
+    run.run(lambda text: None)
+    place = Path(tempfile.mkdtemp())
+    muon.orthogonalise = orthogonalise  # the cells' cheaper form, on both sides
+    try:
+        folder = folders.create(place, "check")
+        state = genesis.found(spec, ground, folder, "cpu", 4, lambda text: None)
+        own = Simulation(folder, spec, genesis.layout(folder), ground, state, "cpu")
+        weights = own.run().weights
+    finally:
+        shutil.rmtree(place)
+    moved = np.linalg.norm(weights - start)
+    return {
+        "wire": name,
+        "rounds": rounds,
+        "steps": steps,
+        "difference_of_weights_to_distance_moved": float(
+            np.linalg.norm(weights - run.weights) / moved
+        ),
+        "mean_up_bytes_simulation": own.traffic["contributions"][0] / rounds / 4,
+        "up_bytes_stacked_first_round": run.measured[0]["up"],
+        "mean_down_bytes_simulation": own.traffic["updates"][1] / rounds / 4,
+        "down_bytes_stacked_first_round": run.measured[0]["down"],
+    }

@@ -1,0 +1,124 @@
+"""The tables of docs/parity.md from the records."""
+
+import json
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.parity.cells import BASE
+from bench.parity.plan import CELLS
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "parity.md"
+Record = dict[str, Any]
+
+
+def setting(record: Record, key: str) -> Any:
+    """A value of a cell's specification, from its changes or the base."""
+    return record["changes"].get(key, record["base"].get(key, BASE.get(key)))
+
+
+def ring_bytes(peers: int, parameters: int) -> float:
+    """Bytes that a bf16 ring all-reduce sends, and receives, per peer and step: 2 (M-1)/M values."""
+    return 2 * (peers - 1) / peers * 2 * parameters
+
+
+def savings(record: Record) -> tuple[float, float]:
+    """How many times fewer bytes up and down than bf16 ring all-reduce every step.
+
+    The first blob is left out of the mean where there are others: its scale is a first guess."""
+    if record["kind"] == "ddp":
+        return 1.0, 1.0
+    per_round = setting(record, "inner.steps") * ring_bytes(record["peers"], record["parameters"])
+    blobs = record["measured"][1:] or record["measured"]
+    up, down = (float(np.mean([blob[way] for blob in blobs])) for way in ("up", "down"))
+    return per_round / up, per_round / down
+
+
+def front(points: list[tuple[float, float]]) -> list[bool]:
+    """Which points (saving, loss) no other beats in one and equals in the other."""
+    return [
+        not any((s >= saving and b <= loss) and (s, b) != (saving, loss) for s, b in points)
+        for saving, loss in points
+    ]
+
+
+def load() -> dict[str, Record]:
+    """Name -> record, in the order of the plan."""
+    found = {}
+    for cell in CELLS:
+        if cell.path.exists():
+            found[cell.name] = json.loads(cell.path.read_text())
+    return found
+
+
+def groups(records: dict[str, Record]) -> dict[str, list[Record]]:
+    """Records that differ by their seed alone, under the name without the seed."""
+    grouped = defaultdict(list)
+    for name, record in records.items():
+        grouped[re.sub(r"-s\d+$", "", name)].append(record)
+    return dict(grouped)
+
+
+def gap(records: dict[str, Record], name: str, base: str) -> str:
+    """Mean over common seeds of the relative difference in loss, with each seed's own."""
+    grouped = groups(records)
+    ours = {r["seed"]: r["bits_per_byte"] for r in grouped.get(name, [])}
+    theirs = {r["seed"]: r["bits_per_byte"] for r in grouped.get(base, [])}
+    common = sorted(set(ours) & set(theirs))
+    if not common:
+        return "not run"
+    each = [100 * (ours[seed] / theirs[seed] - 1) for seed in common]
+    seeds = ", ".join(f"{value:+.2f}" for value in each)
+    return f"{np.mean(each):+.2f} %" + (f" ({seeds})" if len(each) > 1 else " (one seed)")
+
+
+def cells_table(records: dict[str, Record]) -> str:
+    """All recipes: loss by seed, savings."""
+    lines = [
+        "| recipe | peers | H | rounds | learning rate | held-out bits per byte, by seed | mean | up | down | merged / own step |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, members in groups(records).items():
+        first = members[0]
+        losses = [r["bits_per_byte"] for r in members]
+        up, down = np.mean([savings(r) for r in members], axis=0)
+        ddp = first["kind"] == "ddp"
+        ratio = "" if ddp else first["measured"][-1]["merged_to_own_norm"]
+        each = ", ".join(f"{r['bits_per_byte']:.4f} (s{r['seed']})" for r in members)
+        h = 1 if ddp else setting(first, "inner.steps")
+        rounds = "" if ddp else setting(first, "rounds.count")
+        lines.append(
+            f"| {name} | {first['peers']} | {h} | {rounds} | {setting(first, 'inner.learning_rate')} "
+            f"| {each} | {np.mean(losses):.4f} | {up:,.0f}x | {down:,.0f}x | {ratio} |"
+        )
+    return "\n".join(lines)
+
+
+def front_table(records: dict[str, Record], way: int, peers: int = 4) -> str:
+    """Loss against saving (way 0: up, 1: down) on seed 0, cells on the front marked."""
+    chosen = {n: r for n, r in records.items() if r["seed"] == 0 and r["peers"] == peers}
+    points = [(savings(r)[way], r["bits_per_byte"]) for r in chosen.values()]
+    marks = front(points)
+    rows = sorted(zip(points, marks, chosen, strict=True), key=lambda row: row[0][0])
+    lines = ["| saving | bits per byte | recipe | on the front |", "|---|---|---|---|"]
+    for (saving, loss), mark, name in rows:
+        lines.append(f"| {saving:,.0f}x | {loss:.4f} | {name} | {'yes' if mark else ''} |")
+    return "\n".join(lines)
+
+
+def write() -> None:
+    """Replace what stands between the markers of docs/parity.md."""
+    records = load()
+    parts = {
+        "cells": cells_table(records),
+        "front up": front_table(records, 0),
+        "front down": front_table(records, 1),
+    }
+    text = DOCUMENT.read_text("utf-8")
+    for name, table in parts.items():
+        mark = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+        text = mark.sub(lambda found, table=table: found[1] + table + "\n" + found[2], text)  # type: ignore[misc]
+    DOCUMENT.write_text(text, "utf-8")
