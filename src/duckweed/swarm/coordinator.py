@@ -7,6 +7,7 @@ closed by one insert into the ledger. What is not in the ledger has not happened
 import asyncio
 import hmac
 import math
+import os
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable
@@ -276,7 +277,7 @@ class Coordinator:
             return m.Refused("no such piece"), b""
         try:
             with self.folder.state(question.round).open("rb") as file:
-                file.seek(question.start)
+                file.seek(min(question.start, os.fstat(file.fileno()).st_size))
                 return m.Blob(), file.read(m.PIECE_LIMIT)
         except FileNotFoundError:
             return m.Refused("this state is no longer kept; ask for the newest"), b""
