@@ -17,6 +17,8 @@ QUESTIONS = [
     m.Contribute(ANNOUNCEMENT, b"s" * 64, m.Timings(train=1.5), 10.0, 4),
     m.Fetch("ef" * 32),
     m.Leave("done"),
+    m.Snapshot(),
+    m.Piece(10, 1 << 22),
 ]
 ANSWERS = [
     m.Welcome(1, "seed = 0\n", -1, "layout", "tokens"),

@@ -1,0 +1,351 @@
+"""The coordinator, asked without network by peers that only pretend to train."""
+
+import asyncio
+import math
+
+import msgspec
+import pytest
+
+from duckweed.run import folder as folders
+from duckweed.run.ledger import Ledger, LedgerError
+from duckweed.run.spec import RunSpec, override
+from duckweed.swarm import coordinator as room
+from duckweed.swarm import messages as m
+from duckweed.swarm.coordinator import Coordinator
+from duckweed.swarm.identity import Identity
+from duckweed.wire import Layout, compress
+from fixtures.golden import FIXED, LAYOUT, announce, numbers
+
+SPEC = override(
+    RunSpec(),
+    FIXED
+    | {
+        "inner.steps": 4,
+        "inner.warmup": 0,
+        "inner.batch": 2,
+        "model.sequence": 128,
+        "wire.kind": "dense",
+        "wire.dtype": "fp32",
+        "rounds.count": 2,
+        "rounds.peers": 3,
+        "rounds.patience": 1.0,
+    },
+)
+KEY = Identity(b"k" * 32)
+PEERS = [Identity(bytes([n]) * 32) for n in (1, 2, 3)]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(room, "POLL", 0.05)
+
+
+class Run:
+    """A coordinator on a folder of its own, and what it told."""
+
+    def __init__(self, path, spec=SPEC):
+        self.spec, self.events = spec, []
+        self.folder = folders.create(path, "run")
+        genesis = {
+            "run": spec.identity,
+            "layout": LAYOUT.digest(),
+            "tokens": "00",
+            "state": "00" * 32,
+            "scales": [0.5] * len(LAYOUT.names),
+        }
+        ledger = Ledger(self.folder.ledger, KEY.sign)
+        ledger.append("genesis", 0, genesis)
+        ledger.close()
+        self.open()
+
+    def open(self, spec=None, layout=LAYOUT):
+        ledger = Ledger(self.folder.ledger, KEY.sign)
+        self.it = Coordinator(self.folder, spec or self.spec, layout, ledger, self.events.append)
+        return self.it
+
+    async def ask(self, peer, question, body=b""):
+        head, _ = await self.it.handle(peer.id, m.encode(question), body)
+        return m.answer(head)
+
+    async def join(self, peers=PEERS):
+        welcomes = [
+            await self.ask(peer, m.Join(m.PROTOCOL, self.folder.read_secret())) for peer in peers
+        ]
+        return [welcome.index for welcome in welcomes]
+
+    async def start(self):
+        await self.join()
+        self.task = asyncio.create_task(self.it.run())
+        await asyncio.sleep(0)
+
+    async def task_of(self, peer, round_=0, digest="00" * 32):
+        answer = await self.ask(peer, m.Next(round_, digest, False))
+        assert isinstance(answer, m.Train), answer
+        return answer
+
+    def work(self, number, task, **changes):
+        wanted = numbers(10 * task.round + number + 1, LAYOUT.total)
+        blob = compress(self.spec.wire, wanted, LAYOUT, None).blob
+        said = announce(task.round, number, blob, wanted, self.spec.tokens_per_block)
+        said = msgspec.structs.replace(said, **({"block": task.block, "loss": 3.0} | changes))
+        signature = PEERS[number].sign(m.signed_part(said))
+        return m.Contribute(said, signature, m.Timings(), 8.0, 4), blob
+
+    async def hand_in(self, number, round_=0, digest="00" * 32, **changes):
+        task = await self.task_of(PEERS[number], round_, digest)
+        return await self.ask(PEERS[number], *self.work(number, task, **changes))
+
+    async def closed(self, number):
+        for _ in range(200):
+            if self.it.number > number:
+                return self.it.closed[number]
+            await asyncio.sleep(0.02)
+        raise AssertionError(f"round {number} does not close")
+
+
+def play(path, scene, spec=SPEC):
+    async def all_of_it():
+        run = Run(path, spec)
+        await asyncio.wait_for(scene(run), 20)
+        return run
+
+    return asyncio.run(all_of_it())
+
+
+def test_a_whole_run(tmp_path):
+    async def scene(run):
+        await run.start()
+        for round_ in range(2):
+            for number in range(3):
+                assert isinstance(await run.hand_in(number, round_, f"{round_:02}" * 32), m.Noted)
+            closed = await run.closed(round_)
+            assert closed.accepted == [0, 1, 2]
+            for peer in PEERS:
+                answer = await run.ask(peer, m.Next(round_, f"{round_:02}" * 32, True))
+                assert answer == m.Apply(closed)
+        answers = [await run.ask(peer, m.Next(2, "02" * 32, False)) for peer in PEERS]
+        # Whoever asks first is told to wait for the others: one voice is no majority.
+        assert isinstance(answers[0], m.Wait)
+        assert answers[1:] == [m.Stop("all rounds are done")] * 2
+        await asyncio.wait_for(run.task, 5)
+
+    run = play(tmp_path, scene)
+    kinds = [entry.kind for entry in run.it.ledger.entries()]
+    assert kinds == ["genesis", "peer", "peer", "peer", "round", "state", "round", "state"]
+    events = [e for e in run.events if e["event"] == "round"]
+    assert [e["held_out"] for e in events] == [2.0, 2.0]
+    assert [e["tokens"] for e in events] == [3 * 1024] * 2
+
+
+def test_strangers_and_wrong_words_are_refused_and_leave_no_trace(tmp_path):
+    async def scene(run):
+        secret = run.folder.read_secret()
+        for join in (
+            m.Join(m.PROTOCOL + 1, secret),
+            m.Join(m.PROTOCOL, ""),
+            m.Join(m.PROTOCOL, "x"),
+        ):
+            assert isinstance(await run.ask(PEERS[0], join), m.Refused)
+        assert await run.ask(PEERS[0], m.Next(0, "00", False)) == m.Refused("join first")
+        contribute = m.encode(run.work(0, m.Train(0, 0, 0, 1, False))[0])
+        with pytest.raises(ValueError, match="stranger"):
+            run.it.body_limit(PEERS[0].id, contribute)
+        with pytest.raises(ValueError, match="Invalid value"):
+            run.it.body_limit(PEERS[0].id, msgspec.msgpack.encode({"is": "evil"}))
+        await run.join([PEERS[0]])
+        assert run.it.body_limit(PEERS[0].id, contribute) >= 4 * LAYOUT.total
+        assert run.it.body_limit(PEERS[0].id, m.encode(m.Fetch("x"))) == 0
+
+    run = play(tmp_path, scene)
+    assert [entry.kind for entry in run.it.ledger.entries()] == ["genesis", "peer"]
+
+
+def test_a_peer_keeps_its_index_for_as_long_as_it_keeps_its_key(tmp_path):
+    async def scene(run):
+        assert await run.join() == [0, 1, 2]
+        assert await run.join([PEERS[2], PEERS[0]]) == [2, 0]
+
+    play(tmp_path, scene)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"peer": 0}, "another peer's name"),
+        ({"round": 1}, "round 1 is not open"),
+        ({"block": 77}, "block 77 is not assigned"),
+        ({"size": 5}, "not the one announced"),
+        ({"blob": "00" * 32}, "not the one announced"),
+        ({"loss": math.nan}, "loss is not finite"),
+        ({"tokens": 10**9}, "1024 tokens"),
+        ({"steps": 1}, "1024 tokens"),
+    ],
+)
+def test_an_improper_contribution_is_refused_and_holds_nobody_up(tmp_path, changes, reason):
+    """In the very first round, when nobody knows yet how long a peer may take."""
+
+    async def scene(run):
+        await run.start()
+        await run.hand_in(0)
+        answer = await run.hand_in(1, **changes)
+        assert isinstance(answer, m.Refused)
+        assert reason in answer.reason
+        await run.hand_in(2)
+        closed = await run.closed(0)
+        assert closed.accepted == [0, 2]
+        assert 1 in closed.rejected
+        # Its block is trained by somebody in the next round.
+        blocks = [(await run.task_of(p, 1, "01" * 32)).block for p in (PEERS[0], PEERS[2])]
+        assert 1 in [*blocks, run.it.round.assigned[1]]
+
+    play(tmp_path, scene)
+
+
+def test_a_signature_must_be_that_of_the_peer_over_what_it_says(tmp_path):
+    async def scene(run):
+        await run.start()
+        question, blob = run.work(1, await run.task_of(PEERS[1]))
+        for signature in (b"", b"x" * 64, PEERS[0].sign(m.signed_part(question.announcement))):
+            forged = msgspec.structs.replace(question, signature=signature)
+            answer = await run.ask(PEERS[1], forged, blob)
+            assert answer == m.Refused("the signature does not fit the announcement")
+
+    play(tmp_path, scene)
+
+
+def test_a_contribution_counts_once_however_often_it_is_sent(tmp_path):
+    async def scene(run):
+        await run.start()
+        question, blob = run.work(0, await run.task_of(PEERS[0]))
+        for _ in range(3):
+            assert await run.ask(PEERS[0], question, blob) == m.Noted()
+        await run.hand_in(1)
+        await run.hand_in(2)
+        assert (await run.closed(0)).accepted == [0, 1, 2]
+        assert isinstance(await run.ask(PEERS[0], question, blob), m.Refused)
+
+    play(tmp_path, scene)
+
+
+def test_a_straggler_is_not_waited_for_beyond_the_patience(tmp_path):
+    async def scene(run):
+        await run.start()
+        await run.hand_in(0)
+        await run.hand_in(2)
+        closed = await run.closed(0)
+        assert closed.accepted == [0, 2]
+        assert closed.rejected == {1: "nothing handed in before the round closed"}
+        assert isinstance(await run.ask(PEERS[1], m.Next(0, "00" * 32, True)), m.Apply)
+
+    play(tmp_path, scene)
+
+
+def test_a_peer_whose_state_differs_is_told_and_the_others_agree(tmp_path):
+    async def scene(run):
+        await run.start()
+        for number in range(3):
+            await run.hand_in(number)
+        await run.closed(0)
+        await run.task_of(PEERS[0], 1, "aa" * 32)
+        await run.task_of(PEERS[1], 1, "aa" * 32)
+        answer = await run.ask(PEERS[2], m.Next(1, "bb" * 32, False))
+        assert answer.fault
+        assert "must not contribute" in answer.reason
+        assert run.it.agreed[1] == "aa" * 32
+        ahead = await run.ask(PEERS[0], m.Next(9, "cc" * 32, False))
+        assert ahead.fault
+
+    run = play(tmp_path, scene)
+    assert {"event": "differs", "peer": 2, "round": 1} in run.events
+
+
+def test_the_run_ends_though_most_who_counted_in_the_last_round_are_gone(tmp_path):
+    async def scene(run):
+        await run.start()
+        for number in range(3):
+            await run.hand_in(number)
+        await run.closed(0)
+        await run.ask(PEERS[0], m.Leave("power cut"))
+        await run.ask(PEERS[1], m.Leave("power cut"))
+        assert await run.ask(PEERS[2], m.Next(1, "aa" * 32, False)) == m.Stop("all rounds are done")
+        await asyncio.wait_for(run.task, 5)
+
+    play(tmp_path, scene, override(SPEC, {"rounds.count": 1}))
+
+
+def test_a_full_disk_ends_the_run_with_its_own_words(tmp_path, monkeypatch):
+    async def scene(run):
+        await run.start()
+        await run.hand_in(0)
+
+        def full(path, data):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(room, "write_atomically", full)
+        with pytest.raises(OSError, match="No space"):
+            await run.hand_in(1)
+        with pytest.raises(OSError, match="No space"):
+            await asyncio.wait_for(run.task, 5)
+
+    run = play(tmp_path, scene)
+    assert run.it.number == 0
+
+
+def test_a_restarted_coordinator_knows_everything_that_was_closed(tmp_path):
+    async def scene(run):
+        await run.start()
+        for number in (0, 2):
+            await run.hand_in(number)
+        closed = await run.closed(0)
+        run.task.cancel()
+        before = run.it
+        after = run.open()
+        assert after.closed == {0: closed}
+        assert after.scales == before.scales == closed.scales
+        assert {key: x.index for key, x in after.members.items()} == {
+            key: x.index for key, x in before.members.items()
+        }
+        assert after.agreed == before.agreed
+        # Block 1 came back. What was handed out for round 1 before the crash is handed out again.
+        assert [after.blocks.take() for _ in range(3)] == [1, 3, 4]
+
+    play(tmp_path, scene)
+
+
+def test_a_ledger_of_another_run_is_refused(tmp_path):
+    async def scene(run):
+        with pytest.raises(LedgerError, match="not the specification"):
+            run.open(override(SPEC, {"seed": 9}))
+        with pytest.raises(LedgerError, match=r"layout\.json was changed"):
+            run.open(layout=Layout.of({"a": (3,)}))
+        run.folder.state(3).touch()
+        with pytest.raises(LedgerError, match="entries were cut off"):
+            run.open()
+        run.folder.ledger = tmp_path / "new.db"
+        with pytest.raises(LedgerError, match="lost its ledger"):
+            run.open()
+
+    play(tmp_path, scene)
+
+
+def test_only_blobs_and_states_are_given_away(tmp_path):
+    async def scene(run):
+        await run.join()
+        run.folder.state(0).write_bytes(b"state of round zero")
+        (run.folder.path / "precious").write_text("secret")
+        for name in ("../precious", "x" * 64, "/" + "a" * 63, "A" * 64, "", "\x00" * 64):
+            assert await run.ask(PEERS[0], m.Fetch(name)) == m.Refused("not the hash of a blob")
+        assert isinstance(await run.ask(PEERS[0], m.Fetch("a" * 64)), m.Refused)
+        assert await run.ask(PEERS[0], m.Snapshot()) == m.Saved(0, 19)
+        for round_, start in ((-1, 0), (0, -1), (7, 0), (10**18, 0)):
+            assert isinstance(await run.ask(PEERS[0], m.Piece(round_, start)), m.Refused)
+        for start, rest in (
+            (0, b"state of round zero"),
+            (15, b"zero"),
+            (10**18, b""),
+            (2**63, b""),
+        ):
+            _, body = await run.it.handle(PEERS[0].id, m.encode(m.Piece(0, start)), b"")
+            assert body == rest
+
+    play(tmp_path, scene)
