@@ -1,7 +1,6 @@
 """An invitation: one line that says which run, whose it is, where it is, and the secret to get in."""
 
 import base64
-import binascii
 
 import msgspec
 
@@ -35,7 +34,7 @@ def read(text: str) -> Invitation:
     try:
         data = base64.urlsafe_b64decode(body + "=" * (-len(body) % 4))
         return msgspec.msgpack.decode(data, type=Invitation)
-    except (binascii.Error, msgspec.DecodeError, UnicodeEncodeError) as error:
+    except (ValueError, msgspec.DecodeError) as error:  # binascii.Error is a ValueError
         raise InvitationError(
             "the invitation is damaged; copy the whole line, from duckweed1: to its end"
         ) from error
