@@ -144,7 +144,7 @@ def facts(summary: Summary) -> str:
 
 def phases(summary: Summary) -> str:
     """Mean seconds by phase in a sentence."""
-    each = [f"{phase} {seconds:.2f} s" for phase, seconds in summary.phases.items()]
+    each = [f"{phase} {seconds:.2f} s" for phase, seconds in summary.phases.items() if seconds]
     return f"Mean of all rounds: {', '.join(each)}." if each else ""
 
 
@@ -171,6 +171,10 @@ def comparison(summary: Summary) -> str:
         "Bytes are counted where messages enter and leave the transport, without the headers of "
         "its packets. "
     )
+    if summary.simulated:
+        words += (
+            "A simulated run counts what peers contribute and fetch, not the messages around it. "
+        )
     if summary.data_parallel:
         words += (
             f"Data-parallel training of the same tokens: {DATA_PARALLEL}; a ring all-reduce of bf16 "
