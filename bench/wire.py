@@ -203,7 +203,7 @@ def conditional_entropy(codes: np.ndarray, memory: np.ndarray, layout: Layout) -
 
 
 def train(
-    vocabulary: int, wire: Integer, rounds: int, peers: int = 4, steps: int = 30
+    vocabulary: int, wire: Integer, rounds: int, peers: int = 4, steps: int = 15
 ) -> Iterator[tuple[int, Layout, list[np.ndarray], np.ndarray]]:
     """After each round its number, the layout, the codes of all peers, and what the first of them
     compressed. AdamW inside, mean and Nesterov momentum (0.7, 0.6) outside, error feedback."""
@@ -300,9 +300,9 @@ def main() -> None:
         )
     if only in ("", "gradients"):
         sparser = Integer(threshold=2.0, value=2.4, feedback=0.9)
-        new["gradients"] = gradients(256, Integer(), (1, 5, 20))
-        new["gradients"] += gradients(256, sparser, (1, 5, 20))
-        new["gradients"] += gradients(4096, sparser, (1, 5, 20))
+        new["gradients"] = gradients(256, Integer(), (1, 5, 10))
+        new["gradients"] += gradients(256, sparser, (1, 5, 10))
+        new["gradients"] += gradients(4096, sparser, (1, 5, 10))
         for row in new["gradients"]:
             row["change"] = f"{100 * (row['bits'] / row['bound'] - 1):+.1f} %"
     results = json.loads(RESULTS.read_text()) | new if RESULTS.exists() else new

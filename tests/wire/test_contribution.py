@@ -62,3 +62,18 @@ def test_non_finite_values_are_refused_by_tensor_name(wire, bad):
     x[10] = bad
     with pytest.raises(WireError, match="'b'"):
         compress(wire, x, layout, scales)
+
+
+@pytest.mark.parametrize("wire", WIRES, ids=str)
+def test_very_many_very_small_tensors_fit_the_stated_size(wire):
+    layout = Layout.of({str(i): () if i % 2 else (3,) for i in range(1500)})
+    x, scales = draw(layout)
+    blob, sent = compress(wire, x, layout, scales)
+    assert len(blob) <= max_size(wire, layout)
+    assert decode(wire, blob, layout, scales).values.tobytes() == sent.tobytes()
+
+
+def test_values_of_another_length_are_refused():
+    layout = Layout.of({"a": (4,)})
+    with pytest.raises(WireError, match="4 values"):
+        compress(Dense(), np.zeros(5, np.float32), layout, None)

@@ -20,9 +20,9 @@ BITS = 14
 ONE = 1 << BITS
 MAX_LANES = 1 << 14
 _LOW, _WORD = np.uint32(1 << 16), np.uint32(16)
-_BITS_PER_LANE = 1600  # a lane loses about 8 bits: half a percent;
+_BITS_PER_LANE = 1600  # a lane loses about 8 bits: half a percent
+_MANY_STEPS = 1 << 12  # beyond, twice the lanes: one percent, where flags say very little
 _FEW_LANES = 8  # a step takes as long for eight as for one
-_MANY_STEPS = 1 << 12  # or one percent where flags say so little that the steps would be many
 
 
 def _estimate(flags: np.ndarray, one: np.ndarray) -> float:

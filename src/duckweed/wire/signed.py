@@ -82,5 +82,5 @@ def bits_per_value(largest: int) -> int:
 
 def max_integer_bytes(largest: int, layout: Layout) -> int:
     """Room for the worst distribution, with a twentieth for the coder."""
-    bits = layout.total * bits_per_value(largest) + 8 * len(layout.sizes)
+    bits = layout.total * bits_per_value(largest) + 24 * len(layout.sizes)
     return int(bits * 1.05 / 8) + 512

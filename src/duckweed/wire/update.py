@@ -117,7 +117,7 @@ def max_update_size(layout: Layout, levels: int, contributors: int, max_weight: 
     squares = sum(_varint_size(levels**2 * size) for size in layout.sizes)
     bits = layout.total * bits_per_value(table)
     head = contributors * (_varint_size(max_weight) + squares) + table * _varint_size(top)
-    return HEADER + 512 + head + len(layout.sizes) + int(bits * 1.05 / 8)
+    return HEADER + 512 + head + 4 * len(layout.sizes) + int(bits * 1.05 / 8)
 
 
 def _varint_size(value: int) -> int:
