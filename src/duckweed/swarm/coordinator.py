@@ -23,7 +23,7 @@ from duckweed.run.ledger import Ledger, LedgerError
 from duckweed.run.spec import RunSpec
 from duckweed.swarm import messages as m
 from duckweed.swarm.identity import verify
-from duckweed.swarm.record import ledger_body, round_event
+from duckweed.swarm.record import epoch, ledger_body, round_event
 from duckweed.swarm.rounds import Blocks, Member, OpenRound, deadline
 from duckweed.wire.contribution import max_size
 
@@ -50,7 +50,7 @@ class Coordinator:
         self.traffic: dict[str, list[int]] = defaultdict(lambda: [0, 0])
         self.durations: deque[float] = deque(maxlen=64)
         self.scales: list[float] = []
-        self.tokens = ""
+        self.tokens, self.windows = "", 1
         self.secret = folder.read_secret()
         self.stopping = ""
         self.broken: Exception | None = None
@@ -67,7 +67,7 @@ class Coordinator:
             if entry.kind == "genesis":
                 self._check_genesis(entry.body)
                 self.scales = entry.body["scales"]
-                self.tokens = entry.body["tokens"]
+                self.tokens, self.windows = entry.body["tokens"], entry.body["windows"]
                 self.agreed[0] = entry.body["state"]
             elif entry.kind == "peer":
                 member = Member(entry.body["index"], entry.body["key"])
@@ -339,6 +339,14 @@ class Coordinator:
         self.stopping = reason
         await self._notify()
 
+    def moved(self) -> dict[str, list[int]]:
+        """Bytes received and sent so far, by purpose."""
+        return {purpose: list(counts) for purpose, counts in self.traffic.items()}
+
+    def attended(self) -> bool:
+        """Whether any peer is here."""
+        return bool(self._here())
+
     def _here(self) -> list[Member]:
         now = time.monotonic()
         for member in self.members.values():
@@ -392,7 +400,8 @@ class Coordinator:
                 update_size=update_size,
                 nats=(float(nats[0]), int(nats[1])),
                 timings={peer: msgspec.to_builtins(t) for peer, t in open_.timings.items()},
-                traffic={purpose: list(counts) for purpose, counts in self.traffic.items()},
+                traffic=self.moved(),
+                epoch=epoch(self.spec, open_.assigned.values(), self.windows),
             )
         )
 

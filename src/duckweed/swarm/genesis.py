@@ -109,6 +109,7 @@ def found(
             "parameters": layout.total,
             "data": ground.dataset.manifest.hash,
             "tokens": ground.dataset.manifest.tokens_hash,
+            "windows": datasets.sequences(ground.dataset, spec.model.sequence),
             "state": digest,
             "scales": [float(scale) for scale in state.scales],
         },

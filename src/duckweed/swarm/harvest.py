@@ -1,6 +1,5 @@
 """The end of a run: the last weights measured on all held-out text, exported, tried out."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +25,6 @@ EVALUATION_BATCH = 16
 def bytes_per_token(dataset: Dataset) -> float:
     """Bytes of text per token of the held-out side: what turns nats per token into bits per byte."""
     return dataset.manifest.held_out_bytes / max(1, dataset.manifest.held_out_tokens)
-
-
-def bits_per_byte(nats_per_token: float, dataset: Dataset) -> float:
-    return nats_per_token / math.log(2) / bytes_per_token(dataset)
 
 
 def latest_state(folder: RunFolder, spec: RunSpec) -> State:

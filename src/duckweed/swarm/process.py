@@ -61,8 +61,9 @@ async def coordinate(folder: RunFolder, address: str) -> None:
     showing = asyncio.create_task(_show(coordinator))
     try:
         await coordinator.run()
-        while any(member.here for member in coordinator._here()) and not coordinator.stopping:
+        while coordinator.attended() and not coordinator.stopping:
             await asyncio.sleep(0.1)
+        folder.record(event="end", traffic=coordinator.moved())
     finally:
         for task in (serving, showing):
             task.cancel()
@@ -78,8 +79,14 @@ async def _show(coordinator: Any) -> None:
             {"peer": x.index, "doing": x.doing, "step": x.step, "loss": x.loss}
             for x in sorted(coordinator.members.values(), key=lambda x: x.index)
         ]
-        traffic = {purpose: list(counts) for purpose, counts in coordinator.traffic.items()}
-        tell({"event": "peers", "round": coordinator.number, "peers": peers, "traffic": traffic})
+        tell(
+            {
+                "event": "peers",
+                "round": coordinator.number,
+                "peers": peers,
+                "traffic": coordinator.moved(),
+            }
+        )
 
 
 async def take_part(

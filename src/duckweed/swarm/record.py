@@ -1,11 +1,13 @@
 """What is kept of a closed round: its entry in the ledger, its line in metrics.jsonl."""
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from duckweed.merge.round import Announcement, Closed
+from duckweed.run.spec import RunSpec
 
 
 def ledger_body(
@@ -23,6 +25,11 @@ def ledger_body(
     }
 
 
+def epoch(spec: RunSpec, blocks: Iterable[int], windows: int) -> int:
+    """How often the data was used up before the last of these blocks; windows: sequences in it."""
+    return max(blocks, default=0) * spec.inner.steps * spec.inner.batch // windows
+
+
 def round_event(
     number: int,
     *,
@@ -33,6 +40,7 @@ def round_event(
     nats: tuple[float, int],
     timings: dict[int, dict[str, float]],
     traffic: dict[str, list[int]],
+    epoch: int,
 ) -> dict[str, Any]:
     """One line of metrics.jsonl. held_out: nats per token of the state that the round started from,
     None where it was not measured; traffic: bytes received and sent by the coordinator so far."""
@@ -51,4 +59,5 @@ def round_event(
         "update_bytes": update_size,
         "timings": {str(peer): times for peer, times in timings.items()},
         "traffic": traffic,
+        "epoch": epoch,
     }

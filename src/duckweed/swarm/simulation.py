@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from duckweed.learn import model as models
+from duckweed.learn.dataset import sequences
 from duckweed.learn.trainer import Trainer
 from duckweed.merge.round import Announcement, Closed, advance, close
 from duckweed.run.folder import RunFolder, write_atomically
@@ -16,7 +17,7 @@ from duckweed.run.state import State
 from duckweed.swarm.genesis import Ground, configuration
 from duckweed.swarm.identity import load_or_create
 from duckweed.swarm.links import Links
-from duckweed.swarm.record import ledger_body, round_event
+from duckweed.swarm.record import epoch, ledger_body, round_event
 from duckweed.swarm.rounds import Blocks
 from duckweed.swarm.work import Contribution, Worker, forget_before, residual_path
 
@@ -46,6 +47,7 @@ class Simulation:
         ]
         self.links = list(links or [Links()] * spec.rounds.peers)
         self.step_seconds, self.tell = step_seconds, tell
+        self.windows = sequences(ground.dataset, spec.model.sequence)
         self.blocks = Blocks()
         self.clock = 0.0
         self.traffic = {"contributions": [0, 0], "updates": [0, 0], "control": [0, 0]}
@@ -147,6 +149,7 @@ class Simulation:
             nats=nats,
             timings=timings,
             traffic={purpose: list(counts) for purpose, counts in self.traffic.items()},
+            epoch=epoch(self.spec, (a.block for a in announcements.values()), self.windows),
         ) | {"virtual_clock": self.clock}
         self.folder.record(**event)
         self.tell(event)
