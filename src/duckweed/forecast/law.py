@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-NO_CEILING = 1e9
-"""Doublings that stand for "no ceiling": r falls by one part in ten million over 100 doublings."""
+NO_CEILING = 1e12
+"""Doublings that stand for "no ceiling": r falls by one part in 10^10 over 100 doublings."""
 
 DOUBLINGS_PER_YEAR = 8.0
 """Doublings of software worth one year of today's progress (4 of software, the rest compute,
@@ -83,6 +83,7 @@ def log_speed(law: Law, x: Array) -> Array:
     lm = np.minimum(lx, -np.log1p(-np.minimum(law.span / n, 1 - 1e-6)))
     share = law.start * m + gain * m * m / 2 + law.full * (x - m)
     harder = n * ((law.start + gain * n) * lm - gain * m) + law.full * n * (lx - lm)
+    harder = np.where(n >= NO_CEILING, share, harder)  # where n^2 - n^2 would leave only noise
     feedback = law.parallel * math.log(2) * (share - harder / law.returns)
     return math.log(law.today) + (law.start + gain * m) * np.log(law.speedup) + feedback
 

@@ -95,6 +95,7 @@ class Bundle:
         self.top = np.minimum(law.ceiling * (1 - 1e-6), CAP)
         self.front = Front(self.x.max(axis=0), law.today)
         self._settle(np.ones(self.x.shape, dtype=bool))
+        self.front.rate[0] = np.where(self.x == self.front.start, self.v, 0.0).max(axis=0)
         learns = (actors.leak > 0).any(axis=1) | (actors.imitate > 1).any(axis=1)
         self.learners = np.flatnonzero(learns)
         self.delay = np.broadcast_to(actors.delay, self.x.shape)
@@ -161,6 +162,10 @@ class Bundle:
         if early is not None:
             landing = np.where(early, -x / v, np.inf).min(axis=0)
             h = np.minimum(h, landing * (1 + 1e-12))
+        if not self.pace.flat:  # nor does one step over the end of the ramp; (1-e^-y)/y ~ 1/(1+y/2)
+            left = law.span - x
+            soon = left * (1 + 1e-12) / (v * (1.0 + 0.5 * np.maximum(k * left, 0.0)))
+            h = np.minimum(h, np.where(left > 0, soon, np.inf).min(axis=0))
         plain = v * h
         ahead = 0.5 * plain * _stretch(k * plain)
         half = self.pace.slope(x + ahead, np.maximum(room - ahead, 0.5 * room))

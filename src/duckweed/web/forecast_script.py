@@ -115,8 +115,8 @@ function drawCompute() {
   const days = g => Math.round(12 * Math.LN2 / Math.log(g) * 10) / 10;
   el("crossing").textContent = `decentralised training reaches the frontier ${say(year)}, ` +
     `and DeepSeek-V3's compute ${say(v3)}. The frontier doubles every ${days(s.frontier)} months.`;
-  el("lake-note").textContent = `At ${s.frontier}x a year the frontier doubles every ${days(s.frontier)} months: ` +
-    `all the compute of the largest run so far is half of the next doubling.`;
+  el("lake-note").textContent = `At ${s.frontier}x a year the frontier doubles every ${days(s.frontier)} months. ` +
+    `Whoever is a thousandfold behind is ten doublings behind: ${(10 * days(s.frontier) / 12).toFixed(1)} years at that pace.`;
 }
 
 const RACE_KEYS = ["returns", "speedup", "parallel", "ceiling", "start", "span", "lag", "compute",
