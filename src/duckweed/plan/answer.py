@@ -96,12 +96,15 @@ def curve(
     ]
 
 
+SCALES = ((2 * YEAR, YEAR, "years"), (1.0, 1.0, "days"), (1 / 24, 1 / 24, "hours"),
+          (1 / 1440, 1 / 1440, "minutes"), (0.0, 1 / 86400, "seconds"))  # fmt: skip
+"""From how many days on, in what unit of how many days, a time is said."""
+
+
 def span(days: Interval | float) -> str:
-    """Days, or years from two years on; with the interval if there is one."""
+    """A time in the unit that fits it; with the interval if there is one."""
     middle = days if isinstance(days, float) else days.median
-    years = middle >= 2 * YEAR
-    factor = YEAR if years else 1.0
-    unit = "years" if years else "days"
+    _, factor, unit = next(scale for scale in SCALES if middle >= scale[0])
 
     def number(value: float) -> str:
         value /= factor
@@ -110,7 +113,7 @@ def span(days: Interval | float) -> str:
         return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
 
     if isinstance(days, float):
-        return f"{number(days)} {unit}"
+        return "never" if math.isinf(days) else f"{number(days)} {unit}"
     return f"{number(days.median)} {unit} ({number(days.low)} to {number(days.high)})"
 
 

@@ -1,10 +1,180 @@
-"""Planning for a run that exists: its model and sizes, and what it measured."""
+"""Planning for a run that exists: its model, its sizes on the wire, and the times it measured."""
 
+import json
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
+from typing import Any
 
+from duckweed.learn.presets import PRESETS
+from duckweed.plan import assumptions, units
+from duckweed.plan import crowd as crowds
+from duckweed.plan.config import read as read_config
+from duckweed.plan.crowd import Crowd, Group
+from duckweed.plan.device import by_hand as device_by_hand
 from duckweed.plan.errors import PlanError
+from duckweed.plan.exchange import Wire
+from duckweed.plan.models import Model, by_hand, from_config
+from duckweed.plan.place import Layout
 from duckweed.plan.request import Parsed
+from duckweed.plan.search import Space, Target, evaluate
+from duckweed.run import folder as folders
+from duckweed.run.spec import RunSpec
+from duckweed.run.spec import load as load_spec
+
+PLENTY = 1e13
+"""Bytes given to machines of which only speed and link were measured: memory is not what is asked."""
+FASTEST = 1e12
+"""bit/s where a transfer was too short to measure."""
 
 
-def read(folder: Path, crowd: str, tokens: str, deadline: str) -> Parsed:
-    raise PlanError(f"{folder}: planning for a run is not there yet.")
+@dataclass(frozen=True)
+class Measured:
+    """A run in numbers. step: seconds of an inner step; up_bits, down_bits: bits a parameter sent and
+    fetched in a round; coding: seconds a round to write, read and apply contributions; up, down:
+    bit/s; delay: seconds one way; seconds: of a round as it was (0: not known)."""
+
+    parameters: int
+    peers: int
+    steps: int
+    step: float
+    up_bits: float
+    down_bits: float
+    coding: float
+    up: float
+    down: float
+    delay: float = 0.0
+    seconds: float = 0.0
+    rounds: int = 0
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Seconds of a round and of its parts, as the planner has them."""
+
+    seconds: float
+    window: float
+    exchange: float
+
+
+def predict(run: Measured) -> Predicted:
+    """The planner's round for a run like this: whole replicas, exchange after the steps, alike peers."""
+    flop = 6.0 * run.parameters
+    model = replace(tiny(run.parameters), flop=flop, context=1)
+    card = device_by_hand(PLENTY, flop / run.step, "cpu", "as measured")
+    group = Group(
+        run.peers, card, host=PLENTY, up=run.up, down=run.down, latency=run.delay, stay=1e15
+    )
+    values = assumptions.medians(**nominal(), mfu_cpu=1.0, coding=run.coding / run.parameters * 1e9)
+    wire = Wire("as measured", "dense", run.up_bits)
+    space = Space((Layout(),), ((wire, "store"),), (run.steps,), (False,), (1,), (math.inf,))
+    terms = evaluate(Target(model, 1.0), Crowd((group,)), space, values).pools[0].terms
+    window = float(terms["window"].ravel()[0])
+    fetched = run.parameters * run.down_bits / run.down
+    same = float(terms["download"].ravel()[0])
+    exchange = float(terms["exchange"].ravel()[0]) - same + fetched
+    return Predicted(window + exchange, window, exchange)
+
+
+def nominal() -> dict[str, float]:
+    """Assumptions under which links and machines are exactly what was measured."""
+    one = ("link_share", "latency_factor", "online_factor", "stay_factor", "bits_factor",
+           "traffic_factor", "replica_factor", "wire_factor")  # fmt: skip
+    return {**dict.fromkeys(one, 1.0), "straggle": 0.0, "audit": 0.0, "detect": 0.0}
+
+
+def tiny(parameters: int) -> Model:
+    return by_hand("as measured", max(1e6, float(parameters)), max(1e6, float(parameters)))
+
+
+def read(path: Path, crowd: str, tokens: str, deadline: str) -> Parsed:
+    """Target, crowd and assumptions from a run's folder. Without `crowd` it is the run's own peers.
+
+    Raises PlanError if the folder holds no run or no round has closed yet.
+    """
+    try:
+        found = folders.find(path)
+        spec = load_spec(found.spec)
+    except ValueError as error:
+        raise PlanError(str(error)) from error
+    records = list(found.records("round"))
+    if not records:
+        raise PlanError(
+            f"{found.path}: no round has closed yet, so nothing is measured. Plan with --model and "
+            "--crowd, or wait for the first round."
+        )
+    model = model_of(found, spec)
+    run = measure(spec, model.shape.total, records)
+    per_round = spec.tokens_per_block * spec.rounds.peers
+    amount = units.count(tokens, "tokens").value if tokens else float(per_round * spec.rounds.count)
+    limit = units.duration(deadline, "deadline").value if deadline else None
+    optimizer = "muon" if spec.inner.optimizer == "muon" else "adamw"
+    precision = "fp32" if spec.inner.precision == "fp32" else "bf16"
+    target = Target(model, amount, precision, optimizer, limit)
+    notes = describe(found, spec, run)
+    if crowd:
+        return target, crowds.read(crowd), {}, notes
+    rate = model.flop_per_token * spec.inner.batch * spec.model.sequence / run.step
+    card = device_by_hand(PLENTY, rate, "cpu", "as measured")
+    people = Group(
+        run.peers, card, host=PLENTY, up=run.up, down=run.down, latency=run.delay, stay=1e15
+    )
+    fixed = {**nominal(), "mfu_cpu": 1.0, "coding": run.coding / model.shape.total * 1e9}
+    del fixed["replica_factor"], fixed["wire_factor"]
+    return target, Crowd((people,)), fixed, notes
+
+
+def model_of(found: folders.RunFolder, spec: RunSpec) -> Model:
+    """The run's model: its exported configuration, or a preset with the vocabulary of its layout."""
+    context = spec.model.sequence
+    if (found.model / "config.json").is_file():
+        return Model(replace(read_config(found.model), name=spec.model.source), context)
+    layout = json.loads((found.path / "layout.json").read_text("utf-8"))
+    shapes = dict(zip(layout["names"], layout["shapes"], strict=True))
+    table = next(
+        (shape for name, shape in shapes.items() if "embed" in name and len(shape) == 2), None
+    )
+    if spec.model.source in PRESETS and table is not None:
+        return from_config(
+            {**PRESETS[spec.model.source], "vocab_size": table[0]}, spec.model.source, context
+        )
+    total = float(sum(math.prod(shape) for shape in shapes.values()))
+    return by_hand(spec.model.source, total, total, context=context)
+
+
+def measure(spec: RunSpec, parameters: int, records: list[dict[str, Any]]) -> Measured:
+    """Medians over the rounds and peers of a run's metrics."""
+    timings = [times for record in records for times in record["timings"].values()]
+    sent = [size for record in records for size in record["contribution_bytes"]]
+    fetched = [record["update_bytes"] or sum(record["contribution_bytes"]) for record in records]
+
+    def phase(*names: str) -> float:
+        return median(sum(times.get(name, 0.0) for name in names) for times in timings)
+
+    def speed(size: float, name: str) -> float:
+        seconds = phase(name)
+        return min(FASTEST, size * 8 / seconds) if seconds > 0 else FASTEST
+
+    peers = round(median(len(record["accepted"]) for record in records))
+    return Measured(
+        parameters, max(1, peers), spec.inner.steps, phase("train") / spec.inner.steps,
+        median(sent) * 8 / parameters, median(fetched) * 8 / parameters, phase("compress", "apply"),
+        speed(median(sent), "send"), speed(median(fetched), "fetch"), 0.0,
+        median(record["seconds"] for record in records), len(records),
+    )  # fmt: skip
+
+
+def describe(found: folders.RunFolder, spec: RunSpec, run: Measured) -> tuple[str, ...]:
+    """What was measured, and the planner's round beside the real one."""
+    ours = predict(run)
+    left = max(0, spec.rounds.count - run.rounds)
+    return (
+        f"measured in {found.path.name}: a step {units.show_time(run.step)}, up {run.up_bits:.3g} and "
+        f"down {run.down_bits:.3g} bits a parameter, {units.show_rate(run.up)} up, "
+        f"{units.show_rate(run.down)} down, {units.show_time(run.coding)} a round for coding",
+        f"a round took {units.show_time(run.seconds)}; the planner says {units.show_time(ours.seconds)} "
+        f"({ours.seconds / run.seconds - 1:+.0%})",
+        f"{run.rounds} of {spec.rounds.count} rounds done; the others as they went take "
+        f"{units.show_time(left * run.seconds)}",
+    )

@@ -52,6 +52,7 @@ POOL: dict[str, Term] = {
     "step": Term("micro x max(compute, wan, lan) + fill + offload", "s an inner step", "arXiv 2104.04473", ("micro", "compute", "wan", "lan", "fill", "offload")),
     "balance": Term("balance if a replica is cut, else 1", "share", "assumptions table", ()),
     "tokens_per_second": Term("micro x context / step x balance", "tokens/s a replica", OWN, ("micro", "context", "step", "balance")),
+    "honest": Term("1 - waste", "share", "crowd", ("group.waste",)),
     "window": Term("steps x step", "s", HOUSE, ("steps", "step")),
     "upload": Term("shard x bits up x bits_factor / up", "s", "docs/wire.md; sums: entropy of a Skellam law", ("shard", "up_bits", "bits_factor", "up")),
     "download": Term("shard x bits down(replicas) x bits_factor / down", "s", "docs/wire.md", ("shard", "down_bits", "bits_factor", "down")),
@@ -68,8 +69,8 @@ POOL: dict[str, Term] = {
 WHOLE: dict[str, Term] = {
     "tokens": Term("as asked", "tokens", "--tokens or the preset's source"),
     "count": Term("sum of used", "replicas at once", OWN, ("used",)),
-    "rate": Term("sum of used x tokens_per_second x in_step x (1 - waste) x min(window / round, what the link leaves)", "tokens/s", OWN,
-                 ("used", "tokens_per_second", "in_step", "group.waste", "window", "round")),
+    "rate": Term("sum of used x tokens_per_second x in_step x honest x min(window / round, what the link leaves)", "tokens/s", OWN,
+                 ("used", "tokens_per_second", "in_step", "honest", "window", "round")),
     "useful": Term("1 - audit, 1 for a lone replica", "share", "assumptions table", ("audit",)),
     "batch": Term("count x micro x context", "tokens a step", OWN, ("count", "micro", "context")),
     "replica_penalty": Term("count ^ (e ln steps / ln 30), e = 1.57 N^-0.135 x replica_factor", "x tokens",

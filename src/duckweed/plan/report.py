@@ -172,6 +172,7 @@ def causes(spread: Evaluation) -> list[Cause]:
         total("used", "machines", "speed") / flop,
         total("used", "tokens_per_second"),
         total("used", "tokens_per_second", "in_step"),
+        total("used", "tokens_per_second", "in_step", "honest"),
         np.ravel(terms["rate"]),
         np.ravel(terms["rate"] * terms["useful"]),
     ]
@@ -193,8 +194,9 @@ CAUSES = (
     ("machines left over", "memory"),
     ("waiting inside a replica", "link"),
     ("rejoining", "churn"),
+    ("wasted work", "trust"),
     ("waiting for exchange", "link"),
-    ("checking and waste", "trust"),
+    ("checking others' work", "trust"),
     ("extra tokens", "exchange quality"),
 )
 

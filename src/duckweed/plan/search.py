@@ -143,6 +143,7 @@ def step_terms(pool: Pool, target: Target, space: Space, a: dict[str, Array]) ->
     t["present"] = np.maximum(1.0, np.floor(group.count * t["online"]))
     t["replicas"] = np.where(t["fits"], np.floor(t["present"] / t["machines"]), 0.0)
     t["speed"] = group.rate(target.precision) * a["mfu_" + kind(group)]
+    t["honest"] = along(1 - group.waste, SAMPLE)
     shared = unit / group.site
     t["up"] = group.up * a["link_share"] * shared
     t["down"] = group.down * a["link_share"] * shared
@@ -278,7 +279,7 @@ def combined_rate(pools: list[Pool], space: Space) -> Array:
         t["round"] = np.where(
             late, np.maximum(t["window"], t["overlapped"]), t["window"] + t["exchange"]
         )
-        busy.append(t["used"] * t["tokens_per_second"] * t["in_step"] * (1 - pool.group.waste))
+        busy.append(t["used"] * t["tokens_per_second"] * t["in_step"] * t["honest"])
     best: Array | None = None
     for leader in pools:
         length = leader.terms["round"]
