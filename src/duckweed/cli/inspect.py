@@ -107,8 +107,9 @@ def evaluate(
     from duckweed.run import folder as folders
     from duckweed.run import spec as specs
     from duckweed.run.sections import DataSpec
+    from duckweed.run.summary import bits_per_byte
     from duckweed.swarm.genesis import cache_folder
-    from duckweed.swarm.harvest import bits_per_byte
+    from duckweed.swarm.harvest import bytes_per_token
 
     spec = specs.load(folders.find(run).spec)
     wanted = DataSpec(path=tuple(data), field=field, tokenizer=str(model.resolve()), held_out=1.0)
@@ -122,7 +123,7 @@ def evaluate(
         nats, tokens = trainer.evaluate(None, datasets.held_out_batches(dataset, length))
     loss = nats / tokens
     console.print(
-        f"[bold]{bits_per_byte(loss, dataset):.4f} bits per byte[/], perplexity "
+        f"[bold]{bits_per_byte(loss, bytes_per_token(dataset)):.4f} bits per byte[/], perplexity "
         f"{math.exp(loss):.3f} per token, over {tokens:,} tokens "
         f"({dataset.manifest.held_out_bytes:,} bytes of text)"
     )

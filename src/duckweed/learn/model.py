@@ -9,9 +9,12 @@ import numpy as np
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers.utils.logging import disable_progress_bar
 
 from duckweed.learn.presets import PRESETS
 from duckweed.run.layout import Layout
+
+disable_progress_bar()  # its bars would be drawn across our own view
 
 
 class ModelError(ValueError):
