@@ -191,7 +191,7 @@ def test_wrong_scenarios_say_what_was_expected(
 def test_unknown_presets_and_settings() -> None:
     with pytest.raises(ScenarioError, match="no preset is called nope; there are essay"):
         load("nope")
-    with pytest.raises(ScenarioError, match="unknown setting rival.luck"):
+    with pytest.raises(ScenarioError, match=r"unknown setting rival\.luck"):
         with_world(PRESETS["collective"], {"rival.luck": 1.0})
     with pytest.raises(ScenarioError, match="unknown parameter luck"):
         with_world(PRESETS["collective"], {"luck": 1.0})

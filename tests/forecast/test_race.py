@@ -27,7 +27,9 @@ MONTH = 1 / 12
 
 def actors(**columns: list[float]) -> Actors:
     count = len(next(iter(columns.values())))
-    values = dict(compute=1.0, skill=1.0, behind=0.0, leak=0.0, delay=0.3, imitate=1.0)
+    values = {
+        "compute": 1.0, "skill": 1.0, "behind": 0.0, "leak": 0.0, "delay": 0.3, "imitate": 1.0,
+    }  # fmt: skip
     filled = {k: columns.get(k, [v] * count) for k, v in values.items()}
     arrays = {k: np.array(v, dtype=float)[:, None] for k, v in filled.items()}
     return Actors([f"a{i}" for i in range(count)], **arrays)

@@ -34,29 +34,22 @@ def line(slope: float, points: int, noise: float, seed: int, start: float = 24.0
     )
 
 
-def covered(cases: int, points: int, noise: str) -> tuple[float, float, float]:
-    """Shares of cases in which the 80 % interval holds the truth: growth, level in 2028, date of
-    crossing a fixed level."""
-    rng, hits = np.random.default_rng(9), np.zeros(3)
+def test_the_80_percent_interval_covers() -> None:
+    """76 to 84 % of 1,000 simulated cases, for growth, level in 2028, and the date of crossing a
+    fixed level; bench/forecast.py prints more sizes and noises."""
+    rng, hits, points = np.random.default_rng(9), np.zeros(3), 12
     truth = np.array([0.7, 24 + 0.7 * 5, 2023 + 3.0 / 0.7])
-    for case in range(cases):
+    for case in range(1000):
         t = np.sort(rng.uniform(2020, 2026, points))
-        error = rng.standard_normal(points) if noise == "normal" else rng.laplace(0, 0.7, points)
-        y = 24 + 0.7 * (t - 2023) + 0.35 * error
-        trend = fit(Series(key="s", label="s", unit="", t=t.tolist(), y=y.tolist(), names=[]),
-                    "steady", 400, seed=case)  # fmt: skip
+        y = 24 + 0.7 * (t - 2023) + 0.35 * rng.standard_normal(points)
+        series = Series(key="s", label="s", unit="", t=t.tolist(), y=y.tolist(), names=[])
+        trend = fit(series, "steady", 300, seed=case)
         at = (27.0 - trend.level) / trend.rate + trend.origin
         for i, draws in enumerate((trend.rate, trend.at(np.array([2028.0]))[:, 0], at)):
             low, high = np.quantile(draws, [0.1, 0.9])
             hits[i] += low <= truth[i] <= high
-    return tuple(hits / cases)
-
-
-@pytest.mark.parametrize(("points", "noise"), [(6, "normal"), (12, "normal"), (30, "laplace")])
-def test_the_80_percent_interval_covers(points: int, noise: str) -> None:
-    """76 to 84 % of 1,000 simulated cases; bench/forecast.py prints more of them."""
-    for share in covered(1000, points, noise):
-        assert 0.76 <= share <= 0.84
+    assert (hits / 1000 >= 0.76).all()
+    assert (hits / 1000 <= 0.84).all()
 
 
 def test_fit_finds_the_growth_and_its_form() -> None:

@@ -160,7 +160,7 @@ def outlook(
         lags=open_lags(facts.scores),
         crossings=crossings(fits, settings),
         races=races,
-        sways=dependence(changed(PRESETS["essay"], changes), 2000),
+        sways=dependence(changed(PRESETS["essay"], changes), min(samples, 2000)),
         events=facts.events,
         notes=list(facts.notes),
     )
