@@ -82,7 +82,7 @@ def time_table(given: Answer) -> Table:
     total = sum(cause.days for cause in causes)
     for cause in causes:
         share = cause.days / total
-        if share < 0.005:
+        if share < 0.005 and cause is not causes[0]:
             continue
         table.add_row(
             cause.name,
