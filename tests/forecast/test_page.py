@@ -1,8 +1,6 @@
 """Claims, the command, and the page, whose arithmetic must agree with the program's."""
 
-import csv
 import datetime as dt
-import io
 import json
 import re
 import shutil
@@ -16,7 +14,7 @@ from typer.testing import CliRunner
 
 from duckweed.cli.forecast import register
 from duckweed.forecast import claims as cl
-from duckweed.forecast.outlook import Outlook, outlook
+from duckweed.forecast.outlook import Outlook, crossings, csv_rows, fit_all, outlook
 from duckweed.forecast.setting import parse
 from duckweed.forecast.table import own_facts
 from duckweed.web.forecast_page import forecast_page, reference_crossing
@@ -68,12 +66,11 @@ def test_verdicts_follow_the_numbers(result: Outlook) -> None:
 
 
 def test_growth_set_by_the_user_moves_the_crossing() -> None:
-    facts = own_facts(TODAY)
-    names = ["frontier", "decentralised"]
+    facts, names = own_facts(TODAY), ["frontier", "decentralised"]
     fast = parse(["decentralised.growth=20x", "frontier.growth=5x"], names)
     same = parse(["decentralised.growth=5x", "frontier.growth=5x"], names)
-    assert outlook(facts, fast, samples=200).crossings["frontier"].never == 0
-    assert outlook(facts, same, samples=200).crossings["frontier"].never == 1
+    assert crossings(fit_all(facts, fast), fast)["frontier"].never == 0
+    assert crossings(fit_all(facts, same), same)["frontier"].never == 1
 
 
 def test_before_there_were_decentralised_runs_it_says_so() -> None:
@@ -93,15 +90,19 @@ def test_terminal_output_begins_with_the_verdict(app: typer.Typer) -> None:
     assert max(map(len, head)) <= 110
 
 
-def test_json_csv_markdown(app: typer.Typer, tmp_path: Path) -> None:
-    common = ("--as-of", "2026-11-23", "--samples", "200")
+def test_json_and_markdown(app: typer.Typer, tmp_path: Path) -> None:
     page = tmp_path / "claims.md"
-    body = json.loads(ask(app, *common, "--json", "--markdown", str(page)).stdout)
+    words = ("--as-of", "2026-11-23", "--samples", "200", "--json", "--markdown", str(page))
+    body = json.loads(ask(app, *words).stdout)
     assert [c["number"] for c in body["claims"]] == [1, 2, 3, 4, 5]
-    rows = list(csv.reader(io.StringIO(ask(app, *common, "--csv").stdout)))
-    assert rows[0] == ["kind", "what", "quantity", "value"]
-    assert all(len(row) == 4 for row in rows)
     assert page.read_text("utf-8").count("\n## ") == 5
+
+
+def test_csv_is_flat(result: Outlook) -> None:
+    rows = csv_rows(result)
+    assert rows[0] == ("kind", "what", "quantity", "value")
+    assert all(len(row) == 4 for row in rows)
+    assert {row[0] for row in rows[1:]} == {"growth per year", "crossing", "race"}
 
 
 def test_race_and_explain(app: typer.Typer, tmp_path: Path) -> None:

@@ -310,7 +310,7 @@ def reference_race(values: dict[str, float]) -> tuple[list[float], list[float]]:
                      leak=values["leak"], delay=values["delay"], imitate=values["imitate"])  # fmt: skip
     scenario = Scenario("page", "", [Actor("leader"), follower], world, values["horizon"])
     drawn = draw(scenario, 1)
-    fine = 48
+    fine = 16
     times = [values["horizon"] * (i + 1) / (12 * fine) for i in range(12 * fine)]
     track = run(drawn.law, drawn.actors, times, step=0.05)
     gap = track.gap_years(drawn.share, drawn.compute_rate, drawn.actors.behind)
