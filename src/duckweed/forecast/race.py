@@ -20,7 +20,7 @@ ROOM = 0.25
 """Part of the way to the ceiling that one step may go, at step = 1."""
 SHORTEST = 1 / 52
 """Years: news that travel faster than a week are looked at once a week."""
-LANES = 4096
+LANES = 8192
 MAX_STEPS = 20_000
 
 
@@ -94,6 +94,7 @@ class Bundle:
         self.effort = actors.skill * np.broadcast_to(actors.compute, self.x.shape) ** law.parallel
         self.top = np.minimum(law.ceiling * (1 - 1e-6), CAP)
         self.front = Front(self.x.max(axis=0), law.today)
+        self.v, self.k = np.empty(self.x.shape), np.empty(self.x.shape)
         self._settle(np.ones(self.x.shape, dtype=bool))
         self.front.rate[0] = np.where(self.x == self.front.start, self.v, 0.0).max(axis=0)
         learns = (actors.leak > 0).any(axis=1) | (actors.imitate > 1).any(axis=1)
@@ -136,15 +137,15 @@ class Bundle:
         raise ArithmeticError("the race did not end; please report the scenario")
 
     def _settle(self, which: Array) -> None:
-        """Speed and slope from the law itself, for the samples `which` (a mask)."""
-        law, x = self.law, self.x
-        if not hasattr(self, "v"):
-            self.v, self.k = np.empty_like(x), np.empty_like(x)
-        k = self.pace.slope(x, np.maximum(law.ceiling - x, 1e-300)) * (x >= 0)
-        self.v = np.where(which, speed(law, x) * self.effort, self.v)
-        self.k = np.where(which, k, self.k)
-        self.v[x >= self.top] = 1e-300
-        self.early = bool((x < 0).any())
+        """Speed and slope from the law itself, where the mask `which` [A, S] says so."""
+        lanes = np.flatnonzero(which.any(axis=0))
+        law, x, here = self.law.take(lanes), self.x[:, lanes], which[:, lanes]
+        effort = self.effort if self.effort.shape[1] == 1 else self.effort[:, lanes]
+        k = Pace(law).slope(x, np.maximum(law.ceiling - x, 1e-300)) * (x >= 0)
+        v = np.where(x >= self.top[lanes], 1e-300, speed(law, x) * effort)
+        self.v[:, lanes] = np.where(here, v, self.v[:, lanes])
+        self.k[:, lanes] = np.where(here, k, self.k[:, lanes])
+        self.early = bool((self.x < 0).any())
 
     def _next_stop(self) -> Array:
         stop = self.stops[np.searchsorted(self.stops, self.t, side="right")]
