@@ -1,8 +1,8 @@
 """Coding of signs: raw, but by column where the columns of a tensor lean to one side.
 
 In an output head every token that was not in the text moves the same way, against the mean of the
-hidden states: there almost all values of a column have one sign, and cost 0.03 to 0.3 bits
-instead of 1 (docs/wire.md). Elsewhere signs are as good as random, and raw bits are free to code.
+hidden states: there almost all values of a column have one sign, which then costs far less than
+a bit. Elsewhere signs are as good as random, and raw bits are free to code.
 """
 
 from __future__ import annotations
