@@ -43,6 +43,9 @@ def plan(
     assume: Annotated[
         list[str] | None, typer.Option(help="Fix an uncertain input: --assume mfu_consumer=0.35.")
     ] = None,
+    hub: Annotated[
+        str, typer.Option(help="Link of the store or hub: 10 Gbps; without it, unlimited.")
+    ] = "",
     explain: Annotated[
         bool, typer.Option("--explain", help="Every formula, values and sources.")
     ] = False,
@@ -59,14 +62,14 @@ def plan(
     if presets:
         catalogue()
         return
-    given = ask(run, model, crowd, tokens, deadline, precision, optimizer, context, assume or [],
+    given = ask(run, model, crowd, tokens, deadline, precision, optimizer, context, assume or [], hub,
                     html is not None, seed)  # fmt: skip
     show(given, explain, json, html)
 
 
 def ask(
     run: Path | None, model: str, crowd: str, tokens: str, deadline: str, precision: str, optimizer: str,
-    context: int, assume: list[str], curves: bool, seed: int,
+    context: int, assume: list[str], hub: str, curves: bool, seed: int,
 ) -> "Answer":  # fmt: skip
     """From the words of the command line to an answer. Raises PlanError."""
     from duckweed.plan import existing, request
@@ -76,7 +79,7 @@ def ask(
         target, people, fixed, notes = existing.read(run, crowd, tokens, deadline)
     else:
         target, people, fixed, notes = request.read(
-            model, crowd, tokens, deadline, precision, optimizer, context, assume
+            model, crowd, tokens, deadline, precision, optimizer, context, assume, hub
         )
     return answer(target, people, fixed=fixed, curves=curves, seed=seed, notes=notes)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from duckweed.plan import explain, inverse
 from duckweed.plan.crowd import Crowd
-from duckweed.plan.report import Interval, Report, binding, report
+from duckweed.plan.report import Interval, Report, binding, report, traffic
 from duckweed.plan.search import DAY, Target
 
 YEAR = 365.0
@@ -67,7 +67,7 @@ def answer(
     fixed = fixed or {}
     deadline = target.deadline / DAY if target.deadline else YEAR
     result = report(target, crowd, fixed, seed=seed)
-    if result.left_out and result.best is not None:
+    if result.left_out:
         notes = (
             *notes,
             f"left out, as the plan is no faster with them: {', '.join(result.left_out)}",
@@ -170,6 +170,7 @@ def tree(given: Answer) -> dict[str, Any]:
         ],
         "time": [asdict(cause) for cause in result.causes],
         "memory": [asdict(role) for role in result.memory],
+        "exchange": asdict(moved) if best and (moved := traffic(best)) else None,
         "bill": asdict(result.bill) if result.bill else None,
         "rollouts": None,
         "what_would_have_to_change": [asdict(lever) for lever in given.levers],

@@ -1,6 +1,7 @@
 """Who is there: groups of like machines, from TOML or from one line such as
 `5000x rtx4090 @ 20/100 Mbps 80ms, 60% online, 6h`."""
 
+import math
 import re
 import tomllib
 from dataclasses import dataclass, field, replace
@@ -91,8 +92,11 @@ class Group:
 
 @dataclass(frozen=True)
 class Crowd:
+    """Groups, and the bit/s that a store or hub moves in all (unlimited: an object store)."""
+
     groups: tuple[Group, ...]
     notes: tuple[str, ...] = field(default=(), compare=False)
+    hub: float = math.inf
 
     @property
     def machines(self) -> int:
@@ -117,7 +121,7 @@ class Crowd:
                 site=max(1, round(group.site * factors.get("site", 1.0))),
             )  # fmt: skip
 
-        return Crowd(tuple(change(group) for group in self.groups), self.notes)
+        return Crowd(tuple(change(group) for group in self.groups), self.notes, self.hub)
 
 
 def links(text: str, notes: list[str]) -> tuple[float, float]:

@@ -87,6 +87,37 @@ class Option:
         }
 
 
+@dataclass(frozen=True)
+class Traffic:
+    """What an exchange moves. sent, fetched: bytes a machine and round; round: seconds; hub: bit/s
+    that the store or hub moves both ways on average (0 where peers add up among themselves)."""
+
+    sent: float
+    fetched: float
+    round: float
+    hub: float
+
+
+def traffic(option: Option) -> Traffic | None:
+    """The exchange of a plan at the medians; None for a lone replica."""
+    assert option.evaluation is not None
+    assert option.space is not None
+    pools = [pool for pool in option.evaluation.pools if scalar(pool.terms["used"]) >= 1]
+    if scalar(option.evaluation.terms["count"]) <= 1 or not pools:
+        return None
+    most = max(pools, key=lambda pool: scalar(pool.terms["used"] * pool.terms["tokens_per_second"]))
+    length = scalar(most.terms["round"])
+    unit = option.layout.unit
+    sent, fetched, every = 0.0, 0.0, 0.0
+    for pool in pools:
+        t = pool.terms
+        up, down = scalar(t["upload"] * t["up"]) / 8, scalar(t["download"] * t["down"]) / 8
+        every += scalar(t["used"] * t["machines"]) / unit * (up + down)
+        sent, fetched = max(sent, up / unit), max(fetched, down / unit)
+    through_hub = option.space.paths[0][1] == "store"
+    return Traffic(sent, fetched, length, every * 8 / length if through_hub else 0.0)
+
+
 def scalar(values: Array) -> float:
     """The value at the first sample of an evaluation with one configuration."""
     return float(np.ravel(values)[0])
@@ -285,10 +316,13 @@ class Report:
 
     @property
     def left_out(self) -> list[str]:
-        """Groups that would only slow the others down, or that a plan cannot use."""
-        kept = self.found.crowd.groups
+        """Groups that the best plan cannot use, or that would only slow the others down."""
+        if self.best is None or self.best.evaluation is None:
+            return []
+        pools = self.best.evaluation.pools
+        used = [pool.group for pool in pools if scalar(pool.terms["used"]) >= 1]
         return [
-            g.name or f"{g.count:,} x {g.device.label}" for g in self.crowd.groups if g not in kept
+            g.name or f"{g.count:,} x {g.device.label}" for g in self.crowd.groups if g not in used
         ]
 
     @property

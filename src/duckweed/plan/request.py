@@ -1,5 +1,7 @@
 """From the words of a request to a target and a crowd."""
 
+from dataclasses import replace
+
 from duckweed.plan import assumptions, models, units
 from duckweed.plan import crowd as crowds
 from duckweed.plan.crowd import Crowd
@@ -14,7 +16,7 @@ Parsed = tuple[Target, Crowd, dict[str, float], tuple[str, ...]]
 
 def read(
     model: str, crowd: str, tokens: str, deadline: str, precision: str, optimizer: str, context: int,
-    assume: list[str],
+    assume: list[str], hub: str = "",
 ) -> Parsed:  # fmt: skip
     """Target, crowd, fixed assumptions and how things were read. Raises PlanError."""
     if not model or not crowd:
@@ -32,7 +34,11 @@ def read(
     if limit is not None and limit <= 0:
         raise PlanError(f"deadline: {deadline!r} must be longer than no time.")
     target = Target(found, amount, precision, optimizer, limit)
-    return target, crowds.read(crowd), fixed_values(assume), notes
+    people = crowds.read(crowd)
+    if hub:
+        read = units.rate(hub, "hub")
+        people, notes = replace(people, hub=read.value), (*notes, read.said) if read.said else notes
+    return target, people, fixed_values(assume), notes
 
 
 def token_count(model: Model, text: str) -> tuple[float, tuple[str, ...]]:

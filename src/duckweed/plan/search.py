@@ -168,8 +168,9 @@ def kind(group: Group) -> str:
     )
 
 
-def exchange_terms(pool: Pool, space: Space, count: Array, a: dict[str, Array]) -> None:
-    """Seconds of one exchange on this pool's links; a lone replica has nobody to wait for."""
+def exchange_terms(pool: Pool, space: Space, count: Array, hub: float, a: dict[str, Array]) -> None:
+    """Seconds of one exchange on this pool's links and through the hub, if it goes through one; a
+    lone replica has nobody to wait for."""
     t = pool.terms
     ups, downs = [], []
     for wire, path in space.paths:
@@ -184,7 +185,10 @@ def exchange_terms(pool: Pool, space: Space, count: Array, a: dict[str, Array]) 
     slower = 1 + a["straggle"] * np.log2(np.maximum(count, 1.0))
     lonely = count <= 1
     t["code"] = shard * a["coding"] * 1e-9 / pool.group.cards
-    moving = (t["upload"] + t["download"] + MESSAGES * t["delay"]) * slower
+    stored = along([path == "store" for _, path in space.paths], WIRE)
+    units = t["machines"] / along([layout.unit for layout in space.layouts], LAYOUT)
+    t["hub"] = stored * count * units * shard * (up_bits + down_bits) / hub
+    moving = (np.maximum(t["upload"] + t["download"], t["hub"]) + MESSAGES * t["delay"]) * slower
     t["exchange"] = np.where(lonely, 0.0, moving + t["code"])
 
 
@@ -258,7 +262,7 @@ def evaluate(
     steps = along(space.steps, STEPS)
     for pool in pools:
         pool.terms["window"] = steps * pool.terms["step"]
-        exchange_terms(pool, space, count, a)
+        exchange_terms(pool, space, count, crowd.hub, a)
         churn_terms(pool, space, count, pool.terms["window"], a)
     penalties(target, space, whole, a)
     whole["rate"] = combined_rate(pools, space)
@@ -336,7 +340,8 @@ def invitations(crowd: Crowd) -> list[Crowd]:
         picks = [set(range(len(groups))) - {i} for i in range(len(groups))]
         picks = [set(order), *picks, *(set(order[:n]) for n in range(1, len(order) - 1))]
     return [
-        Crowd(tuple(g for i, g in enumerate(groups) if i in pick), crowd.notes) for pick in picks
+        Crowd(tuple(g for i, g in enumerate(groups) if i in pick), crowd.notes, crowd.hub)
+        for pick in picks
     ]
 
 

@@ -5,7 +5,7 @@ from rich.table import Table
 
 from duckweed.plan import device, explain, models, units
 from duckweed.plan.answer import Answer, span, verdict
-from duckweed.plan.report import Option
+from duckweed.plan.report import Option, traffic
 
 WIDTH = 24
 
@@ -103,6 +103,13 @@ def print_memory(console: Console, given: Answer) -> None:
         )
         console.print(
             f"Memory: {role.role} takes {units.show_size(role.device)} of {units.show_size(role.device_room)}{host}"
+        )
+    moved = traffic(given.report.best) if given.report.best else None
+    if moved:
+        hub = f"; the hub moves {units.show_rate(moved.hub)} on average" if moved.hub else ""
+        console.print(
+            f"Exchange: a machine sends {units.show_size(moved.sent)} and fetches "
+            f"{units.show_size(moved.fetched)} every {units.show_time(moved.round)}{hub}"
         )
     bill, stage = given.report.bill, given.report.rollouts
     if bill:

@@ -5,6 +5,7 @@ import math
 
 from duckweed.plan import explain, units
 from duckweed.plan.answer import Answer, span, verdict
+from duckweed.plan.report import traffic
 from duckweed.plan.search import DAY
 from duckweed.plan.text import energy, people
 from duckweed.web.page import Figure, figure_slot, page, table
@@ -203,6 +204,11 @@ def plan_page(given: Answer) -> str:
             figure_slot("memory"),
         ]
         body.append(bill(given))
+        moved = traffic(given.report.best)
+        if moved:
+            hub = f" The hub moves {units.show_rate(moved.hub)} on average." if moved.hub else ""
+            body.append(paragraph(f"In an exchange a machine sends {units.show_size(moved.sent)} and fetches "
+                                  f"{units.show_size(moved.fetched)}, every {units.show_time(moved.round)}.{hub}"))  # fmt: skip
     for name, title in (
         ("machines", "machines, times this crowd's"),
         ("link", "link speed, times this crowd's"),
