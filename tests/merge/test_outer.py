@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from duckweed.merge.outer import outer_step
-from duckweed.run.sections import Outer
-from duckweed.wire import Layout, Sparse, carry, compress, keep
+from duckweed.run.layout import Layout
+from duckweed.run.sections import Outer, Sparse
+from duckweed.wire import carry, compress, keep
 from fixtures.golden import numbers
 
 floats = st.floats(-1000, 1000, width=32, allow_subnormal=False)

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from duckweed.merge.rules import pseudo_gradient, pseudo_gradient_of_sums, weights_of
-from duckweed.wire import Integer, Layout, Update, compress, decode
+from duckweed.run.layout import Layout
+from duckweed.run.sections import Integer
+from duckweed.wire import Update, compress, decode
 from duckweed.wire.contribution import Decoded
 
 LAYOUT = Layout.of({"a": (4, 3), "b": (5,)})

@@ -7,13 +7,14 @@ import msgspec
 import pytest
 
 from duckweed.run import folder as folders
+from duckweed.run.layout import Layout
 from duckweed.run.ledger import Ledger, LedgerError
 from duckweed.run.spec import RunSpec, override
 from duckweed.swarm import coordinator as room
 from duckweed.swarm import messages as m
 from duckweed.swarm.coordinator import Coordinator
 from duckweed.swarm.identity import Identity
-from duckweed.wire import Layout, compress
+from duckweed.wire import compress
 from fixtures.golden import FIXED, LAYOUT, announce, numbers
 
 SPEC = override(

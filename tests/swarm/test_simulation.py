@@ -24,7 +24,12 @@ def simulated(base, name="run", changes=None, **more):
     return folder, simulation, simulation.run()
 
 
-@pytest.mark.parametrize("case", CASES)
+QUICK = ("bf16 mean", "sparse contributors", "integer-1 bounded")
+
+
+@pytest.mark.parametrize(
+    "case", [c if c in QUICK else pytest.param(c, marks=pytest.mark.slow) for c in CASES]
+)
 def test_golden_losses(tmp_path, case):
     """Within a tolerance: processors differ in the last bits of training."""
     golden = json.loads(GOLDEN.read_text())["training"][case]

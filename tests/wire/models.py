@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from duckweed.wire import Layout
+from duckweed.run.layout import Layout
 
 SMALL = Layout.of({"embed": (40, 24), "gain": (24,), "scalar": (), "mix": (3, 10, 24)})
 MEDIUM = Layout.of({"embed": (256, 128), "up": (344, 128), "down": (128, 344), "gain": (128,)})

@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from duckweed.wire import Dense, Integer, Layout, Sparse, WireError, compress, decode, max_size
+from duckweed.run.layout import Layout
+from duckweed.run.sections import Dense, Integer, Sparse
+from duckweed.wire import WireError, compress, decode, max_size
 
 WIRES = [
     Dense("fp32"),

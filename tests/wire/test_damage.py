@@ -7,11 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from duckweed.run.layout import Layout
+from duckweed.run.sections import Dense, Integer, Sparse
 from duckweed.wire import (
-    Dense,
-    Integer,
-    Layout,
-    Sparse,
     WireError,
     compress,
     decode,

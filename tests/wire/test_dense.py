@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
-from duckweed.wire import Dense, Layout, WireError, compress, decode
+from duckweed.run.layout import Layout
+from duckweed.run.sections import Dense
+from duckweed.wire import WireError, compress, decode
 from duckweed.wire.dense import round_bf16, widen_bf16
 
 from .models import MEDIUM, draw

@@ -1,6 +1,7 @@
 import numpy as np
 
-from duckweed.wire import Integer, Sparse, carry, compress, keep
+from duckweed.run.sections import Integer, Sparse
+from duckweed.wire import carry, compress, keep
 
 from .models import MEDIUM, draw
 

@@ -4,7 +4,8 @@ import blake3
 import numpy as np
 import pytest
 
-from duckweed.wire import Dense, Integer, Sparse, compress, decode, decode_update, encode_update
+from duckweed.run.sections import Dense, Integer, Sparse
+from duckweed.wire import compress, decode, decode_update, encode_update
 
 from .models import MEDIUM, draw
 

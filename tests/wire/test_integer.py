@@ -3,7 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from duckweed.wire import Integer, Layout, WireError, compress, decode
+from duckweed.run.layout import Layout
+from duckweed.run.sections import Integer
+from duckweed.wire import WireError, compress, decode
 
 from .models import SMALL, draw
 

@@ -5,7 +5,9 @@ from math import lgamma, log
 import numpy as np
 import pytest
 
-from duckweed.wire import Integer, Layout, Sparse, compress, encode_update
+from duckweed.run.layout import Layout
+from duckweed.run.sections import Integer, Sparse
+from duckweed.wire import compress, encode_update
 
 from .models import MEDIUM, codes, draw, entropy
 

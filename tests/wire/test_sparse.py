@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
-from duckweed.wire import Layout, Sparse, WireError, compress, decode
+from duckweed.run.layout import Layout
+from duckweed.run.sections import Sparse
+from duckweed.wire import WireError, compress, decode
 from duckweed.wire.frame import Writer
 from duckweed.wire.sparse import write
 

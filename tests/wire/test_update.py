@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from duckweed.wire import Layout, WireError, decode_update, encode_update, max_update_size
+from duckweed.run.layout import Layout
+from duckweed.wire import WireError, decode_update, encode_update, max_update_size
 from duckweed.wire.update import MAX_WEIGHT
 
 from .models import MEDIUM, SMALL, codes

@@ -6,21 +6,13 @@ numpy only. A model is one flat vector f32[P] with a `Layout` of its T tensors.
 from .contribution import Compressed, Decoded, compress, decode, max_size
 from .feedback import carry, keep
 from .frame import WireError
-from .kinds import Dense, Integer, Sparse, Wire, additive
-from .layout import Layout
 from .update import Update, decode_update, encode_update, max_update_size
 
 __all__ = [
     "Compressed",
     "Decoded",
-    "Dense",
-    "Integer",
-    "Layout",
-    "Sparse",
     "Update",
-    "Wire",
     "WireError",
-    "additive",
     "carry",
     "compress",
     "decode",

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .layout import Layout
+from duckweed.run.layout import Layout
+
 from .magnitudes import HALF_LEVEL, LEVELS, put_bits, put_signed, take_bits, take_signed
 from .rans import Decoder, Encoder
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .layout import Layout
+from duckweed.run.layout import Layout
 
 
 def starts(layout: Layout, chunk: int) -> np.ndarray:

@@ -9,10 +9,11 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from duckweed.run.layout import Layout
+from duckweed.run.sections import Dense, Integer, Sparse, Wire
+
 from . import dense, integer, signed, sparse
 from .frame import HEADER, Reader, WireError, Writer, fingerprint
-from .kinds import Dense, Integer, Sparse, Wire
-from .layout import Layout
 
 _KIND: dict[type, int] = {Dense: 1, Sparse: 2, Integer: 3}
 

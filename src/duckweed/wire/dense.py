@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from duckweed.run.layout import Layout
+from duckweed.run.sections import Dense
+
 from . import chunks
 from .frame import Reader, WireError, Writer
-from .kinds import Dense
-from .layout import Layout
 from .rans import Decoder, Encoder
 from .signed import max_integer_bytes, put_integers, take_integers
 

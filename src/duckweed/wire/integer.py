@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from duckweed.run.layout import Layout
+from duckweed.run.sections import Integer
+
 from .frame import Reader, WireError, Writer
-from .kinds import Integer
-from .layout import Layout
 from .rans import Decoder, Encoder
 from .signed import put_integers, take_integers
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from duckweed.run.layout import Layout
+
 from .activity import Activity, measure
 from .activity import put as put_activity
 from .activity import take as take_activity
 from .frame import WireError
-from .layout import Layout
 from .magnitudes import GRID, LEVELS, nearest, put_bits, put_positive, take_bits, take_positive
 from .rans import Decoder, Encoder
 from .signs import put_signs, take_signs

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from duckweed.run.layout import Layout
+
 from .activity import PER_NAT, classes_of, matrix, put_classes, step_of, take_classes
-from .layout import Layout
 from .magnitudes import GRID, HALF_LEVEL, LEVELS, put_bits, take_bits
 from .rans import Decoder, Encoder
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from duckweed.run.layout import Layout
+from duckweed.run.sections import Sparse
+
 from . import chunks
 from .activity import measure
 from .activity import put as put_activity
 from .activity import take as take_activity
 from .dense import round_bf16, widen_bf16
 from .frame import Reader, WireError, Writer
-from .kinds import Sparse
-from .layout import Layout
 from .magnitudes import GRID, put_flags, take_flags
 from .rans import Decoder, Encoder
 from .signs import put_signs, take_signs

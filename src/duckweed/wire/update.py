@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from duckweed.run.layout import Layout
+
 from .frame import HEADER, Reader, WireError, Writer, fingerprint
-from .layout import Layout
 from .rans import Decoder, Encoder
 from .signed import bits_per_value, put_integers, take_integers
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from duckweed.wire import Layout
+from duckweed.run.layout import Layout
 
 
 def test_tensors_lie_one_after_the_other():

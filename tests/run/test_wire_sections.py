@@ -1,7 +1,7 @@
 import msgspec
 import pytest
 
-from duckweed.wire import Dense, Integer, Sparse, Wire, additive
+from duckweed.run.sections import Dense, Integer, Sparse, Wire, additive
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,0 @@
-from duckweed.run.sections import Dense, Integer, Sparse, Wire, additive
-
-__all__ = ["Dense", "Integer", "Sparse", "Wire", "additive"]

@@ -1,3 +1,0 @@
-from duckweed.run.layout import Layout
-
-__all__ = ["Layout"]
