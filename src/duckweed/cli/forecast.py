@@ -37,7 +37,7 @@ def forecast(
     as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="The figures as CSV.")] = False,
     html: Annotated[Path | None, typer.Option(metavar="FILE.html", help="One self-contained page with sliders.")] = None,
-    markdown: Annotated[Path | None, typer.Option(metavar="FILE.md", hidden=True, help="Write the claims as Markdown.")] = None,
+    markdown: Annotated[Path | None, typer.Option(metavar="FILE.md", help="Write the claims as a page of Markdown.")] = None,
 ) -> None:  # fmt: skip
     """How fast the frontier moves, whether decentralised training catches up, and the race.
 
@@ -102,7 +102,10 @@ def _outlook(
     result = outlook.outlook(facts, chosen, measured, samples)
     found = cl.claims(result)
     if markdown:
-        markdown.write_text(cl.markdown(result, found, "duckweed forecast --claims"), "utf-8")
+        markdown.write_text(
+            cl.markdown(result, found, f"duckweed forecast --as-of {as_of} --markdown {markdown}"),
+            "utf-8",
+        )
     if html:
         from duckweed.web.forecast_page import forecast_page
 
@@ -113,7 +116,7 @@ def _outlook(
         typer.echo(msgspec.json.format(msgspec.json.encode(body), indent=1).decode())
     elif as_csv:
         csv.writer(sys.stdout, lineterminator="\n").writerows(outlook.csv_rows(result))
-    elif not html:
+    elif not html and not (markdown and not claims):
         typer.echo(text.claims_page(found) if claims else text.summary(result, found))
 
 

@@ -20,7 +20,7 @@ ROOM = 0.25
 """Part of the way to the ceiling that one step may go, at step = 1."""
 SHORTEST = 1 / 52
 """Years: news that travel faster than a week are looked at once a week."""
-LANES = 8192
+LANES = 16384
 MAX_STEPS = 20_000
 
 
@@ -114,9 +114,10 @@ class Bundle:
         self.change = wait / paradigm.hazard if paradigm else np.full(samples, np.inf)
         self.draw, self.lane = draw, np.arange(samples)
         self.row = np.zeros(samples, dtype=np.int64)
+        self.peak = self.x.max(axis=0) - self.x
         level = np.zeros((len(times), *self.x.shape))
         out = Track(
-            times, level, np.zeros_like(level), self.x.max(axis=0) - self.x,
+            times, level, np.zeros_like(level), self.peak.copy(),
             np.full(samples, np.inf), np.full(samples, -1), self.law.today,
         )  # fmt: skip
         for _ in range(MAX_STEPS):
@@ -130,7 +131,7 @@ class Bundle:
             self._advance(np.where(busy, np.minimum(due, self._next_stop()), self.t))
             self._happen(out)
             height = self.x.max(axis=0)
-            out.peak[:, self.lane] = np.maximum(out.peak[:, self.lane], height - self.x)
+            np.maximum(self.peak, height - self.x, out=self.peak)
             gone = busy & (height >= CAP)
             out.diverges[self.lane[gone]] = self.t[gone]
             self._record(out, np.flatnonzero(busy & ((self.t >= due) | gone)), gone)
@@ -233,7 +234,12 @@ class Bundle:
         if not here.size:
             return
         x, now, row, lane = self.x[:, here], self.t[here], self.row[here], self.lane[here]
-        late = np.stack([now - self.front.reached(level, here) for level in x])
+        height = x.max(axis=0)
+        late = np.zeros_like(x)
+        for i, level in enumerate(x):
+            if (level < height).any():
+                late[i] = now - self.front.reached(level, here)
+        out.peak[:, lane] = self.peak[:, here]
         out.level[row, :, lane], out.lag[row, :, lane] = x.T, late.T
         for k in range(len(out.times)) if gone.any() else ():
             rest = gone[here] & (row < k)
@@ -249,7 +255,7 @@ class Bundle:
         self.front.keep(which)
         self.law, self.actors = self.law.take(which), self.actors.take(which)
         self.pace = Pace(self.law)
-        for name in ("x", "v", "k", "delay", "visible"):
+        for name in ("x", "v", "k", "delay", "visible", "peak"):
             setattr(self, name, getattr(self, name).take(which, axis=1))
         if self.effort.shape[1] > 1:
             self.effort = self.effort[:, which]

@@ -101,7 +101,7 @@ WORLD: dict[str, Parameter] = {
     ),
     "automation_span": Parameter(
         "years of today's progress", Spread(2.0, 0.7, 6.0),
-        "'moderately': progress between the two; METR's horizons double every 4 months, a month of work is then 2 to 3 years off",
+        "'moderately': progress between the two; from a day's work to a year's is 8 doublings of METR's horizon, about three years",
         JUDGED, 0.01, 1e3,
     ),
     "software_share": Parameter(

@@ -156,7 +156,7 @@ def race(result: Outcome, sways: Sequence[Sway], regimes: Regimes) -> str:
     first = result.followers[0]
     worst = max(result.followers, key=lambda f: f.chance[0])
     parts = [
-        f"Race '{result.scenario}': {result.about}",
+        f"Race {result.scenario}: {result.about}",
         "",
         wrap(
             f"{worst.name.capitalize()} falls at least 1, 3, 10 years of today's progress behind within a "
