@@ -13,8 +13,6 @@ cases: published numbers beside the planner's.
 import argparse
 import json
 import random
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -29,16 +27,20 @@ from duckweed.plan.existing import Measured, measure, model_of, predict
 from duckweed.plan.report import report
 from duckweed.plan.search import DAY, Target, default_space, evaluate, only
 from duckweed.run import folder as folders
-from duckweed.run.spec import load
+from duckweed.run import state as states
+from duckweed.run.spec import RunSpec, override
+from duckweed.swarm import genesis
+from duckweed.swarm.links import parse_links
+from duckweed.swarm.simulation import Simulation
 
 RESULTS = Path(__file__).parent / "results"
 MODELS = ("llama-1m", "deepseek-v3-mini")
-WIRES: dict[str, tuple[str, ...]] = {
-    "integer-1.0": ("wire.kind=integer", "wire.threshold=1.0"),
-    "integer-2.0": ("wire.kind=integer", "wire.threshold=2.0", "wire.value=2.4"),
-    "sparse-64": ("wire.kind=sparse",),
-    "bf16": ("wire.kind=dense", "wire.dtype=bf16"),
-    "int8": ("wire.kind=dense", "wire.dtype=int8", "wire.feedback=1.0"),
+WIRES: dict[str, dict[str, Any]] = {
+    "integer-1.0": {"wire.kind": "integer", "wire.threshold": 1.0},
+    "integer-2.0": {"wire.kind": "integer", "wire.threshold": 2.0, "wire.value": 2.4},
+    "sparse-64": {"wire.kind": "sparse"},
+    "bf16": {"wire.kind": "dense", "wire.dtype": "bf16"},
+    "int8": {"wire.kind": "dense", "wire.dtype": "int8", "wire.feedback": 1.0},
 }
 ROUNDS = 3
 
@@ -46,23 +48,20 @@ ROUNDS = 3
 def simulate(
     where: Path, name: str, model: str, wire: str, peers: int, steps: int, links: str, step: float
 ) -> Measured:
-    """Run `duckweed train --simulate` and measure it."""
-    settings = (f"inner.steps={steps}", "inner.warmup=2", "inner.batch=2", "model.sequence=64",
-                "data.limit=1000000", "rounds.evaluate_tokens=256", *WIRES[wire])  # fmt: skip
-    command = [
-        sys.executable, "-c", "from duckweed.cli import main; main()", "train", "--simulate",
-        "--links", links, "--step-seconds", str(step), "--rounds", str(ROUNDS), "--peers", str(peers),
-        "--model", model, "--runs", str(where), "--name", name,
-    ]  # fmt: skip
-    for setting in settings:
-        command += ["--set", setting]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    folder = folders.RunFolder(where / name)
-    records = list(folder.records("round"))
-    if len(records) < ROUNDS:
-        raise RuntimeError(f"{name}: {done.stderr[-2000:]}")
-    spec = load(folder.spec)
-    return measure(spec, model_of(folder, spec).shape.total, records[1:])
+    """What `duckweed train --simulate` does, without the harvest at its end, measured."""
+    changes: dict[str, Any] = {
+        "model.source": model, "model.sequence": 64, "inner.steps": steps, "inner.warmup": 2,
+        "inner.batch": 1, "rounds.count": ROUNDS, "rounds.peers": peers, "rounds.evaluate_tokens": 256,
+        "data.path": str(Path(__file__).parent.parent / "docs" / "*.md"), **WIRES[wire],
+    }  # fmt: skip
+    spec = override(RunSpec(), changes)
+    folder = folders.create(where, name)
+    ground = genesis.prepare(spec, Path.cwd(), lambda _: None)
+    genesis.found(spec, ground, folder, "cpu", 1, lambda _: None)
+    layout = genesis.layout(folder)
+    state = states.load(folder.state(0), layout.digest(), layout.total, len(layout.names))
+    Simulation(folder, spec, layout, ground, state, "cpu", parse_links(links, peers), step).run()
+    return measure(spec, model_of(folder, spec).shape.total, list(folder.records("round"))[1:])
 
 
 def bits(wire: str, peers: int) -> tuple[float, float]:

@@ -195,3 +195,13 @@ def test_samples_have_the_stated_quantiles() -> None:
         assert low == pytest.approx(given_range.low, rel=0.05)
         assert middle == pytest.approx(given_range.median, rel=0.05)
         assert high == pytest.approx(given_range.high, rel=0.05)
+
+
+def test_a_slow_hub_slows_the_store_and_is_gone_round_by_shards() -> None:
+    group = Group(64, device.find("rtx4090"), up=1e8, down=1e8)
+    target = Target(models.dense(3e8), 6e9)
+    free, slow = (search(target, Crowd((group,), hub=hub)) for hub in (np.inf, 1e6))
+    assert float(slow.seconds.min()) >= float(free.seconds.min())
+    index = slow.best()
+    assert index is not None
+    assert slow.space.paths[index[2]][1] != "store"

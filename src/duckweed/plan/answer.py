@@ -78,12 +78,25 @@ def answer(
         given.bars = inverse.sensitivity(result.best, fixed)
     if change:
         if not given.possible:
-            given.levers = inverse.levers(target, crowd, deadline, fixed)
-            given.combination = inverse.combination(target, crowd, deadline, fixed)
+            left = max(deadline - after(result), deadline / 100)
+            given.levers = inverse.levers(target, crowd, left, fixed)
+            given.combination = inverse.combination(target, crowd, left, fixed)
         given.largest = inverse.largest(target, crowd, deadline, fixed)
     if curves:
         given.curves = {name: curve(target, crowd, name, fixed) for name in ("machines", "link")}
     return given
+
+
+def after(result: Report) -> float:
+    """Median days of the stage after pre-training: what change is asked for leaves it as it is."""
+    if (
+        result.rollouts is None
+        or result.days is None
+        or result.best is None
+        or not result.best.days
+    ):
+        return 0.0
+    return result.days.median - result.best.days.median
 
 
 def curve(
