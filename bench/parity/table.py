@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.parity.cells import BASE
+from bench.parity.cells import BASE, RESULTS
 from bench.parity.plan import CELLS
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "parity.md"
@@ -109,6 +109,58 @@ def front_table(records: dict[str, Record], way: int, peers: int = 4) -> str:
     return "\n".join(lines)
 
 
+def short_table() -> str:
+    """The cells of 30 rounds, which only choose settings."""
+    lines = [
+        "| short cell | learning rate | held-out bits per byte | held-out tokens |",
+        "|---|---|---|---|",
+    ]
+    for path in sorted(RESULTS.glob("short-*.json")):
+        record = json.loads(path.read_text())
+        lines.append(
+            f"| {record['cell']} | {setting(record, 'inner.learning_rate')} "
+            f"| {record['bits_per_byte']:.4f} | {record['held_out_tokens']:,} |"
+        )
+    return "\n".join(lines)
+
+
+def residual_table(records: dict[str, Record]) -> str:
+    """Norms at the blobs measured: how much is held back, and how large the merged step is."""
+    lines = [
+        "| cell | round | bytes up | bytes down | merged / own step | residual / own step |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, record in records.items():
+        if record["kind"] == "ddp" or not any(m["residual_to_own_norm"] for m in record["measured"]):
+            continue
+        chosen = record["measured"]
+        for blob in (chosen[0], chosen[len(chosen) // 2], chosen[-1]):
+            lines.append(
+                f"| {name} | {blob['round']} | {blob['up']:,.0f} | {blob['down']:,.0f} "
+                f"| {blob['merged_to_own_norm']:.2f} | {blob['residual_to_own_norm']:.2f} |"
+            )
+    return "\n".join(lines)
+
+
+def gaps_table(records: dict[str, Record]) -> str:
+    """Each swarm recipe against the uncompressed exchange with the same inner state, and DDP."""
+    lines = [
+        "| recipe | against fp32 exchange | against the better DDP |",
+        "|---|---|---|",
+    ]
+    ddp = {n: r[0] for n, r in groups(records).items() if r[0]["kind"] == "ddp"}
+    best = min(ddp, key=lambda name: ddp[name]["bits_per_byte"]) if ddp else ""
+    for name, members in groups(records).items():
+        if members[0]["kind"] == "ddp":
+            continue
+        base = "fp32-h10-kept" if setting(members[0], "inner.state") == "kept" else "fp32-h10"
+        lines.append(
+            f"| {name} | {'' if name == base else gap(records, name, base)} "
+            f"| {gap(records, name, best)} |"
+        )
+    return "\n".join(lines)
+
+
 def write() -> None:
     """Replace what stands between the markers of docs/parity.md."""
     records = load()
@@ -116,6 +168,9 @@ def write() -> None:
         "cells": cells_table(records),
         "front up": front_table(records, 0),
         "front down": front_table(records, 1),
+        "gaps": gaps_table(records),
+        "residuals": residual_table(records),
+        "short": short_table(),
     }
     text = DOCUMENT.read_text("utf-8")
     for name, table in parts.items():
