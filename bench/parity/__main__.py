@@ -4,7 +4,6 @@ import argparse
 import fnmatch
 import json
 import os
-import sys
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
@@ -70,4 +69,4 @@ def _record(command: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -45,7 +45,8 @@ def compare(name: str, rounds: int = 3, steps: int = 4) -> dict[str, Any]:
     start = run.weights.copy()
     run.run(lambda text: None)
     place = Path(tempfile.mkdtemp())
-    muon.orthogonalise = orthogonalise  # the cells' cheaper form, on both sides
+    # The cells' cheaper form, on both sides.
+    muon.orthogonalise = orthogonalise  # type: ignore[assignment]
     try:
         folder = folders.create(place, "check")
         state = genesis.found(spec, ground, folder, "cpu", 4, lambda text: None)

@@ -153,7 +153,9 @@ class Run:
         self.weights = models.read_weights(model)
         self.momentum = np.zeros_like(self.weights)
         self.peers = 1 if ddp else spec.rounds.peers
-        self.stack = Stack(model.config, self.layout, self.peers, spec.model.sequence)
+        self.stack = Stack(
+            genesis.configuration(spec, ground), self.layout, self.peers, spec.model.sequence
+        )
         self.steps = Steps(self.stack, spec)
         self.scales = np.zeros(len(self.layout.names), np.float32)
         if isinstance(spec.wire, Integer) and not ddp:
@@ -264,12 +266,14 @@ class Run:
                 squares[p, t] = np.square(codes[part], dtype=np.int64).sum()
             if measure and p < 2:
                 blobs.append(compress(spec.wire, x, layout, self.scales).blob)
-                assert (decode(spec.wire, blobs[-1], layout, self.scales).codes == codes).all()
+                back = decode(spec.wire, blobs[-1], layout, self.scales)
+                assert back.codes is not None
+                assert np.array_equal(back.codes, codes)
         update = Update(sums, squares, [1] * self.peers)
         if measure:
             blob = encode_update(sums, squares, update.weights, layout, spec.wire.levels)
-            back = decode_update(blob, layout, spec.wire.levels, self.peers)
-            assert (back.sums == sums).all()
+            read = decode_update(blob, layout, spec.wire.levels, self.peers)
+            assert np.array_equal(read.sums, sums)
             facts["up"] = float(np.mean([len(b) for b in blobs]))
             facts["down"] = len(blob)
         return pseudo_gradient_of_sums(

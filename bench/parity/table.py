@@ -3,6 +3,7 @@
 import json
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def savings(record: Record) -> tuple[float, float]:
     return per_round / up, per_round / down
 
 
-def front(points: list[tuple[float, float]]) -> list[bool]:
+def front(points: Sequence[tuple[float, float]]) -> list[bool]:
     """Which points (saving, loss) no other beats in one and equals in the other."""
     return [
         not any((s >= saving and b <= loss) and (s, b) != (saving, loss) for s, b in points)
@@ -131,7 +132,9 @@ def residual_table(records: dict[str, Record]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for name, record in records.items():
-        if record["kind"] == "ddp" or not any(m["residual_to_own_norm"] for m in record["measured"]):
+        if record["kind"] == "ddp" or not any(
+            m["residual_to_own_norm"] for m in record["measured"]
+        ):
             continue
         chosen = record["measured"]
         for blob in (chosen[0], chosen[len(chosen) // 2], chosen[-1]):
