@@ -8,6 +8,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says nothing about whether it is right; in CI the examples are always
+# the same, so that a failure there can be repeated.
+settings.register_profile("duckweed", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("duckweed")
 
 
 @pytest.fixture(scope="session", autouse=True)
