@@ -51,6 +51,7 @@ class Run:
             "run": spec.identity,
             "layout": LAYOUT.digest(),
             "tokens": "00",
+            "windows": 100,
             "windows": 1000,
             "state": "00" * 32,
             "scales": [0.5] * len(LAYOUT.names),
