@@ -62,7 +62,9 @@ def worker(rank: int, raw: bytes, hook: str, steps: int, rendezvous: str, out: s
     dist.init_process_group("gloo", f"file://{rendezvous}", rank=rank, world_size=peers)
     ground = genesis.prepare(spec, HERE, lambda text: None)
     model = genesis.first_model(spec, ground)
-    wrapped = DistributedDataParallel(model)
+    # One bucket: the futures of PowerSGD's hook start all-reduces of their own, and with several
+    # buckets gloo meets them in another order in each process and gives up.
+    wrapped = DistributedDataParallel(model, bucket_cap_mb=1024)
     if hook == "powersgd":
         state = powerSGD_hook.PowerSGDState(
             None, matrix_approximation_rank=4, start_powerSGD_iter=10
