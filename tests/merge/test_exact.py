@@ -4,16 +4,17 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from fixtures.golden import numbers
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from duckweed.merge.exact import median, squared_norm
-from fixtures.golden import numbers
 
 floats = st.floats(-(2.0**60), 2.0**60, width=32, allow_subnormal=True)
 
 
+@settings(max_examples=40)
 @given(hnp.arrays(np.float32, st.integers(0, 300), elements=floats))
 def test_squared_norm_is_that_of_exact_addition(x):
     exact = math.fsum(float(v) * float(v) for v in x)
@@ -29,6 +30,7 @@ def in_halves(values):
     return values[0] if values else 0.0
 
 
+@settings(max_examples=40)
 @given(hnp.arrays(np.float32, st.integers(0, 300), elements=floats))
 def test_squared_norm_adds_in_the_order_that_it_promises(x):
     assert squared_norm(x) == in_halves([float(v) * float(v) for v in x])
@@ -49,6 +51,7 @@ def test_squared_norm_neither_overflows_nor_vanishes():
     assert squared_norm(np.full(4, 1e-40, np.float32)) == pytest.approx(4e-80, rel=1e-4)
 
 
+@settings(max_examples=40)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=9))
 def test_median(values):
     assert median(values) == np.median(values)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 from blake3 import blake3
-from hypothesis import given
+from fixtures.golden import numbers
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -11,12 +12,12 @@ from duckweed.merge.outer import outer_step
 from duckweed.run.layout import Layout
 from duckweed.run.sections import Outer, Sparse
 from duckweed.wire import carry, compress, keep
-from fixtures.golden import numbers
 
 floats = st.floats(-1000, 1000, width=32, allow_subnormal=False)
 vectors = st.lists(hnp.arrays(np.float32, 12, elements=floats), min_size=3, max_size=3)
 
 
+@settings(max_examples=40)
 @given(vectors, st.floats(0.01, 2), st.floats(0, 0.99))
 def test_nesterov_is_the_formula_in_float64(arrays, rate, mu):
     w, b, g = arrays

@@ -5,13 +5,13 @@ import math
 import msgspec
 import numpy as np
 import pytest
+from fixtures.golden import CASES, FIXED, LAYOUT, announce, merge_trajectory, numbers
+from fixtures.golden import PLACE as GOLDEN
 
 from duckweed.merge.round import MergeError, advance, blob_hash, close
 from duckweed.run.spec import RunSpec, override
 from duckweed.run.state import State
 from duckweed.wire import WireError, carry, compress, keep
-from fixtures.golden import CASES, FIXED, LAYOUT, announce, merge_trajectory, numbers
-from fixtures.golden import PLACE as GOLDEN
 
 TENSORS = len(LAYOUT.names)
 

@@ -57,6 +57,7 @@ def test_equal_work_weighs_one_and_other_work_in_proportion():
     assert weights_of([3]) == [1]
 
 
+@settings(max_examples=40)
 @given(st.lists(st.integers(1, 10**9), min_size=1, max_size=20))
 def test_weights_are_small_whole_and_never_zero(tokens):
     weights = weights_of(tokens)
@@ -99,6 +100,7 @@ def test_a_coordinate_that_nobody_sent_stays_where_it_is():
         assert not merged(rule, [x, x]).any()
 
 
+@settings(max_examples=40)
 @given(st.lists(codes, min_size=1, max_size=5), st.data())
 def test_the_integer_mean_divides_the_exact_sum_by_the_sum_of_weights(contributions, data):
     weights = data.draw(
@@ -116,6 +118,7 @@ def test_the_integer_mean_divides_the_exact_sum_by_the_sum_of_weights(contributi
 # --- order and number of peers
 
 
+@settings(max_examples=40)
 @given(st.lists(codes, min_size=2, max_size=6), st.sampled_from(["mean", "bounded"]), st.randoms())
 def test_the_order_of_peers_does_not_change_the_integer_result(contributions, rule, random):
     scales = np.array([0.7, 0.01], np.float32)
@@ -128,11 +131,13 @@ def test_the_order_of_peers_does_not_change_the_integer_result(contributions, ru
     assert first.tobytes() == other.tobytes()
 
 
+@settings(max_examples=40)
 @given(vectors, st.integers(1, 9), st.sampled_from(["mean", "bounded", "contributors"]))
 def test_identical_contributions_give_what_one_gives(x, count, rule):
     np.testing.assert_allclose(merged(rule, [x] * count), x, rtol=1e-6, atol=1e-37)
 
 
+@settings(max_examples=40)
 @given(codes, st.integers(1, 9), st.sampled_from(["mean", "bounded"]))
 def test_identical_integer_contributions_give_what_one_gives(x, count, rule):
     scales = np.array([0.7, 0.01], np.float32)
@@ -144,6 +149,7 @@ def test_identical_integer_contributions_give_what_one_gives(x, count, rule):
 # --- the bounded rule: single senders and outliers
 
 
+@settings(max_examples=40)
 @given(st.lists(vectors, min_size=1, max_size=7))
 def test_bounded_steps_by_the_median_norm_in_every_tensor(contributions):
     got = norms(merged("bounded", contributions))
@@ -155,6 +161,7 @@ def test_bounded_steps_by_the_median_norm_in_every_tensor(contributions):
         assert g <= s * (1 + 1e-5)
 
 
+@settings(max_examples=40)
 @given(st.lists(codes, min_size=1, max_size=7))
 def test_bounded_steps_by_the_median_norm_of_integer_contributions(contributions):
     scales = np.array([0.5, 2.0], np.float32)
@@ -167,6 +174,7 @@ def test_bounded_steps_by_the_median_norm_of_integer_contributions(contributions
         assert got[t] == pytest.approx(wanted, rel=1e-5)
 
 
+@settings(max_examples=40)
 @given(st.lists(vectors, min_size=2, max_size=6), vectors, st.floats(1, 1e6))
 def test_bounded_cannot_be_stretched_by_one_outlier(honest, strange, factor):
     """The median among the honest and one more lies within the range of the honest."""

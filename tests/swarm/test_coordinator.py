@@ -5,6 +5,7 @@ import math
 
 import msgspec
 import pytest
+from fixtures.golden import FIXED, LAYOUT, announce, numbers
 
 from duckweed.run import folder as folders
 from duckweed.run.layout import Layout
@@ -15,7 +16,6 @@ from duckweed.swarm import messages as m
 from duckweed.swarm.coordinator import Coordinator
 from duckweed.swarm.identity import Identity
 from duckweed.wire import compress
-from fixtures.golden import FIXED, LAYOUT, announce, numbers
 
 SPEC = override(
     RunSpec(),
@@ -51,7 +51,6 @@ class Run:
             "run": spec.identity,
             "layout": LAYOUT.digest(),
             "tokens": "00",
-            "windows": 100,
             "windows": 1000,
             "state": "00" * 32,
             "scales": [0.5] * len(LAYOUT.names),

@@ -8,6 +8,7 @@ import sqlite3
 import time
 
 import pytest
+from fixtures import tiny
 
 from duckweed.run import state as states
 from duckweed.run.folder import RunFolder
@@ -16,7 +17,6 @@ from duckweed.swarm import genesis
 from duckweed.swarm.identity import load_or_create, verify
 from duckweed.swarm.local import LocalRun, RunFailed
 from duckweed.swarm.simulation import Simulation
-from fixtures import tiny
 
 pytestmark = pytest.mark.slow
 

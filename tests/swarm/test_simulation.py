@@ -5,6 +5,9 @@ import os
 
 import numpy as np
 import pytest
+from fixtures import tiny
+from fixtures.golden import CASES, training_trajectory
+from fixtures.golden import PLACE as GOLDEN
 
 from duckweed.run import state as states
 from duckweed.run.ledger import Ledger
@@ -12,9 +15,6 @@ from duckweed.swarm import genesis
 from duckweed.swarm.identity import load_or_create, verify
 from duckweed.swarm.links import Links, parse_links
 from duckweed.swarm.simulation import Simulation
-from fixtures import tiny
-from fixtures.golden import CASES, training_trajectory
-from fixtures.golden import PLACE as GOLDEN
 
 
 def simulated(base, name="run", changes=None, **more):
@@ -24,7 +24,7 @@ def simulated(base, name="run", changes=None, **more):
     return folder, simulation, simulation.run()
 
 
-QUICK = ("bf16 mean", "sparse contributors", "integer-1 bounded")
+QUICK = ("sparse contributors", "integer-1 mean")
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,6 @@ def test_the_same_specification_gives_the_same_bits(done):
         ledger = Ledger(one.ledger)
         heads.append([e.body for e in ledger.entries("round")])
     assert heads[0] == heads[1]
-    assert simulated(base, "seed", {"seed": 1})[2].hash() != final.hash()
 
 
 def test_links_and_speed_change_the_clock_and_not_the_result(done):

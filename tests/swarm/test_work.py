@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from fixtures import tiny
 
 from duckweed.learn import model as models
 from duckweed.learn.trainer import Trainer
@@ -10,7 +11,6 @@ from duckweed.merge.round import blob_hash
 from duckweed.swarm import genesis
 from duckweed.swarm.work import Worker, sizes
 from duckweed.wire.contribution import decode
-from fixtures import tiny
 
 
 @pytest.fixture(scope="module")
