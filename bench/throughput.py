@@ -7,7 +7,7 @@ processes, over the transport; the baseline is one plain training loop per core 
 most as many as there are cores). Both alternate; the ratio is that of the medians. Wall time on a
 machine that does other work says little, so processor time per token is measured as well: what the
 processes of the swarm used between two ends of rounds, against what a plain loop used. Rounds take
-about `--seconds` of computation; the first one is not counted.
+about `--seconds` processor seconds of training; the first one is not counted.
 
 Writes bench/results/throughput.json.
 """
@@ -137,7 +137,8 @@ def compare(peers: int, repeats: int, seconds: float) -> dict[str, Any]:
     cores = min(peers, os.cpu_count() or 1)
     trial = loops(cores, min(10.0, seconds))
     tokens_per_step = RunSpec().inner.batch * RunSpec().model.sequence
-    steps = max(1, round(seconds * trial["tokens_per_second"] / peers / tokens_per_step))
+    # Processor seconds: on a busy machine 30 s of wall time hold little training.
+    steps = max(1, round(seconds / trial["processor_per_token"] / tokens_per_step))
     baseline, ours = [], []
     for _ in range(repeats):
         baseline.append(loops(cores, seconds))
@@ -163,6 +164,13 @@ def compare(peers: int, repeats: int, seconds: float) -> dict[str, Any]:
         ),
         "overhead_percent_processor": overhead(
             middle(ours, "processor_per_token"), middle(baseline, "processor_per_token")
+        ),
+        # What a round costs each peer (and its part of the coordinator), however long it trains.
+        "processor_seconds_per_round_and_peer": round(
+            (middle(ours, "processor_per_token") - middle(baseline, "processor_per_token"))
+            * tokens_per_step
+            * steps,
+            2,
         ),
         "outside_training_percent": round(100 * (1 - middle(ours, "training_share")), 1),
         "plain_spread_percent": round(100 * (max(rates) / min(rates) - 1), 1),
