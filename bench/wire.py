@@ -24,19 +24,9 @@ from pathlib import Path
 
 import numpy as np
 
-from duckweed.wire import (
-    Dense,
-    Integer,
-    Layout,
-    Sparse,
-    Wire,
-    carry,
-    compress,
-    decode,
-    decode_update,
-    encode_update,
-    keep,
-)
+from duckweed.run.layout import Layout
+from duckweed.run.sections import Dense, Integer, Sparse, Wire
+from duckweed.wire import carry, compress, decode, decode_update, encode_update, keep
 from duckweed.wire.frame import Writer
 from duckweed.wire.integer import encode, quantise
 

@@ -1,6 +1,7 @@
 """The arithmetic of the parity tables."""
 
 import pytest
+
 from bench.parity.table import front, ring_bytes, savings
 
 

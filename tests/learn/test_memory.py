@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
+from fixtures import tiny
 
 from duckweed.learn import memory
 from duckweed.learn import model as models
 from duckweed.learn.memory import OutOfMemory, check_memory, needed
 from duckweed.run.spec import RunSpec, override
-from fixtures import tiny
 
 
 def skeleton(source, spec):

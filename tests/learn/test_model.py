@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from fixtures.tiny import CONFIG
 from transformers import AutoModelForCausalLM
 
 from duckweed.learn import model as models
 from duckweed.learn.model import ModelError
 from duckweed.learn.presets import PRESETS
-from fixtures.tiny import CONFIG
 
 # With the byte tokenizer's 257 entries, and with the vocabulary that the shape was published with.
 COUNTS = {

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from fixtures.tiny import CONFIG
 from transformers import AutoConfig
 
 from duckweed.learn import model as models
 from duckweed.learn.optimizer import InnerOptimizer, hidden_matrices, learning_rate
 from duckweed.run.sections import Inner
-from fixtures.tiny import CONFIG
 
 TOTAL = 1000
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fixtures.tiny import CONFIG
 from transformers import AutoConfig
 
 from duckweed.learn import model as models
 from duckweed.learn.trainer import Diverged, Trainer, precision_for, rows
 from duckweed.run.sections import Inner
-from fixtures.tiny import CONFIG
 
 BATCHES = [(np.arange(2 * 17).reshape(2, 17) * (k + 1) % 50).astype(np.int64) for k in range(4)]
 
