@@ -25,7 +25,7 @@ import numpy as np
 from duckweed.plan import assumptions, crowd, exchange, models, published
 from duckweed.plan.existing import Measured, measure, model_of, predict
 from duckweed.plan.report import report
-from duckweed.plan.search import DAY, Target, default_space, evaluate, only
+from duckweed.plan.search import Target, default_space, evaluate, only
 from duckweed.run import folder as folders
 from duckweed.run import state as states
 from duckweed.run.spec import RunSpec, override
@@ -100,6 +100,11 @@ def rounds(count: int, seed: int) -> dict[str, Any]:
             }  # fmt: skip
             rows.append(row)
             print(json.dumps(row), flush=True)
+    for row in rows:  # what was given to the planner is taken off: coding, then the steps as well
+        given = row["coding_s"]
+        for name in ("error_without_coding", "error_of_exchange_alone"):
+            row[name] = (row["predicted_s"] - given) / (row["simulated_s"] - given) - 1
+            given += row["steps"] * row["step_s"]
     errors = [abs(row["error"]) for row in rows]
     return {"seed": seed, "rows": rows, "largest_error": max(errors), "median_error": median(errors),}  # fmt: skip
 
@@ -181,12 +186,13 @@ def cases() -> list[dict[str, Any]]:
 def markdown(results: dict[str, Any]) -> str:
     lines = []
     if "rounds" in results:
-        lines += ["| model | wire | peers | steps x s | up/down Mbit/s, trip | simulated s | planner s | error |",
-                  "|---|---|---|---|---|---|---|---|"]  # fmt: skip
+        lines += ["| model | wire | peers | steps x s | up/down Mbit/s, trip | simulated s | planner s | error | without coding | exchange alone |",
+                  "|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
         for r in results["rounds"]["rows"]:
             lines.append(
                 f"| {r['model']} | {r['wire']} | {r['peers']} | {r['steps']} x {r['step_s']} | {r['up_mbit']}/"
-                f"{r['down_mbit']}, {r['trip_ms']} ms | {r['simulated_s']:.2f} | {r['predicted_s']:.2f} | {r['error']:+.1%} |"
+                f"{r['down_mbit']}, {r['trip_ms']} ms | {r['simulated_s']:.2f} | {r['predicted_s']:.2f} | {r['error']:+.1%} | "
+                f"{r['error_without_coding']:+.1%} | {r['error_of_exchange_alone']:+.1%} |"
             )
         lines.append("")
     if "cases" in results:
