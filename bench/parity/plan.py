@@ -45,3 +45,18 @@ CELLS: list[Cell] = [
     swarm("sparse-adamw-h10", 0.005, 0, ADAMW, KEPT, sparse(64, 0.95)),
     swarm("int-2.0-h10", 0.005, 1, HIGH),
 ]
+
+# 300 steps each, to choose settings; told apart from the others by their name.
+SHORT: dict[str, Any] = {
+    "rounds.count": 30,
+    "inner.warmup": 40,
+    "rounds.evaluate_tokens": 147456,
+}
+CELLS += [
+    Cell("short-ddp-muon-2.5e-3", "ddp", SHORT | {"inner.learning_rate": 0.0025}),
+    Cell("short-ddp-muon-5e-3", "ddp", SHORT | {"inner.learning_rate": 0.005}),
+    Cell("short-ddp-muon-1e-2", "ddp", SHORT | {"inner.learning_rate": 0.01}),
+    Cell("short-fp32-5e-3", "swarm", SHORT | FP32 | {"inner.learning_rate": 0.005}),
+    Cell("short-fp32-kept-5e-3", "swarm", SHORT | FP32 | KEPT | {"inner.learning_rate": 0.005}),
+    Cell("short-int-2.0-kept-5e-3", "swarm", SHORT | HIGH | KEPT | {"inner.learning_rate": 0.005}),
+]
