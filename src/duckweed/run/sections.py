@@ -159,7 +159,7 @@ class Outer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Rounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How many peers a run starts with, when a round closes, and when the run ends."""
 
-    count: int = 40
+    count: int = 24
     peers: int = 4
     quorum: float = 0.5
     patience: float = 15.0
