@@ -71,7 +71,7 @@ def test_files_that_are_no_specification(tmp_path):
 def test_combinations_that_make_no_sense():
     with pytest.raises(SpecError, match=r"merge\.rule = 'contributors'.*sparse"):
         override(RunSpec(), {"merge.rule": "contributors"})
-    with pytest.raises(SpecError, match=r"inner\.warmup = 40.*only 6 steps"):
+    with pytest.raises(SpecError, match=r"inner\.warmup = 20.*only 6 steps"):
         override(RunSpec(), {"inner.steps": 3, "rounds.count": 2})
 
 
