@@ -54,7 +54,7 @@ class Inner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     betas: tuple[float, float] = (0.9, 0.95)
     clip: float = 1.0
     steps: int = 20
-    batch: int = 4
+    batch: int = 8
     schedule: Literal["constant", "cosine", "wsd"] = "wsd"
     warmup: int = 20
     final: float = 0.1
@@ -159,7 +159,7 @@ class Outer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Rounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How many peers a run starts with, when a round closes, and when the run ends."""
 
-    count: int = 20
+    count: int = 13
     peers: int = 4
     quorum: float = 0.5
     patience: float = 15.0
