@@ -54,7 +54,6 @@ class Coordinator:
         self.secret = folder.read_secret()
         self.stopping = ""
         self.broken: Exception | None = None
-        self.finished = asyncio.Event()
         self._changed = asyncio.Condition()
         self._load()
         self.round: OpenRound | None = None
@@ -332,7 +331,6 @@ class Coordinator:
         self.round = None
         await self._notify()
         await self._until(lambda: bool(self.stopping) or self.number in self.agreed)
-        self.finished.set()
 
     async def stop(self, reason: str) -> None:
         """End the run here; what is not closed has not happened."""

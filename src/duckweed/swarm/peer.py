@@ -7,7 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from duckweed.merge.round import Closed, advance, blob_hash
+from duckweed.merge.round import PEER_LIMIT, Closed, advance, blob_hash
+from duckweed.merge.rules import WEIGHT_LIMIT
 from duckweed.run.folder import RunFolder
 from duckweed.run.sections import Integer
 from duckweed.run.state import State
@@ -21,7 +22,6 @@ from duckweed.wire.update import max_update_size
 BEAT = 1.0  # seconds between signs of life
 PATIENCE = 20.0  # seconds until an answer must begin; the coordinator answers "wait" after 5
 RETRY = 1.0  # seconds between attempts to reach a coordinator that went away
-UPDATE_PEERS = 4096
 
 
 def listening(addresses: Sequence[str]) -> str:
@@ -170,7 +170,7 @@ class Peer:
         spec, layout = self.worker.spec, self.worker.layout
         limit = max_size(spec.wire, layout)
         if isinstance(spec.wire, Integer):
-            limit = max_update_size(layout, spec.wire.levels, UPDATE_PEERS, 16)
+            limit = max_update_size(layout, spec.wire.levels, PEER_LIMIT, WEIGHT_LIMIT)
         answer, blob = await self._ask(m.Fetch(digest), body_limit=limit)
         if not isinstance(answer, m.Blob):
             raise PeerStopped(f"the coordinator has no blob {digest[:10]}")
