@@ -253,7 +253,7 @@ def test_a_peer_whose_state_differs_is_told_and_the_others_agree(tmp_path):
         answer = await run.ask(PEERS[2], m.Next(1, "bb" * 32, False))
         assert answer.fault
         assert "must not contribute" in answer.reason
-        assert run.it.agreed[1] == "aa" * 32
+        assert run.it.agreement.agreed[1] == "aa" * 32
         ahead = await run.ask(PEERS[0], m.Next(9, "cc" * 32, False))
         assert ahead.fault
 
@@ -304,10 +304,10 @@ def test_a_restarted_coordinator_knows_everything_that_was_closed(tmp_path):
         after = run.open()
         assert after.closed == {0: closed}
         assert after.scales == before.scales == closed.scales
-        assert {key: x.index for key, x in after.members.items()} == {
-            key: x.index for key, x in before.members.items()
+        assert {key: x.index for key, x in after.admission.members.items()} == {
+            key: x.index for key, x in before.admission.members.items()
         }
-        assert after.agreed == before.agreed
+        assert after.agreement.agreed == before.agreement.agreed
         # Block 1 came back. What was handed out for round 1 before the crash is handed out again.
         assert [after.blocks.take() for _ in range(3)] == [1, 3, 4]
 

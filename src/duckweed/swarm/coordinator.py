@@ -5,9 +5,7 @@ closed by one insert into the ledger. What is not in the ledger has not happened
 """
 
 import asyncio
-import hmac
 import math
-import os
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable
@@ -22,12 +20,14 @@ from duckweed.run.layout import Layout
 from duckweed.run.ledger import Ledger, LedgerError
 from duckweed.run.spec import RunSpec
 from duckweed.swarm import messages as m
+from duckweed.swarm.admission import Admission
+from duckweed.swarm.agreement import Agreement
 from duckweed.swarm.identity import verify
+from duckweed.swarm.library import Library
 from duckweed.swarm.record import epoch, ledger_body, round_event
 from duckweed.swarm.rounds import Blocks, Member, OpenRound, deadline
 from duckweed.wire.contribution import max_size
 
-SILENCE = 20.0  # seconds without a sign of life after which a peer is not waited for
 POLL = 5.0  # seconds after which a question is answered with "wait"
 
 Tell = Callable[[dict[str, Any]], None]
@@ -42,16 +42,15 @@ class Coordinator:
         self.folder, self.spec, self.layout, self.ledger, self.tell = (
             folder, spec, layout, ledger, tell,
         )  # fmt: skip
-        self.members: dict[str, Member] = {}
+        self.admission = Admission(ledger, folder.read_secret())
+        self.agreement = Agreement(ledger)
+        self.library = Library(folder)
         self.blocks = Blocks()
         self.closed: dict[int, Closed] = {}
-        self.agreed: dict[int, str] = {}
-        self.votes: dict[int, dict[int, str]] = defaultdict(dict)
         self.traffic: dict[str, list[int]] = defaultdict(lambda: [0, 0])
         self.durations: deque[float] = deque(maxlen=64)
         self.scales: list[float] = []
         self.tokens, self.windows = "", 1
-        self.secret = folder.read_secret()
         self.stopping = ""
         self.broken: Exception | None = None
         self._changed = asyncio.Condition()
@@ -67,10 +66,9 @@ class Coordinator:
                 self._check_genesis(entry.body)
                 self.scales = entry.body["scales"]
                 self.tokens, self.windows = entry.body["tokens"], entry.body["windows"]
-                self.agreed[0] = entry.body["state"]
+                self.agreement.agreed[0] = entry.body["state"]
             elif entry.kind == "peer":
-                member = Member(entry.body["index"], entry.body["key"])
-                self.members[member.key] = member
+                self.admission.replay(entry.body)
             elif entry.kind == "round":
                 closed = msgspec.convert(entry.body["closed"], Closed, strict=False)
                 assigned = {int(peer): block for peer, block in entry.body["blocks"].items()}
@@ -78,8 +76,8 @@ class Coordinator:
                 self.closed[closed.round] = closed
                 self.scales = closed.scales
             elif entry.kind == "state":
-                self.agreed[entry.round] = entry.body["hash"]
-        if 0 not in self.agreed:
+                self.agreement.agreed[entry.round] = entry.body["hash"]
+        if 0 not in self.agreement.agreed:
             raise LedgerError(f"{self.ledger.path}: empty; the run has lost its ledger")
         saved = self.folder.saved_rounds()
         if saved and saved[-1] > self.number:
@@ -109,7 +107,7 @@ class Coordinator:
         question = m.question(head)
         if not isinstance(question, m.Contribute):
             return 0
-        if peer not in self.members:
+        if peer not in self.admission.members:
             raise ValueError("a contribution of a stranger")
         return max_size(self.spec.wire, self.layout)
 
@@ -132,21 +130,21 @@ class Coordinator:
     async def _answer(self, peer: str, question: m.Question, body: bytes) -> tuple[m.Answer, bytes]:
         if isinstance(question, m.Join):
             return await self._admit(peer, question), b""
-        member = self.members.get(peer)
+        member = self.admission.members.get(peer)
         if member is None:
             return m.Refused("join first"), b""
-        member.heard, member.here = time.monotonic(), True
+        self.admission.hear(member)
         match question:
             case m.Next():
                 return await self._next(member, question), b""
             case m.Contribute():
                 return await self._take(member, question, body), b""
             case m.Snapshot():
-                return self._newest(), b""
+                return self.library.newest(), b""
             case m.Piece():
-                return self._piece(question)
+                return self.library.piece(question)
             case m.Fetch():
-                return self._give(question.blob)
+                return self.library.blob(question.blob)
             case m.Progress():
                 member.doing, member.step, member.loss = (
                     question.doing,
@@ -159,19 +157,9 @@ class Coordinator:
                 return m.Noted(), b""
 
     async def _admit(self, key: str, join: m.Join) -> m.Answer:
-        if join.protocol != m.PROTOCOL:
-            return m.Refused(
-                f"this run speaks protocol {m.PROTOCOL}, the peer {join.protocol}: "
-                "install the same version of duckweed on both sides"
-            )
-        if not hmac.compare_digest(join.secret.encode(), self.secret.encode()):
-            return m.Refused("this run is private, and the secret is not its own")
-        member = self.members.get(key)
-        if member is None:
-            member = Member(len(self.members), key)
-            self.ledger.append("peer", self.number, {"index": member.index, "key": key})
-            self.members[key] = member
-        member.heard, member.here, member.doing = time.monotonic(), True, "starting"
+        if objection := self.admission.objection(join):
+            return m.Refused(objection)
+        member = self.admission.admit(key, self.number)
         await self._notify()
         counted = [n for n, closed in self.closed.items() if member.index in closed.accepted]
         return m.Welcome(
@@ -192,7 +180,7 @@ class Coordinator:
             if self.stopping:
                 return m.Stop(self.stopping)
             if question.round == self.spec.rounds.count:
-                if self.agreed.get(question.round):
+                if question.round in self.agreement.agreed:
                     return m.Stop("all rounds are done")
             elif self.round and self.round.wants(member.index, question):
                 return self._assign(member, self.round)
@@ -204,8 +192,7 @@ class Coordinator:
 
     def _waiting_for(self) -> str:
         if self.round is None:
-            here = sum(member.here for member in self.members.values())
-            return f"{here} of {self.spec.rounds.peers} peers are here"
+            return f"{len(self._here())} of {self.spec.rounds.peers} peers are here"
         missing = [str(p) for p in self.round.assigned if p not in self.round.handed]
         return f"round {self.round.number}: waiting for peer {', '.join(missing)}"
 
@@ -259,28 +246,6 @@ class Coordinator:
         await self._notify()
         return m.Noted()
 
-    def _give(self, digest: str) -> tuple[m.Answer, bytes]:
-        if len(digest) != 64 or not all(c in "0123456789abcdef" for c in digest):
-            return m.Refused("not the hash of a blob"), b""
-        try:
-            return m.Blob(), self.folder.blob(digest).read_bytes()
-        except FileNotFoundError:
-            return m.Refused(f"no blob {digest[:10]} here"), b""
-
-    def _newest(self) -> m.Answer:
-        saved = self.folder.saved_rounds()[-1]
-        return m.Saved(saved, self.folder.state(saved).stat().st_size)
-
-    def _piece(self, question: m.Piece) -> tuple[m.Answer, bytes]:
-        if question.round < 0 or question.start < 0:
-            return m.Refused("no such piece"), b""
-        try:
-            with self.folder.state(question.round).open("rb") as file:
-                file.seek(min(question.start, os.fstat(file.fileno()).st_size))
-                return m.Blob(), file.read(m.PIECE_LIMIT)
-        except FileNotFoundError:
-            return m.Refused("this state is no longer kept; ask for the newest"), b""
-
     async def _left(self, member: Member, reason: str) -> None:
         member.here, member.doing = False, "gone"
         if self.number < self.spec.rounds.count:
@@ -294,18 +259,11 @@ class Coordinator:
         number = question.round
         if number > self.number:
             return m.Stop(f"this peer is at round {number}, the run at {self.number}", fault=True)
-        if number not in self.agreed:
-            votes = self.votes[number]
-            votes[member.index] = question.hash
-            held = sum(vote == question.hash for vote in votes.values())
-            accepted = self.closed[number - 1].accepted
-            voters = sum(x.index in accepted for x in self._here())  # the dead do not vote
-            if 2 * held > voters:
-                self.agreed[number] = question.hash
-                self.ledger.append("state", number, {"hash": question.hash, "peers": held})
-                self.votes.pop(number)
-                await self._notify()
-        agreed = self.agreed.get(number)
+        accepted = self.closed[number - 1].accepted if number else []
+        voters = [x.index for x in self._here() if x.index in accepted]
+        if self.agreement.vote(number, member.index, question.hash, voters):
+            await self._notify()
+        agreed = self.agreement.agreed.get(number)
         if agreed is None or agreed == question.hash:
             return None
         self.tell({"event": "differs", "peer": member.index, "round": number})
@@ -330,7 +288,7 @@ class Coordinator:
                 self._close(open_)
         self.round = None
         await self._notify()
-        await self._until(lambda: bool(self.stopping) or self.number in self.agreed)
+        await self._until(lambda: bool(self.stopping) or self.number in self.agreement.agreed)
 
     async def stop(self, reason: str) -> None:
         """End the run here; what is not closed has not happened."""
@@ -346,12 +304,9 @@ class Coordinator:
         return bool(self._here())
 
     def _here(self) -> list[Member]:
-        now = time.monotonic()
-        for member in self.members.values():
-            if member.here and now - member.heard > SILENCE:
-                member.here, member.doing = False, "silent"
-                self.tell({"event": "left", "peer": member.index, "reason": "no sign of life"})
-        return sorted((x for x in self.members.values() if x.here), key=lambda x: x.index)
+        for member in self.admission.missed():
+            self.tell({"event": "left", "peer": member.index, "reason": "no sign of life"})
+        return self.admission.here()
 
     def _enough_here(self) -> bool:
         return bool(self.stopping) or len(self._here()) >= self.spec.rounds.peers

@@ -77,7 +77,7 @@ async def _show(coordinator: Any) -> None:
         await asyncio.sleep(0.5)
         peers = [
             {"peer": x.index, "doing": x.doing, "step": x.step, "loss": x.loss}
-            for x in sorted(coordinator.members.values(), key=lambda x: x.index)
+            for x in sorted(coordinator.admission.members.values(), key=lambda x: x.index)
         ]
         tell(
             {

@@ -1,0 +1,30 @@
+"""Do all peers hold the same weights? The hash that most hold is written into the ledger."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from duckweed.run.ledger import Ledger
+
+
+class Agreement:
+    """round -> the state hash that the peers agreed on; votes until then."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.agreed: dict[int, str] = {}
+        self._votes: dict[int, dict[int, str]] = defaultdict(dict)
+
+    def vote(self, round_: int, peer: int, held: str, voters: Sequence[int]) -> bool:
+        """Note which state a peer holds; voters: those whose work counted in the round before and
+        who are here (the dead do not vote). True if this voice decided it."""
+        if round_ in self.agreed:
+            return False
+        votes = self._votes[round_]
+        votes[peer] = held
+        same = sum(vote == held for vote in votes.values())
+        if 2 * same <= len(voters):
+            return False
+        self.agreed[round_] = held
+        self.ledger.append("state", round_, {"hash": held, "peers": same})
+        self._votes.pop(round_)
+        return True
