@@ -180,7 +180,8 @@ def test_a_peer_keeps_its_index_for_as_long_as_it_keeps_its_key(tmp_path):
         ({"blob": "00" * 32}, "not the one announced"),
         ({"loss": math.nan}, "loss is not finite"),
         ({"tokens": 10**9}, "1024 tokens"),
-        ({"steps": 1}, "1024 tokens"),
+        ({"steps": 1}, "steps 0 to 4 of the block"),
+        ({"first": 1}, "steps 0 to 4 of the block"),
     ],
 )
 def test_an_improper_contribution_is_refused_and_holds_nobody_up(tmp_path, changes, reason):
@@ -198,7 +199,7 @@ def test_an_improper_contribution_is_refused_and_holds_nobody_up(tmp_path, chang
         assert 1 in closed.rejected
         # Its block is trained by somebody in the next round.
         blocks = [(await run.task_of(p, 1, "01" * 32)).block for p in (PEERS[0], PEERS[2])]
-        assert 1 in [*blocks, run.it.round.assigned[1]]
+        assert 1 in [*blocks, run.it.round.assigned[1].block]
 
     play(tmp_path, scene)
 
@@ -240,6 +241,36 @@ def test_a_straggler_is_not_waited_for_beyond_the_patience(tmp_path):
         assert isinstance(await run.ask(PEERS[1], m.Next(0, "00" * 32, True)), m.Apply)
 
     play(tmp_path, scene)
+
+
+def test_a_slow_peer_gets_fewer_steps_counts_by_its_tokens_and_skips_nothing(tmp_path):
+    async def hand_in(run, number, round_, seconds):
+        task = await run.task_of(PEERS[number], round_, f"{round_:02}" * 32)
+        question, _ = run.work(number, task)
+        changes = {"steps": task.steps, "first": task.first, "tokens": 256 * task.steps}
+        question, blob = run.work(number, task, **changes)
+        question = msgspec.structs.replace(question, timings=m.Timings(train=seconds * task.steps))
+        signature = PEERS[number].sign(m.signed_part(question.announcement))
+        question = msgspec.structs.replace(question, signature=signature)
+        assert await run.ask(PEERS[number], question, blob) == m.Noted()
+        return task.block, task.first, task.steps
+
+    async def scene(run):
+        await run.start()
+        given = []
+        for round_ in range(3):
+            given.append([await hand_in(run, n, round_, s) for n, s in enumerate((1, 10, 1))])
+            closed = await run.closed(round_)
+            assert closed.weights == ([1, 1, 1] if round_ == 0 else [4, 1, 4])
+        assert given[0] == [(0, 0, 4), (1, 0, 4), (2, 0, 4)]
+        # Of block 3 the slow peer does a step a round, and goes on with it.
+        assert given[1] == [(4, 0, 4), (3, 0, 1), (5, 0, 4)]
+        assert given[2] == [(6, 0, 4), (3, 1, 1), (7, 0, 4)]
+        run.task.cancel()
+        after = run.open()
+        assert msgspec.structs.astuple(after.blocks.take(2)) == (3, 2, 2)
+
+    play(tmp_path, scene, override(SPEC, {"rounds.count": 4}))
 
 
 def test_a_peer_whose_state_differs_is_told_and_the_others_agree(tmp_path):
@@ -309,7 +340,7 @@ def test_a_restarted_coordinator_knows_everything_that_was_closed(tmp_path):
         }
         assert after.agreement.agreed == before.agreement.agreed
         # Block 1 came back. What was handed out for round 1 before the crash is handed out again.
-        assert [after.blocks.take() for _ in range(3)] == [1, 3, 4]
+        assert [after.blocks.take().block for _ in range(3)] == [1, 3, 4]
 
     play(tmp_path, scene)
 

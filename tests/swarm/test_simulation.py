@@ -69,6 +69,19 @@ def test_links_and_speed_change_the_clock_and_not_the_result(done):
     assert least <= linked.clock < least + 5
 
 
+def test_a_slow_peer_does_fewer_steps_and_delays_nobody(done):
+    _, _, final, base = done
+    folder, slow, other = simulated(base, "one-slow", step_seconds=[5.0, 5.0, 50.0])
+    assert other.hash() != final.hash()
+    bodies = [e.body for e in Ledger(folder.ledger).entries("round")]
+    assert [body["parts"] for body in bodies] == [{"2": [step, 1]} for step in range(3)]
+    assert [body["blocks"]["2"] for body in bodies] == [0, 0, 0]
+    assert all(body["closed"]["weights"] == [16, 16, 5] for body in bodies)
+    assert slow.clock < 3 * (50.0 + 5)
+    shares = [event["utilisation"] for event in folder.records("round")]
+    assert all(0 < share <= 1 for each in shares for share in each.values())
+
+
 def test_the_ledger_of_a_simulation_is_one_that_holds(done):
     folder, _, final, _ = done
     key = load_or_create(folder.coordinator_key).id

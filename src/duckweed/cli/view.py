@@ -45,6 +45,7 @@ class View:
         self._loss: float | None = None
         self._peers: dict[int, dict[str, Any]] = {}
         self._traffic: dict[str, list[int]] = {}
+        self._busy: dict[int, float] = {}  # peer -> share of its last round in which it computed
         self._messages: list[str] = []
         self._live = Live(console=console, refresh_per_second=4, transient=True)
 
@@ -82,6 +83,7 @@ class View:
         self._seconds += event["seconds"]
         self._loss = event["loss"]
         self._traffic = event["traffic"]
+        self._busy |= {int(peer): share for peer, share in event.get("utilisation", {}).items()}
         if event["held_out"] is not None:
             self._held_out = event["held_out"]
             self._first = self._first or self._held_out
@@ -129,7 +131,7 @@ class View:
 
     def _table(self) -> RenderableType:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        for name in ("peer", "doing", "step", "loss"):
+        for name in ("peer", "doing", "step", "loss", "computing"):
             table.add_column(name, justify="left" if name == "doing" else "right")
         for peer in sorted(self._peers.values(), key=lambda p: p["peer"]):
             doing = peer["doing"]
@@ -139,6 +141,7 @@ class View:
                 Text(doing, COLOURS.get(doing, "red")),
                 f"{peer['step']}/{self.spec.inner.steps}" if training else "",
                 self._bits(peer["loss"]) if peer["loss"] else "",
+                f"{self._busy[peer['peer']]:.0%}" if peer["peer"] in self._busy else "",
             )
         if not self._peers:
             return Text("starting the peers ...", "dim")

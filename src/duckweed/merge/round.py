@@ -28,7 +28,7 @@ class MergeError(ValueError):
 
 class Announcement(msgspec.Struct, forbid_unknown_fields=True):
     """What a peer says of its contribution: blob (blake3, hex), its size in bytes, the block of data
-    that it was trained on, tokens, steps, mean loss, and sizes: RMS per tensor of what it wanted
+    that it was trained on (`steps` inner steps from `first` on), tokens, mean loss, and sizes: RMS per tensor of what it wanted
     to send, from which the next common scale is taken."""
 
     round: int
@@ -40,6 +40,7 @@ class Announcement(msgspec.Struct, forbid_unknown_fields=True):
     steps: int
     loss: float
     sizes: list[float]
+    first: int = 0
 
 
 class Closed(msgspec.Struct, forbid_unknown_fields=True):

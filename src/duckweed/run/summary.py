@@ -66,7 +66,7 @@ class Summary(msgspec.Struct, frozen=True):
     """The figures of a run. Losses in bits per byte of text, None where not measured; seconds: of all
     rounds, on the virtual clock of a simulated run; data_parallel: bytes that data-parallel training
     of the same tokens would have moved each way, all peers together (`data_parallel_bytes`); phases:
-    mean seconds of one peer in one round."""
+    mean seconds of one peer in one round; utilisation: peer -> share of its time that it computed."""
 
     folder: str
     rounds: int
@@ -84,6 +84,7 @@ class Summary(msgspec.Struct, frozen=True):
     traffic: dict[str, Traffic]
     data_parallel: int
     phases: dict[str, float]
+    utilisation: dict[int, float]
     state: str
     head: str
     sample: str
@@ -203,6 +204,7 @@ def summarise(
             data_parallel_bytes(parameters, len(r.accepted), steps) for r in told.rounds
         ),
         phases=mean_phases(t for r in told.rounds for t in r.timings.values()),
+        utilisation=_by_peer(told.rounds),
         state=told.state,
         head=told.head,
         sample=readable(sample),
@@ -226,6 +228,24 @@ def mean_phases(timings: Iterable[dict[str, float]]) -> dict[str, float]:
     """Mean seconds by phase; empty if there are no timings."""
     each = list(timings)
     return {p: sum(t.get(p, 0.0) for t in each) / len(each) for p in PHASES} if each else {}
+
+
+def utilisation(times: dict[str, float]) -> float:
+    """Share of a peer's time in which it computed with the model: (train + evaluate) / all phases;
+    0 where nothing was measured."""
+    total = sum(times.get(phase, 0.0) for phase in PHASES)
+    return (times.get("train", 0.0) + times.get("evaluate", 0.0)) / total if total else 0.0
+
+
+def _by_peer(rounds: Iterable[Round]) -> dict[int, float]:
+    """Peer -> utilisation over all rounds of which timings are known."""
+    spent: dict[int, dict[str, float]] = {}
+    for one in rounds:
+        for peer, times in one.timings.items():
+            sums = spent.setdefault(peer, dict.fromkeys(PHASES, 0.0))
+            for phase in PHASES:
+                sums[phase] += times.get(phase, 0.0)
+    return {peer: utilisation(spent[peer]) for peer in sorted(spent)}
 
 
 def _measured(told: History) -> tuple[float | None, float | None]:

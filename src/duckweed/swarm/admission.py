@@ -7,8 +7,7 @@ from typing import Any
 from duckweed.run.ledger import Ledger
 from duckweed.swarm import messages as m
 from duckweed.swarm.rounds import Member
-
-SILENCE = 20.0  # seconds without a sign of life after which a peer is not waited for
+from duckweed.swarm.timing import AWAY, silence
 
 
 class Admission:
@@ -17,6 +16,7 @@ class Admission:
     def __init__(self, ledger: Ledger, secret: str) -> None:
         self.ledger, self.secret = ledger, secret
         self.members: dict[str, Member] = {}
+        self._looked = time.monotonic()
 
     def replay(self, body: dict[str, Any]) -> None:
         """Take up a peer of the past, as the ledger tells it."""
@@ -46,12 +46,20 @@ class Admission:
 
     def hear(self, member: Member) -> None:
         """A sign of life."""
-        member.heard, member.here = time.monotonic(), True
+        now = time.monotonic()
+        if member.here:
+            member.gap = max(now - member.heard, 0.9 * member.gap)
+        member.heard, member.here = now, True
 
     def missed(self) -> list[Member]:
         """Members that have just been silent for too long; they are no longer waited for."""
         now = time.monotonic()
-        gone = [x for x in self.members.values() if x.here and now - x.heard > SILENCE]
+        if now - self._looked > AWAY:  # nobody was listening: not the peers' fault
+            for member in self.members.values():
+                member.heard += now - self._looked
+        self._looked = now
+        here = [x for x in self.members.values() if x.here]
+        gone = [x for x in here if now - x.heard > silence(x.gap)]
         for member in gone:
             member.here, member.doing = False, "silent"
         return gone

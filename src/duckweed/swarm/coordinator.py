@@ -24,11 +24,10 @@ from duckweed.swarm.admission import Admission
 from duckweed.swarm.agreement import Agreement
 from duckweed.swarm.identity import verify
 from duckweed.swarm.library import Library
-from duckweed.swarm.record import epoch, ledger_body, round_event
-from duckweed.swarm.rounds import Blocks, Member, OpenRound, deadline
+from duckweed.swarm.record import assignments, epoch, ledger_body, round_event
+from duckweed.swarm.rounds import Blocks, Member, OpenRound, budgets, deadline
+from duckweed.swarm.timing import POLL
 from duckweed.wire.contribution import max_size
-
-POLL = 5.0  # seconds after which a question is answered with "wait"
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -45,7 +44,7 @@ class Coordinator:
         self.admission = Admission(ledger, folder.read_secret())
         self.agreement = Agreement(ledger)
         self.library = Library(folder)
-        self.blocks = Blocks()
+        self.blocks = Blocks(spec.inner.steps)
         self.closed: dict[int, Closed] = {}
         self.traffic: dict[str, list[int]] = defaultdict(lambda: [0, 0])
         self.durations: deque[float] = deque(maxlen=64)
@@ -71,8 +70,7 @@ class Coordinator:
                 self.admission.replay(entry.body)
             elif entry.kind == "round":
                 closed = msgspec.convert(entry.body["closed"], Closed, strict=False)
-                assigned = {int(peer): block for peer, block in entry.body["blocks"].items()}
-                self.blocks.replay(assigned, closed.accepted)
+                self.blocks.replay(assignments(entry.body, self.blocks.steps), closed.accepted)
                 self.closed[closed.round] = closed
                 self.scales = closed.scales
             elif entry.kind == "state":
@@ -198,14 +196,22 @@ class Coordinator:
 
     def _assign(self, member: Member, open_: OpenRound) -> m.Answer:
         if member.index not in open_.assigned:
-            open_.assigned[member.index] = self.blocks.take()
+            open_.assigned[member.index] = self.blocks.take(self._budgets()[member.index])
+        span = open_.assigned[member.index]
+        open_.begun[member.index] = time.monotonic()
         return m.Train(
             open_.number,
-            open_.assigned[member.index],
+            span.block,
             list(open_.assigned).index(member.index),
             len(open_.assigned),
             open_.number % self.spec.rounds.evaluate == 0,
+            span.first,
+            span.steps,
         )
+
+    def _budgets(self) -> dict[int, int]:
+        paces = {member.index: member.pace for member in self._here()}
+        return budgets(paces, self.spec.inner.steps, self.spec.rounds.patience)
 
     def _objection(self, member: Member, question: m.Contribute, blob: bytes) -> str | None:
         """Why a contribution cannot be taken; None if it can."""
@@ -216,15 +222,18 @@ class Coordinator:
             return "the signature does not fit the announcement"
         if open_ is None or announcement.round != open_.number:
             return f"round {announcement.round} is not open"
-        if open_.assigned.get(member.index) != announcement.block:
+        span = open_.assigned.get(member.index)
+        if span is None or span.block != announcement.block:
             return f"block {announcement.block} is not assigned to this peer"
         if announcement.size != len(blob) or announcement.blob != blob_hash(blob):
             return "the blob is not the one announced"
         if not math.isfinite(announcement.loss) or not math.isfinite(question.nats):
             return "the loss is not finite"
-        expected = self.spec.tokens_per_block
-        if announcement.tokens != expected or announcement.steps != self.spec.inner.steps:
-            return f"a block has {expected} tokens, not {announcement.tokens}"
+        if (announcement.first, announcement.steps) != (span.first, span.steps):
+            return f"steps {span.first} to {span.end} of the block are assigned to this peer"
+        expected = self.spec.tokens_per_block // self.spec.inner.steps * span.steps
+        if announcement.tokens != expected:
+            return f"{span.steps} steps have {expected} tokens, not {announcement.tokens}"
         return None
 
     async def _take(self, member: Member, question: m.Contribute, blob: bytes) -> m.Answer:
@@ -241,6 +250,8 @@ class Coordinator:
         open_.handed[member.index] = (announcement, blob)
         open_.seconds[member.index] = time.monotonic() - open_.opened
         open_.timings[member.index] = question.timings
+        if 0 < question.timings.train < math.inf:
+            member.pace = question.timings.train / announcement.steps
         if question.tokens > 0:
             open_.nats[member.index] = (question.nats, question.tokens)
         await self._notify()
@@ -280,8 +291,10 @@ class Coordinator:
         await self._until(self._enough_here)
         while self.number < self.spec.rounds.count and not self.stopping:
             open_ = self.round = OpenRound(self.number, time.monotonic())
-            for member in self._here():
-                open_.assigned[member.index] = self.blocks.take()
+            # The slow ones first: they go on with the rests, the others take up what is left.
+            given = self._budgets()
+            spans = {p: self.blocks.take(given[p]) for p in sorted(given, key=given.__getitem__)}
+            open_.assigned.update({peer: spans[peer] for peer in given})
             await self._notify()
             await self._until(self._complete)
             if not self.stopping:
@@ -332,14 +345,24 @@ class Coordinator:
         for peer in open_.assigned:
             if peer not in open_.handed:
                 closed.rejected[peer] = "nothing handed in before the round closed"
+                self._overdue(open_, peer)
         if update is not None:
             assert closed.update is not None
             write_atomically(self.folder.blob(closed.update), update)
-        self.ledger.append("round", open_.number, ledger_body(closed, open_.assigned, handed))
+        self.ledger.append(
+            "round", open_.number, ledger_body(closed, open_.assigned, handed, self.blocks.steps)
+        )
         self.blocks.settle(open_.assigned, closed.accepted)
         self.closed[open_.number], self.scales = closed, closed.scales
         self.durations.extend(open_.seconds.values())
         self._report(open_, closed, len(update) if update else 0)
+
+    def _overdue(self, open_: OpenRound, peer: int) -> None:
+        """A peer that was too slow for its steps: how far it came tells how many to give it."""
+        member = next(x for x in self.admission.members.values() if x.index == peer)
+        begun = open_.begun.get(peer)
+        if member.here and member.doing == "training" and begun is not None:
+            member.pace = max(member.pace, (time.monotonic() - begun) / max(1, member.step))
 
     def _report(self, open_: OpenRound, closed: Closed, update_size: int) -> None:
         said = {peer: announcement for peer, (announcement, _) in open_.handed.items()}
@@ -354,7 +377,7 @@ class Coordinator:
                 nats=(float(nats[0]), int(nats[1])),
                 timings={peer: msgspec.to_builtins(t) for peer, t in open_.timings.items()},
                 traffic=self.moved(),
-                epoch=epoch(self.spec, open_.assigned.values(), self.windows),
+                epoch=epoch(self.spec, (s.block for s in open_.assigned.values()), self.windows),
             )
         )
 

@@ -10,7 +10,7 @@ import msgspec
 
 from duckweed.merge.round import Announcement, Closed
 
-PROTOCOL = 1
+PROTOCOL = 2
 PIECE_LIMIT = 4 << 20  # bytes of a state per answer
 HEAD_LIMIT = 1 << 20  # bytes; sizes and scales per tensor of a model of some thousand tensors
 
@@ -106,7 +106,8 @@ class Welcome(Message, tag="welcome"):
 
 
 class Train(Message, tag="train"):
-    """Train block `block` from the state after `round` rounds. The peer is number `share` of
+    """Train `steps` inner steps of block `block`, from step `first` on (steps 0: the whole block),
+    starting from the state after `round` rounds. The peer is number `share` of
     `shares` in the round; evaluate: also measure that share of the held-out text first."""
 
     round: int
@@ -114,6 +115,8 @@ class Train(Message, tag="train"):
     share: int
     shares: int
     evaluate: bool
+    first: int = 0
+    steps: int = 0
 
 
 class Apply(Message, tag="apply"):

@@ -14,14 +14,11 @@ from duckweed.run.sections import Integer
 from duckweed.run.state import State
 from duckweed.swarm import messages as m
 from duckweed.swarm.identity import Identity
+from duckweed.swarm.timing import BEAT, PATIENCE, REMIND, RETRY
 from duckweed.swarm.transport import Endpoint, Link, LinkError
 from duckweed.swarm.work import Worker, forget_before, residual_path
 from duckweed.wire.contribution import max_size
 from duckweed.wire.update import max_update_size
-
-BEAT = 1.0  # seconds between signs of life
-PATIENCE = 20.0  # seconds until an answer must begin; the coordinator answers "wait" after 5
-RETRY = 1.0  # seconds between attempts to reach a coordinator that went away
 
 
 def listening(addresses: Sequence[str]) -> str:
@@ -113,8 +110,9 @@ class Peer:
             self.timings.evaluate = time.perf_counter() - began
         self._set("training")
         made = await asyncio.to_thread(
-            self.worker.contribute, self.state, self.index, task.block, self._stepped
-        )
+            self.worker.contribute, self.state, self.index, task.block, self._stepped,
+            task.first, task.steps,
+        )  # fmt: skip
         # On disk before it is sent: once it counts, the residual must not be lost.
         self.worker.save(residual_path(self.home, task.round))
         self.timings.train, self.timings.compress = made.train_seconds, made.compress_seconds
@@ -182,7 +180,7 @@ class Peer:
         self, question: m.Message, body: bytes = b"", body_limit: int = 0
     ) -> tuple[m.Answer, bytes]:
         """Ask until there is an answer: a coordinator that goes away is waited for."""
-        told = False
+        away_since, told = 0.0, 0.0
         while True:
             try:
                 link = await self._connected()
@@ -194,9 +192,12 @@ class Peer:
                 if self._link:
                     self._link.close()
                     self._link = None
-                if not told:
-                    self.say(f"the coordinator does not answer ({error}); trying again")
-                    told = True
+                now = time.monotonic()
+                away_since = away_since or now
+                if not told or now - told > REMIND:
+                    gone = f" for {now - away_since:.0f} s" if told else ""
+                    self.say(f"the coordinator does not answer{gone} ({error}); trying again")
+                    told = now
                 await asyncio.sleep(RETRY)
 
     async def _connected(self) -> Link:

@@ -8,20 +8,40 @@ import msgspec
 
 from duckweed.merge.round import Announcement, Closed
 from duckweed.run.spec import RunSpec
+from duckweed.run.summary import utilisation
+from duckweed.swarm.rounds import Span
 
 
 def ledger_body(
-    closed: Closed, assigned: dict[int, int], handed: list[tuple[Announcement, bytes]]
+    closed: Closed,
+    assigned: dict[int, Span],
+    handed: list[tuple[Announcement, bytes]],
+    steps: int,
 ) -> dict[str, Any]:
-    """What the ledger keeps of a closed round."""
+    """What the ledger keeps of a closed round. steps: those of a whole block; parts: peer -> first
+    step and steps, where it was not given a whole block."""
     said = {
         str(a.peer): {"tokens": a.tokens, "loss": a.loss, "blob": a.blob, "size": a.size}
         for a, _ in handed
     }
+    parts = {
+        str(peer): [span.first, span.steps]
+        for peer, span in assigned.items()
+        if span.steps != steps
+    }
     return {
         "closed": msgspec.to_builtins(closed, str_keys=True),
-        "blocks": {str(peer): block for peer, block in assigned.items()},
+        "blocks": {str(peer): span.block for peer, span in assigned.items()},
         "contributions": said,
+    } | ({"parts": parts} if parts else {})
+
+
+def assignments(body: dict[str, Any], steps: int) -> dict[int, Span]:
+    """peer -> span of a closed round, from its entry in the ledger; inverse of `ledger_body`."""
+    parts = body.get("parts", {})
+    return {
+        int(peer): Span(block, *parts.get(peer, (0, steps)))
+        for peer, block in body["blocks"].items()
     }
 
 
@@ -58,6 +78,7 @@ def round_event(
         "contribution_bytes": [announcements[peer].size for peer in closed.accepted],
         "update_bytes": update_size,
         "timings": {str(peer): times for peer, times in timings.items()},
+        "utilisation": {str(peer): utilisation(times) for peer, times in timings.items()},
         "traffic": traffic,
         "epoch": epoch,
     }

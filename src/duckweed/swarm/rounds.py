@@ -1,6 +1,5 @@
 """Who works on what, and when a round closes: pure bookkeeping, no clock and no network of its own."""
 
-from collections import deque
 from collections.abc import Iterable
 
 import msgspec
@@ -10,34 +9,100 @@ from duckweed.merge.round import Announcement
 from duckweed.swarm import messages as m
 
 SPREAD = 6.0  # median absolute deviations beyond the median that a peer may take
+SLOWER = 2.0  # times the usual seconds per step: beyond, a peer gets fewer steps
+
+
+class Span(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=True):
+    """A part of a block of training data: `steps` inner steps from step `first` on."""
+
+    block: int
+    first: int
+    steps: int
+
+    @property
+    def end(self) -> int:
+        return self.first + self.steps
 
 
 class Blocks:
-    """Blocks of training data, handed out in order. A block whose work did not count comes back and
-    is handed out first, so that no text is skipped when a peer dies."""
+    """Blocks of training data, each of `steps` inner steps, handed out in order. What a slow peer
+    leaves of a block, and a span whose work did not count, stay in a pool and are handed out before
+    new blocks, so that no text is skipped. The pool is kept sorted and joined: what is handed out
+    next depends on what has counted, not on how it came about."""
 
-    def __init__(self) -> None:
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
         self._next = 0
-        self._returned: deque[int] = deque()
+        self._pool: list[Span] = []
 
-    def take(self) -> int:
-        if self._returned:
-            return self._returned.popleft()
-        self._next += 1
-        return self._next - 1
+    def take(self, budget: int | None = None) -> Span:
+        """A span of at most `budget` steps (None: a whole block). A slow peer goes on with rests of
+        blocks, a fast one takes whole blocks; rests only if there is more than one."""
+        budget = min(budget or self.steps, self.steps)
+        rests = [span for span in self._pool if span.steps < self.steps]
+        whole = [span for span in self._pool if span.steps == self.steps]
+        if budget < self.steps:
+            offered = rests or whole
+        else:
+            offered = whole or rests[1:]
+        found = offered[0] if offered else Span(self._next, 0, self.steps)
+        taken = Span(found.block, found.first, min(budget, found.steps))
+        self._remove(taken)
+        return taken
 
-    def settle(self, assigned: dict[int, int], accepted: Iterable[int]) -> None:
-        """assigned: peer -> block in a closed round; accepted: the peers whose work counted."""
+    def settle(self, assigned: dict[int, Span], accepted: Iterable[int]) -> None:
+        """assigned: peer -> span in a closed round; accepted: the peers whose work counted."""
         counted = set(accepted)
-        self._returned.extend(sorted(b for peer, b in assigned.items() if peer not in counted))
+        self._put(span for peer, span in assigned.items() if peer not in counted)
 
-    def replay(self, assigned: dict[int, int], accepted: Iterable[int]) -> None:
+    def replay(self, assigned: dict[int, Span], accepted: Iterable[int]) -> None:
         """Take up a round of the past, as the ledger tells it."""
-        for block in assigned.values():
-            if block in self._returned:
-                self._returned.remove(block)
-        self._next = max([self._next, *(block + 1 for block in assigned.values())])
+        for span in assigned.values():
+            self._remove(span)
         self.settle(assigned, accepted)
+
+    def _remove(self, taken: Span) -> None:
+        fresh = range(self._next, taken.block + 1)
+        self._next = max(self._next, taken.block + 1)
+        self._put(Span(block, 0, self.steps) for block in fresh)
+        for span in self._pool:
+            if span.block == taken.block and span.first <= taken.first and taken.end <= span.end:
+                self._pool.remove(span)
+                before = Span(span.block, span.first, taken.first - span.first)
+                after = Span(span.block, taken.end, span.end - taken.end)
+                self._put(part for part in (before, after) if part.steps)
+                return
+        raise ValueError(f"{taken} counted or was assigned before")
+
+    def _put(self, spans: Iterable[Span]) -> None:
+        joined: list[Span] = []
+        for span in sorted([*self._pool, *spans]):
+            last = joined[-1] if joined else None
+            if last and last.block == span.block and last.end == span.first:
+                joined[-1] = Span(last.block, last.first, last.steps + span.steps)
+            else:
+                joined.append(span)
+        self._pool = joined
+
+
+def budgets(paces: dict[int, float], steps: int, patience: float) -> dict[int, int]:
+    """peer -> inner steps to give it, so that it needs about as long as the others.
+
+    paces: measured seconds per step, 0 where nothing is known yet. Who needs more than twice the
+    time of the (lower) median peer, and would keep it waiting for more than a quarter of
+    `patience`, gets what it can do in the median peer's time, at least one step. All others get a
+    whole block: small differences must not make the steps of a run depend on the clock.
+    """
+    known = sorted(pace for pace in paces.values() if pace > 0)
+    if not known:
+        return dict.fromkeys(paces, steps)
+    usual = known[(len(known) - 1) // 2]
+    return {
+        peer: max(1, int(steps * usual / pace))
+        if pace > SLOWER * usual and steps * (pace - usual) > patience / 4
+        else steps
+        for peer, pace in paces.items()
+    }
 
 
 def deadline(durations: list[float], patience: float) -> float | None:
@@ -59,14 +124,18 @@ class Member(msgspec.Struct):
     doing: str = "starting"
     step: int = 0
     loss: float = 0.0
+    pace: float = 0.0  # seconds per inner step, 0 while unknown
+    gap: float = 0.0  # longest silence of late, in seconds
 
 
 class OpenRound(msgspec.Struct):
-    """The round that is being worked on. assigned: peer -> block, in the order of shares."""
+    """The round that is being worked on. assigned: peer -> span, in the order of shares;
+    begun: peer -> when it was told to train."""
 
     number: int
     opened: float
-    assigned: dict[int, int] = {}
+    assigned: dict[int, Span] = {}
+    begun: dict[int, float] = {}
     handed: dict[int, tuple[Announcement, bytes]] = {}
     seconds: dict[int, float] = {}
     timings: dict[int, m.Timings] = {}

@@ -18,7 +18,7 @@ from duckweed.swarm.genesis import Ground, configuration
 from duckweed.swarm.identity import load_or_create
 from duckweed.swarm.links import Links
 from duckweed.swarm.record import epoch, ledger_body, round_event
-from duckweed.swarm.rounds import Blocks
+from duckweed.swarm.rounds import Blocks, Span, budgets
 from duckweed.swarm.work import Contribution, Worker, forget_before, residual_path
 
 
@@ -34,7 +34,7 @@ class Simulation:
         state: State,
         device: str,
         links: Sequence[Links] | None = None,
-        step_seconds: float | None = None,
+        step_seconds: float | Sequence[float] | None = None,
         tell: Callable[[dict[str, Any]], None] = lambda event: None,
     ) -> None:
         self.folder, self.spec, self.layout, self.state = folder, spec, layout, state
@@ -46,9 +46,14 @@ class Simulation:
             for _ in range(spec.rounds.peers)
         ]
         self.links = list(links or [Links()] * spec.rounds.peers)
-        self.step_seconds, self.tell = step_seconds, tell
+        self.tell = tell
+        self.paces: list[float] | None = None  # seconds per step of each peer, where given
+        if step_seconds is not None:
+            if isinstance(step_seconds, int | float):
+                step_seconds = [float(step_seconds)] * spec.rounds.peers
+            self.paces = list(step_seconds)
         self.windows = sequences(ground.dataset, spec.model.sequence)
-        self.blocks = Blocks()
+        self.blocks = Blocks(spec.inner.steps)
         self.clock = 0.0
         self.traffic = {"contributions": [0, 0], "updates": [0, 0], "control": [0, 0]}
 
@@ -68,11 +73,16 @@ class Simulation:
 
     def _round(self, ledger: Ledger) -> None:
         spec, state = self.spec, self.state
-        assigned = {peer: self.blocks.take() for peer in range(len(self.workers))}
+        assigned = self._assign()
         nats = self._evaluate()
         made: list[Contribution] = []
         for peer, worker in enumerate(self.workers):
-            made.append(worker.contribute(state, peer, assigned[peer], self._stepped(peer)))
+            span = assigned[peer]
+            made.append(
+                worker.contribute(
+                    state, peer, span.block, self._stepped(peer), span.first, span.steps
+                )
+            )
             worker.save(residual_path(self.folder.peer(peer), state.round))
         handed = [(c.announcement, c.blob) for c in made]
         closed, update = close(spec, self.layout, [float(s) for s in state.scales], handed)
@@ -88,7 +98,7 @@ class Simulation:
             worker.settle(peer in closed.accepted)
             if peer in closed.accepted:
                 forget_before(self.folder.peer(peer), state.round)
-        ledger.append("round", state.round, ledger_body(closed, assigned, handed))
+        ledger.append("round", state.round, ledger_body(closed, assigned, handed, spec.inner.steps))
         ledger.append(
             "state", self.state.round, {"hash": self.state.hash(), "peers": len(self.workers)}
         )
@@ -99,6 +109,14 @@ class Simulation:
         self.clock += seconds
         self._count(made, down)
         self._report(closed, {a.peer: a for a, _ in handed}, update, nats, timings, seconds)
+
+    def _assign(self) -> dict[int, Span]:
+        """As the coordinator does it, with the speeds that were given as the measured ones."""
+        peers, rounds = range(len(self.workers)), self.spec.rounds
+        paces = dict(zip(peers, self.paces or [0.0] * len(peers), strict=True))
+        given = budgets(paces, self.spec.inner.steps, rounds.patience)
+        spans = {p: self.blocks.take(given[p]) for p in sorted(given, key=given.__getitem__)}
+        return {peer: spans[peer] for peer in peers}
 
     def _evaluate(self) -> tuple[float, int]:
         if self.state.round % self.spec.rounds.evaluate:
@@ -112,8 +130,8 @@ class Simulation:
         times = {}
         for peer, (work, link) in enumerate(zip(made, self.links, strict=True)):
             train = work.train_seconds
-            if self.step_seconds is not None:
-                train = self.step_seconds * self.spec.inner.steps
+            if self.paces is not None:
+                train = self.paces[peer] * work.announcement.steps
             times[peer] = {
                 "train": train,
                 "compress": work.compress_seconds,

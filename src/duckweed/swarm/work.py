@@ -46,20 +46,23 @@ class Worker:
         peer: int,
         block: int,
         report: Callable[[int, float], None] | None = None,
+        first: int = 0,
+        steps: int = 0,
     ) -> Contribution:
-        """Train one block from the state and compress what came of it. Nothing is final before
+        """Train `steps` steps of a block from step `first` on (0: all of it) from the state and compress what came of it. Nothing is final before
         `settle`. Raises trainer.Diverged, WireError."""
         inner, spec = self.spec.inner, self.spec
         self.settle(accepted=False)  # an attempt that was never closed leaves nothing behind
         self._moments_before = self.trainer.moments
+        steps = steps or inner.steps
         batches = (
             batch(
                 self.dataset, spec.seed, block, step, inner.steps, inner.batch, spec.model.sequence
             )
-            for step in range(inner.steps)
+            for step in range(first, first + steps)
         )
-        first, drawn = state.round * inner.steps, (spec.seed + block) % SEED_LIMIT
-        work = self.trainer.train(state.weights, batches, first, report, drawn)
+        began_at, drawn = state.round * inner.steps, (spec.seed + block) % SEED_LIMIT
+        work = self.trainer.train(state.weights, batches, began_at, report, drawn)
         began = time.perf_counter()
         wanted = feedback.carry(work.delta, self.residual, spec.wire.feedback)
         compressed = compress(spec.wire, wanted, self.layout, state.scales)
@@ -71,9 +74,10 @@ class Worker:
             blob=blob_hash(compressed.blob),
             size=len(compressed.blob),
             tokens=work.tokens,
-            steps=inner.steps,
+            steps=steps,
             loss=work.loss,
             sizes=sizes(wanted, self.layout),
+            first=first,
         )
         return Contribution(
             announcement, compressed.blob, work.seconds, time.perf_counter() - began

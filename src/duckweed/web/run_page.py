@@ -63,7 +63,8 @@ def run_page(folder: RunFolder, spec: RunSpec, summary: Summary) -> str:
         "<h2>Peers</h2>", figure_slot("peers"),
         paragraph(
             "Tokens a second while training. A cross marks a contribution that did not count, with the "
-            "reason; a gap, a round in which the peer took no part or of which nothing was recorded.",
+            "reason; a gap, a round in which the peer took no part or of which nothing was recorded. "
+            + computing(summary),
             "soft",
         ),
         *sample(summary),
@@ -183,6 +184,13 @@ def comparison(summary: Summary) -> str:
     else:
         words += "With one peer data-parallel training would move nothing."
     return paragraph(words, "soft")
+
+
+def computing(summary: Summary) -> str:
+    """Which share of its time each peer computed; empty if nothing was measured."""
+    shares = summary.utilisation
+    each = ", ".join(f"peer {peer} {share:.0%}" for peer, share in shares.items())
+    return f"Share of the time in which it trained or evaluated: {each}." if each else ""
 
 
 def sample(summary: Summary) -> list[str]:
