@@ -41,10 +41,7 @@ class Blocks:
         budget = min(budget or self.steps, self.steps)
         rests = [span for span in self._pool if span.steps < self.steps]
         whole = [span for span in self._pool if span.steps == self.steps]
-        if budget < self.steps:
-            offered = rests or whole
-        else:
-            offered = whole or rests[1:]
+        offered = rests or whole if budget < self.steps else whole or rests[1:]
         found = offered[0] if offered else Span(self._next, 0, self.steps)
         taken = Span(found.block, found.first, min(budget, found.steps))
         self._remove(taken)
