@@ -18,11 +18,13 @@ RESULTS = HERE.parent / "results" / "parity"
 
 BASE: dict[str, Any] = {
     "model.source": "config.json",
-    "model.sequence": 64,
+    "model.sequence": 128,
     "inner.batch": 1,
-    "inner.steps": 10,
-    "inner.warmup": 60,
+    "inner.steps": 30,
+    "inner.learning_rate": 0.004,
+    "inner.warmup": 100,
     "inner.clip": 1.0,
+    "inner.state": "kept",
     "rounds.count": 200,
     "rounds.peers": 4,
     "rounds.evaluate_tokens": 98304,
@@ -55,11 +57,12 @@ def steps(count: int, total: int = 2000) -> dict[str, Any]:
 
 
 class Cell(msgspec.Struct):
-    """kind: "ddp" or "swarm"."""
+    """kind: "ddp" or "swarm". own_scale: see stacked.Run."""
 
     name: str
     kind: str
     changes: dict[str, Any]
+    own_scale: bool = False
 
     @property
     def path(self) -> Path:
@@ -74,13 +77,16 @@ def run(cell: Cell, tell: Callable[[str], None] = print) -> dict[str, Any]:
     torch.set_num_threads(1)
     spec = cell.spec()
     ground = genesis.prepare(spec, HERE, lambda text: None)
-    record = Run(spec, ground, cell.kind == "ddp").run(lambda text: tell(f"{cell.name}: {text}"))
+    record = Run(spec, ground, cell.kind == "ddp", cell.own_scale).run(
+        lambda text: tell(f"{cell.name}: {text}")
+    )
     record = {
         "cell": cell.name,
         "kind": cell.kind,
         "peers": spec.rounds.peers,
         "seed": spec.seed,
         "changes": cell.changes,
+        "own_scale": cell.own_scale,
         "base": BASE,
         "blobs_measured_every": MEASURED,
         "finished": time.strftime("%Y-%m-%d %H:%M"),

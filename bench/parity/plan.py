@@ -2,12 +2,13 @@
 
 from typing import Any
 
+import msgspec
+
 from bench.parity.cells import FP32, Cell, integer, sparse
 
+H15: dict[str, Any] = {"inner.steps": 15}  # half as many tokens at 200 rounds
+EIGHT: dict[str, Any] = {"rounds.peers": 8, "model.sequence": 64}  # the same tokens a step in all
 ADAMW: dict[str, Any] = {"inner.optimizer": "adamw"}
-KEPT: dict[str, Any] = {"inner.state": "kept"}
-PLAIN: dict[str, Any] = {"outer.optimizer": "none"}
-EIGHT: dict[str, Any] = {"rounds.peers": 8, "model.sequence": 32}  # the same tokens a step in all
 
 
 def _cell(kind: str, name: str, rate: float, seed: int, *changes: dict[str, Any]) -> Cell:
@@ -25,38 +26,28 @@ def swarm(name: str, rate: float, seed: int, *changes: dict[str, Any]) -> Cell:
     return _cell("swarm", name, rate, seed, *changes)
 
 
-LOW, HIGH = integer(1.0, 1.5, 1.0), integer(2.0, 2.4, 0.9)
-HIGHER = integer(2.5, 2.9, 0.9)
+def own(cell: Cell) -> Cell:
+    """The same with scales that follow what a round made alone."""
+    return msgspec.structs.replace(cell, own_scale=True)
+
 
 CELLS: list[Cell] = [
-    ddp("ddp-muon-5e-3", 0.005, 0),
-    ddp("ddp-muon-1e-2", 0.01, 0),
-    swarm("fp32-h10", 0.005, 0, FP32),
-    swarm("fp32-h10", 0.005, 1, FP32),
-    swarm("int-2.0-h10", 0.005, 0, HIGH),
-    swarm("int-2.5-h10", 0.005, 0, HIGHER),
-    swarm("int-1.0-h10", 0.005, 0, LOW),
-    ddp("ddp-muon-5e-3", 0.005, 1),
-    swarm("fp32-h10-kept", 0.005, 0, FP32, KEPT),
-    swarm("int-1.0-h10-kept", 0.005, 0, LOW, KEPT),
-    swarm("int-1.0-h10", 0.005, 1, LOW),
-    ddp("ddp-adamw-5e-3", 0.005, 0, ADAMW),
-    swarm("int-2.0-h10-kept", 0.005, 0, HIGH, KEPT),
-    swarm("sparse-adamw-h10", 0.005, 0, ADAMW, KEPT, sparse(64, 0.95)),
-    swarm("int-2.0-h10", 0.005, 1, HIGH),
-]
-
-# 300 steps each, to choose settings; told apart from the others by their name.
-SHORT: dict[str, Any] = {
-    "rounds.count": 30,
-    "inner.warmup": 40,
-    "rounds.evaluate_tokens": 147456,
-}
-CELLS += [
-    Cell("short-ddp-muon-2.5e-3", "ddp", SHORT | {"inner.learning_rate": 0.0025}),
-    Cell("short-ddp-muon-5e-3", "ddp", SHORT | {"inner.learning_rate": 0.005}),
-    Cell("short-ddp-muon-1e-2", "ddp", SHORT | {"inner.learning_rate": 0.01}),
-    Cell("short-fp32-5e-3", "swarm", SHORT | FP32 | {"inner.learning_rate": 0.005}),
-    Cell("short-fp32-kept-5e-3", "swarm", SHORT | FP32 | KEPT | {"inner.learning_rate": 0.005}),
-    Cell("short-int-2.0-kept-5e-3", "swarm", SHORT | HIGH | KEPT | {"inner.learning_rate": 0.005}),
+    swarm("fp32-h30", 0.004, 0, FP32),
+    swarm("int-1.0-h30", 0.004, 0, integer(1.0, 1.5, 1.0)),
+    ddp("ddp-muon-4e-3", 0.004, 0, H15),
+    ddp("ddp-muon-8e-3", 0.008, 0, H15),
+    swarm("fp32-h15", 0.004, 0, H15, FP32),
+    own(swarm("int-own-5.0-h15", 0.004, 0, H15, integer(5.0, 5.0, 1.0))),
+    swarm("int-2.0-h15", 0.004, 0, H15, integer(2.0, 2.4, 0.9)),
+    ddp("ddp-muon-4e-3", 0.004, 1, H15),
+    swarm("fp32-h15", 0.004, 1, H15, FP32),
+    own(swarm("int-own-5.0-h15", 0.004, 1, H15, integer(5.0, 5.0, 1.0))),
+    swarm("fp32-h30", 0.004, 1, FP32),
+    swarm("int-1.0-h30", 0.004, 1, integer(1.0, 1.5, 1.0)),
+    ddp("ddp-muon-4e-3-h30", 0.004, 0),
+    swarm("fp32-h15-eight", 0.004, 0, H15, FP32, EIGHT),
+    swarm("int-1.0-h15-eight", 0.004, 0, H15, integer(1.0, 1.5, 1.0), EIGHT),
+    swarm("defaults-h20", 0.004, 0, {"inner.steps": 20, "inner.state": "fresh"}),
+    swarm("sparse-adamw-h15", 0.004, 0, H15, ADAMW, sparse(64, 0.95)),
+    ddp("ddp-adamw-4e-3", 0.004, 0, H15, ADAMW),
 ]

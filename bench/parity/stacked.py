@@ -143,10 +143,13 @@ def _runs(mask: np.ndarray) -> list[slice]:
 
 
 class Run:
-    """One cell: `ddp` (one model, the batch of all peers, no rounds) or a swarm of peers."""
+    """One cell: `ddp` (one model, the batch of all peers, no rounds) or a swarm of peers.
 
-    def __init__(self, spec: RunSpec, ground: Ground, ddp: bool) -> None:
-        self.spec, self.ground, self.ddp = spec, ground, ddp
+    own_scale: the common scales follow what a round made alone, not that and the residual
+    together as duckweed has it."""
+
+    def __init__(self, spec: RunSpec, ground: Ground, ddp: bool, own_scale: bool = False) -> None:
+        self.spec, self.ground, self.ddp, self.own_scale = spec, ground, ddp, own_scale
         self.dataset = ground.dataset
         model = genesis.first_model(spec, ground)
         self.layout: Layout = models.layout_of(model)
@@ -244,7 +247,10 @@ class Run:
             left = np.mean([np.linalg.norm(r) for r in self.residuals])
             facts["residual_to_own_norm"] = round(float(left / own), 3)
             self.measured.append(facts)
+        before = self.weights
         self.weights, self.momentum = outer_step(spec.outer, self.weights, self.momentum, gradient)
+        if self.own_scale:
+            wanted = [before - after[p] for p in range(self.peers)]
         columns = zip(*(sizes(x, layout) for x in wanted), strict=True)
         self.scales = np.array([np.median(column) for column in columns], np.float32)
         self.stack.weights.detach().copy_(torch.from_numpy(self.weights))

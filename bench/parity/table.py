@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.parity.cells import BASE, RESULTS
+from bench.parity.cells import BASE
 from bench.parity.plan import CELLS
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "parity.md"
@@ -50,7 +50,7 @@ def load() -> dict[str, Record]:
     """Name -> record, in the order of the plan."""
     found = {}
     for cell in CELLS:
-        if cell.path.exists() and not cell.name.startswith("short-"):
+        if cell.path.exists():
             found[cell.name] = json.loads(cell.path.read_text())
     return found
 
@@ -77,10 +77,10 @@ def gap(records: dict[str, Record], name: str, base: str) -> str:
 
 
 def cells_table(records: dict[str, Record]) -> str:
-    """All recipes: loss by seed, savings."""
+    """All recipes: tokens, loss by seed, savings."""
     lines = [
-        "| recipe | peers | H | rounds | learning rate | held-out bits per byte, by seed | mean | up | down | merged / own step |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| recipe | peers | H | rounds | tokens | learning rate | held-out bits per byte, by seed | mean | up | down | merged / own step |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, members in groups(records).items():
         first = members[0]
@@ -92,36 +92,34 @@ def cells_table(records: dict[str, Record]) -> str:
         h = 1 if ddp else setting(first, "inner.steps")
         rounds = "" if ddp else setting(first, "rounds.count")
         lines.append(
-            f"| {name} | {first['peers']} | {h} | {rounds} | {setting(first, 'inner.learning_rate')} "
+            f"| {name} | {first['peers']} | {h} | {rounds} "
+            f"| {first['tokens']:,} | {setting(first, 'inner.learning_rate')} "
             f"| {each} | {np.mean(losses):.4f} | {up:,.0f}x | {down:,.0f}x | {ratio} |"
         )
     return "\n".join(lines)
 
 
-def front_table(records: dict[str, Record], way: int, peers: int = 4) -> str:
-    """Loss against saving (way 0: up, 1: down) on seed 0, cells on the front marked."""
-    chosen = {n: r for n, r in records.items() if r["seed"] == 0 and r["peers"] == peers}
-    points = [(savings(r)[way], r["bits_per_byte"]) for r in chosen.values()]
-    marks = front(points)
-    rows = sorted(zip(points, marks, chosen, strict=True), key=lambda row: row[0][0])
-    lines = ["| saving | bits per byte | recipe | on the front |", "|---|---|---|---|"]
-    for (saving, loss), mark, name in rows:
-        lines.append(f"| {saving:,.0f}x | {loss:.4f} | {name} | {'yes' if mark else ''} |")
-    return "\n".join(lines)
-
-
-def short_table() -> str:
-    """The cells of 30 rounds, which only choose settings."""
+def front_table(records: dict[str, Record], peers: int = 4) -> str:
+    """Loss against savings on seed 0; only runs on as many tokens compare. Cells that no other
+    beats in loss and saving, up or down, are marked."""
     lines = [
-        "| short cell | learning rate | held-out bits per byte | held-out tokens |",
-        "|---|---|---|---|",
+        "| tokens | recipe | bits per byte | up | on the front | down | on the front |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for path in sorted(RESULTS.glob("short-*.json")):
-        record = json.loads(path.read_text())
-        lines.append(
-            f"| {record['cell']} | {setting(record, 'inner.learning_rate')} "
-            f"| {record['bits_per_byte']:.4f} | {record['held_out_tokens']:,} |"
-        )
+    of_seed = {n: r for n, r in records.items() if r["seed"] == 0 and r["peers"] == peers}
+    for tokens in sorted({r["tokens"] for r in of_seed.values()}, reverse=True):
+        chosen = {n: r for n, r in of_seed.items() if r["tokens"] == tokens}
+        each = [savings(r) for r in chosen.values()]
+        losses = [r["bits_per_byte"] for r in chosen.values()]
+        marks = [front(list(zip(way, losses, strict=True))) for way in zip(*each, strict=True)]
+        for name, loss, saving, *on in sorted(
+            zip(chosen, losses, each, *marks, strict=True), key=lambda row: row[1]
+        ):
+            up, down = ("yes" if mark else "" for mark in on)
+            lines.append(
+                f"| {tokens:,} | {name} | {loss:.4f} | {saving[0]:,.0f}x | {up} "
+                f"| {saving[1]:,.0f}x | {down} |"
+            )
     return "\n".join(lines)
 
 
@@ -146,21 +144,37 @@ def residual_table(records: dict[str, Record]) -> str:
 
 
 def gaps_table(records: dict[str, Record]) -> str:
-    """Each swarm recipe against the uncompressed exchange with the same inner state, and DDP."""
+    """Each swarm recipe against uncompressed exchange and the better DDP on the same tokens."""
     lines = [
         "| recipe | against fp32 exchange | against the better DDP |",
         "|---|---|---|",
     ]
-    ddp = {n: r[0] for n, r in groups(records).items() if r[0]["kind"] == "ddp"}
-    best = min(ddp, key=lambda name: ddp[name]["bits_per_byte"]) if ddp else ""
-    for name, members in groups(records).items():
+    grouped = groups(records)
+    for name, members in grouped.items():
         if members[0]["kind"] == "ddp":
             continue
-        base = "fp32-h10-kept" if setting(members[0], "inner.state") == "kept" else "fp32-h10"
+        like = {n: r[0] for n, r in grouped.items() if r[0]["tokens"] == members[0]["tokens"]}
+        ddp = [n for n in like if like[n]["kind"] == "ddp"]
+        best = min(ddp, key=lambda n: like[n]["bits_per_byte"], default="")
+        peers = members[0]["peers"]
+        base = next((n for n in like if n[:4] == "fp32" and like[n]["peers"] == peers), "")
         lines.append(
             f"| {name} | {'' if name == base else gap(records, name, base)} "
             f"| {gap(records, name, best)} |"
         )
+    return "\n".join(lines)
+
+
+def curves_table(records: dict[str, Record]) -> str:
+    """Held-out bits per byte on the way, on the first 8,192 tokens."""
+    rounds = [int(point[0]) for point in next(iter(records.values()))["curve"]]
+    lines = [
+        "| cell | " + " | ".join(f"round {r}" for r in rounds) + " |",
+        "|---" * (len(rounds) + 1) + "|",
+    ]
+    for name, record in records.items():
+        values = " | ".join(f"{bits:.4f}" for _, bits in record["curve"])
+        lines.append(f"| {name} | {values} |")
     return "\n".join(lines)
 
 
@@ -169,11 +183,10 @@ def write() -> None:
     records = load()
     parts = {
         "cells": cells_table(records),
-        "front up": front_table(records, 0),
-        "front down": front_table(records, 1),
         "gaps": gaps_table(records),
+        "front": front_table(records),
         "residuals": residual_table(records),
-        "short": short_table(),
+        "curves": curves_table(records),
     }
     text = DOCUMENT.read_text("utf-8")
     for name, table in parts.items():
