@@ -1,7 +1,7 @@
 """A laboratory of 2 to 200 hosts on one machine, for tests and measurements. Linux, root.
 
     with Lab([Host("hub"), Host("a", up=10, down=50, delay=20, nat="symmetric")]) as lab:
-        server = lab.run("hub", ["duckweed", "relay"])          # a Popen inside the host
+        server = lab.run("hub", ["duckweed", "serve"])          # a Popen inside the host
         print(lab.output("a", ["ping", "-c1", lab.address("hub")]))
         lab.change("a", up=1, down=1)                           # while packets flow
         lab.cut("a"); lab.join("a"); lab.move("a")
