@@ -139,8 +139,8 @@ def crowded(
     tokens: Mapping[int, int], origins: Mapping[int, str], new: set[int], share: float
 ) -> dict[int, str]:
     """peer -> reason: newcomers, and the peers of one address, weigh at most `share` of what they and
-    all others have handed in together; of each such group those who came last are left out. A group
-    that nobody else has joined is not limited, nor is the organiser's own machine.
+    all others have handed in together; of each such group those who joined last are left out,
+    but never all. A group that nobody else has joined is not limited, nor is the organiser's machine.
 
     tokens: peer -> tokens of its contribution; origins: peer -> its address.
     """
@@ -157,7 +157,7 @@ def crowded(
         allowed = (total - weight) * share / (1 - share)
         if weight == total:
             continue
-        for peer in sorted(group, reverse=True):
+        for peer in sorted(group, reverse=True)[:-1]:
             if weight <= allowed:
                 break
             weight -= tokens[peer]

@@ -99,9 +99,7 @@ class Guests:
 
         Raises GuestsError if there is no such invitation.
         """
-        if not self._db.execute(
-            "UPDATE invitations SET revoked = 1 WHERE id = ?", (id_,)
-        ).rowcount:
+        if not self._db.execute("UPDATE invitations SET revoked = 1 WHERE id = ?", (id_,)).rowcount:
             known = ", ".join(one.id for one in self.issued()) or "none"
             raise GuestsError(f"there is no invitation {id_!r}; given out so far: {known}")
         if not expel:
