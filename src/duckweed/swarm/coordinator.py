@@ -151,6 +151,8 @@ class Coordinator:
         member = self.admission.members.get(peer)
         if member is None or peer in self.admission.expelled:
             return self._refuse(peer, "strangers", EXPELLED if member else "join first"), b""
+        if member.doing == "gone":
+            return m.Refused("this peer has left; join again"), b""
         self.admission.hear(member)
         match question:
             case m.Next():
