@@ -132,7 +132,8 @@ class Welcome(Message, tag="welcome"):
 class Terms(Message, tag="terms"):
     """What a newcomer would take part in: the specification; hashes of the model's layout and of the
     training data; round: how many have closed; peers: how many are here; up, down: bytes that a
-    peer sends and fetches in a round, as in the last one (0: not known yet)."""
+    peer sends and fetches in a round, as in the last one (0: not known yet);
+    seconds: how long that took."""
 
     spec: str
     layout: str
@@ -141,6 +142,7 @@ class Terms(Message, tag="terms"):
     peers: int
     up: int = 0
     down: int = 0
+    seconds: float = 0.0
 
 
 class PeerStanding(msgspec.Struct, forbid_unknown_fields=True):

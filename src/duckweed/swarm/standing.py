@@ -36,6 +36,7 @@ def terms(run: "Coordinator") -> m.Terms:
         len(run.admission.here()),
         sum(sizes) // len(sizes),
         down,
+        last.get("seconds", 0.0),
     )
 
 
