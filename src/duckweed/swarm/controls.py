@@ -6,6 +6,7 @@ import re
 import time
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -133,3 +134,8 @@ def save(home: Path, controls: Controls) -> None:
     """Write them as a TOML file that a person can edit."""
     lines = [f"{k} = {json.dumps(v)}" for k, v in msgspec.to_builtins(controls).items()]
     write_atomically(home / FILE, (HEAD + "\n".join(lines) + "\n").encode())
+
+
+def changed(controls: Controls, given: dict[str, Any]) -> Controls:
+    """With the options of a command, where they were given. Raises ControlsError, UnitError."""
+    return msgspec.structs.replace(controls, **{k: v for k, v in given.items() if v is not None})
