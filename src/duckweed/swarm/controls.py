@@ -16,7 +16,7 @@ from duckweed.run.folder import write_atomically
 FILE = "controls.toml"
 HEAD = """# What duckweed may take of this machine. Edit and save: a running peer reads it within seconds.
 # up, down: "5mbit"; hours: "22-07" (local time); memory, disk: "4GB"; memory, threads and nice need a
-# restart of the peer. Take a line out, or write "" or 0, for no limit.
+# restart of the peer. Take a line out, or write "", for no limit.
 """
 
 

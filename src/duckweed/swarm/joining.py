@@ -18,6 +18,7 @@ from duckweed.run.spec import RunSpec
 from duckweed.run.state import State
 from duckweed.swarm import controls, genesis
 from duckweed.swarm import messages as m
+from duckweed.swarm.controls import Controls
 from duckweed.swarm.genesis import Ground
 from duckweed.swarm.identity import load_or_create
 from duckweed.swarm.invitation import Invitation
@@ -48,10 +49,12 @@ async def join(
         part.mkdir(parents=True, exist_ok=True)
     identity = load_or_create(folder.peer(0) / "key")
     say("calling the coordinator")
+    limits = controls.load(folder.peer(0))
     endpoint = await Endpoint.bind(identity, m.HEAD_LIMIT, listening(invitation.addresses))
+    endpoint.pace.limit(limits.up_bytes, limits.down_bytes)
     try:
         link = await endpoint.connect(invitation.coordinator, list(invitation.addresses))
-        worker, found = await _prepare(link, invitation, folder, data, device, say)
+        worker, found = await _prepare(link, invitation, folder, data, device, limits, say)
         say(found.sentence())
         if dry_run:
             return DRY
@@ -67,14 +70,13 @@ async def join(
 
 async def _prepare(
     link: Link, invitation: Invitation, folder: RunFolder, data: tuple[str, ...] | None,
-    device: str, say: Say,
+    device: str, limits: Controls, say: Say,
 ) -> tuple[Worker, Survey]:  # fmt: skip
     """All that taking part needs but the state, checked and measured, before the run knows of it."""
 
     async def ask(question: m.Message, body: bytes, limit: int) -> tuple[m.Answer, bytes]:
         return await _ask(link, question, limit, body)
 
-    limits = controls.load(folder.peer(0))
     terms = await _terms(link, invitation)
     spec = specs.parse(terms.spec, "the run's specification")
     if spec.identity != invitation.run:

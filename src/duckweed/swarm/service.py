@@ -9,8 +9,6 @@ from duckweed.swarm.place import Place
 
 UNIT = """[Unit]
 Description=duckweed: peer of run {run}
-Wants=network-online.target
-After=network-online.target
 
 [Service]
 # The invitation and the limits (controls.toml) lie in the peer's folder, not here.
@@ -23,7 +21,6 @@ KillSignal=SIGINT
 SuccessExitStatus=130
 TimeoutStopSec=30
 NoNewPrivileges=yes
-PrivateTmp=yes
 
 [Install]
 WantedBy=default.target
