@@ -5,13 +5,13 @@ import time
 
 import msgspec
 import pytest
-from swarm.test_coordinator import PEERS, SPEC, play
 
 from duckweed.run.spec import SpecError, override
 from duckweed.swarm import admission as room
 from duckweed.swarm import messages as m
 from duckweed.swarm.guests import EXPELLED, Guests
 from duckweed.swarm.identity import Identity
+from swarm.test_coordinator import PEERS, SPEC, play
 
 OPEN = override(SPEC, {"members.join": "open", "members.per_address": 2, "members.share": 0.5})
 SOMEBODY = Identity(b"z" * 32)

@@ -57,6 +57,7 @@ def join(
     Limits are kept in the peer's folder (controls.toml) and can be changed there while it runs;
     `duckweed pause`, `resume` and `leave` do the rest.
     """
+    from duckweed.run.lock import Busy, alone
     from duckweed.swarm import controls as files
     from duckweed.swarm.place import Place
 
@@ -70,14 +71,17 @@ def join(
     if service:
         _service(place, data, device)
         return
-    _take_part(place, data, device, limits, dry_run)
+    try:
+        with alone(place.lock, wait=False):
+            _take_part(place, data, device, limits, dry_run)
+    except Busy:
+        fail(f"{place.home} is taking part already; end it with: duckweed leave {place.home}")
 
 
 def _take_part(place: Any, data: list[str] | None, device: str, limits: Any, dry_run: bool) -> None:
     os.environ["OMP_WAIT_POLICY"] = "passive"
     import asyncio
 
-    from duckweed.run.lock import Busy, alone
     from duckweed.swarm.faults import words
     from duckweed.swarm.keeper import hold_to
 
@@ -97,17 +101,14 @@ def _take_part(place: Any, data: list[str] | None, device: str, limits: Any, dry
         + ". Ctrl-C leaves."
     )
     try:
-        with alone(place.lock, wait=False):
-            reason = asyncio.run(
-                take_part(
-                    place.invitation, place.home, tuple(data or ()), device, _say, dry_run=dry_run
-                )
+        reason = asyncio.run(
+            take_part(
+                place.invitation, place.home, tuple(data or ()), device, _say, dry_run=dry_run
             )
+        )
     except KeyboardInterrupt:
         console.print("Left. What was not handed in is trained by others.")
         raise typer.Exit(130) from None
-    except Busy:
-        fail(f"{place.home} is taking part already; end it with: duckweed leave {place.home}")
     except (OSError, MemoryError, RuntimeError) as error:
         fail(words(error, place.home))
     console.print(f"Done: {reason}")
