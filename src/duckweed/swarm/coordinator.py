@@ -31,6 +31,7 @@ from duckweed.swarm.rounds import Blocks, Member, OpenRound, budgets, deadline
 from duckweed.swarm.timing import POLL
 from duckweed.wire.contribution import max_size
 
+REPLAYS = 64  # rounds for which a blob that was handed in is known
 NAMED = 10  # peers that are named as missing
 
 Tell = Callable[[dict[str, Any]], None]
@@ -55,6 +56,7 @@ class Coordinator:
         self.traffic: dict[str, list[int]] = defaultdict(lambda: [0, 0])
         self.durations: deque[float] = deque(maxlen=64)
         self.scales: list[float] = []
+        self._used: dict[str, int] = {}  # blob -> round that closed with it, of late
         self.tokens, self.windows = "", 1
         self.last: dict[str, Any] | None = None  # what was told of the last round
         self.held_out: float | None = None
@@ -82,6 +84,9 @@ class Coordinator:
                 self.blocks.replay(assignments(entry.body, self.blocks.steps), closed.accepted)
                 self.closed[closed.round] = closed
                 self.admission.counted(closed.round, closed.accepted)
+                self._remember(
+                    closed.round, [x["blob"] for x in entry.body["contributions"].values()]
+                )
                 self.scales = closed.scales
             elif entry.kind == "state":
                 self.agreement.agreed[entry.round] = entry.body["hash"]
@@ -252,6 +257,8 @@ class Coordinator:
             return f"block {announcement.block} is not assigned to this peer"
         if announcement.size != len(blob) or announcement.blob != blob_hash(blob):
             return "the blob is not the one announced"
+        if announcement.blob in self._used:
+            return f"this blob was handed in before, in round {self._used[announcement.blob]}"
         if not math.isfinite(announcement.loss) or not math.isfinite(question.nats):
             return "the loss is not finite"
         if (announcement.first, announcement.steps) != (span.first, span.steps):
@@ -384,8 +391,15 @@ class Coordinator:
         self.blocks.settle(open_.assigned, closed.accepted)
         self.closed[open_.number], self.scales = closed, closed.scales
         self.admission.counted(closed.round, closed.accepted)
+        self._remember(closed.round, [announcement.blob for announcement, _ in handed])
         self.durations.extend(open_.seconds.values())
         self._report(open_, closed, len(update) if update else 0)
+
+    def _remember(self, round_: int, blobs: list[str]) -> None:
+        """Blobs of the last rounds are not taken a second time."""
+        self._used.update(dict.fromkeys(blobs, round_))
+        while self._used and next(iter(self._used.values())) <= round_ - REPLAYS:
+            del self._used[next(iter(self._used))]
 
     def _overdue(self, open_: OpenRound, peer: int) -> None:
         """A peer that was too slow for its steps: how far it came tells how many to give it."""
