@@ -176,7 +176,7 @@ class Coordinator:
                     question.step,
                     question.loss,
                 )
-                return m.Noted(), b""
+                return m.Noted(self.admission.beat), b""
             case m.Leave():
                 await self._left(member, question.reason)
                 return m.Noted(), b""

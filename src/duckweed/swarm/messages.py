@@ -221,7 +221,9 @@ class Saved(Message, tag="saved"):
 
 
 class Noted(Message, tag="noted"):
-    """Heard; nothing else to say."""
+    """Heard. beat: seconds after which the next sign of life is wanted; 0: as before."""
+
+    beat: float = 0.0
 
 
 class Refused(Message, tag="refused"):
