@@ -292,7 +292,9 @@ class Donated(Message, tag="donated"):
 
 
 class Noted(Message, tag="noted"):
-    """Heard; nothing else to say."""
+    """Heard. beat: seconds after which the next sign of life is wanted; 0: as before."""
+
+    beat: float = 0.0
 
 
 class Refused(Message, tag="refused"):

@@ -18,7 +18,7 @@ from duckweed.swarm.identity import Identity
 from duckweed.swarm.keeper import LOOK, HandedBack, Keeper
 from duckweed.swarm.library import Library
 from duckweed.swarm.neighbours import Neighbours
-from duckweed.swarm.timing import BEAT, GOODBYE, PATIENCE, REMIND, RETRY
+from duckweed.swarm.timing import BEAT, GOODBYE, PATIENCE, REMIND, RETRY, SLOWEST
 from duckweed.swarm.transport import Endpoint, Link, LinkError
 from duckweed.swarm.work import Worker, forget_before, residual_path
 from duckweed.wire.contribution import max_size
@@ -285,12 +285,14 @@ class Peer:
         self.keeper.stepped(step)
 
     async def _beat(self) -> None:
-        """Signs of life, apart from all other questions."""
+        """Signs of life, apart from all other questions, as often as they are wanted."""
+        pause = BEAT
         while True:
-            await asyncio.sleep(BEAT)
+            await asyncio.sleep(pause)
             if self._link:
                 try:
-                    await self._link.ask(m.encode(self.progress), patience=PATIENCE)
+                    head, _ = await self._link.ask(m.encode(self.progress), patience=PATIENCE)
+                    pause = _wanted(head) or pause
                 except LinkError:
                     continue
 
@@ -300,3 +302,13 @@ def _understood(head: bytes) -> m.Answer:
         return m.answer(head)
     except msgspec.DecodeError as error:
         raise PeerStopped(f"the coordinator's answer makes no sense: {error}") from error
+
+
+def _wanted(head: bytes) -> float:
+    """Seconds until the next sign of life, within reason; 0: nothing was said."""
+    try:
+        answer = m.answer(head)
+    except msgspec.DecodeError:
+        return 0.0
+    wanted = answer.beat if isinstance(answer, m.Noted) else 0.0
+    return min(max(wanted, BEAT), SLOWEST) if wanted > 0 else 0.0
