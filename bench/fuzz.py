@@ -137,11 +137,12 @@ async def throw(link: Link, thrown: Thrown) -> str:
 
 
 class Target:
-    """A run that is served, and the process that serves it."""
+    """A run that is served, and the process that serves it. source: where those who attack it sit."""
 
-    def __init__(self, folder: RunFolder, serving: dict[str, Any]) -> None:
-        port = serving["bound"][0].rpartition(":")[2]
-        self.folder, self.id, self.addresses = folder, serving["id"], [f"127.0.0.1:{port}"]
+    def __init__(
+        self, folder: RunFolder, id: str, addresses: list[str], source: str = "127.0.0.1:0"
+    ) -> None:
+        self.folder, self.id, self.addresses, self.source = folder, id, addresses, source
         self.pid = int((folder.path / "coordinator.pid").read_text())
 
     def memory(self) -> int:
@@ -165,7 +166,7 @@ async def bombard(target: Target, count: int, dice: random.Random) -> Counter[tu
 
     async def one_key(batch: list[Thrown]) -> None:
         async with gate, asyncio.timeout(10 * PATIENCE):
-            endpoint = await Endpoint.bind(Identity(dice.randbytes(32)), 1 << 20, "127.0.0.1:0")
+            endpoint = await Endpoint.bind(Identity(dice.randbytes(32)), 1 << 20, target.source)
             try:
                 link = await endpoint.connect(target.id, target.addresses)
                 for thrown in batch:
@@ -222,7 +223,7 @@ async def betray(target: Target, count: int, dice: random.Random, spec: RunSpec,
     sent = 0
     while sent < count:
         me = Identity(dice.randbytes(32))
-        endpoint = await Endpoint.bind(me, 1 << 20, "127.0.0.1:0")
+        endpoint = await Endpoint.bind(me, 1 << 20, target.source)
         with suppress(LinkError):
             link = await endpoint.connect(target.id, target.addresses)
             head, _ = await link.ask(m.encode(m.Join(m.PROTOCOL, target.folder.read_secret())))
@@ -322,7 +323,8 @@ def served(folder: RunFolder, spec: RunSpec) -> Iterator[tuple[Target, threading
         serving = run.start()
         watching = threading.Thread(target=lambda: list(run.events()), daemon=True)
         watching.start()
-        yield Target(folder, serving), watching
+        port = serving["bound"][0].rpartition(":")[2]
+        yield Target(folder, serving["id"], [f"127.0.0.1:{port}"]), watching
 
 
 def specification(base: Path, rounds: int, steps: int) -> RunSpec:
