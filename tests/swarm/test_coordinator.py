@@ -98,6 +98,12 @@ class Run:
         task = await self.task_of(PEERS[number], round_, digest)
         return await self.ask(PEERS[number], *self.work(number, task, **changes))
 
+    async def hand_in_if_open(self, number, round_=1, digest="01" * 32):
+        answer = await self.ask(PEERS[number], m.Next(round_, digest, False))
+        if not isinstance(answer, m.Train):
+            return answer
+        return await self.ask(PEERS[number], *self.work(number, answer))
+
     async def closed(self, number):
         for _ in range(200):
             if self.it.number > number:
@@ -342,6 +348,40 @@ def test_a_restarted_coordinator_knows_everything_that_was_closed(tmp_path):
         assert after.agreement.agreed == before.agreement.agreed
         # Block 1 came back. What was handed out for round 1 before the crash is handed out again.
         assert [after.blocks.take().block for _ in range(3)] == [1, 3, 4]
+
+    play(tmp_path, scene)
+
+
+def test_a_run_that_had_begun_goes_on_without_a_peer_that_does_not_come_back(tmp_path, monkeypatch):
+    async def scene(run):
+        await run.start()
+        for number in range(3):
+            await run.hand_in(number)
+        await run.closed(0)
+        run.task.cancel()
+        run.open()
+        run.task = asyncio.create_task(run.it.run())
+        await run.join(PEERS[:2])
+        # All are waited for; nobody is given work while it is not clear who is there.
+        assert isinstance(await run.ask(PEERS[0], m.Next(1, "01" * 32, False)), m.Wait)
+        monkeypatch.setattr(room, "GATHER", 0.1)
+        await run.it._notify()
+        for number in range(2):
+            while not isinstance(await run.hand_in_if_open(number), m.Noted):
+                await asyncio.sleep(0.02)
+        assert (await run.closed(1)).accepted == [0, 1]
+
+    play(tmp_path, scene)
+
+
+def test_a_run_does_not_begin_without_all_its_peers(tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "GATHER", 0.0)
+
+    async def scene(run):
+        await run.join(PEERS[:2])
+        run.task = asyncio.create_task(run.it.run())
+        for _ in range(3):
+            assert isinstance(await run.ask(PEERS[0], m.Next(0, "00" * 32, False)), m.Wait)
 
     play(tmp_path, scene)
 

@@ -28,7 +28,7 @@ from duckweed.swarm.identity import verify
 from duckweed.swarm.library import Library
 from duckweed.swarm.record import assignments, epoch, ledger_body, round_event
 from duckweed.swarm.rounds import Blocks, Member, OpenRound, budgets, deadline
-from duckweed.swarm.timing import POLL
+from duckweed.swarm.timing import GATHER, POLL
 from duckweed.wire.contribution import max_size
 
 REPLAYS = 64  # rounds for which a blob that was handed in is known
@@ -62,6 +62,7 @@ class Coordinator:
         self.held_out: float | None = None
         self.stopping = ""
         self.broken: Exception | None = None
+        self._gathered = (0, time.monotonic())  # peers that are here, and since when so many
         self._changed = asyncio.Condition()  # anything that may close a round
         self._news = asyncio.Condition()  # a round opened or closed: what peers wait for
         self._load()
@@ -369,7 +370,13 @@ class Coordinator:
         return self.admission.here()
 
     def _enough_here(self) -> bool:
-        return bool(self.stopping) or len(self._here()) >= self.spec.rounds.peers
+        """A run begins with all its peers. One that had begun before this coordinator started goes on
+        without those who do not come back."""
+        here, now = len(self._here()), time.monotonic()
+        if here != self._gathered[0]:
+            self._gathered = here, now
+        late = self.number > 0 and here > 0 and now - self._gathered[1] > GATHER
+        return bool(self.stopping) or here >= self.spec.rounds.peers or late
 
     def _complete(self) -> bool:
         open_ = self.round

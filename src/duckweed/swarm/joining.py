@@ -1,5 +1,6 @@
 """Joining a run from another machine: its specification, data, state, and then a peer like any other."""
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,13 +22,14 @@ from duckweed.swarm import messages as m
 from duckweed.swarm.controls import Controls
 from duckweed.swarm.gather import Gather
 from duckweed.swarm.genesis import Ground
-from duckweed.swarm.identity import load_or_create
+from duckweed.swarm.identity import Identity, load_or_create
 from duckweed.swarm.invitation import Invitation
 from duckweed.swarm.library import Library
 from duckweed.swarm.neighbours import Donor, Neighbours
 from duckweed.swarm.peer import Peer, PeerStopped, listening
 from duckweed.swarm.pieces import Parts
 from duckweed.swarm.survey import Survey, check_disk, measure_link, measure_speed, survey
+from duckweed.swarm.timing import RETRY
 from duckweed.swarm.transport import Endpoint, Link, LinkError
 from duckweed.swarm.work import Worker
 
@@ -52,8 +54,33 @@ async def join(
     for part in (folder.states, folder.blobs, folder.logs):
         part.mkdir(parents=True, exist_ok=True)
     identity = load_or_create(folder.peer(0) / "key")
-    say("calling the coordinator")
     limits = controls.load(folder.peer(0))
+    told = ""
+    while True:
+        try:
+            if not told:
+                say("calling the coordinator")
+            found = await _arrive(invitation, folder, identity, data, device, limits, say, dry_run)
+            break
+        except LinkError as error:
+            if not folder.saved_rounds():  # a newcomer learns at once that nobody answers
+                raise
+            if told != str(error):
+                told = str(error)
+                say(f"the coordinator cannot be reached ({error}); trying again. Ctrl-C ends this.")
+            await asyncio.sleep(RETRY)
+    if found is None:
+        return DRY
+    meeting = (invitation.coordinator, list(invitation.addresses))
+    secret = invitation.secret
+    return await Peer(identity, *found, folder.peer(0), folder, meeting, secret, say).run()
+
+
+async def _arrive(
+    invitation: Invitation, folder: RunFolder, identity: Identity, data: tuple[str, ...] | None,
+    device: str, limits: Controls, say: Say, dry_run: bool,
+) -> tuple[Worker, State] | None:  # fmt: skip
+    """All that a peer is made of, the state last; None after a dry run."""
     endpoint = await Endpoint.bind(identity, m.HEAD_LIMIT, listening(invitation.addresses))
     endpoint.pace.limit(limits.up_bytes, limits.down_bytes)
     try:
@@ -61,15 +88,13 @@ async def join(
         worker, found = await _prepare(link, invitation, folder, data, device, limits, say)
         say(found.sentence())
         if dry_run:
-            return DRY
+            return None
         await _welcome(link, invitation)
         state = await _state(link, endpoint, folder, worker.layout, say)
         link.close()
+        return worker, state
     finally:
         await endpoint.close()
-    meeting = (invitation.coordinator, list(invitation.addresses))
-    secret = invitation.secret
-    return await Peer(identity, worker, state, folder.peer(0), folder, meeting, secret, say).run()
 
 
 async def _prepare(

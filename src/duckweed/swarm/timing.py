@@ -12,6 +12,9 @@ SILENCE = (
     6.0,
     20.0,
 )  # without a sign of life, at least and at most, until a peer is not waited for
+GATHER = (
+    30.0  # after a restart, without anybody else coming, until a round opens without the others
+)
 AWAY = 2.0  # the coordinator itself did not run for so long: the silence is its own
 
 
