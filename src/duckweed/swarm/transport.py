@@ -1,17 +1,20 @@
-"""Links between machines: dial by public key, ask, be answered. iroh (QUIC) underneath.
+"""Links between machines: dial by public key, ask, be answered; over TCP or iroh, whichever serves.
 
-One question is one bidirectional stream: u32 length and head, u64 length and body, each way. Sizes
-are checked before anything is read. What iroh 1.2 leaves open is closed here: its Python glue copies
-outgoing bytes one by one; a dead peer shows only after 30 s, so every read has a deadline of its own;
-a failed handshake of a stranger must not end the accept loop; an old connection must be closed before
-the same peer is dialled again.
+Addresses are ip:port pairs, or URLs of relays (http://..., see relay.py). An endpoint listens with
+iroh (QUIC over UDP) and with TLS over TCP at the same port number. Who dials tries both at once and
+takes TCP if it answers in time, because it is faster on lossy links; behind NATs and through relays
+iroh is what remains. Both carriers carry the same questions (framing.py).
+
+What iroh 1.2 leaves open is closed here: its Python glue copies outgoing bytes one by one; a dead
+peer shows only after 30 s, so every read has a deadline of its own and a long wait pings; a failed
+handshake of a stranger must not end the accept loop; an old connection must be closed before the same
+peer is dialled again.
 """
 
 import asyncio
 import contextlib
 import ctypes
-from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any
 
 import iroh
 from iroh import (
@@ -20,20 +23,27 @@ from iroh import (
     EndpointId,
     EndpointOptions,
     IrohError,
+    RelayConfig,
     RelayMode,
     iroh_ffi,
     preset_minimal,
 )
 
+from duckweed.swarm import framing, tcp
+from duckweed.swarm.framing import STALL, Handler, Link, LinkError, Service, Sizes, Watch
 from duckweed.swarm.identity import Identity
 from duckweed.swarm.pace import Pace
 
+__all__ = ["Endpoint", "Handler", "Link", "LinkError", "Sizes", "Watch", "is_relay"]
+
 ALPN = b"duckweed/1"
-STALL = 10.0  # seconds without a byte after which the other side counts as gone
+CARRIERS = ("tcp", "quic")
+HEAD_START = 1.5  # seconds that TCP may need longer than iroh and still be taken
+LOOK = 3.0  # seconds of waiting for an answer between two pings
 
 
-class LinkError(ConnectionError):
-    """The other side cannot be reached, went away, or broke the protocol."""
+def is_relay(address: str) -> bool:
+    return address.startswith(("http://", "https://"))
 
 
 def _write_at_once(self: Any, value: Any) -> None:
@@ -51,58 +61,9 @@ def _write_at_once(self: Any, value: Any) -> None:
 
 iroh_ffi._UniffiRustBufferBuilder.write = _write_at_once  # type: ignore[method-assign]
 
-Sizes = Callable[[str, bytes], int]
-"""(id of the asker, head) -> most bytes of body that may follow; raises ValueError to refuse."""
 
-Handler = Callable[[str, bytes, bytes], Awaitable[tuple[bytes, bytes]]]
-"""(id of the asker, head, body) -> head and body of the answer."""
-
-
-class Watch(Protocol):
-    """Who is let in: see duckweed.swarm.limits.Guard."""
-
-    def greet(self, address: str) -> bool: ...
-    def met(self, key: str, address: str) -> bool: ...
-    def cut_off(self, key: str) -> bool: ...
-    def fault(self, key: str, why: str) -> bool: ...
-    def head_limit(self, key: str, of_members: int) -> int: ...
-
-
-async def _send(stream: Any, head: bytes, body: bytes, pace: Pace) -> None:
-    await stream.write_all(len(head).to_bytes(4, "big") + head + len(body).to_bytes(8, "big"))
-    view = memoryview(body)
-    for start in range(0, len(body), pace.piece):
-        part = bytes(view[start : start + pace.piece])
-        await asyncio.wait_for(stream.write_all(part), 6 * STALL)
-        await pace.sent(len(part))
-    await stream.finish()
-
-
-async def _exactly(stream: Any, size: int, patience: float) -> bytes:
-    return await asyncio.wait_for(stream.read_exact(size), patience) if size else b""
-
-
-async def _head(stream: Any, limit: int, patience: float) -> bytes:
-    size = int.from_bytes(await _exactly(stream, 4, patience), "big")
-    if size > limit:
-        raise LinkError(f"the other side announced a head of {size} bytes; at most {limit} allowed")
-    return await _exactly(stream, size, STALL)
-
-
-async def _body(stream: Any, limit: int, pace: Pace) -> bytes:
-    size = int.from_bytes(await _exactly(stream, 8, STALL), "big")
-    if size > limit:
-        raise LinkError(f"the other side announced {size} bytes; at most {limit} allowed here")
-    parts = []
-    while size:
-        parts.append(await _exactly(stream, min(pace.piece, size), STALL))
-        size -= len(parts[-1])
-        await pace.received(len(parts[-1]))
-    return b"".join(parts)
-
-
-class Link:
-    """A connection to one peer that questions can be asked over."""
+class QuicLink(Link):
+    carrier = "quic"
 
     def __init__(self, connection: Connection, head_limit: int, pace: Pace) -> None:
         self._connection, self._head_limit, self._pace = connection, head_limit, pace
@@ -110,16 +71,33 @@ class Link:
     async def ask(
         self, head: bytes, body: bytes = b"", *, body_limit: int = 0, patience: float = STALL
     ) -> tuple[bytes, bytes]:
-        """Head and body of the answer. patience: seconds until its first byte must be there.
+        asking = asyncio.ensure_future(self._ask(head, body, body_limit, patience))
+        try:
+            while not (await asyncio.wait({asking}, timeout=LOOK))[0]:
+                if head != framing.PING:
+                    await self._alive(asking)
+            return asking.result()
+        finally:
+            asking.cancel()
 
-        Raises LinkError.
-        """
+    async def _alive(self, asking: asyncio.Future) -> None:
+        """Whoever answers no ping for STALL seconds is gone, whatever we wait for."""
+        pinging = asyncio.ensure_future(self.ping())
+        await asyncio.wait({asking, pinging}, return_when=asyncio.FIRST_COMPLETED)
+        if not asking.done() and pinging.exception():
+            raise LinkError("the other side went away")
+        pinging.cancel()
+
+    async def _ask(
+        self, head: bytes, body: bytes, body_limit: int, patience: float
+    ) -> tuple[bytes, bytes]:
         try:
             stream = await asyncio.wait_for(self._connection.open_bi(), STALL)
-            await _send(stream.send(), head, body, self._pace)
-            reply = stream.recv()
-            head = await _head(reply, self._head_limit, patience)
-            return head, await _body(reply, body_limit, self._pace)
+            sending, reply = stream.send(), stream.recv()
+            await framing.send(sending.write_all, head, body, self._pace)
+            await sending.finish()
+            answer = await framing.read_head(reply.read_exact, self._head_limit, patience)
+            return answer, await framing.read_body(reply.read_exact, body_limit, self._pace)
         except TimeoutError as error:
             raise LinkError("no answer in time") from error
         except IrohError as error:
@@ -130,8 +108,11 @@ class Link:
         stats = self._connection.stats()
         return stats.udp_tx_bytes, stats.udp_rx_bytes
 
+    def direct(self) -> bool:
+        """Whether packets go straight to the other side, not through a relay."""
+        return any(not path.is_relay for path in self._connection.paths())
+
     def close(self) -> None:
-        """Needed before the same peer is dialled again: else iroh keeps to the dead path."""
         with contextlib.suppress(IrohError):
             self._connection.close(0, b"")
 
@@ -139,11 +120,13 @@ class Link:
 class Endpoint:
     """This machine's end: its key, its address, what it serves, how fast bodies may move."""
 
-    def __init__(self, endpoint: iroh.Endpoint, head_limit: int) -> None:
-        self._endpoint, self._head_limit = endpoint, head_limit
+    def __init__(self, endpoint: iroh.Endpoint, identity: Identity, head_limit: int) -> None:
+        self._endpoint, self._identity, self._head_limit = endpoint, identity, head_limit
         self._tasks: set[asyncio.Task] = set()
+        self._relays: set[str] = set()
+        self._listener: tcp.Listener | None = None
         self.pace = Pace()
-        self.id = str(endpoint.id())
+        self.id = identity.id
 
     @classmethod
     async def bind(cls, identity: Identity, head_limit: int, address: str) -> "Endpoint":
@@ -154,10 +137,10 @@ class Endpoint:
             bind_addr=address,
             secret_key=identity.secret,
             alpns=[ALPN],
-            relay_mode=RelayMode.disabled(),
+            relay_mode=RelayMode.custom_from_urls([]),  # those of `use_relay`, nobody else's
         )
         try:
-            return cls(await iroh.Endpoint.bind(options), head_limit)
+            return cls(await iroh.Endpoint.bind(options), identity, head_limit)
         except IrohError as error:
             raise LinkError(
                 f"cannot listen on {address}: {error.message().splitlines()[-1].strip()}; "
@@ -171,24 +154,81 @@ class Endpoint:
 
     @property
     def addresses(self) -> list[str]:
-        """ip:port pairs at which others may reach this end."""
-        return list(self._endpoint.addr().direct_addresses())
+        """ip:port pairs at which others may reach this end, and its relays."""
+        return [*self._endpoint.addr().direct_addresses(), *sorted(self._relays)]
 
-    async def connect(self, peer: str, addresses: list[str]) -> Link:
-        """Raises LinkError."""
-        target = EndpointAddr(EndpointId.from_string(peer), None, addresses)
+    async def use_relay(self, url: str) -> None:
+        """Be reachable through a relay, too. Raises LinkError if the URL is none."""
+        if url in self._relays:
+            return
         try:
+            await self._endpoint.insert_relay(RelayConfig(url=url))
+        except IrohError as error:
+            raise LinkError(f"{url} is not the URL of a relay: {error.message()}") from error
+        self._relays.add(url)
+
+    async def seen_at(self, address: str) -> None:
+        """Others see this end at ip:port: offer it to those who dial, so that NATs are punched."""
+        with contextlib.suppress(IrohError):
+            await self._endpoint.add_external_addr(address)
+
+    async def connect(
+        self, peer: str, addresses: list[str], carriers: tuple[str, ...] = CARRIERS
+    ) -> Link:
+        """The first way that works, TCP preferred. Raises LinkError."""
+        direct = [address for address in addresses if not is_relay(address)]
+        ways: list[asyncio.Task[Link]] = []
+        if "quic" in carriers:
+            ways.append(asyncio.create_task(self._connect_quic(peer, addresses)))
+        if "tcp" in carriers:
+            ways += [asyncio.create_task(self._connect_tcp(peer, address)) for address in direct]
+        try:
+            chosen = await _choose(ways)
+        finally:
+            for way in ways:
+                way.add_done_callback(lambda done: _hang_up(done, chosen))
+                way.cancel()
+        if chosen is None:
+            raise LinkError(f"{peer[:10]} does not answer at {', '.join(addresses)}")
+        return chosen
+
+    async def _connect_tcp(self, peer: str, address: str) -> Link:
+        return await tcp.connect(self._identity, peer, address, self._head_limit, self.pace)
+
+    async def _connect_quic(self, peer: str, addresses: list[str]) -> Link:
+        relays = [address for address in addresses if is_relay(address)]
+        for relay in relays:
+            await self.use_relay(relay)
+        direct = [address for address in addresses if not is_relay(address)]
+        try:
+            target = EndpointAddr(
+                EndpointId.from_string(peer), relays[0] if relays else None, direct
+            )
             connection = await asyncio.wait_for(self._endpoint.connect(target, ALPN), STALL)
         except (IrohError, TimeoutError) as error:
-            raise LinkError(f"{peer[:10]} does not answer at {', '.join(addresses)}") from error
-        return Link(connection, self._head_limit, self.pace)
+            raise LinkError(f"{peer[:10]} does not answer over iroh") from error
+        link = QuicLink(connection, self._head_limit, self.pace)
+        self._spawn(self._learn_address(link))
+        return link
+
+    async def _learn_address(self, link: QuicLink) -> None:
+        """A peer that can be reached directly says where it sees us."""
+        with contextlib.suppress(LinkError, IrohError):
+            if seen := (await link.ping()).seen:
+                await self.seen_at(seen)
 
     async def serve(self, handler: Handler, sizes: Sizes, watch: Watch | None = None) -> None:
         """Answer questions until the endpoint is closed."""
+        service = Service(handler, sizes, watch, self._head_limit, self.pace)
+        self._listener = tcp.Listener(self._identity, service)
+        with contextlib.suppress(OSError):  # the port is taken for TCP: iroh alone, then
+            await self._listener.listen(next(a for a in self.bound if not a.startswith("[")))
         while (incoming := await self._endpoint.accept_next()) is not None:
-            self._spawn(self._greet(incoming, handler, sizes, watch))
+            self._spawn(self._greet(incoming, service))
 
     async def close(self) -> None:
+        if self._listener:
+            self._listener.close()
         for task in list(self._tasks):
             task.cancel()
         await self._endpoint.close()
@@ -198,54 +238,62 @@ class Endpoint:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _greet(
-        self, incoming: Any, handler: Handler, sizes: Sizes, watch: Watch | None
-    ) -> None:
+    async def _greet(self, incoming: Any, service: Service) -> None:
         # A stranger's failed handshake raises here, in a task of its own, and ends nothing else.
         with contextlib.suppress(IrohError, TimeoutError):
             address = _address(await incoming.remote_addr())
-            if watch and not watch.greet(address):
+            if not service.greets(address):
                 await incoming.ignore()
                 return
             connection = await asyncio.wait_for((await incoming.accept()).connect(), STALL)
             peer = str(connection.remote_id())
-            if watch and not watch.met(peer, address):
+            if not service.meets(peer, address):
                 connection.close(1, b"")
                 return
             while True:
                 stream = await connection.accept_bi()
-                if watch and watch.cut_off(peer):
+                if service.cut_off(peer):
                     connection.close(1, b"")
                     return
-                self._spawn(self._reply(peer, stream, handler, sizes, watch))
+                self._spawn(_reply(peer, address, stream, service))
 
-    async def _reply(
-        self, peer: str, stream: Any, handler: Handler, sizes: Sizes, watch: Watch | None
-    ) -> None:
-        limit = watch.head_limit(peer, self._head_limit) if watch else self._head_limit
-        try:
-            question = stream.recv()
-            head = await _head(question, limit, STALL)
-            body = await _body(question, sizes(peer, head), self.pace)
-            await _send(stream.send(), *await handler(peer, head, body), self.pace)
-        except (IrohError, TimeoutError, LinkError, ValueError, OSError) as error:
-            if watch:
-                watch.fault(peer, _kind(error))
-            with contextlib.suppress(IrohError):
-                await stream.send().reset(1)
+
+async def _reply(peer: str, address: str, stream: Any, service: Service) -> None:
+    sending = stream.send()
+    try:
+        read = stream.recv().read_exact
+        await service.answer(peer, address, read, sending.write_all, STALL)
+        await sending.finish()
+    except (IrohError, TimeoutError, LinkError, ValueError, OSError) as error:
+        service.fault(peer, error)
+        with contextlib.suppress(IrohError):
+            await sending.reset(1)
+
+
+async def _choose(ways: list[asyncio.Task[Link]]) -> Link | None:
+    """The first link over TCP; one over iroh if no TCP came within HEAD_START of it."""
+    waiting, second = set(ways), None
+    while waiting:
+        done, waiting = await asyncio.wait(
+            waiting,
+            timeout=HEAD_START if second else None,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        if not done:
+            break
+        links = [way.result() for way in done if not way.exception()]
+        if found := next((link for link in links if link.carrier == "tcp"), None):
+            return found
+        second = second or next(iter(links), None)
+    return second
+
+
+def _hang_up(done: asyncio.Task[Link], chosen: Link | None) -> None:
+    """Close a connection that was made but is not the one taken."""
+    if not done.cancelled() and not done.exception() and done.result() is not chosen:
+        done.result().close()
 
 
 def _address(remote: Any) -> str:
     """ip:port that a connection came from; "" where that is not known (through a relay)."""
     return remote.addr if remote.is_IP() else ""
-
-
-def _kind(error: Exception) -> str:
-    """What was wrong with a question, in few words: they are counted."""
-    if type(error) is ValueError:
-        return str(error)  # words of our own handlers
-    if isinstance(error, LinkError):
-        return "too long"
-    if isinstance(error, ValueError):
-        return "malformed"
-    return "broken off" if isinstance(error, IrohError | TimeoutError) else "not answered"
