@@ -20,7 +20,7 @@ from duckweed.run.layout import Layout
 from duckweed.run.ledger import Ledger, LedgerError
 from duckweed.run.spec import RunSpec
 from duckweed.swarm import messages as m
-from duckweed.swarm import standing
+from duckweed.swarm import sharing, standing
 from duckweed.swarm.admission import Admission
 from duckweed.swarm.agreement import Agreement
 from duckweed.swarm.guests import EXPELLED, Guests
@@ -161,6 +161,7 @@ class Coordinator:
         self.admission.hear(member)
         match question:
             case m.Next():
+                member.shared = (question.given, question.fetched)
                 return await self._next(member, question), b""
             case m.Contribute():
                 return await self._take(member, question, body), b""
@@ -169,7 +170,14 @@ class Coordinator:
             case m.Piece():
                 return self.library.piece(question)
             case m.Fetch():
-                return self.library.blob(question.blob)
+                return sharing.fetch(self, member, question)
+            case m.Part():
+                return self.library.part(question)
+            case m.Donors():
+                return sharing.donated(self, member), b""
+            case m.Known(key=key):
+                known = key in self.admission.members and key not in self.admission.expelled
+                return m.Noted() if known else m.Refused("takes no part in this run"), b""
             case m.Progress():
                 member.doing, member.step, member.loss = (
                     question.doing,
@@ -187,6 +195,7 @@ class Coordinator:
 
     async def _admit(self, key: str, join: m.Join) -> m.Answer:
         member = self.admission.admit(key, join.secret, self.number)
+        member.addresses = join.addresses
         await self._notify()
         return m.Welcome(
             member.index,
@@ -343,8 +352,12 @@ class Coordinator:
         await self._notify(news=True)
 
     def moved(self) -> dict[str, list[int]]:
-        """Bytes received and sent so far, by purpose."""
-        return {purpose: list(counts) for purpose, counts in self.traffic.items()}
+        """Bytes received and sent so far, by purpose; between peers: as they say, given and fetched."""
+        shared = zip(*(x.shared for x in self.admission.by_index), strict=True)
+        between = [sum(x) for x in shared] or [0, 0]
+        return {purpose: list(counts) for purpose, counts in self.traffic.items()} | {
+            "between peers": between
+        }
 
     def attended(self) -> bool:
         """Whether any peer is here."""

@@ -126,6 +126,8 @@ class Member(msgspec.Struct):
     origin: str = ""  # the address that it comes from, see limits.origin
     counted: int = 0  # contributions that have counted
     last: int = -1  # the last round in which one did
+    addresses: list[str] = []  # where other peers may reach it
+    shared: tuple[int, int] = (0, 0)  # bytes given to and fetched from other peers
 
 
 class OpenRound(msgspec.Struct):
