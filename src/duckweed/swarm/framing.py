@@ -7,7 +7,6 @@ at which address it sees us, and what time it has.
 
 import asyncio
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -136,26 +135,3 @@ def pong(head: bytes) -> Pong:
         return msgspec.msgpack.decode(head, type=Pong)
     except msgspec.DecodeError as error:
         raise LinkError("the other side does not answer pings properly") from error
-
-
-class Link(ABC):
-    """A connection to one peer that questions can be asked over."""
-
-    carrier: str
-
-    @abstractmethod
-    async def ask(
-        self, head: bytes, body: bytes = b"", *, body_limit: int = 0, patience: float = STALL
-    ) -> tuple[bytes, bytes]:
-        """Head and body of the answer. patience: seconds until its first byte must be there.
-
-        Raises LinkError.
-        """
-
-    @abstractmethod
-    def close(self) -> None:
-        """Needed before the same peer is dialled again: else iroh keeps to the dead path."""
-
-    async def ping(self, patience: float = STALL) -> Pong:
-        """Raises LinkError."""
-        return pong((await self.ask(PING, patience=patience))[0])

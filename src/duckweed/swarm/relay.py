@@ -11,14 +11,16 @@ import asyncio
 import contextlib
 import http
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from blake3 import blake3
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
+from duckweed.swarm.framing import LinkError
 from duckweed.swarm.identity import verify
+from duckweed.swarm.pace import Bucket
 
 CHALLENGE, AUTH, CONFIRMED, DENIED = range(4)
 SEND, SEND_BATCH, RECEIVED, RECEIVED_BATCH = range(4, 8)
@@ -31,12 +33,26 @@ CLIENTS = 4096
 PATIENCE = 10.0  # seconds for a client to say who it is
 
 
-class Relay:
-    """The clients that are here, and what was passed on. allow: the keys (64 hex digits) that may
-    use it; None: any."""
+def port_beside(listen: str) -> int:
+    """The port of a relay beside a coordinator that listens on ip:port: the next one, or any."""
+    port = int(listen.rpartition(":")[2])
+    return port + 1 if port else 0
 
-    def __init__(self, allow: Collection[str] | None = None) -> None:
-        self.allow = None if allow is None else {bytes.fromhex(key) for key in allow}
+
+def url_for(addresses: Sequence[str], port: int) -> str:
+    """Where others find a relay on the machine with these ip:port pairs: at the first of them, since
+    all must use the same URL."""
+    first = next((x for x in addresses if not x.startswith("[")), addresses[0])
+    return f"http://{first.rpartition(':')[0]}:{port}"
+
+
+class Relay:
+    """The clients that are here, and what was passed on. knows: whether a key (64 hex digits) is of
+    the run; one end of every packet must be, so that strangers can reach a run and cannot use its
+    relay among themselves. None: anybody. rate: bytes a second that one client may send."""
+
+    def __init__(self, knows: Callable[[str], bool] | None = None, rate: float = 12.5e6) -> None:
+        self.knows, self.rate = knows, rate
         self.packets = self.bytes = self.dropped = self.refused = 0
         self._queues: dict[bytes, asyncio.Queue[bytes | None]] = {}
         self._server: Server | None = None
@@ -53,6 +69,19 @@ class Relay:
             compression=None, max_size=FRAME, max_queue=16, ping_interval=15, ping_timeout=15,
         )  # fmt: skip
         return next(iter(self._server.sockets)).getsockname()[1]
+
+    async def start(self, host: str, port: int) -> tuple[int, str]:
+        """Listen beside a coordinator; returns the port, and the URL for this machine. Raises
+        LinkError if the port is taken."""
+        try:
+            port = await self.listen(host, port)
+        except OSError as error:
+            raise LinkError(
+                f"TCP port {port} for the relay cannot be had ({error.strerror}); choose another "
+                "--listen port (the relay takes the next one), or --no-relay"
+            ) from error
+        everywhere = host in ("", "0.0.0.0", "[::]", "::")
+        return port, f"http://{'127.0.0.1' if everywhere else host}:{port}"
 
     async def close(self) -> None:
         if self._server:
@@ -79,8 +108,6 @@ class Relay:
         if len(answer) != 98 or answer[0] != AUTH or answer[33] != 64:
             return None
         key, signature = bytes(answer[1:33]), bytes(answer[34:])
-        if self.allow is not None and key not in self.allow:
-            return None
         if len(self._queues) >= CLIENTS and key not in self._queues:
             return None
         signed = blake3(challenge, derive_key_context=CONTEXT).digest()
@@ -92,10 +119,12 @@ class Relay:
             _end(before)  # the same peer again, after its network changed
         self._queues[key] = queue
         writer = asyncio.create_task(_write(socket, queue))
+        pace = Bucket(self.rate, self.rate)
         try:
             async for frame in socket:
                 if isinstance(frame, bytes) and frame:
                     self._take(frame, key, queue)
+                    await pace.spend(len(frame))
         finally:
             writer.cancel()
             if self._queues.get(key) is queue:
@@ -106,12 +135,15 @@ class Relay:
             self.packets += 1
             self.bytes += len(frame)
             target = self._queues.get(frame[1:33])
-            if target is None or target.full():
+            if target is None or target.full() or not self._may(key, frame[1:33]):
                 self.dropped += 1
             else:
                 target.put_nowait(bytes([frame[0] + RECEIVED - SEND]) + key + frame[33:])
         elif frame[0] == PING and len(frame) <= 64 and not own.full():
             own.put_nowait(bytes([PONG]) + frame[1:])
+
+    def _may(self, *ends: bytes) -> bool:
+        return self.knows is None or any(self.knows(key.hex()) for key in ends)
 
 
 def _end(queue: asyncio.Queue) -> None:

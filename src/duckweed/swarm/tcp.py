@@ -1,10 +1,10 @@
-"""Questions over TCP with TLS 1.3, for machines that can be reached at an address of their own.
+"""Large bodies over TCP with TLS 1.3, to machines that can be reached at an address of their own.
 
-On a link that loses one packet in two hundred TCP with BBR carried 35 times as much as iroh, which
-has CUBIC only. Identity is that of iroh: the server's certificate is self-signed with its Ed25519
+On a link that loses packets TCP with BBR carries many times as much as iroh, which has CUBIC only
+(docs/wan.md). Identity is that of iroh: the server's certificate is self-signed with its Ed25519
 key, and the key, not a name or a date, is compared. The client signs the server's nonce together
 with the server's key, so that no server can use the signature elsewhere. One question at a time per
-connection; a link keeps those it has opened.
+connection.
 """
 
 import asyncio
@@ -14,7 +14,9 @@ import os
 import socket
 import ssl
 import tempfile
+import time
 from collections import Counter
+from collections.abc import Coroutine
 from pathlib import Path
 
 from cryptography import x509
@@ -22,17 +24,30 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from duckweed.swarm import framing
-from duckweed.swarm.framing import STALL, Link, LinkError, Service
+from duckweed.swarm.framing import STALL, LinkError, Service
 from duckweed.swarm.identity import Identity, verify
+from duckweed.swarm.limits import HERE, origin
 from duckweed.swarm.pace import Pace
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 NONCE = 32
 SIGNED = b"duckweed tcp 1"
 BUFFER = 1 << 20
-PER_KEY, TOTAL = 16, 8192  # connections of one key, of all
+PER_KEY, PER_ADDRESS, TOTAL = 8, 64, 4096  # connections of one key, of one address, of all
+IDLE = 20.0  # seconds without a question after which the asker hangs up; the answerer: thrice that
+DIAL = 3.0  # seconds for a connection to be made
+AGAIN = 300.0  # seconds until an address is tried again that did not answer over TCP
 DEAD = 8000  # ms without an acknowledgement after which the kernel gives a connection up
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class Closed(ConnectionError):
+    """There is no way over TCP, and nothing was sent."""
 
 
 def _certificate(identity: Identity, context: ssl.SSLContext) -> None:
@@ -94,6 +109,27 @@ def _parts(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def _peer_name(writer: asyncio.StreamWriter) -> str:
+    host, port = (writer.get_extra_info("peername") or ("", 0))[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _less(counts: Counter[str], name: str) -> None:
+    counts[name] -= 1
+    if not counts[name]:
+        del counts[name]
+
+
+def _files() -> int:
+    """How many files and sockets this process may have open, after asking for as many as allowed."""
+    if resource is None:
+        return 1024
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 2 * TOTAL)), hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
 async def _write(writer: asyncio.StreamWriter, data: bytes) -> None:
     writer.write(data)
     await writer.drain()
@@ -117,72 +153,83 @@ async def _dial(identity: Identity, peer: str, address: str) -> Streams:
     return reader, writer
 
 
-class TcpLink(Link):
-    carrier = "tcp"
+class Lane:
+    """Connections over TCP to one peer: opened when they are needed, one question on each at a time,
+    closed when they are idle."""
 
     def __init__(
-        self, identity: Identity, peer: str, address: str, first: Streams, limit: int, pace: Pace
+        self, identity: Identity, peer: str, addresses: list[str], head_limit: int, pace: Pace
     ) -> None:
-        self._identity, self._peer, self._address = identity, peer, address
-        self._idle, self._open = [first], {first[1]}
-        self._head_limit, self._pace, self._closed = limit, pace, False
+        self._identity, self._peer, self._addresses = identity, peer, addresses
+        self._head_limit, self._pace = head_limit, pace
+        self._idle: list[tuple[Streams, asyncio.TimerHandle]] = []
+        self._open: set[asyncio.StreamWriter] = set()
+        self._shut = 0.0  # until then it is not tried again
+        self.used = 0  # questions that went this way
 
     async def ask(
-        self, head: bytes, body: bytes = b"", *, body_limit: int = 0, patience: float = STALL
+        self, head: bytes, body: bytes, body_limit: int, patience: float
     ) -> tuple[bytes, bytes]:
-        if self._closed:
-            raise LinkError("the link is closed")
-        try:
-            reader, writer = await self._connection()
-        except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
-            raise LinkError(f"connection lost ({error or 'no answer in time'})") from error
+        """Raises Closed if nothing was sent, since nobody can be reached; TimeoutError, LinkError,
+        OSError or IncompleteReadError if it broke later."""
+        reader, writer = await self._connection()
         try:
             await framing.send(lambda data: _write(writer, data), head, body, self._pace)
             read = reader.readexactly
             answer = await framing.read_head(read, self._head_limit, patience)
             answered = answer, await framing.read_body(read, body_limit, self._pace)
-        except TimeoutError as error:
-            self._drop(writer)
-            raise LinkError("no answer in time") from error
-        except LinkError:
+        except BaseException:  # cancelled, too: what follows would be half an answer
             self._drop(writer)
             raise
-        except (OSError, asyncio.IncompleteReadError) as error:
-            self._drop(writer)
-            raise LinkError(f"connection lost ({error})") from error
-        except BaseException:  # cancelled in the middle: what follows would be half an answer
-            self._drop(writer)
-            raise
-        self._idle.append((reader, writer))
+        self.used += 1
+        timer = asyncio.get_running_loop().call_later(IDLE, self._drop, writer)
+        self._idle.append(((reader, writer), timer))
         return answered
 
     async def _connection(self) -> Streams:
-        if self._idle:
-            return self._idle.pop()
-        more = await asyncio.wait_for(_dial(self._identity, self._peer, self._address), STALL)
-        self._open.add(more[1])
-        return more
+        while self._idle:
+            streams, timer = self._idle.pop()
+            timer.cancel()
+            if not streams[1].transport.is_closing() and not streams[0].at_eof():
+                return streams
+            self._drop(streams[1])
+        if not self._addresses or time.monotonic() < self._shut:
+            raise Closed("not reachable over TCP")
+        try:
+            found = await _first([self._dial(address) for address in self._addresses])
+        except Closed:
+            self._shut = time.monotonic() + AGAIN
+            raise
+        self._open.add(found[1])
+        return found
+
+    async def _dial(self, address: str) -> Streams:
+        return await asyncio.wait_for(_dial(self._identity, self._peer, address), DIAL)
 
     def _drop(self, writer: asyncio.StreamWriter) -> None:
         self._open.discard(writer)
+        self._idle = [x for x in self._idle if x[0][1] is not writer]
         writer.transport.abort()
 
     def close(self) -> None:
-        self._closed = True
-        self._idle.clear()
+        self._shut = float("inf")
         for writer in list(self._open):
             self._drop(writer)
 
 
-async def connect(
-    identity: Identity, peer: str, address: str, head_limit: int, pace: Pace
-) -> TcpLink:
-    """Raises LinkError."""
+async def _first(ways: list[Coroutine[None, None, Streams]]) -> Streams:
+    """The first connection that is made; the others are given up. Raises Closed if none is."""
+    tasks = [asyncio.create_task(way) for way in ways]
     try:
-        first = await asyncio.wait_for(_dial(identity, peer, address), STALL)
-    except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError) as error:
-        raise LinkError(f"{peer[:10]} does not answer at {address} over TCP") from error
-    return TcpLink(identity, peer, address, first, head_limit, pace)
+        for done in asyncio.as_completed(tasks):
+            with contextlib.suppress(
+                OSError, TimeoutError, ValueError, LinkError, asyncio.IncompleteReadError
+            ):
+                return await done
+    finally:
+        for task in tasks:
+            task.cancel()
+    raise Closed("not reachable over TCP")
 
 
 class Listener:
@@ -191,6 +238,8 @@ class Listener:
     def __init__(self, identity: Identity, service: Service) -> None:
         self._identity, self._service = identity, service
         self._here: Counter[str] = Counter()
+        self._from: Counter[str] = Counter()
+        self._most = min(TOTAL, _files() // 2)
         self._tasks: set[asyncio.Task] = set()
         self._server: asyncio.Server | None = None
 
@@ -209,24 +258,26 @@ class Listener:
             task.cancel()
 
     async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
+        task, where = asyncio.current_task(), origin(_peer_name(writer))
         assert task is not None
         self._tasks.add(task)
+        self._from[where] += 1
         try:
-            await self._serve(reader, writer)
+            if len(self._tasks) <= self._most and (
+                where == HERE or self._from[where] <= PER_ADDRESS
+            ):
+                await self._serve(reader, writer)
         except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError):
             return  # a stranger, or a peer that went away: nothing else ends
         except asyncio.CancelledError:
             return
         finally:
             self._tasks.discard(task)
+            _less(self._from, where)
             writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        host, port = writer.get_extra_info("peername")[:2]
-        seen = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        if len(self._tasks) > TOTAL or not self._service.greets(seen):
-            return
+        seen = _peer_name(writer)
         _tune(writer)
         nonce = os.urandom(NONCE)
         await _write(writer, nonce)
@@ -240,15 +291,13 @@ class Listener:
         try:
             await self._questions(key, seen, reader, writer)
         finally:
-            self._here[key] -= 1
-            if not self._here[key]:
-                del self._here[key]
+            _less(self._here, key)
 
     async def _questions(
         self, key: str, seen: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         while True:
-            first = await reader.readexactly(1)  # idle as long as the kernel finds it alive
+            first = await asyncio.wait_for(reader.readexactly(1), 3 * IDLE)
             if self._service.cut_off(key):
                 return
             buffered = bytearray(first)

@@ -1,9 +1,9 @@
-"""Links between machines: dial by public key, ask, be answered; over TCP or iroh, whichever serves.
+"""Links between machines: dial by public key, ask, be answered.
 
-Addresses are ip:port pairs, or URLs of relays (http://..., see relay.py). An endpoint listens with
-iroh (QUIC over UDP) and with TLS over TCP at the same port number. Who dials tries both at once and
-takes TCP if it answers in time, because it is faster on lossy links; behind NATs and through relays
-iroh is what remains. Both carriers carry the same questions (framing.py).
+Addresses are ip:port pairs, or URLs of relays (http://..., see relay.py). iroh (QUIC over UDP) makes
+and keeps the connection, through NATs and relays if need be; questions with large bodies go over TCP
+(tcp.py) where the other side can be reached so, because that is faster on links that lose packets. An
+endpoint listens with both at the same port number.
 
 What iroh 1.2 leaves open is closed here: its Python glue copies outgoing bytes one by one; a dead
 peer shows only after 30 s, so every read has a deadline of its own and a long wait pings; a failed
@@ -14,6 +14,7 @@ peer is dialled again.
 import asyncio
 import contextlib
 import ctypes
+from collections.abc import Sequence
 from typing import Any
 
 import iroh
@@ -23,27 +24,32 @@ from iroh import (
     EndpointId,
     EndpointOptions,
     IrohError,
-    RelayConfig,
     RelayMode,
     iroh_ffi,
     preset_minimal,
 )
 
 from duckweed.swarm import framing, tcp
-from duckweed.swarm.framing import STALL, Handler, Link, LinkError, Service, Sizes, Watch
+from duckweed.swarm.framing import STALL, Handler, LinkError, Service, Sizes, Watch
 from duckweed.swarm.identity import Identity
 from duckweed.swarm.pace import Pace
 
-__all__ = ["Endpoint", "Handler", "Link", "LinkError", "Sizes", "Watch", "is_relay"]
+__all__ = ["Endpoint", "Link", "LinkError", "is_loopback", "is_relay"]
 
 ALPN = b"duckweed/1"
-CARRIERS = ("tcp", "quic")
-HEAD_START = 1.5  # seconds that TCP may need longer than iroh and still be taken
-LOOK = 3.0  # seconds of waiting for an answer between two pings
+LOOPBACK = ("127.", "[::1]", "localhost")
+LARGE = 64 << 10  # bytes of body from which on TCP is tried
+LOOK = 6.0  # seconds of waiting for an answer between two pings; above timing.POLL
+SILENT = 6.0  # seconds for a ping to be answered
 
 
 def is_relay(address: str) -> bool:
     return address.startswith(("http://", "https://"))
+
+
+def is_loopback(address: str) -> bool:
+    """Whether ip:port, or the URL of a relay, is on this machine."""
+    return address.partition("//")[2].startswith(LOOPBACK) or address.startswith(LOOPBACK)
 
 
 def _write_at_once(self: Any, value: Any) -> None:
@@ -62,15 +68,22 @@ def _write_at_once(self: Any, value: Any) -> None:
 iroh_ffi._UniffiRustBufferBuilder.write = _write_at_once  # type: ignore[method-assign]
 
 
-class QuicLink(Link):
-    carrier = "quic"
+class Link:
+    """A connection to one peer that questions can be asked over."""
 
-    def __init__(self, connection: Connection, head_limit: int, pace: Pace) -> None:
+    def __init__(
+        self, connection: Connection, head_limit: int, pace: Pace, lane: tcp.Lane | None
+    ) -> None:
         self._connection, self._head_limit, self._pace = connection, head_limit, pace
+        self.lane = lane
 
     async def ask(
         self, head: bytes, body: bytes = b"", *, body_limit: int = 0, patience: float = STALL
     ) -> tuple[bytes, bytes]:
+        """Head and body of the answer. patience: seconds until its first byte must be there.
+
+        Raises LinkError.
+        """
         asking = asyncio.ensure_future(self._ask(head, body, body_limit, patience))
         try:
             while not (await asyncio.wait({asking}, timeout=LOOK))[0]:
@@ -80,18 +93,27 @@ class QuicLink(Link):
         finally:
             asking.cancel()
 
+    async def ping(self, patience: float = STALL) -> framing.Pong:
+        """Raises LinkError."""
+        return framing.pong((await self.ask(framing.PING, patience=patience))[0])
+
     async def _alive(self, asking: asyncio.Future) -> None:
-        """Whoever answers no ping for STALL seconds is gone, whatever we wait for."""
-        pinging = asyncio.ensure_future(self.ping())
-        await asyncio.wait({asking, pinging}, return_when=asyncio.FIRST_COMPLETED)
-        if not asking.done() and pinging.exception():
-            raise LinkError("the other side went away")
-        pinging.cancel()
+        """Whoever answers no ping for SILENT seconds is gone, whatever we wait for."""
+        pinging = asyncio.ensure_future(self.ping(SILENT))
+        try:
+            await asyncio.wait({asking, pinging}, return_when=asyncio.FIRST_COMPLETED)
+            if not asking.done() and pinging.exception():
+                raise LinkError("the other side went away")
+        finally:
+            pinging.cancel()
 
     async def _ask(
         self, head: bytes, body: bytes, body_limit: int, patience: float
     ) -> tuple[bytes, bytes]:
         try:
+            if self.lane and max(len(body), body_limit) >= LARGE:
+                with contextlib.suppress(tcp.Closed):
+                    return await self.lane.ask(head, body, body_limit, patience)
             stream = await asyncio.wait_for(self._connection.open_bi(), STALL)
             sending, reply = stream.send(), stream.recv()
             await framing.send(sending.write_all, head, body, self._pace)
@@ -101,18 +123,27 @@ class QuicLink(Link):
         except TimeoutError as error:
             raise LinkError("no answer in time") from error
         except IrohError as error:
-            raise LinkError(f"connection lost ({error.message()})") from error
+            raise LinkError(f"connection lost ({error.message().splitlines()[-1]})") from error
+        except asyncio.IncompleteReadError as error:
+            raise LinkError("connection lost (in the middle of an answer)") from error
+        except LinkError:
+            raise
+        except OSError as error:
+            raise LinkError(f"connection lost ({error})") from error
 
     def datagram_bytes(self) -> tuple[int, int]:
-        """Bytes of UDP payload sent and received over this connection, QUIC's own included."""
+        """Bytes of UDP sent and received on this connection, with all that QUIC adds."""
         stats = self._connection.stats()
         return stats.udp_tx_bytes, stats.udp_rx_bytes
 
     def direct(self) -> bool:
-        """Whether packets go straight to the other side, not through a relay."""
+        """Whether there is a path straight to the other side, not through a relay."""
         return any(not path.is_relay for path in self._connection.paths())
 
     def close(self) -> None:
+        """Needed before the same peer is dialled again: else iroh keeps to the dead path."""
+        if self.lane:
+            self.lane.close()
         with contextlib.suppress(IrohError):
             self._connection.close(0, b"")
 
@@ -120,102 +151,92 @@ class QuicLink(Link):
 class Endpoint:
     """This machine's end: its key, its address, what it serves, how fast bodies may move."""
 
-    def __init__(self, endpoint: iroh.Endpoint, identity: Identity, head_limit: int) -> None:
+    def __init__(
+        self,
+        endpoint: iroh.Endpoint,
+        identity: Identity,
+        head_limit: int,
+        relays: Sequence[str] = (),
+    ) -> None:
         self._endpoint, self._identity, self._head_limit = endpoint, identity, head_limit
         self._tasks: set[asyncio.Task] = set()
-        self._relays: set[str] = set()
+        self._relays, self._seen = list(relays), ""
         self._listener: tcp.Listener | None = None
         self.pace = Pace()
         self.id = identity.id
 
     @classmethod
-    async def bind(cls, identity: Identity, head_limit: int, address: str) -> "Endpoint":
-        """Listen on address ("127.0.0.1:0": any free port). Raises LinkError if it is taken."""
+    async def bind(
+        cls, identity: Identity, head_limit: int, address: str, relays: Sequence[str] = ()
+    ) -> "Endpoint":
+        """Listen on "ip:port" (port 0: any), and at relays. Raises LinkError if that is not possible."""
         iroh_ffi.uniffi_set_event_loop(asyncio.get_running_loop())  # type: ignore[arg-type]
-        options = EndpointOptions(
-            preset=preset_minimal(),
-            bind_addr=address,
-            secret_key=identity.secret,
-            alpns=[ALPN],
-            relay_mode=RelayMode.custom_from_urls([]),  # those of `use_relay`, nobody else's
-        )
         try:
-            return cls(await iroh.Endpoint.bind(options), identity, head_limit)
+            options = EndpointOptions(
+                preset=preset_minimal(),  # nobody's discovery, nobody's relays
+                bind_addr=address,
+                secret_key=identity.secret,
+                alpns=[ALPN],
+                relay_mode=RelayMode.custom_from_urls(list(relays)),
+            )
+        except IrohError as error:
+            raise LinkError(f"{', '.join(relays)}: not the URL of a relay") from error
+        try:
+            return cls(await iroh.Endpoint.bind(options), identity, head_limit, relays)
         except IrohError as error:
             raise LinkError(
                 f"cannot listen on {address}: {error.message().splitlines()[-1].strip()}; "
-                "choose another --port, or 0 for any that is free"
+                "is the port taken? choose another with --port, or 0 for any"
             ) from error
+
+    @classmethod
+    async def toward(
+        cls, identity: Identity, head_limit: int, addresses: Sequence[str]
+    ) -> "Endpoint":
+        """An end that can reach these addresses, with the relays among them. It is on loopback only if
+        they are. Raises LinkError."""
+        here = "127.0.0.1:0" if all(map(is_loopback, addresses)) else "0.0.0.0:0"
+        relays = [x for x in addresses if is_relay(x)]
+        return await cls.bind(identity, head_limit, here, relays)
 
     @property
     def bound(self) -> list[str]:
-        """ip:port pairs that the sockets are bound to; 0.0.0.0 stands for all interfaces."""
+        """ip:port pairs that this end is bound to; 0.0.0.0 and [::] mean every address."""
         return list(self._endpoint.bound_sockets())
 
     @property
     def addresses(self) -> list[str]:
-        """ip:port pairs at which others may reach this end, and its relays."""
-        return [*self._endpoint.addr().direct_addresses(), *sorted(self._relays)]
+        """Where others may reach this end: ip:port pairs, then its relays. On loopback that alone."""
+        if not all(map(is_loopback, (x for x in self.bound if not x.startswith("[")))):
+            return [*self._endpoint.addr().direct_addresses(), *self._relays]
+        return [*(x for x in self.bound if is_loopback(x)), *self._relays]
 
-    async def use_relay(self, url: str) -> None:
-        """Be reachable through a relay, too. Raises LinkError if the URL is none."""
-        if url in self._relays:
-            return
-        try:
-            await self._endpoint.insert_relay(RelayConfig(url=url))
-        except IrohError as error:
-            raise LinkError(f"{url} is not the URL of a relay: {error.message()}") from error
-        self._relays.add(url)
-
-    async def seen_at(self, address: str) -> None:
-        """Others see this end at ip:port: offer it to those who dial, so that NATs are punched."""
+    async def seen_at(self, address: str) -> bool:
+        """Others see this end at ip:port: offer it to those who dial, so that NATs are punched.
+        Whether that is news."""
+        if not address or address == self._seen:
+            return False
         with contextlib.suppress(IrohError):
+            if self._seen:
+                await self._endpoint.remove_external_addr(self._seen)
             await self._endpoint.add_external_addr(address)
+        self._seen = address
+        return True
 
     async def connect(
-        self, peer: str, addresses: list[str], carriers: tuple[str, ...] = CARRIERS
+        self, peer: str, addresses: list[str], patience: float = STALL, lane: bool = True
     ) -> Link:
-        """The first way that works, TCP preferred. Raises LinkError."""
-        direct = [address for address in addresses if not is_relay(address)]
-        ways: list[asyncio.Task[Link]] = []
-        if "quic" in carriers:
-            ways.append(asyncio.create_task(self._connect_quic(peer, addresses)))
-        if "tcp" in carriers:
-            ways += [asyncio.create_task(self._connect_tcp(peer, address)) for address in direct]
+        """Directly if that is possible, else through a relay that both ends use. lane: whether large
+        bodies may go over TCP. Raises LinkError."""
+        direct = [x for x in addresses if not is_relay(x)]
+        relay = next((x for x in addresses if x in self._relays), next(iter(self._relays), None))
         try:
-            chosen = await _choose(ways)
-        finally:
-            for way in ways:
-                way.add_done_callback(lambda done: _hang_up(done, chosen))
-                way.cancel()
-        if chosen is None:
-            raise LinkError(f"{peer[:10]} does not answer at {', '.join(addresses)}")
-        return chosen
-
-    async def _connect_tcp(self, peer: str, address: str) -> Link:
-        return await tcp.connect(self._identity, peer, address, self._head_limit, self.pace)
-
-    async def _connect_quic(self, peer: str, addresses: list[str]) -> Link:
-        relays = [address for address in addresses if is_relay(address)]
-        for relay in relays:
-            await self.use_relay(relay)
-        direct = [address for address in addresses if not is_relay(address)]
-        try:
-            target = EndpointAddr(
-                EndpointId.from_string(peer), relays[0] if relays else None, direct
-            )
-            connection = await asyncio.wait_for(self._endpoint.connect(target, ALPN), STALL)
+            target = EndpointAddr(EndpointId.from_string(peer), relay, direct)
+            connection = await asyncio.wait_for(self._endpoint.connect(target, ALPN), patience)
         except (IrohError, TimeoutError) as error:
-            raise LinkError(f"{peer[:10]} does not answer over iroh") from error
-        link = QuicLink(connection, self._head_limit, self.pace)
-        self._spawn(self._learn_address(link))
-        return link
-
-    async def _learn_address(self, link: QuicLink) -> None:
-        """A peer that can be reached directly says where it sees us."""
-        with contextlib.suppress(LinkError, IrohError):
-            if seen := (await link.ping()).seen:
-                await self.seen_at(seen)
+            raise LinkError(f"{peer[:10]} does not answer at {', '.join(addresses)}") from error
+        large = tcp.Lane(self._identity, peer, direct, self._head_limit, self.pace)
+        return Link(connection, self._head_limit, self.pace, large if lane else None)
 
     async def serve(self, handler: Handler, sizes: Sizes, watch: Watch | None = None) -> None:
         """Answer questions until the endpoint is closed."""
@@ -255,7 +276,7 @@ class Endpoint:
                 if service.cut_off(peer):
                     connection.close(1, b"")
                     return
-                self._spawn(_reply(peer, address, stream, service))
+                self._spawn(_reply(peer, _seen(connection), stream, service))
 
 
 async def _reply(peer: str, address: str, stream: Any, service: Service) -> None:
@@ -270,28 +291,11 @@ async def _reply(peer: str, address: str, stream: Any, service: Service) -> None
             await sending.reset(1)
 
 
-async def _choose(ways: list[asyncio.Task[Link]]) -> Link | None:
-    """The first link over TCP; one over iroh if no TCP came within HEAD_START of it."""
-    waiting, second = set(ways), None
-    while waiting:
-        done, waiting = await asyncio.wait(
-            waiting,
-            timeout=HEAD_START if second else None,
-            return_when=asyncio.FIRST_COMPLETED,
-        )
-        if not done:
-            break
-        links = [way.result() for way in done if not way.exception()]
-        if found := next((link for link in links if link.carrier == "tcp"), None):
-            return found
-        second = second or next(iter(links), None)
-    return second
-
-
-def _hang_up(done: asyncio.Task[Link], chosen: Link | None) -> None:
-    """Close a connection that was made but is not the one taken."""
-    if not done.cancelled() and not done.exception() and done.result() is not chosen:
-        done.result().close()
+def _seen(connection: Connection) -> str:
+    """ip:port at which the other side is at this moment; "" while all goes through a relay."""
+    paths = [x for x in connection.paths() if x.is_ip]
+    paths.sort(key=lambda x: not x.is_selected)
+    return paths[0].remote_addr if paths else ""
 
 
 def _address(remote: Any) -> str:
