@@ -132,7 +132,7 @@ def test_whoever_answers_over_tcp_without_the_key_is_not_talked_to():
         stealing = asyncio.create_task(thief.serve(Server().handle, Server().sizes))
         while thief._listener is None:
             await asyncio.sleep(0)
-        lane = tcp.Lane(CLIENT, here.id, list(thief.addresses), LIMIT, there.pace)
+        lane = tcp.Lane(CLIENT, here.id, list(thief.addresses), LIMIT, there.pace, lambda: 3.0)
         with pytest.raises(tcp.Closed):
             await lane.ask(b"hello", b"", 0, 5)
         stealing.cancel()

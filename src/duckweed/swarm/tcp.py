@@ -16,7 +16,7 @@ import ssl
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 from cryptography import x509
@@ -39,7 +39,8 @@ SIGNED = b"duckweed tcp 1"
 BUFFER = 1 << 20
 PER_KEY, PER_ADDRESS, TOTAL = 8, 64, 4096  # connections of one key, of one address, of all
 IDLE = 20.0  # seconds without a question after which the asker hangs up; the answerer: thrice that
-DIAL = 3.0  # seconds for a connection to be made
+DIAL = 5.0  # seconds for a connection to be made
+HURRY, TRIPS = 0.25, 5  # a question waits for that for so many seconds and round trips (it needs 3)
 AGAIN = 300.0  # seconds until an address is tried again that did not answer over TCP
 DEAD = 8000  # ms without an acknowledgement after which the kernel gives a connection up
 
@@ -155,12 +156,19 @@ async def _dial(identity: Identity, peer: str, address: str) -> Streams:
 
 class Lane:
     """Connections over TCP to one peer: opened when they are needed, one question on each at a time,
-    closed when they are idle."""
+    closed when they are idle. trip: seconds of a round trip, as far as is known."""
 
     def __init__(
-        self, identity: Identity, peer: str, addresses: list[str], head_limit: int, pace: Pace
+        self,
+        identity: Identity,
+        peer: str,
+        addresses: list[str],
+        head_limit: int,
+        pace: Pace,
+        trip: Callable[[], float],
     ) -> None:
         self._identity, self._peer, self._addresses = identity, peer, addresses
+        self._trip, self._dials = trip, set[asyncio.Task[Streams]]()
         self._head_limit, self._pace = head_limit, pace
         self._idle: list[tuple[Streams, asyncio.TimerHandle]] = []
         self._open: set[asyncio.StreamWriter] = set()
@@ -182,8 +190,7 @@ class Lane:
             self._drop(writer)
             raise
         self.used += 1
-        timer = asyncio.get_running_loop().call_later(IDLE, self._drop, writer)
-        self._idle.append(((reader, writer), timer))
+        self._keep((reader, writer))
         return answered
 
     async def _connection(self) -> Streams:
@@ -195,13 +202,32 @@ class Lane:
             self._drop(streams[1])
         if not self._addresses or time.monotonic() < self._shut:
             raise Closed("not reachable over TCP")
-        try:
-            found = await _first([self._dial(address) for address in self._addresses])
-        except Closed:
-            self._shut = time.monotonic() + AGAIN
-            raise
-        self._open.add(found[1])
-        return found
+        dialling = asyncio.create_task(_first([self._dial(x) for x in self._addresses]))
+        self._dials.add(dialling)
+        dialling.add_done_callback(self._dials.discard)
+        done, _ = await asyncio.wait({dialling}, timeout=HURRY + TRIPS * self._trip())
+        if not done:  # packets are dropped, or lost: it is for later questions, if it comes
+            dialling.add_done_callback(self._came_late)
+            raise Closed("not reachable over TCP in time")
+        if not isinstance(error := dialling.exception(), Closed):
+            found = dialling.result()
+            self._open.add(found[1])
+            return found
+        self._shut = time.monotonic() + AGAIN
+        raise error
+
+    def _came_late(self, dialling: asyncio.Task[Streams]) -> None:
+        if dialling.cancelled():
+            return
+        if dialling.exception():
+            self._shut = max(self._shut, time.monotonic() + AGAIN)
+        else:
+            self._open.add(dialling.result()[1])
+            self._keep(dialling.result())
+
+    def _keep(self, streams: Streams) -> None:
+        timer = asyncio.get_running_loop().call_later(IDLE, self._drop, streams[1])
+        self._idle.append((streams, timer))
 
     async def _dial(self, address: str) -> Streams:
         return await asyncio.wait_for(_dial(self._identity, self._peer, address), DIAL)
@@ -213,6 +239,8 @@ class Lane:
 
     def close(self) -> None:
         self._shut = float("inf")
+        for dialling in list(self._dials):
+            dialling.cancel()
         for writer in list(self._open):
             self._drop(writer)
 

@@ -235,7 +235,9 @@ class Endpoint:
             connection = await asyncio.wait_for(self._endpoint.connect(target, ALPN), patience)
         except (IrohError, TimeoutError) as error:
             raise LinkError(f"{peer[:10]} does not answer at {', '.join(addresses)}") from error
-        large = tcp.Lane(self._identity, peer, direct, self._head_limit, self.pace)
+        large = tcp.Lane(
+            self._identity, peer, direct, self._head_limit, self.pace, lambda: _trip(connection)
+        )
         return Link(connection, self._head_limit, self.pace, large if lane else None)
 
     async def serve(self, handler: Handler, sizes: Sizes, watch: Watch | None = None) -> None:
@@ -289,6 +291,11 @@ async def _reply(peer: str, address: str, stream: Any, service: Service) -> None
         service.fault(peer, error)
         with contextlib.suppress(IrohError):
             await sending.reset(1)
+
+
+def _trip(connection: Connection) -> float:
+    """Seconds of a round trip on the path in use."""
+    return min((x.rtt_ms for x in connection.paths() if x.is_selected), default=300) / 1e3
 
 
 def _seen(connection: Connection) -> str:
