@@ -76,7 +76,8 @@ async def coordinate(
         while coordinator.attended() and not coordinator.stopping:
             await asyncio.sleep(0.1)
         refused = dict(coordinator.admission.guard.refused)
-        folder.record(event="end", traffic=coordinator.moved(), refused=refused)
+        relayed = relay.bytes if relay else 0
+        folder.record(event="end", traffic=coordinator.moved(), refused=refused, relayed=relayed)
     finally:
         for task in (serving, showing):
             task.cancel()
