@@ -1,6 +1,7 @@
 """Real runs between hosts of the laboratory: `duckweed serve` on one, `duckweed join` on the others."""
 
 import contextlib
+import importlib.util
 import json
 import os
 import re
@@ -17,7 +18,20 @@ from bench.wan.lab import Host, Lab
 
 INVITATION = re.compile(r"duckweed1:\S+")
 PATIENCE = 1200.0
-SPEC = """[model]
+TEXT = (
+    "argparse",
+    "ast",
+    "asyncio.base_events",
+    "difflib",
+    "inspect",
+    "pydoc",
+    "tarfile",
+    "typing",
+)
+SPEC = """[data]
+path = "text.txt"
+
+[model]
 sequence = 128
 
 [inner]
@@ -28,6 +42,7 @@ batch = 2
 count = {rounds}
 peers = {peers}
 evaluate = 100
+evaluate_tokens = 2048
 {more}
 """
 DENSE = '\n[wire]\nkind = "dense"\n'  # every peer fetches what the others made: megabytes
@@ -44,6 +59,9 @@ class Served:
         self.lab, self.place = lab, place
         self.hub, *self.guests = lab.hosts
         (place / "run.toml").write_text(spec)
+        sources = (importlib.util.find_spec(name) for name in TEXT)
+        text = "\n".join(Path(x.origin).read_text("utf-8") for x in sources if x and x.origin)
+        (place / "text.txt").write_text(text)
         listen = f"{lab.address(self.hub)}:7000"
         self.server = self._start(
             self.hub, "serve", str(place / "run.toml"), "--listen", listen, "--name", "wan",
@@ -134,7 +152,6 @@ def facts(run: Served) -> dict[str, Any]:
         "seconds_of_exchange": round(statistics.median(exchanged), 2),
         "utilisation": round(busy / sum(sum(t.values()) for t in times), 4),
         "accepted": [len(x["accepted"]) for x in rounds],
-        "state": run.events("end")[-1].get("state", ""),
         "traffic": moved,
         "relayed": run.events("end")[-1].get("relayed"),
     }
