@@ -132,7 +132,7 @@ def specification(peers: int, rounds: int, steps: int, more: str = "") -> str:
 
 
 def train(
-    hosts: Sequence[Host], rounds: int = 4, steps: int = 20, more: str = ""
+    hosts: Sequence[Host], rounds: int = 4, steps: int = 10, more: str = ""
 ) -> dict[str, Any]:
     """One run from beginning to end; raises RuntimeError if a peer or the coordinator fails."""
     with served(hosts, specification(len(hosts) - 1, rounds, steps, more)) as run:
@@ -160,7 +160,7 @@ def facts(run: Served) -> dict[str, Any]:
 def moved(**link: float) -> dict[str, Any]:
     """A peer changes its address while it trains (a laptop changes networks): what that costs."""
     hosts = [Host("hub"), Host("stays", **link), Host("moves", **link)]
-    with served(hosts, specification(2, 6, 20)) as run:
+    with served(hosts, specification(2, 6, 10)) as run:
         run.until_round(2)
         run.lab.move("moves")
         began, before = time.monotonic(), len(run.events("round"))
