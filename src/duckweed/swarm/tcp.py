@@ -136,7 +136,7 @@ async def _write(writer: asyncio.StreamWriter, data: bytes) -> None:
     await writer.drain()
 
 
-async def _dial(identity: Identity, peer: str, address: str) -> Streams:
+async def dial(identity: Identity, peer: str, address: str) -> Streams:
     """A connection on which this side has named itself. Raises OSError, LinkError, TimeoutError."""
     host, port = _parts(address)
     context = _context(ssl.PROTOCOL_TLS_CLIENT)
@@ -230,7 +230,7 @@ class Lane:
         self._idle.append((streams, timer))
 
     async def _dial(self, address: str) -> Streams:
-        return await asyncio.wait_for(_dial(self._identity, self._peer, address), DIAL)
+        return await asyncio.wait_for(dial(self._identity, self._peer, address), DIAL)
 
     def _drop(self, writer: asyncio.StreamWriter) -> None:
         self._open.discard(writer)
