@@ -164,7 +164,7 @@ async def bombard(target: Target, count: int, dice: random.Random) -> Counter[tu
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def one_key(batch: list[Thrown]) -> None:
-        async with gate:
+        async with gate, asyncio.timeout(10 * PATIENCE):
             endpoint = await Endpoint.bind(Identity(dice.randbytes(32)), 1 << 20, "127.0.0.1:0")
             try:
                 link = await endpoint.connect(target.id, target.addresses)
@@ -384,8 +384,10 @@ def main(messages: int, seed: int, base: Path, rounds: int = 40, steps: int = 60
         before, began = target.memory(), time.monotonic()
         ended = asyncio.run(bombard(target, messages - messages // 10, dice)) + first
         told["seconds"] = time.monotonic() - began
-        told["memory"] = {"before": before, "after": target.memory()}
         seen = asyncio.run(target.standing())
+        if seen.round >= seen.rounds:
+            raise SystemExit("the run was over before the bombardment; give it more --rounds")
+        told["memory"] = {"before": before, "after": target.memory()}
         told["counted by the coordinator"] = seen.refused
         told["round at the end of the bombardment"] = f"{seen.round} of {seen.rounds}"
         watching.join(600)
@@ -449,8 +451,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--messages", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=150)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        told = main(given.messages, given.seed, Path(place))
+        told = main(given.messages, given.seed, Path(place), given.rounds)
     RESULTS.write_text(json.dumps(told, indent=1) + "\n")
     print(json.dumps(told, indent=1))

@@ -259,7 +259,7 @@ class Coordinator:
             return "a contribution in another peer's name"
         if not verify(member.key, m.signed_part(announcement), question.signature):
             return "the signature does not fit the announcement"
-        if open_ is None or announcement.round != open_.number:
+        if open_ is None or open_.closing or announcement.round != open_.number:
             return f"round {announcement.round} is not open"
         span = open_.assigned.get(member.index)
         if span is None or span.block != announcement.block:
@@ -341,7 +341,7 @@ class Coordinator:
             await self._notify(news=True)
             await self._until(self._complete)
             if not self.stopping:
-                self._close(open_)
+                await self._close(open_)
         self.round = None
         await self._notify(news=True)
         await self._until(lambda: bool(self.stopping) or self.number in self.agreement.agreed)
@@ -386,10 +386,12 @@ class Coordinator:
         enough = len(open_.handed) >= self.spec.rounds.quorum * len(open_.assigned)
         return enough and limit is not None and time.monotonic() - open_.opened > limit
 
-    def _close(self, open_: OpenRound) -> None:
+    async def _close(self, open_: OpenRound) -> None:
+        open_.closing = True  # what comes while the sum is formed is too late
         crowded = self.admission.crowded({p: a.tokens for p, (a, _) in open_.handed.items()})
         handed = [open_.handed[peer] for peer in sorted(open_.handed) if peer not in crowded]
-        closed, update = close(self.spec, self.layout, self.scales, handed)
+        # In a thread: a thousand contributions take a while, and peers want to be heard meanwhile.
+        closed, update = await asyncio.to_thread(close, self.spec, self.layout, self.scales, handed)
         closed.rejected |= crowded
         for peer in open_.assigned:
             if peer not in open_.handed:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from duckweed.swarm.pieces import Parts
 from duckweed.swarm.transport import LinkError
 
-GRACE = 3.0  # seconds that a piece may wait for its first holder before others are asked as well
+GRACE = 3.0  # seconds without a piece from a holder after which others are asked for its pieces
 TOGETHER = 3  # questions to one holder at a time: a round trip is not waited out
 AGAIN = 0.1  # seconds until a holder that has not got a piece yet is asked again
 
@@ -19,7 +19,7 @@ Ask = Callable[[int], Awaitable[bytes | None]]
 class Gather:
     """One file from several holders. first: for each piece the position of the holder that is asked
     before all others, so that no holder gives more than its share. Others are asked as well when it
-    is gone, sends something else, or takes longer than GRACE."""
+    is gone, sends something else, or has given nothing for GRACE."""
 
     def __init__(self, parts: Parts, holders: Sequence[Ask], first: Sequence[int]) -> None:
         self.parts, self.holders = parts, list(holders)
@@ -27,7 +27,7 @@ class Gather:
         for number, holder in enumerate(first):
             if number not in parts.here:
                 self.queues[holder].append(number)
-        self.began = time.monotonic()
+        self.gave = [time.monotonic()] * len(holders)  # when each last gave a piece
         self.given_up: set[int] = set()
         self.asked: list[set[int]] = [set() for _ in holders]  # and not yet answered
         self.given = [0] * len(self.holders)  # pieces that each holder gave
@@ -78,6 +78,7 @@ class Gather:
                 self._put_back(holder, number)
                 await self._pause(AGAIN)
             else:
+                self.gave[holder] = time.monotonic()
                 self.given[holder] += 1  # before others hear of it, the last piece ends all work
                 if not await self.parts.take(number, data):
                     self.given[holder] -= 1
@@ -91,16 +92,19 @@ class Gather:
         for number in sorted(self.given_up - self.parts.here):
             self.given_up.discard(number)
             return number
-        if time.monotonic() - self.began < GRACE:
-            return None
-        missing = (n for n in range(len(self.parts.hashes)) if n not in self.parts.here)
-        return next((n for n in missing if n not in self.asked[holder]), None)
+        late = (h for h in range(len(self.holders)) if h != holder and self._late(h))
+        missing = (n for h in late for n in (*self.queues[h], *sorted(self.asked[h])))
+        taken = self.parts.here | self.asked[holder]
+        return next((n for n in missing if n not in taken), None)
+
+    def _late(self, holder: int) -> bool:
+        return time.monotonic() - self.gave[holder] > GRACE
 
     def _put_back(self, holder: int, number: int) -> None:
-        if time.monotonic() - self.began < GRACE:
-            self.queues[holder].append(number)
-        else:
+        if self._late(holder):
             self.given_up.add(number)
+        else:
+            self.queues[holder].append(number)
 
     def _give_up(self, holder: int, why: str, number: int) -> None:
         self.faults[holder] = why

@@ -143,9 +143,10 @@ class OpenRound(msgspec.Struct):
     timings: dict[int, m.Timings] = {}
     nats: dict[int, tuple[float, int]] = {}
     refused: set[int] = set()
+    closing: bool = False
 
     def wants(self, peer: int, question: m.Next) -> bool:
         """Whether the peer should train: also again, where a restart lost what it handed in."""
-        if question.round != self.number:
+        if question.round != self.number or self.closing:
             return False
         return not question.contributed or peer not in self.handed.keys() | self.refused
