@@ -17,9 +17,7 @@ def test_a_run_survives_kills_hangs_partitions_slow_links_and_a_villain(tmp_path
     hub, *names = (h.name for h in hosts(PEERS))
     blows = storm.draw(18, hub, names, ROUNDS, others=4, villain=VILLAIN)
     assert {b.kind for b in blows} == {"kill", "stop", "cut", "slow", "villain"}
-    verdict, fallen = play(
-        tmp_path / "storm", blows, peers=PEERS, rounds=ROUNDS, steps=10, seed=18
-    )
+    verdict, fallen = play(tmp_path / "storm", blows, peers=PEERS, rounds=ROUNDS, steps=10, seed=18)
     assert verdict.faults == []
     assert fallen == {}
     assert verdict.rounds == ROUNDS

@@ -26,7 +26,7 @@ from duckweed.swarm.identity import Identity, load_or_create
 from duckweed.swarm.invitation import Invitation
 from duckweed.swarm.library import Library
 from duckweed.swarm.neighbours import Donor, Neighbours
-from duckweed.swarm.peer import Peer, PeerStopped, listening
+from duckweed.swarm.peer import Peer, PeerStopped
 from duckweed.swarm.pieces import Parts
 from duckweed.swarm.survey import Survey, check_disk, measure_link, measure_speed, survey
 from duckweed.swarm.timing import RETRY
@@ -81,7 +81,7 @@ async def _arrive(
     device: str, limits: Controls, say: Say, dry_run: bool,
 ) -> tuple[Worker, State] | None:  # fmt: skip
     """All that a peer is made of, the state last; None after a dry run."""
-    endpoint = await Endpoint.bind(identity, m.HEAD_LIMIT, listening(invitation.addresses))
+    endpoint = await Endpoint.toward(identity, m.HEAD_LIMIT, invitation.addresses)
     endpoint.pace.limit(limits.up_bytes, limits.down_bytes)
     try:
         link = await endpoint.connect(invitation.coordinator, list(invitation.addresses))
