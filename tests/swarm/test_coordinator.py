@@ -374,6 +374,31 @@ def test_a_run_that_had_begun_goes_on_without_a_peer_that_does_not_come_back(tmp
     play(tmp_path, scene)
 
 
+def test_a_newcomer_cannot_decide_alone_which_state_is_right(tmp_path):
+    """After a restart a liar may be the first to come back; nobody must be put out by its word."""
+    liar = Identity(b"l" * 32)
+
+    async def scene(run):
+        await run.start()
+        await run.join([liar])
+        for number in range(3):
+            await run.hand_in(number)
+        await run.closed(0)
+        run.task.cancel()
+        run.open()
+        await run.join([liar])
+        assert isinstance(await run.ask(liar, m.Next(1, "ff" * 32, False)), m.Wait)
+        await run.join([PEERS[0]])
+        assert isinstance(await run.ask(PEERS[0], m.Next(1, "01" * 32, False)), m.Wait)
+        assert 1 not in run.it.agreement.agreed  # one of the three who worked is no majority
+        await run.join([PEERS[1]])
+        await run.ask(PEERS[1], m.Next(1, "01" * 32, False))
+        assert run.it.agreement.agreed[1] == "01" * 32
+        assert isinstance(await run.ask(liar, m.Next(1, "ff" * 32, False)), m.Stop)
+
+    play(tmp_path, scene)
+
+
 def test_a_run_does_not_begin_without_all_its_peers(tmp_path, monkeypatch):
     monkeypatch.setattr(room, "GATHER", 0.0)
 

@@ -15,13 +15,13 @@ class Agreement:
         self._votes: dict[int, dict[int, str]] = defaultdict(dict)
 
     def vote(self, round_: int, peer: int, held: str, voters: Sequence[int]) -> bool:
-        """Note which state a peer holds; voters: those whose work counted in the round before and
-        who are here (the dead do not vote). True if this voice decided it."""
+        """Note which state a peer holds; voters: those who decide, of whom more than half must hold it.
+        The word of others is noted and decides nothing. True if this voice decided it."""
         if round_ in self.agreed:
             return False
         votes = self._votes[round_]
         votes[peer] = held
-        same = sum(vote == held for vote in votes.values())
+        same = sum(votes.get(voter) == held for voter in voters)
         if 2 * same <= len(voters):
             return False
         self.agreed[round_] = held

@@ -8,7 +8,7 @@ import asyncio
 import math
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -62,7 +62,8 @@ class Coordinator:
         self.held_out: float | None = None
         self.stopping = ""
         self.broken: Exception | None = None
-        self._gathered = (0, time.monotonic())  # peers that are here, and since when so many
+        self._began = time.monotonic()
+        self._gathered = (0, self._began)  # peers that are here, and since when so many
         self._changed = asyncio.Condition()  # anything that may close a round
         self._news = asyncio.Condition()  # a round opened or closed: what peers wait for
         self._load()
@@ -314,9 +315,7 @@ class Coordinator:
             return None
         if number > self.number:
             return m.Stop(f"this peer is at round {number}, the run at {self.number}", fault=True)
-        accepted = set(self.closed[number - 1].accepted) if number else set()
-        voters = [x.index for x in self._here() if x.index in accepted]
-        if self.agreement.vote(number, member.index, question.hash, voters):
+        if self.agreement.vote(number, member.index, question.hash, self._voters(number)):
             await self._notify(news=True)
         agreed = self.agreement.agreed.get(number)
         if agreed is None or agreed == question.hash:
@@ -327,6 +326,22 @@ class Coordinator:
             f"({question.hash[:10]}, not {agreed[:10]}); it must not contribute",
             fault=True,
         )
+
+    def _voters(self, number: int) -> list[int]:
+        """Who decides which state precedes a round: those whose work counted last. A newcomer has no
+        voice. The dead have none either, but who has not come back since this coordinator started is not
+        dead for a while: else whoever came back first would decide alone."""
+        here = [member.index for member in self._here()]
+        late = time.monotonic() - self._began > GATHER
+        missed = {x.index for x in self.admission.by_index if x.heard or late} - set(here)
+        for counted in self._counted(number):
+            if left := [peer for peer in counted if peer not in missed]:
+                return left
+        return here
+
+    def _counted(self, number: int) -> Iterator[list[int]]:
+        """Whose work counted in the rounds before this one, the last first."""
+        return (self.closed[n].accepted for n in range(number - 1, -1, -1))
 
     # --- rounds
 
@@ -371,12 +386,13 @@ class Coordinator:
 
     def _enough_here(self) -> bool:
         """A run begins with all its peers. One that had begun before this coordinator started goes on
-        without those who do not come back."""
-        here, now = len(self._here()), time.monotonic()
-        if here != self._gathered[0]:
-            self._gathered = here, now
-        late = self.number > 0 and here > 0 and now - self._gathered[1] > GATHER
-        return bool(self.stopping) or here >= self.spec.rounds.peers or late
+        without those who do not come back, if anybody is here whose work has counted."""
+        here, now = {member.index for member in self._here()}, time.monotonic()
+        if len(here) != self._gathered[0]:
+            self._gathered = len(here), now
+        known = not here.isdisjoint(next(filter(None, self._counted(self.number)), ()))
+        late = known and now - self._gathered[1] > GATHER
+        return bool(self.stopping) or len(here) >= self.spec.rounds.peers or late
 
     def _complete(self) -> bool:
         open_ = self.round
