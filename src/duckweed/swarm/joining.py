@@ -57,7 +57,7 @@ async def join(
     endpoint = await Endpoint.toward(identity, m.HEAD_LIMIT, invitation.addresses)
     endpoint.pace.limit(limits.up_bytes, limits.down_bytes)
     try:
-        link = await endpoint.connect(invitation.coordinator, list(invitation.addresses))
+        link = await _call(endpoint, invitation)
         worker, found = await _prepare(link, invitation, folder, data, device, limits, say)
         say(found.sentence())
         if dry_run:
@@ -70,6 +70,16 @@ async def join(
     meeting = (invitation.coordinator, list(invitation.addresses))
     secret = invitation.secret
     return await Peer(identity, worker, state, folder.peer(0), folder, meeting, secret, say).run()
+
+
+async def _call(endpoint: Endpoint, invitation: Invitation) -> Link:
+    try:
+        return await endpoint.connect(invitation.coordinator, list(invitation.addresses))
+    except LinkError as error:
+        raise LinkError(
+            f"the coordinator does not answer at {', '.join(invitation.addresses)}; why, and what to "
+            "do, says: duckweed doctor INVITATION"
+        ) from error
 
 
 async def _prepare(
