@@ -14,6 +14,7 @@ from duckweed.cli import running
 from duckweed.cli.errors import fail, plain_errors
 
 if TYPE_CHECKING:
+    from duckweed.run.folder import RunFolder
     from duckweed.swarm.guests import Guests
 
 console = Console(highlight=False)
@@ -32,8 +33,12 @@ def serve(
     ] = None,
     train: Annotated[int, typer.Option(help="How many peers to run beside the coordinator.")] = 0,
     listen: Annotated[
-        str, typer.Option(help="Address and port: UDP, TCP, and the next TCP port for the relay.")
-    ] = "0.0.0.0:0",
+        str | None,
+        typer.Option(
+            help="ADDRESS:PORT, for UDP and TCP; the relay takes the next TCP port. Default: every "
+            "address, any port; for a run that goes on, those of the last time."
+        ),
+    ] = None,
     public: Annotated[
         list[str] | None,
         typer.Option(help="IP:PORT at which others reach this machine, if it is not its own."),
@@ -80,9 +85,8 @@ def serve(
         LocalRun(run.folder, run.spec, run.device, threads, train) as processes,
     ):
         elsewhere = relay or []
-        serving = processes.start(
-            listen, elsewhere, relays.port_beside(listen) if own_relay else None
-        )
+        at, relay_at = _ports(run.folder, listen)
+        serving = processes.start(at, elsewhere, relay_at if own_relay else None)
         direct = [*(public or []), *serving["addresses"]]
         own = [relays.url_for(direct, serving["relay"])] if own_relay else []
         addresses = (*direct, *own, *elsewhere)
@@ -99,7 +103,20 @@ def serve(
             style="dim",
         )
         running.watch(run, processes.events())
-    running.finish(run)
+    running.finish(run, "duckweed serve")
+
+
+def _ports(folder: "RunFolder", listen: str | None) -> tuple[str, int]:
+    """Where to listen, and the TCP port of the relay beside it: as told, else as the last time, so
+    that invitations that were given out stay true."""
+    from duckweed.swarm import relay as relays
+    from duckweed.swarm.invitation import InvitationError, published
+
+    if listen:
+        return listen, relays.port_beside(listen)
+    with contextlib.suppress(InvitationError):
+        return relays.ports(published(folder).addresses)
+    return "0.0.0.0:0", 0
 
 
 @plain_errors

@@ -84,7 +84,7 @@ async def _arrive(
     endpoint = await Endpoint.toward(identity, m.HEAD_LIMIT, invitation.addresses)
     endpoint.pace.limit(limits.up_bytes, limits.down_bytes)
     try:
-        link = await endpoint.connect(invitation.coordinator, list(invitation.addresses))
+        link = await _call(endpoint, invitation)
         worker, found = await _prepare(link, invitation, folder, data, device, limits, say)
         say(found.sentence())
         if dry_run:
@@ -95,6 +95,16 @@ async def _arrive(
         return worker, state
     finally:
         await endpoint.close()
+
+
+async def _call(endpoint: Endpoint, invitation: Invitation) -> Link:
+    try:
+        return await endpoint.connect(invitation.coordinator, list(invitation.addresses))
+    except LinkError as error:
+        raise LinkError(
+            f"the coordinator does not answer at {', '.join(invitation.addresses)}; why, and what to "
+            "do, says: duckweed doctor INVITATION"
+        ) from error
 
 
 async def _prepare(

@@ -39,7 +39,7 @@ async def coordinate(
     from duckweed.swarm import messages as m
     from duckweed.swarm.coordinator import Coordinator
     from duckweed.swarm.relay import Relay
-    from duckweed.swarm.transport import Endpoint, is_relay
+    from duckweed.swarm.transport import Endpoint, LinkError, is_relay
 
     identity = load_or_create(folder.coordinator_key)
     ledger = Ledger(folder.ledger, identity.sign)
@@ -54,7 +54,12 @@ async def coordinate(
     relay = None
     if relay_port is not None:
         relay = Relay(lambda key: key == identity.id or coordinator.admission.guard.knows(key))
-        relay_port, at = await relay.start(address.rpartition(":")[0], relay_port)
+        try:
+            relay_port, at = await relay.start(address.rpartition(":")[0], relay_port)
+        except LinkError as error:
+            raise LinkError(
+                f"{error}; choose another --listen port (the relay takes the next one), or --no-relay"
+            ) from error
         relays = [at, *relays]
     endpoint = await Endpoint.bind(identity, m.HEAD_LIMIT, address, relays)
     loop = asyncio.get_running_loop()
