@@ -119,7 +119,7 @@ class Worker:
         assert trained.round == state.round
         wanted = feedback.carry(trained.delta, self.residual, spec.wire.feedback)
         compressed = compress(spec.wire, wanted, self.layout, state.scales)
-        trained.sent = compressed.sent
+        trained.sent = compressed.sent if spec.rounds.overlap == "eager" else None
         kept = feedback.keep(wanted, compressed.sent)
         self._pending = Pending(state.round, kept, trained.moments)
         announcement = Announcement(
