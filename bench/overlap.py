@@ -174,7 +174,11 @@ def table(found: dict[str, Any]) -> str:
                 for n, x in enumerate(means)
             ]
             lines.append(f"| {wire} | {outer} | {' | '.join(shown)} |")
-    lines += ["", "| link | computing | exchange | none | delayed | eager |", "|---|---|---|---|---|---|"]
+    lines += [
+        "",
+        "| link | computing | exchange | none | delayed | eager |",
+        "|---|---|---|---|---|---|",
+    ]
     for link in LINKS:
         for step in STEP_SECONDS:
             each = [found["utilisation"][f"{link} {step} {mode}"] for mode in MODES]

@@ -156,9 +156,7 @@ class Simulation:
             return 0.0, 0
         return self.workers[0].evaluate(self.state, 0, 1)
 
-    def _costs(
-        self, made: Sequence[Contribution], down: int, apply_seconds: float
-    ) -> list[Costs]:
+    def _costs(self, made: Sequence[Contribution], down: int, apply_seconds: float) -> list[Costs]:
         """Virtual seconds of each peer; training and links as given, the rest as it was measured."""
         costs = []
         for peer, (work, link) in enumerate(zip(made, self.links, strict=True)):
