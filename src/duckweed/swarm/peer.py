@@ -19,10 +19,10 @@ from duckweed.swarm.identity import Identity
 from duckweed.swarm.keeper import LOOK, HandedBack, Keeper
 from duckweed.swarm.library import Library
 from duckweed.swarm.neighbours import Neighbours
-from duckweed.swarm.rounds import Span
+from duckweed.swarm.rounds import Span, lead
 from duckweed.swarm.timing import BEAT, GOODBYE, PATIENCE, REMIND, RETRY, SLOWEST
 from duckweed.swarm.transport import Endpoint, Link, LinkError
-from duckweed.swarm.work import Trained, Worker, builds_on, forget_before, residual_path
+from duckweed.swarm.work import Trained, Worker, forget_before, residual_path
 from duckweed.wire.contribution import max_size
 from duckweed.wire.update import max_update_size
 
@@ -137,31 +137,25 @@ class Peer:
     # --- a round
 
     async def _contribute(self, task: m.Train) -> None:
-        """Hand in the work for a round and, with overlap, go on to the next meanwhile; unless the
+        """Hand in the work for a round and, with overlap, begin the next meanwhile; unless the
         volunteer wants the machine back before the block is trained."""
-        overlap = self.worker.spec.rounds.overlap
         self.saves = task.share == 0
         self._save_state()
         steps = self.worker.spec.inner.steps
         if self._sent and _is_for(self._sent[0], task, steps):
             await self._hand_in(*self._sent)
             return
-        trained = await self.ahead.take(task)
+        begun = await self.ahead.take(task)
         nats = await self._evaluate(task)
         try:
-            trained = trained or await self._train(task)
+            trained = await self._train(task, begun)
         except HandedBack:
             return
         now = time.perf_counter()
-        self.timings.train = trained.seconds
-        if overlap != "none":
-            self.timings.wall = now - self._done_at
+        self.timings.train, self.timings.wall = trained.seconds, now - self._done_at
         self._done_at = now
-        if overlap != "eager":
-            await self._go_on(trained)
+        await self._go_on(trained)
         made = await asyncio.to_thread(self.worker.compress, self.state, self.index, trained)
-        if overlap == "eager":
-            await self._go_on(trained)
         # On disk before it is sent: once it counts, the residual must not be lost.
         self.worker.save(residual_path(self.home, task.round))
         self.timings.compress = made.compress_seconds
@@ -179,25 +173,23 @@ class Peer:
         self.timings.evaluate = time.perf_counter() - began
         return nats
 
-    async def _train(self, task: m.Train) -> Trained:
-        """Raises HandedBack, Diverged."""
+    async def _train(self, task: m.Train, begun: Trained | None) -> Trained:
+        """What is left of a task. Raises HandedBack, Diverged."""
         self._set("training")
         span = span_of(task, self.worker.spec.inner.steps)
-        self.keeper.steps = span.steps
-        return await asyncio.to_thread(
-            self.worker.train, self.state, span, self._stepping(task.round)
-        )
+        report = self._stepping(task.round, begun.steps if begun else 0, span.steps)
+        return await asyncio.to_thread(self.worker.train, self.state, span, report, begun)
 
     async def _go_on(self, after: Trained | None) -> None:
-        """Begin to train for the next round, from the state that is held. after: the work of this
-        peer for this round, if it is on its way."""
+        """Begin with the next round, from the state that is held. after: the work of this peer for
+        this round, if it is on its way."""
         rounds, coming = self.worker.spec.rounds, self.state.round + 1
-        if rounds.overlap == "none" or coming >= rounds.count or self.ahead.round is not None:
+        if not rounds.overlap or coming >= rounds.count or self.ahead.round is not None:
             return
         task, _ = await self._ask(m.Ahead(self.state.round))
         if isinstance(task, m.Train) and task.round == coming:
-            self.keeper.steps = task.steps or self.worker.spec.inner.steps
-            self.ahead.begin(self.state, task, after, self._stepping(task.round))
+            steps = lead(rounds.overlap, span_of(task, self.worker.spec.inner.steps).steps)
+            self.ahead.begin(self.state, task, after, self._stepping(coming, 0, steps))
 
     async def _hand_in(self, question: m.Contribute, blob: bytes) -> None:
         self._set("sending")
@@ -215,8 +207,8 @@ class Peer:
         worker.settle(accepted, closed.round)
         if accepted:
             forget_before(self.home, closed.round)
-        elif builds_on(worker.spec):
-            await self.ahead.drop()
+        elif worker.spec.inner.state == "kept":
+            await self.ahead.drop()  # it goes on with the moments of what did not count
         self._sent = None
         if self.ahead.round != closed.round + 1:
             await self.ahead.drop()
@@ -235,6 +227,7 @@ class Peer:
 
     async def _pause(self, reason: str) -> None:
         """Hand back what was begun, do nothing while there is a reason, join again."""
+        began = time.perf_counter()
         self.say(f"pausing: {reason}")
         await self._leave(f"paused: {reason}")
         while self.keeper.pausing() and not self.keeper.leaving():
@@ -242,6 +235,7 @@ class Peer:
         if not self.keeper.leaving():
             self.say("going on")
             self.handed = (await self._join()).handed
+            self._done_at += time.perf_counter() - began  # no time of the run
 
     async def _leave(self, reason: str) -> None:
         """Say good-bye, if the coordinator can be reached."""
@@ -329,7 +323,7 @@ class Peer:
                     self.say(f"the coordinator does not answer{gone} ({error}); trying again")
                     told = now
                 if self.ahead.done and not ahead_told:
-                    self.say(f"round {self.ahead.round} is trained ahead, and kept until then")
+                    self.say(f"round {self.ahead.round} is begun, as far as it can be, and kept")
                     ahead_told = True
                 await asyncio.sleep(RETRY)
 
@@ -342,11 +336,12 @@ class Peer:
     def _set(self, doing: str) -> None:
         self.progress = m.Progress(doing, self.state.round, 0, self.progress.loss)  # type: ignore[arg-type]
 
-    def _stepping(self, round_: int) -> Callable[[int, float], None]:
-        """What is to be called after every inner step for a round."""
+    def _stepping(self, round_: int, done: int, steps: int) -> Callable[[int, float], None]:
+        """What is to be called after every inner step for a round, from `done` to `steps`."""
+        self.keeper.steps = steps - done
 
         def stepped(step: int, loss: float) -> None:
-            self.progress = m.Progress("training", round_, step, loss)
+            self.progress = m.Progress("training", round_, done + step, loss)
             self.keeper.stepped(step)
 
         return stepped

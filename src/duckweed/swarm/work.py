@@ -11,32 +11,31 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from duckweed.learn.dataset import Dataset, batch, held_out_batches
-from duckweed.learn.trainer import Trainer, rows
-from duckweed.merge.outer import outer_step
+from duckweed.learn.trainer import Trainer, Work, rows
 from duckweed.merge.round import Announcement, blob_hash
 from duckweed.run.layout import Layout
 from duckweed.run.spec import SEED_LIMIT, RunSpec
 from duckweed.run.state import State
 from duckweed.run.tensors import write_arrays
-from duckweed.swarm.rounds import Span
+from duckweed.swarm.rounds import Span, lead
 from duckweed.wire import feedback
 from duckweed.wire.contribution import compress
 
 
 class Trained(msgspec.Struct):
-    """What training a span of a block for round `round` gave: pseudo-gradient delta f32[P], tokens,
-    mean loss, seconds, and the moments it ended with. ahead: it began from the state before the one
-    it is merged into. sent f32[P]: what its contribution says, once it is compressed."""
+    """What the first `steps` inner steps of a span gave for round `round`: pseudo-gradient f32[P],
+    tokens, mean loss, seconds. ahead: how many of them began from the state before the one that the
+    round follows on. moments: what is to be gone on with, in this span or the next."""
 
     round: int
     span: Span
-    ahead: bool
+    steps: int
+    ahead: int
     delta: np.ndarray
     tokens: int
     loss: float
     seconds: float
     moments: dict[str, torch.Tensor]
-    sent: np.ndarray | None = None
 
 
 class Contribution(msgspec.Struct):
@@ -56,19 +55,13 @@ class Pending(msgspec.Struct):
     moments: dict[str, torch.Tensor]
 
 
-def builds_on(spec: RunSpec) -> bool:
-    """Whether what is trained ahead carries something of the contribution before it, and so must be
-    dropped with it: the moments it left, or the step that it is expected to bring."""
-    return spec.rounds.overlap == "eager" or spec.inner.state == "kept"
-
-
 class Worker:
     """Trains blocks and keeps the one thing a peer carries from round to round: its residual (and,
     with inner.state = "kept", its moments). What was not accepted leaves no trace in it.
 
-    Training and compressing are apart, so that a block can be trained for the round after the one
-    that is being exchanged. It is compressed when that one has closed: only then are the common
-    scale, the residual and the fate of the contribution before it known.
+    Training and compressing are apart, so that a block can be begun for the round after the one that
+    is being exchanged. It is compressed when that one has closed: only then are the common scale, the
+    residual and the fate of the contribution before it known.
     """
 
     def __init__(self, spec: RunSpec, layout: Layout, dataset: Dataset, trainer: Trainer) -> None:
@@ -77,49 +70,90 @@ class Worker:
         self.moments: dict[str, torch.Tensor] = {}
         self._pending: Pending | None = None
 
+    def ahead(
+        self,
+        state: State,
+        span: Span,
+        report: Callable[[int, float], None] | None = None,
+        after: Trained | None = None,
+    ) -> Trained:
+        """The first steps of a span for the round *after* the one that follows on `state`, as many as
+        rounds.overlap says. after: the peer's own work for the round in between, if it is on its
+        way: with inner.state = "kept" its moments are gone on with.
+
+        Touches neither residual nor what is pending. Raises trainer.Diverged.
+        """
+        steps = range(lead(self.spec.rounds.overlap, span.steps))
+        moments = after.moments if after else self.moments
+        work = self._steps(state.weights, state.round + 1, span, steps, moments, report)
+        ahead = len(steps)
+        return Trained(
+            state.round + 1, span, ahead, ahead,
+            work.delta, work.tokens, work.loss, work.seconds, work.moments,
+        )  # fmt: skip
+
     def train(
         self,
         state: State,
         span: Span,
         report: Callable[[int, float], None] | None = None,
-        ahead: bool = False,
-        after: Trained | None = None,
+        begun: Trained | None = None,
     ) -> Trained:
-        """Train a span for the round that follows on `state`, or, ahead, for the one after that.
+        """All steps of a span for the round that follows on `state`; or, where it was `begun` ahead,
+        those that are left. They go on from the state moved by what was begun: only that part is
+        late. report: is told the steps of this call. Raises trainer.Diverged."""
+        if begun is None:
+            work = self._steps(
+                state.weights, state.round, span, range(span.steps), self.moments, report
+            )
+            return Trained(
+                state.round, span, span.steps, 0,
+                work.delta, work.tokens, work.loss, work.seconds, work.moments,
+            )  # fmt: skip
+        assert (begun.round, begun.span) == (state.round, span)
+        steps = range(begun.steps, span.steps)
+        if not steps:
+            return begun
+        moved = state.weights - begun.delta
+        work = self._steps(moved, state.round, span, steps, begun.moments, report)
+        tokens = begun.tokens + work.tokens
+        loss = (begun.loss * begun.tokens + work.loss * work.tokens) / tokens
+        return Trained(
+            state.round, span, span.steps, begun.ahead, begun.delta + work.delta, tokens, loss,
+            begun.seconds + work.seconds, work.moments,
+        )  # fmt: skip
 
-        after: the peer's own work for the round in between, if it is on its way: its moments are
-        gone on with, and "eager" begins where the outer step would lead if all had sent the same.
-        Touches neither residual nor what is pending. Raises trainer.Diverged.
-        """
+    def _steps(
+        self,
+        weights: np.ndarray,
+        round_: int,
+        span: Span,
+        steps: range,
+        moments: dict[str, torch.Tensor],
+        report: Callable[[int, float], None] | None,
+    ) -> Work:
+        """Some of the steps of a span, counted within it. Their moments are kept if the next step is
+        to go on with them: that of the same span, or with inner.state = "kept" any."""
         inner, seed = self.spec.inner, self.spec.seed
-        round_ = state.round + ahead
-        self.trainer.moments = after.moments if after else self.moments
         batches = (
             batch(
-                self.dataset, seed, span.block, step, inner.steps, inner.batch,
+                self.dataset, seed, span.block, span.first + step, inner.steps, inner.batch,
                 self.spec.model.sequence,
             )
-            for step in range(span.first, span.end)
+            for step in steps
         )  # fmt: skip
-        start = state.weights
-        if after and self.spec.rounds.overlap == "eager":
-            assert after.sent is not None
-            start, _ = outer_step(self.spec.outer, state.weights, state.momentum, after.sent)
-        drawn = (seed + span.block) % SEED_LIMIT
-        work = self.trainer.train(start, batches, round_ * inner.steps, report, drawn)
-        return Trained(
-            round_, span, ahead, work.delta, work.tokens, work.loss, work.seconds,
-            self.trainer.moments,
-        )  # fmt: skip
+        drawn = (seed + span.block + (steps.start << 32)) % SEED_LIMIT
+        began_at = round_ * inner.steps + steps.start
+        keep = inner.state == "kept" or steps.stop < span.steps
+        return self.trainer.train(weights, batches, began_at, report, drawn, moments, keep)
 
     def compress(self, state: State, peer: int, trained: Trained) -> Contribution:
         """The contribution to the round that follows on `state`. Nothing is final before `settle`; an
         attempt before it that was never closed leaves nothing behind. Raises WireError."""
         spec, began = self.spec, time.perf_counter()
-        assert trained.round == state.round
+        assert (trained.round, trained.steps) == (state.round, trained.span.steps)
         wanted = feedback.carry(trained.delta, self.residual, spec.wire.feedback)
         compressed = compress(spec.wire, wanted, self.layout, state.scales)
-        trained.sent = compressed.sent if spec.rounds.overlap == "eager" else None
         kept = feedback.keep(wanted, compressed.sent)
         self._pending = Pending(state.round, kept, trained.moments)
         announcement = Announcement(
