@@ -38,6 +38,10 @@ def expected(base, request):
     return changes, final.hash()
 
 
+def name_of(run, changes):
+    return f"{run}-{changes['rounds.overlap']}"
+
+
 def founded(base, name, changes=None):
     spec = tiny.specification(base, SPEC | (changes or {}))
     return tiny.found(base, name, spec)[0], spec
@@ -102,7 +106,7 @@ def slot_of(folder, index):
 
 def test_processes_reach_the_bits_of_the_simulation(base, expected):
     changes, hash_ = expected
-    folder, spec = founded(base, f"whole-{changes}", changes)
+    folder, spec = founded(base, name_of("whole", changes), changes)
     seen = go(folder, spec)
     assert not [e for e in seen if e["event"] in ("failed", "differs", "refused")]
     assert len([e for e in seen if e["event"] == "ended"]) == 3
@@ -120,7 +124,7 @@ def test_processes_reach_the_bits_of_the_simulation(base, expected):
 
 def test_stopped_and_resumed_it_is_as_if_it_had_not_been_stopped(base, expected):
     changes, hash_ = expected
-    folder, spec = founded(base, f"stopped-{changes}", changes)
+    folder, spec = founded(base, name_of("stopped", changes), changes)
     go(folder, spec, is_round(1))
     closed = [e.round for e in entries(folder) if e.kind == "round"]
     assert closed[:2] == [0, 1]
@@ -180,7 +184,7 @@ def test_with_overlap_a_killed_peer_loses_the_rounds_that_it_had_work_for_and_no
 
 def test_a_killed_coordinator_loses_no_closed_round(base, expected):
     changes, hash_ = expected
-    folder, spec = founded(base, f"killed-coordinator-{changes}", changes)
+    folder, spec = founded(base, name_of("killed-coordinator", changes), changes)
 
     def kill(event):
         if is_round(1)(event):

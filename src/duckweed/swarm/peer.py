@@ -168,8 +168,7 @@ class Peer:
         if not task.evaluate:
             return 0.0, 0
         began = time.perf_counter()
-        work = self.worker.evaluate, self.state, task.share, task.shares
-        nats = await asyncio.to_thread(*work)
+        nats = await asyncio.to_thread(self.worker.evaluate, self.state, task.share, task.shares)
         self.timings.evaluate = time.perf_counter() - began
         return nats
 
