@@ -25,7 +25,7 @@ from duckweed.swarm.identity import load_or_create
 from duckweed.swarm.invitation import Invitation
 from duckweed.swarm.library import Library
 from duckweed.swarm.neighbours import Donor, Neighbours
-from duckweed.swarm.peer import Peer, PeerStopped, listening
+from duckweed.swarm.peer import Peer, PeerStopped
 from duckweed.swarm.pieces import Parts
 from duckweed.swarm.survey import Survey, check_disk, measure_link, measure_speed, survey
 from duckweed.swarm.transport import Endpoint, Link, LinkError
@@ -54,10 +54,10 @@ async def join(
     identity = load_or_create(folder.peer(0) / "key")
     say("calling the coordinator")
     limits = controls.load(folder.peer(0))
-    endpoint = await Endpoint.bind(identity, m.HEAD_LIMIT, listening(invitation.addresses))
+    endpoint = await Endpoint.toward(identity, m.HEAD_LIMIT, invitation.addresses)
     endpoint.pace.limit(limits.up_bytes, limits.down_bytes)
     try:
-        link = await endpoint.connect(invitation.coordinator, list(invitation.addresses))
+        link = await _call(endpoint, invitation)
         worker, found = await _prepare(link, invitation, folder, data, device, limits, say)
         say(found.sentence())
         if dry_run:
@@ -70,6 +70,16 @@ async def join(
     meeting = (invitation.coordinator, list(invitation.addresses))
     secret = invitation.secret
     return await Peer(identity, worker, state, folder.peer(0), folder, meeting, secret, say).run()
+
+
+async def _call(endpoint: Endpoint, invitation: Invitation) -> Link:
+    try:
+        return await endpoint.connect(invitation.coordinator, list(invitation.addresses))
+    except LinkError as error:
+        raise LinkError(
+            f"the coordinator does not answer at {', '.join(invitation.addresses)}; why, and what to "
+            "do, says: duckweed doctor INVITATION"
+        ) from error
 
 
 async def _prepare(

@@ -20,7 +20,8 @@ class Message(msgspec.Struct, tag_field="is", forbid_unknown_fields=True):
     """Base of all messages."""
 
 
-Address = Annotated[str, msgspec.Meta(max_length=64)]  # ip:port
+ADDRESS = 128  # characters of an address at most
+Address = Annotated[str, msgspec.Meta(max_length=ADDRESS)]  # ip:port, or the URL of a relay
 Addresses = Annotated[list[Address], msgspec.Meta(max_length=16)]
 Hashes = Annotated[
     list[Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]],
@@ -30,7 +31,7 @@ Hashes = Annotated[
 
 class Join(Message, tag="join"):
     """First words of a peer: version of the protocol, the secret of a private run, and where other
-    peers may reach it (ip:port), to fetch from it what it has."""
+    peers may reach it, to fetch from it what it has."""
 
     protocol: int
     secret: str = ""

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -20,24 +20,11 @@ from duckweed.swarm.keeper import LOOK, HandedBack, Keeper
 from duckweed.swarm.library import Library
 from duckweed.swarm.neighbours import Neighbours
 from duckweed.swarm.rounds import Span, lead
-from duckweed.swarm.timing import BEAT, GOODBYE, PATIENCE, REMIND, RETRY, SLOWEST
+from duckweed.swarm.timing import AROUND, BEAT, GOODBYE, PATIENCE, REMIND, RETRY, SLOWEST
 from duckweed.swarm.transport import Endpoint, Link, LinkError
 from duckweed.swarm.work import Trained, Worker, forget_before, residual_path
 from duckweed.wire.contribution import max_size
 from duckweed.wire.update import max_update_size
-
-
-def listening(addresses: Sequence[str]) -> str:
-    """Where a peer binds its socket: loopback only if the coordinator is on this machine only."""
-    here = all(address.startswith(("127.", "[::1]")) for address in addresses)
-    return "127.0.0.1:0" if here else "0.0.0.0:0"
-
-
-def reachable_at(endpoint: Endpoint, coordinator: Sequence[str]) -> list[str]:
-    """ip:port pairs at which other peers of the run may reach this end."""
-    here = listening(coordinator).startswith("127.")
-    found = [x for x in endpoint.bound if x.startswith("127.")] if here else endpoint.addresses
-    return [x for x in found if len(x) <= 64][:16]
 
 
 class PeerStopped(RuntimeError):
@@ -68,14 +55,13 @@ class Peer:
         self.handed = -1  # the round for which work of this peer is in hand at the coordinator
         self._sent: tuple[m.Contribute, bytes] | None = None  # to send again, should it be lost
         self._done_at = time.perf_counter()  # when the work for the round before was done
+        self._joined = False
         self._link: Link | None = None
         self._endpoint: Endpoint | None = None
 
     async def run(self) -> str:
         """Take part until the run ends; returns the reason. Raises PeerStopped, LinkError."""
-        self._endpoint = await Endpoint.bind(
-            self.identity, m.HEAD_LIMIT, listening(self.coordinator[1])
-        )
+        self._endpoint = await Endpoint.toward(self.identity, m.HEAD_LIMIT, self.coordinator[1])
         self._endpoint.pace = self.keeper.pace
         ask = self._ask_for
         self._neighbours = Neighbours(self._endpoint, Library(self.shared), ask)
@@ -268,13 +254,17 @@ class Peer:
     # --- talking
 
     async def _join(self) -> m.Welcome:
-        assert self._endpoint is not None
-        answer, _ = await self._ask(
-            m.Join(m.PROTOCOL, self.secret, reachable_at(self._endpoint, self.coordinator[1]))
-        )
+        await self._connected()
+        answer, _ = await self._ask(self._first_words())
         if not isinstance(answer, m.Welcome):
             raise PeerStopped(f"not admitted: {getattr(answer, 'reason', answer)}")
+        self._joined = True
         return answer
+
+    def _first_words(self) -> m.Join:
+        assert self._endpoint is not None
+        at = [x for x in self._endpoint.addresses if len(x) <= m.ADDRESS][:16]
+        return m.Join(m.PROTOCOL, self.secret, at)
 
     async def _fetch(self, digest: str) -> bytes:
         spec, layout = self.worker.spec, self.worker.layout
@@ -329,8 +319,18 @@ class Peer:
     async def _connected(self) -> Link:
         if self._link is None:
             assert self._endpoint is not None
-            self._link = await self._endpoint.connect(*self.coordinator)
+            link = await self._endpoint.connect(*self.coordinator)
+            await self._look_around(link, self._joined)
+            self._link = link
         return self._link
+
+    async def _look_around(self, link: Link, tell: bool) -> None:
+        """Hear from the coordinator at which address it sees this machine. tell: say who is here
+        even if that is no news, since it may have been forgotten. Raises LinkError."""
+        assert self._endpoint is not None
+        news = await self._endpoint.seen_at((await link.ping()).seen)
+        if self._joined and (tell or news):
+            await link.ask(m.encode(self._first_words()), body_limit=0)
 
     def _set(self, doing: str) -> None:
         self.progress = m.Progress(doing, self.state.round, 0, self.progress.loss)  # type: ignore[arg-type]
@@ -347,13 +347,16 @@ class Peer:
 
     async def _beat(self) -> None:
         """Signs of life, apart from all other questions, as often as they are wanted."""
-        pause = BEAT
+        pause, looked = BEAT, time.monotonic()
         while True:
             await asyncio.sleep(pause)
             if self._link:
                 try:
                     head, _ = await self._link.ask(m.encode(self.progress), patience=PATIENCE)
                     pause = _wanted(head) or pause
+                    if time.monotonic() - looked > AROUND and self._link:
+                        await self._look_around(self._link, False)
+                        looked = time.monotonic()
                 except LinkError:
                     continue
 

@@ -28,14 +28,18 @@ def tell(facts: dict[str, Any]) -> None:
     print(json.dumps(facts), flush=True)
 
 
-async def coordinate(folder: RunFolder, address: str) -> None:
-    """Serve the run until its rounds are done or SIGTERM comes."""
+async def coordinate(
+    folder: RunFolder, address: str, relays: list[str], relay_port: int | None
+) -> None:
+    """Serve the run until its rounds are done or SIGTERM comes. relays: URLs; relay_port: TCP port of
+    one beside the coordinator (0: any), None: there is none."""
     import msgspec
 
     from duckweed.run.layout import Layout
     from duckweed.swarm import messages as m
     from duckweed.swarm.coordinator import Coordinator
-    from duckweed.swarm.transport import Endpoint
+    from duckweed.swarm.relay import Relay
+    from duckweed.swarm.transport import Endpoint, LinkError, is_relay
 
     identity = load_or_create(folder.coordinator_key)
     ledger = Ledger(folder.ledger, identity.sign)
@@ -47,7 +51,17 @@ async def coordinate(folder: RunFolder, address: str) -> None:
         tell(facts)
 
     coordinator = Coordinator(folder, specs.load(folder.spec), layout, ledger, record)
-    endpoint = await Endpoint.bind(identity, m.HEAD_LIMIT, address)
+    relay = None
+    if relay_port is not None:
+        relay = Relay(lambda key: key == identity.id or coordinator.admission.guard.knows(key))
+        try:
+            relay_port, at = await relay.start(address.rpartition(":")[0], relay_port)
+        except LinkError as error:
+            raise LinkError(
+                f"{error}; choose another --listen port (the relay takes the next one), or --no-relay"
+            ) from error
+        relays = [at, *relays]
+    endpoint = await Endpoint.bind(identity, m.HEAD_LIMIT, address, relays)
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, lambda: asyncio.ensure_future(coordinator.stop("stopped")))
@@ -56,7 +70,8 @@ async def coordinate(folder: RunFolder, address: str) -> None:
             "event": "serving",
             "id": identity.id,
             "bound": endpoint.bound,
-            "addresses": endpoint.addresses,
+            "addresses": [x for x in endpoint.addresses if not is_relay(x)],
+            "relay": relay_port,
         }
     )
     serving = asyncio.create_task(
@@ -68,11 +83,14 @@ async def coordinate(folder: RunFolder, address: str) -> None:
         while coordinator.attended() and not coordinator.stopping:
             await asyncio.sleep(0.1)
         refused = dict(coordinator.admission.guard.refused)
-        folder.record(event="end", traffic=coordinator.moved(), refused=refused)
+        relayed = relay.bytes if relay else 0
+        folder.record(event="end", traffic=coordinator.moved(), refused=refused, relayed=relayed)
     finally:
         for task in (serving, showing):
             task.cancel()
         await endpoint.close()
+        if relay:
+            await relay.close()
         ledger.close()
 
 
@@ -153,6 +171,8 @@ def main() -> int:
     parser.add_argument("--addresses", nargs="*", default=[])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--address", default="127.0.0.1:0")
+    parser.add_argument("--relays", nargs="*", default=[])
+    parser.add_argument("--relay-port", type=int)
     given = parser.parse_args()
     folder = RunFolder(given.folder)
     pid = folder.path / f"{given.role}{given.slot if given.role == 'peer' else ''}.pid"
@@ -161,7 +181,7 @@ def main() -> int:
         write_atomically(pid, str(os.getpid()).encode())
         if given.role == "coordinator":
             with alone(folder.path / "coordinator.lock", wait=False):
-                asyncio.run(coordinate(folder, given.address))
+                asyncio.run(coordinate(folder, given.address, given.relays, given.relay_port))
         else:
             meeting = (given.coordinator, given.addresses)
             reason = asyncio.run(take_part(folder, given.slot, meeting, given.device))
