@@ -158,7 +158,9 @@ class Outer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Rounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How many peers a run starts with, when a round closes, and when the run ends."""
+    """How many peers a run starts with, when a round closes, and when the run ends. overlap: share of
+    the inner steps of a round that a peer trains from the state before, while that is being
+    exchanged; 0: it waits for the exchange."""
 
     count: int = 13
     peers: int = 4
@@ -167,6 +169,7 @@ class Rounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     evaluate: int = 4
     evaluate_tokens: int = 32768
     checkpoint: int = 10
+    overlap: float = 0.0
 
     def __post_init__(self) -> None:
         check("rounds", "count", self.count, 1, 10_000_000)
@@ -176,6 +179,7 @@ class Rounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         check("rounds", "evaluate", self.evaluate, 1, 1_000_000)
         check("rounds", "evaluate_tokens", self.evaluate_tokens, 256, 1 << 32)
         check("rounds", "checkpoint", self.checkpoint, 1, 1_000_000)
+        check("rounds", "overlap", self.overlap, 0, 1)
 
 
 class Members(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -27,7 +27,7 @@ from duckweed.swarm.guests import EXPELLED, Guests
 from duckweed.swarm.identity import verify
 from duckweed.swarm.library import Library
 from duckweed.swarm.record import assignments, epoch, ledger_body, round_event
-from duckweed.swarm.rounds import Blocks, Member, OpenRound, budgets, deadline
+from duckweed.swarm.rounds import Blocks, Member, OpenRound, budgets, deadline, lead
 from duckweed.swarm.timing import GATHER, POLL
 from duckweed.wire.contribution import max_size
 
@@ -68,6 +68,7 @@ class Coordinator:
         self._news = asyncio.Condition()  # a round opened or closed: what peers wait for
         self._load()
         self.round: OpenRound | None = None
+        self.coming: OpenRound | None = None  # the next, if somebody trains for it already
 
     # --- the past
 
@@ -165,6 +166,8 @@ class Coordinator:
             case m.Next():
                 member.shared = (question.given, question.fetched)
                 return await self._next(member, question), b""
+            case m.Ahead():
+                return self._ahead(member, question), b""
             case m.Contribute():
                 return await self._take(member, question, body), b""
             case m.Snapshot():
@@ -181,11 +184,8 @@ class Coordinator:
                 known = key in self.admission.members and key not in self.admission.expelled
                 return m.Noted() if known else m.Refused("takes no part in this run"), b""
             case m.Progress():
-                member.doing, member.step, member.loss = (
-                    question.doing,
-                    question.step,
-                    question.loss,
-                )
+                member.doing, member.at = question.doing, question.round
+                member.step, member.loss = question.step, question.loss
                 return m.Noted(self.admission.beat), b""
             case m.Leave():
                 await self._left(member, question.reason)
@@ -205,6 +205,7 @@ class Coordinator:
             member.last,
             self.layout.digest(),
             self.tokens,
+            self.round.number if self.round and member.index in self.round.handed else -1,
         )
 
     async def _next(self, member: Member, question: m.Next) -> m.Answer:
@@ -212,7 +213,7 @@ class Coordinator:
             return fault
         closes = time.monotonic() + POLL
         while True:
-            if question.round in self.closed:
+            if question.round in self.closed and not self._held_back(question.round):
                 return m.Apply(self.closed[question.round])
             if self.stopping:
                 return m.Stop(self.stopping)
@@ -227,6 +228,12 @@ class Coordinator:
             except TimeoutError:
                 return m.Wait(self.waiting_for())
 
+    def _held_back(self, round_: int) -> bool:
+        """After a restart the last closed round is not to be applied before the next is open: with
+        overlap that one is begun from the state before."""
+        starting = self.round is None and self.number < self.spec.rounds.count
+        return starting and round_ == self.number - 1 and self.spec.rounds.overlap > 0
+
     def waiting_for(self) -> str:
         """What the run waits for, in words."""
         if self.round is None:
@@ -239,7 +246,8 @@ class Coordinator:
         if member.index not in open_.assigned:
             open_.assigned[member.index] = self.blocks.take(self._budgets()[member.index])
         span = open_.assigned[member.index]
-        open_.begun[member.index] = time.monotonic()
+        if not self.spec.rounds.overlap or member.index not in open_.begun:
+            open_.begun[member.index] = time.monotonic()
         return m.Train(
             open_.number,
             span.block,
@@ -249,6 +257,19 @@ class Coordinator:
             span.first,
             span.steps,
         )
+
+    def _ahead(self, member: Member, question: m.Ahead) -> m.Answer:
+        """Work for the round after the one that the peer has done: that may be the open round, where
+        the peer is catching up, or the one that opens next."""
+        number, open_ = question.round + 1, self.round
+        if not self.spec.rounds.overlap or open_ is None or self.stopping:
+            return m.Wait("nothing to train ahead")
+        if number == open_.number and open_.lacks(member.index):
+            return self._assign(member, open_)
+        if number == open_.number + 1 < self.spec.rounds.count:
+            self.coming = self.coming or self._open(number)
+            return self._assign(member, self.coming)
+        return m.Wait(f"round {number} is not one to train ahead for")
 
     def _budgets(self) -> dict[int, int]:
         paces = {member.index: member.pace for member in self._here()}
@@ -272,8 +293,13 @@ class Coordinator:
             return f"this blob was handed in before, in round {self._used[announcement.blob]}"
         if not math.isfinite(announcement.loss) or not math.isfinite(question.nats):
             return "the loss is not finite"
+        if not all(map(math.isfinite, msgspec.structs.astuple(question.timings))):
+            return "a time is not finite"
         if (announcement.first, announcement.steps) != (span.first, span.steps):
             return f"steps {span.first} to {span.end} of the block are assigned to this peer"
+        ahead = lead(self.spec.rounds.overlap, span.steps) if open_.number else 0
+        if announcement.ahead not in (0, ahead):
+            return f"{announcement.ahead} steps trained ahead, where 0 or {ahead} can be"
         expected = self.spec.tokens_per_block // self.spec.inner.steps * span.steps
         if announcement.tokens != expected:
             return f"{span.steps} steps have {expected} tokens, not {announcement.tokens}"
@@ -349,11 +375,8 @@ class Coordinator:
         """Open and close rounds until all are done or the run is stopped."""
         await self._until(self._enough_here)
         while self.number < self.spec.rounds.count and not self.stopping:
-            open_ = self.round = OpenRound(self.number, time.monotonic())
-            # The slow ones first: they go on with the rests, the others take up what is left.
-            given = self._budgets()
-            spans = {p: self.blocks.take(given[p]) for p in sorted(given, key=given.__getitem__)}
-            open_.assigned.update({peer: spans[peer] for peer in given})
+            open_ = self.round = self.coming or self._open(self.number)
+            self.coming, open_.opened = None, time.monotonic()
             await self._notify(news=True)
             await self._until(self._complete)
             if not self.stopping:
@@ -361,6 +384,13 @@ class Coordinator:
         self.round = None
         await self._notify(news=True)
         await self._until(lambda: bool(self.stopping) or self.number in self.agreement.agreed)
+
+    def _open(self, number: int) -> OpenRound:
+        """A round with work for all who are here."""
+        given = self._budgets()
+        # The slow ones first: they go on with the rests, the others take up what is left.
+        spans = {p: self.blocks.take(given[p]) for p in sorted(given, key=given.__getitem__)}
+        return OpenRound(number, time.monotonic(), {peer: spans[peer] for peer in given})
 
     async def stop(self, reason: str) -> None:
         """End the run here; what is not closed has not happened."""
@@ -443,7 +473,8 @@ class Coordinator:
         """A peer that was too slow for its steps: how far it came tells how many to give it."""
         member = self.admission.by_index[peer]
         begun = open_.begun.get(peer)
-        if member.here and member.doing == "training" and begun is not None:
+        at_it = member.doing == "training" and member.at == open_.number
+        if member.here and at_it and begun is not None:
             member.pace = max(member.pace, (time.monotonic() - begun) / max(1, member.step))
 
     def _report(self, open_: OpenRound, closed: Closed, update_size: int) -> None:

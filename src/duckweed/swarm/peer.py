@@ -14,13 +14,15 @@ from duckweed.run.folder import RunFolder
 from duckweed.run.sections import Integer
 from duckweed.run.state import State
 from duckweed.swarm import messages as m
+from duckweed.swarm.ahead import Ahead, span_of
 from duckweed.swarm.identity import Identity
 from duckweed.swarm.keeper import LOOK, HandedBack, Keeper
 from duckweed.swarm.library import Library
 from duckweed.swarm.neighbours import Neighbours
+from duckweed.swarm.rounds import Span, lead
 from duckweed.swarm.timing import AROUND, BEAT, GOODBYE, PATIENCE, REMIND, RETRY, SLOWEST
 from duckweed.swarm.transport import Endpoint, Link, LinkError
-from duckweed.swarm.work import Worker, forget_before, residual_path
+from duckweed.swarm.work import Trained, Worker, forget_before, residual_path
 from duckweed.wire.contribution import max_size
 from duckweed.wire.update import max_update_size
 
@@ -49,6 +51,10 @@ class Peer:
         self.progress = m.Progress("starting", state.round)
         self.timings = m.Timings()
         self.saves = False
+        self.ahead = Ahead(worker)
+        self.handed = -1  # the round for which work of this peer is in hand at the coordinator
+        self._sent: tuple[m.Contribute, bytes] | None = None  # to send again, should it be lost
+        self._done_at = time.perf_counter()  # when the work for the round before was done
         self._joined = False
         self._link: Link | None = None
         self._endpoint: Endpoint | None = None
@@ -63,13 +69,15 @@ class Peer:
         try:
             welcome = await self._join()
             self.index = welcome.index
-            self._recall(welcome.last_accepted)
+            self._recall(welcome)
+            self._done_at = time.perf_counter()
             return await self._take_part()
         except (asyncio.CancelledError, OSError, MemoryError, RuntimeError) as error:
             self.keeper.ended = True  # a block that is being trained ends with its next step
             await self._leave(str(error) or "ended by hand")
             raise
         finally:
+            await self.ahead.drop()
             for task in tasks:
                 task.cancel()
             self._neighbours.close()
@@ -78,26 +86,26 @@ class Peer:
             await self._endpoint.close()
 
     async def _take_part(self) -> str:
-        contributed, digest = False, self.state.hash()
+        digest = self.state.hash()
         while True:
             if self.keeper.leaving():
                 await self._leave("its volunteer let it go")
                 return "left"
             if reason := self.keeper.pausing():
                 await self._pause(reason)
-                contributed = False
                 continue
             began = time.perf_counter()
             near = self._neighbours
+            contributed = self.handed == self.state.round
             question = m.Next(self.state.round, digest, contributed, near.given, near.fetched)
             answer, _ = await self._ask(question)
             match answer:
                 case m.Train():
-                    contributed = await self._train(answer)
+                    await self._contribute(answer)
                 case m.Apply():
                     self.timings.wait += time.perf_counter() - began
                     await self._apply(answer.closed)
-                    contributed, digest = False, self.state.hash()
+                    digest = self.state.hash()
                 case m.Wait():
                     self.timings.wait += time.perf_counter() - began
                     self._set("waiting")
@@ -112,54 +120,91 @@ class Peer:
                 case m.Refused(reason=reason):
                     raise PeerStopped(f"the coordinator refused: {reason}")
 
-    async def _train(self, task: m.Train) -> bool:
-        """False if the volunteer wanted the machine back before the block was trained."""
+    # --- a round
+
+    async def _contribute(self, task: m.Train) -> None:
+        """Hand in the work for a round and, with overlap, begin the next meanwhile; unless the
+        volunteer wants the machine back before the block is trained."""
         self.saves = task.share == 0
         self._save_state()
-        nats, tokens = 0.0, 0
-        if task.evaluate:
-            began = time.perf_counter()
-            nats, tokens = await asyncio.to_thread(
-                self.worker.evaluate, self.state, task.share, task.shares
-            )
-            self.timings.evaluate = time.perf_counter() - began
-        self._set("training")
-        self.keeper.steps = task.steps or self.worker.spec.inner.steps
+        steps = self.worker.spec.inner.steps
+        if self._sent and _is_for(self._sent[0], task, steps):
+            await self._hand_in(*self._sent)
+            return
+        begun = await self.ahead.take(task)
+        nats = await self._evaluate(task)
         try:
-            made = await asyncio.to_thread(
-                self.worker.contribute, self.state, self.index, task.block, self._stepped,
-                task.first, task.steps,
-            )  # fmt: skip
+            trained = await self._train(task, begun)
         except HandedBack:
-            return False
+            return
+        now = time.perf_counter()
+        self.timings.train, self.timings.wall = trained.seconds, now - self._done_at
+        self._done_at = now
+        await self._go_on(trained)
+        made = await asyncio.to_thread(self.worker.compress, self.state, self.index, trained)
         # On disk before it is sent: once it counts, the residual must not be lost.
         self.worker.save(residual_path(self.home, task.round))
-        self.timings.train, self.timings.compress = made.train_seconds, made.compress_seconds
-        self._set("sending")
+        self.timings.compress = made.compress_seconds
         signature = self.identity.sign(m.signed_part(made.announcement))
-        question = m.Contribute(made.announcement, signature, self.timings, nats, tokens)
+        question = m.Contribute(made.announcement, signature, self.timings, *nats)
+        self._sent = question, made.blob
+        await self._hand_in(question, made.blob)
+
+    async def _evaluate(self, task: m.Train) -> tuple[float, int]:
+        if not task.evaluate:
+            return 0.0, 0
         began = time.perf_counter()
-        answer, _ = await self._ask(question, made.blob)
+        nats = await asyncio.to_thread(self.worker.evaluate, self.state, task.share, task.shares)
+        self.timings.evaluate = time.perf_counter() - began
+        return nats
+
+    async def _train(self, task: m.Train, begun: Trained | None) -> Trained:
+        """What is left of a task. Raises HandedBack, Diverged."""
+        self._set("training")
+        span = span_of(task, self.worker.spec.inner.steps)
+        report = self._stepping(task.round, begun.steps if begun else 0, span.steps)
+        return await asyncio.to_thread(self.worker.train, self.state, span, report, begun)
+
+    async def _go_on(self, after: Trained | None) -> None:
+        """Begin with the next round, from the state that is held. after: the work of this peer for
+        this round, if it is on its way."""
+        rounds, coming = self.worker.spec.rounds, self.state.round + 1
+        if not rounds.overlap or coming >= rounds.count or self.ahead.round is not None:
+            return
+        task, _ = await self._ask(m.Ahead(self.state.round))
+        if isinstance(task, m.Train) and task.round == coming:
+            steps = lead(rounds.overlap, span_of(task, self.worker.spec.inner.steps).steps)
+            self.ahead.begin(self.state, task, after, self._stepping(coming, 0, steps))
+
+    async def _hand_in(self, question: m.Contribute, blob: bytes) -> None:
+        self._set("sending")
+        began = time.perf_counter()
+        answer, _ = await self._ask(question, blob)
         self.timings = m.Timings(send=time.perf_counter() - began)
         if isinstance(answer, m.Refused):
-            self.say(f"round {task.round}: not accepted: {answer.reason}")
+            self.say(f"round {question.announcement.round}: not accepted: {answer.reason}")
+        self.handed = question.announcement.round
         self._set("waiting")
-        return True
 
     async def _apply(self, closed: Closed) -> None:
         self._set("applying")
+        worker, accepted = self.worker, self.index in closed.accepted
+        worker.settle(accepted, closed.round)
+        if accepted:
+            forget_before(self.home, closed.round)
+        elif worker.spec.inner.state == "kept":
+            await self.ahead.drop()  # it goes on with the moments of what did not count
+        self._sent = None
+        if self.ahead.round != closed.round + 1:
+            await self.ahead.drop()
+            await self._go_on(None)
         began = time.perf_counter()
         blobs = {digest: await self._fetch(digest) for digest in closed.needed()}
         self.timings.fetch = time.perf_counter() - began
         began = time.perf_counter()
-        worker = self.worker
         self.state = await asyncio.to_thread(
             advance, worker.spec, worker.layout, self.state, closed, blobs.__getitem__
         )
-        accepted = self.index in closed.accepted
-        worker.settle(accepted)
-        if accepted:
-            forget_before(self.home, closed.round)
         self.keeper.tidy(self.shared)
         self.timings.apply = time.perf_counter() - began
 
@@ -167,13 +212,15 @@ class Peer:
 
     async def _pause(self, reason: str) -> None:
         """Hand back what was begun, do nothing while there is a reason, join again."""
+        began = time.perf_counter()
         self.say(f"pausing: {reason}")
         await self._leave(f"paused: {reason}")
         while self.keeper.pausing() and not self.keeper.leaving():
             await asyncio.sleep(LOOK)
         if not self.keeper.leaving():
             self.say("going on")
-            await self._join()
+            self.handed = (await self._join()).handed
+            self._done_at += time.perf_counter() - began  # no time of the run
 
     async def _leave(self, reason: str) -> None:
         """Say good-bye, if the coordinator can be reached."""
@@ -185,10 +232,15 @@ class Peer:
 
     # --- memory
 
-    def _recall(self, round_: int) -> None:
-        """Take up the residual of the last round that counted; without it, start from zero."""
-        if round_ >= 0 and not self.worker.load(residual_path(self.home, round_)):
-            self.say(f"the residual of round {round_} is lost; going on without it")
+    def _recall(self, welcome: m.Welcome) -> None:
+        """Take up the residual of the last round that counted, and that of the contribution which is
+        in hand, if there is one; what is lost starts from zero."""
+        worker, counted, self.handed = self.worker, welcome.last_accepted, welcome.handed
+        if counted >= 0 and not worker.load(residual_path(self.home, counted)):
+            self.say(f"the residual of round {counted} is lost; going on without it")
+        path = residual_path(self.home, self.handed)
+        if self.handed >= 0 and not worker.load_pending(path, self.handed):
+            self.say(f"the residual of round {self.handed} is lost; going on without it")
 
     def _save_state(self) -> None:
         every = self.worker.spec.rounds.checkpoint
@@ -241,7 +293,7 @@ class Peer:
         self, question: m.Message, body: bytes = b"", body_limit: int = 0
     ) -> tuple[m.Answer, bytes]:
         """Ask until there is an answer: a coordinator that goes away is waited for."""
-        away_since, told = 0.0, 0.0
+        away_since, told, ahead_told = 0.0, 0.0, False
         while True:
             try:
                 link = await self._connected()
@@ -259,6 +311,9 @@ class Peer:
                     gone = f" for {now - away_since:.0f} s" if told else ""
                     self.say(f"the coordinator does not answer{gone} ({error}); trying again")
                     told = now
+                if self.ahead.done and not ahead_told:
+                    self.say(f"round {self.ahead.round} is begun, as far as it can be, and kept")
+                    ahead_told = True
                 await asyncio.sleep(RETRY)
 
     async def _connected(self) -> Link:
@@ -280,9 +335,15 @@ class Peer:
     def _set(self, doing: str) -> None:
         self.progress = m.Progress(doing, self.state.round, 0, self.progress.loss)  # type: ignore[arg-type]
 
-    def _stepped(self, step: int, loss: float) -> None:
-        self.progress = m.Progress("training", self.state.round, step, loss)
-        self.keeper.stepped(step)
+    def _stepping(self, round_: int, done: int, steps: int) -> Callable[[int, float], None]:
+        """What is to be called after every inner step for a round, from `done` to `steps`."""
+        self.keeper.steps = steps - done
+
+        def stepped(step: int, loss: float) -> None:
+            self.progress = m.Progress("training", round_, done + step, loss)
+            self.keeper.stepped(step)
+
+        return stepped
 
     async def _beat(self) -> None:
         """Signs of life, apart from all other questions, as often as they are wanted."""
@@ -298,6 +359,13 @@ class Peer:
                         looked = time.monotonic()
                 except LinkError:
                     continue
+
+
+def _is_for(question: m.Contribute, task: m.Train, steps: int) -> bool:
+    """Whether a contribution is the work for this task; steps: those of a whole block."""
+    said, span = question.announcement, span_of(task, steps)
+    done = Span(said.block, said.first, said.steps)
+    return (said.round, done) == (task.round, span)
 
 
 def _understood(head: bytes) -> m.Answer:

@@ -102,6 +102,11 @@ def budgets(paces: dict[int, float], steps: int, patience: float) -> dict[int, i
     }
 
 
+def lead(overlap: float, steps: int) -> int:
+    """How many of `steps` inner steps are trained ahead, from the state before (rounds.overlap)."""
+    return int(overlap * steps + 0.5)
+
+
 def deadline(durations: list[float], patience: float) -> float | None:
     """Seconds after its opening at which a round closes without its stragglers: median + 6 MAD of
     what peers have needed, and `patience` on top. None while nothing is known."""
@@ -119,6 +124,7 @@ class Member(msgspec.Struct):
     heard: float = 0.0
     here: bool = False
     doing: str = "starting"
+    at: int = 0  # the round that it trains for
     step: int = 0
     loss: float = 0.0
     pace: float = 0.0  # seconds per inner step, 0 while unknown
@@ -149,4 +155,8 @@ class OpenRound(msgspec.Struct):
         """Whether the peer should train: also again, where a restart lost what it handed in."""
         if question.round != self.number or self.closing:
             return False
-        return not question.contributed or peer not in self.handed.keys() | self.refused
+        return not question.contributed or self.lacks(peer)
+
+    def lacks(self, peer: int) -> bool:
+        """Whether work of the peer may still come in."""
+        return not self.closing and peer not in self.handed.keys() | self.refused

@@ -11,14 +11,31 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from duckweed.learn.dataset import Dataset, batch, held_out_batches
-from duckweed.learn.trainer import Trainer, rows
+from duckweed.learn.trainer import Trainer, Work, rows
 from duckweed.merge.round import Announcement, blob_hash
 from duckweed.run.layout import Layout
 from duckweed.run.spec import SEED_LIMIT, RunSpec
 from duckweed.run.state import State
 from duckweed.run.tensors import write_arrays
+from duckweed.swarm.rounds import Span, lead
 from duckweed.wire import feedback
 from duckweed.wire.contribution import compress
+
+
+class Trained(msgspec.Struct):
+    """What the first `steps` inner steps of a span gave for round `round`: pseudo-gradient f32[P],
+    tokens, mean loss, seconds. ahead: how many of them began from the state before the one that the
+    round follows on. moments: what is to be gone on with, in this span or the next."""
+
+    round: int
+    span: Span
+    steps: int
+    ahead: int
+    delta: np.ndarray
+    tokens: int
+    loss: float
+    seconds: float
+    moments: dict[str, torch.Tensor]
 
 
 class Contribution(msgspec.Struct):
@@ -30,15 +47,131 @@ class Contribution(msgspec.Struct):
     compress_seconds: float
 
 
+class Pending(msgspec.Struct):
+    """What a contribution that was handed in leaves behind if it is accepted."""
+
+    round: int
+    residual: np.ndarray
+    moments: dict[str, torch.Tensor]
+
+
 class Worker:
     """Trains blocks and keeps the one thing a peer carries from round to round: its residual (and,
-    with inner.state = "kept", its moments). What was not accepted leaves no trace in it."""
+    with inner.state = "kept", its moments). What was not accepted leaves no trace in it.
+
+    Training and compressing are apart, so that a block can be begun for the round after the one that
+    is being exchanged. It is compressed when that one has closed: only then are the common scale, the
+    residual and the fate of the contribution before it known.
+    """
 
     def __init__(self, spec: RunSpec, layout: Layout, dataset: Dataset, trainer: Trainer) -> None:
         self.spec, self.layout, self.dataset, self.trainer = spec, layout, dataset, trainer
         self.residual = np.zeros(layout.total, np.float32)
-        self._pending: np.ndarray | None = None
-        self._moments_before: dict[str, torch.Tensor] = {}
+        self.moments: dict[str, torch.Tensor] = {}
+        self._pending: Pending | None = None
+
+    def ahead(
+        self,
+        state: State,
+        span: Span,
+        report: Callable[[int, float], None] | None = None,
+        after: Trained | None = None,
+    ) -> Trained:
+        """The first steps of a span for the round *after* the one that follows on `state`, as many as
+        rounds.overlap says. after: the peer's own work for the round in between, if it is on its
+        way: with inner.state = "kept" its moments are gone on with.
+
+        Touches neither residual nor what is pending. Raises trainer.Diverged.
+        """
+        steps = range(lead(self.spec.rounds.overlap, span.steps))
+        moments = after.moments if after else self.moments
+        work = self._steps(state.weights, state.round + 1, span, steps, moments, report)
+        ahead = len(steps)
+        return Trained(
+            state.round + 1, span, ahead, ahead,
+            work.delta, work.tokens, work.loss, work.seconds, work.moments,
+        )  # fmt: skip
+
+    def train(
+        self,
+        state: State,
+        span: Span,
+        report: Callable[[int, float], None] | None = None,
+        begun: Trained | None = None,
+    ) -> Trained:
+        """All steps of a span for the round that follows on `state`; or, where it was `begun` ahead,
+        those that are left. They go on from the state moved by what was begun: only that part is
+        late. report: is told the steps of this call. Raises trainer.Diverged."""
+        if begun is None:
+            work = self._steps(
+                state.weights, state.round, span, range(span.steps), self.moments, report
+            )
+            return Trained(
+                state.round, span, span.steps, 0,
+                work.delta, work.tokens, work.loss, work.seconds, work.moments,
+            )  # fmt: skip
+        assert (begun.round, begun.span) == (state.round, span)
+        steps = range(begun.steps, span.steps)
+        if not steps:
+            return begun
+        moved = state.weights - begun.delta
+        work = self._steps(moved, state.round, span, steps, begun.moments, report)
+        tokens = begun.tokens + work.tokens
+        loss = (begun.loss * begun.tokens + work.loss * work.tokens) / tokens
+        return Trained(
+            state.round, span, span.steps, begun.ahead, begun.delta + work.delta, tokens, loss,
+            begun.seconds + work.seconds, work.moments,
+        )  # fmt: skip
+
+    def _steps(
+        self,
+        weights: np.ndarray,
+        round_: int,
+        span: Span,
+        steps: range,
+        moments: dict[str, torch.Tensor],
+        report: Callable[[int, float], None] | None,
+    ) -> Work:
+        """Some of the steps of a span, counted within it. Their moments are kept if the next step is
+        to go on with them: that of the same span, or with inner.state = "kept" any."""
+        inner, seed = self.spec.inner, self.spec.seed
+        batches = (
+            batch(
+                self.dataset, seed, span.block, span.first + step, inner.steps, inner.batch,
+                self.spec.model.sequence,
+            )
+            for step in steps
+        )  # fmt: skip
+        drawn = (seed + span.block + (steps.start << 32)) % SEED_LIMIT
+        began_at = round_ * inner.steps + steps.start
+        keep = inner.state == "kept" or steps.stop < span.steps
+        return self.trainer.train(weights, batches, began_at, report, drawn, moments, keep)
+
+    def compress(self, state: State, peer: int, trained: Trained) -> Contribution:
+        """The contribution to the round that follows on `state`. Nothing is final before `settle`; an
+        attempt before it that was never closed leaves nothing behind. Raises WireError."""
+        spec, began = self.spec, time.perf_counter()
+        assert (trained.round, trained.steps) == (state.round, trained.span.steps)
+        wanted = feedback.carry(trained.delta, self.residual, spec.wire.feedback)
+        compressed = compress(spec.wire, wanted, self.layout, state.scales)
+        kept = feedback.keep(wanted, compressed.sent)
+        self._pending = Pending(state.round, kept, trained.moments)
+        announcement = Announcement(
+            round=state.round,
+            peer=peer,
+            block=trained.span.block,
+            blob=blob_hash(compressed.blob),
+            size=len(compressed.blob),
+            tokens=trained.tokens,
+            steps=trained.span.steps,
+            loss=trained.loss,
+            sizes=sizes(wanted, self.layout),
+            first=trained.span.first,
+            ahead=trained.ahead,
+        )
+        return Contribution(
+            announcement, compressed.blob, trained.seconds, time.perf_counter() - began
+        )
 
     def contribute(
         self,
@@ -49,47 +182,20 @@ class Worker:
         first: int = 0,
         steps: int = 0,
     ) -> Contribution:
-        """Train `steps` steps of a block from step `first` on (0: all of it) from the state and compress what came of it. Nothing is final before
-        `settle`. Raises trainer.Diverged, WireError."""
-        inner, spec = self.spec.inner, self.spec
-        self.settle(accepted=False)  # an attempt that was never closed leaves nothing behind
-        self._moments_before = self.trainer.moments
-        steps = steps or inner.steps
-        batches = (
-            batch(
-                self.dataset, spec.seed, block, step, inner.steps, inner.batch, spec.model.sequence
-            )
-            for step in range(first, first + steps)
-        )
-        began_at, drawn = state.round * inner.steps, (spec.seed + block) % SEED_LIMIT
-        work = self.trainer.train(state.weights, batches, began_at, report, drawn)
-        began = time.perf_counter()
-        wanted = feedback.carry(work.delta, self.residual, spec.wire.feedback)
-        compressed = compress(spec.wire, wanted, self.layout, state.scales)
-        self._pending = feedback.keep(wanted, compressed.sent)
-        announcement = Announcement(
-            round=state.round,
-            peer=peer,
-            block=block,
-            blob=blob_hash(compressed.blob),
-            size=len(compressed.blob),
-            tokens=work.tokens,
-            steps=steps,
-            loss=work.loss,
-            sizes=sizes(wanted, self.layout),
-            first=first,
-        )
-        return Contribution(
-            announcement, compressed.blob, work.seconds, time.perf_counter() - began
-        )
+        """Train `steps` steps of a block from step `first` on (0: all of it) from the state, and
+        compress what came of it. Raises trainer.Diverged, WireError."""
+        span = Span(block, first, steps or self.spec.inner.steps)
+        return self.compress(state, peer, self.train(state, span, report))
 
-    def settle(self, accepted: bool) -> None:
-        """The round is closed. If the contribution counted, what it left unsent becomes the
-        residual; if not, its data goes back to the pool and nothing of it is kept."""
-        if self._pending is not None and accepted:
-            self.residual = self._pending
-        elif self._pending is not None:
-            self.trainer.moments = self._moments_before
+    def settle(self, accepted: bool, round_: int | None = None) -> None:
+        """A round is closed (None: that of what is pending). If the contribution counted, what it
+        left unsent becomes the residual; if not, its data goes back to the pool and nothing of it
+        is kept. Rounds before that of what is pending change nothing."""
+        pending = self._pending
+        if pending is None or (round_ is not None and round_ < pending.round):
+            return
+        if accepted and round_ in (None, pending.round):
+            self.residual, self.moments = pending.residual, pending.moments
         self._pending = None
 
     def evaluate(self, state: State, share: int, shares: int) -> tuple[float, int]:
@@ -102,21 +208,33 @@ class Worker:
 
     def save(self, path: Path) -> None:
         """Write what `settle(True)` would keep, atomically, before the contribution is sent."""
-        residual = self.residual if self._pending is None else self._pending
-        moments = {name: value.numpy() for name, value in self.trainer.moments.items()}
-        write_arrays(path, {"residual": residual, **moments}, {})
+        pending = self._pending
+        residual = pending.residual if pending else self.residual
+        moments = pending.moments if pending else self.moments
+        arrays = {name: value.numpy() for name, value in moments.items()}
+        write_arrays(path, {"residual": residual, **arrays}, {})
 
     def load(self, path: Path) -> bool:
         """Take up what `save` wrote; False if there is no such file or it is damaged."""
+        if (found := self._read(path)) is None:
+            return False
+        self.residual, self.moments = found
+        return True
+
+    def load_pending(self, path: Path, round_: int) -> bool:
+        """Take up what `save` wrote for a contribution that is in hand and whose round is open. False
+        if it is lost; then nothing is carried over from it should it count."""
+        found = self._read(path)
+        self._pending = Pending(round_, *(found or (np.zeros_like(self.residual), {})))
+        return found is not None
+
+    def _read(self, path: Path) -> tuple[np.ndarray, dict[str, torch.Tensor]] | None:
         try:
             tensors = load_file(path)
             residual = tensors.pop("residual").numpy()
         except (OSError, KeyError, SafetensorError):
-            return False
-        if residual.shape != self.residual.shape:
-            return False
-        self.residual, self.trainer.moments = residual, tensors
-        return True
+            return None
+        return (residual, tensors) if residual.shape == self.residual.shape else None
 
 
 def residual_path(home: Path, round_: int) -> Path:

@@ -1,0 +1,240 @@
+"""What it costs to train while a round is exchanged, and what it saves.
+
+`python -m bench.overlap` writes bench/results/overlap.json; cells that are in it already are not
+run again. Two parts:
+
+loss         a small model of bytes, trained by simulation with rounds.overlap from 0 to 1, and in the
+             "eager" form, which is not in the package: held-out loss at equal tokens
+utilisation  the virtual clock of the simulation, for rounds of llama-15m's sizes over slow links
+"""
+
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+
+from duckweed.learn import model as models
+from duckweed.learn.dataset import held_out_batches
+from duckweed.merge.outer import outer_step
+from duckweed.merge.round import Announcement, advance, blob_hash, close
+from duckweed.run import folder as folders
+from duckweed.run.layout import Layout
+from duckweed.run.sections import Integer
+from duckweed.run.spec import RunSpec, override
+from duckweed.run.state import State
+from duckweed.swarm import genesis
+from duckweed.swarm.clock import Clock, Costs
+from duckweed.swarm.links import parse_links
+from duckweed.swarm.rounds import Span
+from duckweed.swarm.simulation import Simulation
+from duckweed.swarm.work import Contribution, Trained, Worker, sizes
+from duckweed.wire import feedback
+from duckweed.wire.contribution import compress
+
+Report = Callable[[int, float], None] | None
+RESULTS = Path(__file__).parent / "results" / "overlap.json"
+SHARES = (0.0, 0.25, 0.5, 1.0)
+SEEDS = (0,)
+RUN: dict[str, object] = {
+    "model.source": "config.json",
+    "model.sequence": 64,
+    "inner.steps": 20,
+    "inner.batch": 4,
+    "rounds.count": 25,
+    "rounds.peers": 4,
+    "rounds.evaluate": 1000,
+    "data.limit": 8_000_000,
+}
+CONFIG = {
+    "model_type": "llama",
+    "hidden_size": 48,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "tie_word_embeddings": False,
+}
+FORMS: dict[str, dict[str, object]] = {
+    **{f"overlap {share}": {"rounds.overlap": share} for share in SHARES},
+    "eager 1.0": {"rounds.overlap": 1.0},
+    # Delay acts like momentum (arXiv 1605.09774): less of it is left for the outer step.
+    "overlap 0.5, outer.momentum 0.3": {"rounds.overlap": 0.5, "outer.momentum": 0.3},
+    "overlap 1.0, outer.momentum 0.3": {"rounds.overlap": 1.0, "outer.momentum": 0.3},
+}
+HELD_OUT = 65_536  # tokens
+LINKS = ("10/50 80ms", "1/5 80ms")
+STEP_SECONDS = (0.5, 1.0, 2.0)
+PEERS, ROUNDS = 16, 50
+
+
+class Eager(Worker):
+    """Trains ahead from where the outer step would lead if all peers had sent what this one sent
+    (after "eager updates", arXiv 2502.12996)."""
+
+    sent: np.ndarray
+
+    def compress(self, state: State, peer: int, trained: Trained) -> Contribution:
+        wanted = feedback.carry(trained.delta, self.residual, self.spec.wire.feedback)
+        made = super().compress(state, peer, trained)
+        assert self._pending is not None
+        self.sent = wanted - self._pending.residual
+        return made
+
+    def ahead(
+        self, state: State, span: Span, report: Report = None, after: Trained | None = None
+    ) -> Trained:
+        moved, _ = outer_step(self.spec.outer, state.weights, state.momentum, self.sent)
+        return super().ahead(msgspec.structs.replace(state, weights=moved), span, report, after)
+
+
+def loss(form: str, seed: int) -> dict[str, Any]:
+    """Held-out nats per token after a run, and what the run was."""
+    began = time.process_time()
+    with tempfile.TemporaryDirectory() as place:
+        base = Path(place)
+        (base / "config.json").write_text(json.dumps(CONFIG))
+        spec = override(RunSpec(), RUN | {"seed": seed} | FORMS[form])
+        ground = genesis.prepare(spec, base, lambda text: None)
+        folder = folders.create(base / "runs", "run")
+        state = genesis.found(spec, ground, folder, "cpu", 1, lambda text: None)
+        layout = genesis.layout(folder)
+        simulation = Simulation(folder, spec, layout, ground, state, "cpu")
+        trainer = simulation.workers[0].trainer
+        if form.startswith("eager"):
+            simulation.workers = [
+                Eager(spec, layout, ground.dataset, w.trainer) for w in simulation.workers
+            ]
+        final = simulation.run()
+        windows = held_out_batches(ground.dataset, spec.model.sequence, HELD_OUT, 16)
+        nats, tokens = trainer.evaluate(final.weights, windows)
+    return {
+        "held_out": nats / tokens,
+        "parameters": layout.total,
+        "tokens": spec.rounds.count * spec.rounds.peers * spec.tokens_per_block,
+        "state": final.hash(),
+        "cpu_seconds": time.process_time() - began,
+    }
+
+
+def layout_of(source: str) -> Layout:
+    config = models.configuration(source, Path(), vocabulary=4096, sequence=256)
+    return models.layout_of(models.skeleton(config))
+
+
+def traffic() -> dict[str, Any]:
+    """Bytes and processor seconds of one round of llama-15m with the integer wire and PEERS peers:
+    those of llama-1m, with made-up values (normally distributed), times the ratio of parameters."""
+    spec, layout = RunSpec(), layout_of("llama-1m")
+    times = layout_of("llama-15m").total / layout.total
+    rng = np.random.default_rng(0)
+    scales = np.ones(len(layout.names), np.float32)
+    assert isinstance(spec.wire, Integer)
+    handed, compressing = [], []
+    for peer in range(PEERS):
+        values = rng.standard_normal(layout.total, np.float32)
+        began = time.process_time()
+        blob = compress(spec.wire, values, layout, scales).blob
+        compressing.append(time.process_time() - began)
+        said = Announcement(
+            0, peer, peer, blob_hash(blob), len(blob), 1, 1, 3.0, sizes(values, layout)
+        )
+        handed.append((said, blob))
+    closed, update = close(spec, layout, scales.tolist(), handed)
+    assert update is not None
+    zeros = np.zeros(layout.total, np.float32)
+    state = State(0, layout.digest(), zeros, zeros, scales)
+    began = time.process_time()
+    advance(spec, layout, state, closed, lambda digest: update)
+    return {
+        "parameters": times * layout.total,
+        "peers": PEERS,
+        "contribution_bytes": times * len(handed[0][1]),
+        "update_bytes": times * len(update),
+        "compress_seconds": times * min(compressing),
+        "apply_seconds": times * (time.process_time() - began),
+    }
+
+
+def utilisation(sizes: dict[str, Any], link: str, step: float, share: float) -> dict[str, float]:
+    """Share of time in which a peer computes, and seconds per round, in the long run."""
+    (one,) = parse_links(link, 1)
+    train = step * RunSpec().inner.steps
+    cost = Costs(
+        train=train,
+        compress=sizes["compress_seconds"],
+        send=one.latency + 8 * sizes["contribution_bytes"] / one.up,
+        fetch=2 * one.latency + 8 * sizes["update_bytes"] / one.down,
+        apply=sizes["apply_seconds"],
+        ahead=share * train,
+    )
+    clock = Clock(PEERS)
+    for _ in range(ROUNDS):
+        clock.round([cost] * PEERS)
+    return {
+        "utilisation": ROUNDS * cost.train / clock.now,
+        "round_seconds": clock.now / ROUNDS,
+        "compute_seconds": cost.train,
+        "exchange_seconds": cost.compress + cost.send + cost.fetch + cost.apply,
+    }
+
+
+def table(found: dict[str, Any]) -> str:
+    """What was measured, as Markdown for docs/swarm.md."""
+    lines = ["| form | held-out nats per token | against waiting |", "|---|---|---|"]
+    cells = {
+        form: [found["loss"][f"{form} seed {seed}"]["held_out"] for seed in SEEDS] for form in FORMS
+    }
+    waiting = cells["overlap 0.0"]
+    for form, nats in cells.items():
+        each = ", ".join(f"{x:.4f}" for x in nats)
+        ratio = mean(x / base for x, base in zip(nats, waiting, strict=True))
+        lines.append(f"| {form} | {each} | {ratio - 1:+.2%} |")
+    shares = " | ".join(f"overlap {share}" for share in SHARES)
+    lines += [
+        "",
+        f"| link | computing | exchange | {shares} |",
+        "|---|---|---|" + "---|" * len(SHARES),
+    ]
+    for link in LINKS:
+        for step in STEP_SECONDS:
+            each_ = [found["utilisation"][f"{link} {step} {share}"] for share in SHARES]
+            used = " | ".join(f"{x['utilisation']:.0%}" for x in each_)
+            seconds = f"{each_[0]['compute_seconds']:.0f} s | {each_[0]['exchange_seconds']:.1f} s"
+            lines.append(f"| {link} | {seconds} | {used} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    found: dict[str, Any] = {"loss": {}}
+    if RESULTS.exists():
+        found = json.loads(RESULTS.read_text())
+    found["run"], found["config"], found["forms"] = RUN, CONFIG, FORMS
+    for seed in SEEDS:
+        for form in FORMS:
+            name = f"{form} seed {seed}"
+            if name not in found["loss"]:
+                found["loss"][name] = loss(form, seed)
+                print(name, found["loss"][name], flush=True)
+                RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    if "traffic" not in found:
+        found["traffic"] = traffic()
+    found["utilisation"] = {
+        f"{link} {step} {share}": utilisation(found["traffic"], link, step, share)
+        for link in LINKS
+        for step in STEP_SECONDS
+        for share in SHARES
+    }
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    print(table(found))
+
+
+if __name__ == "__main__":
+    main()
