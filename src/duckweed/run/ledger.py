@@ -23,6 +23,8 @@ TABLE = """CREATE TABLE IF NOT EXISTS ledger (
     number INTEGER PRIMARY KEY, kind TEXT NOT NULL, round INTEGER NOT NULL, body TEXT NOT NULL,
     hash TEXT NOT NULL, signature TEXT NOT NULL)"""
 
+OF_KIND = "WHERE kind = ? ORDER BY number"
+
 
 class LedgerError(ValueError):
     """The ledger is damaged or was tampered with; the message names the first bad entry."""
@@ -160,9 +162,9 @@ class Ledger:
 
     def entries(self, kind: str | None = None) -> Iterator[Entry]:
         """All entries in order, or those of one kind. Raises LedgerError."""
-        for number, name, round_, body, digest, signature in self._rows():
-            if kind is None or name == kind:
-                yield Entry(number, name, round_, _body(self.path, number, body), digest, signature)
+        found = self._rows() if kind is None else self._select(OF_KIND, kind)
+        for number, name, round_, body, digest, signature in found:
+            yield Entry(number, name, round_, _body(self.path, number, body), digest, signature)
 
     def verify(self, verify: Verify) -> int:
         """Check the whole chain and every signature; returns the number of entries.
@@ -190,7 +192,7 @@ class Ledger:
     def _rows(self) -> list[tuple]:
         return self._select("ORDER BY number")
 
-    def _select(self, which: str, *values: int) -> list[tuple]:
+    def _select(self, which: str, *values: int | str) -> list[tuple]:
         columns = "number, kind, round, body, hash, signature"
         try:
             return self._db.execute(f"SELECT {columns} FROM ledger {which}", values).fetchall()

@@ -28,7 +28,8 @@ from duckweed.swarm.identity import verify
 from duckweed.swarm.library import Library
 from duckweed.swarm.record import assignments, epoch, ledger_body, round_event
 from duckweed.swarm.rounds import Blocks, Member, OpenRound, budgets, deadline
-from duckweed.swarm.timing import POLL
+from duckweed.swarm.succession import Seat
+from duckweed.swarm.timing import GATHER, POLL
 from duckweed.wire.contribution import max_size
 
 REPLAYS = 64  # rounds for which a blob that was handed in is known
@@ -41,11 +42,14 @@ class Coordinator:
     """The state of a run while it is served; `handle` answers the questions of peers."""
 
     def __init__(
-        self, folder: RunFolder, spec: RunSpec, layout: Layout, ledger: Ledger, tell: Tell
-    ) -> None:
+        self, folder: RunFolder, spec: RunSpec, layout: Layout, ledger: Ledger, tell: Tell,
+        seat: Seat | None = None,
+    ) -> None:  # fmt: skip
         self.folder, self.spec, self.layout, self.ledger, self.tell = (
             folder, spec, layout, ledger, tell,
         )  # fmt: skip
+        self.seat, self.unseated = seat, False
+        self.entry_of: dict[int, int] = {}  # closed round -> its entry in the ledger
         self.admission = Admission(
             ledger, Guests(folder.guests), folder.read_secret(), spec.members
         )
@@ -62,6 +66,7 @@ class Coordinator:
         self.held_out: float | None = None
         self.stopping = ""
         self.broken: Exception | None = None
+        self._began, self._was_held = time.monotonic(), False
         self._changed = asyncio.Condition()  # anything that may close a round
         self._news = asyncio.Condition()  # a round opened or closed: what peers wait for
         self._load()
@@ -83,6 +88,7 @@ class Coordinator:
                 closed = msgspec.convert(entry.body["closed"], Closed, strict=False)
                 self.blocks.replay(assignments(entry.body, self.blocks.steps), closed.accepted)
                 self.closed[closed.round] = closed
+                self.entry_of[closed.round] = entry.number
                 self.admission.counted(closed.round, closed.accepted)
                 self._remember(
                     closed.round, [x["blob"] for x in entry.body["contributions"].values()]
@@ -206,11 +212,16 @@ class Coordinator:
         )
 
     async def _next(self, member: Member, question: m.Next) -> m.Answer:
-        if fault := await self._vote(member, question):
-            return fault
         closes = time.monotonic() + POLL
+        voted = False
         while True:
-            if question.round in self.closed:
+            if self.held(-1) and not voted:
+                voted = True
+                if fault := await self._vote(member, question):
+                    return fault
+            if self.unseated:
+                return m.Wait("another machine is in charge now")
+            if question.round in self.closed and self.held(question.round):
                 return m.Apply(self.closed[question.round])
             if self.stopping:
                 return m.Stop(self.stopping)
@@ -227,6 +238,8 @@ class Coordinator:
 
     def waiting_for(self) -> str:
         """What the run waits for, in words."""
+        if not self.held(self.number - 1):
+            return "a majority of the machines that keep the ledger must have the last round"
         if self.round is None:
             return f"{len(self._here())} of {self.spec.rounds.peers} peers are here"
         missing = [str(p) for p in self.round.assigned if p not in self.round.handed]
@@ -332,7 +345,7 @@ class Coordinator:
     async def run(self) -> None:
         """Open and close rounds until all are done or the run is stopped."""
         await self._until(self._enough_here)
-        while self.number < self.spec.rounds.count and not self.stopping:
+        while self.number < self.spec.rounds.count and not self.ended:
             open_ = self.round = OpenRound(self.number, time.monotonic())
             # The slow ones first: they go on with the rests, the others take up what is left.
             given = self._budgets()
@@ -340,16 +353,42 @@ class Coordinator:
             open_.assigned.update({peer: spans[peer] for peer in given})
             await self._notify(news=True)
             await self._until(self._complete)
-            if not self.stopping:
+            if not self.ended:
                 await self._close(open_)
+                await self._until(lambda: self.ended or self.held(self.number - 1))
         self.round = None
         await self._notify(news=True)
-        await self._until(lambda: bool(self.stopping) or self.number in self.agreement.agreed)
+        await self._until(lambda: self.ended or self.number in self.agreement.agreed)
 
     async def stop(self, reason: str) -> None:
         """End the run here; what is not closed has not happened."""
         self.stopping = reason
         await self._notify(news=True)
+
+    # --- in charge, among others that could be (duckweed.swarm.succession)
+
+    def held(self, round_: int) -> bool:
+        """Whether a majority of those who keep the ledger have a closed round; -1: whether they follow
+        this machine."""
+        if self.seat is None:
+            return True
+        entry = self.entry_of.get(round_, -1)
+        return self.seat.committed >= max(entry, self.seat.charge.since)
+
+    def nudge(self) -> None:
+        """Somebody has acknowledged entries of the ledger."""
+        if self.held(self.number - 1) != self._was_held:
+            self._was_held = not self._was_held
+            self._later = asyncio.ensure_future(self._notify(news=True))
+
+    def unseat(self) -> None:
+        """Another is in charge from now on; what is not acknowledged has not happened."""
+        self.unseated = True
+        self._later = asyncio.ensure_future(self._notify(news=True))
+
+    @property
+    def ended(self) -> bool:
+        return bool(self.stopping) or self.unseated
 
     def moved(self) -> dict[str, list[int]]:
         """Bytes received and sent so far, by purpose; between peers: as they say, given and fetched."""
@@ -369,12 +408,15 @@ class Coordinator:
         return self.admission.here()
 
     def _enough_here(self) -> bool:
-        return bool(self.stopping) or len(self._here()) >= self.spec.rounds.peers
+        here, since = len(self._here()), time.monotonic() - self._began
+        succeeded = self.seat is not None and self.seat.charge.term > 0
+        enough = here >= self.spec.rounds.peers or (succeeded and here and since > GATHER)
+        return self.ended or (bool(enough) and self.held(self.number - 1))
 
     def _complete(self) -> bool:
         open_ = self.round
         assert open_ is not None
-        if self.stopping:
+        if self.ended:
             return True
         here = {member.index for member in self._here()}
         if not open_.handed:
@@ -400,9 +442,11 @@ class Coordinator:
         if update is not None:
             assert closed.update is not None
             write_atomically(self.folder.blob(closed.update), update)
-        self.ledger.append(
-            "round", open_.number, ledger_body(closed, open_.assigned, handed, self.blocks.steps)
-        )
+        if self.unseated:
+            return
+        body = ledger_body(closed, open_.assigned, handed, self.blocks.steps)
+        self.entry_of[open_.number] = self.ledger.append("round", open_.number, body).number
+        self._was_held = self.held(open_.number)
         self.blocks.settle(open_.assigned, closed.accepted)
         self.closed[open_.number], self.scales = closed, closed.scales
         self.admission.counted(closed.round, closed.accepted)

@@ -8,34 +8,26 @@ from pathlib import Path
 
 import msgspec
 
-from duckweed.merge.round import PEER_LIMIT, Closed, advance, blob_hash
-from duckweed.merge.rules import WEIGHT_LIMIT
+from duckweed.merge.round import Closed, advance, blob_hash
 from duckweed.run.folder import RunFolder
-from duckweed.run.sections import Integer
 from duckweed.run.state import State
 from duckweed.swarm import messages as m
 from duckweed.swarm.identity import Identity
 from duckweed.swarm.keeper import LOOK, HandedBack, Keeper
 from duckweed.swarm.library import Library
 from duckweed.swarm.neighbours import Neighbours
+from duckweed.swarm.replica import blob_limit
+from duckweed.swarm.station import OwnLink, Station
 from duckweed.swarm.timing import BEAT, GOODBYE, PATIENCE, REMIND, RETRY, SLOWEST
 from duckweed.swarm.transport import Endpoint, Link, LinkError
 from duckweed.swarm.work import Worker, forget_before, residual_path
-from duckweed.wire.contribution import max_size
-from duckweed.wire.update import max_update_size
 
 
-def listening(addresses: Sequence[str]) -> str:
-    """Where a peer binds its socket: loopback only if the coordinator is on this machine only."""
-    here = all(address.startswith(("127.", "[::1]")) for address in addresses)
+def listening(addresses: Sequence[str], successors: Sequence[str] = ()) -> str:
+    """Where a peer binds its socket: loopback only if the coordinator is on this machine only, and so
+    are those that may follow on it."""
+    here = not successors and all(address.startswith(("127.", "[::1]")) for address in addresses)
     return "127.0.0.1:0" if here else "0.0.0.0:0"
-
-
-def reachable_at(endpoint: Endpoint, coordinator: Sequence[str]) -> list[str]:
-    """ip:port pairs at which other peers of the run may reach this end."""
-    here = listening(coordinator).startswith("127.")
-    found = [x for x in endpoint.bound if x.startswith("127.")] if here else endpoint.addresses
-    return [x for x in found if len(x) <= 64][:16]
 
 
 class PeerStopped(RuntimeError):
@@ -43,7 +35,8 @@ class PeerStopped(RuntimeError):
 
 
 class Peer:
-    """One peer of a run. home: its own folder; shared: where it saves states when it is asked to."""
+    """One peer of a run. home: its own folder; shared: where it saves states when it is asked to;
+    station: this machine's end of the run, where it has one apart from the coordinator's."""
 
     def __init__(
         self,
@@ -55,6 +48,7 @@ class Peer:
         coordinator: tuple[str, list[str]],
         secret: str,
         say: Callable[[str], None],
+        station: Station | None = None,
     ) -> None:
         self.identity, self.worker, self.state, self.say = identity, worker, state, say
         self.home, self.shared, self.coordinator = home, shared, coordinator
@@ -62,21 +56,26 @@ class Peer:
         self.progress = m.Progress("starting", state.round)
         self.timings = m.Timings()
         self.saves = False
-        self._link: Link | None = None
+        self.station = station
+        self._joined = ""  # key of the coordinator that was joined last
+        self._link: Link | OwnLink | None = None
         self._endpoint: Endpoint | None = None
 
     async def run(self) -> str:
         """Take part until the run ends; returns the reason. Raises PeerStopped, LinkError."""
-        self._endpoint = await Endpoint.bind(
-            self.identity, m.HEAD_LIMIT, listening(self.coordinator[1])
-        )
+        members = self.worker.spec.members
+        self._endpoint = self.station.endpoint if self.station else await Endpoint.bind(
+            self.identity, m.HEAD_LIMIT, listening(self.coordinator[1], members.successors)
+        )  # fmt: skip
         self._endpoint.pace = self.keeper.pace
-        ask = self._ask_for
-        self._neighbours = Neighbours(self._endpoint, Library(self.shared), ask)
-        tasks = [asyncio.create_task(x) for x in (self._beat(), self._neighbours.serve())]
+        self._neighbours = Neighbours(self._endpoint, Library(self.shared), self._ask_for)
+        tasks = [asyncio.create_task(self._beat())]
+        if self.station:
+            self.station.neighbours = self._neighbours
+        else:
+            tasks.append(asyncio.create_task(self._neighbours.serve()))
         try:
             welcome = await self._join()
-            self.index = welcome.index
             self._recall(welcome.last_accepted)
             return await self._take_part()
         except (asyncio.CancelledError, OSError, MemoryError, RuntimeError) as error:
@@ -89,7 +88,8 @@ class Peer:
             self._neighbours.close()
             if self._link:
                 self._link.close()
-            await self._endpoint.close()
+            if not self.station:
+                await self._endpoint.close()
 
     async def _take_part(self) -> str:
         contributed, digest = False, self.state.hash()
@@ -176,6 +176,9 @@ class Peer:
             forget_before(self.home, closed.round)
         self.keeper.tidy(self.shared)
         self.timings.apply = time.perf_counter() - began
+        if self.station:
+            with contextlib.suppress(LinkError):  # with the next round, then
+                await self.station.copy()
 
     # --- the volunteer's wishes
 
@@ -217,18 +220,25 @@ class Peer:
 
     async def _join(self) -> m.Welcome:
         assert self._endpoint is not None
-        answer, _ = await self._ask(
-            m.Join(m.PROTOCOL, self.secret, reachable_at(self._endpoint, self.coordinator[1]))
-        )
+        answer, _ = await self._ask(self._first_words())
+        return self._admitted(answer)
+
+    def _first_words(self) -> m.Join:
+        assert self._endpoint is not None
+        return m.Join(m.PROTOCOL, self.secret, self._endpoint.reachable)
+
+    def _admitted(self, answer: m.Answer) -> m.Welcome:
         if not isinstance(answer, m.Welcome):
             raise PeerStopped(f"not admitted: {getattr(answer, 'reason', answer)}")
+        self._joined, self.index = self.coordinator[0], answer.index
         return answer
 
     async def _fetch(self, digest: str) -> bytes:
         spec, layout = self.worker.spec, self.worker.layout
-        limit = max_size(spec.wire, layout)
-        if isinstance(spec.wire, Integer):
-            limit = max_update_size(layout, spec.wire.levels, PEER_LIMIT, WEIGHT_LIMIT)
+        limit = blob_limit(spec, layout)
+        here = self.shared.blob(digest)
+        if self.station and here.exists() and blob_hash(blob := here.read_bytes()) == digest:
+            return blob
         answer, blob = await self._ask(m.Fetch(digest), body_limit=limit)
         if isinstance(answer, m.Held) and answer.size <= limit:
             try:
@@ -258,11 +268,14 @@ class Peer:
                 head, blob = await link.ask(
                     m.encode(question), body, body_limit=body_limit, patience=PATIENCE
                 )
-                return _understood(head), blob
+                answer = _understood(head)
+                if not isinstance(answer, m.InCharge):
+                    return answer, blob
+                self._go_to(answer.key, {x.key: x.addresses for x in answer.at})
+                raise LinkError(f"it says that {answer.key[:10]} is in charge")
             except LinkError as error:
-                if self._link:
-                    self._link.close()
-                    self._link = None
+                self._hang_up()
+                await self._look_for_another()
                 now = time.monotonic()
                 away_since = away_since or now
                 if not told or now - told > REMIND:
@@ -271,11 +284,41 @@ class Peer:
                     told = now
                 await asyncio.sleep(RETRY)
 
-    async def _connected(self) -> Link:
+    def _hang_up(self) -> None:
+        if self._link:
+            self._link.close()
+            self._link = None
+
+    async def _connected(self) -> Link | OwnLink:
         if self._link is None:
             assert self._endpoint is not None
-            self._link = await self._endpoint.connect(*self.coordinator)
+            if self.station and self.station.serves(self.coordinator[0]):
+                link = await self.station.connect(self.coordinator[0])
+            else:
+                link = await self._endpoint.connect(*self.coordinator)
+            self._link = link
+            if self._joined not in ("", self.coordinator[0]):
+                head, _ = await link.ask(m.encode(self._first_words()), patience=PATIENCE)
+                answer = _understood(head)
+                if isinstance(answer, m.InCharge):
+                    raise LinkError("it is not in charge any more")
+                self._admitted(answer)
+                self.say(f"joined {self.coordinator[0][:10]}, which is in charge now")
         return self._link
+
+    async def _look_for_another(self) -> None:
+        """Who coordinates the run, if it is not the one that was asked?"""
+        if self.station:
+            await self.station.replica.look_round()
+            known = self.station.replica.known
+            self._go_to(known.key, known.at)
+
+    def _go_to(self, key: str, at: dict[str, list[str]]) -> None:
+        """From now on ask another coordinator."""
+        own = self.station is not None and self.station.serves(key)
+        if key != self.coordinator[0] and (own or at.get(key)):
+            self.coordinator = key, at.get(key, [])
+            self._hang_up()
 
     def _set(self, doing: str) -> None:
         self.progress = m.Progress(doing, self.state.round, 0, self.progress.loss)  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from typing import Any
 
 from duckweed.run import spec as specs
 from duckweed.run.folder import RunFolder, write_atomically
-from duckweed.run.ledger import Ledger
+from duckweed.run.ledger import LedgerError
 from duckweed.run.lock import Busy, alone
 from duckweed.swarm.identity import load_or_create, verify
 
@@ -34,23 +34,28 @@ async def coordinate(folder: RunFolder, address: str) -> None:
 
     from duckweed.run.layout import Layout
     from duckweed.swarm import messages as m
-    from duckweed.swarm.coordinator import Coordinator
+    from duckweed.swarm.station import Station
     from duckweed.swarm.transport import Endpoint
 
     identity = load_or_create(folder.coordinator_key)
-    ledger = Ledger(folder.ledger, identity.sign)
-    ledger.verify(lambda message, signature: verify(identity.id, message, signature))
     layout = msgspec.json.decode((folder.path / "layout.json").read_bytes(), type=Layout)
 
     def record(facts: dict[str, Any]) -> None:
         folder.record(**facts)
         tell(facts)
 
-    coordinator = Coordinator(folder, specs.load(folder.spec), layout, ledger, record)
+    def say(text: str) -> None:
+        tell({"event": "said", "text": text})
+
     endpoint = await Endpoint.bind(identity, m.HEAD_LIMIT, address)
+    station = Station(endpoint, identity, folder, (identity.id, []), record, say)
+    station.replica.ledger.verify(verify)
+    station.begin(specs.load(folder.spec), layout)
+    if station.replica.seat is None:
+        raise LedgerError(f"{folder.coordinator_key} is not the key that this run began with")
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, lambda: asyncio.ensure_future(coordinator.stop("stopped")))
+        loop.add_signal_handler(name, lambda: asyncio.ensure_future(station.stop("stopped")))
     tell(
         {
             "event": "serving",
@@ -59,26 +64,22 @@ async def coordinate(folder: RunFolder, address: str) -> None:
             "addresses": endpoint.addresses,
         }
     )
-    serving = asyncio.create_task(
-        endpoint.serve(coordinator.handle, coordinator.body_limit, coordinator.admission.guard)
-    )
-    showing = asyncio.create_task(_show(coordinator))
+    serving = asyncio.create_task(station.serve())
+    showing = asyncio.create_task(_show(station))
     try:
-        await coordinator.run()
-        while coordinator.attended() and not coordinator.stopping:
-            await asyncio.sleep(0.1)
-        refused = dict(coordinator.admission.guard.refused)
-        folder.record(event="end", traffic=coordinator.moved(), refused=refused)
+        await station.run()
     finally:
         for task in (serving, showing):
             task.cancel()
         await endpoint.close()
-        ledger.close()
+        station.replica.close()
 
 
-async def _show(coordinator: Any) -> None:
+async def _show(station: Any) -> None:
     """What each peer is doing, twice a second, of many less often, for whoever watches."""
     while True:
+        while (coordinator := station.coordinator) is None:
+            await asyncio.sleep(0.5)
         await asyncio.sleep(max(0.5, len(coordinator.admission.by_index) / SHOWN))
         peers = [
             {"peer": x.index, "doing": x.doing, "step": x.step, "loss": x.loss}

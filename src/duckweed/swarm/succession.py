@@ -84,6 +84,12 @@ class Seat:
         if term > self.promised:
             self._keep(term)
             self.promised = self.seen = max(term, self.seen)
+        self.overtaken(term)
+
+    def overtaken(self, term: int) -> None:
+        """A voter has promised itself to a higher term: this machine cannot lead it any more, and
+        has to be elected anew."""
+        self.seen = max(self.seen, term)
         if self.in_charge and term > self.charge.term:
             self.in_charge = False
             self.unseated()

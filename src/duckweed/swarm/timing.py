@@ -13,6 +13,10 @@ SILENCE = (
     20.0,
 )  # without a sign of life, at least and at most, until a peer is not waited for
 AWAY = 2.0  # the coordinator itself did not run for so long: the silence is its own
+CANVASS = 5.0  # for a voter to say whom it follows, or would
+IN_TOUCH = 3 * POLL  # a voter that was heard in this time counts as there
+GATHER = 15.0  # after a succession, for peers to come over before the next round opens without them
+HANDOVER = 10.0  # at the end of a run, for the voters to copy the last entries
 
 
 def beat(peers: int) -> float:

@@ -174,6 +174,12 @@ class Endpoint:
         """ip:port pairs at which others may reach this end."""
         return list(self._endpoint.addr().direct_addresses())
 
+    @property
+    def reachable(self) -> list[str]:
+        """The same; if it listens on loopback only, that address."""
+        here = [x for x in self.bound if x.startswith("127.")]
+        return [x for x in here or self.addresses if len(x) <= 64][:16]
+
     async def connect(self, peer: str, addresses: list[str]) -> Link:
         """Raises LinkError."""
         target = EndpointAddr(EndpointId.from_string(peer), None, addresses)
