@@ -279,6 +279,7 @@ def counts_what_is_longest(monkeypatch):
 
 
 def follows_anybody(monkeypatch):
+    monkeypatch.setattr(Machine, "keep", lambda machine, term: setattr(machine, "disk", term))
     true = Seat.follow
 
     def follow(self, term, *more):

@@ -17,7 +17,8 @@ class OutOfMemory(ValueError):
 
 def needed(model: nn.Module, spec: RunSpec) -> int:
     """Bytes for one peer: float32 weights, gradients, moments, the flat vectors of a round
-    (global weights, outer momentum, residual, pseudo-gradient, what was sent), activations."""
+    (global weights, outer momentum, residual, pseudo-gradient, what was sent; with overlap those of
+    a second round), activations."""
     parameters = sum(p.numel() for p in model.parameters())
     moments = 1 if spec.inner.optimizer == "muon" else 2
     config: Any = model.config
@@ -28,7 +29,8 @@ def needed(model: nn.Module, spec: RunSpec) -> int:
     # Per token and layer some 34 widths and the attention rows, as in 2205.05198 (in float32 here).
     activations = tokens * layers * (68 * width + 10 * heads * spec.model.sequence)
     logits = 12 * tokens * config.vocab_size
-    return 4 * parameters * (2 + moments + 5) + activations + logits
+    vectors = 5 if spec.rounds.overlap == "none" else 9
+    return 4 * parameters * (2 + moments + vectors) + activations + logits
 
 
 def available(device: str) -> int:

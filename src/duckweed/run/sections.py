@@ -158,7 +158,9 @@ class Outer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Rounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How many peers a run starts with, when a round closes, and when the run ends."""
+    """How many peers a run starts with, when a round closes, and when the run ends. overlap: what a
+    peer trains while a round is exchanged: nothing; the next round, from the state before the merge
+    ("delayed"); or from that state moved on by its own contribution ("eager")."""
 
     count: int = 13
     peers: int = 4
@@ -167,6 +169,7 @@ class Rounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     evaluate: int = 4
     evaluate_tokens: int = 32768
     checkpoint: int = 10
+    overlap: Literal["none", "delayed", "eager"] = "none"
 
     def __post_init__(self) -> None:
         check("rounds", "count", self.count, 1, 10_000_000)

@@ -230,10 +230,15 @@ def mean_phases(timings: Iterable[dict[str, float]]) -> dict[str, float]:
     return {p: sum(t.get(p, 0.0) for t in each) / len(each) for p in PHASES} if each else {}
 
 
+def elapsed(times: dict[str, float]) -> float:
+    """Seconds that a round took a peer: `wall`, where phases overlap, else the sum of the phases."""
+    return times.get("wall") or sum(times.get(phase, 0.0) for phase in PHASES)
+
+
 def utilisation(times: dict[str, float]) -> float:
-    """Share of a peer's time in which it computed with the model: (train + evaluate) / all phases;
+    """Share of a peer's time in which it computed with the model: (train + evaluate) / `elapsed`;
     0 where nothing was measured."""
-    total = sum(times.get(phase, 0.0) for phase in PHASES)
+    total = elapsed(times)
     return (times.get("train", 0.0) + times.get("evaluate", 0.0)) / total if total else 0.0
 
 
@@ -242,9 +247,10 @@ def _by_peer(rounds: Iterable[Round]) -> dict[int, float]:
     spent: dict[int, dict[str, float]] = {}
     for one in rounds:
         for peer, times in one.timings.items():
-            sums = spent.setdefault(peer, dict.fromkeys(PHASES, 0.0))
+            sums = spent.setdefault(peer, dict.fromkeys((*PHASES, "wall"), 0.0))
             for phase in PHASES:
                 sums[phase] += times.get(phase, 0.0)
+            sums["wall"] += elapsed(times)
     return {peer: utilisation(spent[peer]) for peer in sorted(spent)}
 
 

@@ -3,7 +3,8 @@
 from duckweed.swarm import messages as m
 from duckweed.swarm.identity import Identity
 from duckweed.swarm.invitation import Invitation
-from duckweed.swarm.peer import PeerStopped, listening
+from duckweed.swarm.line import PeerStopped
+from duckweed.swarm.peer import listening
 from duckweed.swarm.transport import Endpoint, LinkError
 
 

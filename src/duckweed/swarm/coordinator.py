@@ -71,6 +71,7 @@ class Coordinator:
         self._news = asyncio.Condition()  # a round opened or closed: what peers wait for
         self._load()
         self.round: OpenRound | None = None
+        self.coming: OpenRound | None = None  # the next, if somebody trains for it already
 
     # --- the past
 
@@ -169,6 +170,8 @@ class Coordinator:
             case m.Next():
                 member.shared = (question.given, question.fetched)
                 return await self._next(member, question), b""
+            case m.Ahead():
+                return self._ahead(member, question), b""
             case m.Contribute():
                 return await self._take(member, question, body), b""
             case m.Snapshot():
@@ -185,11 +188,8 @@ class Coordinator:
                 known = key in self.admission.members and key not in self.admission.expelled
                 return m.Noted() if known else m.Refused("takes no part in this run"), b""
             case m.Progress():
-                member.doing, member.step, member.loss = (
-                    question.doing,
-                    question.step,
-                    question.loss,
-                )
+                member.doing, member.at = question.doing, question.round
+                member.step, member.loss = question.step, question.loss
                 return m.Noted(self.admission.beat), b""
             case m.Leave():
                 await self._left(member, question.reason)
@@ -209,6 +209,7 @@ class Coordinator:
             member.last,
             self.layout.digest(),
             self.tokens,
+            self.round.number if self.round and member.index in self.round.handed else -1,
         )
 
     async def _next(self, member: Member, question: m.Next) -> m.Answer:
@@ -250,7 +251,8 @@ class Coordinator:
         if member.index not in open_.assigned:
             open_.assigned[member.index] = self.blocks.take(self._budgets()[member.index])
         span = open_.assigned[member.index]
-        open_.begun[member.index] = time.monotonic()
+        if self.spec.rounds.overlap == "none" or member.index not in open_.begun:
+            open_.begun[member.index] = time.monotonic()
         return m.Train(
             open_.number,
             span.block,
@@ -260,6 +262,19 @@ class Coordinator:
             span.first,
             span.steps,
         )
+
+    def _ahead(self, member: Member, question: m.Ahead) -> m.Answer:
+        """Work for the round after the one that the peer has done: that may be the open round, where
+        the peer is catching up, or the one that opens next."""
+        number, open_ = question.round + 1, self.round
+        if self.spec.rounds.overlap == "none" or open_ is None or self.ended:
+            return m.Wait("nothing to train ahead")
+        if number == open_.number and open_.lacks(member.index):
+            return self._assign(member, open_)
+        if number == open_.number + 1 < self.spec.rounds.count:
+            self.coming = self.coming or self._open(number)
+            return self._assign(member, self.coming)
+        return m.Wait(f"round {number} is not one to train ahead for")
 
     def _budgets(self) -> dict[int, int]:
         paces = {member.index: member.pace for member in self._here()}
@@ -283,6 +298,10 @@ class Coordinator:
             return f"this blob was handed in before, in round {self._used[announcement.blob]}"
         if not math.isfinite(announcement.loss) or not math.isfinite(question.nats):
             return "the loss is not finite"
+        if not all(map(math.isfinite, msgspec.structs.astuple(question.timings))):
+            return "a time is not finite"
+        if announcement.ahead and (self.spec.rounds.overlap == "none" or not open_.number):
+            return "trained ahead, and there was nothing to be ahead of"
         if (announcement.first, announcement.steps) != (span.first, span.steps):
             return f"steps {span.first} to {span.end} of the block are assigned to this peer"
         expected = self.spec.tokens_per_block // self.spec.inner.steps * span.steps
@@ -346,11 +365,8 @@ class Coordinator:
         """Open and close rounds until all are done or the run is stopped."""
         await self._until(self._enough_here)
         while self.number < self.spec.rounds.count and not self.ended:
-            open_ = self.round = OpenRound(self.number, time.monotonic())
-            # The slow ones first: they go on with the rests, the others take up what is left.
-            given = self._budgets()
-            spans = {p: self.blocks.take(given[p]) for p in sorted(given, key=given.__getitem__)}
-            open_.assigned.update({peer: spans[peer] for peer in given})
+            open_ = self.round = self.coming or self._open(self.number)
+            self.coming, open_.opened = None, time.monotonic()
             await self._notify(news=True)
             await self._until(self._complete)
             if not self.ended:
@@ -359,6 +375,13 @@ class Coordinator:
         self.round = None
         await self._notify(news=True)
         await self._until(lambda: self.ended or self.number in self.agreement.agreed)
+
+    def _open(self, number: int) -> OpenRound:
+        """A round with work for all who are here."""
+        given = self._budgets()
+        # The slow ones first: they go on with the rests, the others take up what is left.
+        spans = {p: self.blocks.take(given[p]) for p in sorted(given, key=given.__getitem__)}
+        return OpenRound(number, time.monotonic(), {peer: spans[peer] for peer in given})
 
     async def stop(self, reason: str) -> None:
         """End the run here; what is not closed has not happened."""
@@ -464,7 +487,8 @@ class Coordinator:
         """A peer that was too slow for its steps: how far it came tells how many to give it."""
         member = self.admission.by_index[peer]
         begun = open_.begun.get(peer)
-        if member.here and member.doing == "training" and begun is not None:
+        at_it = member.doing == "training" and member.at == open_.number
+        if member.here and at_it and begun is not None:
             member.pace = max(member.pace, (time.monotonic() - begun) / max(1, member.step))
 
     def _report(self, open_: OpenRound, closed: Closed, update_size: int) -> None:

@@ -74,8 +74,15 @@ class Next(Message, tag="next"):
     fetched: int = 0
 
 
+class Ahead(Message, tag="ahead"):
+    """'I hold the state after `round` rounds, and my work for that round is done. What shall I train
+    for the one after it, while this one is exchanged?' Answered with Train or Wait, at once."""
+
+    round: int
+
+
 class Progress(Message, tag="progress"):
-    """A sign of life, with what the peer is doing."""
+    """A sign of life, with what the peer is doing; training: for which round."""
 
     doing: Literal["starting", "training", "sending", "waiting", "applying"]
     round: int
@@ -84,7 +91,8 @@ class Progress(Message, tag="progress"):
 
 
 class Timings(msgspec.Struct, forbid_unknown_fields=True):
-    """Seconds that one peer spent on one round, by phase."""
+    """Seconds that one peer spent on one round, by phase. wall: seconds since its work for the round
+    before was done, where phases overlap; 0: their sum."""
 
     train: float = 0.0
     evaluate: float = 0.0
@@ -93,6 +101,7 @@ class Timings(msgspec.Struct, forbid_unknown_fields=True):
     wait: float = 0.0
     fetch: float = 0.0
     apply: float = 0.0
+    wall: float = 0.0
 
 
 class Contribute(Message, tag="contribute"):
@@ -185,6 +194,7 @@ Question = (
     | Probe
     | Look
     | Next
+    | Ahead
     | Progress
     | Contribute
     | Fetch
@@ -203,7 +213,8 @@ Question = (
 
 class Welcome(Message, tag="welcome"):
     """Index of the peer in the run, the run's specification, and the last round in which a
-    contribution of this peer counted (-1: none): the round that its residual must be of.
+    contribution of this peer counted (-1: none): the round that its residual must be of. handed: the
+    open round, if work of this peer is in hand there; -1: it is not.
     layout, tokens: hashes of the model's layout and of the training data, to compare with."""
 
     index: int
@@ -211,6 +222,7 @@ class Welcome(Message, tag="welcome"):
     last_accepted: int
     layout: str
     tokens: str
+    handed: int = -1
 
 
 class Terms(Message, tag="terms"):
@@ -264,7 +276,8 @@ class Standing(Message, tag="standing"):
 
 class Train(Message, tag="train"):
     """Train `steps` inner steps of block `block`, from step `first` on (steps 0: the whole block),
-    starting from the state after `round` rounds. The peer is number `share` of
+    for round `round`: from the state after so many rounds or, as an answer to Ahead, from the one
+    that the peer holds. The peer is number `share` of
     `shares` in the round; evaluate: also measure that share of the held-out text first."""
 
     round: int

@@ -6,32 +6,27 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import msgspec
-
 from duckweed.merge.round import Closed, advance, blob_hash
 from duckweed.run.folder import RunFolder
 from duckweed.run.state import State
 from duckweed.swarm import messages as m
+from duckweed.swarm.ahead import Ahead, span_of
 from duckweed.swarm.identity import Identity
 from duckweed.swarm.keeper import LOOK, HandedBack, Keeper
 from duckweed.swarm.library import Library
+from duckweed.swarm.line import Line, PeerStopped
 from duckweed.swarm.neighbours import Neighbours
 from duckweed.swarm.replica import blob_limit
-from duckweed.swarm.station import OwnLink, Station
-from duckweed.swarm.timing import BEAT, GOODBYE, PATIENCE, REMIND, RETRY, SLOWEST
-from duckweed.swarm.transport import Endpoint, Link, LinkError
-from duckweed.swarm.work import Worker, forget_before, residual_path
+from duckweed.swarm.rounds import Span
+from duckweed.swarm.station import Station
+from duckweed.swarm.transport import Endpoint, LinkError
+from duckweed.swarm.work import Trained, Worker, builds_on, forget_before, residual_path
 
 
-def listening(addresses: Sequence[str], successors: Sequence[str] = ()) -> str:
-    """Where a peer binds its socket: loopback only if the coordinator is on this machine only, and so
-    are those that may follow on it."""
-    here = not successors and all(address.startswith(("127.", "[::1]")) for address in addresses)
+def listening(addresses: Sequence[str]) -> str:
+    """Where a peer binds its socket: loopback only if the coordinator is on this machine only."""
+    here = all(address.startswith(("127.", "[::1]")) for address in addresses)
     return "127.0.0.1:0" if here else "0.0.0.0:0"
-
-
-class PeerStopped(RuntimeError):
-    """The peer cannot go on; the message says whose fault it is."""
 
 
 class Peer:
@@ -56,62 +51,68 @@ class Peer:
         self.progress = m.Progress("starting", state.round)
         self.timings = m.Timings()
         self.saves = False
-        self.station = station
-        self._joined = ""  # key of the coordinator that was joined last
-        self._link: Link | OwnLink | None = None
-        self._endpoint: Endpoint | None = None
+        self.ahead = Ahead(worker)
+        self.station, self.index = station, -1
+        self.handed = -1  # the round for which work of this peer is in hand at the coordinator
+        self._sent: tuple[m.Contribute, bytes] | None = None  # to send again, should it be lost
+        self._done_at = time.perf_counter()  # when the work for the round before was done
 
     async def run(self) -> str:
         """Take part until the run ends; returns the reason. Raises PeerStopped, LinkError."""
-        members = self.worker.spec.members
-        self._endpoint = self.station.endpoint if self.station else await Endpoint.bind(
-            self.identity, m.HEAD_LIMIT, listening(self.coordinator[1], members.successors)
-        )  # fmt: skip
-        self._endpoint.pace = self.keeper.pace
-        self._neighbours = Neighbours(self._endpoint, Library(self.shared), self._ask_for)
-        tasks = [asyncio.create_task(self._beat())]
+        if self.station:
+            return await self._run(self.station.endpoint)
+        endpoint = await Endpoint.bind(self.identity, m.HEAD_LIMIT, listening(self.coordinator[1]))
+        try:
+            return await self._run(endpoint)
+        finally:
+            await endpoint.close()
+
+    async def _run(self, endpoint: Endpoint) -> str:
+        endpoint.pace = self.keeper.pace
+        line = self.line = Line(endpoint, self.coordinator, self.secret, self.say, self.station)
+        line.welcomed, line.aside = self._welcomed, self._aside
+        self._neighbours = Neighbours(endpoint, Library(self.shared), self._ask_for)
+        tasks = [asyncio.create_task(line.beat(lambda: self.progress))]
         if self.station:
             self.station.neighbours = self._neighbours
         else:
             tasks.append(asyncio.create_task(self._neighbours.serve()))
         try:
-            welcome = await self._join()
-            self._recall(welcome.last_accepted)
+            await line.join()
+            self._done_at = time.perf_counter()
             return await self._take_part()
         except (asyncio.CancelledError, OSError, MemoryError, RuntimeError) as error:
             self.keeper.ended = True  # a block that is being trained ends with its next step
-            await self._leave(str(error) or "ended by hand")
+            await line.leave(str(error) or "ended by hand")
             raise
         finally:
+            await self.ahead.drop()
             for task in tasks:
                 task.cancel()
             self._neighbours.close()
-            if self._link:
-                self._link.close()
-            if not self.station:
-                await self._endpoint.close()
+            line.close()
 
     async def _take_part(self) -> str:
-        contributed, digest = False, self.state.hash()
+        digest = self.state.hash()
         while True:
             if self.keeper.leaving():
-                await self._leave("its volunteer let it go")
+                await self.line.leave("its volunteer let it go")
                 return "left"
             if reason := self.keeper.pausing():
                 await self._pause(reason)
-                contributed = False
                 continue
             began = time.perf_counter()
             near = self._neighbours
+            contributed = self.handed == self.state.round
             question = m.Next(self.state.round, digest, contributed, near.given, near.fetched)
-            answer, _ = await self._ask(question)
+            answer, _ = await self.line.ask(question)
             match answer:
                 case m.Train():
-                    contributed = await self._train(answer)
+                    await self._contribute(answer)
                 case m.Apply():
                     self.timings.wait += time.perf_counter() - began
                     await self._apply(answer.closed)
-                    contributed, digest = False, self.state.hash()
+                    digest = self.state.hash()
                 case m.Wait():
                     self.timings.wait += time.perf_counter() - began
                     self._set("waiting")
@@ -121,59 +122,105 @@ class Peer:
                     # Whoever was to save it may be gone.
                     if self.saves or not self.shared.state(self.state.round).exists():
                         self.state.save(self.shared.state(self.state.round))
-                    await self._ask(m.Leave(reason))
+                    await self.line.ask(m.Leave(reason))
                     return reason
                 case m.Refused(reason=reason):
                     raise PeerStopped(f"the coordinator refused: {reason}")
 
-    async def _train(self, task: m.Train) -> bool:
-        """False if the volunteer wanted the machine back before the block was trained."""
+    # --- a round
+
+    async def _contribute(self, task: m.Train) -> None:
+        """Hand in the work for a round and, with overlap, go on to the next meanwhile; unless the
+        volunteer wants the machine back before the block is trained."""
+        overlap = self.worker.spec.rounds.overlap
         self.saves = task.share == 0
         self._save_state()
-        nats, tokens = 0.0, 0
-        if task.evaluate:
-            began = time.perf_counter()
-            nats, tokens = await asyncio.to_thread(
-                self.worker.evaluate, self.state, task.share, task.shares
-            )
-            self.timings.evaluate = time.perf_counter() - began
-        self._set("training")
-        self.keeper.steps = task.steps or self.worker.spec.inner.steps
+        steps = self.worker.spec.inner.steps
+        if self._sent and _is_for(self._sent[0], task, steps):
+            await self._hand_in(*self._sent)
+            return
+        trained = await self.ahead.take(task)
+        nats = await self._evaluate(task)
         try:
-            made = await asyncio.to_thread(
-                self.worker.contribute, self.state, self.index, task.block, self._stepped,
-                task.first, task.steps,
-            )  # fmt: skip
+            trained = trained or await self._train(task)
         except HandedBack:
-            return False
+            return
+        now = time.perf_counter()
+        self.timings.train = trained.seconds
+        if overlap != "none":
+            self.timings.wall = now - self._done_at
+        self._done_at = now
+        if overlap != "eager":
+            await self._go_on(trained)
+        made = await asyncio.to_thread(self.worker.compress, self.state, self.index, trained)
+        if overlap == "eager":
+            await self._go_on(trained)
         # On disk before it is sent: once it counts, the residual must not be lost.
         self.worker.save(residual_path(self.home, task.round))
-        self.timings.train, self.timings.compress = made.train_seconds, made.compress_seconds
-        self._set("sending")
+        self.timings.compress = made.compress_seconds
         signature = self.identity.sign(m.signed_part(made.announcement))
-        question = m.Contribute(made.announcement, signature, self.timings, nats, tokens)
+        question = m.Contribute(made.announcement, signature, self.timings, *nats)
+        self._sent = question, made.blob
+        await self._hand_in(question, made.blob)
+
+    async def _evaluate(self, task: m.Train) -> tuple[float, int]:
+        if not task.evaluate:
+            return 0.0, 0
         began = time.perf_counter()
-        answer, _ = await self._ask(question, made.blob)
+        work = self.worker.evaluate, self.state, task.share, task.shares
+        nats = await asyncio.to_thread(*work)
+        self.timings.evaluate = time.perf_counter() - began
+        return nats
+
+    async def _train(self, task: m.Train) -> Trained:
+        """Raises HandedBack, Diverged."""
+        self._set("training")
+        span = span_of(task, self.worker.spec.inner.steps)
+        self.keeper.steps = span.steps
+        return await asyncio.to_thread(
+            self.worker.train, self.state, span, self._stepping(task.round)
+        )
+
+    async def _go_on(self, after: Trained | None) -> None:
+        """Begin to train for the next round, from the state that is held. after: the work of this
+        peer for this round, if it is on its way."""
+        rounds, coming = self.worker.spec.rounds, self.state.round + 1
+        if rounds.overlap == "none" or coming >= rounds.count or self.ahead.round is not None:
+            return
+        task, _ = await self.line.ask(m.Ahead(self.state.round))
+        if isinstance(task, m.Train) and task.round == coming:
+            self.keeper.steps = task.steps or self.worker.spec.inner.steps
+            self.ahead.begin(self.state, task, after, self._stepping(task.round))
+
+    async def _hand_in(self, question: m.Contribute, blob: bytes) -> None:
+        self._set("sending")
+        began = time.perf_counter()
+        answer, _ = await self.line.ask(question, blob)
         self.timings = m.Timings(send=time.perf_counter() - began)
         if isinstance(answer, m.Refused):
-            self.say(f"round {task.round}: not accepted: {answer.reason}")
+            self.say(f"round {question.announcement.round}: not accepted: {answer.reason}")
+        self.handed = question.announcement.round
         self._set("waiting")
-        return True
 
     async def _apply(self, closed: Closed) -> None:
         self._set("applying")
+        worker, accepted = self.worker, self.index in closed.accepted
+        worker.settle(accepted, closed.round)
+        if accepted:
+            forget_before(self.home, closed.round)
+        elif builds_on(worker.spec):
+            await self.ahead.drop()
+        self._sent = None
+        if self.ahead.round != closed.round + 1:
+            await self.ahead.drop()
+            await self._go_on(None)
         began = time.perf_counter()
         blobs = {digest: await self._fetch(digest) for digest in closed.needed()}
         self.timings.fetch = time.perf_counter() - began
         began = time.perf_counter()
-        worker = self.worker
         self.state = await asyncio.to_thread(
             advance, worker.spec, worker.layout, self.state, closed, blobs.__getitem__
         )
-        accepted = self.index in closed.accepted
-        worker.settle(accepted)
-        if accepted:
-            forget_before(self.home, closed.round)
         self.keeper.tidy(self.shared)
         self.timings.apply = time.perf_counter() - began
         if self.station:
@@ -185,32 +232,43 @@ class Peer:
     async def _pause(self, reason: str) -> None:
         """Hand back what was begun, do nothing while there is a reason, join again."""
         self.say(f"pausing: {reason}")
-        await self._leave(f"paused: {reason}")
+        await self.line.leave(f"paused: {reason}")
         while self.keeper.pausing() and not self.keeper.leaving():
             await asyncio.sleep(LOOK)
         if not self.keeper.leaving():
             self.say("going on")
-            await self._join()
-
-    async def _leave(self, reason: str) -> None:
-        """Say good-bye, if the coordinator can be reached."""
-        link, self._link = self._link, None  # no further sign of life
-        if link:
-            with contextlib.suppress(LinkError):
-                await link.ask(m.encode(m.Leave(reason[:200])), patience=GOODBYE)
-            link.close()
+            await self.line.join()
 
     # --- memory
 
-    def _recall(self, round_: int) -> None:
-        """Take up the residual of the last round that counted; without it, start from zero."""
-        if round_ >= 0 and not self.worker.load(residual_path(self.home, round_)):
-            self.say(f"the residual of round {round_} is lost; going on without it")
+    def _welcomed(self, welcome: m.Welcome) -> None:
+        """Admitted, for the first time or again, perhaps by another coordinator."""
+        first, known = self.index < 0, self.index == welcome.index
+        self.index, self.handed = welcome.index, welcome.handed
+        if first:
+            self._recall(welcome)
+        elif not known:
+            self._sent = None
+
+    def _recall(self, welcome: m.Welcome) -> None:
+        """Take up the residual of the last round that counted, and that of the contribution which is
+        in hand, if there is one; what is lost starts from zero."""
+        worker, counted, handed = self.worker, welcome.last_accepted, welcome.handed
+        if counted >= 0 and not worker.load(residual_path(self.home, counted)):
+            self.say(f"the residual of round {counted} is lost; going on without it")
+        path = residual_path(self.home, handed)
+        if handed >= 0 and not worker.load_pending(path, handed):
+            self.say(f"the residual of round {handed} is lost; going on without it")
+
+    def _aside(self) -> str:
+        done = self.ahead.done
+        return f"round {self.ahead.round} is trained ahead, and kept until then" if done else ""
 
     def _save_state(self) -> None:
         every = self.worker.spec.rounds.checkpoint
         # Beside the coordinator one peer saves for all; elsewhere each, to give it to newcomers.
-        saves = self.saves or not self.shared.coordinator_key.exists()
+        beside = self.line.coordinator[0] == self.coordinator[0] and not self.station
+        saves = self.saves or not beside or not self.shared.coordinator_key.exists()
         if saves and self.state.round and self.state.round % every == 0:
             self.state.save(self.shared.state(self.state.round))
             for old in self.shared.saved_rounds()[1:-2]:
@@ -218,28 +276,13 @@ class Peer:
 
     # --- talking
 
-    async def _join(self) -> m.Welcome:
-        assert self._endpoint is not None
-        answer, _ = await self._ask(self._first_words())
-        return self._admitted(answer)
-
-    def _first_words(self) -> m.Join:
-        assert self._endpoint is not None
-        return m.Join(m.PROTOCOL, self.secret, self._endpoint.reachable)
-
-    def _admitted(self, answer: m.Answer) -> m.Welcome:
-        if not isinstance(answer, m.Welcome):
-            raise PeerStopped(f"not admitted: {getattr(answer, 'reason', answer)}")
-        self._joined, self.index = self.coordinator[0], answer.index
-        return answer
-
     async def _fetch(self, digest: str) -> bytes:
         spec, layout = self.worker.spec, self.worker.layout
         limit = blob_limit(spec, layout)
         here = self.shared.blob(digest)
         if self.station and here.exists() and blob_hash(blob := here.read_bytes()) == digest:
             return blob
-        answer, blob = await self._ask(m.Fetch(digest), body_limit=limit)
+        answer, blob = await self.line.ask(m.Fetch(digest), body_limit=limit)
         if isinstance(answer, m.Held) and answer.size <= limit:
             try:
                 blob = await self._neighbours.blob(digest, answer)
@@ -247,7 +290,7 @@ class Peer:
             except (LinkError, ValueError) as error:
                 self.say(f"fetching from the coordinator alone: {error}")
         if not isinstance(answer, m.Blob) or blob_hash(blob) != digest:
-            answer, blob = await self._ask(m.Fetch(digest, whole=True), body_limit=limit)
+            answer, blob = await self.line.ask(m.Fetch(digest, whole=True), body_limit=limit)
         if not isinstance(answer, m.Blob):
             raise PeerStopped(f"the coordinator has no blob {digest[:10]}")
         if blob_hash(blob) != digest:
@@ -255,103 +298,23 @@ class Peer:
         return blob
 
     async def _ask_for(self, question: m.Message, limit: int) -> tuple[m.Answer, bytes]:
-        return await self._ask(question, body_limit=limit)
-
-    async def _ask(
-        self, question: m.Message, body: bytes = b"", body_limit: int = 0
-    ) -> tuple[m.Answer, bytes]:
-        """Ask until there is an answer: a coordinator that goes away is waited for."""
-        away_since, told = 0.0, 0.0
-        while True:
-            try:
-                link = await self._connected()
-                head, blob = await link.ask(
-                    m.encode(question), body, body_limit=body_limit, patience=PATIENCE
-                )
-                answer = _understood(head)
-                if not isinstance(answer, m.InCharge):
-                    return answer, blob
-                self._go_to(answer.key, {x.key: x.addresses for x in answer.at})
-                raise LinkError(f"it says that {answer.key[:10]} is in charge")
-            except LinkError as error:
-                self._hang_up()
-                await self._look_for_another()
-                now = time.monotonic()
-                away_since = away_since or now
-                if not told or now - told > REMIND:
-                    gone = f" for {now - away_since:.0f} s" if told else ""
-                    self.say(f"the coordinator does not answer{gone} ({error}); trying again")
-                    told = now
-                await asyncio.sleep(RETRY)
-
-    def _hang_up(self) -> None:
-        if self._link:
-            self._link.close()
-            self._link = None
-
-    async def _connected(self) -> Link | OwnLink:
-        if self._link is None:
-            assert self._endpoint is not None
-            if self.station and self.station.serves(self.coordinator[0]):
-                link = await self.station.connect(self.coordinator[0])
-            else:
-                link = await self._endpoint.connect(*self.coordinator)
-            self._link = link
-            if self._joined not in ("", self.coordinator[0]):
-                head, _ = await link.ask(m.encode(self._first_words()), patience=PATIENCE)
-                answer = _understood(head)
-                if isinstance(answer, m.InCharge):
-                    raise LinkError("it is not in charge any more")
-                self._admitted(answer)
-                self.say(f"joined {self.coordinator[0][:10]}, which is in charge now")
-        return self._link
-
-    async def _look_for_another(self) -> None:
-        """Who coordinates the run, if it is not the one that was asked?"""
-        if self.station:
-            await self.station.replica.look_round()
-            known = self.station.replica.known
-            self._go_to(known.key, known.at)
-
-    def _go_to(self, key: str, at: dict[str, list[str]]) -> None:
-        """From now on ask another coordinator."""
-        own = self.station is not None and self.station.serves(key)
-        if key != self.coordinator[0] and (own or at.get(key)):
-            self.coordinator = key, at.get(key, [])
-            self._hang_up()
+        return await self.line.ask(question, body_limit=limit)
 
     def _set(self, doing: str) -> None:
         self.progress = m.Progress(doing, self.state.round, 0, self.progress.loss)  # type: ignore[arg-type]
 
-    def _stepped(self, step: int, loss: float) -> None:
-        self.progress = m.Progress("training", self.state.round, step, loss)
-        self.keeper.stepped(step)
+    def _stepping(self, round_: int) -> Callable[[int, float], None]:
+        """What is to be called after every inner step for a round."""
 
-    async def _beat(self) -> None:
-        """Signs of life, apart from all other questions, as often as they are wanted."""
-        pause = BEAT
-        while True:
-            await asyncio.sleep(pause)
-            if self._link:
-                try:
-                    head, _ = await self._link.ask(m.encode(self.progress), patience=PATIENCE)
-                    pause = _wanted(head) or pause
-                except LinkError:
-                    continue
+        def stepped(step: int, loss: float) -> None:
+            self.progress = m.Progress("training", round_, step, loss)
+            self.keeper.stepped(step)
+
+        return stepped
 
 
-def _understood(head: bytes) -> m.Answer:
-    try:
-        return m.answer(head)
-    except msgspec.DecodeError as error:
-        raise PeerStopped(f"the coordinator's answer makes no sense: {error}") from error
-
-
-def _wanted(head: bytes) -> float:
-    """Seconds until the next sign of life, within reason; 0: nothing was said."""
-    try:
-        answer = m.answer(head)
-    except msgspec.DecodeError:
-        return 0.0
-    wanted = answer.beat if isinstance(answer, m.Noted) else 0.0
-    return min(max(wanted, BEAT), SLOWEST) if wanted > 0 else 0.0
+def _is_for(question: m.Contribute, task: m.Train, steps: int) -> bool:
+    """Whether a contribution is the work for this task; steps: those of a whole block."""
+    said, span = question.announcement, span_of(task, steps)
+    done = Span(said.block, said.first, said.steps)
+    return (said.round, done) == (task.round, span)

@@ -111,7 +111,8 @@ async def take_part(
     torch.set_num_threads(int(os.environ.get("DUCKWEED_THREADS", "1")))
     spec = specs.load(folder.spec)
     ground, layout = genesis.reopen(folder, spec), genesis.layout(folder)
-    saved = folder.saved_rounds()[-1]
+    # With overlap a round is trained from the state before: a run that was stopped begins there.
+    saved = folder.saved_rounds()[-1 if spec.rounds.overlap == "none" else -2 :][0]
     state = states.load(folder.state(saved), layout.digest(), layout.total, len(layout.names))
     model = models.build(genesis.configuration(spec, ground), device)
     trainer = Trainer(model, spec.inner, spec.total_steps, device)

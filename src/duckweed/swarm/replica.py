@@ -136,6 +136,10 @@ class Replica:
                 return said, msgspec.msgpack.encode(rows)
         raise ValueError("does not vote")
 
+    def in_charge_at(self) -> tuple[str, list[str]]:
+        """Key and addresses of who is in charge, as far as is known here."""
+        return self.known.key, self.known.at.get(self.known.key, [])
+
     def in_charge(self) -> m.InCharge:
         """Who is in charge, as far as is known here."""
         if self.seat and self.seat.in_charge:

@@ -119,6 +119,7 @@ class Member(msgspec.Struct):
     heard: float = 0.0
     here: bool = False
     doing: str = "starting"
+    at: int = 0  # the round that it trains for
     step: int = 0
     loss: float = 0.0
     pace: float = 0.0  # seconds per inner step, 0 while unknown
@@ -149,4 +150,8 @@ class OpenRound(msgspec.Struct):
         """Whether the peer should train: also again, where a restart lost what it handed in."""
         if question.round != self.number or self.closing:
             return False
-        return not question.contributed or peer not in self.handed.keys() | self.refused
+        return not question.contributed or self.lacks(peer)
+
+    def lacks(self, peer: int) -> bool:
+        """Whether work of the peer may still come in."""
+        return not self.closing and peer not in self.handed.keys() | self.refused

@@ -14,12 +14,20 @@ from duckweed.run.layout import Layout
 from duckweed.run.ledger import Ledger
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State
+from duckweed.swarm.clock import Clock, Costs
 from duckweed.swarm.genesis import Ground, configuration
 from duckweed.swarm.identity import load_or_create
 from duckweed.swarm.links import Links
 from duckweed.swarm.record import epoch, ledger_body, round_event
 from duckweed.swarm.rounds import Blocks, Span, budgets
-from duckweed.swarm.work import Contribution, Worker, forget_before, residual_path
+from duckweed.swarm.work import (
+    Contribution,
+    Trained,
+    Worker,
+    builds_on,
+    forget_before,
+    residual_path,
+)
 
 
 class Simulation:
@@ -54,7 +62,9 @@ class Simulation:
             self.paces = list(step_seconds)
         self.windows = sequences(ground.dataset, spec.model.sequence)
         self.blocks = Blocks(spec.inner.steps)
-        self.clock = 0.0
+        self._clock = Clock(spec.rounds.peers, spec.rounds.overlap)
+        self.coming: dict[int, Span] = {}  # who trains what for the next round
+        self.ahead: dict[int, Trained] = {}  # and what came of it
         self.traffic = {"contributions": [0, 0], "updates": [0, 0], "control": [0, 0]}
 
     def run(self) -> State:
@@ -71,19 +81,16 @@ class Simulation:
             ledger.close()
         return self.state
 
+    @property
+    def clock(self) -> float:
+        """Virtual seconds since the run began."""
+        return self._clock.now
+
     def _round(self, ledger: Ledger) -> None:
         spec, state = self.spec, self.state
-        assigned = self._assign()
+        assigned = self.coming or self._assign()
         nats = self._evaluate()
-        made: list[Contribution] = []
-        for peer, worker in enumerate(self.workers):
-            span = assigned[peer]
-            made.append(
-                worker.contribute(
-                    state, peer, span.block, self._stepped(peer), span.first, span.steps
-                )
-            )
-            worker.save(residual_path(self.folder.peer(peer), state.round))
+        made = self._contribute(assigned)
         handed = [(c.announcement, c.blob) for c in made]
         closed, update = close(spec, self.layout, [float(s) for s in state.scales], handed)
         blobs = {a.blob: blob for a, blob in handed}
@@ -94,21 +101,47 @@ class Simulation:
         began = time.perf_counter()
         self.state = advance(spec, self.layout, state, closed, blobs.__getitem__)
         apply_seconds = time.perf_counter() - began
-        for peer, worker in enumerate(self.workers):
-            worker.settle(peer in closed.accepted)
-            if peer in closed.accepted:
-                forget_before(self.folder.peer(peer), state.round)
+        self._settle(state, closed)
         ledger.append("round", state.round, ledger_body(closed, assigned, handed, spec.inner.steps))
         ledger.append(
             "state", self.state.round, {"hash": self.state.hash(), "peers": len(self.workers)}
         )
         self.blocks.settle(assigned, closed.accepted)
         down = sum(len(blobs[digest]) for digest in closed.needed())
-        timings = self._timings(made, down, apply_seconds)
-        seconds = max(sum(t.values()) for t in timings.values())
-        self.clock += seconds
+        began = self._clock.now
+        timings = self._clock.round(self._costs(made, down, apply_seconds))
         self._count(made, down)
-        self._report(closed, {a.peer: a for a, _ in handed}, update, nats, timings, seconds)
+        self._report(closed, {a.peer: a for a, _ in handed}, update, nats, timings, began)
+
+    def _contribute(self, assigned: dict[int, Span]) -> list[Contribution]:
+        """What each peer hands in; with overlap the work for the round after is done as well."""
+        state, made, trained = self.state, [], []
+        for peer, worker in enumerate(self.workers):
+            ahead = self.ahead.get(peer)
+            trained.append(ahead or worker.train(state, assigned[peer], self._stepped(peer)))
+            made.append(worker.compress(state, peer, trained[peer]))
+            worker.save(residual_path(self.folder.peer(peer), state.round))
+        self.coming, self.ahead = {}, {}
+        if self.spec.rounds.overlap != "none" and state.round + 1 < self.spec.rounds.count:
+            self.coming = self._assign()
+            for peer in range(len(self.workers)):
+                self._train_ahead(state, peer, trained[peer])
+        return made
+
+    def _train_ahead(self, state: State, peer: int, after: Trained | None) -> None:
+        self.ahead[peer] = self.workers[peer].train(
+            state, self.coming[peer], self._stepped(peer), True, after
+        )
+
+    def _settle(self, state: State, closed: Closed) -> None:
+        """state: before the round that has closed."""
+        for peer, worker in enumerate(self.workers):
+            accepted = peer in closed.accepted
+            worker.settle(accepted, closed.round)
+            if accepted:
+                forget_before(self.folder.peer(peer), closed.round)
+            elif peer in self.ahead and builds_on(self.spec):
+                self._train_ahead(state, peer, None)
 
     def _assign(self) -> dict[int, Span]:
         """As the coordinator does it, with the speeds that were given as the measured ones."""
@@ -123,27 +156,23 @@ class Simulation:
             return 0.0, 0
         return self.workers[0].evaluate(self.state, 0, 1)
 
-    def _timings(
-        self, made: Sequence[Contribution], down: int, apply_seconds: float
-    ) -> dict[int, dict[str, float]]:
-        """Virtual seconds by phase; the wait is that for the slowest peer."""
-        times = {}
+    def _costs(self, made: Sequence[Contribution], down: int, apply_seconds: float) -> list[Costs]:
+        """Virtual seconds of each peer; training and links as given, the rest as it was measured."""
+        costs = []
         for peer, (work, link) in enumerate(zip(made, self.links, strict=True)):
             train = work.train_seconds
             if self.paces is not None:
                 train = self.paces[peer] * work.announcement.steps
-            times[peer] = {
-                "train": train,
-                "compress": work.compress_seconds,
-                "send": link.latency + 8 * len(work.blob) / link.up,
-                "wait": 0.0,
-                "fetch": 2 * link.latency + 8 * down / link.down,
-                "apply": apply_seconds,
-            }
-        ready = {p: t["train"] + t["compress"] + t["send"] for p, t in times.items()}
-        for peer, t in times.items():
-            t["wait"] = max(ready.values()) - ready[peer]
-        return times
+            costs.append(
+                Costs(
+                    train=train,
+                    compress=work.compress_seconds,
+                    send=link.latency + 8 * len(work.blob) / link.up,
+                    fetch=2 * link.latency + 8 * down / link.down,
+                    apply=apply_seconds,
+                )
+            )
+        return costs
 
     def _count(self, made: Sequence[Contribution], down: int) -> None:
         self.traffic["contributions"][0] += sum(len(work.blob) for work in made)
@@ -156,11 +185,11 @@ class Simulation:
         update: bytes | None,
         nats: tuple[float, int],
         timings: dict[int, dict[str, float]],
-        seconds: float,
+        began: float,
     ) -> None:
         event = round_event(
             closed.round,
-            seconds=seconds,
+            seconds=self._clock.now - began,
             announcements=announcements,
             closed=closed,
             update_size=len(update) if update else 0,
@@ -168,7 +197,7 @@ class Simulation:
             timings=timings,
             traffic={purpose: list(counts) for purpose, counts in self.traffic.items()},
             epoch=epoch(self.spec, (a.block for a in announcements.values()), self.windows),
-        ) | {"virtual_clock": self.clock}
+        ) | {"virtual_clock": self._clock.now}
         self.folder.record(**event)
         self.tell(event)
 

@@ -119,17 +119,11 @@ class Station:
 
     # --- questions
 
-    async def connect(self, key: str) -> Link | OwnLink:
-        """A link to who is in charge. Raises LinkError."""
-        if key == self.endpoint.id:
-            if self.coordinator is None or self.coordinator.unseated:
-                raise LinkError("this machine is not in charge yet")
-            return OwnLink(self.coordinator, key)
-        return await self.endpoint.connect(key, self.replica.known.at.get(key, []))
-
-    def serves(self, key: str) -> bool:
-        """Whether a key is that of this machine."""
-        return key == self.endpoint.id
+    def own_link(self) -> OwnLink:
+        """For a peer of this same process. Raises LinkError while this machine is not in charge."""
+        if self.coordinator is None or self.coordinator.unseated:
+            raise LinkError("this machine is not in charge")
+        return OwnLink(self.coordinator, self.endpoint.id)
 
     async def copy(self) -> None:
         """Take over the entries that are new; a machine that votes does so all the time."""
