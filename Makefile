@@ -8,7 +8,7 @@ BIN := .venv/bin
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-.PHONY: setup demo fast test lint clean
+.PHONY: setup demo fast test lab lint clean
 setup: .venv/.ready
 demo: .venv/.ready  ## four peers on this machine train a small model for about three minutes
 	$(BIN)/duckweed train
@@ -16,6 +16,8 @@ fast: .venv/.ready  ## the fast tests
 	$(BIN)/python -m pytest -m "not slow" -n 2
 test: .venv/.ready  ## all tests
 	$(BIN)/python -m pytest -n 2
+lab: .venv/.ready  ## runs between emulated hosts, about 15 minutes; needs root
+	$(BIN)/python -m bench.wan
 lint: .venv/.ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 clean:

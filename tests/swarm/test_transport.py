@@ -2,12 +2,17 @@
 
 import asyncio
 import os
+import signal
+import ssl
+import subprocess
+import sys
 import time
 from contextlib import asynccontextmanager
 
 import pytest
 from iroh import IrohError
 
+from duckweed.swarm import tcp, transport
 from duckweed.swarm.identity import Identity
 from duckweed.swarm.transport import Endpoint, LinkError
 
@@ -82,14 +87,124 @@ def test_question_and_answer_with_the_key_of_the_asker():
     assert {peer for peer, _, _ in server.heard} == {CLIENT.id}
 
 
-def test_bodies_of_several_pieces_arrive_whole():
-    body = os.urandom((2 << 20) + 12345)
+BIG = os.urandom((2 << 20) + 12345)
 
+
+@pytest.mark.parametrize("lane", [True, False])
+def test_bodies_of_several_pieces_arrive_whole(lane):
     async def scene(link, here, there):
-        _, back = await link.ask(b"big", body, body_limit=len(body))
-        assert back == body[::-1]
+        used = await there.connect(here.id, here.addresses, lane=lane)
+        heads = [f"{n}".encode() for n in range(3)]
+        answers = await asyncio.gather(*(used.ask(x, BIG, body_limit=len(BIG)) for x in heads))
+        assert answers == [(b"re: " + x, BIG[::-1]) for x in heads]
+        if lane:
+            assert used.lane.used == 3
+        used.close()
 
-    play(scene, Server(len(body)))
+    server = play(scene, Server(len(BIG)))
+    assert {peer for peer, _, _ in server.heard} == {CLIENT.id}
+
+
+def test_where_tcp_is_closed_large_bodies_go_over_iroh():
+    async def scene(link, here, there):
+        here._listener.close()
+        _, back = await link.ask(b"big", BIG, body_limit=len(BIG))
+        assert back == BIG[::-1]
+        assert link.lane.used == 0
+
+    play(scene, Server(len(BIG)))
+
+
+def test_large_bodies_are_refused_over_tcp_as_well():
+    async def scene(link, here, there):
+        with pytest.raises(LinkError):
+            await link.ask(b"much", BIG, body_limit=LIMIT)
+        with pytest.raises(LinkError):
+            await link.ask(b"stranger", BIG)
+        await still_answers(link)
+
+    play(scene)
+
+
+def test_whoever_answers_over_tcp_without_the_key_is_not_talked_to():
+    async def scene(link, here, there):
+        thief = await Endpoint.bind(Identity(b"t" * 32), LIMIT, "127.0.0.1:0")
+        stealing = asyncio.create_task(thief.serve(Server().handle, Server().sizes))
+        while thief._listener is None:
+            await asyncio.sleep(0)
+        lane = tcp.Lane(CLIENT, here.id, list(thief.addresses), LIMIT, there.pace, lambda: 3.0)
+        with pytest.raises(tcp.Closed):
+            await lane.ask(b"hello", b"", 0, 5)
+        stealing.cancel()
+        await thief.close()
+
+    assert play(scene).heard == []
+
+
+def test_a_peer_over_tcp_must_prove_its_key_and_noise_ends_nothing():
+    async def scene(link, here, there):
+        address = next(x for x in here.addresses if x.startswith("127."))
+        host, port = address.split(":")
+        for named in (bytes.fromhex(CLIENT.id) + bytes(64), os.urandom(96), b"short"):
+            context = tcp._context(ssl.PROTOCOL_TLS_CLIENT)
+            reader, writer = await asyncio.open_connection(host, int(port), ssl=context)
+            await reader.readexactly(tcp.NONCE)
+            writer.write(named + b"\x00\x00\x00\x05hello" + bytes(8))
+            writer.write_eof() if writer.can_write_eof() else writer.close()
+            with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+                await asyncio.wait_for(reader.readexactly(1), 20)
+            writer.close()
+        _, plain = await asyncio.open_connection(host, int(port))
+        plain.write(os.urandom(999))
+        plain.close()
+        assert await link.ask(b"big", BIG, body_limit=len(BIG)) == (b"re: big", BIG[::-1])
+        assert link.lane.used == 1
+
+    server = play(scene, Server(len(BIG)))
+    assert [head for _, head, _ in server.heard] == [b"big"]
+
+
+def test_a_ping_says_where_one_is_seen():
+    async def scene(link, here, there):
+        pong = await link.ping()
+        assert pong.seen in there.bound
+        assert abs(pong.clock - time.time()) < 20
+
+    play(scene)
+
+
+def test_a_dead_machine_is_noticed_while_its_answer_is_waited_for(monkeypatch):
+    """It is stopped, not closed: no packet says so. The answer may take a minute; a ping may not."""
+    monkeypatch.setattr(transport, "LOOK", 1.0)
+    monkeypatch.setattr(transport, "SILENT", 3.0)
+    code = (
+        "import asyncio; from tests.swarm.test_transport import *\n"
+        "async def main():\n"
+        "    here = await Endpoint.bind(SERVER, LIMIT, '127.0.0.1:0')\n"
+        "    print(here.addresses[0], flush=True)\n"
+        "    await here.serve(Server().handle, Server().sizes)\n"
+        "asyncio.run(main())"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+
+    async def all_of_it():
+        address = process.stdout.readline().strip()
+        there = await Endpoint.bind(CLIENT, LIMIT, "127.0.0.1:0")
+        link = await there.connect(SERVER.id, [address])
+        await still_answers(link)
+        asking = asyncio.create_task(link.ask(b"sleep", patience=60))
+        await link.ping()
+        process.send_signal(signal.SIGSTOP)
+        with pytest.raises(LinkError, match="went away"):
+            await asyncio.wait_for(asking, 50)
+        link.close()
+        await there.close()
+
+    try:
+        asyncio.run(all_of_it())
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_a_body_above_the_limit_is_refused_without_being_read():

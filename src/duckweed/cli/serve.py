@@ -31,11 +31,21 @@ def serve(
         Path | None, typer.Argument(help="A run specification, or the folder of a run to go on.")
     ] = None,
     train: Annotated[int, typer.Option(help="How many peers to run beside the coordinator.")] = 0,
-    listen: Annotated[str, typer.Option(help="Address and UDP port.")] = "0.0.0.0:0",
+    listen: Annotated[
+        str, typer.Option(help="Address and port: UDP, TCP, and the next TCP port for the relay.")
+    ] = "0.0.0.0:0",
     public: Annotated[
         list[str] | None,
         typer.Option(help="IP:PORT at which others reach this machine, if it is not its own."),
     ] = None,
+    relay: Annotated[
+        list[str] | None,
+        typer.Option(metavar="URL", help="A relay elsewhere, run by `duckweed relay`."),
+    ] = None,
+    own_relay: Annotated[
+        bool,
+        typer.Option("--own-relay/--no-relay", help="Run a relay beside the coordinator."),
+    ] = True,
     name: Annotated[str | None, typer.Option(help="Name of the run: folder runs/NAME.")] = None,
     runs: Annotated[Path, typer.Option(help="Where run folders are kept.")] = Path("runs"),
     device: Annotated[str, typer.Option(help="Of the peers beside it.")] = "auto",
@@ -49,6 +59,7 @@ def serve(
     os.environ["OMP_WAIT_POLICY"] = "passive"
     from duckweed.run import folder as folders
     from duckweed.run import spec as specs
+    from duckweed.swarm import relay as relays
     from duckweed.swarm.guests import Guests
     from duckweed.swarm.invitation import Invitation, publish
     from duckweed.swarm.local import LocalRun
@@ -68,14 +79,25 @@ def serve(
         contextlib.suppress(KeyboardInterrupt),
         LocalRun(run.folder, run.spec, run.device, threads, train) as processes,
     ):
-        serving = processes.start(listen)
-        addresses = (*(public or []), *serving["addresses"])
+        elsewhere = relay or []
+        serving = processes.start(
+            listen, elsewhere, relays.port_beside(listen) if own_relay else None
+        )
+        direct = [*(public or []), *serving["addresses"]]
+        own = [relays.url_for(direct, serving["relay"])] if own_relay else []
+        addresses = (*direct, *own, *elsewhere)
         invitation = Invitation(run.spec.identity, serving["id"], addresses, secret)
         publish(run.folder, invitation)
         console.print(
             "Anybody can take part:\n" if is_open else "Whoever has this line can come:\n"
         )
         console.print(f"duckweed join {invitation}\n", soft_wrap=True)
+        port = serving["bound"][0].rpartition(":")[2]
+        console.print(
+            f"Others reach this machine at UDP port {port} and, faster, TCP port {port}"
+            + (f"; the relay is at TCP port {serving['relay']}." if own_relay else "."),
+            style="dim",
+        )
         running.watch(run, processes.events())
     running.finish(run)
 

@@ -21,11 +21,13 @@ class ChargeError(ValueError):
 
 
 class Charge(msgspec.Struct, frozen=True):
-    """run: its identity; key: who is in charge in this term; since: number of the entry that says so;
-    absence: seconds without a coordinator after which the next in line stands for its office."""
+    """run: its identity; voters: their keys, names: what people call them; key: who is in charge in this
+    term; since: number of the entry that says so; absence: seconds without a coordinator after which the
+    next in line stands for its office."""
 
     run: str
     voters: tuple[str, ...]
+    names: tuple[str, ...]
     term: int
     key: str
     since: int
@@ -34,6 +36,10 @@ class Charge(msgspec.Struct, frozen=True):
     def owner(self, term: int) -> str:
         """The one voter that may be in charge in a term."""
         return self.voters[term % len(self.voters)]
+
+    def name(self, key: str) -> str:
+        """What people call the holder of a key."""
+        return self.names[self.voters.index(key)] if key in self.voters else key[:10]
 
     @property
     def majority(self) -> int:
@@ -55,7 +61,10 @@ def first(body: dict[str, Any]) -> Charge:
         members = specs.parse(text, "the genesis").members
     except specs.SpecError as error:
         raise ChargeError(str(error)) from error
-    return Charge(str(body.get("run")), (key, *members.successors), 0, key, 0, members.absence)
+    if key in dict(members.heirs):
+        raise ChargeError("the first coordinator is named as its own successor")
+    keys, names = zip((key, "the first coordinator"), *members.heirs, strict=True)
+    return Charge(str(body.get("run")), keys, names, 0, key, 0, members.absence)
 
 
 def after(charge: Charge, number: int, body: dict[str, Any], verify: Verify | None) -> Charge:

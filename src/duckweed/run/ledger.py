@@ -166,6 +166,13 @@ class Ledger:
         for number, name, round_, body, digest, signature in found:
             yield Entry(number, name, round_, _body(self.path, number, body), digest, signature)
 
+    def last(self, kind: str) -> Entry | None:
+        """The newest entry of a kind. Raises LedgerError."""
+        found = self._select("WHERE kind = ? ORDER BY number DESC LIMIT 1", kind)
+        for number, name, round_, body, digest, signature in found:
+            return Entry(number, name, round_, _body(self.path, number, body), digest, signature)
+        return None
+
     def verify(self, verify: Verify) -> int:
         """Check the whole chain and every signature; returns the number of entries.
 

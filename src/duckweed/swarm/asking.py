@@ -4,13 +4,12 @@ from duckweed.swarm import messages as m
 from duckweed.swarm.identity import Identity
 from duckweed.swarm.invitation import Invitation
 from duckweed.swarm.line import PeerStopped
-from duckweed.swarm.peer import listening
 from duckweed.swarm.transport import Endpoint, LinkError
 
 
 async def standing(invitation: Invitation, identity: Identity) -> m.Standing:
     """How the run stands at this moment. Raises LinkError, PeerStopped."""
-    endpoint = await Endpoint.bind(identity, m.HEAD_LIMIT, listening(invitation.addresses))
+    endpoint = await Endpoint.toward(identity, m.HEAD_LIMIT, invitation.addresses)
     try:
         link = await endpoint.connect(invitation.coordinator, list(invitation.addresses))
         head, _ = await link.ask(m.encode(m.Look(m.PROTOCOL, invitation.secret)))

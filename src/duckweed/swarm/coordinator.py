@@ -26,6 +26,7 @@ from duckweed.swarm.agreement import Agreement
 from duckweed.swarm.guests import EXPELLED, Guests
 from duckweed.swarm.identity import verify
 from duckweed.swarm.library import Library
+from duckweed.swarm.limits import Guard
 from duckweed.swarm.record import assignments, epoch, ledger_body, round_event
 from duckweed.swarm.rounds import Blocks, Member, OpenRound, budgets, deadline
 from duckweed.swarm.succession import Seat
@@ -43,7 +44,7 @@ class Coordinator:
 
     def __init__(
         self, folder: RunFolder, spec: RunSpec, layout: Layout, ledger: Ledger, tell: Tell,
-        seat: Seat | None = None,
+        seat: Seat | None = None, guard: Guard | None = None,
     ) -> None:  # fmt: skip
         self.folder, self.spec, self.layout, self.ledger, self.tell = (
             folder, spec, layout, ledger, tell,
@@ -51,7 +52,7 @@ class Coordinator:
         self.seat, self.unseated = seat, False
         self.entry_of: dict[int, int] = {}  # closed round -> its entry in the ledger
         self.admission = Admission(
-            ledger, Guests(folder.guests), folder.read_secret(), spec.members
+            ledger, Guests(folder.guests), folder.read_secret(), spec.members, guard
         )
         self.agreement = Agreement(ledger)
         self.library = Library(folder)
@@ -194,6 +195,7 @@ class Coordinator:
             case m.Leave():
                 await self._left(member, question.reason)
                 return m.Noted(), b""
+        raise ValueError("not a question for a coordinator")
 
     def _refuse(self, key: str, kind: str, reason: str) -> m.Refused:
         self.admission.guard.fault(key, kind)

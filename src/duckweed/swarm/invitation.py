@@ -15,7 +15,7 @@ class InvitationError(ValueError):
 
 class Invitation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """run: identity of the specification; coordinator: its public key; both 64 hex digits.
-    addresses: ip:port pairs at which it listens."""
+    addresses: ip:port pairs at which it listens, and URLs of the run's relays."""
 
     run: str
     coordinator: str

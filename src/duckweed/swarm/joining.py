@@ -1,13 +1,7 @@
 """Joining a run from another machine: its specification, data, state, and then a peer like any other."""
 
-import asyncio
-import contextlib
-import secrets
-import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -24,18 +18,17 @@ from duckweed.run.spec import RunSpec
 from duckweed.run.state import State
 from duckweed.swarm import controls, genesis
 from duckweed.swarm import messages as m
+from duckweed.swarm.arrival import Arrival
 from duckweed.swarm.controls import Controls
 from duckweed.swarm.gather import Gather
 from duckweed.swarm.genesis import Ground
-from duckweed.swarm.identity import Identity, load_or_create
+from duckweed.swarm.identity import load_or_create
 from duckweed.swarm.invitation import Invitation
 from duckweed.swarm.library import Library
 from duckweed.swarm.neighbours import Donor, Neighbours
-from duckweed.swarm.peer import Peer, PeerStopped, listening
+from duckweed.swarm.peer import Peer, PeerStopped
 from duckweed.swarm.pieces import Parts
-from duckweed.swarm.station import Station
 from duckweed.swarm.survey import Survey, check_disk, measure_link, measure_speed, survey
-from duckweed.swarm.timing import RETRY
 from duckweed.swarm.transport import Endpoint, Link, LinkError
 from duckweed.swarm.work import Worker
 
@@ -62,127 +55,25 @@ async def join(
     identity = load_or_create(folder.peer(0) / "key")
     say("calling the coordinator")
     limits = controls.load(folder.peer(0))
-    endpoint = await _listen(identity, folder, invitation)
-    endpoint.pace.limit(limits.up_bytes, limits.down_bytes)
-    first = (invitation.coordinator, list(invitation.addresses))
-    station = Station(endpoint, identity, folder, first, partial(_told, folder, say), say)
-    tasks = [asyncio.create_task(station.serve())]
-    try:
-        if (known := _begun(folder)) and station.replica.seat:
-            station.begin(*known)
-            tasks.append(asyncio.create_task(station.run()))
-        meeting, link = await _meet(station, say)
+    async with Arrival(invitation, folder, identity, limits, say) as arrival:
+        link = await arrival.meet()
         worker, found = await _prepare(link, invitation, folder, data, device, limits, say)
         say(found.sentence())
         if dry_run:
             return DRY
-        await _welcome(link, invitation, endpoint)
-        await _copy(station, invitation)
-        station.begin(worker.spec, worker.layout)
-        if station.replica.seat and len(tasks) == 1:
-            say("this machine keeps the ledger and may be put in charge: it is named as a successor")
-            tasks.append(asyncio.create_task(station.run()))
-        state = await _state(link, endpoint, folder, worker.layout, say)
+        await _welcome(link, invitation, arrival.endpoint)
+        station = await arrival.settle(worker)
+        state = await _state(link, arrival.endpoint, folder, worker.layout, say)
         link.close()
-        home, secret = folder.peer(0), invitation.secret
-        peer = Peer(identity, worker, state, home, folder, meeting, secret, say, station)
-        return await _take_part(peer, station, tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        station.replica.close()
-        await endpoint.close()
-
-
-async def _take_part(peer: Peer, station: Station, tasks: list[asyncio.Task]) -> str:
-    """Be a peer; whoever coordinates the run stays until the others have heard of its end."""
-    working = asyncio.create_task(peer.run())
-    keeping = tasks[1:]
-    try:
-        await asyncio.wait([working, *keeping], return_when=asyncio.FIRST_COMPLETED)
-        for task in keeping:  # a full disk, say
-            if task.done():
-                task.result()
-        reason = await working
-    finally:
-        working.cancel()
-    if station.coordinator:
-        await asyncio.wait(keeping)
-    with contextlib.suppress(LinkError):
-        await station.copy()
-    return reason
-
-
-async def _listen(identity: Identity, folder: RunFolder, invitation: Invitation) -> Endpoint:
-    """Listen, at the port of the last time if that is free: others may know this machine by it."""
-    spec = specs.load(folder.spec) if folder.spec.exists() else None
-    address = listening(invitation.addresses, spec.members.successors if spec else ())
-    file = folder.peer(0) / "port"
-    with contextlib.suppress(FileNotFoundError, ValueError, LinkError):
-        last = f"{address.rpartition(':')[0]}:{int(file.read_text('ascii'))}"
-        return await Endpoint.bind(identity, m.HEAD_LIMIT, last)
-    endpoint = await Endpoint.bind(identity, m.HEAD_LIMIT, address)
-    found = next(x for x in endpoint.bound if not x.startswith("["))
-    write_atomically(file, found.rpartition(":")[2].encode())
-    return endpoint
-
-
-def _begun(folder: RunFolder) -> tuple[RunSpec, Layout] | None:
-    """What this machine knows of the run from before."""
-    try:
-        return specs.load(folder.spec), genesis.layout(folder)
-    except (FileNotFoundError, specs.SpecError):
-        return None
-
-
-async def _meet(station: Station, say: Say) -> tuple[tuple[str, list[str]], Any]:
-    """Who is in charge, and a link to it. Where others could be put in charge, they are waited for.
-
-    Raises LinkError.
-    """
-    replica, told = station.replica, False
-    charge = replica.ledger.charge
-    patience = charge.absence * (len(charge.voters) + 1) if charge else 0.0
-    closes = time.monotonic() + patience
-    while True:
-        key = replica.known.key
-        try:
-            link = await station.connect(key)
-            head, _ = await link.ask(m.encode(m.Who())) if charge else (b"", b"")
-            answer = m.answer(head) if head else None
-            if isinstance(answer, m.InCharge) and answer.key != key:
-                replica.note(answer.term, answer.key, answer.at)
-                link.close()
-                raise LinkError(f"{answer.key[:10]} is in charge, not {key[:10]}")
-            return (key, replica.known.at.get(key, [])), link
-        except LinkError as error:
-            if time.monotonic() > closes:
-                raise
-            if not told:
-                say(f"{error}; looking for who is in charge of the run")
-                told = True
-            await replica.look_round()
-            await asyncio.sleep(RETRY)
-
-
-async def _copy(station: Station, invitation: Invitation) -> None:
-    """Get a copy of the ledger, and make sure that it is that of the run."""
-    await station.copy()
-    while station.replica.ledger.charge is None:
-        await asyncio.sleep(RETRY)
-        await station.copy()
-    charge = station.replica.ledger.charge
-    if charge.run != invitation.run or invitation.coordinator not in charge.voters:
-        raise PeerStopped("the coordinator gave the ledger of another run")
-
-
-def _told(folder: RunFolder, say: Say, event: dict[str, Any]) -> None:
-    """What happens while this machine coordinates."""
-    folder.record(**event)
-    if event["event"] == "round":
-        say(f"round {event['round']} closed with {len(event['accepted'])} peers")
-    elif event["event"] == "left":
-        say(f"peer {event['peer']} left: {event['reason']}")
+        if station:
+            peer = Peer(
+                identity, worker, state, folder.peer(0), folder, station.replica.in_charge_at(),
+                invitation.secret, say, station,
+            )  # fmt: skip
+            return await arrival.stay(peer)
+    meeting = (invitation.coordinator, list(invitation.addresses))
+    secret = invitation.secret
+    return await Peer(identity, worker, state, folder.peer(0), folder, meeting, secret, say).run()
 
 
 async def _prepare(
@@ -199,9 +90,6 @@ async def _prepare(
     if spec.identity != invitation.run:
         raise PeerStopped("the coordinator serves another run than the invitation names")
     write_atomically(folder.spec, terms.spec.encode())
-    if not folder.secret.exists():  # of this machine, should it ever be in charge
-        folder.secret.touch(mode=0o600)
-        folder.secret.write_text(secrets.token_urlsafe(24), "ascii")
     speed_of_link = await measure_link(ask, invitation.secret)
     ground = _data(spec, data, terms.tokens, say)
     skeleton = models.skeleton(genesis.configuration(spec, ground))
@@ -212,7 +100,6 @@ async def _prepare(
             "this machine builds another model from the specification than the run has; "
             "install the same version of transformers as the organiser"
         )
-    write_atomically(folder.path / "layout.json", msgspec.json.encode(layout))
     check_disk(folder.path, layout, limits)
     say("measuring how fast this machine trains")
     model = models.build(genesis.configuration(spec, ground), device)
@@ -242,7 +129,7 @@ async def _terms(link: Link, invitation: Invitation) -> m.Terms:
 
 
 async def _welcome(link: Link, invitation: Invitation, endpoint: Endpoint) -> m.Welcome:
-    words = m.Join(m.PROTOCOL, invitation.secret, endpoint.reachable)
+    words = m.Join(m.PROTOCOL, invitation.secret, endpoint.offered)
     answer, _ = await _ask(link, words)
     if not isinstance(answer, m.Welcome):
         raise LinkError("the coordinator gave no proper answer to the first words")

@@ -10,7 +10,16 @@ import msgspec
 
 from duckweed.swarm import messages as m
 from duckweed.swarm.station import OwnLink, Station
-from duckweed.swarm.timing import BEAT, GOODBYE, IN_TOUCH, PATIENCE, REMIND, RETRY, SLOWEST
+from duckweed.swarm.timing import (
+    AROUND,
+    BEAT,
+    GOODBYE,
+    IN_TOUCH,
+    PATIENCE,
+    REMIND,
+    RETRY,
+    SLOWEST,
+)
 from duckweed.swarm.transport import Endpoint, Link, LinkError
 
 
@@ -62,7 +71,7 @@ class Line:
             self._link = None
 
     def _first_words(self) -> m.Join:
-        return m.Join(m.PROTOCOL, self.secret, self.endpoint.reachable)
+        return m.Join(m.PROTOCOL, self.secret, self.endpoint.offered)
 
     def _admitted(self, answer: m.Answer) -> None:
         if not isinstance(answer, m.Welcome):
@@ -104,13 +113,17 @@ class Line:
 
     async def beat(self, progress: Callable[[], m.Progress]) -> None:
         """Signs of life, apart from all other questions, as often as they are wanted."""
-        pause = BEAT
+        pause, looked = BEAT, time.monotonic()
         while True:
             await asyncio.sleep(pause)
             if self._link:
                 try:
                     head, _ = await self._link.ask(m.encode(progress()), patience=PATIENCE)
                     pause = _wanted(head) or pause
+                    if time.monotonic() - looked > AROUND and self._link:
+                        if await self._look_around(self._link) and self._joined:
+                            await self._link.ask(m.encode(self._first_words()))
+                        looked = time.monotonic()
                 except LinkError:
                     continue
 
@@ -121,6 +134,7 @@ class Line:
                 self.close()
             if self._link is None:
                 link = await self._dial(key, addresses)
+                await self._look_around(link)
                 if self._joined:  # it, or another in its place, may have forgotten this peer
                     head, _ = await link.ask(m.encode(self._first_words()), patience=PATIENCE)
                     answer = _understood(head)
@@ -135,6 +149,13 @@ class Line:
         if self.station and key == self.endpoint.id:
             return self.station.own_link()
         return await self.endpoint.connect(key, addresses)
+
+    async def _look_around(self, link: Link | OwnLink) -> bool:
+        """Hear from the coordinator at which address it sees this machine. True if that is news.
+        Raises LinkError."""
+        if isinstance(link, OwnLink):
+            return False
+        return await self.endpoint.seen_at((await link.ping()).seen)
 
     # --- who is in charge
 

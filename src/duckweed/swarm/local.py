@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 from duckweed.run.folder import RunFolder
@@ -50,10 +50,18 @@ class LocalRun:
             except subprocess.TimeoutExpired:
                 process.kill()
 
-    def start(self, address: str = "127.0.0.1:0") -> dict[str, Any]:
-        """Start the coordinator, and the peers once it listens; returns its key ("id") and
-        "addresses". Raises RunFailed."""
-        self._launch("coordinator", "coordinator", "--address", address)
+    def start(
+        self,
+        address: str = "127.0.0.1:0",
+        relays: Sequence[str] = (),
+        relay_port: int | None = None,
+    ) -> dict[str, Any]:
+        """Start the coordinator, and the peers once it listens; returns its key ("id"), "addresses"
+        and the port of its "relay". relay_port: where to run one, 0: any. Raises RunFailed."""
+        beside = [] if relay_port is None else ["--relay-port", str(relay_port)]
+        self._launch(
+            "coordinator", "coordinator", "--address", address, "--relays", *relays, *beside
+        )
         serving = self._wait_for("serving")
         bound = (a.rpartition(":") for a in serving["bound"] if not a.startswith("["))
         addresses = [f"127.0.0.1:{port}" for _, _, port in bound]

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from duckweed.merge.round import Announcement, Closed
+from duckweed.swarm.framing import ADDRESS, ADDRESSES
 from duckweed.swarm.succession import Vote
 
 PROTOCOL = 4
@@ -21,8 +22,8 @@ class Message(msgspec.Struct, tag_field="is", forbid_unknown_fields=True):
     """Base of all messages."""
 
 
-Address = Annotated[str, msgspec.Meta(max_length=64)]  # ip:port
-Addresses = Annotated[list[Address], msgspec.Meta(max_length=16)]
+Address = Annotated[str, msgspec.Meta(max_length=ADDRESS)]  # ip:port, or the URL of a relay
+Addresses = Annotated[list[Address], msgspec.Meta(max_length=ADDRESSES)]
 Hashes = Annotated[
     list[Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]],
     msgspec.Meta(max_length=8192),
@@ -34,7 +35,7 @@ Hash = Annotated[str, msgspec.Meta(max_length=64)]
 
 class Join(Message, tag="join"):
     """First words of a peer: version of the protocol, the secret of a private run, and where other
-    peers may reach it (ip:port), to fetch from it what it has."""
+    peers may reach it, to fetch from it what it has."""
 
     protocol: int
     secret: str = ""
@@ -185,7 +186,9 @@ class Promise(Message, tag="promise"):
 
 
 class Who(Message, tag="who"):
-    """Who is in charge? Answered with InCharge."""
+    """Who is in charge? addresses: where the asker listens. Answered with InCharge."""
+
+    addresses: Addresses = []
 
 
 Question = (

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from duckweed.merge.round import Closed, advance, blob_hash
@@ -21,12 +21,6 @@ from duckweed.swarm.rounds import Span
 from duckweed.swarm.station import Station
 from duckweed.swarm.transport import Endpoint, LinkError
 from duckweed.swarm.work import Trained, Worker, builds_on, forget_before, residual_path
-
-
-def listening(addresses: Sequence[str]) -> str:
-    """Where a peer binds its socket: loopback only if the coordinator is on this machine only."""
-    here = all(address.startswith(("127.", "[::1]")) for address in addresses)
-    return "127.0.0.1:0" if here else "0.0.0.0:0"
 
 
 class Peer:
@@ -61,7 +55,7 @@ class Peer:
         """Take part until the run ends; returns the reason. Raises PeerStopped, LinkError."""
         if self.station:
             return await self._run(self.station.endpoint)
-        endpoint = await Endpoint.bind(self.identity, m.HEAD_LIMIT, listening(self.coordinator[1]))
+        endpoint = await Endpoint.toward(self.identity, m.HEAD_LIMIT, self.coordinator[1])
         try:
             return await self._run(endpoint)
         finally:
@@ -167,8 +161,7 @@ class Peer:
         if not task.evaluate:
             return 0.0, 0
         began = time.perf_counter()
-        work = self.worker.evaluate, self.state, task.share, task.shares
-        nats = await asyncio.to_thread(*work)
+        nats = await asyncio.to_thread(self.worker.evaluate, self.state, task.share, task.shares)
         self.timings.evaluate = time.perf_counter() - began
         return nats
 

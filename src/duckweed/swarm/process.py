@@ -17,25 +17,30 @@ from typing import Any
 
 from duckweed.run import spec as specs
 from duckweed.run.folder import RunFolder, write_atomically
-from duckweed.run.ledger import LedgerError
+from duckweed.run.ledger import Ledger
 from duckweed.run.lock import Busy, alone
 from duckweed.swarm.identity import load_or_create, verify
 
 SHOWN = 200  # peers of which it is told a second
+FOLLOWING = 5.0  # seconds between two words of a machine that follows another
 
 
 def tell(facts: dict[str, Any]) -> None:
     print(json.dumps(facts), flush=True)
 
 
-async def coordinate(folder: RunFolder, address: str) -> None:
-    """Serve the run until its rounds are done or SIGTERM comes."""
+async def coordinate(
+    folder: RunFolder, address: str, relays: list[str], relay_port: int | None
+) -> None:
+    """Serve the run until its rounds are done or SIGTERM comes. relays: URLs; relay_port: TCP port of
+    one beside the coordinator (0: any), None: there is none."""
     import msgspec
 
     from duckweed.run.layout import Layout
     from duckweed.swarm import messages as m
+    from duckweed.swarm.relay import Relay
     from duckweed.swarm.station import Station
-    from duckweed.swarm.transport import Endpoint
+    from duckweed.swarm.transport import Endpoint, is_relay
 
     identity = load_or_create(folder.coordinator_key)
     layout = msgspec.json.decode((folder.path / "layout.json").read_bytes(), type=Layout)
@@ -47,12 +52,16 @@ async def coordinate(folder: RunFolder, address: str) -> None:
     def say(text: str) -> None:
         tell({"event": "said", "text": text})
 
-    endpoint = await Endpoint.bind(identity, m.HEAD_LIMIT, address)
-    station = Station(endpoint, identity, folder, (identity.id, []), record, say)
-    station.replica.ledger.verify(verify)
+    ledger = Ledger(folder.ledger, identity.sign, folder.dropped)
+    ledger.verify(verify)
+    relay = None
+    if relay_port is not None:
+        relay = Relay(lambda key: key == identity.id or station.guard.knows(key))
+        relay_port, at = await relay.start(address.rpartition(":")[0], relay_port)
+        relays = [at, *relays]
+    endpoint = await Endpoint.bind(identity, m.HEAD_LIMIT, address, relays)
+    station = Station(endpoint, identity, folder, ledger, (identity.id, []), record, say)
     station.begin(specs.load(folder.spec), layout)
-    if station.replica.seat is None:
-        raise LedgerError(f"{folder.coordinator_key} is not the key that this run began with")
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, lambda: asyncio.ensure_future(station.stop("stopped")))
@@ -61,26 +70,33 @@ async def coordinate(folder: RunFolder, address: str) -> None:
             "event": "serving",
             "id": identity.id,
             "bound": endpoint.bound,
-            "addresses": endpoint.addresses,
+            "addresses": [x for x in endpoint.addresses if not is_relay(x)],
+            "relay": relay_port,
         }
     )
     serving = asyncio.create_task(station.serve())
     showing = asyncio.create_task(_show(station))
     try:
         await station.run()
+        folder.record(event="end", relayed=relay.bytes if relay else 0, **station.account())
     finally:
         for task in (serving, showing):
             task.cancel()
         await endpoint.close()
-        station.replica.close()
+        if relay:
+            await relay.close()
+        ledger.close()
 
 
 async def _show(station: Any) -> None:
-    """What each peer is doing, twice a second, of many less often, for whoever watches."""
+    """What each peer is doing, twice a second, of many less often, for whoever watches; and, while
+    another coordinates the run, that this machine follows."""
     while True:
-        while (coordinator := station.coordinator) is None:
-            await asyncio.sleep(0.5)
-        await asyncio.sleep(max(0.5, len(coordinator.admission.by_index) / SHOWN))
+        coordinator = station.coordinator
+        if coordinator is None:
+            tell({"event": "following"})
+            await asyncio.sleep(FOLLOWING)
+            continue
         peers = [
             {"peer": x.index, "doing": x.doing, "step": x.step, "loss": x.loss}
             for x in coordinator.admission.by_index
@@ -93,6 +109,7 @@ async def _show(station: Any) -> None:
                 "traffic": coordinator.moved(),
             }
         )
+        await asyncio.sleep(max(0.5, len(coordinator.admission.by_index) / SHOWN))
 
 
 async def take_part(
@@ -154,6 +171,8 @@ def main() -> int:
     parser.add_argument("--addresses", nargs="*", default=[])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--address", default="127.0.0.1:0")
+    parser.add_argument("--relays", nargs="*", default=[])
+    parser.add_argument("--relay-port", type=int)
     given = parser.parse_args()
     folder = RunFolder(given.folder)
     pid = folder.path / f"{given.role}{given.slot if given.role == 'peer' else ''}.pid"
@@ -162,7 +181,7 @@ def main() -> int:
         write_atomically(pid, str(os.getpid()).encode())
         if given.role == "coordinator":
             with alone(folder.path / "coordinator.lock", wait=False):
-                asyncio.run(coordinate(folder, given.address))
+                asyncio.run(coordinate(folder, given.address, given.relays, given.relay_port))
         else:
             meeting = (given.coordinator, given.addresses)
             reason = asyncio.run(take_part(folder, given.slot, meeting, given.device))

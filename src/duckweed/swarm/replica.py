@@ -1,26 +1,27 @@
-"""A machine's copy of the ledger: kept up to date, given to others, and, on the machines that the
-specification names, voting on who is in charge. Rules: duckweed.swarm.succession."""
+"""A machine's copy of the ledger, kept up to date and given to others, and what the machine knows of
+those that keep it too. Rules: duckweed.swarm.succession."""
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from duckweed.merge.round import PEER_LIMIT, Closed, blob_hash
 from duckweed.merge.rules import WEIGHT_LIMIT
+from duckweed.run.charge import Charge
 from duckweed.run.folder import RunFolder, write_atomically
 from duckweed.run.layout import Layout
-from duckweed.run.ledger import Ledger, LedgerError, Row
+from duckweed.run.ledger import Ledger, Row
 from duckweed.run.sections import Integer
 from duckweed.run.spec import RunSpec
 from duckweed.swarm import messages as m
 from duckweed.swarm.identity import Identity, verify
 from duckweed.swarm.library import Library
-from duckweed.swarm.succession import Seat, Vote
-from duckweed.swarm.timing import CANVASS, IN_TOUCH, POLL, RETRY
+from duckweed.swarm.succession import Seat
+from duckweed.swarm.timing import CANVASS, IN_TOUCH, POLL
 from duckweed.swarm.transport import Endpoint, Link, LinkError
 from duckweed.wire.contribution import max_size
 from duckweed.wire.update import max_update_size
@@ -48,32 +49,33 @@ def blob_limit(spec: RunSpec, layout: Layout) -> int:
 
 
 class Replica:
-    """The copy of one machine. first: key and addresses of who is in charge, as an invitation says; for
-    those who vote, `turn` keeps it up to date, for others `pull`."""
+    """The copy of one machine. first: key and addresses of who is in charge, as an invitation says.
+    advanced: called when a voter has acknowledged entries."""
 
     def __init__(
         self,
         folder: RunFolder,
         identity: Identity,
         endpoint: Endpoint,
+        ledger: Ledger,
         first: tuple[str, list[str]],
         say: Callable[[str], None],
     ) -> None:
         self.folder, self.identity, self.endpoint, self.say = folder, identity, endpoint, say
-        self.ledger = Ledger(folder.ledger, identity.sign, folder.path / "ledger-dropped.jsonl")
+        self.ledger, self.me = ledger, identity.id
         self.library = Library(folder)
-        self.limit = 0  # bytes of a blob
-        self.advanced: Callable[[], None] = lambda: None  # a voter acknowledged something
+        self.advanced: Callable[[], None] = lambda: None
         self.seat: Seat | None = None
-        self.heard = time.monotonic()
-        self._acknowledged: dict[str, float] = {}
+        self.heard = time.monotonic()  # when who is in charge was heard
+        self._limit, self._recent = 0, 0  # bytes of a blob; entries whose blobs may still be needed
+        self._acknowledged: dict[str, float] = {}  # voter -> when it was heard
         self._links: dict[str, Link] = {}
+        self._dialling: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._members: tuple[int, set[str]] = (-2, set())
         self._grown = asyncio.Event()
-        self.ledger.grown = self._grown.set
+        ledger.grown = self._grown.set
         self._file = folder.path / "voters.json"
         self.known = self._recall(first)
-        self.take_seat()
 
     def _recall(self, first: tuple[str, list[str]]) -> Known:
         try:
@@ -87,58 +89,50 @@ class Replica:
             known.term, known.key = charge.term, charge.key
         return known
 
+    def begin(self, spec: RunSpec, layout: Layout) -> None:
+        """What the run is."""
+        self._limit, self._recent = blob_limit(spec, layout), 4 * spec.rounds.checkpoint
+        self.take_seat()
+
     def take_seat(self) -> None:
         """Once the genesis is here: vote, if this machine is one of those that do."""
         charge = self.ledger.charge
-        if self.seat is None and charge and self.identity.id in charge.voters:
-            promise = _Promise(self.folder.path / "promise.json")
-            self.seat = Seat(
-                self.identity.id, self.ledger, self.identity.sign, verify, promise.read(), promise.keep
-            )  # fmt: skip
+        if self.seat is None and charge and self.me in charge.voters:
+            file = self.folder.path / "promise.json"
+            promised = msgspec.json.decode(file.read_bytes(), type=int) if file.exists() else 0
+
+            def keep(term: int) -> None:
+                write_atomically(file, msgspec.json.encode(term))
+
+            sign = self.identity.sign
+            self.seat = Seat(self.me, self.ledger, sign, verify, promised, keep)
 
     @property
-    def me(self) -> str:
-        return self.identity.id
+    def charge(self) -> Charge | None:
+        return self.ledger.charge
 
-    def close(self) -> None:
-        for key in list(self._links):
-            self._drop(key)
-        self.ledger.close()
-
-    # --- what others ask
+    def votes(self, key: str) -> bool:
+        """Whether the holder of a key votes."""
+        return self.charge is not None and key in self.charge.voters
 
     def knows(self, key: str) -> bool:
         """Whether the holder of a key takes part in the run, as the ledger has it."""
-        charge = self.ledger.charge
-        if charge and key in charge.voters:
+        if self.votes(key):
             return True
         if key not in self._members[1] and self._members[0] != self.ledger.number:
             keys = {entry.body["key"] for entry in self.ledger.entries("peer")}
             self._members = self.ledger.number, keys
         return key in self._members[1]
 
-    async def answer(
-        self, key: str, question: m.Entries | m.Extract | m.Promise | m.Who
-    ) -> tuple[m.Answer, bytes]:
-        """Raises ValueError if this machine has no part in that."""
-        if not self.knows(key):
-            raise ValueError("takes no part in this run")
-        match question:
-            case m.Who():
-                return self.in_charge(), b""
-            case m.Entries():
-                return await self._entries(key, question)
-            case m.Promise() if self.seat:
-                return self._promise(self.seat, key, question), b""
-            case m.Extract() if self.ledger.hash_at(question.number) == question.head:
-                rows = self.ledger.rows(max(0, question.start), PAGE, question.number)
-                said = m.Copied(self.known.term, question.number, question.head, True, -1)
-                return said, msgspec.msgpack.encode(rows)
-        raise ValueError("does not vote")
+    def name(self, key: str) -> str:
+        """What people call the holder of a key."""
+        return self.charge.name(key) if self.charge else key[:10]
 
-    def in_charge_at(self) -> tuple[str, list[str]]:
-        """Key and addresses of who is in charge, as far as is known here."""
-        return self.known.key, self.known.at.get(self.known.key, [])
+    def close(self) -> None:
+        for key in list(self._links):
+            self._drop(key)
+
+    # --- who is in charge
 
     def in_charge(self) -> m.InCharge:
         """Who is in charge, as far as is known here."""
@@ -146,53 +140,21 @@ class Replica:
             return m.InCharge(self.seat.charge.term, self.me, self._holders())
         return m.InCharge(self.known.term, self.known.key, self._holders())
 
-    def _holders(self) -> list[m.Holder]:
-        at = self.known.at | {self.me: self.endpoint.reachable}
-        return [m.Holder(key, addresses[:16]) for key, addresses in at.items()]
+    def in_charge_at(self) -> tuple[str, list[str]]:
+        """Key and addresses of who is in charge, as far as is known here."""
+        return self.known.key, self.known.at.get(self.known.key, [])
 
-    async def _entries(self, key: str, question: m.Entries) -> tuple[m.Answer, bytes]:
-        seat = self.seat
-        if seat is None or not seat.in_charge:
-            return self.in_charge(), b""
-        votes = key in seat.charge.voters
-        if votes and question.term > seat.charge.term:
-            self.heard = -1e9  # stand at once
-            seat.overtaken(question.term)
-            return self.in_charge(), b""
-        same = seat.acknowledged(key, question.term, question.number, question.head)
-        if votes and same:
-            self._acknowledged[key] = time.monotonic()
-            self.advanced()
-        closes = time.monotonic() + POLL
-        while votes and same and seat.in_charge and self.ledger.number <= question.number:
-            self._grown.clear()
-            try:
-                await asyncio.wait_for(self._grown.wait(), closes - time.monotonic())
-            except TimeoutError:
-                break
-        last = self.ledger.number if votes else seat.committed
-        rows = self.ledger.rows(question.number + 1, PAGE, last) if same and seat.in_charge else []
-        said = m.Copied(
-            seat.charge.term, question.number, question.head, same, seat.committed, self._holders()
-        )
-        return said if seat.in_charge else self.in_charge(), msgspec.msgpack.encode(rows)
-
-    def _promise(self, seat: Seat, key: str, question: m.Promise) -> m.Promised:
-        reason = self._content(seat, key) or seat.refuses(question.term, key) or ""
-        vote = None
-        if question.binding and not reason:
-            vote = seat.promise(question.term, key)
-            self.say(f"promised to follow {key[:10]} in term {question.term}")
-        return m.Promised(max(seat.seen, seat.promised), vote, reason)
-
-    def _content(self, seat: Seat, candidate: str) -> str:
-        """Why no other coordinator is wanted at the moment; "" if one is."""
-        if seat.in_charge:
-            return "this machine is in charge, and heard by a majority" if self.in_touch() else ""
-        silent = time.monotonic() - self.heard
-        if self.known.key in (candidate, self.me) or silent >= seat.charge.absence:
-            return ""
-        return f"{self.known.key[:10]}, in charge, was heard {silent:.0f} s ago"
+    def note(self, term: int, key: str, at: Sequence[m.Holder] = ()) -> None:
+        """Remember who is in charge, if this is news, and where the voters listen."""
+        before = msgspec.json.encode(self.known)
+        self.known.at |= {x.key: x.addresses for x in at if x.addresses and x.key != self.me}
+        possible = self.charge is None or self.charge.owner(term) == key
+        if term > self.known.term and possible:
+            if key != self.me:
+                self.say(f"{self.name(key)} is in charge of the run now (term {term})")
+            self.known.term, self.known.key = term, key
+        if msgspec.json.encode(self.known) != before:
+            write_atomically(self._file, msgspec.json.encode(self.known))
 
     def in_touch(self) -> bool:
         """Whether a majority of the voters, this one included, was heard of late."""
@@ -201,43 +163,14 @@ class Replica:
         recent = sum(when > since for when in self._acknowledged.values())
         return recent + 1 >= self.seat.charge.majority
 
-    # --- what this machine asks
-
-    async def ask(self, key: str, question: m.Message, limit: int = 0) -> tuple[m.Answer, bytes]:
-        """Raises LinkError."""
-        if key == self.me:
-            raise LinkError("this machine is not in charge itself")
-        try:
-            if key not in self._links:
-                self._links[key] = await self.endpoint.connect(key, self.known.at.get(key, []))
-            link = self._links[key]
-            head, body = await link.ask(m.encode(question), body_limit=limit, patience=2 * POLL)
-            return m.answer(head), body
-        except (LinkError, msgspec.DecodeError, ValueError) as error:
-            self._drop(key)
-            raise LinkError(str(error)) from error
-
-    def _drop(self, key: str) -> None:
-        if link := self._links.pop(key, None):
-            link.close()
-
-    def note(self, term: int, key: str, at: list[m.Holder]) -> None:
-        """Remember who is in charge, if this is news, and where the voters listen."""
-        before = msgspec.json.encode(self.known)
-        self.known.at |= {x.key: x.addresses for x in at if x.addresses and x.key != self.me}
-        if term > self.known.term:
-            if key != self.me:
-                self.say(f"{key[:10]} is in charge now (term {term})")
-            self.known.term, self.known.key = term, key
-        if msgspec.json.encode(self.known) != before:
-            write_atomically(self._file, msgspec.json.encode(self.known))
-
     async def look_round(self) -> None:
-        """Ask all that keep the ledger who is in charge."""
+        """Ask all that are known to keep the ledger who is in charge, and tell them where this
+        machine is."""
 
         async def look(key: str) -> None:
             with contextlib.suppress(LinkError, TimeoutError):
-                answer, _ = await asyncio.wait_for(self.ask(key, m.Who()), CANVASS)
+                question = m.Who(self.endpoint.offered)
+                answer, _ = await asyncio.wait_for(self.ask(key, question), CANVASS)
                 if isinstance(answer, m.InCharge):
                     self.note(answer.term, answer.key, answer.at)
                     if self.seat:
@@ -245,9 +178,80 @@ class Replica:
 
         await asyncio.gather(*(look(key) for key in list(self.known.at) if key != self.me))
 
+    def _holders(self) -> list[m.Holder]:
+        at = self.known.at | {self.me: self.endpoint.offered}
+        return [m.Holder(key, addresses) for key, addresses in at.items() if self.votes(key)]
+
+    # --- what others ask
+
+    async def entries(self, key: str, question: m.Entries) -> tuple[m.Answer, bytes]:
+        """What follows on the end of another's copy. A voter is told as soon as there is something."""
+        seat = self.seat
+        if seat is None or not seat.in_charge:
+            return self.in_charge(), b""
+        votes = self.votes(key)
+        if votes and question.term > seat.charge.term:
+            self.heard = -1e9  # to be elected anew at once
+            seat.overtaken(question.term)
+            return self.in_charge(), b""
+        same = seat.acknowledged(key, question.term, question.number, question.head)
+        if votes and same:
+            self._acknowledged[key] = time.monotonic()
+            self.advanced()
+            await self._more_than(question.number, seat)
+        if not seat.in_charge:
+            return self.in_charge(), b""
+        last = self.ledger.number if votes else seat.committed
+        rows = self.ledger.rows(question.number + 1, PAGE, last) if same else []
+        said = m.Copied(
+            seat.charge.term, question.number, question.head, same, seat.committed, self._holders()
+        )
+        return said, msgspec.msgpack.encode(rows)
+
+    async def _more_than(self, number: int, seat: Seat) -> None:
+        closes = time.monotonic() + POLL
+        while seat.in_charge and self.ledger.number <= number:
+            self._grown.clear()
+            try:
+                await asyncio.wait_for(self._grown.wait(), closes - time.monotonic())
+            except TimeoutError:
+                return
+
+    def extract(self, question: m.Extract) -> tuple[m.Answer, bytes]:
+        """Entries that a candidate lacks. Raises ValueError if they are not here."""
+        if self.ledger.hash_at(question.number) != question.head:
+            raise ValueError("entries that are not here")
+        rows = self.ledger.rows(max(0, question.start), PAGE, question.number)
+        said = m.Copied(self.known.term, question.number, question.head, True, -1)
+        return said, msgspec.msgpack.encode(rows)
+
+    # --- what this machine asks
+
+    async def ask(self, key: str, question: m.Message, limit: int = 0) -> tuple[m.Answer, bytes]:
+        """Raises LinkError."""
+        if key == self.me:
+            raise LinkError("this machine is not in charge itself")
+        try:
+            link = await self._link(key)
+            head, body = await link.ask(m.encode(question), body_limit=limit, patience=2 * POLL)
+            return m.answer(head), body
+        except (LinkError, msgspec.DecodeError) as error:
+            self._drop(key)
+            raise LinkError(str(error)) from error
+
+    async def _link(self, key: str) -> Link:
+        async with self._dialling[key]:
+            if key not in self._links:
+                self._links[key] = await self.endpoint.connect(key, self.known.at.get(key, []))
+            return self._links[key]
+
+    def _drop(self, key: str) -> None:
+        if link := self._links.pop(key, None):
+            link.close()
+
     async def pull(self) -> bool:
-        """Take over what is new with who is in charge. True if there may be more. Raises LinkError,
-        LedgerError."""
+        """Take over what is new with who is in charge; whoever does not vote gets what a majority
+        holds. True if there may be more. Raises LinkError, LedgerError."""
         key, number, back = self.known.key, self.ledger.number, 1
         promised = self.seat.promised if self.seat else 0
         while True:
@@ -262,135 +266,46 @@ class Replica:
                 break
             number, back = max(-1, number - back), 2 * back
         self.note(answer.term, key, answer.at)
-        rows = _decoded(body)
+        rows = decoded(body)
         if self.seat:
-            await self._fetch_blobs([x for x in rows if x.number > answer.committed], [key])
-            done = self.seat.follow(answer.term, number, head, rows, answer.committed)
-            if not done:
+            await self.fetch_blobs(rows, [key, *self.known.at], answer.committed)
+            if not self.seat.follow(answer.term, number, head, rows, answer.committed):
                 raise LinkError("another was promised to be followed")
         else:
             for row in rows:
                 self.ledger.take(row, verify)
+                self.take_seat()
+                if self.seat:  # the rest as one that votes
+                    break
         self.heard = time.monotonic()
         return bool(rows)
 
-    async def _fetch_blobs(self, rows: list[Row], keys: list[str]) -> None:
-        """Who acknowledges a round has what leads to the state after it. Raises LinkError."""
+    async def fetch_blobs(self, rows: Sequence[Row], keys: Sequence[str], held: int) -> None:
+        """Get what leads to the state after the rounds among the entries. Whoever acknowledges a
+        round must have it, so that it cannot be lost; of the entries up to `held`, which others keep
+        already, the newest are fetched if they can be had. Raises LinkError."""
         for row in rows:
-            if row.kind != "round":
+            if row.kind != "round" or row.number <= held - self._recent:
                 continue
-            closed = msgspec.convert(
-                msgspec.json.decode(row.body)["closed"], Closed, strict=False
-            )
-            for digest in closed.needed():
-                if not self.folder.blob(digest).exists():
-                    await self._fetch_blob(digest, keys)
+            facts = msgspec.json.decode(row.body)["closed"]
+            for digest in msgspec.convert(facts, Closed, strict=False).needed():
+                if not await self._fetch_blob(digest, keys) and row.number > held:
+                    raise LinkError(f"nobody gives blob {digest[:10]}")
 
-    async def _fetch_blob(self, digest: str, keys: list[str]) -> None:
-        for key in keys:
+    async def _fetch_blob(self, digest: str, keys: Sequence[str]) -> bool:
+        place = self.folder.blob(digest)
+        for key in () if place.exists() else dict.fromkeys(keys):
             with contextlib.suppress(LinkError):
-                answer, blob = await self.ask(key, m.Fetch(digest, whole=True), self.limit)
+                answer, blob = await self.ask(key, m.Fetch(digest, whole=True), self._limit)
                 if isinstance(answer, m.Blob) and blob_hash(blob) == digest:
-                    write_atomically(self.folder.blob(digest), blob)
-                    return
-        raise LinkError(f"nobody gives blob {digest[:10]}")
-
-    # --- standing for office
-
-    async def turn(self) -> None:
-        """Follow who is in charge for a moment; if nobody is heard for too long, stand for office."""
-        assert self.seat is not None
-        try:
-            await self.pull()
-            return
-        except LinkError:
-            pass
-        await self.look_round()
-        charge = self.seat.charge
-        if time.monotonic() - self.heard > charge.absence * charge.in_line(self.me):
-            await self._stand(self.seat)
-        await asyncio.sleep(RETRY)
-
-    async def _stand(self, seat: Seat) -> None:
-        others = [key for key in seat.charge.voters if key != self.me]
-        term = seat.next_term()
-        would = await self._canvass(others, m.Promise(term, binding=False))
-        if sum(not x.reason for x in would.values()) + 1 < seat.charge.majority:
-            return
-        mine = seat.promise(term, self.me)
-        if mine is None:
-            return
-        given = await self._canvass(others, m.Promise(term, binding=True))
-        votes = {key: x.vote for key, x in given.items() if x.vote} | {self.me: mine}
-        newest = seat.newest(term, votes)
-        if newest is None:
-            return
-        if newest != self.me and not await self._adopt(seat, term, newest, votes):
-            return
-        if seat.take_office(term, votes):
-            self._acknowledged.clear()
-            self.note(term, self.me, [])
-            self.say(f"in charge of the run from here on (term {term}, {len(votes)} votes)")
-
-    async def _canvass(self, keys: list[str], question: m.Promise) -> dict[str, m.Promised]:
-        """Their answers, of those that can be reached."""
-        found: dict[str, m.Promised] = {}
-
-        async def one(key: str) -> None:
-            with contextlib.suppress(LinkError, TimeoutError):
-                answer, _ = await asyncio.wait_for(self.ask(key, question), CANVASS)
-                if isinstance(answer, m.Promised):
-                    found[key] = answer
-                    assert self.seat is not None
-                    self.seat.seen = max(self.seat.seen, answer.seen)
-
-        await asyncio.gather(*map(one, keys))
-        return found
-
-    async def _adopt(self, seat: Seat, term: int, newest: str, votes: dict[str, Vote]) -> bool:
-        """Take over what the newest copy has more, with its blobs. False if that cannot be had."""
-        vote, start = votes[newest], self.ledger.number + 1
-        keys = [newest, *(key for key in self.known.at if key not in (newest, self.me))]
-        try:
-            while self.ledger.hash_at(vote.number) != vote.head:
-                question = m.Extract(start, vote.number, vote.head)
-                answer, body = await self.ask(newest, question, PAGE_LIMIT)
-                rows = _decoded(body)
-                if not isinstance(answer, m.Copied) or not rows:
-                    return False
-                await self._fetch_blobs([x for x in rows if x.number >= vote.number - 8], keys)
-                try:
-                    seat.adopt(term, rows)
-                    start = self.ledger.number + 1
-                except LedgerError:  # the copies differ before these entries
-                    if start <= 1:
-                        raise
-                    start = max(1, start - 64)
-            return True
-        except LinkError as error:
-            self.say(f"cannot take over the ledger of {newest[:10]}: {error}")
-            return False
+                    write_atomically(place, blob)
+                    break
+        return place.exists()
 
 
-class _Promise:
-    """The term that was promised, in a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def read(self) -> int:
-        if not self.path.exists():
-            return 0
-        return msgspec.json.decode(self.path.read_bytes(), type=dict[str, int])["promised"]
-
-    def keep(self, term: int) -> None:
-        write_atomically(self.path, msgspec.json.encode({"promised": term}))
-
-
-def _decoded(body: bytes) -> list[Row]:
+def decoded(body: bytes) -> list[Row]:
+    """Entries as they came. Raises LinkError."""
     try:
         return _rows.decode(body) if body else []
     except msgspec.DecodeError as error:
         raise LinkError(f"entries that make no sense: {error}") from error
-
-

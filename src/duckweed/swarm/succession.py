@@ -94,9 +94,7 @@ class Seat:
             self.in_charge = False
             self.unseated()
 
-    def follow(
-        self, term: int, after: int, head: str, rows: Sequence[Row], committed: int
-    ) -> bool:
+    def follow(self, term: int, after: int, head: str, rows: Sequence[Row], committed: int) -> bool:
         """Take over what the coordinator of a term has written after entry `after`, whose hash is
         `head`; committed: the last entry that it knows a majority to hold. False if this voter has
         promised itself to a higher term, or its copy has changed meanwhile. Raises LedgerError, Fork.
@@ -153,10 +151,13 @@ class Seat:
         words = charges.promise(self.charge.run, term)
         return voter in self.charge.voters and self._verify(voter, words, vote.signature)
 
-    def adopt(self, term: int, rows: Sequence[Row]) -> None:
-        """Take over entries of the newest copy. Raises LedgerError, Fork."""
-        if self.promised == term and self.charge.term < term:
-            self._copy(rows)
+    def adopt(self, term: int, rows: Sequence[Row]) -> bool:
+        """Take over entries of the newest copy. False if this voter has promised itself to somebody
+        else meanwhile. Raises LedgerError, Fork."""
+        if self.promised != term or self.charge.term >= term:
+            return False
+        self._copy(rows)
+        return True
 
     def take_office(self, term: int, votes: Mapping[str, Vote]) -> bool:
         """Write the succession into the ledger. False: not now, somebody else has a newer copy or a
@@ -166,14 +167,11 @@ class Seat:
             return False
         promises = {x: v.signature.hex() for x, v in votes.items() if self._counts(term, x, v)}
         body = {"term": term, "key": self.me, "promises": promises}
-        self.ledger.append("succession", self._round(), body)
+        last = self.ledger.last("round")
+        self.ledger.append("succession", last.round + 1 if last else 0, body)
         self._held.clear()
         self.in_charge = True
         return True
-
-    def _round(self) -> int:
-        """How many rounds are closed."""
-        return sum(1 for _ in self.ledger.entries("round"))
 
     # --- in charge
 

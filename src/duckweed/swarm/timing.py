@@ -3,6 +3,7 @@
 BEAT = 1.0  # between signs of life of a peer, at least
 BEATS = 100.0  # signs of life a second, of all peers together
 SLOWEST = 30.0  # between signs of life, at most, whatever is asked for: links stay open by them
+AROUND = 30.0  # after which a peer asks at which address it is seen: networks change
 POLL = 5.0  # after which a question is answered with "wait", and what is waited for
 PATIENCE = 20.0  # until an answer must begin; above POLL, for a coordinator that merges meanwhile
 GOODBYE = 3.0  # for a peer that goes, until it is heard

@@ -1,17 +1,21 @@
-"""Links between machines: dial by public key, ask, be answered. iroh (QUIC) underneath.
+"""Links between machines: dial by public key, ask, be answered.
 
-One question is one bidirectional stream: u32 length and head, u64 length and body, each way. Sizes
-are checked before anything is read. What iroh 1.2 leaves open is closed here: its Python glue copies
-outgoing bytes one by one; a dead peer shows only after 30 s, so every read has a deadline of its own;
-a failed handshake of a stranger must not end the accept loop; an old connection must be closed before
-the same peer is dialled again.
+Addresses are ip:port pairs, or URLs of relays (http://..., see relay.py). iroh (QUIC over UDP) makes
+and keeps the connection, through NATs and relays if need be; questions with large bodies go over TCP
+(tcp.py) where the other side can be reached so, because that is faster on links that lose packets. An
+endpoint listens with both at the same port number.
+
+What iroh 1.2 leaves open is closed here: its Python glue copies outgoing bytes one by one; a dead
+peer shows only after 30 s, so every read has a deadline of its own and a long wait pings; a failed
+handshake of a stranger must not end the accept loop; an old connection must be closed before the same
+peer is dialled again.
 """
 
 import asyncio
 import contextlib
 import ctypes
-from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import iroh
 from iroh import (
@@ -25,15 +29,27 @@ from iroh import (
     preset_minimal,
 )
 
+from duckweed.swarm import framing, tcp
+from duckweed.swarm.framing import STALL, Handler, LinkError, Service, Sizes, Watch
 from duckweed.swarm.identity import Identity
 from duckweed.swarm.pace import Pace
 
+__all__ = ["Endpoint", "Link", "LinkError", "is_loopback", "is_relay"]
+
 ALPN = b"duckweed/1"
-STALL = 10.0  # seconds without a byte after which the other side counts as gone
+LOOPBACK = ("127.", "[::1]", "localhost")
+LARGE = 64 << 10  # bytes of body from which on TCP is tried
+LOOK = 6.0  # seconds of waiting for an answer between two pings; above timing.POLL
+SILENT = 6.0  # seconds for a ping to be answered
 
 
-class LinkError(ConnectionError):
-    """The other side cannot be reached, went away, or broke the protocol."""
+def is_relay(address: str) -> bool:
+    return address.startswith(("http://", "https://"))
+
+
+def is_loopback(address: str) -> bool:
+    """Whether ip:port, or the URL of a relay, is on this machine."""
+    return address.partition("//")[2].startswith(LOOPBACK) or address.startswith(LOOPBACK)
 
 
 def _write_at_once(self: Any, value: Any) -> None:
@@ -51,61 +67,15 @@ def _write_at_once(self: Any, value: Any) -> None:
 
 iroh_ffi._UniffiRustBufferBuilder.write = _write_at_once  # type: ignore[method-assign]
 
-Sizes = Callable[[str, bytes], int]
-"""(id of the asker, head) -> most bytes of body that may follow; raises ValueError to refuse."""
-
-Handler = Callable[[str, bytes, bytes], Awaitable[tuple[bytes, bytes]]]
-"""(id of the asker, head, body) -> head and body of the answer."""
-
-
-class Watch(Protocol):
-    """Who is let in: see duckweed.swarm.limits.Guard."""
-
-    def greet(self, address: str) -> bool: ...
-    def met(self, key: str, address: str) -> bool: ...
-    def cut_off(self, key: str) -> bool: ...
-    def fault(self, key: str, why: str) -> bool: ...
-    def head_limit(self, key: str, of_members: int) -> int: ...
-
-
-async def _send(stream: Any, head: bytes, body: bytes, pace: Pace) -> None:
-    await stream.write_all(len(head).to_bytes(4, "big") + head + len(body).to_bytes(8, "big"))
-    view = memoryview(body)
-    for start in range(0, len(body), pace.piece):
-        part = bytes(view[start : start + pace.piece])
-        await asyncio.wait_for(stream.write_all(part), 6 * STALL)
-        await pace.sent(len(part))
-    await stream.finish()
-
-
-async def _exactly(stream: Any, size: int, patience: float) -> bytes:
-    return await asyncio.wait_for(stream.read_exact(size), patience) if size else b""
-
-
-async def _head(stream: Any, limit: int, patience: float) -> bytes:
-    size = int.from_bytes(await _exactly(stream, 4, patience), "big")
-    if size > limit:
-        raise LinkError(f"the other side announced a head of {size} bytes; at most {limit} allowed")
-    return await _exactly(stream, size, STALL)
-
-
-async def _body(stream: Any, limit: int, pace: Pace) -> bytes:
-    size = int.from_bytes(await _exactly(stream, 8, STALL), "big")
-    if size > limit:
-        raise LinkError(f"the other side announced {size} bytes; at most {limit} allowed here")
-    parts = []
-    while size:
-        parts.append(await _exactly(stream, min(pace.piece, size), STALL))
-        size -= len(parts[-1])
-        await pace.received(len(parts[-1]))
-    return b"".join(parts)
-
 
 class Link:
     """A connection to one peer that questions can be asked over."""
 
-    def __init__(self, connection: Connection, head_limit: int, pace: Pace) -> None:
+    def __init__(
+        self, connection: Connection, head_limit: int, pace: Pace, lane: tcp.Lane | None
+    ) -> None:
         self._connection, self._head_limit, self._pace = connection, head_limit, pace
+        self.lane = lane
 
     async def ask(
         self, head: bytes, body: bytes = b"", *, body_limit: int = 0, patience: float = STALL
@@ -114,24 +84,66 @@ class Link:
 
         Raises LinkError.
         """
+        asking = asyncio.ensure_future(self._ask(head, body, body_limit, patience))
         try:
+            while not (await asyncio.wait({asking}, timeout=LOOK))[0]:
+                if head != framing.PING:
+                    await self._alive(asking)
+            return asking.result()
+        finally:
+            asking.cancel()
+
+    async def ping(self, patience: float = STALL) -> framing.Pong:
+        """Raises LinkError."""
+        return framing.pong((await self.ask(framing.PING, patience=patience))[0])
+
+    async def _alive(self, asking: asyncio.Future) -> None:
+        """Whoever answers no ping for SILENT seconds is gone, whatever we wait for."""
+        pinging = asyncio.ensure_future(self.ping(SILENT))
+        try:
+            await asyncio.wait({asking, pinging}, return_when=asyncio.FIRST_COMPLETED)
+            if not asking.done() and pinging.exception():
+                raise LinkError("the other side went away")
+        finally:
+            pinging.cancel()
+
+    async def _ask(
+        self, head: bytes, body: bytes, body_limit: int, patience: float
+    ) -> tuple[bytes, bytes]:
+        try:
+            if self.lane and max(len(body), body_limit) >= LARGE:
+                with contextlib.suppress(tcp.Closed):
+                    return await self.lane.ask(head, body, body_limit, patience)
             stream = await asyncio.wait_for(self._connection.open_bi(), STALL)
-            await _send(stream.send(), head, body, self._pace)
-            reply = stream.recv()
-            head = await _head(reply, self._head_limit, patience)
-            return head, await _body(reply, body_limit, self._pace)
+            sending, reply = stream.send(), stream.recv()
+            await framing.send(sending.write_all, head, body, self._pace)
+            await sending.finish()
+            answer = await framing.read_head(reply.read_exact, self._head_limit, patience)
+            return answer, await framing.read_body(reply.read_exact, body_limit, self._pace)
         except TimeoutError as error:
             raise LinkError("no answer in time") from error
         except IrohError as error:
-            raise LinkError(f"connection lost ({error.message()})") from error
+            raise LinkError(f"connection lost ({error.message().splitlines()[-1]})") from error
+        except asyncio.IncompleteReadError as error:
+            raise LinkError("connection lost (in the middle of an answer)") from error
+        except LinkError:
+            raise
+        except OSError as error:
+            raise LinkError(f"connection lost ({error})") from error
 
     def datagram_bytes(self) -> tuple[int, int]:
-        """Bytes of UDP payload sent and received over this connection, QUIC's own included."""
+        """Bytes of UDP sent and received on this connection, with all that QUIC adds."""
         stats = self._connection.stats()
         return stats.udp_tx_bytes, stats.udp_rx_bytes
 
+    def direct(self) -> bool:
+        """Whether there is a path straight to the other side, not through a relay."""
+        return any(not path.is_relay for path in self._connection.paths())
+
     def close(self) -> None:
         """Needed before the same peer is dialled again: else iroh keeps to the dead path."""
+        if self.lane:
+            self.lane.close()
         with contextlib.suppress(IrohError):
             self._connection.close(0, b"")
 
@@ -139,62 +151,115 @@ class Link:
 class Endpoint:
     """This machine's end: its key, its address, what it serves, how fast bodies may move."""
 
-    def __init__(self, endpoint: iroh.Endpoint, head_limit: int) -> None:
-        self._endpoint, self._head_limit = endpoint, head_limit
+    def __init__(
+        self,
+        endpoint: iroh.Endpoint,
+        identity: Identity,
+        head_limit: int,
+        relays: Sequence[str] = (),
+    ) -> None:
+        self._endpoint, self._identity, self._head_limit = endpoint, identity, head_limit
         self._tasks: set[asyncio.Task] = set()
+        self._relays, self._seen = list(relays), ""
+        self._listener: tcp.Listener | None = None
         self.pace = Pace()
-        self.id = str(endpoint.id())
+        self.id = identity.id
 
     @classmethod
-    async def bind(cls, identity: Identity, head_limit: int, address: str) -> "Endpoint":
-        """Listen on address ("127.0.0.1:0": any free port). Raises LinkError if it is taken."""
+    async def bind(
+        cls, identity: Identity, head_limit: int, address: str, relays: Sequence[str] = ()
+    ) -> "Endpoint":
+        """Listen on "ip:port" (port 0: any), and at relays. Raises LinkError if that is not possible."""
         iroh_ffi.uniffi_set_event_loop(asyncio.get_running_loop())  # type: ignore[arg-type]
-        options = EndpointOptions(
-            preset=preset_minimal(),
-            bind_addr=address,
-            secret_key=identity.secret,
-            alpns=[ALPN],
-            relay_mode=RelayMode.disabled(),
-        )
         try:
-            return cls(await iroh.Endpoint.bind(options), head_limit)
+            options = EndpointOptions(
+                preset=preset_minimal(),  # nobody's discovery, nobody's relays
+                bind_addr=address,
+                secret_key=identity.secret,
+                alpns=[ALPN],
+                relay_mode=RelayMode.custom_from_urls(list(relays)),
+            )
+        except IrohError as error:
+            raise LinkError(f"{', '.join(relays)}: not the URL of a relay") from error
+        try:
+            return cls(await iroh.Endpoint.bind(options), identity, head_limit, relays)
         except IrohError as error:
             raise LinkError(
                 f"cannot listen on {address}: {error.message().splitlines()[-1].strip()}; "
-                "choose another --port, or 0 for any that is free"
+                "is the port taken? choose another with --port, or 0 for any"
             ) from error
+
+    @classmethod
+    async def toward(
+        cls, identity: Identity, head_limit: int, addresses: Sequence[str], port: int = 0
+    ) -> "Endpoint":
+        """An end that can reach these addresses, with the relays among them. It is on loopback only if
+        they are. port: preferred, if it is free. Raises LinkError."""
+        here = "127.0.0.1" if all(map(is_loopback, addresses)) else "0.0.0.0"
+        relays = [x for x in addresses if is_relay(x)]
+        if port:
+            with contextlib.suppress(LinkError):
+                return await cls.bind(identity, head_limit, f"{here}:{port}", relays)
+        return await cls.bind(identity, head_limit, f"{here}:0", relays)
 
     @property
     def bound(self) -> list[str]:
-        """ip:port pairs that the sockets are bound to; 0.0.0.0 stands for all interfaces."""
+        """ip:port pairs that this end is bound to; 0.0.0.0 and [::] mean every address."""
         return list(self._endpoint.bound_sockets())
 
     @property
     def addresses(self) -> list[str]:
-        """ip:port pairs at which others may reach this end."""
-        return list(self._endpoint.addr().direct_addresses())
+        """Where others may reach this end: ip:port pairs, then its relays. On loopback that alone."""
+        if not all(map(is_loopback, (x for x in self.bound if not x.startswith("[")))):
+            return [*self._endpoint.addr().direct_addresses(), *self._relays]
+        return [*(x for x in self.bound if is_loopback(x)), *self._relays]
 
     @property
-    def reachable(self) -> list[str]:
-        """The same; if it listens on loopback only, that address."""
-        here = [x for x in self.bound if x.startswith("127.")]
-        return [x for x in here or self.addresses if len(x) <= 64][:16]
+    def offered(self) -> list[str]:
+        """The same, as many and as long as a message may hold."""
+        return [x for x in self.addresses if len(x) <= framing.ADDRESS][: framing.ADDRESSES]
 
-    async def connect(self, peer: str, addresses: list[str]) -> Link:
-        """Raises LinkError."""
-        target = EndpointAddr(EndpointId.from_string(peer), None, addresses)
+    async def seen_at(self, address: str) -> bool:
+        """Others see this end at ip:port: offer it to those who dial, so that NATs are punched.
+        Whether that is news."""
+        if not address or address == self._seen:
+            return False
+        with contextlib.suppress(IrohError):
+            if self._seen:
+                await self._endpoint.remove_external_addr(self._seen)
+            await self._endpoint.add_external_addr(address)
+        self._seen = address
+        return True
+
+    async def connect(
+        self, peer: str, addresses: list[str], patience: float = STALL, lane: bool = True
+    ) -> Link:
+        """Directly if that is possible, else through a relay that both ends use. lane: whether large
+        bodies may go over TCP. Raises LinkError."""
+        direct = [x for x in addresses if not is_relay(x)]
+        relay = next((x for x in addresses if x in self._relays), next(iter(self._relays), None))
         try:
-            connection = await asyncio.wait_for(self._endpoint.connect(target, ALPN), STALL)
+            target = EndpointAddr(EndpointId.from_string(peer), relay, direct)
+            connection = await asyncio.wait_for(self._endpoint.connect(target, ALPN), patience)
         except (IrohError, TimeoutError) as error:
             raise LinkError(f"{peer[:10]} does not answer at {', '.join(addresses)}") from error
-        return Link(connection, self._head_limit, self.pace)
+        large = tcp.Lane(
+            self._identity, peer, direct, self._head_limit, self.pace, lambda: _trip(connection)
+        )
+        return Link(connection, self._head_limit, self.pace, large if lane else None)
 
     async def serve(self, handler: Handler, sizes: Sizes, watch: Watch | None = None) -> None:
         """Answer questions until the endpoint is closed."""
+        service = Service(handler, sizes, watch, self._head_limit, self.pace)
+        self._listener = tcp.Listener(self._identity, service)
+        with contextlib.suppress(OSError):  # the port is taken for TCP: iroh alone, then
+            await self._listener.listen(next(a for a in self.bound if not a.startswith("[")))
         while (incoming := await self._endpoint.accept_next()) is not None:
-            self._spawn(self._greet(incoming, handler, sizes, watch))
+            self._spawn(self._greet(incoming, service))
 
     async def close(self) -> None:
+        if self._listener:
+            self._listener.close()
         for task in list(self._tasks):
             task.cancel()
         await self._endpoint.close()
@@ -204,54 +269,50 @@ class Endpoint:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _greet(
-        self, incoming: Any, handler: Handler, sizes: Sizes, watch: Watch | None
-    ) -> None:
+    async def _greet(self, incoming: Any, service: Service) -> None:
         # A stranger's failed handshake raises here, in a task of its own, and ends nothing else.
         with contextlib.suppress(IrohError, TimeoutError):
             address = _address(await incoming.remote_addr())
-            if watch and not watch.greet(address):
+            if not service.greets(address):
                 await incoming.ignore()
                 return
             connection = await asyncio.wait_for((await incoming.accept()).connect(), STALL)
             peer = str(connection.remote_id())
-            if watch and not watch.met(peer, address):
+            if not service.meets(peer, address):
                 connection.close(1, b"")
                 return
             while True:
                 stream = await connection.accept_bi()
-                if watch and watch.cut_off(peer):
+                if service.cut_off(peer):
                     connection.close(1, b"")
                     return
-                self._spawn(self._reply(peer, stream, handler, sizes, watch))
+                self._spawn(_reply(peer, _seen(connection), stream, service))
 
-    async def _reply(
-        self, peer: str, stream: Any, handler: Handler, sizes: Sizes, watch: Watch | None
-    ) -> None:
-        limit = watch.head_limit(peer, self._head_limit) if watch else self._head_limit
-        try:
-            question = stream.recv()
-            head = await _head(question, limit, STALL)
-            body = await _body(question, sizes(peer, head), self.pace)
-            await _send(stream.send(), *await handler(peer, head, body), self.pace)
-        except (IrohError, TimeoutError, LinkError, ValueError, OSError) as error:
-            if watch:
-                watch.fault(peer, _kind(error))
-            with contextlib.suppress(IrohError):
-                await stream.send().reset(1)
+
+async def _reply(peer: str, address: str, stream: Any, service: Service) -> None:
+    sending = stream.send()
+    try:
+        read = stream.recv().read_exact
+        await service.answer(peer, address, read, sending.write_all, STALL)
+        await sending.finish()
+    except (IrohError, TimeoutError, LinkError, ValueError, OSError) as error:
+        service.fault(peer, error)
+        with contextlib.suppress(IrohError):
+            await sending.reset(1)
+
+
+def _trip(connection: Connection) -> float:
+    """Seconds of a round trip on the path in use."""
+    return min((x.rtt_ms for x in connection.paths() if x.is_selected), default=300) / 1e3
+
+
+def _seen(connection: Connection) -> str:
+    """ip:port at which the other side is at this moment; "" while all goes through a relay."""
+    paths = [x for x in connection.paths() if x.is_ip]
+    paths.sort(key=lambda x: not x.is_selected)
+    return paths[0].remote_addr if paths else ""
 
 
 def _address(remote: Any) -> str:
     """ip:port that a connection came from; "" where that is not known (through a relay)."""
     return remote.addr if remote.is_IP() else ""
-
-
-def _kind(error: Exception) -> str:
-    """What was wrong with a question, in few words: they are counted."""
-    if type(error) is ValueError:
-        return str(error)  # words of our own handlers
-    if isinstance(error, LinkError):
-        return "too long"
-    if isinstance(error, ValueError):
-        return "malformed"
-    return "broken off" if isinstance(error, IrohError | TimeoutError) else "not answered"

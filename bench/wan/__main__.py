@@ -1,0 +1,75 @@
+"""`python -m bench.wan [nats links runs moves]` (root): what the transport does between hosts with
+emulated links. Writes bench/results/wan.json and prints what it finds; see docs/wan.md.
+
+nats: two peers behind NATs, how they reach each other, and a run with them.
+links: large bodies over TCP and over iroh, with loss.
+runs: a run over links of 10 Mbit/s up, 50 down, 80 ms, with loss; the same on a fast link.
+moves: a peer changes its address in the middle of a run.
+"""
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.wan import links, runs
+from bench.wan.lab import Host, unavailable
+
+RESULTS = Path(__file__).parent.parent / "results" / "wan.json"
+NATS = [("preserving", "preserving"), ("preserving", "symmetric"), ("symmetric", "symmetric")]
+HOME = {"up": 10, "down": 50, "delay": 20}  # of each host: the round trip is four delays
+LOSS = (0.0, 0.1, 0.5)
+
+
+def behind(kinds: tuple[str, str]) -> dict[str, Any]:
+    hosts = [Host("hub"), *(Host(f"p{n}", nat=kind) for n, kind in enumerate(kinds))]
+    return links.through_nats(kinds) | {"run": runs.train(hosts, 3, 10, runs.DENSE)}
+
+
+def homes(loss: float) -> dict[str, Any]:
+    return runs.train([Host(name, loss=loss / 2, **HOME) for name in ("hub", "p0", "p1")])
+
+
+def fast() -> dict[str, Any]:
+    return runs.train([Host(name, 1000, 1000, 0.25) for name in ("hub", "p0", "p1")])
+
+
+SCENES: dict[str, dict[str, Any]] = {
+    "nats": {f"{a} and {b}": lambda k=(a, b): behind(k) for a, b in NATS},
+    "links": {
+        f"{up}/{down} Mbit/s, 80 ms, {loss} % loss": lambda x=loss, u=up, d=down: links.under_loss(
+            x, up=u, down=d, delay=20
+        )
+        for up, down in ((100, 100), (10, 50))
+        for loss in LOSS
+    },
+    "runs": {"1000/1000 Mbit/s, 1 ms": fast}
+    | {f"10/50 Mbit/s, 80 ms, {loss} % loss": lambda x=loss: homes(x) for loss in LOSS},
+    "moves": {"10/50 Mbit/s, 80 ms": lambda: runs.moved(**HOME)},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.wan", description=__doc__)
+    parser.add_argument("scenes", nargs="*", default=list(SCENES), help=", ".join(SCENES))
+    given = parser.parse_args()
+    if unknown := set(given.scenes) - SCENES.keys():
+        parser.error(f"no such scene: {', '.join(sorted(unknown))}")
+    if reason := unavailable(nat=True):
+        raise SystemExit(f"skipped: {reason}")
+    record = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for scene in given.scenes:
+        found = record[scene] = {}
+        for name, play in SCENES[scene].items():
+            began = time.monotonic()
+            found[name] = play()
+            took = time.monotonic() - began
+            print(f"{scene}: {name} ({took:.0f} s): {json.dumps(found[name])}", flush=True)
+            record["machine"] = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.0f}"
+            RESULTS.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

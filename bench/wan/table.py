@@ -1,0 +1,76 @@
+"""bench/results/wan.json as the tables of docs/wan.md: `python -m bench.wan.table` writes them again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent.parent
+RESULTS, PAGE = HERE / "results" / "wan.json", HERE.parent / "docs" / "wan.md"
+BEGIN, END = "<!-- tables -->", "<!-- end -->"
+
+
+def _rows(head: list[str], rows: list[list[Any]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in lines)
+
+
+def _run(name: str, x: dict[str, Any]) -> list[Any]:
+    accepted = f"{sum(x['accepted'])} of {2 * len(x['accepted'])}"
+    return [name, accepted, x["seconds_per_round"], x["seconds_of_exchange"]]
+
+
+def _mega(count: float) -> str:
+    return f"{count / 1e6:.1f}"
+
+
+def nats(found: dict[str, Any]) -> str:
+    """How two peers reach each other, and what a run moved between them."""
+    return _rows(
+        ["NATs of two peers", "they reach each other", "seconds until then", "Mbit/s",
+         "contributions counted", "MB between peers", "MB through the relay"],
+        [
+            [name, "directly" if x["direct"] else "through the relay",
+             x["settled"] if x["direct"] else x["connected"], x["down"],
+             _run(name, x["run"])[1], _mega(x["run"]["traffic"]["between peers"][1]),
+             _mega(x["run"]["relayed"])]
+            for name, x in found.items()
+        ],
+    )  # fmt: skip
+
+
+def links(found: dict[str, Any]) -> str:
+    """Mbit/s of one body up and down, by carrier."""
+    return _rows(
+        ["link", "TCP up", "down", "iroh up", "down"],
+        [
+            [name, *(x[way][direction] for way in ("tcp", "iroh") for direction in ("up", "down"))]
+            for name, x in found.items()
+        ],
+    )
+
+
+def runs(found: dict[str, Any]) -> str:
+    """Real runs, by link."""
+    head = ["link", "contributions counted", "seconds a round", "of them exchange"]
+    return _rows(head, [_run(name, x) for name, x in found.items()])
+
+
+def tables(record: dict[str, Any]) -> str:
+    """All tables that there are results for."""
+    kinds = (("nats", "NATs", nats), ("links", "TCP and iroh", links), ("runs", "Runs", runs),
+             ("moves", "A peer changes its address", runs))  # fmt: skip
+    return "\n\n".join(
+        f"## {title}\n\n{write(record[name])}" for name, title, write in kinds if record.get(name)
+    )
+
+
+def main() -> None:
+    page = PAGE.read_text("utf-8")
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    made = tables(json.loads(RESULTS.read_text()))
+    PAGE.write_text(f"{before}{BEGIN}\n\n{made}\n\n{END}{after}", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""`duckweed doctor`: why this machine cannot take part in a run, or would do so badly."""
+
+import asyncio
+import os
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from duckweed.cli.errors import plain_errors
+
+console = Console(highlight=False)
+MARKS = {"good": "[green]good[/]", "poor": "[yellow]poor[/]", "bad": "[bold red]bad [/]"}
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(doctor)
+
+
+@plain_errors
+def doctor(
+    invitation: Annotated[str, typer.Argument(help="The line that `duckweed serve` printed.")],
+) -> None:
+    """Try each link between this machine and a run: address, UDP, TCP, relay, NAT, clock, version,
+    device. Says whose side a fault is on and what to do; begins nothing. Exit code 1 if this machine
+    could not take part.
+    """
+    from duckweed.swarm import invitation as invitations
+    from duckweed.swarm.doctor import Finding, examine, findings
+    from duckweed.swarm.identity import Identity
+
+    there = invitations.read(invitation)
+    with console.status("calling the coordinator in every way there is"):
+        facts = asyncio.run(examine(there, Identity(os.urandom(32))))
+    found = findings(there, facts)
+    for one in found:
+        _show(one)
+    with console.status("loading PyTorch"):
+        from duckweed.learn.device import choose
+        from duckweed.learn.memory import available
+        from duckweed.run.units import show_size
+
+        device = choose("auto")
+        _show(Finding("device", "good", f"{device}, {show_size(available(device))} memory free"))
+    _show(Finding("disk", "good", f"{show_size(shutil.disk_usage(Path.cwd()).free)} free here"))
+    if any(one.state == "bad" for one in found):
+        raise typer.Exit(1)
+    console.print(
+        "This machine can take part; `duckweed join --dry-run` measures what it would do."
+    )
+
+
+def _show(one) -> None:
+    console.print(f"{MARKS[one.state]}  {one.what + ':':13}", end="")
+    console.print(one.words, markup=False, soft_wrap=True)

@@ -1,0 +1,60 @@
+"""`duckweed relay`: pass on packets of peers that cannot reach each other."""
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from duckweed.cli.errors import fail, plain_errors
+from duckweed.cli.view import size
+
+if TYPE_CHECKING:
+    from duckweed.swarm.relay import Relay
+
+console = Console(highlight=False)
+TELL = 600.0  # seconds between words about what was passed on
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(relay)
+
+
+@plain_errors
+def relay(
+    listen: Annotated[str, typer.Option(help="Address and TCP port.")] = "0.0.0.0:4433",
+    limit: Annotated[str, typer.Option(help="At most so fast for each who sends.")] = "100mbit",
+) -> None:
+    """Pass on packets between peers that cannot reach each other directly.
+
+    It holds no part of any run and can read nothing: packets are encrypted from peer to peer. It
+    needs an address that all can reach. `duckweed serve` runs one of its own beside the coordinator,
+    for its run alone; this one serves whoever knows its URL, and goes into invitations by
+    `duckweed serve --relay URL`.
+    """
+    from duckweed.run import units
+    from duckweed.swarm.relay import Relay
+
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        fail(f"--listen {listen}: not of the form ADDRESS:PORT, such as 0.0.0.0:4433")
+    rate = units.rate(limit, "--limit").value / 8
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_serve(Relay(rate=rate), host, int(port)))
+
+
+async def _serve(relay: "Relay", host: str, port: int) -> None:
+    port, _ = await relay.start(host, port)
+    console.print(
+        f"A relay at TCP port {port}. For runs: duckweed serve --relay "
+        f"http://ADDRESS-OF-THIS-MACHINE:{port}. Ctrl-C ends it.",
+        soft_wrap=True,
+    )
+    while True:
+        await asyncio.sleep(TELL)
+        console.print(
+            f"{time.strftime('%H:%M')} {relay.clients} peers here; passed on {relay.packets:,} "
+            f"packets, {size(relay.bytes)}; dropped {relay.dropped:,}, refused {relay.refused:,}"
+        )
