@@ -14,6 +14,8 @@ from duckweed.cli import running
 from duckweed.cli.errors import fail, plain_errors
 
 if TYPE_CHECKING:
+    from duckweed.run.folder import RunFolder
+    from duckweed.run.spec import RunSpec
     from duckweed.swarm.guests import Guests
 
 console = Console(highlight=False)
@@ -32,8 +34,12 @@ def serve(
     ] = None,
     train: Annotated[int, typer.Option(help="How many peers to run beside the coordinator.")] = 0,
     listen: Annotated[
-        str, typer.Option(help="Address and port: UDP, TCP, and the next TCP port for the relay.")
-    ] = "0.0.0.0:0",
+        str | None,
+        typer.Option(
+            help="Address and port: UDP, TCP, and the next TCP port for the relay. Default: every "
+            "address; the port of the last time, or any."
+        ),
+    ] = None,
     public: Annotated[
         list[str] | None,
         typer.Option(help="IP:PORT at which others reach this machine, if it is not its own."),
@@ -79,7 +85,7 @@ def serve(
         contextlib.suppress(KeyboardInterrupt),
         LocalRun(run.folder, run.spec, run.device, threads, train) as processes,
     ):
-        elsewhere = relay or []
+        elsewhere, listen = relay or [], listen or _as_before(run.folder)
         serving = processes.start(
             listen, elsewhere, relays.port_beside(listen) if own_relay else None
         )
@@ -98,8 +104,35 @@ def serve(
             + (f"; the relay is at TCP port {serving['relay']}." if own_relay else "."),
             style="dim",
         )
+        if words := _successors(run.spec):
+            console.print(words, style="dim")
         running.watch(run, processes.events())
     running.finish(run)
+
+
+def _as_before(folder: "RunFolder") -> str:
+    """Where the run listened the last time, so that peers which are waiting find it again."""
+    from duckweed.swarm.invitation import InvitationError, published
+    from duckweed.swarm.transport import is_relay
+
+    try:
+        at = [x for x in published(folder).addresses if not is_relay(x)]
+    except InvitationError:
+        at = []
+    return f"0.0.0.0:{at[-1].rpartition(':')[2] if at else 0}"
+
+
+def _successors(spec: "RunSpec") -> str:
+    """What the organiser should know where successors are named; "" where none are."""
+    names = [name for _, name in spec.members.heirs]
+    if not names:
+        return ""
+    return (
+        f"The machines of {', '.join(names)} keep the ledger too. A round counts when "
+        f"{(len(names) + 1) // 2 + 1} of {len(names) + 1} have it, this machine included: until so many "
+        f"are here, the run waits. If this machine is away for {spec.members.absence:.0f} s, one of "
+        "them goes on."
+    )
 
 
 @plain_errors

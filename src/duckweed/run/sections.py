@@ -221,7 +221,7 @@ class Members(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 "members.successors: name two machines at least, or none: one alone cannot tell a "
                 "coordinator that is gone from a line that is cut, so it could never take over"
             )
-        check("members", "absence", self.absence, 1, 86_400)
+        check("members", "absence", self.absence, 3, 86_400)
         check("members", "probation", self.probation, 0, 1_000_000)
         check("members", "share", self.share, 0.01, 1)
         check("members", "per_address", self.per_address, 1, 10_000)

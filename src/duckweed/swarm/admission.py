@@ -60,8 +60,9 @@ class Admission:
             return EXPELLED
         if hmac.compare_digest(secret.encode(), self.secret.encode()) or key in self.rules.keys:
             return None
-        if self.rules.successors and key in self.members:
-            return None  # a successor has not the book of those who came by which invitation
+        # A successor has not the book of those who came by which invitation.
+        if self.rules.successors and (key in self.members or key in dict(self.rules.heirs)):
+            return None
         if self.rules.join == "invited":
             return self.guests.objection(key, secret)
         if key in self.members:

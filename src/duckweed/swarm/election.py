@@ -30,6 +30,7 @@ class Election:
         vote = None
         if question.binding and not reason:
             vote = seat.promise(question.term, key)
+            self.replica.heard = time.monotonic()  # the candidate is given time to begin
             self.replica.say(
                 f"promised to follow {self.replica.name(key)} in term {question.term} of the run"
             )
@@ -73,7 +74,7 @@ class Election:
         if newest is None or not await self._take_over(term, newest, votes):
             return
         if seat.take_office(term, votes):
-            replica.note(term, replica.me)
+            replica.chosen(votes)
             replica.say(f"this machine is in charge of the run from here on (term {term})")
 
     async def _canvass(self, keys: list[str], question: m.Promise) -> dict[str, m.Promised]:

@@ -141,7 +141,7 @@ class Line:
                     self._heed(answer)
                     self._admitted(answer)
                     if self._to != key:
-                        self.say(f"{key[:10]} is in charge of the run now; going on with it")
+                        self.say(f"going on with {self._name(key)} in charge")
                 self._link, self._to = link, key
             return self._link
 
@@ -173,7 +173,10 @@ class Line:
         else:
             at = {x.key: x.addresses for x in answer.at}.get(answer.key)
             self._coordinator = (answer.key, at) if at else self._coordinator
-        raise LinkError(f"it says that {answer.key[:10]} is in charge")
+        raise LinkError(f"it says that {self._name(answer.key)} is in charge")
+
+    def _name(self, key: str) -> str:
+        return self.station.replica.name(key) if self.station else key[:10]
 
     async def _look_round(self) -> None:
         """Whoever was asked is not there: is another in charge? Without a copy of the ledger the one

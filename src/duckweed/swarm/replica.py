@@ -5,7 +5,7 @@ import asyncio
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -153,6 +153,7 @@ class Replica:
             if key != self.me:
                 self.say(f"{self.name(key)} is in charge of the run now (term {term})")
             self.known.term, self.known.key = term, key
+            self.heard = time.monotonic()  # it is given time to be heard
         if msgspec.json.encode(self.known) != before:
             write_atomically(self._file, msgspec.json.encode(self.known))
 
@@ -160,8 +161,14 @@ class Replica:
         """Whether a majority of the voters, this one included, was heard of late."""
         assert self.seat is not None
         since = time.monotonic() - IN_TOUCH
-        recent = sum(when > since for when in self._acknowledged.values())
+        recent = sum(t > since for key, t in self._acknowledged.items() if key != self.me)
         return recent + 1 >= self.seat.charge.majority
+
+    def chosen(self, voters: Iterable[str]) -> None:
+        """This machine is put in charge by voters, who have just been heard."""
+        assert self.seat is not None
+        self._acknowledged = dict.fromkeys(voters, time.monotonic())
+        self.note(self.seat.charge.term, self.me)
 
     async def look_round(self) -> None:
         """Ask all that are known to keep the ledger who is in charge, and tell them where this
@@ -209,7 +216,7 @@ class Replica:
         return said, msgspec.msgpack.encode(rows)
 
     async def _more_than(self, number: int, seat: Seat) -> None:
-        closes = time.monotonic() + POLL
+        closes = time.monotonic() + min(POLL, seat.charge.absence / 3)
         while seat.in_charge and self.ledger.number <= number:
             self._grown.clear()
             try:
