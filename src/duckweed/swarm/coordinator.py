@@ -242,7 +242,12 @@ class Coordinator:
     def waiting_for(self) -> str:
         """What the run waits for, in words."""
         if not self.held(self.number - 1):
-            return "a majority of the machines that keep the ledger must have the last round"
+            charge = self.ledger.charge
+            assert charge is not None
+            return (
+                f"{charge.majority} of {len(charge.voters)} machines that keep the ledger must have the "
+                "last round"
+            )
         if self.round is None:
             return f"{len(self._here())} of {self.spec.rounds.peers} peers are here"
         missing = [str(p) for p in self.round.assigned if p not in self.round.handed]
