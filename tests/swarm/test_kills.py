@@ -112,7 +112,7 @@ def test_killed_at_any_instant_it_loses_no_closed_round(tmp_path):
             assert told <= {e.round for e in before if e.kind == "round"}
             assert all(run.running[f"peer{slot}"].poll() is None for slot in range(2))
             run.coordinator()
-            run.until(lambda: run.ledger()[: len(before)] == before)
+            run.until(lambda b=before: run.ledger()[: len(b)] == b)
         run.until(lambda: all(p.poll() == 0 for p in run.running.values()))
         for slot in range(2):
             assert run.events(f"peer{slot}", "ended")[0]["reason"] == "all rounds are done"
