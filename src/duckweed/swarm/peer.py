@@ -140,8 +140,8 @@ class Peer:
         now = time.perf_counter()
         self.timings.train, self.timings.wall = trained.seconds, now - self._done_at
         self._done_at = now
-        await self._go_on(trained)
         made = await asyncio.to_thread(self.worker.compress, self.state, self.index, trained)
+        await self._go_on()
         # On disk before it is sent: once it counts, the residual must not be lost.
         self.worker.save(residual_path(self.home, task.round))
         self.timings.compress = made.compress_seconds
@@ -165,16 +165,15 @@ class Peer:
         report = self._stepping(task.round, begun.steps if begun else 0, span.steps)
         return await asyncio.to_thread(self.worker.train, self.state, span, report, begun)
 
-    async def _go_on(self, after: Trained | None) -> None:
-        """Begin with the next round, from the state that is held. after: the work of this peer for
-        this round, if it is on its way."""
+    async def _go_on(self) -> None:
+        """Begin with the next round, from the state that is held and what this peer has sent."""
         rounds, coming = self.worker.spec.rounds, self.state.round + 1
         if not rounds.overlap or coming >= rounds.count or self.ahead.round is not None:
             return
         task, _ = await self._ask(m.Ahead(self.state.round))
         if isinstance(task, m.Train) and task.round == coming:
             steps = lead(rounds.overlap, span_of(task, self.worker.spec.inner.steps).steps)
-            self.ahead.begin(self.state, task, after, self._stepping(coming, 0, steps))
+            self.ahead.begin(self.state, task, self._stepping(coming, 0, steps))
 
     async def _hand_in(self, question: m.Contribute, blob: bytes) -> None:
         self._set("sending")
@@ -192,12 +191,12 @@ class Peer:
         worker.settle(accepted, closed.round)
         if accepted:
             forget_before(self.home, closed.round)
-        elif worker.spec.inner.state == "kept":
-            await self.ahead.drop()  # it goes on with the moments of what did not count
+        else:
+            await self.ahead.drop()  # it builds on what did not count
         self._sent = None
         if self.ahead.round != closed.round + 1:
             await self.ahead.drop()
-            await self._go_on(None)
+            await self._go_on()
         began = time.perf_counter()
         blobs = {digest: await self._fetch(digest) for digest in closed.needed()}
         self.timings.fetch = time.perf_counter() - began
@@ -236,7 +235,7 @@ class Peer:
         """Take up the residual of the last round that counted, and that of the contribution which is
         in hand, if there is one; what is lost starts from zero."""
         worker, counted, self.handed = self.worker, welcome.last_accepted, welcome.handed
-        if counted >= 0 and not worker.load(residual_path(self.home, counted)):
+        if counted >= 0 and not worker.load(residual_path(self.home, counted), counted):
             self.say(f"the residual of round {counted} is lost; going on without it")
         path = residual_path(self.home, self.handed)
         if self.handed >= 0 and not worker.load_pending(path, self.handed):
