@@ -3,14 +3,15 @@
 `python -m bench.overlap` writes bench/results/overlap.json; cells that are in it already are not
 run again. Two parts:
 
-loss         a small model of bytes, trained by simulation with rounds.overlap none, delayed and
-             eager, with the integer wire and uncompressed: held-out loss at equal tokens
+loss         a small model of bytes, trained by simulation with rounds.overlap from 0 to 1, and in the
+             plain "delayed" form, which is not in the package: held-out loss at equal tokens
 utilisation  the virtual clock of the simulation, for rounds of llama-15m's sizes over slow links
 """
 
 import json
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -20,74 +21,82 @@ import torch
 
 from duckweed.learn import model as models
 from duckweed.learn.dataset import held_out_batches
-from duckweed.learn.trainer import Trainer
 from duckweed.merge.round import Announcement, advance, blob_hash, close
 from duckweed.run import folder as folders
+from duckweed.run.layout import Layout
 from duckweed.run.sections import Integer
 from duckweed.run.spec import RunSpec, override
 from duckweed.run.state import State
 from duckweed.swarm import genesis
 from duckweed.swarm.clock import Clock, Costs
 from duckweed.swarm.links import parse_links
+from duckweed.swarm.rounds import Span
 from duckweed.swarm.simulation import Simulation
-from duckweed.swarm.work import sizes
+from duckweed.swarm.work import Trained, Worker, sizes
 from duckweed.wire.contribution import compress
 
+Report = Callable[[int, float], None] | None
 RESULTS = Path(__file__).parent / "results" / "overlap.json"
-MODES = ("none", "delayed", "eager")
-SEEDS = (0, 1)
-WIRES: dict[str, dict[str, object]] = {
-    "integer": {"wire.kind": "integer"},
-    "fp32": {"wire.kind": "dense", "wire.dtype": "fp32"},
-}
+SHARES = (0.0, 0.25, 0.5, 1.0)
+SEEDS = (0,)
 RUN: dict[str, object] = {
     "model.source": "config.json",
     "model.sequence": 64,
     "inner.steps": 20,
-    "inner.batch": 8,
-    "rounds.count": 40,
+    "inner.batch": 4,
+    "rounds.count": 25,
     "rounds.peers": 4,
     "rounds.evaluate": 1000,
     "data.limit": 8_000_000,
 }
 CONFIG = {
     "model_type": "llama",
-    "hidden_size": 64,
-    "intermediate_size": 160,
-    "num_hidden_layers": 3,
+    "hidden_size": 48,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 4,
     "tie_word_embeddings": False,
 }
-# Outer steps that suit a gradient which is one round late: shorter, with less momentum.
-OUTERS: dict[str, dict[str, object]] = {
-    "default": {},
-    "gentle": {"outer.learning_rate": 0.5, "outer.momentum": 0.3},
+FORMS: dict[str, dict[str, object]] = {
+    **{f"overlap {share}": {"rounds.overlap": share} for share in SHARES},
+    **{f"delayed {share}": {"rounds.overlap": share} for share in SHARES if share},
 }
-HELD_OUT = 131_072  # tokens
+HELD_OUT = 65_536  # tokens
 LINKS = ("10/50 80ms", "1/5 80ms")
 STEP_SECONDS = (0.5, 1.0, 2.0)
 PEERS, ROUNDS = 16, 50
 
 
-def loss(changes: dict[str, object]) -> dict[str, Any]:
+class Delayed(Worker):
+    """Trains ahead from the state that it holds, as if it had sent nothing itself."""
+
+    def ahead(self, state: State, span: Span, report: Report = None) -> Trained:
+        pending, self._pending = self._pending, None
+        try:
+            return super().ahead(state, span, report)
+        finally:
+            self._pending = pending
+
+
+def loss(form: str, seed: int) -> dict[str, Any]:
     """Held-out nats per token after a run, and what the run was."""
-    began = time.perf_counter()
+    began = time.process_time()
     with tempfile.TemporaryDirectory() as place:
         base = Path(place)
         (base / "config.json").write_text(json.dumps(CONFIG))
-        spec = override(RunSpec(), RUN | changes)
+        spec = override(RunSpec(), RUN | {"seed": seed} | FORMS[form])
         ground = genesis.prepare(spec, base, lambda text: None)
         folder = folders.create(base / "runs", "run")
         state = genesis.found(spec, ground, folder, "cpu", 1, lambda text: None)
         layout = genesis.layout(folder)
-        final = Simulation(folder, spec, layout, ground, state, "cpu").run()
-        trainer = Trainer(
-            models.build(genesis.configuration(spec, ground), "cpu"),
-            spec.inner,
-            spec.total_steps,
-            "cpu",
-        )
+        simulation = Simulation(folder, spec, layout, ground, state, "cpu")
+        trainer = simulation.workers[0].trainer
+        if form.startswith("delayed"):
+            simulation.workers = [
+                Delayed(spec, layout, ground.dataset, w.trainer) for w in simulation.workers
+            ]
+        final = simulation.run()
         windows = held_out_batches(ground.dataset, spec.model.sequence, HELD_OUT, 16)
         nats, tokens = trainer.evaluate(final.weights, windows)
     return {
@@ -95,27 +104,29 @@ def loss(changes: dict[str, object]) -> dict[str, Any]:
         "parameters": layout.total,
         "tokens": spec.rounds.count * spec.rounds.peers * spec.tokens_per_block,
         "state": final.hash(),
-        "seconds": time.perf_counter() - began,
+        "cpu_seconds": time.process_time() - began,
     }
 
 
+def layout_of(source: str) -> Layout:
+    config = models.configuration(source, Path(), vocabulary=4096, sequence=256)
+    return models.layout_of(models.skeleton(config))
+
+
 def traffic() -> dict[str, Any]:
-    """Bytes and seconds of one round of llama-15m with the integer wire and PEERS peers, whose
-    values are made up (normally distributed)."""
-    spec = override(RunSpec(), {"model.source": "llama-15m"})
-    config = models.configuration(
-        "llama-15m", Path(), vocabulary=4096, sequence=spec.model.sequence
-    )
-    layout = models.layout_of(models.skeleton(config))
+    """Bytes and processor seconds of one round of llama-15m with the integer wire and PEERS peers:
+    those of llama-1m, with made-up values (normally distributed), times the ratio of parameters."""
+    spec, layout = RunSpec(), layout_of("llama-1m")
+    times = layout_of("llama-15m").total / layout.total
     rng = np.random.default_rng(0)
     scales = np.ones(len(layout.names), np.float32)
     assert isinstance(spec.wire, Integer)
     handed, compressing = [], []
     for peer in range(PEERS):
         values = rng.standard_normal(layout.total, np.float32)
-        began = time.perf_counter()
+        began = time.process_time()
         blob = compress(spec.wire, values, layout, scales).blob
-        compressing.append(time.perf_counter() - began)
+        compressing.append(time.process_time() - began)
         said = Announcement(
             0, peer, peer, blob_hash(blob), len(blob), 1, 1, 3.0, sizes(values, layout)
         )
@@ -124,69 +135,64 @@ def traffic() -> dict[str, Any]:
     assert update is not None
     zeros = np.zeros(layout.total, np.float32)
     state = State(0, layout.digest(), zeros, zeros, scales)
-    began = time.perf_counter()
+    began = time.process_time()
     advance(spec, layout, state, closed, lambda digest: update)
     return {
-        "parameters": layout.total,
+        "parameters": times * layout.total,
         "peers": PEERS,
-        "contribution_bytes": len(handed[0][1]),
-        "update_bytes": len(update),
-        "compress_seconds": min(compressing),
-        "apply_seconds": time.perf_counter() - began,
+        "contribution_bytes": times * len(handed[0][1]),
+        "update_bytes": times * len(update),
+        "compress_seconds": times * min(compressing),
+        "apply_seconds": times * (time.process_time() - began),
     }
 
 
-def utilisation(sizes: dict[str, Any], link: str, step: float, mode: str) -> dict[str, float]:
+def utilisation(sizes: dict[str, Any], link: str, step: float, share: float) -> dict[str, float]:
     """Share of time in which a peer computes, and seconds per round, in the long run."""
     (one,) = parse_links(link, 1)
+    train = step * RunSpec().inner.steps
     cost = Costs(
-        train=step * RunSpec().inner.steps,
+        train=train,
         compress=sizes["compress_seconds"],
         send=one.latency + 8 * sizes["contribution_bytes"] / one.up,
         fetch=2 * one.latency + 8 * sizes["update_bytes"] / one.down,
         apply=sizes["apply_seconds"],
+        ahead=share * train,
     )
-    clock = Clock(PEERS, mode)
+    clock = Clock(PEERS)
     for _ in range(ROUNDS):
         clock.round([cost] * PEERS)
-    exchange = cost.compress + cost.send + cost.fetch + cost.apply
     return {
         "utilisation": ROUNDS * cost.train / clock.now,
         "round_seconds": clock.now / ROUNDS,
         "compute_seconds": cost.train,
-        "exchange_seconds": exchange,
+        "exchange_seconds": cost.compress + cost.send + cost.fetch + cost.apply,
     }
 
 
 def table(found: dict[str, Any]) -> str:
     """What was measured, as Markdown for docs/swarm.md."""
-    lines = ["| wire | outer step | none | delayed | eager |", "|---|---|---|---|---|"]
-    for wire in WIRES:
-        for outer in OUTERS:
-            cells = [
-                [found["loss"].get(f"{wire} {outer} {mode} {seed}") for seed in SEEDS]
-                for mode in MODES
-            ]
-            means = [mean(c["held_out"] for c in cell) if all(cell) else None for cell in cells]
-            best = means[0]
-            shown = [
-                "" if x is None else f"{x:.4f}" + (f" ({x / best - 1:+.1%})" if n and best else "")
-                for n, x in enumerate(means)
-            ]
-            lines.append(f"| {wire} | {outer} | {' | '.join(shown)} |")
+    lines = ["| form | held-out nats per token | against waiting |", "|---|---|---|"]
+    cells = {
+        form: [found["loss"][f"{form} seed {seed}"]["held_out"] for seed in SEEDS] for form in FORMS
+    }
+    waiting = cells["overlap 0.0"]
+    for form, nats in cells.items():
+        each = ", ".join(f"{x:.4f}" for x in nats)
+        ratio = mean(x / base for x, base in zip(nats, waiting, strict=True))
+        lines.append(f"| {form} | {each} | {ratio - 1:+.2%} |")
+    shares = " | ".join(f"overlap {share}" for share in SHARES)
     lines += [
         "",
-        "| link | computing | exchange | none | delayed | eager |",
-        "|---|---|---|---|---|---|",
+        f"| link | computing | exchange | {shares} |",
+        "|---|---|---|" + "---|" * len(SHARES),
     ]
     for link in LINKS:
         for step in STEP_SECONDS:
-            each = [found["utilisation"][f"{link} {step} {mode}"] for mode in MODES]
-            shares = " | ".join(f"{x['utilisation']:.0%}" for x in each)
-            lines.append(
-                f"| {link} | {each[0]['compute_seconds']:.0f} s "
-                f"| {each[0]['exchange_seconds']:.1f} s | {shares} |"
-            )
+            each_ = [found["utilisation"][f"{link} {step} {share}"] for share in SHARES]
+            used = " | ".join(f"{x['utilisation']:.0%}" for x in each_)
+            seconds = f"{each_[0]['compute_seconds']:.0f} s | {each_[0]['exchange_seconds']:.1f} s"
+            lines.append(f"| {link} | {seconds} | {used} |")
     return "\n".join(lines)
 
 
@@ -195,24 +201,22 @@ def main() -> None:
     found: dict[str, Any] = {"loss": {}}
     if RESULTS.exists():
         found = json.loads(RESULTS.read_text())
-    found["run"], found["config"] = RUN | {"seeds": SEEDS}, CONFIG
-    found["traffic"] = traffic()
+    found["run"], found["config"], found["forms"] = RUN, CONFIG, FORMS
+    for seed in SEEDS:
+        for form in FORMS:
+            name = f"{form} seed {seed}"
+            if name not in found["loss"]:
+                found["loss"][name] = loss(form, seed)
+                print(name, found["loss"][name], flush=True)
+                RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    if "traffic" not in found:
+        found["traffic"] = traffic()
     found["utilisation"] = {
-        f"{link} {step} {mode}": utilisation(found["traffic"], link, step, mode)
+        f"{link} {step} {share}": utilisation(found["traffic"], link, step, share)
         for link in LINKS
         for step in STEP_SECONDS
-        for mode in MODES
+        for share in SHARES
     }
-    for outer, step in OUTERS.items():
-        for seed in SEEDS:
-            for wire, sent in WIRES.items():
-                for mode in MODES:
-                    name = f"{wire} {outer} {mode} {seed}"
-                    if name not in found["loss"]:
-                        changes = {"seed": seed, "rounds.overlap": mode} | sent | step
-                        found["loss"][name] = loss(changes)
-                        print(name, round(found["loss"][name]["held_out"], 4), flush=True)
-                        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     print(table(found))
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +77,11 @@ async def hub(address: str, count: int) -> None:
         print(given, flush=True)
 
 
-async def peer(number: int, own: str, coordinator: str, whole: bool) -> None:
+async def peer(number: int, coordinator: str, whole: bool) -> None:
     """Fetches the blob and says how long it took."""
-    endpoint = await Endpoint.bind(Identity(bytes([number]) * 32), 1 << 20, f"{own}:{PORT}")
+    endpoint = await Endpoint.bind(Identity(bytes([number]) * 32), 1 << 20, f"0.0.0.0:{PORT}")
     link = await endpoint.connect(Identity(b"h" * 32).id, [f"{coordinator}:{PORT}"])
+    await endpoint.seen_at((await link.ping()).seen)
 
     async def ask(question: m.Message, limit: int) -> tuple[m.Answer, bytes]:
         head, body = await link.ask(m.encode(question), body_limit=limit, patience=120)
@@ -89,7 +91,7 @@ async def peer(number: int, own: str, coordinator: str, whole: bool) -> None:
     with tempfile.TemporaryDirectory() as place:
         near = Neighbours(endpoint, Library(folders.create(Path(place), "peer")), ask)
         serving = asyncio.create_task(near.serve())
-        await ask(m.Join(m.PROTOCOL, "", [f"{own}:{PORT}"]), 0)
+        await ask(m.Join(m.PROTOCOL, "", endpoint.addresses), 0)
         await ask(m.Fetch(digest), 0)  # all are there from here on
         began = time.perf_counter()
         answer, blob = await ask(m.Fetch(digest, whole), SIZE)
@@ -103,9 +105,10 @@ async def peer(number: int, own: str, coordinator: str, whole: bool) -> None:
         serving.cancel()
 
 
-def measure(count: int, whole: bool) -> dict[str, Any]:
-    """All peers fetch at the same time."""
-    hosts = [Host(name, **LINK) for name in ["hub", *(f"p{n}" for n in range(count))]]
+def measure(nats: Sequence[str], whole: bool) -> dict[str, Any]:
+    """All peers fetch at the same time. nats: what each is behind, see lab.Host."""
+    hosts = [Host("hub", **LINK), *(Host(f"p{n}", nat=x, **LINK) for n, x in enumerate(nats))]
+    count = len(nats)
     module = [sys.executable, "-m", "bench.sharing"]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "text": True}
     with Lab(hosts) as lab:
@@ -113,7 +116,7 @@ def measure(count: int, whole: bool) -> dict[str, Any]:
         server = lab.run("hub", [*module, "hub", at, str(count)], **pipes)
         time.sleep(2)
         guests = [
-            lab.run(f"p{n}", [*module, "peer", str(n + 1), lab.address(f"p{n}"), at, str(int(whole))], **pipes)
+            lab.run(f"p{n}", [*module, "peer", str(n + 1), at, str(int(whole))], **pipes)
             for n in range(count)
         ]  # fmt: skip
         found = [json.loads(guest.communicate(timeout=300)[0]) for guest in guests]
@@ -132,7 +135,7 @@ def main() -> None:
     for count in PEERS:
         for whole in (True, False):
             line = {"peers": count, "from": "coordinator" if whole else "each other"}
-            line |= measure(count, whole)
+            line |= measure([""] * count, whole)
             print(json.dumps(line), flush=True)
             record["runs"].append(line)
     RESULTS.write_text(json.dumps(record, indent=1) + "\n")
@@ -144,4 +147,4 @@ if __name__ == "__main__":
     elif sys.argv[1] == "hub":
         asyncio.run(hub(sys.argv[2], int(sys.argv[3])))
     else:
-        asyncio.run(peer(int(sys.argv[2]), sys.argv[3], sys.argv[4], sys.argv[5] == "1"))
+        asyncio.run(peer(int(sys.argv[2]), sys.argv[3], sys.argv[4] == "1"))

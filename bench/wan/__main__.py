@@ -1,7 +1,7 @@
 """`python -m bench.wan [nats links runs moves]` (root): what the transport does between hosts with
 emulated links. Writes bench/results/wan.json and prints what it finds; see docs/wan.md.
 
-nats: two peers behind NATs, how they reach each other, and a run with them.
+nats: two peers behind NATs, how they reach each other; a run with them and a reachable one.
 links: large bodies over TCP and over iroh, with loss.
 runs: a run over links of 10 Mbit/s up, 50 down, 80 ms, with loss; the same on a fast link.
 moves: a peer changes its address in the middle of a run.
@@ -24,8 +24,9 @@ LOSS = (0.0, 0.1, 0.5)
 
 
 def behind(kinds: tuple[str, str]) -> dict[str, Any]:
-    hosts = [Host("hub"), *(Host(f"p{n}", nat=kind) for n, kind in enumerate(kinds))]
-    return links.through_nats(kinds) | {"run": runs.train(hosts, 3, 10, runs.DENSE)}
+    behind = [Host(f"p{n}", nat=kind) for n, kind in enumerate(kinds)]
+    hosts = [Host("hub"), *behind, Host("open")]
+    return links.through_nats(kinds) | {"run": runs.train(hosts, 3, 5, runs.DENSE)}
 
 
 def homes(loss: float) -> dict[str, Any]:

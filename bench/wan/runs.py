@@ -148,6 +148,7 @@ def facts(run: Served) -> dict[str, Any]:
     moved = rounds[-1]["traffic"]
     exchanged = [t["send"] + t["fetch"] for t in times]
     return {
+        "peers": len(run.peers),
         "seconds_per_round": round(statistics.median(x["seconds"] for x in rounds[1:]), 2),
         "seconds_of_exchange": round(statistics.median(exchanged), 2),
         "utilisation": round(busy / sum(sum(t.values()) for t in times), 4),

@@ -15,7 +15,7 @@ def _rows(head: list[str], rows: list[list[Any]]) -> str:
 
 
 def _run(name: str, x: dict[str, Any]) -> list[Any]:
-    accepted = f"{sum(x['accepted'])} of {2 * len(x['accepted'])}"
+    accepted = f"{sum(x['accepted'])} of {x['peers'] * len(x['accepted'])}"
     return [name, accepted, x["seconds_per_round"], x["seconds_of_exchange"]]
 
 

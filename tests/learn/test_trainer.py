@@ -65,11 +65,12 @@ def test_kept_moments_make_two_rounds_one_and_fresh_ones_do_not(optimizer):
     facts = {"optimizer": optimizer, "schedule": "constant", "warmup": 0, "precision": "fp32"}
 
     def in_two(state):
-        one = trainer(Inner(state=state, **facts))
+        one = trainer(Inner(**facts))
         weights = start(one)
-        first = one.train(weights, BATCHES[:2], 0)
+        first = one.train(weights, BATCHES[:2], 0, keep=state == "kept")
         middle = models.read_weights(one.model).copy()
-        return first.delta, one.train(middle, BATCHES[2:], 2).delta, models.read_weights(one.model)
+        second = one.train(middle, BATCHES[2:], 2, moments=first.moments)
+        return first.delta, second.delta, models.read_weights(one.model)
 
     whole = trainer(Inner(**facts))
     whole.train(start(whole), BATCHES, 0)
@@ -83,8 +84,7 @@ def test_fresh_moments_forget_the_round_before():
     one = trainer()
     weights = start(one)
     first = one.train(weights, BATCHES, 0)
-    one.train(weights * np.float32(0.5), BATCHES, 4)
-    assert one.moments == {}
+    assert one.train(weights * np.float32(0.5), BATCHES, 4).moments == {}
     assert one.train(weights, BATCHES, 0).delta.tobytes() == first.delta.tobytes()
 
 

@@ -378,3 +378,107 @@ def test_only_blobs_and_states_are_given_away(tmp_path):
         assert body == b"state of round zero"
 
     play(tmp_path, scene)
+
+
+# --- with overlap
+
+OVERLAP = override(SPEC, {"rounds.overlap": 0.5, "rounds.count": 3})
+
+
+def test_work_for_the_next_round_is_given_while_one_is_open(tmp_path):
+    async def scene(run):
+        await run.start()
+        for number in (0, 1):
+            await run.hand_in(number)
+        early = [await run.ask(PEERS[n], m.Ahead(0)) for n in (0, 1)]
+        assert [(task.round, task.block) for task in early] == [(1, 3), (1, 4)]
+        assert await run.ask(PEERS[0], m.Ahead(0)) == early[0]  # asked again, told the same
+        assert isinstance(await run.ask(PEERS[0], m.Ahead(1)), m.Wait)  # one round ahead, not two
+        assert run.it.number == 0
+        await run.hand_in(2)
+        closed = await run.closed(0)
+        assert closed.accepted == [0, 1, 2]
+        # Who was told early has the same task now; who was not is given the block kept for it.
+        tasks = [await run.task_of(peer, 1, "11" * 32) for peer in PEERS]
+        assert [(t.block, t.round) for t in tasks] == [(3, 1), (4, 1), (5, 1)]
+        # A peer that still holds the state before may begin with the open round as well.
+        late = await run.ask(PEERS[2], m.Ahead(0))
+        assert (late.round, late.block) == (1, 5)
+        run.task.cancel()
+
+    play(tmp_path, scene, OVERLAP)
+
+
+def test_without_overlap_nobody_is_given_work_early(tmp_path):
+    async def scene(run):
+        await run.start()
+        await run.hand_in(0)
+        assert isinstance(await run.ask(PEERS[0], m.Ahead(0)), m.Wait)
+        assert run.it.coming is None
+        run.task.cancel()
+
+    play(tmp_path, scene)
+
+
+@pytest.mark.parametrize("round_", [0, 1])
+def test_steps_ahead_are_those_of_the_specification_or_none(tmp_path, round_):
+    async def scene(run):
+        await run.start()
+        for n in range(3 * round_):
+            await run.hand_in(n)
+        if round_:
+            await run.closed(0)
+        allowed = {0, 2} if round_ else {0}
+        for number, ahead in enumerate((2, 0, 1)):
+            answer = await run.hand_in(
+                number, round_, "11" * 32 if round_ else "00" * 32, ahead=ahead
+            )
+            assert isinstance(answer, m.Noted) == (ahead in allowed), (ahead, answer)
+        assert (await run.closed(round_)).accepted == ([0, 1] if round_ else [1])
+        run.task.cancel()
+
+    run = play(tmp_path, scene, OVERLAP)
+    contributions = [e.body["contributions"] for e in run.it.ledger.entries("round")][round_]
+    assert [c.get("ahead") for c in contributions.values()] == ([2, None] if round_ else [None])
+
+
+def test_a_restarted_coordinator_gives_the_last_round_when_the_next_is_open(tmp_path):
+    """Peers then hold the state before, from which the next round is to be begun."""
+
+    async def scene(run):
+        await run.start()
+        for number in range(3):
+            await run.hand_in(number)
+        await run.closed(0)
+        run.task.cancel()
+        run.it.ledger.close()
+        run.open()
+        await run.join(PEERS[:2])
+        run.task = asyncio.create_task(run.it.run())
+        await asyncio.sleep(0)
+        waits = await run.ask(PEERS[0], m.Next(0, "00" * 32, True))
+        assert isinstance(waits, m.Wait)
+        assert "2 of 3 peers are here" in waits.reason
+        asked = asyncio.create_task(run.ask(PEERS[0], m.Next(0, "00" * 32, True)))
+        await run.join(PEERS[2:])
+        answer = await asked
+        while isinstance(answer, m.Wait):
+            answer = await run.ask(PEERS[0], m.Next(0, "00" * 32, True))
+        assert answer.closed.round == 0
+        assert (await run.ask(PEERS[0], m.Ahead(0))).round == 1
+        run.task.cancel()
+
+    play(tmp_path, scene, OVERLAP)
+
+
+def test_who_comes_back_is_told_whether_its_work_is_in_hand(tmp_path):
+    async def scene(run):
+        await run.start()
+        join = m.Join(m.PROTOCOL, run.folder.read_secret())
+        assert (await run.ask(PEERS[0], join)).handed == -1
+        await run.hand_in(0)
+        assert (await run.ask(PEERS[0], join)).handed == 0
+        assert (await run.ask(PEERS[1], join)).handed == -1
+        run.task.cancel()
+
+    play(tmp_path, scene, OVERLAP)

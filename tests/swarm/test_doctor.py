@@ -81,7 +81,7 @@ def test_nobody_serves(monkeypatch):
 
     (found,) = examined(scene, relay=False).values()
     assert found.state == "bad"
-    assert "only the organiser's own machine" in found.words
+    assert "nobody serves the run on this machine" in found.words
 
 
 def verdict(addresses, **facts):
@@ -97,6 +97,7 @@ def verdict(addresses, **facts):
         ("192.0.2.1:7000", "somebody else", "ask for a new invitation"),
         ("192.0.2.1:7000", "open", "drops UDP"),
         ("10.1.1.1:7000", "silent", "--public"),
+        ("127.0.0.1:7000", "refused", "duckweed serve RUN goes on"),
         ("9.9.9.9:7000", "silent", "router or firewall does not let 9.9.9.9:7000"),
     ],
 )

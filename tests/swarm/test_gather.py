@@ -1,6 +1,7 @@
 """Pieces from several holders: each gives its share, the slow are helped out, the dead replaced."""
 
 import asyncio
+import errno
 import random
 
 import pytest
@@ -114,6 +115,17 @@ def test_a_broken_transfer_goes_on_with_what_is_there(tmp_path):
     work = run(parts, [honest])
     assert path.read_bytes() == DATA
     assert sum(work.given) == 21 - before
+
+
+def test_a_full_disk_ends_the_transfer_with_its_own_error():
+    class Full(Parts):
+        async def take(self, number, data):
+            if number == 3:
+                raise OSError(errno.ENOSPC, "no space left on device")
+            return await super().take(number, data)
+
+    with pytest.raises(OSError, match="no space left"):
+        run(Full(len(DATA), HASHES), [honest, honest])
 
 
 def test_sizes_that_do_not_belong_together_are_refused():

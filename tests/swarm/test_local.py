@@ -28,12 +28,18 @@ def base(tmp_path_factory):
     return tmp_path_factory.mktemp("local")
 
 
-@pytest.fixture(scope="module")
-def expected(base):
-    """Final state hash of the run as a simulation."""
-    spec = tiny.specification(base, SPEC)
-    folder, ground, state = tiny.found(base, "simulation", spec)
-    return Simulation(folder, spec, genesis.layout(folder), ground, state, "cpu").run().hash()
+@pytest.fixture(scope="module", params=[0.0, 0.5], ids=["waiting", "overlap"])
+def expected(base, request):
+    """What is changed in the specification, and the final state hash of the run as a simulation."""
+    changes = {"rounds.overlap": request.param}
+    spec = tiny.specification(base, SPEC | changes)
+    folder, ground, state = tiny.found(base, f"simulation-{request.param}", spec)
+    final = Simulation(folder, spec, genesis.layout(folder), ground, state, "cpu").run()
+    return changes, final.hash()
+
+
+def name_of(run, changes):
+    return f"{run}-{changes['rounds.overlap']}"
 
 
 def founded(base, name, changes=None):
@@ -98,27 +104,33 @@ def slot_of(folder, index):
 
 
 def test_processes_reach_the_bits_of_the_simulation(base, expected):
-    folder, spec = founded(base, "whole")
+    changes, hash_ = expected
+    folder, spec = founded(base, name_of("whole", changes), changes)
     seen = go(folder, spec)
     assert not [e for e in seen if e["event"] in ("failed", "differs", "refused")]
     assert len([e for e in seen if e["event"] == "ended"]) == 3
     rounds, counted = check_ledger(folder, spec)
     assert sorted(counted) == list(range(12))
     assert all(e.body["closed"]["accepted"] == [0, 1, 2] for e in rounds)
-    assert final(folder).hash() == expected
+    assert final(folder).hash() == hash_
     for line in folder.records("round"):
         assert set(line["timings"]) == {"0", "1", "2"}
+        assert all(0 < share <= 1 for share in line["utilisation"].values())
+    steps = 2 if spec.rounds.overlap else None  # of three
+    ahead = [[c.get("ahead") for c in e.body["contributions"].values()] for e in rounds]
+    assert ahead == [[None] * 3] + [[steps] * 3] * 3
 
 
 def test_stopped_and_resumed_it_is_as_if_it_had_not_been_stopped(base, expected):
-    folder, spec = founded(base, "stopped")
+    changes, hash_ = expected
+    folder, spec = founded(base, name_of("stopped", changes), changes)
     go(folder, spec, is_round(1))
     closed = [e.round for e in entries(folder) if e.kind == "round"]
     assert closed[:2] == [0, 1]
     assert len(closed) < spec.rounds.count
     go(folder, spec)
     check_ledger(folder, spec)
-    assert final(folder).hash() == expected
+    assert final(folder).hash() == hash_
 
 
 def test_a_killed_peer_does_not_stop_the_run_and_its_block_is_trained_by_others(base):
@@ -146,8 +158,32 @@ def test_a_killed_peer_does_not_stop_the_run_and_its_block_is_trained_by_others(
     assert not [e for e in seen if e["event"] == "differs"]
 
 
+def test_with_overlap_a_killed_peer_loses_the_rounds_that_it_had_work_for_and_no_text(base):
+    changes = {"inner.steps": 300, "rounds.count": 5, "rounds.overlap": 0.5}
+    folder, spec = founded(base, "killed-ahead", changes)
+
+    def kill(event):
+        if is_round(0)(event):
+            os.kill(pid(folder, f"peer{slot_of(folder, 2)}"), signal.SIGKILL)
+        return False
+
+    seen = go(folder, spec, kill)
+    assert not [e for e in seen if e["event"] in ("differs", "refused")]
+    rounds, counted = check_ledger(folder, spec)
+    accepted = [e.body["closed"]["accepted"] for e in rounds]
+    assert accepted == [[0, 1, 2]] + [[0, 1]] * 4
+    # Work for the round after is given out before it is known that the peer is gone.
+    lost = rounds[1].body["blocks"]["2"]
+    assert lost in [e.body["blocks"]["0"] for e in rounds[2:]]
+    assert lost in counted
+    # The others did not wait for the dead one's last work: theirs was begun ahead as before.
+    said = [c for e in rounds[1:] for c in e.body["contributions"].values()]
+    assert [c["ahead"] for c in said] == [150] * 8
+
+
 def test_a_killed_coordinator_loses_no_closed_round(base, expected):
-    folder, spec = founded(base, "killed-coordinator")
+    changes, hash_ = expected
+    folder, spec = founded(base, name_of("killed-coordinator", changes), changes)
 
     def kill(event):
         if is_round(1)(event):
@@ -161,7 +197,7 @@ def test_a_killed_coordinator_loses_no_closed_round(base, expected):
     go(folder, spec)
     assert [(e.number, e.hash) for e in entries(folder)][: len(before)] == before
     check_ledger(folder, spec)
-    assert final(folder).hash() == expected
+    assert final(folder).hash() == hash_
 
 
 @pytest.fixture(scope="module")

@@ -109,6 +109,14 @@ def test_the_port_beside_a_coordinator():
     assert relays.url_for(["[2001:db8::1]:9", "192.0.2.1:7000"], 7001) == "http://192.0.2.1:7001"
 
 
+def test_a_run_that_goes_on_listens_where_it_did():
+    """Behind a router that forwards another port, at home, on loopback, without a relay."""
+    named = ["203.0.113.1:9000", "192.168.1.2:7000", "http://203.0.113.1:7001"]
+    assert relays.ports(named) == ("0.0.0.0:7000", 7001)
+    assert relays.ports([*named[:2], "http://elsewhere:4433"]) == ("0.0.0.0:7000", 0)
+    assert relays.ports(["127.0.0.1:7000", "http://127.0.0.1:7005"]) == ("127.0.0.1:7000", 7005)
+
+
 def test_commands_say_what_is_wrong(tmp_path):
     def relay(*words):
         command = [sys.executable, "-m", "duckweed", "relay", *words]

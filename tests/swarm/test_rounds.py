@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from duckweed.swarm.rounds import Blocks, Span, budgets, deadline
+from duckweed.swarm.rounds import Blocks, Span, budgets, deadline, lead
 from duckweed.swarm.timing import SILENCE, silence
 
 STEPS = 6
@@ -129,3 +129,10 @@ def test_deadline():
 def test_a_deadline_leaves_half_of_the_peers_their_time_and_patience(durations, patience):
     limit = deadline(durations, patience)
     assert sum(d + patience <= limit + 1e-6 for d in durations) >= len(durations) / 2
+
+
+@given(st.floats(0, 1), st.integers(1, 500))
+def test_no_more_steps_ahead_than_there_are(overlap, steps):
+    assert 0 <= lead(overlap, steps) <= steps
+    assert (lead(0.0, steps), lead(1.0, steps)) == (0, steps)
+    assert abs(lead(overlap, steps) - overlap * steps) <= 0.5 + 1e-9

@@ -82,6 +82,26 @@ def test_a_slow_peer_does_fewer_steps_and_delays_nobody(done):
     assert all(0 < share <= 1 for each in shares for share in each.values())
 
 
+def test_with_overlap_slow_links_cost_less_time_and_the_run_still_learns(done):
+    _, _, final, base = done
+    slow = {"links": [Links(up=1e4, down=1e5, latency=0.5)] * 3, "step_seconds": 20.0}
+    _, waiting, _ = simulated(base, "waiting", **slow)
+    folder, overlapped, other = simulated(base, "overlapped", {"rounds.overlap": 0.67}, **slow)
+    again = simulated(base, "overlapped-again", {"rounds.overlap": 0.67})[2]
+    assert other.hash() == again.hash() != final.hash()
+    events = list(folder.records("round"))
+    held_out = [event["held_out"] for event in events]
+    assert held_out == sorted(held_out, reverse=True)
+    # 60 s of steps a round, of which 40 can be done meanwhile: only the last of three exchanges of
+    # some 6 s is waited for.
+    assert 3 * 60 < overlapped.clock < 3 * 60 + 0.6 * (waiting.clock - 3 * 60)
+    assert all(share > 0.95 for event in events for share in event["utilisation"].values())
+    bodies = [e.body for e in Ledger(folder.ledger).entries("round")]
+    steps = [[said.get("ahead") for said in b["contributions"].values()] for b in bodies]
+    assert steps == [[None] * 3, [2] * 3, [2] * 3]
+    assert sorted(b for body in bodies for b in body["blocks"].values()) == list(range(9))
+
+
 def test_the_ledger_of_a_simulation_is_one_that_holds(done):
     folder, _, final, _ = done
     ledger = Ledger(folder.ledger)

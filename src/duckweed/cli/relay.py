@@ -46,7 +46,12 @@ def relay(
 
 
 async def _serve(relay: "Relay", host: str, port: int) -> None:
-    port, _ = await relay.start(host, port)
+    from duckweed.swarm.framing import LinkError
+
+    try:
+        port, _ = await relay.start(host, port)
+    except LinkError as error:
+        fail(f"{error}; choose another with --listen ADDRESS:PORT")
     console.print(
         f"A relay at TCP port {port}. For runs: duckweed serve --relay "
         f"http://ADDRESS-OF-THIS-MACHINE:{port}. Ctrl-C ends it.",

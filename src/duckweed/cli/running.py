@@ -99,8 +99,9 @@ def watch(run: Opened, events: Iterable[dict[str, Any]]) -> None:
             shown.take(event)
 
 
-def finish(run: Opened) -> None:
-    """After the last round: measure, export, report. Before: say how to go on; exit code 130."""
+def finish(run: Opened, again: str) -> None:
+    """After the last round: measure, export, report. Before: say how to go on (again: the command
+    that does, without the folder); exit code 130."""
     from duckweed.run.ledger import Ledger
     from duckweed.swarm import genesis
 
@@ -110,7 +111,8 @@ def finish(run: Opened) -> None:
     if closed < run.spec.rounds.count:
         console.print(
             f"\nStopped after {closed} closed rounds; nothing of them is lost. "
-            f"Go on with: duckweed train --resume {run.folder.path}"
+            f"Go on with: {again} {run.folder.path}",
+            soft_wrap=True,
         )
         raise typer.Exit(130)
     from duckweed.cli.summary import render_terminal

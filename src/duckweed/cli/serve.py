@@ -36,8 +36,8 @@ def serve(
     listen: Annotated[
         str | None,
         typer.Option(
-            help="Address and port: UDP, TCP, and the next TCP port for the relay. Default: every "
-            "address; the port of the last time, or any."
+            help="ADDRESS:PORT, for UDP and TCP; the relay takes the next TCP port. Default: every "
+            "address, any port; for a run that goes on, those of the last time."
         ),
     ] = None,
     public: Annotated[
@@ -85,10 +85,9 @@ def serve(
         contextlib.suppress(KeyboardInterrupt),
         LocalRun(run.folder, run.spec, run.device, threads, train) as processes,
     ):
-        elsewhere, listen = relay or [], listen or _as_before(run.folder)
-        serving = processes.start(
-            listen, elsewhere, relays.port_beside(listen) if own_relay else None
-        )
+        elsewhere = relay or []
+        at, relay_at = _ports(run.folder, listen)
+        serving = processes.start(at, elsewhere, relay_at if own_relay else None)
         direct = [*(public or []), *serving["addresses"]]
         own = [relays.url_for(direct, serving["relay"])] if own_relay else []
         addresses = (*direct, *own, *elsewhere)
@@ -107,19 +106,20 @@ def serve(
         if words := _successors(run.spec):
             console.print(words, style="dim")
         running.watch(run, processes.events())
-    running.finish(run)
+    running.finish(run, "duckweed serve")
 
 
-def _as_before(folder: "RunFolder") -> str:
-    """Where the run listened the last time, so that peers which are waiting find it again."""
+def _ports(folder: "RunFolder", listen: str | None) -> tuple[str, int]:
+    """Where to listen, and the TCP port of the relay beside it: as told, else as the last time, so
+    that invitations that were given out stay true."""
+    from duckweed.swarm import relay as relays
     from duckweed.swarm.invitation import InvitationError, published
-    from duckweed.swarm.transport import is_relay
 
-    try:
-        at = [x for x in published(folder).addresses if not is_relay(x)]
-    except InvitationError:
-        at = []
-    return f"0.0.0.0:{at[-1].rpartition(':')[2] if at else 0}"
+    if listen:
+        return listen, relays.port_beside(listen)
+    with contextlib.suppress(InvitationError):
+        return relays.ports(published(folder).addresses)
+    return "0.0.0.0:0", 0
 
 
 def _successors(spec: "RunSpec") -> str:

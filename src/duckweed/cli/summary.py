@@ -5,7 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from duckweed.cli.view import size, span
-from duckweed.run.summary import DATA_PARALLEL, PHASES, PURPOSES, Summary, fewer
+from duckweed.run.summary import DATA_PARALLEL, PURPOSES, Summary, fewer
 
 
 def render_terminal(summary: Summary) -> RenderableType:
@@ -37,9 +37,8 @@ def _facts(summary: Summary) -> Text:
     pace = f" ({rate:,.0f} a second)" if rate else ""
     refused = f", {summary.rejected} did not count" if summary.rejected else ""
     # Of the phases only what a person can act on: how much of the time was work.
-    work = sum(summary.phases.get(phase, 0.0) for phase in ("train", "evaluate"))
-    total = sum(summary.phases.get(phase, 0.0) for phase in PHASES)
-    busy = f"; a peer computed {work / total:.0%} of the time" if total else ""
+    shares = summary.utilisation.values()
+    busy = f"; a peer computed {sum(shares) / len(shares):.0%} of the time" if shares else ""
     return Text(
         f"{summary.peers} {'peer' if summary.peers == 1 else 'peers'}, "
         f"{summary.rounds} of {summary.planned} rounds, "

@@ -106,7 +106,7 @@ def train(
         _simulate(run, at_links, step_seconds)
     else:
         _swarm(run, threads, port)
-    running.finish(run)
+    running.finish(run, "duckweed train --resume")
 
 
 def _changes(

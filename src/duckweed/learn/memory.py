@@ -29,7 +29,7 @@ def needed(model: nn.Module, spec: RunSpec) -> int:
     # Per token and layer some 34 widths and the attention rows, as in 2205.05198 (in float32 here).
     activations = tokens * layers * (68 * width + 10 * heads * spec.model.sequence)
     logits = 12 * tokens * config.vocab_size
-    vectors = 5 if spec.rounds.overlap == "none" else 9
+    vectors = 9 if spec.rounds.overlap else 5
     return 4 * parameters * (2 + moments + vectors) + activations + logits
 
 

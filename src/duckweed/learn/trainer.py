@@ -19,12 +19,13 @@ class Diverged(RuntimeError):
 
 class Work(msgspec.Struct):
     """What H inner steps gave: pseudo-gradient f32[P] = weights before - weights after, tokens seen,
-    mean loss in nats per token, seconds."""
+    mean loss in nats per token, seconds; the optimizer's moments, where they are gone on with."""
 
     delta: np.ndarray
     tokens: int
     loss: float
     seconds: float
+    moments: dict[str, torch.Tensor]
 
 
 def precision_for(device: str, wanted: str) -> torch.dtype:
@@ -45,7 +46,6 @@ class Trainer:
     def __init__(self, model: nn.Module, inner: Inner, total_steps: int, device: str) -> None:
         self.model, self.inner, self.total_steps, self.device = model, inner, total_steps, device
         self.dtype = precision_for(device, inner.precision)
-        self.moments: dict[str, torch.Tensor] = {}
 
     def loss(self, tokens: torch.Tensor) -> torch.Tensor:
         """Mean nats per token of windows int64[b, length + 1]."""
@@ -62,9 +62,12 @@ class Trainer:
         first_step: int,
         report: Callable[[int, float], None] | None = None,
         seed: int = 0,
+        moments: dict[str, torch.Tensor] | None = None,
+        keep: bool = False,
     ) -> Work:
         """Train on the batches (int64[batch, length + 1] each); first_step counts over the run;
-        seed: what dropout, where the model has it, is drawn with.
+        seed: what dropout, where the model has it, is drawn with; moments: to begin with, none or
+        empty: afresh; keep: whether those at the end are wanted.
 
         Raises Diverged if the loss is no longer finite.
         """
@@ -73,8 +76,8 @@ class Trainer:
         write_weights(self.model, weights)
         self.model.train()
         optimizer = InnerOptimizer(self.model, self.inner)
-        if self.inner.state == "kept" and self.moments:
-            optimizer.restore(self.moments)
+        if moments:
+            optimizer.restore(moments)
         total, tokens, steps = 0.0, 0, 0
         for batch in batches:
             loss = self.loss(torch.from_numpy(batch).to(self.device))
@@ -89,10 +92,9 @@ class Trainer:
             raise Diverged(
                 f"the loss became {total} within {steps} steps; lower inner.learning_rate"
             )
-        if self.inner.state == "kept":
-            self.moments = optimizer.moments()
+        left = optimizer.moments() if keep else {}
         delta = np.subtract(weights, read_weights(self.model))
-        return Work(delta, tokens, total / max(1, steps), time.perf_counter() - began)
+        return Work(delta, tokens, total / max(1, steps), time.perf_counter() - began, left)
 
     @torch.no_grad()
     def evaluate(

@@ -29,8 +29,8 @@ class MergeError(ValueError):
 class Announcement(msgspec.Struct, forbid_unknown_fields=True):
     """What a peer says of its contribution: blob (blake3, hex), its size in bytes, the block of data
     that it was trained on (`steps` inner steps from `first` on), tokens, mean loss, and sizes: RMS per
-    tensor of what it wanted to send, from which the next common scale is taken. ahead: trained from
-    the state one round before (rounds.overlap)."""
+    tensor of what it wanted to send, from which the next common scale is taken. ahead: how
+    many of the steps were trained from the state one round before (rounds.overlap)."""
 
     round: int
     peer: int
@@ -42,7 +42,7 @@ class Announcement(msgspec.Struct, forbid_unknown_fields=True):
     loss: float
     sizes: list[float]
     first: int = 0
-    ahead: bool = False
+    ahead: int = 0
 
 
 class Closed(msgspec.Struct, forbid_unknown_fields=True):

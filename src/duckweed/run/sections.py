@@ -158,9 +158,9 @@ class Outer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Rounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How many peers a run starts with, when a round closes, and when the run ends. overlap: what a
-    peer trains while a round is exchanged: nothing; the next round, from the state before the merge
-    ("delayed"); or from that state moved on by its own contribution ("eager")."""
+    """How many peers a run starts with, when a round closes, and when the run ends. overlap: share of
+    the inner steps of a round that a peer trains from the state before, while that is being
+    exchanged; 0: it waits for the exchange."""
 
     count: int = 13
     peers: int = 4
@@ -169,7 +169,7 @@ class Rounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     evaluate: int = 4
     evaluate_tokens: int = 32768
     checkpoint: int = 10
-    overlap: Literal["none", "delayed", "eager"] = "none"
+    overlap: float = 0.0
 
     def __post_init__(self) -> None:
         check("rounds", "count", self.count, 1, 10_000_000)
@@ -179,6 +179,7 @@ class Rounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         check("rounds", "evaluate", self.evaluate, 1, 1_000_000)
         check("rounds", "evaluate_tokens", self.evaluate_tokens, 256, 1 << 32)
         check("rounds", "checkpoint", self.checkpoint, 1, 1_000_000)
+        check("rounds", "overlap", self.overlap, 0, 1)
 
 
 KEY, NAME = "[0-9a-f]{64}", "[A-Za-z0-9][A-Za-z0-9_.-]{0,31}"

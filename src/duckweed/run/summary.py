@@ -231,7 +231,7 @@ def mean_phases(timings: Iterable[dict[str, float]]) -> dict[str, float]:
 
 
 def elapsed(times: dict[str, float]) -> float:
-    """Seconds that a round took a peer: `wall`, where phases overlap, else the sum of the phases."""
+    """Seconds that a round took a peer: `wall`; the sum of the phases, where that was not recorded."""
     return times.get("wall") or sum(times.get(phase, 0.0) for phase in PHASES)
 
 

@@ -1,4 +1,4 @@
-"""The work that a peer does ahead: the next round trained in the background while one is exchanged."""
+"""The work that a peer does ahead: the next round begun in the background while one is exchanged."""
 
 import asyncio
 import threading
@@ -19,8 +19,8 @@ def span_of(task: m.Train, steps: int) -> Span:
 
 
 class Ahead:
-    """At most one span, trained in a thread of its own. The model is busy with it until `take` or
-    `drop` has returned."""
+    """The first steps of at most one span, trained in a thread of their own. The model is busy with
+    them until `take` or `drop` has returned."""
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
@@ -30,16 +30,16 @@ class Ahead:
 
     @property
     def round(self) -> int | None:
-        """The round that is being, or has been, trained ahead."""
+        """The round that is being, or has been, begun ahead."""
         return self._wanted[0] if self._wanted else None
 
     @property
     def done(self) -> bool:
-        """Whether the training has ended."""
+        """Whether what can be done ahead is done."""
         return self._task is not None and self._task.done()
 
-    def begin(self, state: State, task: m.Train, after: Trained | None, report: Report) -> None:
-        """Train `task`, which is for the round after the one that follows on `state`."""
+    def begin(self, state: State, task: m.Train, report: Report) -> None:
+        """Begin with `task`, which is for the round after the one that follows on `state`."""
         assert self._task is None
         self._halt = halt = threading.Event()
 
@@ -50,12 +50,12 @@ class Ahead:
 
         span = span_of(task, self.worker.spec.inner.steps)
         self._wanted = task.round, span
-        work = asyncio.to_thread(self.worker.train, state, span, stepped, True, after)
+        work = asyncio.to_thread(self.worker.ahead, state, span, stepped)
         self._task = asyncio.create_task(work)
 
     async def take(self, task: m.Train) -> Trained | None:
-        """What was trained for this task, waited for if need be; None if there is nothing of the
-        kind. Raises Diverged."""
+        """What was begun of this task, waited for if need be; None if there is nothing of the kind.
+        Raises Diverged."""
         if self._wanted != (task.round, span_of(task, self.worker.spec.inner.steps)):
             await self.drop()
             return None

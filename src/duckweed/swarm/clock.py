@@ -6,49 +6,50 @@ import msgspec
 
 
 class Costs(msgspec.Struct, frozen=True):
-    """Seconds that one round costs one peer, by phase."""
+    """Seconds that one round costs one peer, by phase; ahead: how much of `train` needs no more than
+    the state before."""
 
     train: float
     compress: float
     send: float
     fetch: float
     apply: float
+    ahead: float = 0.0
 
 
 class Clock:
-    """Seconds since the run began. overlap: as in the specification (rounds.overlap).
+    """Seconds since the run began. A peer begins with what can be trained ahead as soon as its work
+    for the round before is compressed, and with the rest as soon as it holds the state as well."""
 
-    With overlap a peer begins to train for round r + 1 as soon as its work for round r is done
-    ("delayed"), or compressed ("eager"), and it holds the state after r rounds.
-    """
-
-    def __init__(self, peers: int, overlap: str) -> None:
-        self.overlap = overlap
+    def __init__(self, peers: int) -> None:
         self.now = 0.0  # when all peers hold the newest state
         self._held = [0.0] * peers  # when each holds it
-        self._ready = [0.0] * peers  # when its work for the round before could be handed in
-        self._free = [0.0] * peers  # when it could go on to the next
+        self._ready = [0.0] * peers  # when its work for the round before was done
+        self._free = [0.0] * peers  # and compressed
 
     def round(self, costs: Sequence[Costs]) -> dict[int, dict[str, float]]:
-        """Pass one round; returns peer -> phase -> seconds. `wait` is that for the slowest peer; with
-        overlap `wall` is the time since the work for the round before was ready."""
-        begun = self._held if self.overlap == "none" else self._free
+        """Pass one round; returns peer -> phase -> seconds. `wait` is that for the slowest peer;
+        `wall` the time since the work for the round before was done."""
         ready = [
-            max(held, start + cost.train)
-            for held, start, cost in zip(self._held, begun, costs, strict=True)
+            max(held, free + cost.ahead) + cost.train - cost.ahead
+            for held, free, cost in zip(self._held, self._free, costs, strict=True)
         ]
         handed = [at + cost.compress + cost.send for at, cost in zip(ready, costs, strict=True)]
         closes = max(handed)
-        times = {}
-        for peer, cost in enumerate(costs):
-            times[peer] = msgspec.structs.asdict(cost) | {"wait": closes - handed[peer]}
-            if self.overlap != "none":
-                times[peer]["wall"] = ready[peer] - self._ready[peer]
-        eager = self.overlap == "eager"
-        self._free = [
-            at + (cost.compress if eager else 0.0) for at, cost in zip(ready, costs, strict=True)
-        ]
+        times = {
+            peer: {
+                "train": cost.train,
+                "compress": cost.compress,
+                "send": cost.send,
+                "wait": closes - handed[peer],
+                "fetch": cost.fetch,
+                "apply": cost.apply,
+                "wall": ready[peer] - self._ready[peer],
+            }
+            for peer, cost in enumerate(costs)
+        }
         self._ready = ready
+        self._free = [at + cost.compress for at, cost in zip(ready, costs, strict=True)]
         self._held = [closes + cost.fetch + cost.apply for cost in costs]
         self.now = max(self._held)
         return times

@@ -28,7 +28,7 @@ from duckweed.swarm.identity import verify
 from duckweed.swarm.library import Library
 from duckweed.swarm.limits import Guard
 from duckweed.swarm.record import assignments, epoch, ledger_body, round_event
-from duckweed.swarm.rounds import Blocks, Member, OpenRound, budgets, deadline
+from duckweed.swarm.rounds import Blocks, Member, OpenRound, budgets, deadline, lead
 from duckweed.swarm.succession import Seat
 from duckweed.swarm.timing import GATHER, POLL
 from duckweed.wire.contribution import max_size
@@ -224,7 +224,7 @@ class Coordinator:
                     return fault
             if self.unseated:
                 return m.Wait("another machine is in charge now")
-            if question.round in self.closed and self.held(question.round):
+            if question.round in self.closed and not self._held_back(question.round):
                 return m.Apply(self.closed[question.round])
             if self.stopping:
                 return m.Stop(self.stopping)
@@ -238,6 +238,14 @@ class Coordinator:
                     await asyncio.wait_for(self._news.wait(), closes - time.monotonic())
             except TimeoutError:
                 return m.Wait(self.waiting_for())
+
+    def _held_back(self, round_: int) -> bool:
+        """A round is not to be applied before a majority keeps it; with overlap, after a restart, nor
+        the last one before the next is open, which is begun from the state before."""
+        if not self.held(round_):
+            return True
+        starting = self.round is None and self.number < self.spec.rounds.count
+        return starting and round_ == self.number - 1 and self.spec.rounds.overlap > 0
 
     def waiting_for(self) -> str:
         """What the run waits for, in words."""
@@ -258,7 +266,7 @@ class Coordinator:
         if member.index not in open_.assigned:
             open_.assigned[member.index] = self.blocks.take(self._budgets()[member.index])
         span = open_.assigned[member.index]
-        if self.spec.rounds.overlap == "none" or member.index not in open_.begun:
+        if not self.spec.rounds.overlap or member.index not in open_.begun:
             open_.begun[member.index] = time.monotonic()
         return m.Train(
             open_.number,
@@ -274,7 +282,7 @@ class Coordinator:
         """Work for the round after the one that the peer has done: that may be the open round, where
         the peer is catching up, or the one that opens next."""
         number, open_ = question.round + 1, self.round
-        if self.spec.rounds.overlap == "none" or open_ is None or self.ended:
+        if not self.spec.rounds.overlap or open_ is None or self.ended:
             return m.Wait("nothing to train ahead")
         if number == open_.number and open_.lacks(member.index):
             return self._assign(member, open_)
@@ -307,10 +315,11 @@ class Coordinator:
             return "the loss is not finite"
         if not all(map(math.isfinite, msgspec.structs.astuple(question.timings))):
             return "a time is not finite"
-        if announcement.ahead and (self.spec.rounds.overlap == "none" or not open_.number):
-            return "trained ahead, and there was nothing to be ahead of"
         if (announcement.first, announcement.steps) != (span.first, span.steps):
             return f"steps {span.first} to {span.end} of the block are assigned to this peer"
+        ahead = lead(self.spec.rounds.overlap, span.steps) if open_.number else 0
+        if announcement.ahead not in (0, ahead):
+            return f"{announcement.ahead} steps trained ahead, where 0 or {ahead} can be"
         expected = self.spec.tokens_per_block // self.spec.inner.steps * span.steps
         if announcement.tokens != expected:
             return f"{span.steps} steps have {expected} tokens, not {announcement.tokens}"

@@ -170,8 +170,10 @@ def _way(invitation: Invitation, facts: Facts) -> Finding:
         )
     elif direct and all(map(is_loopback, direct)):
         words = (
-            "the invitation names addresses that only the organiser's own machine has (127.0.0.1). "
-            "The organiser must serve with --listen 0.0.0.0:PORT"
+            "nobody serves the run on this machine, and the invitation names addresses of the "
+            "organiser's own machine only (127.0.0.1). If this is that machine, the run has ended or "
+            "is stopped (duckweed serve RUN goes on); if not, the organiser must serve with "
+            "--listen 0.0.0.0:PORT"
         )
     elif "open" in facts.tcp.values():
         words = (

@@ -34,7 +34,8 @@ class Gather:
         self.faults: dict[int, str] = {}  # holder -> why it was given up
 
     async def run(self) -> None:
-        """Until all pieces are here. Raises LinkError if no holder is left."""
+        """Until all pieces are here. Raises LinkError if no holder is left, OSError if a piece cannot
+        be kept."""
         workers = [
             asyncio.create_task(self._work(holder))
             for holder in range(len(self.holders))
@@ -46,13 +47,12 @@ class Gather:
             while going and not whole.done():
                 done, _ = await asyncio.wait({whole, *going}, return_when=asyncio.FIRST_COMPLETED)
                 going -= done
+                for worker in done - {whole}:
+                    worker.result()  # a full disk ends all of them, for a piece is lost with it
         finally:
             for task in (whole, *workers):
                 task.cancel()
             await asyncio.gather(whole, *workers, return_exceptions=True)
-        for worker in workers:
-            if not worker.cancelled() and (fault := worker.exception()):
-                raise fault
         if not self.parts.whole:
             reasons = "; ".join(sorted(set(self.faults.values())))
             raise LinkError(f"no holder of the file is left ({reasons})")

@@ -123,7 +123,7 @@ class Guests:
             (secret.partition(".")[0],),
         ).fetchone()
         if row is None or not hmac.compare_digest(row[1].encode(), secret.encode()):
-            return "this run is private, and the secret of the invitation is not one of its own"
+            return "this run is private, and the secret of the invitation is not one of its own; ask the organiser for a new one"
         id_, _, uses, expires, revoked = row
         if came and came[0] == id_:
             return None

@@ -61,7 +61,7 @@ async def join(
         say(found.sentence())
         if dry_run:
             return DRY
-        await _welcome(link, invitation, arrival.endpoint)
+        await _welcome(link, invitation)
         station = await arrival.settle(worker)
         state = await _state(link, arrival.endpoint, folder, worker.layout, say)
         link.close()
@@ -74,6 +74,16 @@ async def join(
     meeting = (invitation.coordinator, list(invitation.addresses))
     secret = invitation.secret
     return await Peer(identity, worker, state, folder.peer(0), folder, meeting, secret, say).run()
+
+
+async def _call(endpoint: Endpoint, invitation: Invitation) -> Link:
+    try:
+        return await endpoint.connect(invitation.coordinator, list(invitation.addresses))
+    except LinkError as error:
+        raise LinkError(
+            f"the coordinator does not answer at {', '.join(invitation.addresses)}; why, and what to "
+            "do, says: duckweed doctor INVITATION"
+        ) from error
 
 
 async def _prepare(
@@ -128,9 +138,8 @@ async def _terms(link: Link, invitation: Invitation) -> m.Terms:
     return answer
 
 
-async def _welcome(link: Link, invitation: Invitation, endpoint: Endpoint) -> m.Welcome:
-    words = m.Join(m.PROTOCOL, invitation.secret, endpoint.offered)
-    answer, _ = await _ask(link, words)
+async def _welcome(link: Link, invitation: Invitation) -> m.Welcome:
+    answer, _ = await _ask(link, m.Join(m.PROTOCOL, invitation.secret))
     if not isinstance(answer, m.Welcome):
         raise LinkError("the coordinator gave no proper answer to the first words")
     return answer

@@ -92,8 +92,8 @@ class Progress(Message, tag="progress"):
 
 
 class Timings(msgspec.Struct, forbid_unknown_fields=True):
-    """Seconds that one peer spent on one round, by phase. wall: seconds since its work for the round
-    before was done, where phases overlap; 0: their sum."""
+    """Seconds that one peer spent on one round, by phase; with overlap some pass at the same time.
+    wall: seconds since its work for the round before was done."""
 
     train: float = 0.0
     evaluate: float = 0.0

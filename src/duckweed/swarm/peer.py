@@ -17,10 +17,10 @@ from duckweed.swarm.library import Library
 from duckweed.swarm.line import Line, PeerStopped
 from duckweed.swarm.neighbours import Neighbours
 from duckweed.swarm.replica import blob_limit
-from duckweed.swarm.rounds import Span
+from duckweed.swarm.rounds import Span, lead
 from duckweed.swarm.station import Station
 from duckweed.swarm.transport import Endpoint, LinkError
-from duckweed.swarm.work import Trained, Worker, builds_on, forget_before, residual_path
+from duckweed.swarm.work import Trained, Worker, forget_before, residual_path
 
 
 class Peer:
@@ -124,31 +124,25 @@ class Peer:
     # --- a round
 
     async def _contribute(self, task: m.Train) -> None:
-        """Hand in the work for a round and, with overlap, go on to the next meanwhile; unless the
+        """Hand in the work for a round and, with overlap, begin the next meanwhile; unless the
         volunteer wants the machine back before the block is trained."""
-        overlap = self.worker.spec.rounds.overlap
         self.saves = task.share == 0
         self._save_state()
         steps = self.worker.spec.inner.steps
         if self._sent and _is_for(self._sent[0], task, steps):
             await self._hand_in(*self._sent)
             return
-        trained = await self.ahead.take(task)
+        begun = await self.ahead.take(task)
         nats = await self._evaluate(task)
         try:
-            trained = trained or await self._train(task)
+            trained = await self._train(task, begun)
         except HandedBack:
             return
         now = time.perf_counter()
-        self.timings.train = trained.seconds
-        if overlap != "none":
-            self.timings.wall = now - self._done_at
+        self.timings.train, self.timings.wall = trained.seconds, now - self._done_at
         self._done_at = now
-        if overlap != "eager":
-            await self._go_on(trained)
         made = await asyncio.to_thread(self.worker.compress, self.state, self.index, trained)
-        if overlap == "eager":
-            await self._go_on(trained)
+        await self._go_on()
         # On disk before it is sent: once it counts, the residual must not be lost.
         self.worker.save(residual_path(self.home, task.round))
         self.timings.compress = made.compress_seconds
@@ -165,25 +159,22 @@ class Peer:
         self.timings.evaluate = time.perf_counter() - began
         return nats
 
-    async def _train(self, task: m.Train) -> Trained:
-        """Raises HandedBack, Diverged."""
+    async def _train(self, task: m.Train, begun: Trained | None) -> Trained:
+        """What is left of a task. Raises HandedBack, Diverged."""
         self._set("training")
         span = span_of(task, self.worker.spec.inner.steps)
-        self.keeper.steps = span.steps
-        return await asyncio.to_thread(
-            self.worker.train, self.state, span, self._stepping(task.round)
-        )
+        report = self._stepping(task.round, begun.steps if begun else 0, span.steps)
+        return await asyncio.to_thread(self.worker.train, self.state, span, report, begun)
 
-    async def _go_on(self, after: Trained | None) -> None:
-        """Begin to train for the next round, from the state that is held. after: the work of this
-        peer for this round, if it is on its way."""
+    async def _go_on(self) -> None:
+        """Begin with the next round, from the state that is held and what this peer has sent."""
         rounds, coming = self.worker.spec.rounds, self.state.round + 1
-        if rounds.overlap == "none" or coming >= rounds.count or self.ahead.round is not None:
+        if not rounds.overlap or coming >= rounds.count or self.ahead.round is not None:
             return
         task, _ = await self.line.ask(m.Ahead(self.state.round))
         if isinstance(task, m.Train) and task.round == coming:
-            self.keeper.steps = task.steps or self.worker.spec.inner.steps
-            self.ahead.begin(self.state, task, after, self._stepping(task.round))
+            steps = lead(rounds.overlap, span_of(task, self.worker.spec.inner.steps).steps)
+            self.ahead.begin(self.state, task, self._stepping(coming, 0, steps))
 
     async def _hand_in(self, question: m.Contribute, blob: bytes) -> None:
         self._set("sending")
@@ -201,12 +192,12 @@ class Peer:
         worker.settle(accepted, closed.round)
         if accepted:
             forget_before(self.home, closed.round)
-        elif builds_on(worker.spec):
-            await self.ahead.drop()
+        else:
+            await self.ahead.drop()  # it builds on what did not count
         self._sent = None
         if self.ahead.round != closed.round + 1:
             await self.ahead.drop()
-            await self._go_on(None)
+            await self._go_on()
         began = time.perf_counter()
         blobs = {digest: await self._fetch(digest) for digest in closed.needed()}
         self.timings.fetch = time.perf_counter() - began
@@ -224,6 +215,7 @@ class Peer:
 
     async def _pause(self, reason: str) -> None:
         """Hand back what was begun, do nothing while there is a reason, join again."""
+        began = time.perf_counter()
         self.say(f"pausing: {reason}")
         await self.line.leave(f"paused: {reason}")
         while self.keeper.pausing() and not self.keeper.leaving():
@@ -231,6 +223,7 @@ class Peer:
         if not self.keeper.leaving():
             self.say("going on")
             await self.line.join()
+            self._done_at += time.perf_counter() - began  # no time of the run
 
     # --- memory
 
@@ -247,7 +240,7 @@ class Peer:
         """Take up the residual of the last round that counted, and that of the contribution which is
         in hand, if there is one; what is lost starts from zero."""
         worker, counted, handed = self.worker, welcome.last_accepted, welcome.handed
-        if counted >= 0 and not worker.load(residual_path(self.home, counted)):
+        if counted >= 0 and not worker.load(residual_path(self.home, counted), counted):
             self.say(f"the residual of round {counted} is lost; going on without it")
         path = residual_path(self.home, handed)
         if handed >= 0 and not worker.load_pending(path, handed):
@@ -255,7 +248,7 @@ class Peer:
 
     def _aside(self) -> str:
         done = self.ahead.done
-        return f"round {self.ahead.round} is trained ahead, and kept until then" if done else ""
+        return f"round {self.ahead.round} is begun, as far as it can be, and kept" if done else ""
 
     def _save_state(self) -> None:
         every = self.worker.spec.rounds.checkpoint
@@ -296,11 +289,12 @@ class Peer:
     def _set(self, doing: str) -> None:
         self.progress = m.Progress(doing, self.state.round, 0, self.progress.loss)  # type: ignore[arg-type]
 
-    def _stepping(self, round_: int) -> Callable[[int, float], None]:
-        """What is to be called after every inner step for a round."""
+    def _stepping(self, round_: int, done: int, steps: int) -> Callable[[int, float], None]:
+        """What is to be called after every inner step for a round, from `done` to `steps`."""
+        self.keeper.steps = steps - done
 
         def stepped(step: int, loss: float) -> None:
-            self.progress = m.Progress("training", round_, step, loss)
+            self.progress = m.Progress("training", round_, done + step, loss)
             self.keeper.stepped(step)
 
         return stepped

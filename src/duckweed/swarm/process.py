@@ -40,7 +40,7 @@ async def coordinate(
     from duckweed.swarm import messages as m
     from duckweed.swarm.relay import Relay
     from duckweed.swarm.station import Station
-    from duckweed.swarm.transport import Endpoint, is_relay
+    from duckweed.swarm.transport import Endpoint, LinkError, is_relay
 
     identity = load_or_create(folder.coordinator_key)
     layout = msgspec.json.decode((folder.path / "layout.json").read_bytes(), type=Layout)
@@ -57,7 +57,12 @@ async def coordinate(
     relay = None
     if relay_port is not None:
         relay = Relay(lambda key: key == identity.id or station.guard.knows(key))
-        relay_port, at = await relay.start(address.rpartition(":")[0], relay_port)
+        try:
+            relay_port, at = await relay.start(address.rpartition(":")[0], relay_port)
+        except LinkError as error:
+            raise LinkError(
+                f"{error}; choose another --listen port (the relay takes the next one), or --no-relay"
+            ) from error
         relays = [at, *relays]
     endpoint = await Endpoint.bind(identity, m.HEAD_LIMIT, address, relays)
     station = Station(endpoint, identity, folder, ledger, (identity.id, []), record, say)
@@ -128,8 +133,8 @@ async def take_part(
     torch.set_num_threads(int(os.environ.get("DUCKWEED_THREADS", "1")))
     spec = specs.load(folder.spec)
     ground, layout = genesis.reopen(folder, spec), genesis.layout(folder)
-    # With overlap a round is trained from the state before: a run that was stopped begins there.
-    saved = folder.saved_rounds()[-1 if spec.rounds.overlap == "none" else -2 :][0]
+    # With overlap a round is begun from the state before: a run that was stopped goes on from there.
+    saved = folder.saved_rounds()[-2 if spec.rounds.overlap else -1 :][0]
     state = states.load(folder.state(saved), layout.digest(), layout.total, len(layout.names))
     model = models.build(genesis.configuration(spec, ground), device)
     trainer = Trainer(model, spec.inner, spec.total_steps, device)

@@ -22,7 +22,7 @@ def ledger_body(
     step and steps, where it was not given a whole block."""
     said = {
         str(a.peer): {"tokens": a.tokens, "loss": a.loss, "blob": a.blob, "size": a.size}
-        | ({"ahead": True} if a.ahead else {})
+        | ({"ahead": a.ahead} if a.ahead else {})
         for a, _ in handed
     }
     parts = {

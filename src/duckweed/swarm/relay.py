@@ -46,6 +46,20 @@ def url_for(addresses: Sequence[str], port: int) -> str:
     return f"http://{first.rpartition(':')[0]}:{port}"
 
 
+def ports(addresses: Sequence[str]) -> tuple[str, int]:
+    """Where a coordinator that was found at these addresses of an invitation listened (ip:port), and
+    the port of the relay beside it."""
+    direct = [x for x in addresses if "://" not in x]
+    if not direct:
+        return "0.0.0.0:0", 0
+    urls = [x for x in addresses if "://" in x]
+    host, _, port = direct[-1].rpartition(":")  # what was named by hand comes first
+    here = url_for(direct, 0).rpartition(":")[0]
+    beside = next((x.rpartition(":")[2] for x in urls if x.startswith(f"{here}:")), "")
+    loopback = host.startswith("127.")
+    return f"{host if loopback else '0.0.0.0'}:{port}", int(beside) if beside.isdigit() else 0
+
+
 class Relay:
     """The clients that are here, and what was passed on. knows: whether a key (64 hex digits) is of
     the run; one end of every packet must be, so that strangers can reach a run and cannot use its
@@ -71,15 +85,13 @@ class Relay:
         return next(iter(self._server.sockets)).getsockname()[1]
 
     async def start(self, host: str, port: int) -> tuple[int, str]:
-        """Listen beside a coordinator; returns the port, and the URL for this machine. Raises
-        LinkError if the port is taken."""
+        """Listen; returns the port, and the URL for this machine. Raises LinkError if the port
+        cannot be had."""
         try:
             port = await self.listen(host, port)
         except OSError as error:
-            raise LinkError(
-                f"TCP port {port} for the relay cannot be had ({error.strerror}); choose another "
-                "--listen port (the relay takes the next one), or --no-relay"
-            ) from error
+            why = os.strerror(error.errno).lower() if error.errno else error
+            raise LinkError(f"TCP port {port} for the relay cannot be had: {why}") from error
         everywhere = host in ("", "0.0.0.0", "[::]", "::")
         return port, f"http://{'127.0.0.1' if everywhere else host}:{port}"
 

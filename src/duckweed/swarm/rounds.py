@@ -102,6 +102,11 @@ def budgets(paces: dict[int, float], steps: int, patience: float) -> dict[int, i
     }
 
 
+def lead(overlap: float, steps: int) -> int:
+    """How many of `steps` inner steps are trained ahead, from the state before (rounds.overlap)."""
+    return int(overlap * steps + 0.5)
+
+
 def deadline(durations: list[float], patience: float) -> float | None:
     """Seconds after its opening at which a round closes without its stragglers: median + 6 MAD of
     what peers have needed, and `patience` on top. None while nothing is known."""

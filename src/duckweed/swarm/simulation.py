@@ -24,7 +24,6 @@ from duckweed.swarm.work import (
     Contribution,
     Trained,
     Worker,
-    builds_on,
     forget_before,
     residual_path,
 )
@@ -62,9 +61,9 @@ class Simulation:
             self.paces = list(step_seconds)
         self.windows = sequences(ground.dataset, spec.model.sequence)
         self.blocks = Blocks(spec.inner.steps)
-        self._clock = Clock(spec.rounds.peers, spec.rounds.overlap)
+        self._clock = Clock(spec.rounds.peers)
         self.coming: dict[int, Span] = {}  # who trains what for the next round
-        self.ahead: dict[int, Trained] = {}  # and what came of it
+        self.ahead: dict[int, Trained] = {}  # and what they have done of it
         self.traffic = {"contributions": [0, 0], "updates": [0, 0], "control": [0, 0]}
 
     def run(self) -> State:
@@ -114,24 +113,23 @@ class Simulation:
         self._report(closed, {a.peer: a for a, _ in handed}, update, nats, timings, began)
 
     def _contribute(self, assigned: dict[int, Span]) -> list[Contribution]:
-        """What each peer hands in; with overlap the work for the round after is done as well."""
-        state, made, trained = self.state, [], []
+        """What each peer hands in; with overlap the work for the round after is begun as well."""
+        state, made = self.state, []
         for peer, worker in enumerate(self.workers):
-            ahead = self.ahead.get(peer)
-            trained.append(ahead or worker.train(state, assigned[peer], self._stepped(peer)))
-            made.append(worker.compress(state, peer, trained[peer]))
+            span, begun = assigned[peer], self.ahead.get(peer)
+            trained = worker.train(state, span, self._stepped(peer), begun)
+            made.append(worker.compress(state, peer, trained))
             worker.save(residual_path(self.folder.peer(peer), state.round))
         self.coming, self.ahead = {}, {}
-        if self.spec.rounds.overlap != "none" and state.round + 1 < self.spec.rounds.count:
+        if self.spec.rounds.overlap and state.round + 1 < self.spec.rounds.count:
             self.coming = self._assign()
             for peer in range(len(self.workers)):
-                self._train_ahead(state, peer, trained[peer])
+                self._train_ahead(state, peer)
         return made
 
-    def _train_ahead(self, state: State, peer: int, after: Trained | None) -> None:
-        self.ahead[peer] = self.workers[peer].train(
-            state, self.coming[peer], self._stepped(peer), True, after
-        )
+    def _train_ahead(self, state: State, peer: int) -> None:
+        worker, span = self.workers[peer], self.coming[peer]
+        self.ahead[peer] = worker.ahead(state, span, self._stepped(peer))
 
     def _settle(self, state: State, closed: Closed) -> None:
         """state: before the round that has closed."""
@@ -140,8 +138,8 @@ class Simulation:
             worker.settle(accepted, closed.round)
             if accepted:
                 forget_before(self.folder.peer(peer), closed.round)
-            elif peer in self.ahead and builds_on(self.spec):
-                self._train_ahead(state, peer, None)
+            elif peer in self.ahead:
+                self._train_ahead(state, peer)  # what was ahead built on what did not count
 
     def _assign(self) -> dict[int, Span]:
         """As the coordinator does it, with the speeds that were given as the measured ones."""
@@ -160,9 +158,9 @@ class Simulation:
         """Virtual seconds of each peer; training and links as given, the rest as it was measured."""
         costs = []
         for peer, (work, link) in enumerate(zip(made, self.links, strict=True)):
-            train = work.train_seconds
+            train, said = work.train_seconds, work.announcement
             if self.paces is not None:
-                train = self.paces[peer] * work.announcement.steps
+                train = self.paces[peer] * said.steps
             costs.append(
                 Costs(
                     train=train,
@@ -170,6 +168,7 @@ class Simulation:
                     send=link.latency + 8 * len(work.blob) / link.up,
                     fetch=2 * link.latency + 8 * down / link.down,
                     apply=apply_seconds,
+                    ahead=train * said.ahead / said.steps,
                 )
             )
         return costs

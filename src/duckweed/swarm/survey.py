@@ -82,7 +82,6 @@ async def measure_speed(trainer: Trainer, dataset: Dataset, spec: RunSpec) -> fl
         trainer.train(
             read_weights(trainer.model), batches, 0, lambda *_: marks.append(time.perf_counter())
         )
-        trainer.moments = {}
 
     await asyncio.to_thread(work)
     first = 1 if len(marks) > 2 else 0

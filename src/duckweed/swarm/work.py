@@ -11,32 +11,32 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from duckweed.learn.dataset import Dataset, batch, held_out_batches
-from duckweed.learn.trainer import Trainer, rows
+from duckweed.learn.trainer import Trainer, Work, rows
 from duckweed.merge.outer import outer_step
 from duckweed.merge.round import Announcement, blob_hash
 from duckweed.run.layout import Layout
 from duckweed.run.spec import SEED_LIMIT, RunSpec
 from duckweed.run.state import State
 from duckweed.run.tensors import write_arrays
-from duckweed.swarm.rounds import Span
+from duckweed.swarm.rounds import Span, lead
 from duckweed.wire import feedback
 from duckweed.wire.contribution import compress
 
 
 class Trained(msgspec.Struct):
-    """What training a span of a block for round `round` gave: pseudo-gradient delta f32[P], tokens,
-    mean loss, seconds, and the moments it ended with. ahead: it began from the state before the one
-    it is merged into. sent f32[P]: what its contribution says, once it is compressed."""
+    """What the first `steps` inner steps of a span gave for round `round`: pseudo-gradient f32[P],
+    tokens, mean loss, seconds. ahead: how many of them began from the state before the one that the
+    round follows on. moments: what is to be gone on with, in this span or the next."""
 
     round: int
     span: Span
-    ahead: bool
+    steps: int
+    ahead: int
     delta: np.ndarray
     tokens: int
     loss: float
     seconds: float
     moments: dict[str, torch.Tensor]
-    sent: np.ndarray | None = None
 
 
 class Contribution(msgspec.Struct):
@@ -48,80 +48,116 @@ class Contribution(msgspec.Struct):
     compress_seconds: float
 
 
-class Pending(msgspec.Struct):
-    """What a contribution that was handed in leaves behind if it is accepted."""
+class Left(msgspec.Struct):
+    """What a contribution to round `round` leaves behind if it counts: residual f32[P], moments and,
+    with overlap, what it said, f32[P]."""
 
     round: int
     residual: np.ndarray
     moments: dict[str, torch.Tensor]
-
-
-def builds_on(spec: RunSpec) -> bool:
-    """Whether what is trained ahead carries something of the contribution before it, and so must be
-    dropped with it: the moments it left, or the step that it is expected to bring."""
-    return spec.rounds.overlap == "eager" or spec.inner.state == "kept"
+    sent: np.ndarray | None = None
 
 
 class Worker:
     """Trains blocks and keeps the one thing a peer carries from round to round: its residual (and,
     with inner.state = "kept", its moments). What was not accepted leaves no trace in it.
 
-    Training and compressing are apart, so that a block can be trained for the round after the one
-    that is being exchanged. It is compressed when that one has closed: only then are the common
-    scale, the residual and the fate of the contribution before it known.
+    Training and compressing are apart, so that a block can be begun for the round after the one that
+    is being exchanged. It is compressed when that one has closed: only then are the common scale, the
+    residual and the fate of the contribution before it known.
     """
 
     def __init__(self, spec: RunSpec, layout: Layout, dataset: Dataset, trainer: Trainer) -> None:
         self.spec, self.layout, self.dataset, self.trainer = spec, layout, dataset, trainer
-        self.residual = np.zeros(layout.total, np.float32)
-        self.moments: dict[str, torch.Tensor] = {}
-        self._pending: Pending | None = None
+        self.left = Left(-1, np.zeros(layout.total, np.float32), {})  # by the last that counted
+        self._pending: Left | None = None  # by the one that is on its way
+
+    def ahead(
+        self,
+        state: State,
+        span: Span,
+        report: Callable[[int, float], None] | None = None,
+    ) -> Trained:
+        """The first steps of a span for the round *after* the one that follows on `state`, as many as
+        rounds.overlap says. The merge in between is guessed: they begin where the outer step would
+        lead if all peers had sent what this one has ("eager updates", arXiv 2502.12996), or from
+        `state` if it has sent nothing. Touches nothing that is kept. Raises trainer.Diverged."""
+        steps = range(lead(self.spec.rounds.overlap, span.steps))
+        pending, weights = self._pending, state.weights
+        own = pending if pending and pending.round == state.round else self.left
+        if own.round == state.round and own.sent is not None:
+            weights, _ = outer_step(self.spec.outer, weights, state.momentum, own.sent)
+        work = self._steps(weights, state.round + 1, span, steps, own.moments, report)
+        ahead = len(steps)
+        return Trained(
+            state.round + 1, span, ahead, ahead,
+            work.delta, work.tokens, work.loss, work.seconds, work.moments,
+        )  # fmt: skip
 
     def train(
         self,
         state: State,
         span: Span,
         report: Callable[[int, float], None] | None = None,
-        ahead: bool = False,
-        after: Trained | None = None,
+        begun: Trained | None = None,
     ) -> Trained:
-        """Train a span for the round that follows on `state`, or, ahead, for the one after that.
+        """All steps of a span for the round that follows on `state`; or, where it was `begun` ahead,
+        those that are left. They go on from the state moved by what was begun. report: is told the steps of this call. Raises trainer.Diverged."""
+        if begun is None:
+            work = self._steps(
+                state.weights, state.round, span, range(span.steps), self.left.moments, report
+            )
+            return Trained(
+                state.round, span, span.steps, 0,
+                work.delta, work.tokens, work.loss, work.seconds, work.moments,
+            )  # fmt: skip
+        assert (begun.round, begun.span) == (state.round, span)
+        steps = range(begun.steps, span.steps)
+        if not steps:
+            return begun
+        moved = state.weights - begun.delta
+        work = self._steps(moved, state.round, span, steps, begun.moments, report)
+        tokens = begun.tokens + work.tokens
+        loss = (begun.loss * begun.tokens + work.loss * work.tokens) / tokens
+        return Trained(
+            state.round, span, span.steps, begun.ahead, begun.delta + work.delta, tokens, loss,
+            begun.seconds + work.seconds, work.moments,
+        )  # fmt: skip
 
-        after: the peer's own work for the round in between, if it is on its way: its moments are
-        gone on with, and "eager" begins where the outer step would lead if all had sent the same.
-        Touches neither residual nor what is pending. Raises trainer.Diverged.
-        """
+    def _steps(
+        self,
+        weights: np.ndarray,
+        round_: int,
+        span: Span,
+        steps: range,
+        moments: dict[str, torch.Tensor],
+        report: Callable[[int, float], None] | None,
+    ) -> Work:
+        """Some of the steps of a span, counted within it. Their moments are kept if the next step is
+        to go on with them: that of the same span, or with inner.state = "kept" any."""
         inner, seed = self.spec.inner, self.spec.seed
-        round_ = state.round + ahead
-        self.trainer.moments = after.moments if after else self.moments
         batches = (
             batch(
-                self.dataset, seed, span.block, step, inner.steps, inner.batch,
+                self.dataset, seed, span.block, span.first + step, inner.steps, inner.batch,
                 self.spec.model.sequence,
             )
-            for step in range(span.first, span.end)
+            for step in steps
         )  # fmt: skip
-        start = state.weights
-        if after and self.spec.rounds.overlap == "eager":
-            assert after.sent is not None
-            start, _ = outer_step(self.spec.outer, state.weights, state.momentum, after.sent)
-        drawn = (seed + span.block) % SEED_LIMIT
-        work = self.trainer.train(start, batches, round_ * inner.steps, report, drawn)
-        return Trained(
-            round_, span, ahead, work.delta, work.tokens, work.loss, work.seconds,
-            self.trainer.moments,
-        )  # fmt: skip
+        drawn = (seed + span.block + (steps.start << 32)) % SEED_LIMIT
+        began_at = round_ * inner.steps + steps.start
+        keep = inner.state == "kept" or steps.stop < span.steps
+        return self.trainer.train(weights, batches, began_at, report, drawn, moments, keep)
 
     def compress(self, state: State, peer: int, trained: Trained) -> Contribution:
         """The contribution to the round that follows on `state`. Nothing is final before `settle`; an
         attempt before it that was never closed leaves nothing behind. Raises WireError."""
         spec, began = self.spec, time.perf_counter()
-        assert trained.round == state.round
-        wanted = feedback.carry(trained.delta, self.residual, spec.wire.feedback)
+        assert (trained.round, trained.steps) == (state.round, trained.span.steps)
+        wanted = feedback.carry(trained.delta, self.left.residual, spec.wire.feedback)
         compressed = compress(spec.wire, wanted, self.layout, state.scales)
-        trained.sent = compressed.sent if spec.rounds.overlap == "eager" else None
         kept = feedback.keep(wanted, compressed.sent)
-        self._pending = Pending(state.round, kept, trained.moments)
+        sent = compressed.sent if spec.rounds.overlap else None
+        self._pending = Left(state.round, kept, trained.moments, sent)
         announcement = Announcement(
             round=state.round,
             peer=peer,
@@ -161,7 +197,7 @@ class Worker:
         if pending is None or (round_ is not None and round_ < pending.round):
             return
         if accepted and round_ in (None, pending.round):
-            self.residual, self.moments = pending.residual, pending.moments
+            self.left = pending
         self._pending = None
 
     def evaluate(self, state: State, share: int, shares: int) -> tuple[float, int]:
@@ -174,33 +210,34 @@ class Worker:
 
     def save(self, path: Path) -> None:
         """Write what `settle(True)` would keep, atomically, before the contribution is sent."""
-        pending = self._pending
-        residual = pending.residual if pending else self.residual
-        moments = pending.moments if pending else self.moments
-        arrays = {name: value.numpy() for name, value in moments.items()}
-        write_arrays(path, {"residual": residual, **arrays}, {})
+        left = self._pending or self.left
+        arrays = {name: value.numpy() for name, value in left.moments.items()}
+        said = {} if left.sent is None else {"sent": left.sent}
+        write_arrays(path, {"residual": left.residual, **said, **arrays}, {})
 
-    def load(self, path: Path) -> bool:
-        """Take up what `save` wrote; False if there is no such file or it is damaged."""
-        if (found := self._read(path)) is None:
-            return False
-        self.residual, self.moments = found
-        return True
+    def load(self, path: Path, round_: int) -> bool:
+        """Take up what `save` wrote of a round that counted; False if there is no such file or it is
+        damaged."""
+        if found := self._read(path, round_):
+            self.left = found
+        return found is not None
 
     def load_pending(self, path: Path, round_: int) -> bool:
         """Take up what `save` wrote for a contribution that is in hand and whose round is open. False
         if it is lost; then nothing is carried over from it should it count."""
-        found = self._read(path)
-        self._pending = Pending(round_, *(found or (np.zeros_like(self.residual), {})))
+        found = self._read(path, round_)
+        self._pending = found or Left(round_, np.zeros_like(self.left.residual), {})
         return found is not None
 
-    def _read(self, path: Path) -> tuple[np.ndarray, dict[str, torch.Tensor]] | None:
+    def _read(self, path: Path, round_: int) -> Left | None:
         try:
             tensors = load_file(path)
             residual = tensors.pop("residual").numpy()
         except (OSError, KeyError, SafetensorError):
             return None
-        return (residual, tensors) if residual.shape == self.residual.shape else None
+        sent = tensors.pop("sent").numpy() if "sent" in tensors else None
+        fits = all(x.shape == (self.layout.total,) for x in (residual, sent) if x is not None)
+        return Left(round_, residual, tensors, sent) if fits else None
 
 
 def residual_path(home: Path, round_: int) -> Path:

@@ -27,6 +27,7 @@ COLORS = {
     "wait": "#a9b3ac", "fetch": "#a64ca6", "apply": "#16808a",
 }  # fmt: skip
 BARS = 200  # more rounds than this share a bar: narrower bars cannot be told apart
+AT_ONCE = " Phases overlap (rounds.overlap): together they are longer than the time that passed."
 DOTS = 60  # more points than this are drawn as a line alone
 
 
@@ -57,7 +58,8 @@ def run_page(folder: RunFolder, spec: RunSpec, summary: Summary) -> str:
         "<h2>Time of a round</h2>", figure_slot("time"),
         paragraph(
             "Mean over the peers, from one contribution to the next. Waiting is for the other peers; the "
-            "red marks are the peer that was busy longest. " + phases(summary),
+            "red marks are the peer that was busy longest. " + phases(summary)
+            + (AT_ONCE if spec.rounds.overlap else ""),
             "soft",
         ),
         "<h2>Peers</h2>", figure_slot("peers"),
