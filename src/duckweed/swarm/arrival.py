@@ -6,6 +6,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -42,19 +43,15 @@ class Arrival:
         self.invitation, self.folder, self.identity = invitation, folder, identity
         self.limits, self.say = limits, say
         self.station: Station | None = None
+        self._port = folder.peer(0) / "port"  # where a successor listens: others know it by that
         self._tasks: list[asyncio.Task] = []
         self._keeping: asyncio.Task | None = None
 
     async def __aenter__(self) -> "Arrival":
-        port = (
-            self.folder.peer(0) / "port"
-        )  # that of the last time: others may know this machine by it
         self.endpoint = await Endpoint.toward(
-            self.identity, m.HEAD_LIMIT, self.invitation.addresses, _read(port)
+            self.identity, m.HEAD_LIMIT, self.invitation.addresses, _read(self._port)
         )
         self.endpoint.pace.limit(self.limits.up_bytes, self.limits.down_bytes)
-        bound = next(x for x in self.endpoint.bound if not x.startswith("["))
-        write_atomically(port, bound.rpartition(":")[2].encode())
         if known := _begun(self.folder):
             self._open(*known)
         return self
@@ -70,6 +67,8 @@ class Arrival:
     def _open(self, spec: RunSpec, layout: Layout) -> Station:
         """This machine's end of a run that names successors."""
         folder, invitation = self.folder, self.invitation
+        bound = next(x for x in self.endpoint.bound if not x.startswith("["))
+        write_atomically(self._port, bound.rpartition(":")[2].encode())
         if not folder.secret.exists():  # of this machine, should it ever be in charge
             folder.secret.touch(mode=0o600)
             folder.secret.write_text(secrets.token_urlsafe(24), "ascii")
@@ -98,9 +97,7 @@ class Arrival:
         Raises LinkError.
         """
         if self.station is None:
-            return await self.endpoint.connect(
-                self.invitation.coordinator, list(self.invitation.addresses)
-            )
+            return await self._call()
         replica, told = self.station.replica, False
         charge = replica.charge
         patience = charge.absence * (len(charge.voters) + 1) if charge else 0.0
@@ -116,6 +113,16 @@ class Arrival:
                     told = True
                 await replica.look_round()
                 await asyncio.sleep(RETRY)
+
+    async def _call(self) -> Link:
+        addresses = list(self.invitation.addresses)
+        try:
+            return await self.endpoint.connect(self.invitation.coordinator, addresses)
+        except LinkError as error:
+            raise LinkError(
+                f"the coordinator does not answer at {', '.join(addresses)}; why, and what to do, says: "
+                "duckweed doctor INVITATION"
+            ) from error
 
     async def _try(self, station: Station) -> Any:
         replica = station.replica
@@ -194,7 +201,7 @@ class Arrival:
             self.say(f"peer {event['peer']} left: {event['reason']}")
 
 
-def _read(port: Any) -> int:
+def _read(port: Path) -> int:
     try:
         return int(port.read_text("ascii"))
     except (FileNotFoundError, ValueError):
