@@ -126,8 +126,10 @@ CHANGES = {
     "merge.rule": "bounded",
     "outer.optimizer": "none",
     "outer.momentum": 0.5,
+    "rounds.overlap": 0.5,
     "members.join": "open",
     "members.keys": ["ab" * 32],
+    "members.successors": ["anna:" + "cd" * 32, "ben:" + "ef" * 32],
 }
 
 

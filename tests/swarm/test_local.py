@@ -61,9 +61,8 @@ def go(folder, spec, until=lambda event: False):
 
 
 def entries(folder):
-    key = load_or_create(folder.coordinator_key).id
     ledger = Ledger(folder.ledger)
-    ledger.verify(lambda message, signature: verify(key, message, signature))
+    ledger.verify(verify)
     found = list(ledger.entries())
     ledger.close()
     return found

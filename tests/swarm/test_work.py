@@ -8,7 +8,7 @@ from fixtures import tiny
 
 from duckweed.learn import model as models
 from duckweed.learn.trainer import Trainer
-from duckweed.merge.round import blob_hash
+from duckweed.merge.round import advance, blob_hash, close
 from duckweed.swarm import genesis
 from duckweed.swarm.rounds import Span
 from duckweed.swarm.work import Worker, sizes
@@ -56,12 +56,12 @@ def test_what_was_accepted_stays_in_the_residual_once(ground):
     spec, layout, _, state = ground
     one = worker(ground)
     made = one.contribute(state, 0, 0)
-    assert not one.residual.any()  # nothing is final before the round has closed
+    assert not one.left.residual.any()  # nothing is final before the round has closed
     one.settle(True)
-    residual = one.residual.copy()
+    residual = one.left.residual.copy()
     assert residual.any()
     one.settle(True)  # a round without a contribution of this peer changes nothing
-    assert one.residual.tobytes() == residual.tobytes()
+    assert one.left.residual.tobytes() == residual.tobytes()
     sent = decode(spec.wire, made.blob, layout, state.scales).values
     fresh = worker(ground)
     delta = fresh.trainer.train(
@@ -97,9 +97,9 @@ def test_what_was_refused_leaves_no_trace_in_residual_or_moments(ground, said):
     assert a.announcement == b.announcement
     one.settle(True)
     twin.settle(True)
-    assert one.residual.tobytes() == twin.residual.tobytes()
-    assert one.moments
-    assert same(one.moments, twin.moments)
+    assert one.left.residual.tobytes() == twin.left.residual.tobytes()
+    assert one.left.moments
+    assert same(one.left.moments, twin.left.moments)
 
 
 def test_a_restarted_peer_goes_on_as_if_it_had_not_stopped(ground, tmp_path):
@@ -109,22 +109,22 @@ def test_a_restarted_peer_goes_on_as_if_it_had_not_stopped(ground, tmp_path):
     one.save(tmp_path / "residual.safetensors")  # before anyone knows whether it will count
     one.settle(True)
     again = worker(ground)
-    assert again.load(tmp_path / "residual.safetensors")
-    assert again.residual.tobytes() == one.residual.tobytes()
+    assert again.load(tmp_path / "residual.safetensors", 0)
+    assert again.left.residual.tobytes() == one.left.residual.tobytes()
     assert again.contribute(state, 0, 1).blob == one.contribute(state, 0, 1).blob
 
 
 def test_a_damaged_residual_is_not_taken_up(ground, tmp_path):
     one = worker(ground)
     path = tmp_path / "residual.safetensors"
-    assert not one.load(path)
+    assert not one.load(path, 0)
     one.contribute(ground[3], 0, 0)
     one.save(path)
     whole = path.read_bytes()
     for size in (0, 7, 100, len(whole) - 1):
         path.write_bytes(whole[:size])
-        assert not one.load(path)
-    assert not one.residual.any()
+        assert not one.load(path, 0)
+    assert not one.left.residual.any()
 
 
 # --- with overlap
@@ -178,17 +178,44 @@ def test_training_ahead_touches_nothing_that_is_on_its_way(half, tmp_path):
     one.save(tmp_path / "one")
     twin.save(tmp_path / "twin")
     assert (tmp_path / "one").read_bytes() == (tmp_path / "twin").read_bytes()
-    assert not one.residual.any()
+    assert not one.left.residual.any()
     for each in (one, twin):
         each.settle(True, 0)
-    assert one.residual.tobytes() == twin.residual.tobytes()
-    residual = one.residual.copy()
+    assert one.left.residual.tobytes() == twin.left.residual.tobytes()
+    residual = one.left.residual.copy()
     made = one.train(moved(state, 0), BLOCK, begun=one.ahead(state, BLOCK))
     one.compress(moved(state, 0), 0, made)
     one.settle(True, 0)  # told again of the round before, it changes nothing
-    assert one.residual.tobytes() == residual.tobytes()
+    assert one.left.residual.tobytes() == residual.tobytes()
     one.settle(False, 1)
-    assert one.residual.tobytes() == residual.tobytes()
+    assert one.left.residual.tobytes() == residual.tobytes()
+
+
+def test_if_all_send_the_same_nothing_that_was_trained_ahead_is_late(half, tmp_path):
+    """The guess of the merge is then the merge; and a restarted peer makes the same guess."""
+    spec, layout, _, state = half
+    one = worker(half)
+    made = one.contribute(state, 0, 0)
+    one.save(tmp_path / "residual")
+    closed, update = close(spec, layout, state.scales.tolist(), [(made.announcement, made.blob)])
+    after = advance(spec, layout, state, closed, lambda digest: update)
+    assert after.weights.tobytes() != state.weights.tobytes()
+    begun = one.ahead(state, BLOCK)
+    one.settle(True, 0)
+    whole, stepwise = one.train(after, BLOCK), one.train(after, BLOCK, begun=begun)
+    np.testing.assert_allclose(stepwise.delta, whole.delta, atol=1e-6)
+    again = worker(half)
+    assert again.load(tmp_path / "residual", 0)
+    for each in (one, again):
+        assert each.ahead(state, BLOCK).delta.tobytes() == begun.delta.tobytes()
+
+
+def test_who_has_sent_nothing_or_in_vain_guesses_nothing(half):
+    state = half[3]
+    one, twin = worker(half), worker(half)
+    one.contribute(state, 0, 0)
+    one.settle(False, 0)
+    assert one.ahead(state, BLOCK).delta.tobytes() == twin.ahead(state, BLOCK).delta.tobytes()
 
 
 @pytest.mark.parametrize("accepted", [True, False])
@@ -199,12 +226,12 @@ def test_a_peer_killed_with_work_in_hand_keeps_its_residual_if_it_counts(half, t
     one.save(tmp_path / "residual")
     again = worker(half)
     assert again.load_pending(tmp_path / "residual", 0)
-    assert not again.residual.any()
+    assert not again.left.residual.any()
     for each in (one, again):
         each.settle(accepted, 0)
-    assert again.residual.tobytes() == one.residual.tobytes()
-    assert again.residual.any() == accepted
-    assert same(again.moments, one.moments)
+    assert again.left.residual.tobytes() == one.left.residual.tobytes()
+    assert again.left.residual.any() == accepted
+    assert same(again.left.moments, one.left.moments)
 
 
 def test_work_in_hand_of_which_nothing_is_left_is_forgotten_when_it_counts(half, tmp_path):
@@ -213,7 +240,7 @@ def test_work_in_hand_of_which_nothing_is_left_is_forgotten_when_it_counts(half,
     one.settle(True)
     assert not one.load_pending(tmp_path / "no such file", 1)
     one.settle(True, 1)
-    assert not one.residual.any()
+    assert not one.left.residual.any()
 
 
 def test_sizes_are_root_mean_squares(ground):

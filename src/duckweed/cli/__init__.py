@@ -2,7 +2,19 @@
 
 import typer
 
-from duckweed.cli import doctor, forecast, inspect, join, peer, plan, relay, serve, status, train
+from duckweed.cli import (
+    doctor,
+    forecast,
+    identity,
+    inspect,
+    join,
+    peer,
+    plan,
+    relay,
+    serve,
+    status,
+    train,
+)
 
 app = typer.Typer(
     name="duckweed",
@@ -12,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train language models together on computers that belong to nobody in one piece.",
 )
-for room in (train, serve, relay, join, peer, status, doctor, inspect, plan, forecast):
+for room in (train, serve, relay, join, identity, peer, status, doctor, inspect, plan, forecast):
     room.register(app)
 
 

@@ -3,7 +3,7 @@
 import math
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -11,6 +11,9 @@ from rich.table import Table
 
 from duckweed.cli.errors import fail, plain_errors
 from duckweed.cli.view import size
+
+if TYPE_CHECKING:
+    from duckweed.run.charge import Charge
 
 console = Console(highlight=False)
 Run = Annotated[Path, typer.Argument(help="A run: its folder, or its name under runs/.")]
@@ -35,8 +38,7 @@ def show(run: Run) -> None:
     if not entries or entries[0].kind != "genesis":
         fail(f"{folder.ledger}: has no genesis entry; this is not the ledger of a run")
     genesis = entries[0].body
-    key = genesis["coordinator"]
-    count = ledger.verify(lambda message, signature: verify(key, message, signature))
+    count = ledger.verify(verify)
     states = {entry.round: entry.body["hash"] for entry in entries if entry.kind == "state"}
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     for name in ("round", "peer", "block", "tokens", "loss", "bytes", "counted", "state after"):
@@ -44,13 +46,25 @@ def show(run: Run) -> None:
     for entry in entries:
         if entry.kind == "round":
             _rows(table, entry.round, entry.body, states.get(entry.round + 1, "")[:12])
+        elif entry.kind == "succession":
+            table.add_row(str(entry.round), *[""] * 6, f"{entry.body['key'][:10]} takes over")
     console.print(table)
     peers = sum(entry.kind == "peer" for entry in entries)
     console.print(
         f"\nrun {genesis['run'][:16]}, {genesis['parameters']:,} parameters, {peers} peers; "
         f"{count} entries, chain and signatures hold; head {ledger.head[:16]}"
+        + _in_charge(ledger.charge)
     )
     ledger.close()
+
+
+def _in_charge(charge: "Charge | None") -> str:
+    """Who is in charge, where the specification names successors."""
+    if charge is None or len(charge.voters) == 1:
+        return ""
+    who = charge.voters.index(charge.key)
+    name = "the first coordinator" if who == 0 else f"successor {who} of {len(charge.voters) - 1}"
+    return f"\nin charge: {name}, key {charge.key[:10]}, term {charge.term}"
 
 
 def _rows(table: Table, number: int, body: dict[str, Any], state: str) -> None:

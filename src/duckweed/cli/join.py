@@ -29,6 +29,10 @@ def join(
     home: Annotated[
         Path | None, typer.Option(help="Folder of this peer; keeps its key. Default: joined/RUN.")
     ] = None,
+    identity: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Be who `duckweed identity NAME` made on this machine."),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads. Default: 1.")] = None,
     up: Annotated[str | None, typer.Option(help="At most so fast up: 5mbit.")] = None,
@@ -59,9 +63,12 @@ def join(
     """
     from duckweed.run.lock import Busy, alone
     from duckweed.swarm import controls as files
+    from duckweed.swarm import identity as identities
     from duckweed.swarm.place import Place
 
     place = Place.of(invitation, home)
+    if identity:
+        identities.adopt(place.peer / "key", identity)
     given = {
         "up": up, "down": down, "hours": hours, "pause_when_busy": pause_when_busy,
         "memory": memory, "disk": disk, "threads": threads, "nice": nice,

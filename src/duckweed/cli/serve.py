@@ -15,6 +15,7 @@ from duckweed.cli.errors import fail, plain_errors
 
 if TYPE_CHECKING:
     from duckweed.run.folder import RunFolder
+    from duckweed.run.spec import RunSpec
     from duckweed.swarm.guests import Guests
 
 console = Console(highlight=False)
@@ -102,6 +103,8 @@ def serve(
             + (f"; the relay is at TCP port {serving['relay']}." if own_relay else "."),
             style="dim",
         )
+        if words := _successors(run.spec):
+            console.print(words, style="dim")
         running.watch(run, processes.events())
     running.finish(run, "duckweed serve")
 
@@ -117,6 +120,19 @@ def _ports(folder: "RunFolder", listen: str | None) -> tuple[str, int]:
     with contextlib.suppress(InvitationError):
         return relays.ports(published(folder).addresses)
     return "0.0.0.0:0", 0
+
+
+def _successors(spec: "RunSpec") -> str:
+    """What the organiser should know where successors are named; "" where none are."""
+    names = [name for _, name in spec.members.heirs]
+    if not names:
+        return ""
+    return (
+        f"The machines of {', '.join(names)} keep the ledger too. A round counts when "
+        f"{(len(names) + 1) // 2 + 1} of {len(names) + 1} have it, this machine included: until so many "
+        f"are here, the run waits. If this machine is away for {spec.members.absence:.0f} s, one of "
+        "them goes on."
+    )
 
 
 @plain_errors

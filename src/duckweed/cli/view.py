@@ -157,7 +157,7 @@ class View:
 def _words(event: dict[str, Any]) -> str:
     match event["event"]:
         case "said":
-            return f"peer {event['slot']}: {event['text']}"
+            return f"peer {event['slot']}: {event['text']}" if "slot" in event else event["text"]
         case "failed":
             return f"peer {event['slot']} ended: {event['reason']}"
         case "left":

@@ -21,6 +21,7 @@ class RunFolder:
         self.path = path
         self.spec = path / "run.toml"
         self.ledger = path / "ledger.db"
+        self.dropped = path / "ledger-dropped.jsonl"  # entries that never counted
         self.metrics = path / "metrics.jsonl"
         self.model = path / "model"
         self.report = path / "report.html"

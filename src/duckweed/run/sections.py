@@ -182,22 +182,52 @@ class Rounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         check("rounds", "overlap", self.overlap, 0, 1)
 
 
+KEY, NAME = "[0-9a-f]{64}", "[A-Za-z0-9][A-Za-z0-9_.-]{0,31}"
+
+
 class Members(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Who may take part. `keys` (public keys, 64 hex digits) need no invitation. What follows holds in
     open runs only: on `probation` is a peer until that many of its contributions have counted; all
     newcomers together, and all peers of one address together, weigh at most `share` of a round in
-    which others have handed in; `per_address` peers at most come from one address."""
+    which others have handed in; `per_address` peers at most come from one address.
+
+    `successors`, "NAME:KEY" each (`duckweed identity` prints it): peers that keep a full copy of the
+    ledger and go on with the run, in this order, when whoever is in charge was away for `absence`
+    seconds. Two at least: a machine alone cannot tell a coordinator that is gone from a line that is
+    cut."""
 
     join: Literal["invited", "open"] = "invited"
     keys: tuple[str, ...] = ()
     probation: int = 3
     share: float = 0.5
     per_address: int = 8
+    successors: tuple[str, ...] = ()
+    absence: float = 60.0
 
     def __post_init__(self) -> None:
         for key in self.keys:
-            if not re.fullmatch("[0-9a-f]{64}", key):
+            if not re.fullmatch(KEY, key):
                 raise ValueError(f"members.keys: {key!r} is not a public key (64 hex digits)")
+        for text in self.successors:
+            if not re.fullmatch(f"{NAME}:{KEY}", text):
+                raise ValueError(
+                    f"members.successors: {text!r} is not NAME:KEY, as `duckweed identity NAME` prints it "
+                    "on that machine (KEY: 64 hex digits)"
+                )
+        keys, names = zip(*self.heirs, strict=True) if self.heirs else ((), ())
+        if len(set(keys)) < len(keys) or len(set(names)) < len(names):
+            raise ValueError("members.successors: the same name or key twice")
+        if len(self.successors) == 1:
+            raise ValueError(
+                "members.successors: name two machines at least, or none: one alone cannot tell a "
+                "coordinator that is gone from a line that is cut, so it could never take over"
+            )
+        check("members", "absence", self.absence, 3, 86_400)
         check("members", "probation", self.probation, 0, 1_000_000)
         check("members", "share", self.share, 0.01, 1)
         check("members", "per_address", self.per_address, 1, 10_000)
+
+    @property
+    def heirs(self) -> list[tuple[str, str]]:
+        """Key and name of each successor."""
+        return [(key, name) for name, _, key in (x.partition(":") for x in self.successors)]

@@ -22,12 +22,19 @@ class Admission:
     """The members of a run. Whoever is admitted is written into the ledger. secret: that of the
     organiser's own machine, which opens every door."""
 
-    def __init__(self, ledger: Ledger, guests: Guests, secret: str, rules: Members) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        guests: Guests,
+        secret: str,
+        rules: Members,
+        guard: Guard | None = None,
+    ) -> None:
         self.ledger, self.guests, self.secret, self.rules = ledger, guests, secret, rules
         self.members: dict[str, Member] = {}
         self.by_index: list[Member] = []
         self.expelled = guests.expelled()
-        self.guard = Guard(self.members.__contains__)
+        self.guard = guard or Guard(self.members.__contains__)
         self.beat = BEAT
         self._version = guests.version()
         self._looked = self._read = time.monotonic()
@@ -52,6 +59,9 @@ class Admission:
         if key in self.expelled:
             return EXPELLED
         if hmac.compare_digest(secret.encode(), self.secret.encode()) or key in self.rules.keys:
+            return None
+        # A successor has not the book of those who came by which invitation.
+        if self.rules.successors and (key in self.members or key in dict(self.rules.heirs)):
             return None
         if self.rules.join == "invited":
             return self.guests.objection(key, secret)

@@ -1,7 +1,7 @@
 """Do all peers hold the same weights? The hash that most hold is written into the ledger."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from duckweed.run.ledger import Ledger
 
@@ -28,3 +28,18 @@ class Agreement:
         self.ledger.append("state", round_, {"hash": held, "peers": same})
         self._votes.pop(round_)
         return True
+
+
+def voters(
+    counted: Iterable[Sequence[int]], here: Collection[int], missed: Collection[int]
+) -> Sequence[int]:
+    """Who decides which state is the right one: those whose work counted last.
+
+    counted: by round, the last first; missed: peers known to be gone. A newcomer has no voice. The dead
+    have none either, but who has not come back since the coordinator started is not dead at once: else
+    whoever came back first would decide alone.
+    """
+    for peers in counted:
+        if left := [peer for peer in peers if peer not in missed]:
+            return left
+    return sorted(here)

@@ -38,7 +38,7 @@ class Ahead:
         """Whether what can be done ahead is done."""
         return self._task is not None and self._task.done()
 
-    def begin(self, state: State, task: m.Train, after: Trained | None, report: Report) -> None:
+    def begin(self, state: State, task: m.Train, report: Report) -> None:
         """Begin with `task`, which is for the round after the one that follows on `state`."""
         assert self._task is None
         self._halt = halt = threading.Event()
@@ -50,7 +50,7 @@ class Ahead:
 
         span = span_of(task, self.worker.spec.inner.steps)
         self._wanted = task.round, span
-        work = asyncio.to_thread(self.worker.ahead, state, span, stepped, after)
+        work = asyncio.to_thread(self.worker.ahead, state, span, stepped)
         self._task = asyncio.create_task(work)
 
     async def take(self, task: m.Train) -> Trained | None:

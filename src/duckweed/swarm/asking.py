@@ -3,7 +3,7 @@
 from duckweed.swarm import messages as m
 from duckweed.swarm.identity import Identity
 from duckweed.swarm.invitation import Invitation
-from duckweed.swarm.peer import PeerStopped
+from duckweed.swarm.line import PeerStopped
 from duckweed.swarm.transport import Endpoint, LinkError
 
 

@@ -19,19 +19,20 @@ class Costs(msgspec.Struct, frozen=True):
 
 class Clock:
     """Seconds since the run began. A peer begins with what can be trained ahead as soon as its work
-    for the round before is done, and with the rest as soon as it holds the state as well."""
+    for the round before is compressed, and with the rest as soon as it holds the state as well."""
 
     def __init__(self, peers: int) -> None:
         self.now = 0.0  # when all peers hold the newest state
         self._held = [0.0] * peers  # when each holds it
         self._ready = [0.0] * peers  # when its work for the round before was done
+        self._free = [0.0] * peers  # and compressed
 
     def round(self, costs: Sequence[Costs]) -> dict[int, dict[str, float]]:
         """Pass one round; returns peer -> phase -> seconds. `wait` is that for the slowest peer;
         `wall` the time since the work for the round before was done."""
         ready = [
-            max(held, before + cost.ahead) + cost.train - cost.ahead
-            for held, before, cost in zip(self._held, self._ready, costs, strict=True)
+            max(held, free + cost.ahead) + cost.train - cost.ahead
+            for held, free, cost in zip(self._held, self._free, costs, strict=True)
         ]
         handed = [at + cost.compress + cost.send for at, cost in zip(ready, costs, strict=True)]
         closes = max(handed)
@@ -48,6 +49,7 @@ class Clock:
             for peer, cost in enumerate(costs)
         }
         self._ready = ready
+        self._free = [at + cost.compress for at, cost in zip(ready, costs, strict=True)]
         self._held = [closes + cost.fetch + cost.apply for cost in costs]
         self.now = max(self._held)
         return times

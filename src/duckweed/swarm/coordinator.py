@@ -22,12 +22,14 @@ from duckweed.run.spec import RunSpec
 from duckweed.swarm import messages as m
 from duckweed.swarm import sharing, standing
 from duckweed.swarm.admission import Admission
-from duckweed.swarm.agreement import Agreement
+from duckweed.swarm.agreement import Agreement, voters
 from duckweed.swarm.guests import EXPELLED, Guests
 from duckweed.swarm.identity import verify
 from duckweed.swarm.library import Library
+from duckweed.swarm.limits import Guard
 from duckweed.swarm.record import assignments, epoch, ledger_body, round_event
 from duckweed.swarm.rounds import Blocks, Member, OpenRound, budgets, deadline, lead
+from duckweed.swarm.succession import Seat
 from duckweed.swarm.timing import GATHER, POLL
 from duckweed.wire.contribution import max_size
 
@@ -41,13 +43,16 @@ class Coordinator:
     """The state of a run while it is served; `handle` answers the questions of peers."""
 
     def __init__(
-        self, folder: RunFolder, spec: RunSpec, layout: Layout, ledger: Ledger, tell: Tell
-    ) -> None:
+        self, folder: RunFolder, spec: RunSpec, layout: Layout, ledger: Ledger, tell: Tell,
+        seat: Seat | None = None, guard: Guard | None = None,
+    ) -> None:  # fmt: skip
         self.folder, self.spec, self.layout, self.ledger, self.tell = (
             folder, spec, layout, ledger, tell,
         )  # fmt: skip
+        self.seat, self.unseated = seat, False
+        self.entry_of: dict[int, int] = {}  # closed round -> its entry in the ledger
         self.admission = Admission(
-            ledger, Guests(folder.guests), folder.read_secret(), spec.members
+            ledger, Guests(folder.guests), folder.read_secret(), spec.members, guard
         )
         self.agreement = Agreement(ledger)
         self.library = Library(folder)
@@ -62,7 +67,7 @@ class Coordinator:
         self.held_out: float | None = None
         self.stopping = ""
         self.broken: Exception | None = None
-        self._began = time.monotonic()
+        self._began, self._was_held = time.monotonic(), False
         self._gathered = (0, self._began)  # peers that are here, and since when so many
         self._changed = asyncio.Condition()  # anything that may close a round
         self._news = asyncio.Condition()  # a round opened or closed: what peers wait for
@@ -86,6 +91,7 @@ class Coordinator:
                 closed = msgspec.convert(entry.body["closed"], Closed, strict=False)
                 self.blocks.replay(assignments(entry.body, self.blocks.steps), closed.accepted)
                 self.closed[closed.round] = closed
+                self.entry_of[closed.round] = entry.number
                 self.admission.counted(closed.round, closed.accepted)
                 self._remember(
                     closed.round, [x["blob"] for x in entry.body["contributions"].values()]
@@ -190,6 +196,7 @@ class Coordinator:
             case m.Leave():
                 await self._left(member, question.reason)
                 return m.Noted(), b""
+        raise ValueError("not a question for a coordinator")
 
     def _refuse(self, key: str, kind: str, reason: str) -> m.Refused:
         self.admission.guard.fault(key, kind)
@@ -209,10 +216,15 @@ class Coordinator:
         )
 
     async def _next(self, member: Member, question: m.Next) -> m.Answer:
-        if fault := await self._vote(member, question):
-            return fault
         closes = time.monotonic() + POLL
+        voted = False
         while True:
+            if self.held(-1) and not voted:
+                voted = True
+                if fault := await self._vote(member, question):
+                    return fault
+            if self.unseated:
+                return m.Wait("another machine is in charge now")
             if question.round in self.closed and not self._held_back(question.round):
                 return m.Apply(self.closed[question.round])
             if self.stopping:
@@ -229,13 +241,22 @@ class Coordinator:
                 return m.Wait(self.waiting_for())
 
     def _held_back(self, round_: int) -> bool:
-        """After a restart the last closed round is not to be applied before the next is open: with
-        overlap that one is begun from the state before."""
+        """A round is not to be applied before a majority keeps it; with overlap, after a restart, nor
+        the last one before the next is open, which is begun from the state before."""
+        if not self.held(round_):
+            return True
         starting = self.round is None and self.number < self.spec.rounds.count
         return starting and round_ == self.number - 1 and self.spec.rounds.overlap > 0
 
     def waiting_for(self) -> str:
         """What the run waits for, in words."""
+        if not self.held(self.number - 1):
+            charge = self.ledger.charge
+            assert charge is not None
+            return (
+                f"{charge.majority} of {len(charge.voters)} machines that keep the ledger must have the "
+                "last round"
+            )
         if self.round is None:
             return f"{len(self._here())} of {self.spec.rounds.peers} peers are here"
         missing = [str(p) for p in self.round.assigned if p not in self.round.handed]
@@ -262,7 +283,7 @@ class Coordinator:
         """Work for the round after the one that the peer has done: that may be the open round, where
         the peer is catching up, or the one that opens next."""
         number, open_ = question.round + 1, self.round
-        if not self.spec.rounds.overlap or open_ is None or self.stopping:
+        if not self.spec.rounds.overlap or open_ is None or self.ended:
             return m.Wait("nothing to train ahead")
         if number == open_.number and open_.lacks(member.index):
             return self._assign(member, open_)
@@ -354,16 +375,10 @@ class Coordinator:
         )
 
     def _voters(self, number: int) -> list[int]:
-        """Who decides which state precedes a round: those whose work counted last. A newcomer has no
-        voice. The dead have none either, but who has not come back since this coordinator started is not
-        dead for a while: else whoever came back first would decide alone."""
-        here = [member.index for member in self._here()]
+        here = {member.index for member in self._here()}
         late = time.monotonic() - self._began > GATHER
-        missed = {x.index for x in self.admission.by_index if x.heard or late} - set(here)
-        for counted in self._counted(number):
-            if left := [peer for peer in counted if peer not in missed]:
-                return left
-        return here
+        missed = {x.index for x in self.admission.by_index if x.heard or late} - here
+        return voters(self._counted(number), here, missed)
 
     def _counted(self, number: int) -> Iterator[list[int]]:
         """Whose work counted in the rounds before this one, the last first."""
@@ -374,16 +389,17 @@ class Coordinator:
     async def run(self) -> None:
         """Open and close rounds until all are done or the run is stopped."""
         await self._until(self._enough_here)
-        while self.number < self.spec.rounds.count and not self.stopping:
+        while self.number < self.spec.rounds.count and not self.ended:
             open_ = self.round = self.coming or self._open(self.number)
             self.coming, open_.opened = None, time.monotonic()
             await self._notify(news=True)
             await self._until(self._complete)
-            if not self.stopping:
+            if not self.ended:
                 await self._close(open_)
+                await self._until(lambda: self.ended or self.held(self.number - 1))
         self.round = None
         await self._notify(news=True)
-        await self._until(lambda: bool(self.stopping) or self.number in self.agreement.agreed)
+        await self._until(lambda: self.ended or self.number in self.agreement.agreed)
 
     def _open(self, number: int) -> OpenRound:
         """A round with work for all who are here."""
@@ -396,6 +412,31 @@ class Coordinator:
         """End the run here; what is not closed has not happened."""
         self.stopping = reason
         await self._notify(news=True)
+
+    # --- in charge, among others that could be (duckweed.swarm.succession)
+
+    def held(self, round_: int) -> bool:
+        """Whether a majority of those who keep the ledger have a closed round; -1: whether they follow
+        this machine."""
+        if self.seat is None:
+            return True
+        entry = self.entry_of.get(round_, -1)
+        return self.seat.committed >= max(entry, self.seat.charge.since)
+
+    def nudge(self) -> None:
+        """Somebody has acknowledged entries of the ledger."""
+        if self.held(self.number - 1) != self._was_held:
+            self._was_held = not self._was_held
+            self._later = asyncio.ensure_future(self._notify(news=True))
+
+    def unseat(self) -> None:
+        """Another is in charge from now on; what is not acknowledged has not happened."""
+        self.unseated = True
+        self._later = asyncio.ensure_future(self._notify(news=True))
+
+    @property
+    def ended(self) -> bool:
+        return bool(self.stopping) or self.unseated
 
     def moved(self) -> dict[str, list[int]]:
         """Bytes received and sent so far, by purpose; between peers: as they say, given and fetched."""
@@ -415,19 +456,22 @@ class Coordinator:
         return self.admission.here()
 
     def _enough_here(self) -> bool:
-        """A run begins with all its peers. One that had begun before this coordinator started goes on
-        without those who do not come back, if anybody is here whose work has counted."""
+        """A run begins with all its peers. One that had begun before this coordinator started, or was
+        put in charge, goes on without those who do not come back, if anybody is here whose work has
+        counted."""
         here, now = {member.index for member in self._here()}, time.monotonic()
         if len(here) != self._gathered[0]:
             self._gathered = len(here), now
-        known = not here.isdisjoint(next(filter(None, self._counted(self.number)), ()))
-        late = known and now - self._gathered[1] > GATHER
-        return bool(self.stopping) or len(here) >= self.spec.rounds.peers or late
+        succeeded = self.seat is not None and self.seat.charge.term > 0
+        known = next(filter(None, self._counted(self.number)), here if succeeded else [])
+        late = not here.isdisjoint(known) and now - self._gathered[1] > GATHER
+        enough = len(here) >= self.spec.rounds.peers or late
+        return self.ended or (enough and self.held(self.number - 1))
 
     def _complete(self) -> bool:
         open_ = self.round
         assert open_ is not None
-        if self.stopping:
+        if self.ended:
             return True
         here = {member.index for member in self._here()}
         if not open_.handed:
@@ -453,9 +497,11 @@ class Coordinator:
         if update is not None:
             assert closed.update is not None
             write_atomically(self.folder.blob(closed.update), update)
-        self.ledger.append(
-            "round", open_.number, ledger_body(closed, open_.assigned, handed, self.blocks.steps)
-        )
+        if self.unseated:
+            return
+        body = ledger_body(closed, open_.assigned, handed, self.blocks.steps)
+        self.entry_of[open_.number] = self.ledger.append("round", open_.number, body).number
+        self._was_held = self.held(open_.number)
         self.blocks.settle(open_.assigned, closed.accepted)
         self.closed[open_.number], self.scales = closed, closed.scales
         self.admission.counted(closed.round, closed.accepted)

@@ -15,6 +15,7 @@ import msgspec
 from duckweed.swarm.pace import Pace
 
 STALL = 10.0  # seconds without a byte after which the other side counts as gone
+ADDRESS, ADDRESSES = 128, 16  # characters of an address, addresses of one machine, at most
 PING = b"\x00ping"  # no message begins with a zero byte
 
 Read = Callable[[int], Awaitable[bytes]]

@@ -1,9 +1,12 @@
 """Who a peer is: an Ed25519 key, which is also its network address."""
 
 import os
+import re
 from pathlib import Path
 
 from iroh import EndpointId, IrohError, SecretKey, Signature
+
+from duckweed.run.sections import NAME
 
 
 class IdentityError(ValueError):
@@ -33,11 +36,42 @@ def load_or_create(path: Path) -> Identity:
         if len(secret) != 32:
             raise IdentityError(f"{path}: not a key (32 bytes); move it away to get a new identity")
         return Identity(secret)
-    path.parent.mkdir(parents=True, exist_ok=True)
     secret = os.urandom(32)
+    _write(path, secret)
+    return Identity(secret)
+
+
+def named(name: str) -> Path:
+    """The file of a key of this machine that has a name. Raises IdentityError."""
+    if not re.fullmatch(NAME, name):
+        raise IdentityError(
+            f"{name!r} is not a name: letters, digits, '.', '_' and '-', at most 32"
+        )
+    root = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(root) / "duckweed" / "identities" / f"{name}.key"
+
+
+def adopt(place: Path, name: str) -> None:
+    """From now on the key of this name is used at `place`. Raises IdentityError if there is no such
+    key, or another at that place already."""
+    source = named(name)
+    if not source.is_file():
+        raise IdentityError(
+            f"this machine has no identity {name!r}; make it: duckweed identity {name}"
+        )
+    wanted = load_or_create(source)
+    if place.exists() and load_or_create(place).id != wanted.id:
+        raise IdentityError(
+            f"{place} holds another key, that of the peer which lives there; use a new --home"
+        )
+    if not place.exists():
+        _write(place, wanted.secret)
+
+
+def _write(path: Path, secret: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(secret)
-    return Identity(secret)
 
 
 def verify(identity: str, message: bytes, signature: bytes) -> bool:

@@ -19,6 +19,7 @@ from duckweed.run.spec import RunSpec
 from duckweed.run.state import State
 from duckweed.swarm import controls, genesis
 from duckweed.swarm import messages as m
+from duckweed.swarm.arrival import Arrival
 from duckweed.swarm.controls import Controls
 from duckweed.swarm.gather import Gather
 from duckweed.swarm.genesis import Ground
@@ -55,13 +56,13 @@ async def join(
         part.mkdir(parents=True, exist_ok=True)
     identity = load_or_create(folder.peer(0) / "key")
     limits = controls.load(folder.peer(0))
+    say("calling the coordinator")
     told = ""
     while True:
         try:
-            if not told:
-                say("calling the coordinator")
-            found = await _arrive(invitation, folder, identity, data, device, limits, say, dry_run)
-            break
+            return await _take_part(
+                invitation, folder, identity, data, device, limits, say, dry_run
+            )
         except LinkError as error:
             if not folder.saved_rounds():  # a newcomer learns at once that nobody answers
                 raise
@@ -69,42 +70,32 @@ async def join(
                 told = str(error)
                 say(f"the coordinator cannot be reached ({error}); trying again. Ctrl-C ends this.")
             await asyncio.sleep(RETRY)
-    if found is None:
-        return DRY
-    meeting = (invitation.coordinator, list(invitation.addresses))
-    secret = invitation.secret
-    return await Peer(identity, *found, folder.peer(0), folder, meeting, secret, say).run()
 
 
-async def _arrive(
+async def _take_part(
     invitation: Invitation, folder: RunFolder, identity: Identity, data: tuple[str, ...] | None,
     device: str, limits: Controls, say: Say, dry_run: bool,
-) -> tuple[Worker, State] | None:  # fmt: skip
-    """All that a peer is made of, the state last; None after a dry run."""
-    endpoint = await Endpoint.toward(identity, m.HEAD_LIMIT, invitation.addresses)
-    endpoint.pace.limit(limits.up_bytes, limits.down_bytes)
-    try:
-        link = await _call(endpoint, invitation)
+) -> str:  # fmt: skip
+    """Come to the run, and stay until it ends; returns the reason."""
+    async with Arrival(invitation, folder, identity, limits, say) as arrival:
+        link = await arrival.meet()
         worker, found = await _prepare(link, invitation, folder, data, device, limits, say)
         say(found.sentence())
         if dry_run:
-            return None
+            return DRY
         await _welcome(link, invitation)
-        state = await _state(link, endpoint, folder, worker.layout, say)
+        station = await arrival.settle(worker)
+        state = await _state(link, arrival.endpoint, folder, worker.layout, say)
         link.close()
-        return worker, state
-    finally:
-        await endpoint.close()
-
-
-async def _call(endpoint: Endpoint, invitation: Invitation) -> Link:
-    try:
-        return await endpoint.connect(invitation.coordinator, list(invitation.addresses))
-    except LinkError as error:
-        raise LinkError(
-            f"the coordinator does not answer at {', '.join(invitation.addresses)}; why, and what to "
-            "do, says: duckweed doctor INVITATION"
-        ) from error
+        if station:
+            peer = Peer(
+                identity, worker, state, folder.peer(0), folder, station.replica.in_charge_at(),
+                invitation.secret, say, station,
+            )  # fmt: skip
+            return await arrival.stay(peer)
+    meeting = (invitation.coordinator, list(invitation.addresses))
+    secret = invitation.secret
+    return await Peer(identity, worker, state, folder.peer(0), folder, meeting, secret, say).run()
 
 
 async def _prepare(

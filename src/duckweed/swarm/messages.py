@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 import msgspec
 
 from duckweed.merge.round import Announcement, Closed
+from duckweed.swarm.framing import ADDRESS, ADDRESSES
+from duckweed.swarm.succession import Vote
 
 PROTOCOL = 4
 PIECE_LIMIT = 64 << 20  # bytes of a piece of a state or a blob at most, see duckweed.swarm.pieces
@@ -20,13 +22,15 @@ class Message(msgspec.Struct, tag_field="is", forbid_unknown_fields=True):
     """Base of all messages."""
 
 
-ADDRESS = 128  # characters of an address at most
 Address = Annotated[str, msgspec.Meta(max_length=ADDRESS)]  # ip:port, or the URL of a relay
-Addresses = Annotated[list[Address], msgspec.Meta(max_length=16)]
+Addresses = Annotated[list[Address], msgspec.Meta(max_length=ADDRESSES)]
 Hashes = Annotated[
     list[Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]],
     msgspec.Meta(max_length=8192),
 ]
+
+
+Hash = Annotated[str, msgspec.Meta(max_length=64)]
 
 
 class Join(Message, tag="join"):
@@ -154,6 +158,39 @@ class Piece(Message, tag="piece"):
     number: int
 
 
+class Entries(Message, tag="entries"):
+    """'My copy of the ledger ends with entry `number`, whose hash is `head`, and I follow nobody of a
+    term below `term`. What comes after?' From a voter this acknowledges all up to that entry.
+    Answered with Copied, its body the entries, or InCharge."""
+
+    term: int
+    number: int
+    head: Hash
+
+
+class Extract(Message, tag="extract"):
+    """A candidate asks a voter for entries `start` to `number` of its copy, in which the last has the
+    hash `head`. Answered with Copied."""
+
+    start: int
+    number: int
+    head: Hash
+
+
+class Promise(Message, tag="promise"):
+    """Will you follow me in this term, and nobody of a lower one? Not `binding`: would you? Answered
+    with Promised."""
+
+    term: int
+    binding: bool
+
+
+class Who(Message, tag="who"):
+    """Who is in charge? addresses: where the asker listens. Answered with InCharge."""
+
+    addresses: Addresses = []
+
+
 Question = (
     Join
     | Enquire
@@ -170,6 +207,10 @@ Question = (
     | Leave
     | Snapshot
     | Piece
+    | Entries
+    | Extract
+    | Promise
+    | Who
 )
 
 
@@ -219,7 +260,8 @@ class PeerStanding(msgspec.Struct, forbid_unknown_fields=True):
 class Standing(Message, tag="standing"):
     """How a run stands. held_out, loss: of the last round that measured them, nats per token;
     traffic: purpose -> bytes received and sent by the coordinator; refused: reason -> messages;
-    seconds: how long the last round took; waiting: what the open round waits for."""
+    seconds: how long the last round took; waiting: what the open round waits for; in_charge: who
+    coordinates, where the specification names successors."""
 
     run: str
     round: int
@@ -232,6 +274,7 @@ class Standing(Message, tag="standing"):
     waiting: str
     traffic: dict[str, list[int]]
     refused: dict[str, int]
+    in_charge: str = ""
 
 
 class Train(Message, tag="train"):
@@ -305,6 +348,36 @@ class Donated(Message, tag="donated"):
     at: list[Holder]
 
 
+class Copied(Message, tag="copied"):
+    """Entries of the ledger are in the body. same: the asker's last entry, `number`, is in this copy;
+    if not, it must ask again from an earlier one. term: the one that the coordinator holds office in;
+    committed: the last entry that a majority of the voters is known to hold; at: the voters."""
+
+    term: int
+    number: int
+    head: Hash
+    same: bool
+    committed: int
+    at: list[Holder] = []
+
+
+class Promised(Message, tag="promised"):
+    """vote: the promise, if it was asked for and given. reason: why not; "" if it would be. seen: the
+    highest term heard of."""
+
+    seen: int
+    vote: Vote | None = None
+    reason: str = ""
+
+
+class InCharge(Message, tag="in_charge"):
+    """Not this machine (or: this one), as far as it knows. at: the voters, and where they listen."""
+
+    term: int
+    key: Hash
+    at: list[Holder] = []
+
+
 class Noted(Message, tag="noted"):
     """Heard. beat: seconds after which the next sign of life is wanted; 0: as before."""
 
@@ -329,6 +402,9 @@ Answer = (
     | Saved
     | Held
     | Donated
+    | Copied
+    | Promised
+    | InCharge
     | Noted
     | Refused
 )

@@ -63,6 +63,10 @@ class Neighbours:
             case m.Snapshot():
                 return self.library.newest(), b""
 
+    def met(self, key: str) -> bool:
+        """Whether the holder of a key is known to take part."""
+        return key in self._members
+
     async def _member(self, key: str) -> bool:
         """Whether the holder of a key takes part: as was heard, or as the coordinator says."""
         if key in self._members:

@@ -6,33 +6,26 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
-
-from duckweed.merge.round import PEER_LIMIT, Closed, advance, blob_hash
-from duckweed.merge.rules import WEIGHT_LIMIT
+from duckweed.merge.round import Closed, advance, blob_hash
 from duckweed.run.folder import RunFolder
-from duckweed.run.sections import Integer
 from duckweed.run.state import State
 from duckweed.swarm import messages as m
 from duckweed.swarm.ahead import Ahead, span_of
 from duckweed.swarm.identity import Identity
 from duckweed.swarm.keeper import LOOK, HandedBack, Keeper
 from duckweed.swarm.library import Library
+from duckweed.swarm.line import Line, PeerStopped
 from duckweed.swarm.neighbours import Neighbours
+from duckweed.swarm.replica import blob_limit
 from duckweed.swarm.rounds import Span, lead
-from duckweed.swarm.timing import AROUND, BEAT, GOODBYE, PATIENCE, REMIND, RETRY, SLOWEST
-from duckweed.swarm.transport import Endpoint, Link, LinkError
+from duckweed.swarm.station import Station
+from duckweed.swarm.transport import Endpoint, LinkError
 from duckweed.swarm.work import Trained, Worker, forget_before, residual_path
-from duckweed.wire.contribution import max_size
-from duckweed.wire.update import max_update_size
-
-
-class PeerStopped(RuntimeError):
-    """The peer cannot go on; the message says whose fault it is."""
 
 
 class Peer:
-    """One peer of a run. home: its own folder; shared: where it saves states when it is asked to."""
+    """One peer of a run. home: its own folder; shared: where it saves states when it is asked to;
+    station: this machine's end of the run, where it has one apart from the coordinator's."""
 
     def __init__(
         self,
@@ -44,6 +37,7 @@ class Peer:
         coordinator: tuple[str, list[str]],
         secret: str,
         say: Callable[[str], None],
+        station: Station | None = None,
     ) -> None:
         self.identity, self.worker, self.state, self.say = identity, worker, state, say
         self.home, self.shared, self.coordinator = home, shared, coordinator
@@ -52,44 +46,51 @@ class Peer:
         self.timings = m.Timings()
         self.saves = False
         self.ahead = Ahead(worker)
+        self.station, self.index = station, -1
         self.handed = -1  # the round for which work of this peer is in hand at the coordinator
         self._sent: tuple[m.Contribute, bytes] | None = None  # to send again, should it be lost
         self._done_at = time.perf_counter()  # when the work for the round before was done
-        self._joined = False
-        self._link: Link | None = None
-        self._endpoint: Endpoint | None = None
 
     async def run(self) -> str:
         """Take part until the run ends; returns the reason. Raises PeerStopped, LinkError."""
-        self._endpoint = await Endpoint.toward(self.identity, m.HEAD_LIMIT, self.coordinator[1])
-        self._endpoint.pace = self.keeper.pace
-        ask = self._ask_for
-        self._neighbours = Neighbours(self._endpoint, Library(self.shared), ask)
-        tasks = [asyncio.create_task(x) for x in (self._beat(), self._neighbours.serve())]
+        if self.station:
+            return await self._run(self.station.endpoint)
+        endpoint = await Endpoint.toward(self.identity, m.HEAD_LIMIT, self.coordinator[1])
         try:
-            welcome = await self._join()
-            self.index = welcome.index
-            self._recall(welcome)
+            return await self._run(endpoint)
+        finally:
+            await endpoint.close()
+
+    async def _run(self, endpoint: Endpoint) -> str:
+        endpoint.pace = self.keeper.pace
+        line = self.line = Line(endpoint, self.coordinator, self.secret, self.say, self.station)
+        line.welcomed, line.aside = self._welcomed, self._aside
+        self._neighbours = Neighbours(endpoint, Library(self.shared), self._ask_for)
+        tasks = [asyncio.create_task(line.beat(lambda: self.progress))]
+        if self.station:
+            self.station.neighbours = self._neighbours
+        else:
+            tasks.append(asyncio.create_task(self._neighbours.serve()))
+        try:
+            await line.join()
             self._done_at = time.perf_counter()
             return await self._take_part()
         except (asyncio.CancelledError, OSError, MemoryError, RuntimeError) as error:
             self.keeper.ended = True  # a block that is being trained ends with its next step
-            await self._leave(str(error) or "ended by hand")
+            await line.leave(str(error) or "ended by hand")
             raise
         finally:
             await self.ahead.drop()
             for task in tasks:
                 task.cancel()
             self._neighbours.close()
-            if self._link:
-                self._link.close()
-            await self._endpoint.close()
+            line.close()
 
     async def _take_part(self) -> str:
         digest = self.state.hash()
         while True:
             if self.keeper.leaving():
-                await self._leave("its volunteer let it go")
+                await self.line.leave("its volunteer let it go")
                 return "left"
             if reason := self.keeper.pausing():
                 await self._pause(reason)
@@ -98,7 +99,7 @@ class Peer:
             near = self._neighbours
             contributed = self.handed == self.state.round
             question = m.Next(self.state.round, digest, contributed, near.given, near.fetched)
-            answer, _ = await self._ask(question)
+            answer, _ = await self.line.ask(question)
             match answer:
                 case m.Train():
                     await self._contribute(answer)
@@ -115,7 +116,7 @@ class Peer:
                     # Whoever was to save it may be gone.
                     if self.saves or not self.shared.state(self.state.round).exists():
                         self.state.save(self.shared.state(self.state.round))
-                    await self._ask(m.Leave(reason))
+                    await self.line.ask(m.Leave(reason))
                     return reason
                 case m.Refused(reason=reason):
                     raise PeerStopped(f"the coordinator refused: {reason}")
@@ -140,8 +141,8 @@ class Peer:
         now = time.perf_counter()
         self.timings.train, self.timings.wall = trained.seconds, now - self._done_at
         self._done_at = now
-        await self._go_on(trained)
         made = await asyncio.to_thread(self.worker.compress, self.state, self.index, trained)
+        await self._go_on()
         # On disk before it is sent: once it counts, the residual must not be lost.
         self.worker.save(residual_path(self.home, task.round))
         self.timings.compress = made.compress_seconds
@@ -165,21 +166,20 @@ class Peer:
         report = self._stepping(task.round, begun.steps if begun else 0, span.steps)
         return await asyncio.to_thread(self.worker.train, self.state, span, report, begun)
 
-    async def _go_on(self, after: Trained | None) -> None:
-        """Begin with the next round, from the state that is held. after: the work of this peer for
-        this round, if it is on its way."""
+    async def _go_on(self) -> None:
+        """Begin with the next round, from the state that is held and what this peer has sent."""
         rounds, coming = self.worker.spec.rounds, self.state.round + 1
         if not rounds.overlap or coming >= rounds.count or self.ahead.round is not None:
             return
-        task, _ = await self._ask(m.Ahead(self.state.round))
+        task, _ = await self.line.ask(m.Ahead(self.state.round))
         if isinstance(task, m.Train) and task.round == coming:
             steps = lead(rounds.overlap, span_of(task, self.worker.spec.inner.steps).steps)
-            self.ahead.begin(self.state, task, after, self._stepping(coming, 0, steps))
+            self.ahead.begin(self.state, task, self._stepping(coming, 0, steps))
 
     async def _hand_in(self, question: m.Contribute, blob: bytes) -> None:
         self._set("sending")
         began = time.perf_counter()
-        answer, _ = await self._ask(question, blob)
+        answer, _ = await self.line.ask(question, blob)
         self.timings = m.Timings(send=time.perf_counter() - began)
         if isinstance(answer, m.Refused):
             self.say(f"round {question.announcement.round}: not accepted: {answer.reason}")
@@ -192,12 +192,12 @@ class Peer:
         worker.settle(accepted, closed.round)
         if accepted:
             forget_before(self.home, closed.round)
-        elif worker.spec.inner.state == "kept":
-            await self.ahead.drop()  # it goes on with the moments of what did not count
+        else:
+            await self.ahead.drop()  # it builds on what did not count
         self._sent = None
         if self.ahead.round != closed.round + 1:
             await self.ahead.drop()
-            await self._go_on(None)
+            await self._go_on()
         began = time.perf_counter()
         blobs = {digest: await self._fetch(digest) for digest in closed.needed()}
         self.timings.fetch = time.perf_counter() - began
@@ -207,6 +207,9 @@ class Peer:
         )
         self.keeper.tidy(self.shared)
         self.timings.apply = time.perf_counter() - began
+        if self.station:
+            with contextlib.suppress(LinkError):  # with the next round, then
+                await self.station.copy()
 
     # --- the volunteer's wishes
 
@@ -214,38 +217,44 @@ class Peer:
         """Hand back what was begun, do nothing while there is a reason, join again."""
         began = time.perf_counter()
         self.say(f"pausing: {reason}")
-        await self._leave(f"paused: {reason}")
+        await self.line.leave(f"paused: {reason}")
         while self.keeper.pausing() and not self.keeper.leaving():
             await asyncio.sleep(LOOK)
         if not self.keeper.leaving():
             self.say("going on")
-            self.handed = (await self._join()).handed
+            await self.line.join()
             self._done_at += time.perf_counter() - began  # no time of the run
 
-    async def _leave(self, reason: str) -> None:
-        """Say good-bye, if the coordinator can be reached."""
-        link, self._link = self._link, None  # no further sign of life
-        if link:
-            with contextlib.suppress(LinkError):
-                await link.ask(m.encode(m.Leave(reason[:200])), patience=GOODBYE)
-            link.close()
-
     # --- memory
+
+    def _welcomed(self, welcome: m.Welcome) -> None:
+        """Admitted, for the first time or again, perhaps by another coordinator."""
+        first, known = self.index < 0, self.index == welcome.index
+        self.index, self.handed = welcome.index, welcome.handed
+        if first:
+            self._recall(welcome)
+        elif not known:
+            self._sent = None
 
     def _recall(self, welcome: m.Welcome) -> None:
         """Take up the residual of the last round that counted, and that of the contribution which is
         in hand, if there is one; what is lost starts from zero."""
-        worker, counted, self.handed = self.worker, welcome.last_accepted, welcome.handed
-        if counted >= 0 and not worker.load(residual_path(self.home, counted)):
+        worker, counted, handed = self.worker, welcome.last_accepted, welcome.handed
+        if counted >= 0 and not worker.load(residual_path(self.home, counted), counted):
             self.say(f"the residual of round {counted} is lost; going on without it")
-        path = residual_path(self.home, self.handed)
-        if self.handed >= 0 and not worker.load_pending(path, self.handed):
-            self.say(f"the residual of round {self.handed} is lost; going on without it")
+        path = residual_path(self.home, handed)
+        if handed >= 0 and not worker.load_pending(path, handed):
+            self.say(f"the residual of round {handed} is lost; going on without it")
+
+    def _aside(self) -> str:
+        done = self.ahead.done
+        return f"round {self.ahead.round} is begun, as far as it can be, and kept" if done else ""
 
     def _save_state(self) -> None:
         every = self.worker.spec.rounds.checkpoint
         # Beside the coordinator one peer saves for all; elsewhere each, to give it to newcomers.
-        saves = self.saves or not self.shared.coordinator_key.exists()
+        beside = self.line.coordinator[0] == self.coordinator[0] and not self.station
+        saves = self.saves or not beside or not self.shared.coordinator_key.exists()
         if saves and self.state.round and self.state.round % every == 0:
             self.state.save(self.shared.state(self.state.round))
             for old in self.shared.saved_rounds()[1:-2]:
@@ -253,25 +262,13 @@ class Peer:
 
     # --- talking
 
-    async def _join(self) -> m.Welcome:
-        await self._connected()
-        answer, _ = await self._ask(self._first_words())
-        if not isinstance(answer, m.Welcome):
-            raise PeerStopped(f"not admitted: {getattr(answer, 'reason', answer)}")
-        self._joined = True
-        return answer
-
-    def _first_words(self) -> m.Join:
-        assert self._endpoint is not None
-        at = [x for x in self._endpoint.addresses if len(x) <= m.ADDRESS][:16]
-        return m.Join(m.PROTOCOL, self.secret, at)
-
     async def _fetch(self, digest: str) -> bytes:
         spec, layout = self.worker.spec, self.worker.layout
-        limit = max_size(spec.wire, layout)
-        if isinstance(spec.wire, Integer):
-            limit = max_update_size(layout, spec.wire.levels, PEER_LIMIT, WEIGHT_LIMIT)
-        answer, blob = await self._ask(m.Fetch(digest), body_limit=limit)
+        limit = blob_limit(spec, layout)
+        here = self.shared.blob(digest)
+        if self.station and here.exists() and blob_hash(blob := here.read_bytes()) == digest:
+            return blob
+        answer, blob = await self.line.ask(m.Fetch(digest), body_limit=limit)
         if isinstance(answer, m.Held) and answer.size <= limit:
             try:
                 blob = await self._neighbours.blob(digest, answer)
@@ -279,7 +276,7 @@ class Peer:
             except (LinkError, ValueError) as error:
                 self.say(f"fetching from the coordinator alone: {error}")
         if not isinstance(answer, m.Blob) or blob_hash(blob) != digest:
-            answer, blob = await self._ask(m.Fetch(digest, whole=True), body_limit=limit)
+            answer, blob = await self.line.ask(m.Fetch(digest, whole=True), body_limit=limit)
         if not isinstance(answer, m.Blob):
             raise PeerStopped(f"the coordinator has no blob {digest[:10]}")
         if blob_hash(blob) != digest:
@@ -287,50 +284,7 @@ class Peer:
         return blob
 
     async def _ask_for(self, question: m.Message, limit: int) -> tuple[m.Answer, bytes]:
-        return await self._ask(question, body_limit=limit)
-
-    async def _ask(
-        self, question: m.Message, body: bytes = b"", body_limit: int = 0
-    ) -> tuple[m.Answer, bytes]:
-        """Ask until there is an answer: a coordinator that goes away is waited for."""
-        away_since, told, ahead_told = 0.0, 0.0, False
-        while True:
-            try:
-                link = await self._connected()
-                head, blob = await link.ask(
-                    m.encode(question), body, body_limit=body_limit, patience=PATIENCE
-                )
-                return _understood(head), blob
-            except LinkError as error:
-                if self._link:
-                    self._link.close()
-                    self._link = None
-                now = time.monotonic()
-                away_since = away_since or now
-                if not told or now - told > REMIND:
-                    gone = f" for {now - away_since:.0f} s" if told else ""
-                    self.say(f"the coordinator does not answer{gone} ({error}); trying again")
-                    told = now
-                if self.ahead.done and not ahead_told:
-                    self.say(f"round {self.ahead.round} is begun, as far as it can be, and kept")
-                    ahead_told = True
-                await asyncio.sleep(RETRY)
-
-    async def _connected(self) -> Link:
-        if self._link is None:
-            assert self._endpoint is not None
-            link = await self._endpoint.connect(*self.coordinator)
-            await self._look_around(link, self._joined)
-            self._link = link
-        return self._link
-
-    async def _look_around(self, link: Link, tell: bool) -> None:
-        """Hear from the coordinator at which address it sees this machine. tell: say who is here
-        even if that is no news, since it may have been forgotten. Raises LinkError."""
-        assert self._endpoint is not None
-        news = await self._endpoint.seen_at((await link.ping()).seen)
-        if self._joined and (tell or news):
-            await link.ask(m.encode(self._first_words()), body_limit=0)
+        return await self.line.ask(question, body_limit=limit)
 
     def _set(self, doing: str) -> None:
         self.progress = m.Progress(doing, self.state.round, 0, self.progress.loss)  # type: ignore[arg-type]
@@ -345,41 +299,9 @@ class Peer:
 
         return stepped
 
-    async def _beat(self) -> None:
-        """Signs of life, apart from all other questions, as often as they are wanted."""
-        pause, looked = BEAT, time.monotonic()
-        while True:
-            await asyncio.sleep(pause)
-            if self._link:
-                try:
-                    head, _ = await self._link.ask(m.encode(self.progress), patience=PATIENCE)
-                    pause = _wanted(head) or pause
-                    if time.monotonic() - looked > AROUND and self._link:
-                        await self._look_around(self._link, False)
-                        looked = time.monotonic()
-                except LinkError:
-                    continue
-
 
 def _is_for(question: m.Contribute, task: m.Train, steps: int) -> bool:
     """Whether a contribution is the work for this task; steps: those of a whole block."""
     said, span = question.announcement, span_of(task, steps)
     done = Span(said.block, said.first, said.steps)
     return (said.round, done) == (task.round, span)
-
-
-def _understood(head: bytes) -> m.Answer:
-    try:
-        return m.answer(head)
-    except msgspec.DecodeError as error:
-        raise PeerStopped(f"the coordinator's answer makes no sense: {error}") from error
-
-
-def _wanted(head: bytes) -> float:
-    """Seconds until the next sign of life, within reason; 0: nothing was said."""
-    try:
-        answer = m.answer(head)
-    except msgspec.DecodeError:
-        return 0.0
-    wanted = answer.beat if isinstance(answer, m.Noted) else 0.0
-    return min(max(wanted, BEAT), SLOWEST) if wanted > 0 else 0.0

@@ -22,6 +22,7 @@ from duckweed.run.lock import Busy, alone
 from duckweed.swarm.identity import load_or_create, verify
 
 SHOWN = 200  # peers of which it is told a second
+FOLLOWING = 5.0  # seconds between two words of a machine that follows another
 
 
 def tell(facts: dict[str, Any]) -> None:
@@ -37,23 +38,25 @@ async def coordinate(
 
     from duckweed.run.layout import Layout
     from duckweed.swarm import messages as m
-    from duckweed.swarm.coordinator import Coordinator
     from duckweed.swarm.relay import Relay
+    from duckweed.swarm.station import Station
     from duckweed.swarm.transport import Endpoint, LinkError, is_relay
 
     identity = load_or_create(folder.coordinator_key)
-    ledger = Ledger(folder.ledger, identity.sign)
-    ledger.verify(lambda message, signature: verify(identity.id, message, signature))
     layout = msgspec.json.decode((folder.path / "layout.json").read_bytes(), type=Layout)
 
     def record(facts: dict[str, Any]) -> None:
         folder.record(**facts)
         tell(facts)
 
-    coordinator = Coordinator(folder, specs.load(folder.spec), layout, ledger, record)
+    def say(text: str) -> None:
+        tell({"event": "said", "text": text})
+
+    ledger = Ledger(folder.ledger, identity.sign, folder.dropped)
+    ledger.verify(verify)
     relay = None
     if relay_port is not None:
-        relay = Relay(lambda key: key == identity.id or coordinator.admission.guard.knows(key))
+        relay = Relay(lambda key: key == identity.id or station.guard.knows(key))
         try:
             relay_port, at = await relay.start(address.rpartition(":")[0], relay_port)
         except LinkError as error:
@@ -62,9 +65,11 @@ async def coordinate(
             ) from error
         relays = [at, *relays]
     endpoint = await Endpoint.bind(identity, m.HEAD_LIMIT, address, relays)
+    station = Station(endpoint, identity, folder, ledger, (identity.id, []), record, say)
+    station.begin(specs.load(folder.spec), layout)
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, lambda: asyncio.ensure_future(coordinator.stop("stopped")))
+        loop.add_signal_handler(name, lambda: asyncio.ensure_future(station.stop("stopped")))
     tell(
         {
             "event": "serving",
@@ -74,17 +79,11 @@ async def coordinate(
             "relay": relay_port,
         }
     )
-    serving = asyncio.create_task(
-        endpoint.serve(coordinator.handle, coordinator.body_limit, coordinator.admission.guard)
-    )
-    showing = asyncio.create_task(_show(coordinator))
+    serving = asyncio.create_task(station.serve())
+    showing = asyncio.create_task(_show(station))
     try:
-        await coordinator.run()
-        while coordinator.attended() and not coordinator.stopping:
-            await asyncio.sleep(0.1)
-        refused = dict(coordinator.admission.guard.refused)
-        relayed = relay.bytes if relay else 0
-        folder.record(event="end", traffic=coordinator.moved(), refused=refused, relayed=relayed)
+        await station.run()
+        folder.record(event="end", relayed=relay.bytes if relay else 0, **station.account())
     finally:
         for task in (serving, showing):
             task.cancel()
@@ -94,10 +93,15 @@ async def coordinate(
         ledger.close()
 
 
-async def _show(coordinator: Any) -> None:
-    """What each peer is doing, twice a second, of many less often, for whoever watches."""
+async def _show(station: Any) -> None:
+    """What each peer is doing, twice a second, of many less often, for whoever watches; and, while
+    another coordinates the run, that this machine follows."""
     while True:
-        await asyncio.sleep(max(0.5, len(coordinator.admission.by_index) / SHOWN))
+        coordinator = station.coordinator
+        if coordinator is None:
+            tell({"event": "following"})
+            await asyncio.sleep(FOLLOWING)
+            continue
         peers = [
             {"peer": x.index, "doing": x.doing, "step": x.step, "loss": x.loss}
             for x in coordinator.admission.by_index
@@ -110,6 +114,7 @@ async def _show(coordinator: Any) -> None:
                 "traffic": coordinator.moved(),
             }
         )
+        await asyncio.sleep(max(0.5, len(coordinator.admission.by_index) / SHOWN))
 
 
 async def take_part(

@@ -114,22 +114,22 @@ class Simulation:
 
     def _contribute(self, assigned: dict[int, Span]) -> list[Contribution]:
         """What each peer hands in; with overlap the work for the round after is begun as well."""
-        state, made, trained = self.state, [], []
+        state, made = self.state, []
         for peer, worker in enumerate(self.workers):
             span, begun = assigned[peer], self.ahead.get(peer)
-            trained.append(worker.train(state, span, self._stepped(peer), begun))
-            made.append(worker.compress(state, peer, trained[peer]))
+            trained = worker.train(state, span, self._stepped(peer), begun)
+            made.append(worker.compress(state, peer, trained))
             worker.save(residual_path(self.folder.peer(peer), state.round))
         self.coming, self.ahead = {}, {}
         if self.spec.rounds.overlap and state.round + 1 < self.spec.rounds.count:
             self.coming = self._assign()
             for peer in range(len(self.workers)):
-                self._train_ahead(state, peer, trained[peer])
+                self._train_ahead(state, peer)
         return made
 
-    def _train_ahead(self, state: State, peer: int, after: Trained | None) -> None:
+    def _train_ahead(self, state: State, peer: int) -> None:
         worker, span = self.workers[peer], self.coming[peer]
-        self.ahead[peer] = worker.ahead(state, span, self._stepped(peer), after)
+        self.ahead[peer] = worker.ahead(state, span, self._stepped(peer))
 
     def _settle(self, state: State, closed: Closed) -> None:
         """state: before the round that has closed."""
@@ -138,8 +138,8 @@ class Simulation:
             worker.settle(accepted, closed.round)
             if accepted:
                 forget_before(self.folder.peer(peer), closed.round)
-            elif peer in self.ahead and self.spec.inner.state == "kept":
-                self._train_ahead(state, peer, None)  # with the moments of what did not count
+            elif peer in self.ahead:
+                self._train_ahead(state, peer)  # what was ahead built on what did not count
 
     def _assign(self) -> dict[int, Span]:
         """As the coordinator does it, with the speeds that were given as the measured ones."""

@@ -58,7 +58,14 @@ def standing(run: "Coordinator") -> m.Standing:
         run.waiting_for(),
         run.moved(),
         dict(run.admission.guard.refused),
+        _in_charge(run),
     )
+
+
+def _in_charge(run: "Coordinator") -> str:
+    """Who coordinates, where others could; "" where there is nobody else."""
+    charge = run.ledger.charge
+    return charge.name(charge.key) if charge and len(charge.voters) > 1 else ""
 
 
 def _peer(member: Member, now: float) -> m.PeerStanding:

@@ -13,10 +13,11 @@ SILENCE = (
     6.0,
     20.0,
 )  # without a sign of life, at least and at most, until a peer is not waited for
-GATHER = (
-    30.0  # after a restart, without anybody else coming, until a round opens without the others
-)
 AWAY = 2.0  # the coordinator itself did not run for so long: the silence is its own
+CANVASS = 5.0  # for a voter to say whom it follows, or would
+IN_TOUCH = 3 * POLL  # a voter that was heard in this time counts as there
+GATHER = 30.0  # after a restart or a succession, without anybody else coming, until a round opens
+HANDOVER = 10.0  # at the end of a run, for the voters to copy the last entries
 
 
 def beat(peers: int) -> float:

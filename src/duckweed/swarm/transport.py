@@ -191,13 +191,16 @@ class Endpoint:
 
     @classmethod
     async def toward(
-        cls, identity: Identity, head_limit: int, addresses: Sequence[str]
+        cls, identity: Identity, head_limit: int, addresses: Sequence[str], port: int = 0
     ) -> "Endpoint":
         """An end that can reach these addresses, with the relays among them. It is on loopback only if
-        they are. Raises LinkError."""
-        here = "127.0.0.1:0" if all(map(is_loopback, addresses)) else "0.0.0.0:0"
+        they are. port: preferred, if it is free. Raises LinkError."""
+        here = "127.0.0.1" if all(map(is_loopback, addresses)) else "0.0.0.0"
         relays = [x for x in addresses if is_relay(x)]
-        return await cls.bind(identity, head_limit, here, relays)
+        if port:
+            with contextlib.suppress(LinkError):
+                return await cls.bind(identity, head_limit, f"{here}:{port}", relays)
+        return await cls.bind(identity, head_limit, f"{here}:0", relays)
 
     @property
     def bound(self) -> list[str]:
@@ -210,6 +213,11 @@ class Endpoint:
         if not all(map(is_loopback, (x for x in self.bound if not x.startswith("[")))):
             return [*self._endpoint.addr().direct_addresses(), *self._relays]
         return [*(x for x in self.bound if is_loopback(x)), *self._relays]
+
+    @property
+    def offered(self) -> list[str]:
+        """The same, as many and as long as a message may hold."""
+        return [x for x in self.addresses if len(x) <= framing.ADDRESS][: framing.ADDRESSES]
 
     async def seen_at(self, address: str) -> bool:
         """Others see this end at ip:port: offer it to those who dial, so that NATs are punched.

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from duckweed.learn.dataset import Dataset, batch, held_out_batches
 from duckweed.learn.trainer import Trainer, Work, rows
+from duckweed.merge.outer import outer_step
 from duckweed.merge.round import Announcement, blob_hash
 from duckweed.run.layout import Layout
 from duckweed.run.spec import SEED_LIMIT, RunSpec
@@ -47,12 +48,14 @@ class Contribution(msgspec.Struct):
     compress_seconds: float
 
 
-class Pending(msgspec.Struct):
-    """What a contribution that was handed in leaves behind if it is accepted."""
+class Left(msgspec.Struct):
+    """What a contribution to round `round` leaves behind if it counts: residual f32[P], moments and,
+    with overlap, what it said, f32[P]."""
 
     round: int
     residual: np.ndarray
     moments: dict[str, torch.Tensor]
+    sent: np.ndarray | None = None
 
 
 class Worker:
@@ -66,26 +69,25 @@ class Worker:
 
     def __init__(self, spec: RunSpec, layout: Layout, dataset: Dataset, trainer: Trainer) -> None:
         self.spec, self.layout, self.dataset, self.trainer = spec, layout, dataset, trainer
-        self.residual = np.zeros(layout.total, np.float32)
-        self.moments: dict[str, torch.Tensor] = {}
-        self._pending: Pending | None = None
+        self.left = Left(-1, np.zeros(layout.total, np.float32), {})  # by the last that counted
+        self._pending: Left | None = None  # by the one that is on its way
 
     def ahead(
         self,
         state: State,
         span: Span,
         report: Callable[[int, float], None] | None = None,
-        after: Trained | None = None,
     ) -> Trained:
         """The first steps of a span for the round *after* the one that follows on `state`, as many as
-        rounds.overlap says. after: the peer's own work for the round in between, if it is on its
-        way: with inner.state = "kept" its moments are gone on with.
-
-        Touches neither residual nor what is pending. Raises trainer.Diverged.
-        """
+        rounds.overlap says. The merge in between is guessed: they begin where the outer step would
+        lead if all peers had sent what this one has ("eager updates", arXiv 2502.12996), or from
+        `state` if it has sent nothing. Touches nothing that is kept. Raises trainer.Diverged."""
         steps = range(lead(self.spec.rounds.overlap, span.steps))
-        moments = after.moments if after else self.moments
-        work = self._steps(state.weights, state.round + 1, span, steps, moments, report)
+        pending, weights = self._pending, state.weights
+        own = pending if pending and pending.round == state.round else self.left
+        if own.round == state.round and own.sent is not None:
+            weights, _ = outer_step(self.spec.outer, weights, state.momentum, own.sent)
+        work = self._steps(weights, state.round + 1, span, steps, own.moments, report)
         ahead = len(steps)
         return Trained(
             state.round + 1, span, ahead, ahead,
@@ -100,11 +102,10 @@ class Worker:
         begun: Trained | None = None,
     ) -> Trained:
         """All steps of a span for the round that follows on `state`; or, where it was `begun` ahead,
-        those that are left. They go on from the state moved by what was begun: only that part is
-        late. report: is told the steps of this call. Raises trainer.Diverged."""
+        those that are left. They go on from the state moved by what was begun. report: is told the steps of this call. Raises trainer.Diverged."""
         if begun is None:
             work = self._steps(
-                state.weights, state.round, span, range(span.steps), self.moments, report
+                state.weights, state.round, span, range(span.steps), self.left.moments, report
             )
             return Trained(
                 state.round, span, span.steps, 0,
@@ -152,10 +153,11 @@ class Worker:
         attempt before it that was never closed leaves nothing behind. Raises WireError."""
         spec, began = self.spec, time.perf_counter()
         assert (trained.round, trained.steps) == (state.round, trained.span.steps)
-        wanted = feedback.carry(trained.delta, self.residual, spec.wire.feedback)
+        wanted = feedback.carry(trained.delta, self.left.residual, spec.wire.feedback)
         compressed = compress(spec.wire, wanted, self.layout, state.scales)
         kept = feedback.keep(wanted, compressed.sent)
-        self._pending = Pending(state.round, kept, trained.moments)
+        sent = compressed.sent if spec.rounds.overlap else None
+        self._pending = Left(state.round, kept, trained.moments, sent)
         announcement = Announcement(
             round=state.round,
             peer=peer,
@@ -195,7 +197,7 @@ class Worker:
         if pending is None or (round_ is not None and round_ < pending.round):
             return
         if accepted and round_ in (None, pending.round):
-            self.residual, self.moments = pending.residual, pending.moments
+            self.left = pending
         self._pending = None
 
     def evaluate(self, state: State, share: int, shares: int) -> tuple[float, int]:
@@ -208,33 +210,34 @@ class Worker:
 
     def save(self, path: Path) -> None:
         """Write what `settle(True)` would keep, atomically, before the contribution is sent."""
-        pending = self._pending
-        residual = pending.residual if pending else self.residual
-        moments = pending.moments if pending else self.moments
-        arrays = {name: value.numpy() for name, value in moments.items()}
-        write_arrays(path, {"residual": residual, **arrays}, {})
+        left = self._pending or self.left
+        arrays = {name: value.numpy() for name, value in left.moments.items()}
+        said = {} if left.sent is None else {"sent": left.sent}
+        write_arrays(path, {"residual": left.residual, **said, **arrays}, {})
 
-    def load(self, path: Path) -> bool:
-        """Take up what `save` wrote; False if there is no such file or it is damaged."""
-        if (found := self._read(path)) is None:
-            return False
-        self.residual, self.moments = found
-        return True
+    def load(self, path: Path, round_: int) -> bool:
+        """Take up what `save` wrote of a round that counted; False if there is no such file or it is
+        damaged."""
+        if found := self._read(path, round_):
+            self.left = found
+        return found is not None
 
     def load_pending(self, path: Path, round_: int) -> bool:
         """Take up what `save` wrote for a contribution that is in hand and whose round is open. False
         if it is lost; then nothing is carried over from it should it count."""
-        found = self._read(path)
-        self._pending = Pending(round_, *(found or (np.zeros_like(self.residual), {})))
+        found = self._read(path, round_)
+        self._pending = found or Left(round_, np.zeros_like(self.left.residual), {})
         return found is not None
 
-    def _read(self, path: Path) -> tuple[np.ndarray, dict[str, torch.Tensor]] | None:
+    def _read(self, path: Path, round_: int) -> Left | None:
         try:
             tensors = load_file(path)
             residual = tensors.pop("residual").numpy()
         except (OSError, KeyError, SafetensorError):
             return None
-        return (residual, tensors) if residual.shape == self.residual.shape else None
+        sent = tensors.pop("sent").numpy() if "sent" in tensors else None
+        fits = all(x.shape == (self.layout.total,) for x in (residual, sent) if x is not None)
+        return Left(round_, residual, tensors, sent) if fits else None
 
 
 def residual_path(home: Path, round_: int) -> Path:

@@ -1,0 +1,334 @@
+"""Three machines that keep a ledger, over real links that can be cut; peers that only pretend to train."""
+
+import asyncio
+import time
+
+import msgspec
+import pytest
+from fixtures.golden import FIXED, LAYOUT, announce, numbers
+
+from duckweed.run import folder as folders
+from duckweed.run import toml
+from duckweed.run.ledger import Ledger
+from duckweed.run.spec import RunSpec, override
+from duckweed.swarm import coordinator, replica
+from duckweed.swarm import messages as m
+from duckweed.swarm import station as room
+from duckweed.swarm.identity import Identity, verify
+from duckweed.swarm.station import Station
+from duckweed.swarm.transport import Endpoint, LinkError
+from duckweed.wire import compress
+
+KEYS = {name: Identity(name.encode().ljust(32, b".")) for name in ("first", "anna", "ben")}
+PEERS = [Identity(bytes([n]) * 32) for n in (1, 2, 3)]
+SPEC = override(
+    RunSpec(),
+    FIXED
+    | {
+        "inner.steps": 4,
+        "inner.warmup": 0,
+        "inner.batch": 2,
+        "model.sequence": 128,
+        "wire.kind": "dense",
+        "wire.dtype": "fp32",
+        "rounds.count": 4,
+        "rounds.peers": 3,
+        "members.successors": [f"{name}:{KEYS[name].id}" for name in ("anna", "ben")],
+        "members.absence": 3.0,
+    },
+)
+PATIENCE = 60.0
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(coordinator, "POLL", 0.1)
+    monkeypatch.setattr(replica, "POLL", 0.5)
+    monkeypatch.setattr(replica, "IN_TOUCH", 2.0)
+    monkeypatch.setattr(room, "POLL", 0.5)
+    monkeypatch.setattr(room, "RETRY", 0.2)
+    monkeypatch.setattr(room, "HANDOVER", 2.0)
+
+
+class Net:
+    """Which of the machines hear each other."""
+
+    def __init__(self):
+        self.sides = [set(KEYS)]
+
+    def split(self, *sides):
+        self.sides = [set(side) for side in sides]
+
+    def apart(self, one, other):
+        return not any({one, other} <= {KEYS[x].id for x in side} for side in self.sides)
+
+    def guard(self, endpoint):
+        """Questions, and answers under way, are lost where the line is cut."""
+        dial = endpoint.connect
+
+        async def connect(peer, addresses):
+            self.check(endpoint.id, peer)
+            link = await dial(peer, addresses)
+            ask = link.ask
+
+            async def guarded(*words, **more):
+                self.check(endpoint.id, peer)
+                answer = await ask(*words, **more)
+                self.check(endpoint.id, peer)
+                return answer
+
+            link.ask = guarded
+            return link
+
+        endpoint.connect = connect
+
+    def check(self, one, other):
+        if self.apart(one, other):
+            raise LinkError("the line is cut")
+
+
+class Machine:
+    """One that keeps the ledger; what it holds on disk outlives `stop`."""
+
+    def __init__(self, base, name, net):
+        self.name, self.net = name, net
+        self.folder = folders.create(base, name)
+        self.said, self.events = [], []
+
+    async def start(self, first=None):
+        """first: the machine that an invitation names; None: this one."""
+        key = KEYS[self.name]
+        self.endpoint = await Endpoint.bind(key, m.HEAD_LIMIT, "127.0.0.1:0")
+        self.net.guard(self.endpoint)
+        self.ledger = Ledger(self.folder.ledger, key.sign, self.folder.dropped)
+        meeting = (KEYS[first.name].id, first.endpoint.offered) if first else (key.id, [])
+        self.station = Station(
+            self.endpoint, key, self.folder, self.ledger, meeting, self.events.append,
+            self.said.append,
+        )  # fmt: skip
+        self.station.begin(SPEC, LAYOUT)
+        self.tasks = [asyncio.create_task(self.station.serve())]
+        if first:
+            await self.station.copy()
+            await self.station.replica.look_round()  # and say where it listens
+        self.running = asyncio.create_task(self.station.run())
+        self.tasks.append(self.running)
+
+    async def stop(self):
+        """As if it were killed."""
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        self.station.replica.close()
+        self.ledger.close()
+        await self.endpoint.close()
+
+    @property
+    def leads(self):
+        run = self.station.coordinator
+        return run is not None and not run.unseated
+
+    def rounds(self):
+        return list(self.ledger.entries("round"))
+
+    # --- as peers use it
+
+    async def ask(self, number, question, body=b""):
+        head, _ = await self.station.handle(PEERS[number].id, m.encode(question), body)
+        return m.answer(head)
+
+    async def admit(self, secret=""):
+        for number in range(3):
+            answer = await self.ask(number, m.Join(m.PROTOCOL, secret))
+            assert answer.index == number, answer
+
+    async def work(self, round_, peers=(0, 1, 2)):
+        """The work of these peers for a round, once it is open."""
+        question = m.Next(round_, f"{round_:02}" * 32, False)
+        tasks = [await until(lambda n=n: self.told(n, question, m.Train)) for n in peers]
+        for number, task in zip(peers, tasks, strict=True):
+            await self.hand_in(number, round_, task)
+
+    async def hand_in(self, number, round_, task):
+        wanted = numbers(10 * round_ + number + 1, LAYOUT.total)
+        blob = compress(SPEC.wire, wanted, LAYOUT, None).blob
+        said = announce(round_, number, blob, wanted, SPEC.tokens_per_block)
+        said = msgspec.structs.replace(said, block=task.block, loss=3.0)
+        signature = PEERS[number].sign(m.signed_part(said))
+        answer = await self.ask(number, m.Contribute(said, signature, m.Timings(), 8.0, 4), blob)
+        assert isinstance(answer, m.Noted), answer
+
+    async def told(self, number, question, kind):
+        answer = await self.ask(number, question)
+        return answer if isinstance(answer, kind) else None
+
+    async def round(self, round_, peers=(0, 1, 2)):
+        """All of a round, by some of the peers, until they are told how it closed."""
+        await self.work(round_, peers)
+        question = m.Next(round_, f"{round_:02}" * 32, True)
+        answers = [await until(lambda n=n: self.told(n, question, m.Apply)) for n in peers]
+        return answers[0].closed
+
+
+async def until(true):
+    """The first answer that is not false."""
+
+    async def ask():
+        while True:
+            found = true()
+            found = await found if asyncio.iscoroutine(found) else found
+            if found:
+                return found
+            await asyncio.sleep(0.05)
+
+    return await asyncio.wait_for(ask(), PATIENCE)
+
+
+def play(base, scene):
+    """A run that has begun, with three machines and three peers."""
+
+    async def all_of_it():
+        net = Net()
+        machines = [Machine(base, name, net) for name in KEYS]
+        first, *others = machines
+        ledger = Ledger(first.folder.ledger, KEYS["first"].sign)
+        ledger.append("genesis", 0, {
+            "run": SPEC.identity, "coordinator": KEYS["first"].id, "spec": toml.write(SPEC),
+            "layout": LAYOUT.digest(), "tokens": "00", "windows": 1000, "state": "00" * 32,
+            "scales": [0.5] * len(LAYOUT.names),
+        })  # fmt: skip
+        ledger.close()
+        try:
+            await first.start()
+            await until(lambda: first.leads)
+            for machine in others:
+                await machine.start(first)
+            await first.admit(first.folder.read_secret())
+            await asyncio.wait_for(scene(net, *machines), 4 * PATIENCE)
+        finally:
+            for machine in machines:
+                await machine.stop()
+        for machine in machines:
+            ledger = Ledger(machine.folder.ledger)
+            assert ledger.verify(verify) > 3
+            ledger.close()
+
+    asyncio.run(all_of_it())
+
+
+def alike(machines):
+    return len({machine.ledger.head for machine in machines}) == 1
+
+
+def test_two_coordinators_never_close_the_same_round(tmp_path):
+    async def scene(net, first, anna, ben):
+        before = await first.round(0)
+        await until(lambda: alike([first, anna, ben]))
+        net.split(["first"], ["anna", "ben"])
+        # The cut-off coordinator goes on as far as it can: not to the end of a round.
+        await first.work(1)
+        await until(lambda: len(first.rounds()) == 2)
+        await until(lambda: anna.leads)
+        await anna.admit()
+        closed = await anna.round(1, peers=[0, 2])
+        assert closed.accepted == [0, 2]
+        question = m.Next(1, "01" * 32, True)
+        answer = await first.ask(1, question)
+        assert isinstance(answer, m.Wait)
+        assert "2 of 3" in answer.reason
+        net.split(KEYS)
+        await until(lambda: not first.leads)
+        await until(lambda: alike([first, anna, ben]))
+        assert [e.body["closed"]["accepted"] for e in first.rounds()] == [[0, 1, 2], [0, 2]]
+        assert first.folder.dropped.read_text().count('"round"') == 1
+        assert (await first.ask(1, question)).key == KEYS["anna"].id
+        assert await anna.ask(1, m.Next(0, "00" * 32, False)) == m.Apply(before)
+        await anna.round(2)
+
+    play(tmp_path, scene)
+
+
+def test_without_a_majority_nothing_is_closed_and_with_it_the_run_goes_on(tmp_path):
+    async def scene(net, first, anna, ben):
+        await first.round(0)
+        await until(lambda: alike([first, anna, ben]))
+        net.split(["first"], ["anna"], ["ben"])
+        await first.work(1)
+        await until(lambda: len(first.rounds()) == 2)
+        replica, patience = anna.station.replica, 2 * SPEC.members.absence
+        await until(lambda: time.monotonic() - replica.heard > patience)  # it has stood in vain
+        assert not anna.leads
+        assert not ben.leads
+        assert isinstance(await first.ask(0, m.Next(1, "01" * 32, True)), m.Wait)
+        net.split(["first", "ben"], ["anna"])  # as many as are needed
+        told = await until(lambda: first.told(0, m.Next(1, "01" * 32, True), m.Apply))
+        assert told.closed.accepted == [0, 1, 2]
+        net.split(KEYS)
+        await until(lambda: alike([first, anna, ben]))
+        for round_ in (2, 3):
+            await first.round(round_)
+        for number in range(3):
+            await first.ask(number, m.Next(4, "04" * 32, False))
+        for number in range(3):
+            await until(lambda n=number: first.told(n, m.Next(4, "04" * 32, False), m.Stop))
+            await first.ask(number, m.Leave("done"))
+        # The end is heard by all.
+        for machine in (first, anna, ben):
+            await asyncio.wait_for(machine.running, PATIENCE)
+            assert machine.station.over == "all rounds are done"
+        assert alike([first, anna, ben])
+
+    play(tmp_path, scene)
+
+
+def test_a_killed_coordinator_that_comes_back_in_time_goes_on(tmp_path):
+    async def scene(net, first, anna, ben):
+        await first.round(0)
+        await until(lambda: alike([first, anna, ben]))
+        await first.stop()
+        await first.start()
+        await until(lambda: first.leads)
+        await first.admit(first.folder.read_secret())
+        await first.round(1)
+        await until(lambda: alike([first, anna, ben]))
+        assert first.ledger.charge.term == 0
+
+    play(tmp_path, scene)
+
+
+def test_a_machine_that_was_away_takes_over_what_it_lacks_and_goes_on(tmp_path):
+    """ben alone has the last round; anna, next in line, gets it from there with its blobs."""
+
+    async def scene(net, first, anna, ben):
+        await first.round(0)
+        await until(lambda: alike([first, anna, ben]))
+        net.split(["first", "ben"], ["anna"])
+        closed = await first.round(1)
+        assert len(anna.rounds()) == 1
+        await first.stop()
+        net.split(["anna", "ben"], ["first"])
+        await until(lambda: anna.leads or ben.leads)
+        leader = anna if anna.leads else ben
+        await leader.admit()
+        answer = await until(lambda: leader.told(0, m.Next(1, "01" * 32, True), m.Apply))
+        assert answer.closed == closed
+        for digest in closed.needed():
+            assert leader.folder.blob(digest).exists()
+        await first.start()
+
+    play(tmp_path, scene)
+
+
+def test_strangers_are_told_nothing_of_the_ledger(tmp_path):
+    async def scene(net, first, anna, ben):
+        stranger = Identity(b"s" * 32).id
+        for question in (m.Entries(0, -1, ""), m.Who(), m.Promise(1, True), m.Extract(0, 0, "")):
+            with pytest.raises(ValueError, match="takes no part"):
+                await anna.station.handle(stranger, m.encode(question), b"")
+        for question in (m.Promise(1, True), m.Extract(0, 0, "")):  # nor do peers elect
+            with pytest.raises(ValueError, match="does not vote"):
+                await first.ask(0, question)
+        head, _ = await anna.station.handle(stranger, m.encode(m.Join(m.PROTOCOL, "x")), b"")
+        assert "the first coordinator is in charge" in m.answer(head).reason
+
+    play(tmp_path, scene)
