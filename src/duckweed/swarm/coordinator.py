@@ -8,7 +8,7 @@ import asyncio
 import math
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -374,7 +374,7 @@ class Coordinator:
             fault=True,
         )
 
-    def _voters(self, number: int) -> list[int]:
+    def _voters(self, number: int) -> Sequence[int]:
         here = {member.index for member in self._here()}
         late = time.monotonic() - self._began > GATHER
         missed = {x.index for x in self.admission.by_index if x.heard or late} - here
