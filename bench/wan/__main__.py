@@ -26,7 +26,7 @@ LOSS = (0.0, 0.1, 0.5)
 def behind(kinds: tuple[str, str]) -> dict[str, Any]:
     behind = [Host(f"p{n}", nat=kind) for n, kind in enumerate(kinds)]
     hosts = [Host("hub"), *behind, Host("open")]
-    return links.through_nats(kinds) | {"run": runs.train(hosts, 3, 5, runs.DENSE)}
+    return links.through_nats(kinds) | {"run": runs.train(hosts, 3, 8, runs.DENSE)}
 
 
 def homes(loss: float) -> dict[str, Any]:
