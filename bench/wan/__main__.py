@@ -11,6 +11,7 @@ crowd: 16 peers with simulated computers over links of 10 up, 50 down, 80 ms (no
 import argparse
 import json
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,7 @@ def main() -> None:
     scenes = SCENES | {"crowd": gathering(given)}
     if unknown := set(given.scenes) - scenes.keys():
         parser.error(f"no such scene: {', '.join(sorted(unknown))}")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # hosts are taken down again
     if reason := unavailable(nat=True):
         raise SystemExit(f"skipped: {reason}")
     record = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
