@@ -1,9 +1,8 @@
-"""`python -m bench.wan [nats links runs moves]` (root): what the transport does between hosts with
+"""`python -m bench.wan [nats links moves crowd]` (root): what the transport does between hosts with
 emulated links. Writes bench/results/wan.json and prints what it finds; see docs/wan.md.
 
 nats: two peers behind NATs, how they reach each other; a run with them and a reachable one.
 links: large bodies over TCP and over iroh, with loss.
-runs: a run over links of 10 Mbit/s up, 50 down, 80 ms, with loss; the same on a fast link.
 moves: a peer changes its address in the middle of a run.
 crowd: 16 peers with simulated computers over links of 10 up, 50 down, 80 ms (not played unless named).
 """
@@ -31,14 +30,6 @@ def behind(kinds: tuple[str, str]) -> dict[str, Any]:
     return links.through_nats(kinds) | {"run": runs.train(hosts, 3, 8, runs.DENSE)}
 
 
-def homes(loss: float) -> dict[str, Any]:
-    return runs.train([Host(name, loss=loss / 2, **HOME) for name in ("hub", "p0", "p1")])
-
-
-def fast() -> dict[str, Any]:
-    return runs.train([Host(name, 1000, 1000, 0.25) for name in ("hub", "p0", "p1")])
-
-
 SCENES: dict[str, dict[str, Any]] = {
     "nats": {f"{a} and {b}": lambda k=(a, b): behind(k) for a, b in NATS},
     "links": {
@@ -48,8 +39,6 @@ SCENES: dict[str, dict[str, Any]] = {
         for up, down in ((100, 100), (10, 50))
         for loss in LOSS
     },
-    "runs": {"1000/1000 Mbit/s, 1 ms": fast}
-    | {f"10/50 Mbit/s, 80 ms, {loss} % loss": lambda x=loss: homes(x) for loss in LOSS},
     "moves": {"10/50 Mbit/s, 80 ms": lambda: runs.moved(**HOME)},
 }
 

@@ -49,8 +49,8 @@ def links(found: dict[str, Any]) -> str:
     )
 
 
-def runs(found: dict[str, Any]) -> str:
-    """Real runs, by link."""
+def moves(found: dict[str, Any]) -> str:
+    """Runs in which a peer moves, by link."""
     head = ["link", "contributions counted", "seconds a round", "of them exchange"]
     return _rows(head, [_run(name, x) for name, x in found.items()])
 
@@ -77,8 +77,8 @@ def crowd(found: dict[str, Any]) -> str:
 
 def tables(record: dict[str, Any]) -> str:
     """All tables that there are results for."""
-    kinds = (("nats", "NATs", nats), ("links", "TCP and iroh", links), ("runs", "Runs", runs),
-             ("moves", "A peer changes its address", runs),
+    kinds = (("nats", "NATs", nats), ("links", "TCP and iroh", links),
+             ("moves", "A peer changes its address", moves),
              ("crowd", "Many peers", crowd))  # fmt: skip
     return "\n\n".join(
         f"## {title}\n\n{write(record[name])}" for name, title, write in kinds if record.get(name)
