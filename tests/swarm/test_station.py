@@ -236,6 +236,7 @@ def test_two_coordinators_never_close_the_same_round(tmp_path):
         answer = await first.ask(1, question)
         assert isinstance(answer, m.Wait)
         assert "2 of 3" in answer.reason
+        assert [e["round"] for e in first.events if e["event"] == "round"] == [0]  # nor is it told
         net.split(KEYS)
         await until(lambda: not first.leads)
         await until(lambda: alike([first, anna, ben]))

@@ -395,8 +395,10 @@ class Coordinator:
             await self._notify(news=True)
             await self._until(self._complete)
             if not self.ended:
-                await self._close(open_)
+                event = await self._close(open_)
                 await self._until(lambda: self.ended or self.held(self.number - 1))
+                if event and self.held(open_.number):
+                    self._report(event)
         self.round = None
         await self._notify(news=True)
         await self._until(lambda: self.ended or self.number in self.agreement.agreed)
@@ -483,7 +485,9 @@ class Coordinator:
         enough = len(open_.handed) >= self.spec.rounds.quorum * len(open_.assigned)
         return enough and limit is not None and time.monotonic() - open_.opened > limit
 
-    async def _close(self, open_: OpenRound) -> None:
+    async def _close(self, open_: OpenRound) -> dict[str, Any] | None:
+        """Write into the ledger how the round ends, and return what is to be told of it. None if
+        another is in charge by now."""
         open_.closing = True  # what comes while the sum is formed is too late
         crowded = self.admission.crowded({p: a.tokens for p, (a, _) in open_.handed.items()})
         handed = [open_.handed[peer] for peer in sorted(open_.handed) if peer not in crowded]
@@ -498,7 +502,7 @@ class Coordinator:
             assert closed.update is not None
             write_atomically(self.folder.blob(closed.update), update)
         if self.unseated:
-            return
+            return None
         body = ledger_body(closed, open_.assigned, handed, self.blocks.steps)
         self.entry_of[open_.number] = self.ledger.append("round", open_.number, body).number
         self._was_held = self.held(open_.number)
@@ -507,7 +511,7 @@ class Coordinator:
         self.admission.counted(closed.round, closed.accepted)
         self._remember(closed.round, [announcement.blob for announcement, _ in handed])
         self.durations.extend(open_.seconds.values())
-        self._report(open_, closed, len(update) if update else 0)
+        return self._event(open_, closed, len(update) if update else 0)
 
     def _remember(self, round_: int, blobs: list[str]) -> None:
         """Blobs of the last rounds are not taken a second time."""
@@ -523,10 +527,10 @@ class Coordinator:
         if member.here and at_it and begun is not None:
             member.pace = max(member.pace, (time.monotonic() - begun) / max(1, member.step))
 
-    def _report(self, open_: OpenRound, closed: Closed, update_size: int) -> None:
+    def _event(self, open_: OpenRound, closed: Closed, update_size: int) -> dict[str, Any]:
         said = {peer: announcement for peer, (announcement, _) in open_.handed.items()}
         nats = [sum(x) for x in zip(*open_.nats.values(), strict=True)] or [0.0, 0]
-        self.last = round_event(
+        return round_event(
             open_.number,
             seconds=time.monotonic() - open_.opened,
             announcements=said,
@@ -537,9 +541,13 @@ class Coordinator:
             traffic=self.moved(),
             epoch=epoch(self.spec, (s.block for s in open_.assigned.values()), self.windows),
         )
-        if self.last["held_out"] is not None:
-            self.held_out = self.last["held_out"]
-        self.tell(self.last)
+
+    def _report(self, event: dict[str, Any]) -> None:
+        """Tell how a round has closed."""
+        self.last = event
+        if event["held_out"] is not None:
+            self.held_out = event["held_out"]
+        self.tell(event)
 
     async def _notify(self, news: bool = False) -> None:
         """Something may close the round; news: and every waiting peer must hear of it."""

@@ -27,6 +27,10 @@ class PeerStopped(RuntimeError):
     """The peer cannot go on; the message says whose fault it is."""
 
 
+class _Moved(LinkError):
+    """Whoever was asked says that another is in charge."""
+
+
 class Line:
     """coordinator: key and addresses of who is in charge, as far as is known. station: this machine's
     own end of the run, if it has one: it knows who is in charge. welcomed: called with every Welcome;
@@ -98,6 +102,9 @@ class Line:
                 if isinstance(answer, m.Wait):
                     await self._wonder()
                 return answer, blob
+            except _Moved:
+                self.close()
+                await asyncio.sleep(RETRY)
             except LinkError as error:
                 self.close()
                 await self._look_round()
@@ -165,7 +172,7 @@ class Line:
         return self.station.replica.in_charge_at() if self.station else self._coordinator
 
     def _heed(self, answer: m.Answer) -> None:
-        """Raises LinkError if the answer is that another is to be asked."""
+        """Raises _Moved if the answer is that another is to be asked."""
         if not isinstance(answer, m.InCharge):
             return
         if self.station:
@@ -173,7 +180,7 @@ class Line:
         else:
             at = {x.key: x.addresses for x in answer.at}.get(answer.key)
             self._coordinator = (answer.key, at) if at else self._coordinator
-        raise LinkError(f"it says that {self._name(answer.key)} is in charge")
+        raise _Moved(f"{self._name(answer.key)} is in charge")
 
     def _name(self, key: str) -> str:
         return self.station.replica.name(key) if self.station else key[:10]

@@ -55,7 +55,10 @@ class Peer:
         """Take part until the run ends; returns the reason. Raises PeerStopped, LinkError."""
         if self.station:
             return await self._run(self.station.endpoint)
-        endpoint = await Endpoint.toward(self.identity, m.HEAD_LIMIT, self.coordinator[1])
+        farther = bool(self.worker.spec.members.successors)  # they may be on other machines
+        endpoint = await Endpoint.toward(
+            self.identity, m.HEAD_LIMIT, self.coordinator[1], farther=farther
+        )
         try:
             return await self._run(endpoint)
         finally:

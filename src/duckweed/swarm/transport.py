@@ -191,11 +191,17 @@ class Endpoint:
 
     @classmethod
     async def toward(
-        cls, identity: Identity, head_limit: int, addresses: Sequence[str], port: int = 0
+        cls,
+        identity: Identity,
+        head_limit: int,
+        addresses: Sequence[str],
+        port: int = 0,
+        farther: bool = False,
     ) -> "Endpoint":
         """An end that can reach these addresses, with the relays among them. It is on loopback only if
-        they are. port: preferred, if it is free. Raises LinkError."""
-        here = "127.0.0.1" if all(map(is_loopback, addresses)) else "0.0.0.0"
+        they are, and nothing farther is to be reached. port: preferred, if it is free. Raises
+        LinkError."""
+        here = "127.0.0.1" if all(map(is_loopback, addresses)) and not farther else "0.0.0.0"
         relays = [x for x in addresses if is_relay(x)]
         if port:
             with contextlib.suppress(LinkError):
