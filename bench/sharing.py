@@ -33,11 +33,11 @@ PEERS = (2, 4, 8)
 PORT = 7000
 
 
-async def hub(address: str, count: int) -> None:
+async def hub(address: str, count: int, size: int) -> None:
     """Gives one blob to `count` peers, once all are there, and tells what left this host."""
     with tempfile.TemporaryDirectory() as place:
         library = Library(folders.create(Path(place), "hub"))
-        data = random.Random(0).randbytes(SIZE)
+        data = random.Random(0).randbytes(size)
         library.folder.blob(blob_hash(data)).write_bytes(data)
         members: dict[str, Member] = {}
         given, left = 0, asyncio.Event()
@@ -71,13 +71,14 @@ async def hub(address: str, count: int) -> None:
 
         endpoint = await Endpoint.bind(Identity(b"h" * 32), 1 << 20, f"{address}:{PORT}")
         serving = asyncio.create_task(endpoint.serve(answer, lambda key, head: 0))
+        print("ready", flush=True)
         await left.wait()
         await asyncio.sleep(1)
         serving.cancel()
         print(given, flush=True)
 
 
-async def peer(number: int, coordinator: str, whole: bool) -> None:
+async def peer(number: int, coordinator: str, whole: bool, size: int) -> None:
     """Fetches the blob and says how long it took."""
     endpoint = await Endpoint.bind(Identity(bytes([number]) * 32), 1 << 20, f"0.0.0.0:{PORT}")
     link = await endpoint.connect(Identity(b"h" * 32).id, [f"{coordinator}:{PORT}"])
@@ -87,14 +88,14 @@ async def peer(number: int, coordinator: str, whole: bool) -> None:
         head, body = await link.ask(m.encode(question), body_limit=limit, patience=120)
         return m.answer(head), body
 
-    digest = blob_hash(random.Random(0).randbytes(SIZE))
+    digest = blob_hash(random.Random(0).randbytes(size))
     with tempfile.TemporaryDirectory() as place:
         near = Neighbours(endpoint, Library(folders.create(Path(place), "peer")), ask)
         serving = asyncio.create_task(near.serve())
         await ask(m.Join(m.PROTOCOL, "", endpoint.addresses), 0)
         await ask(m.Fetch(digest), 0)  # all are there from here on
         began = time.perf_counter()
-        answer, blob = await ask(m.Fetch(digest, whole), SIZE)
+        answer, blob = await ask(m.Fetch(digest, whole), size)
         if isinstance(answer, m.Held):
             blob = await near.blob(digest, answer)
         seconds = time.perf_counter() - began
@@ -105,7 +106,7 @@ async def peer(number: int, coordinator: str, whole: bool) -> None:
         serving.cancel()
 
 
-def measure(nats: Sequence[str], whole: bool) -> dict[str, Any]:
+def measure(nats: Sequence[str], whole: bool, size: int = SIZE) -> dict[str, Any]:
     """All peers fetch at the same time. nats: what each is behind, see lab.Host."""
     hosts = [Host("hub", **LINK), *(Host(f"p{n}", nat=x, **LINK) for n, x in enumerate(nats))]
     count = len(nats)
@@ -113,18 +114,18 @@ def measure(nats: Sequence[str], whole: bool) -> dict[str, Any]:
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "text": True}
     with Lab(hosts) as lab:
         at = lab.address("hub")
-        server = lab.run("hub", [*module, "hub", at, str(count)], **pipes)
-        time.sleep(2)
+        server = lab.run("hub", [*module, "hub", at, str(count), str(size)], **pipes)
+        server.stdout.readline()  # it listens
         guests = [
-            lab.run(f"p{n}", [*module, "peer", str(n + 1), at, str(int(whole))], **pipes)
+            lab.run(f"p{n}", [*module, "peer", str(n + 1), at, str(int(whole)), str(size)], **pipes)
             for n in range(count)
         ]  # fmt: skip
         found = [json.loads(guest.communicate(timeout=300)[0]) for guest in guests]
         given = int(server.communicate(timeout=60)[0])
     return {
         "slowest_seconds": round(max(x["seconds"] for x in found), 2),
-        "given_by_coordinator": round(given / SIZE, 2),
-        "given_by_a_peer": round(max(x["given"] for x in found) / SIZE, 2),
+        "given_by_coordinator": round(given / size, 2),
+        "given_by_a_peer": round(max(x["given"] for x in found) / size, 2),
     }
 
 
@@ -145,6 +146,6 @@ if __name__ == "__main__":
     if len(sys.argv) == 1:
         main()
     elif sys.argv[1] == "hub":
-        asyncio.run(hub(sys.argv[2], int(sys.argv[3])))
+        asyncio.run(hub(sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
     else:
-        asyncio.run(peer(int(sys.argv[2]), sys.argv[3], sys.argv[4] == "1"))
+        asyncio.run(peer(int(sys.argv[2]), sys.argv[3], sys.argv[4] == "1", int(sys.argv[5])))

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -48,14 +49,24 @@ evaluate_tokens = 2048
 DENSE = '\n[wire]\nkind = "dense"\n'  # every peer fetches what the others made: megabytes
 
 
-def duckweed(*words: str) -> list[str]:
-    return [sys.executable, "-m", "duckweed", *words]
+DUCKWEED = [sys.executable, "-m", "duckweed"]
+
+
+def events(folder: Path, kind: str) -> list[dict[str, Any]]:
+    """Lines of one kind in the records of a run."""
+    path = folder / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    found = [json.loads(line) for line in lines if line.endswith("}")]
+    return [x for x in found if x.get("event") == kind]
 
 
 class Served:
-    """A run on hosts of a laboratory. The first host coordinates, the others take part."""
+    """A run on hosts of a laboratory. The first host coordinates, the others take part. peer: the
+    program that a peer is; ready: peers have the first state before they come."""
 
-    def __init__(self, lab: Lab, place: Path, spec: str) -> None:
+    def __init__(
+        self, lab: Lab, place: Path, spec: str, peer: Sequence[str] = DUCKWEED, ready: bool = False
+    ) -> None:
         self.lab, self.place = lab, place
         self.hub, *self.guests = lab.hosts
         (place / "run.toml").write_text(spec)
@@ -64,23 +75,28 @@ class Served:
         (place / "text.txt").write_text(text)
         listen = f"{lab.address(self.hub)}:7000"
         self.server = self._start(
-            self.hub, "serve", str(place / "run.toml"), "--listen", listen, "--name", "wan",
-            "--runs", str(place),
+            DUCKWEED, self.hub, "serve", str(place / "run.toml"), "--listen", listen,
+            "--name", "wan", "--runs", str(place),
         )  # fmt: skip
         found = self._hears(self.hub, INVITATION)
         self.invitation = found.group()
+        if ready:
+            for name in self.guests:
+                shutil.copytree(
+                    place / "wan" / "states", place / name / "states", copy_function=os.link
+                )
         self.peers = {
-            name: self._start(name, "join", self.invitation, "--home", str(place / name))
+            name: self._start(peer, name, "join", self.invitation, "--home", str(place / name))
             for name in self.guests
         }
 
-    def _start(self, host: str, *words: str) -> subprocess.Popen:
+    def _start(self, program: Sequence[str], host: str, *words: str) -> subprocess.Popen:
         environment = os.environ | {
             "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "COLUMNS": "400",
         }  # fmt: skip
         with (self.place / f"{host}.log").open("wb") as log:
             return self.lab.run(
-                host, duckweed(*words), stdout=log, stderr=log, env=environment, cwd=self.place
+                host, [*program, *words], stdout=log, stderr=log, env=environment, cwd=self.place
             )
 
     def said(self, host: str) -> str:
@@ -98,10 +114,7 @@ class Served:
 
     def events(self, kind: str) -> list[dict[str, Any]]:
         """What the run's own records say."""
-        path = self.place / "wan" / "metrics.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
-        found = [json.loads(line) for line in lines if line.endswith("}")]
-        return [x for x in found if x.get("event") == kind]
+        return events(self.place / "wan", kind)
 
     def until_round(self, number: int) -> None:
         """Wait until so many rounds are closed. Raises RuntimeError if the run ends before."""

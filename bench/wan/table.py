@@ -49,16 +49,37 @@ def links(found: dict[str, Any]) -> str:
     )
 
 
-def runs(found: dict[str, Any]) -> str:
-    """Real runs, by link."""
+def moves(found: dict[str, Any]) -> str:
+    """Runs in which a peer moves, by link."""
     head = ["link", "contributions counted", "seconds a round", "of them exchange"]
     return _rows(head, [_run(name, x) for name, x in found.items()])
 
 
+def crowd(found: dict[str, Any]) -> str:
+    """Utilisation of many peers with simulated computers, and what the network did to the result."""
+    rows = []
+    for name, x in found.items():
+        same = "same state" if x["state"] == x["reference"]["state"] else "other state"
+        off = 100 * (x["held_out"] / x["reference"]["held_out"] - 1)
+        for loss, y in x["by loss"].items():
+            phases = y["seconds"]
+            used = y["utilisation"]
+            rows.append(
+                [name, loss, f"{100 * used['mean']:.1f} %", f"{100 * used['worst']:.1f} %",
+                 y["seconds_of_computing"], y["seconds_per_round"],
+                 *(phases[p] for p in ("compress", "send", "wait", "fetch", "apply")),
+                 f"{off:+.2f} % ({same})"]
+            )  # fmt: skip
+    head = ["run", "loss", "utilisation", "of the worst peer", "s computing a round", "s a round",
+            "compress", "send", "wait", "fetch", "apply", "final loss against one process"]  # fmt: skip
+    return _rows(head, rows)
+
+
 def tables(record: dict[str, Any]) -> str:
     """All tables that there are results for."""
-    kinds = (("nats", "NATs", nats), ("links", "TCP and iroh", links), ("runs", "Runs", runs),
-             ("moves", "A peer changes its address", runs))  # fmt: skip
+    kinds = (("nats", "NATs", nats), ("links", "TCP and iroh", links),
+             ("moves", "A peer changes its address", moves),
+             ("crowd", "Many peers", crowd))  # fmt: skip
     return "\n\n".join(
         f"## {title}\n\n{write(record[name])}" for name, title, write in kinds if record.get(name)
     )

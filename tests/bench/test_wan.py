@@ -2,6 +2,7 @@
 
 import pytest
 
+from bench import sharing
 from bench.wan import links
 from bench.wan.lab import Host, Lab, unavailable
 
@@ -51,3 +52,10 @@ def test_a_host_that_is_cut_off_is_missed_in_seconds_and_found_again():
         assert any("lost" in peer.hear() for _ in range(12))
         lab.join("p0")
         assert any("seen" in peer.hear() for _ in range(12))
+
+
+def test_blobs_of_peers_that_cannot_reach_each_other_go_through_one_that_both_reach():
+    """Two peers behind symmetric NATs, no relay at all: what one was given first the other has from
+    the third, or from the coordinator. Each peer checks what it got."""
+    found = sharing.measure(["symmetric", "symmetric", ""], whole=False, size=20 << 16)
+    assert found["given_by_a_peer"] > 0

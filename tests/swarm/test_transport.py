@@ -10,7 +10,7 @@ import time
 from contextlib import asynccontextmanager
 
 import pytest
-from iroh import IrohError
+from iroh import IrohError, iroh_ffi
 
 from duckweed.swarm import tcp, transport
 from duckweed.swarm.identity import Identity
@@ -91,7 +91,9 @@ BIG = os.urandom((2 << 20) + 12345)
 
 
 @pytest.mark.parametrize("lane", [True, False])
-def test_bodies_of_several_pieces_arrive_whole(lane):
+def test_bodies_of_several_pieces_arrive_whole(lane, monkeypatch):
+    monkeypatch.setattr(tcp, "HURRY", 20.0)  # however busy this machine is
+
     async def scene(link, here, there):
         used = await there.connect(here.id, here.addresses, lane=lane)
         heads = [f"{n}".encode() for n in range(3)]
@@ -315,8 +317,44 @@ def test_somebody_else_at_the_address_is_not_taken_for_the_coordinator():
     async def scene(link, here, there):
         with pytest.raises(LinkError, match="does not answer"):
             await there.connect(Identity(b"x" * 32).id, here.addresses)
+        await still_answers(link)  # the failed handshake ended nothing on the other side
 
     play(scene)
+
+
+def test_on_loopback_no_other_address_is_offered():
+    """iroh binds every IPv6 address besides, whatever it is told."""
+
+    async def scene(link, here, there):
+        assert here.addresses
+        assert all(map(transport.is_loopback, here.addresses))
+
+    play(scene)
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_outgoing_bytes_are_copied_at_once(kind):
+    """As many lines of Python for many bytes as for few; iroh's own glue has a loop over them."""
+
+    def copied(size):
+        data, lines = os.urandom(size), 0
+
+        def count(frame, event, argument):
+            nonlocal lines
+            lines += event == "line"
+            return count
+
+        buffer, before = iroh_ffi._UniffiRustBufferBuilder(), sys.gettrace()
+        sys.settrace(count)
+        try:
+            buffer.write(kind(data))
+        finally:
+            sys.settrace(before)
+        assert bytes(buffer.rbuf.data[: buffer.rbuf.len]) == data
+        buffer.discard()
+        return lines
+
+    assert copied(1 << 16) == copied(100) < 100
 
 
 def test_a_port_that_is_taken_is_said():
