@@ -22,6 +22,7 @@ from duckweed.run.summary import utilisation
 
 SPEC = """[data]
 path = "text.txt"
+held_out = 0.01
 
 [model]
 source = "{model}"
