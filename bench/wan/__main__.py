@@ -46,9 +46,11 @@ SCENES: dict[str, dict[str, Any]] = {
 def gathering(given: argparse.Namespace) -> dict[str, Any]:
     more = "" if given.overlap is None else f"overlap = {given.overlap}"
     name = f"{given.peers} peers, {given.model}, {more or 'no overlap'}"
+    of = (given.peers, given.model, LOSS[1:], given.rounds, given.steps)
     return {
-        name: lambda: crowd.crowd(
-            given.peers, given.model, LOSS[1:], given.rounds, given.steps, given.step_seconds, more
+        name: lambda: (
+            crowd.crowd(*of, given.step_seconds, more)
+            | {"reference": crowd.reference(crowd.specification(*of, more))}
         )
     }
 

@@ -22,6 +22,7 @@ from duckweed.run.summary import utilisation
 
 SPEC = """[data]
 path = "text.txt"
+held_out = 0.01
 
 [model]
 source = "{model}"
@@ -57,8 +58,7 @@ def crowd(
 ) -> dict[str, Any]:
     """A run of one round, then `rounds` rounds for each rate of loss (percent between two hosts, each
     way); the first is not measured, for it waits for start-up. more: further lines for [rounds]."""
-    count = 1 + rounds * len(losses)
-    spec = SPEC.format(model=model, steps=steps, rounds=count, peers=peers, more=more)
+    spec = specification(peers, model, losses, rounds, steps, more)
     hosts = [Host(name, loss=losses[0] / 2, **LINK) for name in ("hub", *_names(peers))]
     paced = [sys.executable, "-m", "bench.wan.paced", str(step_seconds)]
     print(
@@ -74,8 +74,26 @@ def crowd(
                 lab.change(host, loss=loss / 2)
         run.ends()
         found = _facts(run, losses, rounds, steps * step_seconds)
-        found["reference"] = _reference(run.place)
     return found | {"steps": steps, "step_seconds": step_seconds, "more": more}
+
+
+def specification(
+    peers: int, model: str, losses: Sequence[float], rounds: int, steps: int, more: str
+) -> str:
+    count = 1 + rounds * len(losses)
+    return SPEC.format(model=model, steps=steps, rounds=count, peers=peers, more=more)
+
+
+def reference(spec: str) -> dict[str, Any]:
+    """The same run in one process, without a network: its final loss and state."""
+    words = ["train", "run.toml", "--simulate", "--name", "same", "--runs", "."]
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        runs.write(place, spec)
+        done = subprocess.run([*runs.DUCKWEED, *words], cwd=place, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"the reference ended with code {done.returncode}: {done.stderr}")
+        return _end(place / "same", runs.events(place / "same", "final"))
 
 
 def _names(peers: int) -> list[str]:
@@ -140,12 +158,3 @@ def _end(folder: Path, final: list[dict[str, Any]]) -> dict[str, Any]:
     agreed = {entry.round: entry.body["hash"] for entry in ledger.entries("state")}
     ledger.close()
     return {"held_out": final[-1]["held_out"], "state": agreed[max(agreed)], "after": max(agreed)}
-
-
-def _reference(place: Path) -> dict[str, Any]:
-    """The same run in one process, without a network."""
-    words = ["train", str(place / "run.toml"), "--simulate", "--name", "same", "--runs", str(place)]
-    done = subprocess.run([*runs.DUCKWEED, *words], cwd=place, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"the reference ended with code {done.returncode}: {done.stderr}")
-    return _end(place / "same", runs.events(place / "same", "final"))

@@ -60,6 +60,14 @@ def events(folder: Path, kind: str) -> list[dict[str, Any]]:
     return [x for x in found if x.get("event") == kind]
 
 
+def write(place: Path, spec: str) -> None:
+    """A specification and the text that it names, in a folder."""
+    (place / "run.toml").write_text(spec)
+    sources = (importlib.util.find_spec(name) for name in TEXT)
+    text = "\n".join(Path(x.origin).read_text("utf-8") for x in sources if x and x.origin)
+    (place / "text.txt").write_text(text)
+
+
 class Served:
     """A run on hosts of a laboratory. The first host coordinates, the others take part. peer: the
     program that a peer is; ready: peers have the first state before they come."""
@@ -69,10 +77,7 @@ class Served:
     ) -> None:
         self.lab, self.place = lab, place
         self.hub, *self.guests = lab.hosts
-        (place / "run.toml").write_text(spec)
-        sources = (importlib.util.find_spec(name) for name in TEXT)
-        text = "\n".join(Path(x.origin).read_text("utf-8") for x in sources if x and x.origin)
-        (place / "text.txt").write_text(text)
+        write(place, spec)
         listen = f"{lab.address(self.hub)}:7000"
         self.server = self._start(
             DUCKWEED, self.hub, "serve", str(place / "run.toml"), "--listen", listen,

@@ -72,6 +72,21 @@ def test_only_the_relay_gets_through():
     assert found["admission"].state == "good"
 
 
+def test_each_relay_is_tried_by_itself(monkeypatch):
+    """The last one is there, but the coordinator is not at it."""
+    monkeypatch.setattr(doctor, "PATIENCE", 3.0)
+    other = Relay()
+
+    async def scene(endpoint, addresses):
+        _, url = await other.start("127.0.0.1", 0)
+        return [*addresses, url]
+
+    found = examined(scene)
+    assert found["coordinator"].state == "good"
+    assert found["relay"].state == "poor"
+    assert "passes nothing on" in found["relay"].words
+
+
 def test_nobody_serves(monkeypatch):
     monkeypatch.setattr(doctor, "PATIENCE", 1.0)
 

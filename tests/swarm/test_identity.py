@@ -1,8 +1,11 @@
 """Keys and signatures."""
 
 import pytest
+from typer.testing import CliRunner
 
-from duckweed.swarm.identity import Identity, IdentityError, load_or_create, verify
+from duckweed.cli import app
+from duckweed.run.sections import Members
+from duckweed.swarm.identity import Identity, IdentityError, adopt, load_or_create, named, verify
 
 
 def test_a_signature_holds_for_its_message_and_signer_only():
@@ -41,3 +44,36 @@ def test_a_file_that_is_no_key_is_refused_and_kept(tmp_path, contents):
     with pytest.raises(IdentityError, match="not a key"):
         load_or_create(path)
     assert path.read_bytes() == contents
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    return tmp_path
+
+
+def test_a_named_identity_is_taken_to_a_place_and_stays_the_same(home):
+    made = load_or_create(named("anna"))
+    adopt(home / "peer" / "key", "anna")
+    adopt(home / "peer" / "key", "anna")
+    assert load_or_create(home / "peer" / "key").id == made.id
+    assert (home / "peer" / "key").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_place_that_holds_another_key_and_a_name_that_is_none_are_refused(home):
+    with pytest.raises(IdentityError, match="duckweed identity anna"):
+        adopt(home / "key", "anna")
+    load_or_create(named("anna"))
+    before = load_or_create(home / "key").id
+    with pytest.raises(IdentityError, match="another key"):
+        adopt(home / "key", "anna")
+    assert load_or_create(home / "key").id == before
+    for name in ("", "../anna", "a" * 33, "-x"):
+        with pytest.raises(IdentityError, match="not a name"):
+            named(name)
+
+
+def test_the_command_prints_what_a_specification_takes(home):
+    line = CliRunner().invoke(app, ["identity", "anna"]).output.splitlines()[0]
+    assert line == f"anna:{load_or_create(named('anna')).id}"
+    assert Members(successors=(line, "ben:" + "ab" * 32)).heirs[0][1] == "anna"

@@ -47,7 +47,9 @@ def show(run: Run) -> None:
         if entry.kind == "round":
             _rows(table, entry.round, entry.body, states.get(entry.round + 1, "")[:12])
         elif entry.kind == "succession":
-            table.add_row(str(entry.round), *[""] * 6, f"{entry.body['key'][:10]} takes over")
+            assert ledger.charge is not None
+            who = ledger.charge.name(entry.body["key"])
+            table.add_row(str(entry.round), *[""] * 6, f"{who} takes over")
     console.print(table)
     peers = sum(entry.kind == "peer" for entry in entries)
     console.print(
@@ -62,9 +64,7 @@ def _in_charge(charge: "Charge | None") -> str:
     """Who is in charge, where the specification names successors."""
     if charge is None or len(charge.voters) == 1:
         return ""
-    who = charge.voters.index(charge.key)
-    name = "the first coordinator" if who == 0 else f"successor {who} of {len(charge.voters) - 1}"
-    return f"\nin charge: {name}, key {charge.key[:10]}, term {charge.term}"
+    return f"\nin charge: {charge.name(charge.key)}, key {charge.key[:10]}, term {charge.term}"
 
 
 def _rows(table: Table, number: int, body: dict[str, Any], state: str) -> None:

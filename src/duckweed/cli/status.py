@@ -98,9 +98,10 @@ def _at_rest(folder: "RunFolder") -> None:
     ledger = Ledger(folder.ledger)
     closed = sum(1 for _ in ledger.entries("round"))
     ledger.close()
+    again = "serve" if folder.coordinator_key.exists() else "join --home"
     console.print(
         f"{folder.path} is not being served at the moment; {closed} rounds are closed. "
-        f"Go on with: duckweed serve {folder.path}"
+        f"Go on with: duckweed {again} {folder.path}"
     )
     for last in list(folder.records("end"))[-1:]:
         for reason, count in sorted(last.get("refused", {}).items()):

@@ -23,7 +23,9 @@ NOTES = {
     "a round closes when all have sent, or after `patience` seconds of waiting for stragglers\n"
     "overlap: share of a round's steps trained while the one before is exchanged; price: docs/swarm.md",
     "members": "join: 'invited' (an invitation, or a public key in `keys`) or 'open' (anyone, within limits)\n"
-    "open runs: newcomers, and peers of one address, weigh at most `share` of a round; see docs/swarm.md",
+    "open runs: newcomers, and peers of one address, weigh at most `share` of a round; see docs/swarm.md\n"
+    "successors: two machines or more, 'NAME:KEY' each (duckweed identity), that keep the ledger too and\n"
+    "go on with the run if its coordinator is away for `absence` seconds",
 }
 
 

@@ -34,14 +34,14 @@ class Finding(msgspec.Struct, frozen=True):
 
 class Facts(msgspec.Struct):
     """What was tried. tcp: address -> outcome; udp: whether the coordinator answered directly;
-    relays: URL -> outcome of a connection to it; relayed: whether the coordinator answered through
-    one; port: the UDP port of this end, own: its addresses, seen: where the coordinator sees it;
+    relays: URL -> outcome of a connection to it; relayed: those through which the coordinator
+    answered; port: the UDP port of this end, own: its addresses, seen: where the coordinator sees it;
     trip: seconds; clock: seconds that the coordinator's is ahead; answer: its words to a guest."""
 
     tcp: dict[str, Reached] = {}
     udp: bool = False
     relays: dict[str, Reached] = {}
-    relayed: bool = False
+    relayed: list[str] = []
     port: str = ""
     own: list[str] = []
     seen: str = ""
@@ -61,22 +61,23 @@ async def examine(invitation: Invitation, identity: Identity) -> Facts:
     facts.tcp = dict(zip(direct, tried[: len(direct)], strict=True))
     facts.relays = dict(zip(relays, tried[len(direct) :], strict=True))
     await _try(facts, invitation, identity, direct)
-    if relays:  # even if the direct way works: others will need it
-        await _try(facts, invitation, identity, relays)
+    for url in relays:  # even if the direct way works: others will need them
+        if facts.relays[url] == "open":
+            await _try(facts, invitation, identity, [url])
     return facts
 
 
 async def _try(
     facts: Facts, invitation: Invitation, identity: Identity, addresses: list[str]
 ) -> None:
-    """Call the coordinator by iroh, directly or through relays."""
+    """Call the coordinator by iroh, directly or through a relay."""
     if not addresses:
         return
     endpoint = await Endpoint.toward(identity, m.HEAD_LIMIT, addresses)
     try:
         link = await endpoint.connect(invitation.coordinator, addresses, PATIENCE)
         if is_relay(addresses[0]):
-            facts.relayed = True
+            facts.relayed.append(addresses[0])
         else:
             facts.udp = True
             facts.port = endpoint.bound[0].rpartition(":")[2]
@@ -227,13 +228,13 @@ def _tcp(facts: Facts) -> Finding:
 
 def _relays(facts: Facts) -> Iterable[Finding]:
     for url, outcome in facts.relays.items():
-        if outcome == "open" and facts.relayed:
+        if url in facts.relayed:
             yield Finding("relay", "good", f"{url} works")
         else:
             yield Finding(
                 "relay",
                 "poor",
-                f"{url} {'does not pass anything on' if outcome == 'open' else f'is {outcome}'}; peers "
+                f"{url} {'passes nothing on' if outcome == 'open' else f'cannot be reached ({outcome})'}; peers "
                 "that cannot reach each other directly fetch from the coordinator. The organiser "
                 "must open its TCP port",
             )

@@ -141,16 +141,26 @@ class Line:
                 self.close()
             if self._link is None:
                 link = await self._dial(key, addresses)
-                await self._look_around(link)
-                if self._joined:  # it, or another in its place, may have forgotten this peer
-                    head, _ = await link.ask(m.encode(self._first_words()), patience=PATIENCE)
-                    answer = _understood(head)
-                    self._heed(answer)
-                    self._admitted(answer)
-                    if self._to != key:
-                        self.say(f"going on with {self._name(key)} in charge")
+                try:
+                    await self._begin(link, key)
+                except LinkError:
+                    link.close()
+                    raise
                 self._link, self._to = link, key
             return self._link
+
+    async def _begin(self, link: Link | OwnLink, key: str) -> None:
+        """The first words on a new link. Raises LinkError, PeerStopped."""
+        await self._look_around(link)
+        if not self._joined:
+            return
+        # It, or another in its place, may have forgotten this peer.
+        head, _ = await link.ask(m.encode(self._first_words()), patience=PATIENCE)
+        answer = _understood(head)
+        self._heed(answer)
+        self._admitted(answer)
+        if self._to != key:
+            self.say(f"going on with {self._name(key)} in charge")
 
     async def _dial(self, key: str, addresses: list[str]) -> Link | OwnLink:
         if self.station and key == self.endpoint.id:

@@ -22,7 +22,6 @@ from duckweed.run.lock import Busy, alone
 from duckweed.swarm.identity import load_or_create, verify
 
 SHOWN = 200  # peers of which it is told a second
-FOLLOWING = 5.0  # seconds between two words of a machine that follows another
 
 
 def tell(facts: dict[str, Any]) -> None:
@@ -100,7 +99,7 @@ async def _show(station: Any) -> None:
         coordinator = station.coordinator
         if coordinator is None:
             tell({"event": "following"})
-            await asyncio.sleep(FOLLOWING)
+            await asyncio.sleep(0.5)
             continue
         peers = [
             {"peer": x.index, "doing": x.doing, "step": x.step, "loss": x.loss}

@@ -12,7 +12,7 @@ import msgspec
 from duckweed.merge.round import PEER_LIMIT, Closed, blob_hash
 from duckweed.merge.rules import WEIGHT_LIMIT
 from duckweed.run.charge import Charge
-from duckweed.run.folder import RunFolder, write_atomically
+from duckweed.run.folder import RunFolder, write_atomically, write_for_good
 from duckweed.run.layout import Layout
 from duckweed.run.ledger import Ledger, Row
 from duckweed.run.sections import Integer
@@ -102,7 +102,7 @@ class Replica:
             promised = msgspec.json.decode(file.read_bytes(), type=int) if file.exists() else 0
 
             def keep(term: int) -> None:
-                write_atomically(file, msgspec.json.encode(term))
+                write_for_good(file, msgspec.json.encode(term))
 
             sign = self.identity.sign
             self.seat = Seat(self.me, self.ledger, sign, verify, promised, keep)

@@ -94,6 +94,7 @@ class Station:
         question = m.question(head)
         votes = self.replica.votes(peer)
         if isinstance(question, m.Entries | m.Extract | m.Promise | m.Who):
+            self.guard.asks(peer)
             answer, data = await self._of_the_ledger(peer, question, votes)
             return m.encode(answer), data
         if votes and isinstance(question, m.Fetch) and question.whole:
@@ -103,6 +104,7 @@ class Station:
             if votes and isinstance(question, m.Join):
                 self.replica.note(0, "", [m.Holder(peer, question.addresses)])
             return await self.coordinator.handle(peer, head, body)
+        self.guard.asks(peer)
         if self.neighbours and isinstance(question, m.Part | m.Snapshot | m.Piece):
             return await self.neighbours.answer(peer, head, body)
         if self.replica.knows(peer):
