@@ -46,7 +46,7 @@ SCENES: dict[str, dict[str, Any]] = {
 def gathering(given: argparse.Namespace) -> dict[str, Any]:
     more = "" if given.overlap is None else f"overlap = {given.overlap}"
     name = f"{given.peers} peers, {given.model}, {more or 'no overlap'}"
-    of = (given.peers, given.model, LOSS[1:], given.rounds, given.steps)
+    of = (given.peers, given.model, given.tokenizer, LOSS[1:], given.rounds, given.steps)
     return {
         name: lambda: (
             crowd.crowd(*of, given.step_seconds, more)
@@ -61,6 +61,7 @@ def main() -> None:
     sizes = parser.add_argument_group("of the scene crowd")
     sizes.add_argument("--peers", type=int, default=16)
     sizes.add_argument("--model", default="llama-15m")
+    sizes.add_argument("--tokenizer", default="bpe:2048", help="with it llama-15m has 15.7 M")
     sizes.add_argument("--rounds", type=int, default=4, help="for each rate of loss")
     sizes.add_argument("--steps", type=int, default=4, help="of a round")
     sizes.add_argument("--step-seconds", type=float, default=20, help="that a step lasts")

@@ -22,6 +22,7 @@ from duckweed.run.summary import utilisation
 
 SPEC = """[data]
 path = "text.txt"
+tokenizer = "{tokenizer}"
 held_out = 0.01
 
 [model]
@@ -50,15 +51,16 @@ PARAMETERS = re.compile(r"([\d,]+) parameters")
 def crowd(
     peers: int,
     model: str,
-    losses: Sequence[float] = (0.1, 0.5),
-    rounds: int = 4,
-    steps: int = 4,
-    step_seconds: float = 20.0,
+    tokenizer: str,
+    losses: Sequence[float],
+    rounds: int,
+    steps: int,
+    step_seconds: float,
     more: str = "",
 ) -> dict[str, Any]:
     """A run of one round, then `rounds` rounds for each rate of loss (percent between two hosts, each
     way); the first is not measured, for it waits for start-up. more: further lines for [rounds]."""
-    spec = specification(peers, model, losses, rounds, steps, more)
+    spec = specification(peers, model, tokenizer, losses, rounds, steps, more)
     hosts = [Host(name, loss=losses[0] / 2, **LINK) for name in ("hub", *_names(peers))]
     paced = [sys.executable, "-m", "bench.wan.paced", str(step_seconds)]
     print(
@@ -78,10 +80,18 @@ def crowd(
 
 
 def specification(
-    peers: int, model: str, losses: Sequence[float], rounds: int, steps: int, more: str
+    peers: int,
+    model: str,
+    tokenizer: str,
+    losses: Sequence[float],
+    rounds: int,
+    steps: int,
+    more: str,
 ) -> str:
-    count = 1 + rounds * len(losses)
-    return SPEC.format(model=model, steps=steps, rounds=count, peers=peers, more=more)
+    return SPEC.format(
+        model=model, tokenizer=tokenizer, steps=steps, rounds=1 + rounds * len(losses),
+        peers=peers, more=more,
+    )  # fmt: skip
 
 
 def reference(spec: str) -> dict[str, Any]:
