@@ -10,7 +10,7 @@ NOTES = {
     "seed": "everything random in the run follows from this number",
     "data": "path: 'stdlib', files, folders, globs (also .gz .zst .jsonl .parquet), or hf:NAME[:config]\n"
     "tokenizer: 'bytes', 'bpe:N' (trained on this data), a tokenizer.json, a folder, or a hub name",
-    "model": "source: a preset (llama-1m, llama-15m, llama-125m, llama-1b, qwen3-0.6b, deepseek-v3-mini),\n"
+    "model": "source: a preset (llama-0.5m, llama-1m, llama-15m, llama-125m, llama-1b, qwen3-0.6b, deepseek-v3-mini),\n"
     "a folder, a config.json, or a hub name; sequence: tokens per training sequence",
     "inner": "what a peer does alone between two exchanges: `steps` steps of `batch` sequences\n"
     "optimizer: muon (hidden matrices; AdamW for the rest) or adamw; schedule: wsd, cosine, constant\n"

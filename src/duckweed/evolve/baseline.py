@@ -1,0 +1,119 @@
+"""Generation 0: a plain recipe, fairly tuned, and the noise of its runs.
+
+Tuning comes before anything is proposed: the learning rate over `Settings.rates`, then half and
+twice the batch, then the rate once more if the batch changed; the two best with a second seed. An
+untuned baseline is the commonest way in which improvements are imagined (Wen et al. 2509.02046).
+"""
+
+import math
+
+from duckweed.evolve import sequential
+from duckweed.evolve.cell import Cell, Recipe, digest, seed_of
+from duckweed.evolve.step import Need, Note, Standing, Steps, run
+
+
+class PilotError(ValueError):
+    """The noise cannot be measured, or nothing could be found with this budget."""
+
+
+def pilot_cost(standing: Standing) -> float:
+    """FLOPs until the first decision can fall: tuning, pilot, one round of screening and
+    confirmation, and the vault of its result."""
+    s = standing.settings
+    tuning = (len(s.rates) + 2 + 2 + 4 + 2) * s.budget
+    return tuning + 2 * s.pilot * s.budget + round_cost(standing)
+
+
+def round_cost(standing: Standing) -> float:
+    """FLOPs of one round at most: screening, confirmation, scale check, check, vault."""
+    s = standing.settings
+    screening = (math.log2(max(2, s.candidates)) * 2 + 2) * s.budget
+    vault = 2 * s.vault_seeds * sum(s.vault_shares) * s.budget
+    return screening + (2 * s.pairs + 2) * s.budget + 2 * s.scale_pairs * s.scale * s.budget + vault
+
+
+def tune(standing: Standing, plain: Recipe) -> Steps[None]:
+    """Sets standing.zero and standing.parent; `plain` holds the keys that are tuned."""
+    s = standing.settings
+    scores: dict[str, list[float]] = {}
+    recipes: dict[str, Recipe] = {}
+
+    def measure(some: list[Recipe], number: int, share: float = 1.0) -> Steps[list[float]]:
+        seed = seed_of("tuning", s.seed, number)
+        cells = [Cell(recipe, seed, share * s.budget) for recipe in some]
+        results, _ = yield from run(standing, [[cell] for cell in cells], "tuning")
+        losses = [row[0].value for row in results]
+        if share == 1.0:
+            for recipe, loss in zip(some, losses, strict=True):
+                recipes[digest(recipe)] = recipe
+                scores.setdefault(digest(recipe), []).append(loss)
+        return losses
+
+    def best(count: int) -> list[Recipe]:
+        order = sorted(scores, key=lambda name: sum(scores[name]) / len(scores[name]))
+        return [recipes[name] for name in order[:count]]
+
+    def with_rate(recipe: Recipe, factor: float) -> Recipe:
+        return recipe | {s.rate: float(f"{float(recipe[s.rate]) * factor:.4g}")}
+
+    yield from measure([with_rate(plain, factor) for factor in s.rates], 0)
+    top = best(1)[0]
+    batches = [{s.batch: max(1, int(top[s.batch]) // 2)}, {s.batch: int(top[s.batch]) * 2}]
+    yield from measure([top | change for change in batches], 0)
+    if best(1)[0][s.batch] != top[s.batch]:
+        yield from measure([with_rate(best(1)[0], factor) for factor in (0.5, 2.0)], 0)
+    finalists = best(2)
+    for number in (1, 2):
+        yield from measure(finalists, number)
+    finalists.sort(key=lambda recipe: sum(scores[digest(recipe)]))
+    zero = finalists[0]
+    if not math.isfinite(sum(scores[digest(zero)])):
+        raise PilotError(
+            "the plain recipe diverges at every learning rate that was tried; start from a calmer one"
+        )
+    lower: list[float] = []
+    for number in (0, 1):
+        lower += yield from measure([zero], number, 0.5)
+    whole = scores[digest(zero)][:2]
+    standing.slope = (sum(lower) - sum(whole)) / 2 / math.log(2)
+    standing.zero = standing.parent = zero
+    tried = [{"recipe": recipes[name], "losses": scores[name]} for name in scores]
+    yield Note("tuning", {"zero": zero, "tried": tried, "slope": standing.slope})
+    if not standing.slope > 0:
+        raise PilotError(
+            f"with twice the compute the loss does not fall (slope {standing.slope:.3g} bits per byte "
+            "per e-fold), so a gain in loss is no gain in compute; give a larger --trial"
+        )
+
+
+def pilot(standing: Standing) -> Steps[None]:
+    """Parent against itself: sets standing.noise and says what can be found."""
+    s = standing.settings
+    yield Need((2 * s.pilot) * s.budget + round_cost(standing), "the A/A pilot and one round")
+    groups = [
+        [Cell(standing.zero, seed_of("pilot", s.seed, i, arm), s.budget) for arm in (0, 1)]
+        for i in range(s.pilot)
+    ]
+    results, _ = yield from run(standing, groups, "pilot")
+    found = sequential.pilot([a.value - b.value for a, b in results])
+    level = standing.spending.level
+    smallest = sequential.smallest_effect(found.sd, level, s.pairs)
+    if not math.isfinite(smallest):
+        raise PilotError(
+            f"at most {s.pairs} pairs cannot pass the first level {level:.2g} however large the "
+            "effect; allow more pairs or plan fewer confirmations"
+        )
+    standing.noise, standing.before = found.sd, standing.spent
+    yield Note(
+        "pilot",
+        {
+            "pairs": found.pairs,
+            "sd": found.sd,
+            "mean": found.mean,
+            "t": found.t,
+            "level": level,
+            "smallest": smallest,
+            "smallest_multiplier": math.exp(min(50.0, smallest / standing.slope)),
+            "spent": standing.spent,
+        },
+    )
