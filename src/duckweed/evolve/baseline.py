@@ -28,8 +28,15 @@ def round_cost(standing: Standing) -> float:
     """FLOPs of one round at most: screening, confirmation, scale check, check, vault."""
     s = standing.settings
     screening = (math.log2(max(2, s.candidates)) * 2 + 2) * s.budget
-    vault = 2 * s.vault_seeds * sum(s.vault_shares) * s.budget
-    return screening + (2 * s.pairs + 2) * s.budget + 2 * s.scale_pairs * s.scale * s.budget + vault
+    size = 2 * s.scale_pairs * s.scale * s.budget
+    return screening + (2 * s.pairs + 2) * s.budget + size + vault_cost(standing)
+
+
+def vault_cost(standing: Standing) -> float:
+    """FLOPs of one opening; the runs of generation 0 are done at the first."""
+    s = standing.settings
+    arms = 1 if standing.generation else 2
+    return arms * s.vault_seeds * sum(s.vault_shares) * s.budget
 
 
 def tune(standing: Standing, plain: Recipe) -> Steps[None]:
@@ -103,7 +110,7 @@ def pilot(standing: Standing) -> Steps[None]:
             f"at most {s.pairs} pairs cannot pass the first level {level:.2g} however large the "
             "effect; allow more pairs or plan fewer confirmations"
         )
-    standing.noise, standing.before = found.sd, standing.spent
+    standing.noise = found.sd
     yield Note(
         "pilot",
         {

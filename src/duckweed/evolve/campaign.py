@@ -4,9 +4,7 @@ The decision core. It is a generator of requests (`duckweed.evolve.step`) that k
 processes, so that the same rules serve a real campaign, a resumed one, and a simulated one.
 """
 
-import math
-
-from duckweed.evolve.baseline import pilot, pilot_cost, round_cost, tune
+from duckweed.evolve.baseline import pilot, pilot_cost, round_cost, tune, vault_cost
 from duckweed.evolve.cell import Proposal, Recipe
 from duckweed.evolve.confirmation import confirm
 from duckweed.evolve.pruning import changes, prune, pruning_cost
@@ -28,7 +26,7 @@ def campaign(standing: Standing, plain: Recipe, together: int = 1) -> Steps[None
     yield Need(pilot_cost(standing), "tuning, the A/A pilot and one round")
     yield from tune(standing, plain)
     yield from pilot(standing)
-    rounds = 0
+    every = standing.settings.prune_every
     while True:
         yield Need(round_cost(standing), "another round")
         planted: list[Proposal] = yield Ask(standing.proposals, 1, True, standing.parent)
@@ -37,11 +35,11 @@ def campaign(standing: Standing, plain: Recipe, together: int = 1) -> Steps[None
             yield from _decide(standing, planted[0], together)
             yield Need(round_cost(standing), "another round")
         winner = yield from wave(standing)
-        if winner is not None:
-            yield from _decide(standing, winner, together)
-        rounds += 1
-        since = standing.generation % standing.settings.prune_every
-        if winner is not None and standing.generation and since == 0:
+        if winner is None:
+            continue
+        before = standing.generation
+        yield from _decide(standing, winner, together)
+        if standing.generation > before and standing.generation % every == 0:
             yield from _prune(standing)
 
 
@@ -73,18 +71,16 @@ def _decide(standing: Standing, proposal: Proposal, together: int) -> Steps[None
             "spent": standing.spent,
         },
     )
-    yield from open_vault(standing, proposal.provenance)
+    yield from open_vault(standing)
 
 
 def _prune(standing: Standing) -> Steps[None]:
-    """Leave-one-out as long as something goes; then the vault is not opened again: the next
-    generation's comparison holds what is left."""
+    """Leave-one-out as long as something goes; if anything went, the vault is opened again."""
+    gone = False
     while len(changes(standing)) > 1:
-        yield Need(pruning_cost(standing), "leave-one-out")
+        yield Need(pruning_cost(standing) + vault_cost(standing), "leave-one-out")
         if not (yield from prune(standing)):
             break
-
-
-def multiplier_of(gain: float, slope: float) -> float:
-    """A gain in bits per byte as a factor of compute."""
-    return math.exp(max(-50.0, min(50.0, gain / slope)))
+        gone = True
+    if gone:
+        yield from open_vault(standing)

@@ -13,9 +13,7 @@ from duckweed.evolve.sequential import Evidence, Verdict, decision, interval
 from duckweed.evolve.step import Check, Note, Standing, Steps, merged, run
 
 
-def confirm(
-    standing: Standing, proposal: Proposal, together: int = 1
-) -> Steps[Evidence | None]:
+def confirm(standing: Standing, proposal: Proposal, together: int = 1) -> Steps[Evidence | None]:
     """The evidence where the child is accepted at the level that the ledger holds, else None.
     together: pairs at once."""
     s = standing.settings

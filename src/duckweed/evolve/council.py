@@ -48,9 +48,7 @@ class Council:
                     continue
                 number = ask.first + len(found)
                 seal = self.sealed.commit(number, "real", difference)
-                found.append(
-                    Proposal(number, difference, proposer.name, proposer.provenance, seal)
-                )
+                found.append(Proposal(number, difference, proposer.name, proposer.provenance, seal))
         self.refused += len(refused)
         return {"proposals": found, "refused": refused}
 

@@ -30,6 +30,7 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         identity = load_or_create(folder / "campaign.key")
+        self.key = identity.id
         self.ledger = Ledger(folder / "ledger.db", identity.sign)
         self.ledger.verify(lambda message, signature: verify(identity.id, message, signature))
         self.results: dict[str, Result] = {}
@@ -47,6 +48,11 @@ class Journal:
     def replaying(self) -> bool:
         """Whether the next decision stands in the ledger already."""
         return self._cursor < len(self._decided)
+
+    @property
+    def processes(self) -> int:
+        """The highest number of a worker so far."""
+        return max((r.worker for r in self.results.values()), default=0)
 
     def take(self, kind: str, make: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any], str]:
         """The body of the next deciding entry and its hash: from the ledger, else made and

@@ -171,6 +171,7 @@ class Loop:
         if self.journal.replaying:
             return
         self._stop_if_asked()
+        flops *= self.standing.overhead
         if self.budget.flops is not None:
             left, unit = self.budget.flops - self.standing.spent, "FLOP"
             if flops > left:
@@ -182,7 +183,7 @@ class Loop:
             self._refuse(span(seconds), span(max(0.0, left)), why, self.seconds + seconds)
 
     def _refuse(self, needed: str, left: str, why: str, least: float) -> None:
-        if not self.standing.points and not self.standing.noise:
+        if not self.standing.noise:
             in_all = f"{1.1 * least:.2g}flop" if self.budget.flops else f"{1.1 * least / 60:.0f}m"
             raise BudgetError(
                 f"the budget of {self.budget.text} is too small: {why} need about {needed} at this "

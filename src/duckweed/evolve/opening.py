@@ -1,6 +1,7 @@
 """The beginning of a campaign, or the way back into one: folder, texts, genesis."""
 
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,13 @@ import msgspec
 
 from duckweed.evolve import texts
 from duckweed.evolve.cell import Cell, Recipe
+from duckweed.evolve.council import Council
+from duckweed.evolve.endpoint import LanguageModel
 from duckweed.evolve.folder import Campaign
 from duckweed.evolve.journal import Journal, JournalError
+from duckweed.evolve.proposers import Bayes, Chance, Evolution, KnownChanges, Proposer
 from duckweed.evolve.registry import Registry
+from duckweed.evolve.sealed import Sealed
 from duckweed.evolve.step import Settings
 from duckweed.evolve.trial import plan
 from duckweed.learn import dataset as datasets
@@ -78,6 +83,7 @@ def create(
         raise
     genesis = {
         "format": FORMAT,
+        "key": journal.key,
         "plain": toml.write(spec),
         "settings": msgspec.to_builtins(settings),
         "registry": registry.identity,
@@ -122,3 +128,32 @@ def _with_own_model(spec: RunSpec, base: Path, folder: Campaign) -> RunSpec:
     shutil.copyfile(path, folder.path / "model.json")
     model = msgspec.structs.replace(spec.model, source="model.json")
     return msgspec.structs.replace(spec, model=model)
+
+
+def council(
+    folder: Campaign, settings: Settings, registry: Registry, model: LanguageModel | None
+) -> Council:
+    """All proposers that are to be had: the Bayesian one needs the extra `evolve`."""
+    proposers: list[Proposer] = [KnownChanges(registry), Chance(registry), Evolution(registry)]
+    if find_spec("optuna"):
+        proposers.append(Bayes(registry))
+    if model is not None:
+        proposers.append(model)
+    sealed = Sealed.open(folder.secret)
+    return Council(registry, proposers, sealed, affordable(folder, folder.plain(), settings))
+
+
+def affordable(folder: Campaign, spec: RunSpec, settings: Settings) -> Any:
+    """A function that says why a recipe cannot be run in this campaign, or None: its steps are
+    counted at the smallest budget and at the larger size before anything is run."""
+    vocabulary = folder.vocabulary()
+
+    def reason(recipe: Recipe) -> str | None:
+        try:
+            for share, size in ((0.25, 1), (1.0, settings.scale)):
+                plan(spec, folder.path, vocabulary, Cell(recipe, 0, share * settings.budget, size))
+        except ValueError as error:
+            return str(error)
+        return None
+
+    return reason

@@ -53,14 +53,20 @@ class Worker:
 
     def ask(self, cell: Cell, out: str) -> dict[str, Any]:
         """The answer to one line. Raises OSError or ValueError where the process is gone."""
-        assert self.process.stdin and self.process.stdout
-        if not self._ready:
-            json.loads(self.process.stdout.readline())
-            self._ready = True
+        assert self.process.stdin
+        assert self.process.stdout
+        self.wait()
         line = json.dumps({"cell": msgspec.to_builtins(cell), "out": out}) + "\n"
         self.process.stdin.write(line.encode())
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
+
+    def wait(self) -> None:
+        """Until it has loaded what it needs. Raises as `ask`."""
+        if not self._ready:
+            assert self.process.stdout
+            json.loads(self.process.stdout.readline())
+            self._ready = True
 
     def end(self) -> None:
         """End the process, whatever it does."""
@@ -82,12 +88,16 @@ class Pool:
     """The workers of a campaign. A context manager: on leaving, every process is ended."""
 
     def __init__(
-        self, campaign: Campaign, workers: int, failed: Callable[[Cell, str], None] | None = None
+        self,
+        campaign: Campaign,
+        workers: int,
+        failed: Callable[[Cell, str], None] | None = None,
+        started: int = 0,
     ) -> None:
         self.campaign = campaign
         self.failed = failed or (lambda cell, reason: None)
         self.current: dict[int, Cell] = {}
-        self._count, self._started = workers, 0
+        self._count, self._started = workers, started
         self._workers: dict[int, Worker] = {}
         self._judge: Worker | None = None
         self._judging, self._lock = threading.Lock(), threading.Lock()
@@ -197,6 +207,10 @@ class Pool:
         worker = self._worker(slot, avoid)
         self.current[slot] = cell
         out = self.campaign.work / f"{cell.id}-{worker.number}"
+        worker.wait()
+        with self._judging:
+            self._judge = self._judge or self._start("evaluate")
+            self._judge.wait()
         began = time.perf_counter()
         with _alarm(worker, limit):
             reply = worker.ask(cell, str(out))

@@ -7,10 +7,10 @@ keeps.
 
 import random
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
-from duckweed.evolve.cell import Proposal, Recipe, Value, digest, merged_digest, seed_of
-from duckweed.evolve.registry import Registry, RegistryError
+from duckweed.evolve.cell import Recipe, Value, digest, merged_digest
+from duckweed.evolve.registry import Registry
 from duckweed.evolve.step import Screened, Standing
 
 Provenance = Literal["known", "adapted", "novel"]
@@ -98,7 +98,9 @@ class Evolution:
         good = [x for x in standing.screened if x.gain > 0]
         # Recent generations first: an old gain was over another parent.
         good.sort(key=lambda x: (-x.generation, -x.share, -x.gain))
-        kept = [{k: v for k, v in x.difference.items() if standing.parent.get(k) != v} for x in good]
+        kept = [
+            {k: v for k, v in x.difference.items() if standing.parent.get(k) != v} for x in good
+        ]
         return [d for d in kept if d][: self.ELITE]
 
     def _child(self, rng: random.Random, elite: list[Recipe], parent: Recipe) -> Recipe:
@@ -150,10 +152,10 @@ class Bayes:
         )
         study.add_trial(trial)  # type: ignore[attr-defined]
 
-    def _distributions(self) -> dict[str, object]:
+    def _distributions(self) -> dict[str, Any]:
         kinds = self._optuna.distributions
         keys = kinds.CategoricalDistribution(["", *(s.key for s in self.registry.switches)])
-        found: dict[str, object] = {f"key{i}": keys for i in range(self.CHANGES)}
+        found: dict[str, Any] = {f"key{i}": keys for i in range(self.CHANGES)}
         for s in self.registry.switches:
             if s.kind == "choice":
                 found[f"value {s.key}"] = kinds.CategoricalDistribution(list(s.values))

@@ -54,6 +54,7 @@ def prune(standing: Standing) -> Steps[bool]:
     body = {
         "harm_without": {k: (v if math.isfinite(v) else None) for k, v in harm.items()},
         "taken_back": gone,
+        "recipe": standing.parent if gone is None else without(standing, gone),
         "spent": standing.spent,
     }
     yield Note("pruning", body)

@@ -47,9 +47,7 @@ class Switch(msgspec.Struct, frozen=True):
         if not math.isfinite(value):
             raise RegistryError(f"{self.key}: not a finite number")
         if not self.low <= value <= self.high:
-            raise RegistryError(
-                f"{self.key} = {value:g}: outside of {self.low:g} to {self.high:g}"
-            )
+            raise RegistryError(f"{self.key} = {value:g}: outside of {self.low:g} to {self.high:g}")
         if self.kind == "int":
             if value != int(value):
                 raise RegistryError(f"{self.key}: a whole number is wanted")

@@ -10,8 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from duckweed.evolve.cell import Cell, Proposal, Recipe, Result, Value
-from duckweed.evolve.returns import Point
+from duckweed.evolve.cell import Cell, Recipe, Result, Value
 from duckweed.evolve.spending import Spending
 
 
@@ -122,11 +121,10 @@ class Standing(msgspec.Struct):
     slope: float = 0.0
     noise: float = 0.0
     spent: float = 0.0
-    before: float = 0.0  # spent when generation 0 stood: tuning and pilot
+    nominal: float = 0.0  # training budgets of the same runs
     seen: set[str] = msgspec.field(default_factory=set)
     screened: list[Screened] = msgspec.field(default_factory=list)
     credits: dict[str, Credit] = msgspec.field(default_factory=dict)
-    points: list[Point] = msgspec.field(default_factory=list)
     tried: set[str] = msgspec.field(default_factory=set)
 
     def cost(self, cells: list[Cell], results: list[Result]) -> float:
@@ -136,8 +134,14 @@ class Standing(msgspec.Struct):
             if cell.id not in self.seen:
                 self.seen.add(cell.id)
                 added += result.flops
+                self.nominal += cell.budget
         self.spent += added
         return added
+
+    @property
+    def overhead(self) -> float:
+        """FLOPs of a run, evaluation included, over its training budget."""
+        return self.spent / self.nominal if self.nominal else 1.0
 
     def credit(self, proposer: str) -> Credit:
         return self.credits.setdefault(proposer, Credit())

@@ -74,9 +74,7 @@ def plan(plain: RunSpec, base: Path, vocabulary: int, cell: Cell) -> tuple[RunSp
     """The stretched specification of a cell and its cost. Raises TrialError, SpecError, ModelError."""
     spec = specification(plain, cell.recipe)
     spec = msgspec.structs.replace(spec, seed=cell.seed)
-    count = cost(
-        skeleton(spec, base, vocabulary, cell.size), spec.inner, spec.model.sequence
-    )
+    count = cost(skeleton(spec, base, vocabulary, cell.size), spec.inner, spec.model.sequence)
     steps = count.steps(cell.budget, spec.inner.batch * spec.model.sequence)
     if steps < LEAST_STEPS:
         raise TrialError(

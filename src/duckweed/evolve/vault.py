@@ -1,19 +1,15 @@
 """The vault: held-out text and seeds that nothing else uses, on which a generation is compared
 directly with generation 0. What it says is reported, and never decides anything."""
 
-import math
-from typing import Literal
-
 import msgspec
 
-from duckweed.evolve.cell import Cell, Proposal, Recipe, Split, seed_of
+from duckweed.evolve.cell import Cell, Recipe, Split, seed_of
 from duckweed.evolve.multiplier import Multiplier, MultiplierError, Run, fit
-from duckweed.evolve.returns import Point
 from duckweed.evolve.step import Note, Standing, Steps, run
 
 
-def open_vault(standing: Standing, provenance: Literal["known", "adapted", "novel"]) -> Steps[None]:
-    """Both recipes at every budget and vault seed; adds a point to standing.points.
+def open_vault(standing: Standing) -> Steps[None]:
+    """Both recipes at every budget and vault seed; the ledger has what came out.
 
     The runs of generation 0 are done once and serve every generation: since the vault decides
     nothing, that makes the generations' errors alike, and none of them wrong.
@@ -37,8 +33,6 @@ def open_vault(standing: Standing, provenance: Literal["known", "adapted", "nove
     except MultiplierError as error:
         fault = str(error)
     yield Note("vault", {"found": _plain(found), "fault": fault, "spent": standing.spent})
-    if found is not None and found.se > 0 and math.isfinite(found.log_m):
-        standing.points.append(Point(standing.spent, found.log_m, found.se, provenance))
 
 
 def _cell(recipe: Recipe, seed: int, budget: float) -> Cell:

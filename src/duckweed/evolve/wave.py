@@ -22,11 +22,10 @@ def wave(standing: Standing) -> Steps[Proposal | None]:
         standing.credit(proposal.proposer).proposals += 1
     alive = fresh
     ladder = rungs(len(alive)) if len(alive) > 1 else []
-    losses: dict[int, float] = {}
     if len(alive) == 1:
-        alive, losses = yield from _rung(standing, alive, 1.0, 1)
+        alive = yield from _rung(standing, alive, 1.0, 1)
     for rung in ladder:
-        alive, losses = yield from _rung(standing, alive, rung.share, rung.keep)
+        alive = yield from _rung(standing, alive, rung.share, rung.keep)
     winner = alive[0] if alive else None
     if winner is not None and not _gain(standing, winner) > 0:
         winner = None
@@ -57,7 +56,7 @@ def _fresh(standing: Standing, proposal: Proposal) -> bool:
 
 def _rung(
     standing: Standing, alive: list[Proposal], share: float, keep: int
-) -> Steps[tuple[list[Proposal], dict[int, float]]]:
+) -> Steps[list[Proposal]]:
     s = standing.settings
     seed = seed_of("screen", s.seed, standing.generation, share)
     recipes = [merged(standing.parent, p.difference) for p in alive]
@@ -71,8 +70,7 @@ def _rung(
             Screened(p.number, p.difference, p.proposer, share, gain, standing.generation)
         )
         standing.credit(p.proposer).spent += row[0].flops
-    kept = [alive[i] for i in survivors(rest, keep)]
-    return kept, {p.number: loss for p, loss in zip(alive, rest, strict=True)}
+    return [alive[i] for i in survivors(rest, keep)]
 
 
 def _gain(standing: Standing, proposal: Proposal) -> float:
