@@ -1,8 +1,8 @@
 """Generation 0: a plain recipe, fairly tuned, and the noise of its runs.
 
 Tuning comes before anything is proposed: the learning rate over `Settings.rates`, then half and
-twice the batch, then the rate once more if the batch changed; the two best with a second seed. An
-untuned baseline is the commonest way in which improvements are imagined (Wen et al. 2509.02046).
+twice the batch, each further on while the best lies at the edge, then the rate once more if the
+batch changed; the two best with two more seeds. An untuned baseline is the commonest way in which improvements are imagined (Wen et al. 2509.02046).
 """
 
 import math
@@ -10,6 +10,8 @@ import math
 from duckweed.evolve import sequential
 from duckweed.evolve.cell import Cell, Recipe, digest, seed_of
 from duckweed.evolve.step import Need, Note, Standing, Steps, run
+
+EDGE = 3  # times that tuning goes on beyond an edge
 
 
 class PilotError(ValueError):
@@ -20,7 +22,7 @@ def pilot_cost(standing: Standing) -> float:
     """FLOPs until the first decision can fall: tuning, pilot, one round of screening and
     confirmation, and the vault of its result."""
     s = standing.settings
-    tuning = (len(s.rates) + 2 + 2 + 4 + 2) * s.budget
+    tuning = (len(s.rates) + 2 * EDGE + 2 + 2 + 4 + 1) * s.budget
     return tuning + 2 * s.pilot * s.budget + round_cost(standing)
 
 
@@ -60,15 +62,25 @@ def tune(standing: Standing, plain: Recipe) -> Steps[None]:
         order = sorted(scores, key=lambda name: sum(scores[name]) / len(scores[name]))
         return [recipes[name] for name in order[:count]]
 
-    def with_rate(recipe: Recipe, factor: float) -> Recipe:
-        return recipe | {s.rate: float(f"{float(recipe[s.rate]) * factor:.4g}")}
+    def climb(key: str, factors: tuple[float, ...]) -> Steps[None]:
+        """Further values of one key for as long as the best lies at the edge of what was tried."""
+        for _ in range(EDGE):
+            top = best(1)[0]
+            tried = {float(r[key]) for r in recipes.values()}
+            new = [_scaled(top, key, factor) for factor in factors]
+            new = [r for r in new if float(r[key]) not in tried]
+            if not new or min(tried) < float(top[key]) < max(tried):
+                return
+            yield from measure(new, 0)
 
-    yield from measure([with_rate(plain, factor) for factor in s.rates], 0)
+    yield from measure([_scaled(plain, s.rate, factor) for factor in s.rates], 0)
+    yield from climb(s.rate, (0.5, 2.0))
+    before = best(1)[0][s.batch]
     top = best(1)[0]
-    batches = [{s.batch: max(1, int(top[s.batch]) // 2)}, {s.batch: int(top[s.batch]) * 2}]
-    yield from measure([top | change for change in batches], 0)
-    if best(1)[0][s.batch] != top[s.batch]:
-        yield from measure([with_rate(best(1)[0], factor) for factor in (0.5, 2.0)], 0)
+    yield from measure([_scaled(top, s.batch, factor) for factor in (0.5, 2.0)], 0)
+    yield from climb(s.batch, (0.5, 2.0))
+    if best(1)[0][s.batch] != before:
+        yield from measure([_scaled(best(1)[0], s.rate, factor) for factor in (0.5, 2.0)], 0)
     finalists = best(2)
     for number in (1, 2):
         yield from measure(finalists, number)
@@ -91,6 +103,14 @@ def tune(standing: Standing, plain: Recipe) -> Steps[None]:
             f"with twice the compute the loss does not fall (slope {standing.slope:.3g} bits per byte "
             "per e-fold), so a gain in loss is no gain in compute; give a larger --trial"
         )
+
+
+def _scaled(recipe: Recipe, key: str, factor: float) -> Recipe:
+    """The recipe with one number multiplied; a batch stays whole."""
+    value = recipe[key]
+    if isinstance(value, int):
+        return recipe | {key: max(1, round(value * factor))}
+    return recipe | {key: float(f"{float(value) * factor:.4g}")}
 
 
 def pilot(standing: Standing) -> Steps[None]:

@@ -3,7 +3,8 @@
 A multiplication and an addition are two operations. Forward and backward take three times the
 forward pass (Kaplan et al. 2020, 2001.08361; attention included, which is not small at little
 width). The optimizer counts: AdamW about 16 per parameter and step; Muon's five Newton-Schulz
-iterations on an m x n matrix, m <= n, 5 (4 m^2 n + 2 m^3), and 6 per parameter around them.
+iterations on an m x n matrix, m <= n, 5 (4 m^2 n + 2 m^3), or as many as the recipe asks for, and
+6 per parameter around them.
 """
 
 from typing import Any
@@ -14,7 +15,7 @@ from torch import nn
 from duckweed.learn.optimizer import hidden_matrices
 from duckweed.run.sections import Inner
 
-ADAMW, MUON, ITERATIONS = 16, 6, 5
+ADAMW, MUON = 16, 6
 
 
 class Cost(msgspec.Struct, frozen=True):
@@ -52,5 +53,5 @@ def cost(model: nn.Module, inner: Inner, sequence: int) -> Cost:
     for p in matrices:
         m, n = sorted(p.shape[-2:])
         stacks = p.numel() // (m * n)
-        optimizer += stacks * ITERATIONS * (4 * m * m * n + 2 * m**3) + MUON * p.numel()
+        optimizer += stacks * inner.iterations * (4 * m * m * n + 2 * m**3) + MUON * p.numel()
     return Cost(2 * used + attention, float(optimizer), sum(p.numel() for p in parameters))

@@ -47,6 +47,7 @@ def plain_specification(model: str, data: list[str] | None, tokenizer: str) -> R
 def plain_recipe(spec: RunSpec, registry: Registry) -> Recipe:
     """The registry's keys as the plain specification has them."""
     raw = msgspec.to_builtins(spec)
+    raw["inner"]["beta1"], raw["inner"]["beta2"] = spec.inner.betas
     found: Recipe = {}
     for switch in registry.switches:
         place: Any = raw

@@ -57,9 +57,9 @@ def skeleton(spec: RunSpec, base: Path, vocabulary: int, size: int) -> nn.Module
 
 
 def configuration(spec: RunSpec, base: Path, vocabulary: int, size: int) -> PretrainedConfig:
-    return sized(
-        models.configuration(spec.model.source, base, vocabulary, spec.model.sequence), size
-    )
+    source, length = spec.model.source, spec.model.sequence
+    wanted = models.configuration(source, base, vocabulary, length, architecture=spec.architecture)
+    return sized(wanted, size)
 
 
 def stretched(spec: RunSpec, steps: int) -> RunSpec:
@@ -89,7 +89,7 @@ def train(plain: RunSpec, base: Path, dataset: Dataset, cell: Cell, out: Path) -
     spec, _ = plan(plain, base, dataset.manifest.vocabulary, cell)
     inner, length = spec.inner, spec.model.sequence
     config = configuration(spec, base, dataset.manifest.vocabulary, cell.size)
-    model: Any = models.build(config, "cpu", spec.seed)
+    model: Any = models.build(config, "cpu", spec.seed, spec.architecture.zero_projections)
     trainer = Trainer(model, inner, spec.total_steps, "cpu")
     batches = (
         datasets.batch(dataset, spec.seed, 0, step, inner.steps, inner.batch, length)
