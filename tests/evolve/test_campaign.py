@@ -4,14 +4,14 @@ import math
 
 import msgspec
 import pytest
-from evolve.made import NOISE, PLAIN, SETTINGS, SLOPE, MadeWorkers, decide, gain, loop
-from evolve.made import run as made_run
 
 from duckweed.evolve.budget import Budget, BudgetError
 from duckweed.evolve.campaign import begin
-from duckweed.evolve.history import History, honesty, read
+from duckweed.evolve.history import History, read
 from duckweed.evolve.journal import Journal, JournalError
 from duckweed.evolve.pruning import prune
+from evolve.made import NOISE, PLAIN, SETTINGS, SLOPE, MadeWorkers, decide, gain, loop
+from evolve.made import run as made_run
 
 ENOUGH = Budget(flops=8e11)
 
@@ -48,9 +48,11 @@ def test_tuning_goes_on_beyond_the_edge_of_its_grid(tmp_path):
 
 def test_what_helps_is_adopted_and_the_vault_says_by_how_much(campaign):
     _, standing, history = campaign
-    assert standing.parent["good"] and standing.parent["better"]
+    assert standing.parent["good"]
+    assert standing.parent["better"]
     best = history.best()
-    assert best is not None and best.vault is not None
+    assert best is not None
+    assert best.vault is not None
     true = math.exp(gain(best.recipe) - gain(standing.zero))
     assert best.vault.low < true < best.vault.high
 
@@ -62,8 +64,11 @@ def test_the_vault_compares_with_generation_0_on_seeds_of_its_own(campaign):
     journal.close()
     vault = {t["what"]["seed"] for t in trials if t["what"]["split"] == "vault"}
     others = {t["what"]["seed"] for t in trials if t["what"]["split"] == "select"}
-    assert len(vault) == SETTINGS.vault_seeds and not vault & others
-    zeros = [t for t in trials if t["what"]["split"] == "vault" and t["what"]["recipe"] == standing.zero]
+    assert len(vault) == SETTINGS.vault_seeds
+    assert not vault & others
+    zeros = [
+        t for t in trials if t["what"]["split"] == "vault" and t["what"]["recipe"] == standing.zero
+    ]
     assert len(zeros) == SETTINGS.vault_seeds * len(SETTINGS.vault_shares)
 
 
@@ -73,7 +78,9 @@ def test_confirmation_uses_no_seed_of_screening_or_of_another_proposal(campaign)
     entries = list(journal.ledger.entries())
     journal.close()
     screened = {
-        e.body["what"]["seed"] for e in entries if e.kind == "trial" and e.body["purpose"] == "screening"
+        e.body["what"]["seed"]
+        for e in entries
+        if e.kind == "trial" and e.body["purpose"] == "screening"
     }
     seen: set[int] = set()
     current: set[int] = set()
@@ -84,7 +91,8 @@ def test_confirmation_uses_no_seed_of_screening_or_of_another_proposal(campaign)
             current = set()
         if entry.kind == "trial" and entry.body["purpose"] == "confirmation":
             current.add(entry.body["what"]["seed"])
-    assert seen and not seen & screened
+    assert seen
+    assert not seen & screened
 
 
 def test_every_confirmation_was_announced_before_its_first_run(campaign):
@@ -119,13 +127,15 @@ def test_an_interrupted_campaign_goes_on_and_nothing_is_run_twice(breaks, tmp_pa
         reasons.append(found.run())
         found.journal.close()
         runs += workers.done
-    assert len(reasons) > 2 and "budget is spent" in reasons[-1]
+    assert len(reasons) > 2
+    assert "budget is spent" in reasons[-1]
     history = told(tmp_path / "c")
     assert sum(row[0] for row in history.runs.values()) == runs
     # once more from the start: every decision must follow from the ledger as it stands
     again = loop(tmp_path / "c", budget, MadeWorkers(breaks=0))
     assert "budget is spent" in again.run()
-    assert not again.journal.replaying and again.standing.spent == pytest.approx(history.spent)
+    assert not again.journal.replaying
+    assert again.standing.spent == pytest.approx(history.spent)
     again.journal.close()
 
 
@@ -144,7 +154,9 @@ def test_other_settings_do_not_go_on_with_the_ledger(tmp_path):
     found = loop(tmp_path / "c", ENOUGH, MadeWorkers(breaks=60))
     found.run()
     found.journal.close()
-    other = loop(tmp_path / "c", ENOUGH, None, msgspec.structs.replace(SETTINGS, pilot=5, alpha=0.2))
+    other = loop(
+        tmp_path / "c", ENOUGH, None, msgspec.structs.replace(SETTINGS, pilot=5, alpha=0.2)
+    )
     with pytest.raises(JournalError, match="other settings"):
         other.run()
 
@@ -165,7 +177,8 @@ def test_a_child_that_another_worker_cannot_reproduce_is_not_accepted(tmp_path):
     found.journal.close()
     history = told(tmp_path / "c")
     accepted = [d for d in history.decided if d.verdict == "accepted"]
-    assert accepted and not history.generations
+    assert accepted
+    assert not history.generations
     assert all("another worker" in d.why for d in accepted)
 
 
@@ -176,10 +189,12 @@ def test_false_accepts_stay_below_alpha_and_no_harm_is_accepted():
         settings = msgspec.structs.replace(SETTINGS, seed=seed, plant=1.0)
         standing, found = decide(settings, 1.2e12)
         verdicts += found
-        assert not standing.parent.get("bad") and not standing.parent.get("awful")
+        assert not standing.parent.get("bad")
+        assert not standing.parent.get("awful")
     nothing = [v.accepted for v in verdicts if v.kind in ("same", "null")]
     harmful = [v.accepted for v in verdicts if v.kind == "harmful"]
-    assert len(nothing) >= 200 and len(harmful) >= 50
+    assert len(nothing) >= 200
+    assert len(harmful) >= 50
     assert sum(nothing) <= SETTINGS.alpha * len(nothing)
     assert not any(harmful)
     assert any(v.accepted for v in verdicts if v.kind == "real")  # not by accepting nothing
@@ -198,7 +213,8 @@ def test_a_change_that_was_adopted_for_nothing_is_taken_back(tmp_path):
                 answer = [[made_run(cell) for cell in group] for group in request.groups]
     except StopIteration as end:
         gone = end.value
-    assert gone and standing.parent == standing.zero | {"good": True}
+    assert gone
+    assert standing.parent == standing.zero | {"good": True}
 
 
 def test_the_pilot_states_the_noise_and_the_smallest_effect(campaign):
