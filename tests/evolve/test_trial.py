@@ -66,7 +66,11 @@ def test_muon_pays_for_its_own_arithmetic(ground):
     folder, plain, _, _ = ground
     steps = [
         trial.plan(folder.plain(), folder.path, 256, cell(plain | change))[0].inner.steps
-        for change in ({}, {"inner.optimizer": "muon"}, {"inner.optimizer": "muon", "inner.iterations": 8})
+        for change in (
+            {},
+            {"inner.optimizer": "muon"},
+            {"inner.optimizer": "muon", "inner.iterations": 8},
+        )
     ]
     assert steps[0] > steps[1] > steps[2]
 
@@ -98,7 +102,10 @@ def test_the_three_texts_share_no_document_and_trials_hold_no_held_out_token(gro
     def documents(tokens):
         return {part for part in bytes(np.asarray(tokens)).split(b"\0") if part}
 
-    sets = [documents(dataset.train), *(documents(read(folder.held, n)[0]) for n in ("select", "vault"))]
+    sets = [
+        documents(dataset.train),
+        *(documents(read(folder.held, n)[0]) for n in ("select", "vault")),
+    ]
     assert all(sets)
     assert not sets[0] & sets[1] and not sets[0] & sets[2] and not sets[1] & sets[2]
     sizes = [len(b"".join(s)) for s in sets[1:]]
@@ -147,7 +154,9 @@ def test_weights_that_are_not_finite_are_a_loss(ground, exported):
     assert "nan" in result.reason
 
 
-@pytest.mark.parametrize("damage", ["tokens", "steps", "shape", "extra", "config", "cut", "gone", "long"])
+@pytest.mark.parametrize(
+    "damage", ["tokens", "steps", "shape", "extra", "config", "cut", "gone", "long"]
+)
 def test_an_export_that_is_not_what_was_asked_for_is_refused(ground, exported, damage):
     _, _, judge, _ = ground
     asked, out = exported
@@ -184,10 +193,12 @@ def test_a_run_that_diverges_is_a_loss_with_a_reason(ground):
     asked = cell(wild | {"inner.weight_decay": 1.0})
     out = train(asked, "wild")
     (out / "declared.json").write_bytes(
-        msgspec.json.encode(msgspec.structs.replace(
-            msgspec.json.decode((out / "declared.json").read_bytes(), type=trial.Declared),
-            diverged="the loss became nan",
-        ))
+        msgspec.json.encode(
+            msgspec.structs.replace(
+                msgspec.json.decode((out / "declared.json").read_bytes(), type=trial.Declared),
+                diverged="the loss became nan",
+            )
+        )
     )
     result = judge.evaluate(asked, out)
     assert result.loss is None and "diverged" in result.reason
