@@ -35,7 +35,7 @@ def ground(tmp_path_factory):
 
 @pytest.fixture
 def exported(ground, request):
-    folder, plain, _, train = ground
+    _folder, plain, _, train = ground
     asked = cell(plain)
     return asked, train(asked, request.node.name)
 
@@ -45,7 +45,8 @@ def test_a_trial_run_again_gives_the_same_weights_and_loss_bit_for_bit(ground):
     asked = cell(plain | {"inner.optimizer": "muon"}, seed=7)
     one, two = (judge.evaluate(asked, train(asked, f"again{i}")) for i in (0, 1))
     assert one == two
-    assert one.loss is not None and one.weights
+    assert one.loss is not None
+    assert one.weights
     other = judge.evaluate(cell(asked.recipe, seed=8), train(cell(asked.recipe, seed=8), "other"))
     assert other.weights != one.weights
 
@@ -107,7 +108,9 @@ def test_the_three_texts_share_no_document_and_trials_hold_no_held_out_token(gro
         *(documents(read(folder.held, n)[0]) for n in ("select", "vault")),
     ]
     assert all(sets)
-    assert not sets[0] & sets[1] and not sets[0] & sets[2] and not sets[1] & sets[2]
+    assert not sets[0] & sets[1]
+    assert not sets[0] & sets[2]
+    assert not sets[1] & sets[2]
     sizes = [len(b"".join(s)) for s in sets[1:]]
     assert 0.8 < sizes[0] / sizes[1] < 1.25
 
@@ -150,7 +153,8 @@ def test_weights_that_are_not_finite_are_a_loss(ground, exported):
     weights["lm_head.weight"][0, 0] = float("nan")
     save_file(weights, out / "model.safetensors")
     result = judge.evaluate(asked, out)
-    assert result.loss is None and result.value == math.inf
+    assert result.loss is None
+    assert result.value == math.inf
     assert "nan" in result.reason
 
 
@@ -201,7 +205,8 @@ def test_a_run_that_diverges_is_a_loss_with_a_reason(ground):
         )
     )
     result = judge.evaluate(asked, out)
-    assert result.loss is None and "diverged" in result.reason
+    assert result.loss is None
+    assert "diverged" in result.reason
 
 
 class Peeks(torch.nn.Module):
@@ -230,7 +235,7 @@ def test_too_small_a_budget_is_refused_before_anything_is_trained(ground):
 
 
 def test_a_trial_is_run_again_from_the_ledger_alone(ground, tmp_path):
-    folder, plain, judge, train = ground
+    _folder, plain, judge, train = ground
     asked = cell(plain | {"inner.final": 0.0}, seed=99)
     journal = Journal(tmp_path)
     journal.note("genesis", {})
