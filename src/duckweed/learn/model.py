@@ -13,6 +13,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from duckweed.learn.presets import PRESETS
 from duckweed.run.layout import Layout
+from duckweed.run.sections import Architecture
 
 disable_progress_bar()  # its bars would be drawn across our own view
 
@@ -22,7 +23,12 @@ class ModelError(ValueError):
 
 
 def configuration(
-    source: str, base: Path, vocabulary: int, sequence: int, given: bool = False
+    source: str,
+    base: Path,
+    vocabulary: int,
+    sequence: int,
+    given: bool = False,
+    architecture: Architecture | None = None,
 ) -> PretrainedConfig:
     """The configuration named by `source`: a preset, a config.json or a folder with one (relative
     to `base`), or a hub name; with the vocabulary of the tokenizer and room for the sequence.
@@ -30,6 +36,7 @@ def configuration(
     given: its weights will be used too, so its own vocabulary stays. Raises ModelError.
     """
     facts = dict(PRESETS[source]) if source in PRESETS else _read(source, base)
+    facts = _changed(facts, architecture or Architecture())
     kind = facts.pop("model_type", None)
     if not given:
         facts["vocab_size"] = vocabulary
@@ -52,6 +59,37 @@ def configuration(
         ) from error
     config.use_cache = False
     return config
+
+
+def _changed(facts: dict[str, Any], wanted: Architecture) -> dict[str, Any]:
+    """The configuration with what the specification changes. Raises ModelError."""
+    names = {
+        "activation": "hidden_act", "tied": "tie_word_embeddings", "initial": "initializer_range",
+        "kv_heads": "num_key_value_heads", "layers": "num_hidden_layers",
+        "inner_width": "intermediate_size", "attention_bias": "attention_bias",
+        "mlp_bias": "mlp_bias", "norm_epsilon": "rms_norm_eps",
+    }  # fmt: skip
+    found = dict(facts)
+    for name, key in names.items():
+        if (value := getattr(wanted, name)) is not None:
+            found[key] = value
+    if wanted.rope_base is not None:
+        found["rope_parameters"] = {"rope_type": "default", "rope_theta": wanted.rope_base}
+    if wanted == Architecture():
+        return found
+    if found.get("model_type") not in ("llama", "qwen3"):
+        raise ModelError(
+            f"architecture: changes are for llama and qwen3, not for {found.get('model_type')}"
+        )
+    heads, keys = found.get("num_attention_heads", 1), found.get("num_key_value_heads") or 1
+    if heads % keys:
+        raise ModelError(f"architecture.kv_heads = {keys}: does not divide the {heads} heads")
+    if wanted.qk_norm:
+        if found.pop("mlp_bias", False):
+            raise ModelError("architecture: qk_norm and mlp_bias do not go together")
+        found["model_type"] = "qwen3"
+        found.setdefault("head_dim", found["hidden_size"] // heads)
+    return found
 
 
 def _read(source: str, base: Path) -> dict[str, Any]:
@@ -104,8 +142,11 @@ def layout_of(model: nn.Module) -> Layout:
     return Layout.of({name: tuple(p.shape) for name, p in model.named_parameters()})
 
 
-def build(config: PretrainedConfig, device: str = "cpu", seed: int = 0) -> nn.Module:
-    """A model with fresh weights drawn with `seed`, float32."""
+def build(
+    config: PretrainedConfig, device: str = "cpu", seed: int = 0, zero_projections: bool = False
+) -> nn.Module:
+    """A model with fresh weights drawn with `seed`, float32; zero_projections: what attention and
+    feed-forward parts add to the residual stream begins at zero."""
     torch.manual_seed(seed)
     # Plain attention is 10-15 % faster than the fused kernel on CPUs at these lengths
     # (docs/learn.md); on accelerators the fused one is far ahead.
@@ -113,6 +154,11 @@ def build(config: PretrainedConfig, device: str = "cpu", seed: int = 0) -> nn.Mo
     model = AutoModelForCausalLM.from_config(
         config, dtype=torch.float32, attn_implementation=attention
     )
+    if zero_projections:
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name.endswith(("o_proj.weight", "down_proj.weight")):
+                    parameter.zero_()
     return model.to(device)
 
 

@@ -25,9 +25,15 @@ class Muon:
     """Muon over matrices (2-D, or stacks of matrices: 3-D), those of one shape orthogonalised together."""
 
     def __init__(
-        self, parameters: list[torch.nn.Parameter], momentum: float, weight_decay: float
+        self,
+        parameters: list[torch.nn.Parameter],
+        momentum: float,
+        weight_decay: float,
+        nesterov: bool = True,
+        iterations: int = 5,
     ) -> None:
         self.momentum, self.weight_decay = momentum, weight_decay
+        self.nesterov, self.iterations = nesterov, iterations
         self.groups: dict[tuple, list[torch.nn.Parameter]] = {}
         for parameter in parameters:
             shape = tuple(parameter.shape[-2:])
@@ -49,13 +55,17 @@ class Muon:
             assert gradient is not None
             buffer = self.buffers[parameter]
             buffer.mul_(self.momentum).add_(gradient)
-            nesterov = gradient + self.momentum * buffer
-            stack = nesterov.reshape(-1, *nesterov.shape[-2:])
+            direction = gradient + self.momentum * buffer if self.nesterov else buffer
+            stack = direction.reshape(-1, *direction.shape[-2:])
             wide.append(stack.mT if stack.size(-2) > stack.size(-1) else stack)
         together = torch.cat(wide)
         if together.is_cuda:
             together = together.bfloat16()
-        parts = orthogonalise(together).to(wide[0].dtype).split([w.size(0) for w in wide])
+        parts = (
+            orthogonalise(together, self.iterations)
+            .to(wide[0].dtype)
+            .split([w.size(0) for w in wide])
+        )
         return [
             (part.mT if p.size(-2) > p.size(-1) else part).reshape(p.shape)
             for p, part in zip(parameters, parts, strict=True)

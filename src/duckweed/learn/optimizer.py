@@ -48,14 +48,34 @@ class InnerOptimizer:
         matrices = hidden_matrices(model) if inner.optimizer == "muon" else []
         taken = {id(p) for p in matrices}
         rest = [p for p in model.parameters() if id(p) not in taken]
-        self.muon = Muon(matrices, inner.momentum, inner.weight_decay) if matrices else None
-        groups = [
-            {"params": [p for p in rest if p.ndim > 1], "weight_decay": inner.weight_decay},
-            {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        self.adamw = torch.optim.AdamW(
-            [g for g in groups if g["params"]], lr=1.0, betas=inner.betas, fused=True
+        self.muon = (
+            Muon(matrices, inner.momentum, inner.weight_decay, inner.nesterov, inner.iterations)
+            if matrices
+            else None
         )
+        self.adamw = torch.optim.AdamW(self._groups(rest), lr=1.0, betas=inner.betas, fused=True)
+
+    def _groups(self, parameters: list[nn.Parameter]) -> list[dict]:
+        """AdamW's groups: decay and factor of the learning rate by the kind of parameter."""
+        inner = self.inner
+        embeddings = {id(m.weight) for m in self.model.modules() if isinstance(m, nn.Embedding)}
+        head = self.model.get_output_embeddings()  # type: ignore[operator]
+        kinds: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for p in parameters:
+            factor = 1.0
+            if p.ndim <= 1:
+                factor = inner.vector_rate
+            elif id(p) in embeddings:
+                factor = inner.embedding_rate
+            elif head is not None and p is head.weight:
+                factor = inner.head_rate
+            decay = inner.weight_decay if p.ndim > 1 else 0.0
+            kinds.setdefault((decay, factor), []).append(p)
+        # matrices first and vectors last, as ever: the order decides the sums inside
+        return [
+            {"params": found, "weight_decay": decay, "factor": factor}
+            for (decay, factor), found in sorted(kinds.items(), key=lambda x: x[1][0].ndim <= 1)
+        ]
 
     def step(self, rate: float) -> None:
         """Clip the gradients, update, clear them."""
@@ -64,7 +84,7 @@ class InnerOptimizer:
         if self.muon:
             self.muon.step(rate)
         for group in self.adamw.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["factor"]
         self.adamw.step()
         self.model.zero_grad(set_to_none=True)
 

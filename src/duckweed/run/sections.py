@@ -44,14 +44,56 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         check("model", "sequence", self.sequence, 2, 1 << 20)
 
 
+class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What of the model's configuration is changed; None: as `model.source` has it.
+
+    activation: of the feed-forward part; rope_base: of the rotary positions; tied: one matrix for
+    embedding and head; kv_heads: heads of keys and values; qk_norm: queries and keys are normalised
+    per head (llama becomes qwen3); layers, inner_width: depth and width of the feed-forward part;
+    initial: sd of the first weights; zero_projections: what is added to the residual stream starts
+    at zero; attention_bias, mlp_bias: as in transformers; norm_epsilon: of the RMS norms.
+    """
+
+    activation: Literal["silu", "gelu", "relu", "relu2", "leaky_relu", "mish"] | None = None
+    rope_base: float | None = None
+    tied: bool | None = None
+    kv_heads: int | None = None
+    qk_norm: bool = False
+    layers: int | None = None
+    inner_width: int | None = None
+    initial: float | None = None
+    zero_projections: bool = False
+    attention_bias: bool | None = None
+    mlp_bias: bool | None = None
+    norm_epsilon: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("rope_base", 1.0, 1e9), ("kv_heads", 1, 1024), ("layers", 1, 1000),
+            ("inner_width", 1, 1 << 20), ("initial", 1e-6, 10.0), ("norm_epsilon", 1e-12, 1.0),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None:
+                check("architecture", name, value, low, high)
+
+
 class Inner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a peer does between two merges: H = `steps` steps of `batch` sequences each."""
+    """What a peer does between two merges: H = `steps` steps of `batch` sequences each.
+
+    embedding_rate, head_rate, vector_rate: factors of the learning rate for these parameters (the
+    head where it is not tied; vectors are norms and biases); nesterov, iterations: of Muon.
+    """
 
     optimizer: Literal["adamw", "muon"] = "muon"
     learning_rate: float = 0.01
     weight_decay: float = 0.1
     momentum: float = 0.95
+    nesterov: bool = True
+    iterations: int = 5
     betas: tuple[float, float] = (0.9, 0.95)
+    embedding_rate: float = 1.0
+    head_rate: float = 1.0
+    vector_rate: float = 1.0
     clip: float = 1.0
     steps: int = 20
     batch: int = 8
@@ -68,6 +110,9 @@ class Inner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         check("inner", "momentum", self.momentum, 0, 0.9999)
         for beta in self.betas:
             check("inner", "betas", beta, 0, 0.99999)
+        for name in ("embedding_rate", "head_rate", "vector_rate"):
+            check("inner", name, getattr(self, name), 0, 1000)
+        check("inner", "iterations", self.iterations, 1, 20)
         check("inner", "clip", self.clip, 0, 1e6)
         check("inner", "steps", self.steps, 1, 100_000)
         check("inner", "batch", self.batch, 1, 1 << 20)

@@ -10,6 +10,7 @@ import msgspec
 from blake3 import blake3
 
 from duckweed.run.sections import (
+    Architecture,
     DataSpec,
     Inner,
     Integer,
@@ -36,6 +37,7 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: int = 0
     data: DataSpec = DataSpec()
     model: Model = Model()
+    architecture: Architecture = Architecture()
     inner: Inner = Inner()
     wire: Wire = Integer()
     merge: Merge = Merge()
@@ -45,6 +47,8 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if not 0 <= self.seed < SEED_LIMIT:
             raise ValueError(f"seed = {self.seed}: must be between 0 and {SEED_LIMIT - 1}")
+        if self.model.weights == "given" and self.architecture != Architecture():
+            raise ValueError("architecture: weights that are given keep their own configuration")
         if self.merge.rule == "contributors" and not isinstance(self.wire, Sparse):
             raise ValueError(
                 "merge.rule = 'contributors' divides each coordinate by the peers that sent it and "

@@ -10,8 +10,9 @@ NOTES = {
     "seed": "everything random in the run follows from this number",
     "data": "path: 'stdlib', files, folders, globs (also .gz .zst .jsonl .parquet), or hf:NAME[:config]\n"
     "tokenizer: 'bytes', 'bpe:N' (trained on this data), a tokenizer.json, a folder, or a hub name",
-    "model": "source: a preset (llama-1m, llama-15m, llama-125m, llama-1b, qwen3-0.6b, deepseek-v3-mini),\n"
+    "model": "source: a preset (llama-0.5m, llama-1m, llama-15m, llama-125m, llama-1b, qwen3-0.6b, deepseek-v3-mini),\n"
     "a folder, a config.json, or a hub name; sequence: tokens per training sequence",
+    "architecture": "what is changed of the source's configuration (docs/learn.md)",
     "inner": "what a peer does alone between two exchanges: `steps` steps of `batch` sequences\n"
     "optimizer: muon (hidden matrices; AdamW for the rest) or adamw; schedule: wsd, cosine, constant\n"
     "state: 'fresh' starts its moments anew every round, 'kept' carries them along",
@@ -32,6 +33,8 @@ def write(spec: RunSpec, notes: bool = False) -> str:
         if notes and key in NOTES:
             lines += ["", *(f"# {line}" for line in NOTES[key].splitlines())]
         if isinstance(value, dict):
+            if all(v is None for v in value.values()):
+                continue
             lines += ([] if notes else [""]) + [f"[{key}]"]
             lines += [f"{k} = {_value(v)}" for k, v in value.items() if v is not None]
         else:
