@@ -47,7 +47,7 @@ def cost(model: nn.Module, inner: Inner, sequence: int) -> Cost:
     width = getattr(config, "hidden_size", 0)
     # a token looks at half of the sequence on the mean: scores and values, 2 FLOPs each
     attention = 4 * config.num_hidden_layers * width * sequence / 2
-    matrices = hidden_matrices(model) if inner.optimizer == "muon" else []
+    matrices = hidden_matrices(model) if inner.orthogonal else []
     orthogonal = {id(p) for p in matrices}
     optimizer = sum(ADAMW * p.numel() for p in parameters if id(p) not in orthogonal)
     for p in matrices:

@@ -19,7 +19,7 @@ def needed(model: nn.Module, spec: RunSpec) -> int:
     """Bytes for one peer: float32 weights, gradients, moments, the flat vectors of a round
     (global weights, outer momentum, residual, pseudo-gradient, what was sent), activations."""
     parameters = sum(p.numel() for p in model.parameters())
-    moments = 1 if spec.inner.optimizer == "muon" else 2
+    moments = 2 if spec.inner.optimizer == "adamw" else 1
     config: Any = model.config
     width = getattr(config, "hidden_size", 1024)
     layers = getattr(config, "num_hidden_layers", 12)
