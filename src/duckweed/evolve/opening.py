@@ -29,6 +29,8 @@ from duckweed.swarm.genesis import cache_folder
 FORMAT = 1
 HELD_OUT = 0.08  # share of the documents that trials never see
 
+SIZES = (0.8, 1.25)  # parameters of a recipe over those of generation 0
+
 PLAIN = Inner(
     optimizer="adamw", learning_rate=0.004, weight_decay=0.1, betas=(0.9, 0.95), schedule="cosine",
     warmup=20, final=0.1, batch=8,
@@ -145,14 +147,19 @@ def council(
 
 
 def affordable(folder: Campaign, spec: RunSpec, settings: Settings) -> Any:
-    """A function that says why a recipe cannot be run in this campaign, or None: its steps are
-    counted at the smallest budget and at the larger size before anything is run."""
+    """A function that says why a recipe cannot be run in this campaign, or None: its parameters and
+    steps are counted at the smallest budget and at the larger size before anything is run."""
     vocabulary = folder.vocabulary()
+    _, zero = plan(spec, folder.path, vocabulary, Cell({}, 0, settings.budget))
 
     def reason(recipe: Recipe) -> str | None:
         try:
             for share, size in ((0.25, 1), (1.0, settings.scale)):
-                plan(spec, folder.path, vocabulary, Cell(recipe, 0, share * settings.budget, size))
+                cell = Cell(recipe, 0, share * settings.budget, size)
+                _, cost = plan(spec, folder.path, vocabulary, cell)
+                ratio = cost.parameters / zero.parameters / size
+                if size == 1 and not SIZES[0] <= ratio <= SIZES[1]:
+                    return f"{ratio:.2f} times the parameters: a campaign stays at one size"
         except ValueError as error:
             return str(error)
         return None

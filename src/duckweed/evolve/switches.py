@@ -53,7 +53,7 @@ KNOWN = (
     Known("embeddings learn faster", {}, {"inner.embedding_rate": 4.0}),
     Known("long cooldown", {"inner.schedule": "wsd", "inner.decay": 0.7, "inner.final": 0.05}),
     Known("squared relu", {"architecture.activation": "relu2"}),
-    Known("shallower", {"architecture.layers": 3}),
+    Known("shallower and wider", {"architecture.layers": 3, "architecture.inner_width": 384}),
     Known("small batch", {}, {"inner.batch": 0.5}),
     Known("short sequences", {"model.sequence": 64}),
     Known("long sequences", {"model.sequence": 256}),

@@ -15,7 +15,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "llama-0.5m": LLAMA
     | {
         "hidden_size": 96,
-        "intermediate_size": 256,
+        "intermediate_size": 272,
         "num_hidden_layers": 4,
         "num_attention_heads": 4,
         "num_key_value_heads": 4,
