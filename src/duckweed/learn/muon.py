@@ -78,9 +78,7 @@ class Muon:
         # An orthogonal m x n matrix has the norm sqrt(min(m, n)).
         return divided * (narrow**0.5 / (divided.norm(dim=(-2, -1), keepdim=True) + 1e-8))
 
-    def _updates(
-        self, parameters: list[torch.nn.Parameter], momentum: float
-    ) -> list[torch.Tensor]:
+    def _updates(self, parameters: list[torch.nn.Parameter], momentum: float) -> list[torch.Tensor]:
         wide = []
         for parameter in parameters:
             gradient = parameter.grad

@@ -64,9 +64,7 @@ class InnerOptimizer:
         self.elementwise: torch.optim.Optimizer = (
             Lion(groups, inner.betas)
             if inner.optimizer == "lion"
-            else torch.optim.AdamW(
-                groups, lr=1.0, betas=inner.betas, eps=inner.epsilon, fused=True
-            )
+            else torch.optim.AdamW(groups, lr=1.0, betas=inner.betas, eps=inner.epsilon, fused=True)
         )
 
     def _muon(self, matrices: list[nn.Parameter]) -> Muon:
