@@ -122,6 +122,7 @@ CHANGES = {
     "architecture.tied": True,
     "architecture.attention_bias": True,
     "architecture.mlp_bias": True,
+    "architecture.norm_epsilon": 1e-4,
     "inner.optimizer": "adamw",
     "inner.schedule": "cosine",
     "inner.state": "kept",
