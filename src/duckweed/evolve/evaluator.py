@@ -57,7 +57,7 @@ class Evaluator:
             if declared.diverged:
                 raise Refused(f"diverged: {declared.diverged}")
             model = self._model(spec, cell, out)
-            _check_causal(model, spec.model.sequence, self.vocabulary)
+            check_causal(model, spec.model.sequence, self.vocabulary)
             loss = self._loss(model, cell, spec.model.sequence)
             if not math.isfinite(loss):
                 raise Refused(f"the held-out loss is {loss}")
@@ -106,7 +106,7 @@ class Evaluator:
 
 
 @torch.no_grad()
-def _check_causal(model: Any, length: int, vocabulary: int) -> None:
+def check_causal(model: Any, length: int, vocabulary: int) -> None:
     """Raises Refused where the past sees the future."""
     rng = np.random.default_rng(0)
     before = torch.from_numpy(rng.integers(0, vocabulary, (2, length)))

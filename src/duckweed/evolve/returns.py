@@ -41,7 +41,10 @@ Z80 = 1.2815515655446004
 PRIOR_WIDTH = math.log(PRIOR_R_HIGH / PRIOR_R_LOW) / 2 / Z80
 R0_FACTOR = 3.0
 """R0 is the caller's figure times or divided by this (one sd)."""
-LUMP, LUMP_FACTOR = 0.1, 3.0
+LUMP, LUMP_FACTOR = 2.0, 3.0
+"""Prior of the lump: this many mean steps of ln A, times or divided by 3 (one sd). A Poisson path
+with exponential jumps has a lump of two mean jumps."""
+LEAST_LUMP = 0.02
 LIMIT, LIMIT_FACTOR = math.log(2), 3.0
 """Prior of the saturating law's limit L: a doubling, times or divided by 3 (one sd)."""
 SCALE_FACTOR = 3.0
@@ -91,8 +94,9 @@ class Returns(msgspec.Struct, frozen=True):
     """What a campaign says about returns to research. r: posterior; accepted: changes behind it;
     limit: A at infinity under the saturating law, reached: share of its ln that is behind us;
     elpd_difference, elpd_se: leave-one-out log predictive density, power minus saturating, and
-    its standard error (2 se decide `prefers`); without_known: r when gains from known tricks are
-    taken out and their cost is kept, None where nothing else was accepted."""
+    its standard error (`prefers` needs more than 2 se and more than 4); without_known: r when
+    gains from known tricks are taken out and their cost is kept, None where nothing else was
+    accepted."""
 
     r: Estimate
     prior: Estimate
@@ -140,11 +144,19 @@ def returns(points: Sequence[Point], r0: float) -> Returns:
         limit=_estimate(np.exp(flat.first), flat.weight),
         reached=_estimate(np.maximum(1 - np.exp(-end / flat.second), 1e-12), flat.weight),
         elpd_difference=total, elpd_se=se,
-        prefers="neither" if not abs(total) > 2 * se else "power" if total > 0 else "saturating",
+        prefers=_preferred(total, se),
         trend=_trend(spent, y, noise, power) if len(points) >= 4 else None,
-        without_known=_without_known(points, spent, y, noise, r0),
+        without_known=_without_known(points, spent, y, noise, r0, power),
         points=list(points),
     )  # fmt: skip
+
+
+def _preferred(difference: float, se: float) -> Literal["power", "saturating", "neither"]:
+    # with few points the se is too small, and differences below 4 mean nothing: Sivula, Magnusson
+    # & Vehtari 2020, Uncertainty in Bayesian leave-one-out cross-validation based comparison
+    if not abs(difference) > max(2 * se, 4):
+        return "neither"
+    return "power" if difference > 0 else "saturating"
 
 
 def record(found: Returns, source: str) -> MeasuredReturns:
@@ -184,11 +196,15 @@ def _grid(median: float, width: float, count: int) -> tuple[Array, Array]:
     return median * np.exp(width * z), -0.5 * z * z
 
 
-def _power(spent: Array, y: Array, noise: Array, r0: float) -> _Posterior:
+def _power(
+    spent: Array, y: Array, noise: Array, r0: float, before_start: Array | None = None
+) -> _Posterior:
+    """before_start: ln prior of R0 on its grid, in place of the one around r0."""
     r, before_r = _grid(PRIOR_R, PRIOR_WIDTH, 61)
-    start, before_start = _grid(r0, math.log(R0_FACTOR), 11)
+    start, around = _grid(r0, math.log(R0_FACTOR), 11)
+    before = around if before_start is None else before_start
     shape = np.log1p(spent / start[:, None])
-    return _posterior(r, before_r, start, before_start, shape, y, noise)
+    return _posterior(r, before_r, start, before, shape, y, noise)
 
 
 def _saturating(spent: Array, y: Array, noise: Array, r0: float) -> _Posterior:
@@ -203,32 +219,47 @@ def _posterior(
     size: Array, before_size: Array, place: Array, before_place: Array, shape: Array, y: Array,
     noise: Array,
 ) -> _Posterior:  # fmt: skip
-    """For the law y = size * shape, shape [place, n], with independent increments."""
-    lump, before_lump = _grid(LUMP, math.log(LUMP_FACTOR), 7)
-    prior = before_size[:, None, None] + before_place[:, None] + before_lump
-    first = np.broadcast_to(size[:, None, None], prior.shape).ravel()
-    second = np.broadcast_to(place[:, None], prior.shape).ravel()
+    """For the law y = size * shape, shape [place, n], with independent increments. The covariance
+    is lump * size * shape[min(i, j)] + noise; for each place one basis makes both diagonal."""
+    lump, before_lump = _grid(_lump(y), math.log(LUMP_FACTOR), 7)
+    prior = before_place[:, None, None] + before_size[:, None] + before_lump  # [place, size, lump]
+    first = np.broadcast_to(size[:, None], prior.shape).ravel()
+    second = np.broadcast_to(place[:, None, None], prior.shape).ravel()
     if not y.size:
-        weight = np.exp(prior - prior.max()).ravel()
-        return _Posterior(weight / weight.sum(), first, second, np.zeros(0))
-    mean = size[:, None, None] * shape  # [size, place, n]
-    least = np.minimum(mean[..., :, None], mean[..., None, :])  # cov of the path / lump
-    cov = lump[:, None, None] * least[:, :, None] + noise  # [size, place, lump, n, n]
-    inverse = np.linalg.inv(cov)
-    rest = (y - mean)[:, :, None, :]
-    pull = np.einsum("...ij,...j->...i", inverse, rest)
-    log_det = np.linalg.slogdet(cov)[1]
-    fit = -0.5 * (np.sum(pull * rest, -1) + log_det + y.size * math.log(2 * math.pi))
-    log_weight = (prior + fit - (prior + fit).max()).ravel()
-    log_weight -= math.log(np.exp(log_weight).sum())
-    weight = np.exp(log_weight)
-    var = 1 / np.diagonal(inverse, axis1=-2, axis2=-1)
-    alone = -0.5 * (np.log(2 * math.pi * var) + (pull * var) ** 2 / var)  # ln p(y_i | others, grid)
+        return _Posterior(_normalised(prior)[1], first, second, np.zeros(0))
+    n = y.size
+    order = np.arange(n)
+    root = np.linalg.inv(np.linalg.cholesky(noise))
+    common = shape[:, np.minimum.outer(order, order)]
+    values, vectors = np.linalg.eigh(root @ common @ root.T)
+    basis = root.T @ vectors  # [place, n, n]; inverse covariance = basis diag(inside) basis^T
+    scale = (size[:, None] * lump)[..., None]
+    inside = 1 / (1 + scale * np.maximum(values, 0)[:, None, None])  # [place, size, lump, n]
+    flat = np.einsum("pij,i->pj", basis, y)[:, None, None]
+    rest = flat - size[:, None, None] * np.einsum("pij,pi->pj", basis, shape)[:, None, None]
+    log_det = -np.log(inside).sum(-1) - 2 * np.log(np.diagonal(root)).sum()
+    fit = -0.5 * ((inside * rest**2).sum(-1) + log_det + n * math.log(2 * math.pi))
+    log_weight, weight = _normalised(prior + fit)
+    pull = np.einsum("pij,pslj->psli", basis, inside * rest)
+    var = 1 / np.einsum("pij,pslj->psli", basis**2, inside)
+    alone = -0.5 * (np.log(2 * math.pi * var) + pull**2 * var)  # ln p(y_i | others, parameters)
     # 1 / p(y_i | others) = E[1 / p(y_i | others, parameters)] under the full posterior
-    worst = log_weight[:, None] - alone.reshape(-1, y.size)
+    worst = log_weight[:, None] - alone.reshape(-1, n)
     top = worst.max(axis=0)
-    loo = -(top + np.log(np.exp(worst - top).sum(axis=0)))
-    return _Posterior(weight, first, second, loo)
+    return _Posterior(weight, first, second, -(top + np.log(np.exp(worst - top).sum(axis=0))))
+
+
+def _lump(y: Array) -> float:
+    """How large the jumps are that the path consists of, about."""
+    steps = np.diff(y, prepend=0.0)
+    return LUMP * max(float(np.abs(steps).mean()), LEAST_LUMP) if y.size else LEAST_LUMP
+
+
+def _normalised(log_weight: Array) -> tuple[Array, Array]:
+    """ln of the weights and the weights, flat, with sum 1."""
+    flat = (log_weight - log_weight.max()).ravel()
+    flat = flat - math.log(np.exp(flat).sum())
+    return flat, np.exp(flat)
 
 
 def _estimate(values: Array, weight: Array, level: float = LEVEL) -> Estimate:
@@ -244,7 +275,7 @@ def _trend(spent: Array, y: Array, noise: Array, power: _Posterior) -> Trend:
     marginal = _estimate(power.first / (power.second + end), power.weight)
     middle = float(np.interp(end / 2, [0.0, *spent], [0.0, *y]))
     # generalised least squares: measurement errors, and increments that vary with a lump's size
-    path = LUMP * np.maximum(float(y[-1]), LUMP) * np.minimum.outer(spent, spent) / end
+    path = _lump(y) * max(float(y[-1]), LEAST_LUMP) * np.minimum.outer(spent, spent) / end
     whiten = np.linalg.inv(np.linalg.cholesky(noise + path))
     design = whiten @ np.stack([spent / end, (spent / end) ** 2], 1)
     inverse = np.linalg.inv(design.T @ design)
@@ -265,18 +296,23 @@ def _trend(spent: Array, y: Array, noise: Array, power: _Posterior) -> Trend:
 
 
 def _without_known(
-    points: Sequence[Point], spent: Array, y: Array, noise: Array, r0: float
+    points: Sequence[Point], spent: Array, y: Array, noise: Array, r0: float, power: _Posterior
 ) -> Estimate | None:
+    """r of the steps that were not known, at the price of all of them, with R0 as found from all."""
     own = np.array([p.provenance != "known" for p in points], dtype=bool)
     if not own.any():
         return None
+    if own.all():
+        return _estimate(power.first, power.weight)
     n = len(points)
     steps = np.eye(n) - np.eye(n, k=-1)
     # cumulated steps of the changes that count; a tiny error keeps repeated points apart
     keep = np.tril(np.ones((n, n))) @ (own[:, None] * steps)
-    cov = keep @ noise @ keep.T + 1e-8 * np.eye(n)
-    power = _power(spent, keep @ y, cov, r0)
-    return _estimate(power.first, power.weight)
+    cov = keep @ noise @ keep.T + 1e-6 * np.eye(n)
+    starts, place = np.unique(power.second, return_inverse=True)
+    before = np.log(np.maximum(np.bincount(place, power.weight, starts.size), 1e-300))
+    found = _power(spent, keep @ y, cov, r0, before)
+    return _estimate(found.first, found.weight)
 
 
 _PRIOR = _estimate(

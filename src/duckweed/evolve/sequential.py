@@ -29,6 +29,7 @@ out of pairs) only ever loses power.
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -290,6 +291,7 @@ def log_e(n: int, c: npt.ArrayLike, spread: float = SPREAD) -> Array:
     )  # fmt: skip
 
 
+@lru_cache(4096)
 def critical(n: int, alpha: float, spread: float = SPREAD) -> float:
     """The c from which n pairs accept at alpha; sqrt(n) or more means never with n pairs."""
     low, high = 0.0, math.sqrt(n)

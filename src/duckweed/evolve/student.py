@@ -7,6 +7,7 @@ are bisections. Absolute error below 1e-13.
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,7 @@ def t_cdf(x: npt.ArrayLike, dof: int) -> Array:
     return 0.5 + 0.5 * sine * series
 
 
+@lru_cache(4096)
 def t_quantile(p: float, dof: int) -> float:
     """The x with P(T <= x) = p, 0 < p < 1."""
     if p < 0.5:
@@ -40,6 +42,7 @@ def t_quantile(p: float, dof: int) -> float:
     return _bisect(lambda x: float(t_cdf(x, dof)) - p, 0.0, high)
 
 
+@lru_cache(4096)
 def chi2_quantile(p: float, dof: int) -> float:
     """The x with P(chi-square <= x) = p, 0 < p < 1."""
     high = dof + 10.0
