@@ -60,7 +60,9 @@ def train(
     ] = None,
     recipe: Annotated[
         Path | None,
-        typer.Option(help="How to train (TOML), as `evolve` leaves it: laid over the specification."),
+        typer.Option(
+            help="How to train (TOML), as `evolve` leaves it: laid over the specification."
+        ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run: folder runs/NAME.")] = None,
     runs: Annotated[Path, typer.Option(help="Where run folders are kept.")] = Path("runs"),

@@ -19,7 +19,8 @@ def generation_zero(
     source: str = "llama-0.5m", sequence: int = 128, data: DataSpec | None = None
 ) -> RunSpec:
     """The specification before tuning: AdamW, cosine, GELU, tied tables; for a preset of ours the
-    architecture is spelt out, so that a proposal's differences are seen for what they are.
+    architecture is spelt out, so that a proposal's differences are seen for what they are, save
+    `kv_heads` and `inner_width`, which follow the heads, and width and family.
 
     `llama-0.5m` and `llama-1m` are the sizes meant for campaigns on a CPU.
     """
@@ -33,8 +34,6 @@ def generation_zero(
             width=facts["hidden_size"],
             layers=facts["num_hidden_layers"],
             heads=facts["num_attention_heads"],
-            kv_heads=facts["num_key_value_heads"],
-            inner_width=facts["intermediate_size"],
             rope_base=facts["rope_parameters"]["rope_theta"],
             tied=True,
             softcap=0.0,
