@@ -223,3 +223,11 @@ def test_the_pilot_states_the_noise_and_the_smallest_effect(campaign):
     # two runs on different seeds, each with the seed's own part and the run's
     assert history.pilot["sd"] == pytest.approx(2 * NOISE, rel=0.6)
     assert history.pilot["smallest_multiplier"] > 1.01
+
+
+def test_every_proposer_is_charged_for_what_its_proposals_cost(campaign):
+    _, standing, history = campaign
+    for name, credit in standing.credits.items():
+        assert history.shares[name].flops == pytest.approx(credit.spent), name
+        assert history.shares[name].gain == pytest.approx(credit.gain), name
+    assert history.shares["random"].flops > 0  # the control is always on

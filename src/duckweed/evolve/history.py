@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from duckweed.evolve.cell import Proposal, Recipe
+from duckweed.evolve.cell import Proposal, Recipe, digest
 from duckweed.evolve.multiplier import Multiplier
 from duckweed.evolve.returns import Point
 from duckweed.evolve.sealed import Kind, commitment
@@ -56,7 +56,7 @@ class Generation(msgspec.Struct):
 
 
 class Share(msgspec.Struct):
-    """A proposer's record. flops: of screening and confirming its proposals."""
+    """A proposer's record. flops: of screening and confirming its proposals, scale checks too."""
 
     proposals: int = 0
     confirmed: int = 0
@@ -82,6 +82,8 @@ class History(msgspec.Struct):
     waves: int = 0
     stops: list[str] = msgspec.field(default_factory=list)
     entries: int = 0
+    parent: Recipe = msgspec.field(default_factory=dict)  # the recipe in force
+    children: dict[str, str] = msgspec.field(default_factory=dict)  # digest: who proposes it
 
     @property
     def spent(self) -> float:
@@ -144,11 +146,12 @@ def _take(told: History, entry: Entry, proposals: dict[int, Proposal]) -> None:
     body = entry.body
     match entry.kind:
         case "tuning":
-            told.tuning = body
+            told.tuning, told.parent = body, body["zero"]
         case "pilot":
             told.pilot = body
         case "trial":
             _trial(told, body["purpose"], body["result"])
+            _charge(told, body)
         case "check":
             _trial(told, "check", body["result"])
         case "proposals":
@@ -173,7 +176,7 @@ def _take(told: History, entry: Entry, proposals: dict[int, Proposal]) -> None:
         case "pruning" if told.generations and body["taken_back"]:
             last = told.generations[-1]
             last.taken_back.append(body["taken_back"])
-            last.recipe = body["recipe"]
+            last.recipe = told.parent = body["recipe"]
             last.vault = None  # that was another recipe
         case "failure":
             told.failures += 1
@@ -191,11 +194,24 @@ def _trial(told: History, purpose: str, result: dict[str, Any]) -> None:
     told.diverged += result["loss"] is None
 
 
+def _charge(told: History, body: dict[str, Any]) -> None:
+    """The run's cost to whoever proposed what it tests; confirmation pays for both arms."""
+    who = None
+    recipe = body["what"]["recipe"]
+    if body["purpose"] == "screening" and recipe != told.parent:
+        who = told.children.get(digest(recipe))
+    elif body["purpose"] in ("confirmation", "scale") and told.decided:
+        who = told.decided[-1].proposer
+    if who is not None:
+        told.shares.setdefault(who, Share()).flops += body["result"]["flops"]
+
+
 def _proposals(told: History, body: dict[str, Any], proposals: dict[int, Proposal]) -> None:
     for raw in body["proposals"]:
         proposal = msgspec.convert(raw, Proposal)
         proposals[proposal.number] = proposal
         told.shares.setdefault(proposal.proposer, Share()).proposals += 1
+        told.children[digest(told.parent | proposal.difference)] = proposal.proposer
     for refusal in body["refused"]:
         told.refused.append(refusal)
         told.shares.setdefault(refusal["proposer"], Share()).refused += 1
@@ -237,6 +253,7 @@ def _scale(told: History, body: dict[str, Any]) -> None:
 def _generation(told: History, body: dict[str, Any]) -> None:
     d = told.decided[-1]
     d.outcome = "adopted"
+    told.parent = body["recipe"]
     share = told.shares.setdefault(d.proposer, Share())
     share.adopted += 1
     share.gain += max(0.0, d.mean or 0.0) / told.slope

@@ -4,6 +4,7 @@ Everything that a decision rests on is in the ledger before the decision is; goi
 is deciding the same once more (`duckweed.evolve.journal`).
 """
 
+import queue
 import time
 from collections.abc import Callable
 from typing import Any
@@ -50,7 +51,9 @@ class Loop:
         self.standing: Standing = begin(settings)
         self._began = time.monotonic()
         self._before = sum(r.seconds for r in journal.results.values())
-        pool.failed = self._failed
+        # Workers' threads report here; the ledger is written in this one alone.
+        self._failures: queue.SimpleQueue[tuple[Cell, str]] = queue.SimpleQueue()
+        pool.failed = lambda cell, reason: self._failures.put((cell, reason))
 
     def run(self) -> str:
         """Until the budget is spent or something stops it; returns why it ended."""
@@ -106,27 +109,31 @@ class Loop:
 
         if missing:
             self.tell({"event": "runs", "purpose": purpose, "groups": missing})
-            self._stop_if_asked()
-            self.pool.run(missing, done, self._stopped, self._limit(missing))
+            self._at_work(missing, done)
         return [[results[cell.id] for cell in group] for group in groups]
 
     def _check(self, cell: Cell) -> tuple[Result, Result]:
         first = self.journal.results[cell.id]
 
         def again() -> dict[str, Any]:
-            self._stop_if_asked()
             found: list[Result] = []
-            self.pool.run(
-                [[cell]],
-                lambda _, result: found.append(result),
-                self._stopped,
-                self._limit([[cell]]),
-                avoid=first.worker,
-            )
+            self._at_work([[cell]], lambda _, result: found.append(result), first.worker)
             return {"cell": cell.id, "result": msgspec.to_builtins(found[0])}
 
         body, _ = self.journal.take("check", again)
         return first, msgspec.convert(body["result"], Result)
+
+    def _at_work(
+        self,
+        groups: list[list[Cell]],
+        done: Callable[[Cell, Result], None],
+        avoid: int | None = None,
+    ) -> None:
+        self._stop_if_asked()
+        try:
+            self.pool.run(groups, done, self._stopped, self._limit(groups), avoid)
+        finally:
+            self._record_failures()
 
     def _limit(self, groups: list[list[Cell]]) -> float:
         largest = max(c.budget for group in groups for c in group)
@@ -203,5 +210,8 @@ class Loop:
         if reason := self._stopped():
             raise Stopped(reason)
 
-    def _failed(self, cell: Cell, reason: str) -> None:
-        self.tell({"event": "failure", "cell": cell, "reason": reason})
+    def _record_failures(self) -> None:
+        while not self._failures.empty():
+            cell, reason = self._failures.get()
+            self.journal.aside("failure", {"cell": cell.id, "reason": reason})
+            self.tell({"event": "failure", "cell": cell, "reason": reason})
