@@ -90,10 +90,10 @@ class LanguageModel:
                 raw = _limited(reply, self._seconds)
         except urllib.error.HTTPError as error:
             raise EndpointError(f"the endpoint answered {error.code}") from error
-        found: Any = json.loads(raw)
         try:
+            found: Any = json.loads(raw)
             content = found["choices"][0]["message"]["content"]
-        except (KeyError, IndexError, TypeError) as error:
+        except (KeyError, IndexError, TypeError, RecursionError) as error:
             raise EndpointError("the answer is not a chat completion") from error
         if not isinstance(content, str):
             raise EndpointError("the answer holds no text")
