@@ -40,13 +40,7 @@ def parse(text: str, registry: Registry) -> Recipe:
     if len(text) > TEXT_LIMIT:
         raise RegistryError(f"{len(text):,} characters, a change has at most {TEXT_LIMIT:,}")
     try:
-        found = json.loads(
-            text,
-            object_pairs_hook=_once,
-            parse_constant=_refuse,
-            parse_int=_whole,
-            parse_float=_real,
-        )
+        found = DECODER.decode(text)
     except RecursionError as error:
         raise RegistryError("nested beyond reason") from error
     except json.JSONDecodeError as error:
@@ -75,3 +69,9 @@ def _real(digits: str) -> float:
     if len(re.sub(r"[^0-9]", "", digits)) > 2 * DIGITS:
         raise RegistryError("a number with too many digits")
     return float(digits)
+
+
+DECODER = json.JSONDecoder(
+    object_pairs_hook=_once, parse_constant=_refuse, parse_int=_whole, parse_float=_real
+)
+"""Strict JSON: no key twice, no NaN or infinity, no number of absurd length. Raises RegistryError."""

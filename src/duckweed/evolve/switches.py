@@ -9,7 +9,7 @@ from duckweed.evolve.registry import Known, Registry, Switch
 SPEEDRUN = "modded-nanogpt records"
 NANOCHAT = "nanochat, dev/LOG.md and leaderboard"
 AUTORESEARCH = "autoresearch, exp/H100/mar8"
-DESIGN = "design space of small transformers; no controlled effect at this size known"
+DESIGN = "none that is controlled"
 
 OPTIMIZER = (
     Switch(
@@ -19,16 +19,16 @@ OPTIMIZER = (
     Switch("inner.learning_rate", "log", 1e-4, 0.1, note="the first thing to tune", source="2509.02046"),
     Switch("inner.weight_decay", "linear", 0.0, 1.0, note="-0.0001 bpb", source="parameter-golf"),
     Switch("inner.cautious", "choice", values=(False, True), note="solid, small", source=f"2510.12402; {NANOCHAT}"),
-    Switch("inner.momentum", "linear", 0.5, 0.99, note="of Muon", source=SPEEDRUN),
+    Switch("inner.momentum", "linear", 0.5, 0.99, note="of Muon", source="Jordan et al. 2024"),
     Switch("inner.momentum_warmup", "int", 1, 200, note="1.09x in steps (n = 1)", source="speedrun record 9"),
     Switch("inner.nesterov", "choice", values=(True, False), note="of Muon", source="Jordan et al. 2024"),
-    Switch("inner.iterations", "int", 2, 8, note="Newton-Schulz; more is within noise", source=NANOCHAT),
-    Switch("inner.beta1", "linear", 0.6, 0.98, source=SPEEDRUN),
-    Switch("inner.beta2", "linear", 0.8, 0.999, source=SPEEDRUN),
-    Switch("inner.epsilon", "log", 1e-12, 1e-4, note="none below 1e-6 or so", source=DESIGN),
+    Switch("inner.iterations", "int", 2, 8, note="Newton-Schulz, five in the paper", source="Jordan et al. 2024"),
+    Switch("inner.beta1", "linear", 0.6, 0.98, source=DESIGN),
+    Switch("inner.beta2", "linear", 0.8, 0.999, source=DESIGN),
+    Switch("inner.epsilon", "log", 1e-12, 1e-4, source=DESIGN),
     Switch("inner.embedding_rate", "log", 0.1, 20.0, note="-0.0033 bpb for 0.6 to 0.8", source=AUTORESEARCH),
     Switch("inner.head_rate", "log", 0.1, 10.0, note="medium; untied heads only", source=AUTORESEARCH),
-    Switch("inner.vector_rate", "log", 0.1, 10.0, source=SPEEDRUN),
+    Switch("inner.vector_rate", "log", 0.1, 10.0, source=DESIGN),
     Switch("inner.clip", "log", 0.05, 10.0, source=DESIGN),
 )  # fmt: skip
 PLAN = (
@@ -49,15 +49,15 @@ MODEL = (
     Switch(
         "architecture.activation", "choice",
         values=("silu", "gelu", "relu", "relu2", "leaky_relu", "mish", "sigmoid"),
-        note="relu2 over gelu and silu at small size", source=f"{SPEEDRUN}; {NANOCHAT}",
+        note="relu2 over silu at small size", source="reports of small runs, uncontrolled",
     ),
     Switch("architecture.width", "choice", values=(64, 80, 96, 112, 128, 160, 192), source=DESIGN),
     Switch("architecture.layers", "int", 1, 12, note="depth 5 beats 8 in short runs", source="autoresearch, RTX 3090 fork"),
     Switch("architecture.heads", "choice", values=(1, 2, 4, 8), source=DESIGN),
-    Switch("architecture.kv_heads", "choice", values=(1, 2, 4), note="one is worse", source=NANOCHAT),
+    Switch("architecture.kv_heads", "choice", values=(1, 2, 4), note="one for all is worse", source="reports of small runs, uncontrolled"),
     Switch("architecture.inner_width", "int", 32, 1024, note="3x in a good bundle", source="parameter-golf"),
     Switch("architecture.rope_base", "log", 10.0, 1e6, note="at most 1 %", source=AUTORESEARCH),
-    Switch("architecture.tied", "choice", values=(False, True), note="untied better at 124M", source=SPEEDRUN),
+    Switch("architecture.tied", "choice", values=(False, True), note="tying diverged with some first weights", source="reports of small runs, uncontrolled"),
     Switch("architecture.softcap", "choice", values=(0.0, 15.0, 20.0, 30.0), note="1.04x in steps; 15 over 30 1.07x", source="speedrun record 9; 80 runs"),
     Switch("architecture.initial", "log", 0.002, 0.2, source=DESIGN),
     Switch("architecture.zero_projections", "choice", values=(False, True), note="in a bundle of 1.22x in steps", source="speedrun records 4 to 5"),
