@@ -11,7 +11,8 @@ import urllib.request
 from typing import Any, Literal
 from urllib.parse import urlparse
 
-from duckweed.evolve.registry import Registry
+from duckweed.evolve.recipe import DECODER
+from duckweed.evolve.registry import Registry, RegistryError
 from duckweed.evolve.step import Standing
 
 ANSWER_LIMIT = 1 << 18  # bytes of an answer
@@ -131,20 +132,9 @@ def parse(text: str) -> list[object]:
     if start < 0:
         raise EndpointError("the answer holds no list")
     try:
-        # NaN and Infinity are no JSON; a number with a thousand digits is no number of ours
-        found, _ = json.JSONDecoder(parse_constant=_refuse, parse_int=_whole).raw_decode(
-            text[start:]
-        )
+        found, _ = DECODER.raw_decode(text[start:])
+    except RegistryError as error:
+        raise EndpointError(str(error)) from error
     except RecursionError as error:
         raise EndpointError("the answer is nested beyond reason") from error
     return [item for item in found if isinstance(item, dict)]
-
-
-def _refuse(word: str) -> object:
-    raise EndpointError(f"{word} is not a number")
-
-
-def _whole(digits: str) -> int:
-    if len(digits) > 18:
-        raise EndpointError("a number with too many digits")
-    return int(digits)

@@ -9,9 +9,11 @@ import msgspec
 
 from duckweed.evolve import texts
 from duckweed.evolve.cell import Cell, Recipe
+from duckweed.evolve.cost import Bounds
 from duckweed.evolve.council import Council
 from duckweed.evolve.endpoint import LanguageModel
 from duckweed.evolve.folder import Campaign
+from duckweed.evolve.generation import generation_zero
 from duckweed.evolve.journal import Journal, JournalError
 from duckweed.evolve.proposers import Bayes, Chance, Evolution, KnownChanges, Proposer
 from duckweed.evolve.registry import Registry
@@ -22,25 +24,18 @@ from duckweed.learn import dataset as datasets
 from duckweed.learn.presets import PRESETS
 from duckweed.run import toml
 from duckweed.run.folder import FolderError, write_atomically
-from duckweed.run.sections import Inner, Model
 from duckweed.run.spec import RunSpec
 from duckweed.swarm.genesis import cache_folder
 
 FORMAT = 1
 HELD_OUT = 0.08  # share of the documents that trials never see
 
-SIZES = (0.8, 1.25)  # parameters of a recipe over those of generation 0
-
-PLAIN = Inner(
-    optimizer="adamw", learning_rate=0.004, weight_decay=0.1, betas=(0.9, 0.95), schedule="cosine",
-    warmup=20, final=0.1, batch=8,
-)  # fmt: skip
-"""What generation 0 is tuned from: AdamW with a cosine, as any textbook has it."""
+BOUNDS = Bounds()  # of a recipe, against generation 0
 
 
 def plain_specification(model: str, data: list[str] | None, tokenizer: str) -> RunSpec:
     """The specification before tuning."""
-    spec = RunSpec(model=Model(source=model, sequence=128), inner=PLAIN)
+    spec = generation_zero(model)
     path: Any = "stdlib" if not data else data[0] if len(data) == 1 else tuple(data)
     text = msgspec.structs.replace(spec.data, path=path, tokenizer=tokenizer, held_out=HELD_OUT)
     return msgspec.structs.replace(spec, data=text)
@@ -150,18 +145,22 @@ def affordable(folder: Campaign, spec: RunSpec, settings: Settings) -> Any:
     """A function that says why a recipe cannot be run in this campaign, or None: its parameters and
     steps are counted at the smallest budget and at the larger size before anything is run."""
     vocabulary = folder.vocabulary()
-    _, zero = plan(spec, folder.path, vocabulary, Cell({}, 0, settings.budget))
+    first, zero = plan(spec, folder.path, vocabulary, Cell({}, 0, settings.budget))
 
     def reason(recipe: Recipe) -> str | None:
         try:
             for share, size in ((0.25, 1), (1.0, settings.scale)):
                 cell = Cell(recipe, 0, share * settings.budget, size)
-                _, cost = plan(spec, folder.path, vocabulary, cell)
-                ratio = cost.parameters / zero.parameters / size
-                if size == 1 and not SIZES[0] <= ratio <= SIZES[1]:
-                    return f"{ratio:.2f} times the parameters: a campaign stays at one size"
+                planned, cost = plan(spec, folder.path, vocabulary, cell)
+                if size == 1 and (why := BOUNDS.excess(zero, cost, _batch(first), _batch(planned))):
+                    return why
         except ValueError as error:
             return str(error)
         return None
 
     return reason
+
+
+def _batch(spec: RunSpec) -> int:
+    """Tokens of a step."""
+    return spec.inner.batch * spec.model.sequence

@@ -9,7 +9,7 @@ from duckweed.evolve.folder import Campaign
 from duckweed.evolve.history import History, read
 from duckweed.evolve.recipe import specification
 from duckweed.evolve.returns import Returns
-from duckweed.run import toml
+from duckweed.run import recipe as recipes
 from duckweed.run.folder import write_atomically
 from duckweed.run.ledger import Ledger
 from duckweed.run.spec import RunSpec
@@ -31,7 +31,7 @@ def leave(folder: Campaign) -> Left:
     found = returns.returns(history.points(), max(history.before, 1.0))
     returns.write(found, folder.path, folder.path.name)
     spec = specification(folder.plain(), history.recipe())
-    write_atomically(folder.evolved, (_headline(history) + toml.write(spec)).encode())
+    write_atomically(folder.evolved, (_headline(history) + recipes.write(spec)).encode())
     return Left(history, found, spec)
 
 

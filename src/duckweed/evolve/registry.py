@@ -24,7 +24,7 @@ class RegistryError(ValueError):
 
 class Switch(msgspec.Struct, frozen=True):
     """log, linear: a number in [low, high]; int: a whole one, drawn on a logarithmic scale;
-    choice: one of `values`. note: the published effect, and where."""
+    choice: one of `values`. note: the published effect; source: where it was published."""
 
     key: str
     kind: Kind
@@ -32,12 +32,14 @@ class Switch(msgspec.Struct, frozen=True):
     high: float = 0.0
     values: tuple[Value, ...] = ()
     note: str = ""
+    source: str = ""
 
     def check(self, value: object) -> Value:
         """The value in its type, rounded to four digits. Raises RegistryError."""
         if self.kind == "choice":
             for allowed in self.values:
-                if type(value) is type(allowed) and value == allowed:
+                alike = isinstance(value, bool) == isinstance(allowed, bool)
+                if alike and value == allowed:
                     return allowed
             raise RegistryError(f"{self.key}: not one of {list(self.values)}")
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -89,12 +91,14 @@ class Known(msgspec.Struct, frozen=True):
 
 
 class Registry(msgspec.Struct, frozen=True):
-    """The switches, what is known, and what can be planted: nulls and harms."""
+    """The switches, what is known, and what can be planted: nulls and harms. version: counts
+    releases; anything that changes here changes `identity` too."""
 
     switches: tuple[Switch, ...]
     known: tuple[Known, ...]
     nulls: tuple[Known, ...]
     harms: tuple[Known, ...]
+    version: int = 1
 
     @property
     def identity(self) -> str:

@@ -48,6 +48,8 @@ def sized(config: PretrainedConfig, size: int) -> PretrainedConfig:
     config.hidden_size = round(config.hidden_size * ratio / step) * step
     config.intermediate_size = round(config.intermediate_size * ratio / 8) * 8
     config.head_dim = config.hidden_size // heads
+    if hasattr(config, "query_pre_attn_scalar"):
+        config.query_pre_attn_scalar = config.head_dim
     return config
 
 

@@ -11,15 +11,12 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 from transformers.utils.logging import disable_progress_bar
 
+from duckweed.learn.architecture import ModelError, changed
 from duckweed.learn.presets import PRESETS
 from duckweed.run.layout import Layout
 from duckweed.run.sections import Architecture
 
 disable_progress_bar()  # its bars would be drawn across our own view
-
-
-class ModelError(ValueError):
-    """The model cannot be built; the message says why and what to do."""
 
 
 def configuration(
@@ -36,7 +33,7 @@ def configuration(
     given: its weights will be used too, so its own vocabulary stays. Raises ModelError.
     """
     facts = dict(PRESETS[source]) if source in PRESETS else _read(source, base)
-    facts = _changed(facts, architecture or Architecture())
+    facts = changed(facts, architecture or Architecture())
     kind = facts.pop("model_type", None)
     if not given:
         facts["vocab_size"] = vocabulary
@@ -59,37 +56,6 @@ def configuration(
         ) from error
     config.use_cache = False
     return config
-
-
-def _changed(facts: dict[str, Any], wanted: Architecture) -> dict[str, Any]:
-    """The configuration with what the specification changes. Raises ModelError."""
-    names = {
-        "activation": "hidden_act", "tied": "tie_word_embeddings", "initial": "initializer_range",
-        "kv_heads": "num_key_value_heads", "layers": "num_hidden_layers",
-        "inner_width": "intermediate_size", "attention_bias": "attention_bias",
-        "mlp_bias": "mlp_bias", "norm_epsilon": "rms_norm_eps",
-    }  # fmt: skip
-    found = dict(facts)
-    for name, key in names.items():
-        if (value := getattr(wanted, name)) is not None:
-            found[key] = value
-    if wanted.rope_base is not None:
-        found["rope_parameters"] = {"rope_type": "default", "rope_theta": wanted.rope_base}
-    if wanted == Architecture():
-        return found
-    if found.get("model_type") not in ("llama", "qwen3"):
-        raise ModelError(
-            f"architecture: changes are for llama and qwen3, not for {found.get('model_type')}"
-        )
-    heads, keys = found.get("num_attention_heads", 1), found.get("num_key_value_heads") or 1
-    if heads % keys:
-        raise ModelError(f"architecture.kv_heads = {keys}: does not divide the {heads} heads")
-    if wanted.qk_norm:
-        if found.pop("mlp_bias", False):
-            raise ModelError("architecture: qk_norm and mlp_bias do not go together")
-        found["model_type"] = "qwen3"
-        found.setdefault("head_dim", found["hidden_size"] // heads)
-    return found
 
 
 def _read(source: str, base: Path) -> dict[str, Any]:
@@ -150,14 +116,15 @@ def build(
     torch.manual_seed(seed)
     # Plain attention is 10-15 % faster than the fused kernel on CPUs at these lengths
     # (docs/learn.md); on accelerators the fused one is far ahead.
-    attention = "eager" if device == "cpu" else "sdpa"
+    eager = device == "cpu" or config.model_type == "gemma2"  # which has no fused kernel
+    attention = "eager" if eager else "sdpa"
     model = AutoModelForCausalLM.from_config(
         config, dtype=torch.float32, attn_implementation=attention
     )
     if zero_projections:
         with torch.no_grad():
             for name, parameter in model.named_parameters():
-                if name.endswith(("o_proj.weight", "down_proj.weight")):
+                if name.endswith(("o_proj.weight", "down_proj.weight", "mlp.fc2.weight")):
                     parameter.zero_()
     return model.to(device)
 

@@ -162,7 +162,13 @@ def _fields(where: str, raw: dict) -> list[str]:
 
 def _options(where: str, raw: dict) -> list[str]:
     """The values that a key takes, where they can be listed."""
-    return list(WIRES) if where == "wire.kind" else list(get_args(_type(where, raw)))
+    if where == "wire.kind":
+        return list(WIRES)
+    found: list[Any] = []
+    for option in get_args(_type(where, raw)):
+        # A key that may be left out has the type `Literal[...] | None`.
+        found += get_args(option) or (option,)
+    return [word for word in found if isinstance(word, str)]
 
 
 def _near(name: str, known: object) -> str:

@@ -1,6 +1,7 @@
 """A specification as TOML text that a person can read and edit."""
 
 import json
+from typing import Any
 
 import msgspec
 
@@ -29,14 +30,16 @@ NOTES = {
 
 def write(spec: RunSpec, notes: bool = False) -> str:
     """TOML text that `spec.parse` reads back to the same specification."""
-    raw = msgspec.to_builtins(spec)
+    return text(msgspec.to_builtins(spec), notes)
+
+
+def text(raw: dict[str, Any], notes: bool = False) -> str:
+    """TOML text of sections and keys; what is None is left out."""
     lines = []
     for key, value in raw.items():
         if notes and key in NOTES:
             lines += ["", *(f"# {line}" for line in NOTES[key].splitlines())]
         if isinstance(value, dict):
-            if all(v is None for v in value.values()):
-                continue
             lines += ([] if notes else [""]) + [f"[{key}]"]
             lines += [f"{k} = {_value(v)}" for k, v in value.items() if v is not None]
         else:
