@@ -182,7 +182,8 @@ class Loop:
         if self.budget.flops is not None:
             left, unit = self.budget.flops - self.standing.spent, "FLOP"
             if flops > left:
-                self._refuse(f"{flops:.2g} {unit}", f"{max(0.0, left):.2g} {unit}", why, flops)
+                in_all = self.standing.spent + flops
+                self._refuse(f"{flops:.2g} {unit}", f"{max(0.0, left):.2g} {unit}", why, in_all)
             return
         left = (self.budget.seconds or 0.0) - self.seconds
         seconds = flops / self.pace / self.workers

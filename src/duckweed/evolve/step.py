@@ -51,6 +51,8 @@ class Need(msgspec.Struct, frozen=True):
     why: str
 
 
+UNMEASURED = 1.5  # overhead of evaluation supposed before any run; small models pay most
+
 Request = Run | Check | Ask | Note | Need
 T = TypeVar("T")
 Steps = Generator[Request, Any, T]
@@ -165,7 +167,7 @@ class Standing(msgspec.Struct):
     @property
     def overhead(self) -> float:
         """FLOPs of a run, evaluation included, over its training budget."""
-        return self.spent / self.nominal if self.nominal else 1.0
+        return self.spent / self.nominal if self.nominal else UNMEASURED
 
     def credit(self, proposer: str) -> Credit:
         return self.credits.setdefault(proposer, Credit())
