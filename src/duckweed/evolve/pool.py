@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 import msgspec
@@ -208,24 +208,15 @@ class Pool:
         self.current[slot] = cell
         out = self.campaign.work / f"{cell.id}-{worker.number}"
         worker.wait()
-        with self._judging:
-            self._judge = self._judge or self._start("evaluate")
-            self._judge.wait()
+        with self._evaluating() as judge:
+            judge.wait()  # it may take as long to start as a trial does
         began = time.perf_counter()
         with _alarm(worker, limit):
             reply = worker.ask(cell, str(out))
         if "error" in reply:
             raise WorkerFailed(f"a trial failed: {reply['error']}; see {self.campaign.log}")
-        with self._judging:
-            judge = self._judge or self._start("evaluate")
-            self._judge = judge
-            try:
-                with _alarm(judge, limit):
-                    judged = judge.ask(cell, str(out))
-            except (OSError, ValueError):
-                self._judge = None
-                judge.end()
-                raise
+        with self._evaluating() as judge, _alarm(judge, limit):
+            judged = judge.ask(cell, str(out))
         shutil.rmtree(out, ignore_errors=True)
         if "error" in judged:
             raise WorkerFailed(f"the evaluator failed: {judged['error']}; see {self.campaign.log}")
@@ -233,6 +224,18 @@ class Pool:
         return msgspec.structs.replace(
             result, seconds=round(time.perf_counter() - began, 3), worker=worker.number
         )
+
+    @contextlib.contextmanager
+    def _evaluating(self) -> Iterator[Worker]:
+        """The evaluator, for one caller at a time; one that is gone makes room for another."""
+        with self._judging:
+            judge = self._judge = self._judge or self._start("evaluate")
+            try:
+                yield judge
+            except (OSError, ValueError):
+                self._judge = None
+                judge.end()
+                raise
 
     def _worker(self, slot: int, avoid: int | None) -> Worker:
         worker = self._workers.get(slot)
