@@ -90,7 +90,7 @@ KNOWN = (
     Known("cautious decay", {"inner.cautious": True}),
     Known("larger first weights", {"architecture.initial": 0.05}),
     Known("short warm-up", {"inner.warmup": 5}),
-    Known("momentum warm-up", {"inner.momentum_warmup": 100}),
+    Known("momentum warm-up", {"inner.optimizer": "muon", "inner.momentum_warmup": 100}),
     Known("norms after the parts", {"architecture.family": "olmo2"}),
     Known("gemma's block, soft cap", {"architecture.family": "gemma2", "architecture.softcap": 30.0}),
     Known("lion", {"inner.optimizer": "lion"}, {"inner.learning_rate": 0.15, "inner.weight_decay": 3.0}),
