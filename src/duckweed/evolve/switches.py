@@ -114,7 +114,7 @@ HARMS = (
     Known("a tenth of the rate", {}, {"inner.learning_rate": 0.1}),
     Known("eight times the rate", {}, {"inner.learning_rate": 8.0}),
     Known("tiny first weights", {"architecture.initial": 0.002}),
-    Known("sigmoid", {"architecture.activation": "sigmoid"}),
+    Known("a sigmoid for activation", {"architecture.activation": "sigmoid"}),
     Known("no learning in the embedding", {"inner.embedding_rate": 0.1, "inner.head_rate": 0.1}),
     Known("lion at ten times its rate", {"inner.optimizer": "lion"}, {"inner.learning_rate": 2.0}),
 )
