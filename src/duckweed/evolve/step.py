@@ -59,7 +59,8 @@ Steps = Generator[Request, Any, T]
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a campaign decides. budget: FLOPs of a reference run; alpha: false discovery rate of the
     campaign; planned: confirmations it is spent over; pilot, pairs: pairs of the A/A pilot, most
-    pairs of a confirmation; candidates: screened for each; margin: what a child must be better by,
+    pairs of a confirmation; candidates: screened for each,
+    0: nothing but what is planted; margin: what a child must be better by,
     as a share of compute; scale, scale_pairs: times the size of the scale check, and its pairs;
     vault_seeds: per cell of the vault; vault_shares: its budgets over `budget`; prune_every:
     generations between prunings; plant: share of rounds in which a planted proposal goes straight
@@ -82,6 +83,29 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rate: str = "inner.learning_rate"  # the key that `rates` scales
     batch: str = "inner.batch"  # the key that is halved and doubled after it
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        least = {
+            "planned": 1, "pilot": 4, "pairs": 2, "candidates": 0, "scale": 1, "scale_pairs": 1,
+            "vault_seeds": 2, "prune_every": 1,
+        }  # fmt: skip
+        for name, low in least.items():
+            if not low <= getattr(self, name) <= 10_000:
+                raise ValueError(f"{name} = {getattr(self, name)}: from {low} to 10000")
+        if not 0 < self.budget < 1e24:
+            raise ValueError(f"budget = {self.budget:g} FLOPs: more than 0, less than 1e24")
+        for name in ("alpha", "margin", "plant"):
+            if not 0 <= getattr(self, name) <= 1 or (name == "alpha" and self.alpha in (0, 1)):
+                raise ValueError(f"{name} = {getattr(self, name)}: a share, from 0 to 1")
+        if not self.rates or not all(0 < x < 1e6 for x in self.rates):
+            raise ValueError(f"rates = {list(self.rates)}: factors of the learning rate, above 0")
+        if len(self.vault_shares) < 3 or not all(0 < x <= 16 for x in self.vault_shares):
+            raise ValueError("vault_shares: at least three shares of the budget, each up to 16")
+        if not self.candidates and self.plant < 1:
+            raise ValueError(
+                "candidates = 0 screens nothing, which makes sense with plant = 1 only: a campaign "
+                "that tests its own honesty"
+            )
 
 
 class Screened(msgspec.Struct, frozen=True):
