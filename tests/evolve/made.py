@@ -17,6 +17,7 @@ from duckweed.evolve.loop import Loop
 from duckweed.evolve.pool import Stopped
 from duckweed.evolve.proposers import Chance, Evolution, KnownChanges
 from duckweed.evolve.registry import Known, Registry, Switch
+from duckweed.evolve.release import release
 from duckweed.evolve.sealed import Sealed
 from duckweed.evolve.step import Ask, Check, Need, Note, Run, Settings, Standing
 
@@ -100,7 +101,8 @@ def loop(
     if not folder.secret.exists():
         folder.secret.write_bytes(bytes(31) + bytes([settings.seed]))
     journal = Journal(path)
-    facts = {"settings": {}, "key": journal.key}
+    made = release(REGISTRY, Sealed.open(folder.secret).secret)
+    facts = {"settings": {}, "key": journal.key, "plants": list(made.commitments)}
     journal.note("genesis", facts)
     proposers = [KnownChanges(REGISTRY), Chance(REGISTRY), Evolution(REGISTRY)]
     council = Council(REGISTRY, proposers, Sealed.open(folder.secret), lambda recipe: None)

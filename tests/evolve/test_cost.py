@@ -75,6 +75,15 @@ def test_another_family_keeps_the_parameters_unless_the_width_is_said(family):
     assert counted(said)[0].parameters < 0.9 * zero.parameters
 
 
+@pytest.mark.parametrize(
+    ("source", "low", "high"), [("llama-0.5m", 0.45e6, 0.55e6), ("llama-1m", 1e6, 2e6)]
+)
+def test_generation_zero_has_the_sizes_meant_for_campaigns(source, low, high):
+    spec = generation_zero(source)
+    config = models.configuration(source, Path(), 257, 128, architecture=spec.architecture)
+    assert low < cost(models.skeleton(config), spec.inner, 128).parameters < high
+
+
 def test_bounds_say_what_is_too_much():
     parent = Cost(1e6, 1e6, 500_000, 1e8)
     bounds = Bounds()

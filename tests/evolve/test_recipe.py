@@ -13,7 +13,7 @@ from duckweed.evolve.cell import digest
 from duckweed.evolve.generation import generation_zero
 from duckweed.evolve.opening import plain_recipe
 from duckweed.evolve.proposers import Chance
-from duckweed.evolve.recipe import TEXT_LIMIT, parse, specification
+from duckweed.evolve.recipe import TEXT_LIMIT, idle, parse, specification
 from duckweed.evolve.registry import RegistryError
 from duckweed.evolve.switches import REGISTRY
 from duckweed.learn import model as models
@@ -202,3 +202,39 @@ def test_diverse_changes_really_train_and_are_read_back_by_transformers(tmp_path
     tokens = torch.from_numpy(batches[0])
     with torch.no_grad():
         assert torch.equal(model.eval()(input_ids=tokens).logits, again(input_ids=tokens).logits)
+
+
+@pytest.mark.parametrize(
+    "parent",
+    [
+        {},
+        {"inner.optimizer": "lion", "inner.schedule": "constant"},
+        {"inner.optimizer": "muon", "inner.schedule": "wsd", "architecture.tied": False},
+        {"inner.weight_decay": 0.0},
+    ],
+)
+def test_idle_keys_change_no_bit_of_training_and_others_do(parent):
+    """Two steps from the same weights for every key of the inner optimizer."""
+    recipe = (
+        PLAIN | {"architecture.layers": 1, "inner.warmup": 2, "inner.learning_rate": 0.01} | parent
+    )
+
+    def trained(change):
+        spec = specification(ZERO, recipe | change)
+        config = models.configuration("llama-0.5m", Path(), 257, 64, architecture=spec.architecture)
+        model = models.build(config, "cpu", 1)
+        batches = np.arange(4 * 2 * 17).reshape(4, 2, 17) % 257
+        # late in the run, when every schedule has begun to fall
+        Trainer(model, spec.inner, 100, "cpu").train(models.read_weights(model), batches, 80)
+        return models.read_weights(model).tobytes()
+
+    still = trained({})
+    changes = {
+        "inner.momentum": 0.7, "inner.momentum_warmup": 200, "inner.nesterov": False,
+        "inner.iterations": 3, "inner.epsilon": 1e-4, "inner.decay": 0.9, "inner.final": 0.4,
+        "inner.head_rate": 3.0, "inner.cautious": True, "inner.beta1": 0.7, "inner.beta2": 0.85,
+        "inner.embedding_rate": 2.0, "inner.vector_rate": 2.0,
+    }  # fmt: skip
+    without = idle(recipe)
+    for key, value in changes.items():
+        assert (trained({key: value}) == still) == (key in without), key

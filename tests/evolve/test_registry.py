@@ -105,7 +105,7 @@ def test_plants_are_in_the_release_as_commitments_and_nothing_else():
 def test_opened_plants_are_checked_against_what_was_committed():
     made = releases.release(REGISTRY, SECRET)
     plants = releases.opened(REGISTRY, SECRET)
-    releases.check_opened(made, plants)
+    releases.check_opened(made.commitments, plants)
     first, *rest = plants
     label = "harmful" if first.label == "null" else "null"
     for wrong in (
@@ -116,7 +116,7 @@ def test_opened_plants_are_checked_against_what_was_committed():
         (msgspec.structs.replace(first, salt="00"), *rest),
     ):
         with pytest.raises(RegistryError, match="not those"):
-            releases.check_opened(made, tuple(wrong))
+            releases.check_opened(made.commitments, tuple(wrong))
 
 
 def test_a_choice_of_numbers_takes_whole_ones_and_no_truth_values():

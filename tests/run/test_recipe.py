@@ -1,7 +1,9 @@
 """A recipe as a file, laid over a specification."""
 
 import pytest
+from typer.testing import CliRunner
 
+from duckweed.cli import app
 from duckweed.run import recipe
 from duckweed.run.spec import RunSpec, SpecError, override
 
@@ -77,3 +79,22 @@ def test_files_that_are_no_recipe(tmp_path):
     binary.write_bytes(b"#" * (1 << 19))
     with pytest.raises(SpecError, match="larger than"):
         recipe.lay(RunSpec(), binary)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--recipe", "none.toml"], "no such file"),
+        (["--recipe", "bad.toml"], "inner.learning_rat: unknown key"),
+        (["--recipe", "good.toml", "--resume", "r"], "--recipe does not go with --resume"),
+        (["--recipe", "good.toml", "--set", "inner.warmup=900"], "only 260 steps"),
+    ],
+)
+def test_the_command_says_what_is_wrong_and_leaves_nothing(tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, "[inner]\nlearning_rat = 1", "bad.toml")
+    written(tmp_path, "[inner]\nlearning_rate = 0.01", "good.toml")
+    result = CliRunner().invoke(app, ["train", *options])
+    assert result.exit_code == 1
+    assert message in " ".join(result.output.split())
+    assert not (tmp_path / "runs").exists()

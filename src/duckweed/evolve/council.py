@@ -10,6 +10,7 @@ from typing import Any
 
 from duckweed.evolve.cell import Proposal, Recipe, digest, seed_of
 from duckweed.evolve.proposers import Affordable, KnownChanges, Proposer
+from duckweed.evolve.recipe import idle
 from duckweed.evolve.registry import Registry, RegistryError
 from duckweed.evolve.sealed import Kind, Sealed
 from duckweed.evolve.step import Ask, Standing
@@ -57,6 +58,8 @@ class Council:
         difference = {k: v for k, v in difference.items() if standing.parent.get(k) != v}
         if not difference:
             raise RegistryError("changes nothing")
+        if set(difference) <= idle(standing.parent | difference):
+            raise RegistryError(f"{', '.join(difference)}: without effect in this recipe")
         if digest(difference) in taken:
             raise RegistryError("proposed twice in one wave")
         if reason := self.affordable(standing.parent | difference):

@@ -16,6 +16,8 @@ class Campaign:
         self.spec = path / "plain.toml"
         self.ledger = path / "ledger.db"
         self.secret = path / "sealed.key"
+        self.registry = path / "registry.json"
+        self.key = path / "campaign.key"
         self.training = path / "training"
         self.held = path / "held"
         self.work = path / "work"

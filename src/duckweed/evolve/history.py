@@ -7,6 +7,8 @@ import msgspec
 
 from duckweed.evolve.cell import Proposal, Recipe, digest
 from duckweed.evolve.multiplier import Multiplier
+from duckweed.evolve.registry import RegistryError
+from duckweed.evolve.release import Opened, check_opened
 from duckweed.evolve.returns import Point
 from duckweed.evolve.sealed import Kind, commitment
 from duckweed.run.ledger import Entry, Ledger, LedgerError
@@ -82,6 +84,7 @@ class History(msgspec.Struct):
     waves: int = 0
     stops: list[str] = msgspec.field(default_factory=list)
     entries: int = 0
+    plants: tuple[Opened, ...] = ()  # all that could be planted; empty before the end
     parent: Recipe = msgspec.field(default_factory=dict)  # the recipe in force
     children: dict[str, str] = msgspec.field(default_factory=dict)  # digest: who proposes it
 
@@ -182,6 +185,8 @@ def _take(told: History, entry: Entry, proposals: dict[int, Proposal]) -> None:
             told.failures += 1
         case "reveal":
             _reveal(told, body, proposals)
+        case "plants":
+            told.plants = _plants(told, body)
         case "stop":
             told.stops.append(body["reason"])
 
@@ -291,3 +296,13 @@ def honesty(told: History) -> dict[str, Honesty]:
         wrong = sum(d.outcome in ("adopted", "accepted") for d in ended)
         found[kind] = Honesty(len(ended), wrong)
     return found
+
+
+def _plants(told: History, body: dict[str, Any]) -> tuple[Opened, ...]:
+    """The plants as opened at the end, which must be those that the genesis committed to."""
+    plants = msgspec.convert(body["opened"], tuple[Opened, ...])
+    try:
+        check_opened(told.genesis["plants"], plants)
+    except RegistryError as error:
+        raise LedgerError(f"entry of kind 'plants': {error}") from error
+    return plants

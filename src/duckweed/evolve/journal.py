@@ -17,7 +17,7 @@ from duckweed.run.ledger import Entry, Ledger
 from duckweed.swarm.identity import load_or_create, verify
 
 TRIAL = "trial"
-ASIDE = frozenset({TRIAL, "failure", "reveal", "stop"})
+ASIDE = frozenset({TRIAL, "failure", "reveal", "plants", "stop"})
 """Kinds that decide nothing by their place in the order."""
 
 

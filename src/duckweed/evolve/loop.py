@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from duckweed.evolve import release
 from duckweed.evolve.budget import Budget, BudgetError, span
 from duckweed.evolve.campaign import begin, campaign
 from duckweed.evolve.cell import Cell, Proposal, Recipe, Result
@@ -59,18 +60,24 @@ class Loop:
         """Until the budget is spent or something stops it; returns why it ended."""
         together = max(1, self.workers // 2)
         steps = campaign(self.standing, self.plain, together)
+        ended = True
         try:
             self._pace_run()
             answer: Any = None
             while True:
                 answer = self._answer(steps.send(answer))
-        except (Exhausted, Stopped) as end:
+        except Stopped as end:
+            limit = self.budget.seconds
+            reason, ended = str(end), limit is not None and self.seconds > limit
+        except Exhausted as end:
             reason = str(end)
         except StopIteration:
             reason = "done"
         finally:
             steps.close()
         self.reveal()
+        if ended:
+            self.open_plants()
         self.journal.aside("stop", {"reason": reason, "seconds": self.seconds})
         return reason
 
@@ -171,6 +178,12 @@ class Loop:
                 if proposal.number in decided - known:
                     body = opened(self.council.sealed, self.council.registry, proposal)
                     self.journal.aside("reveal", body)
+
+    def open_plants(self) -> None:
+        """At the end: everything that the registry could plant, with labels and salts."""
+        if not any(self.journal.ledger.entries("plants")):
+            plants = release.opened(self.council.registry, self.council.sealed.secret)
+            self.journal.aside("plants", {"opened": msgspec.to_builtins(plants)})
 
     # --- budget
 

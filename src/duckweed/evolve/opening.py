@@ -17,6 +17,7 @@ from duckweed.evolve.generation import generation_zero
 from duckweed.evolve.journal import Journal, JournalError
 from duckweed.evolve.proposers import Bayes, Chance, Evolution, KnownChanges, Proposer
 from duckweed.evolve.registry import Registry
+from duckweed.evolve.release import release, sign
 from duckweed.evolve.sealed import Sealed
 from duckweed.evolve.step import Settings
 from duckweed.evolve.trial import plan
@@ -26,6 +27,7 @@ from duckweed.run import toml
 from duckweed.run.folder import FolderError, write_atomically
 from duckweed.run.spec import RunSpec
 from duckweed.swarm.genesis import cache_folder
+from duckweed.swarm.identity import load_or_create
 
 FORMAT = 1
 HELD_OUT = 0.08  # share of the documents that trials never see
@@ -76,6 +78,8 @@ def create(
             plan(spec, path, vocabulary, Cell(plain, 0, share * settings.budget))
         write_atomically(folder.spec, toml.write(spec).encode())
         journal = Journal(path)
+        made = release(registry, Sealed.open(folder.secret).secret)
+        write_atomically(folder.registry, sign(made, load_or_create(folder.key)))
     except BaseException:
         shutil.rmtree(path, ignore_errors=True)
         raise
@@ -85,6 +89,7 @@ def create(
         "plain": toml.write(spec),
         "settings": msgspec.to_builtins(settings),
         "registry": registry.identity,
+        "plants": list(made.commitments),
         "data": dataset.manifest.hash,
         "tokens": dataset.manifest.tokens_hash,
         "held": msgspec.to_builtins(held),

@@ -35,6 +35,26 @@ def specification(plain: RunSpec, recipe: Recipe) -> RunSpec:
     return override(plain, changes | {"inner.betas": betas})
 
 
+def idle(recipe: Recipe) -> frozenset[str]:
+    """Keys without effect in this recipe, such as Muon's where there is no Muon: a change of them
+    alone would train the parent twice."""
+    optimizer, schedule = recipe.get("inner.optimizer"), recipe.get("inner.schedule")
+    found: set[str] = set()
+    if optimizer in ("adamw", "lion"):
+        found |= {"inner.momentum", "inner.momentum_warmup", "inner.nesterov", "inner.iterations"}
+    if optimizer == "lion":
+        found.add("inner.epsilon")
+    if schedule in ("constant", "cosine"):
+        found.add("inner.decay")
+    if schedule == "constant":
+        found.add("inner.final")
+    if recipe.get("architecture.tied") is True:
+        found.add("inner.head_rate")
+    if recipe.get("inner.weight_decay") == 0:
+        found.add("inner.cautious")
+    return frozenset(found)
+
+
 def parse(text: str, registry: Registry) -> Recipe:
     """The change in a JSON text, in its types and sorted. Raises RegistryError with the reason."""
     if len(text) > TEXT_LIMIT:

@@ -5,6 +5,7 @@ salted hash each, in an order that gives nothing away; opened at the end of a ca
 that null and harmful were labelled so before anything was run.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -99,9 +100,9 @@ def read(data: bytes, key: str) -> Release:
         raise RegistryError(f"registry: made by another version of duckweed: {error}") from error
 
 
-def check_opened(release: Release, plants: tuple[Opened, ...]) -> None:
-    """Raises RegistryError unless these are the plants that the release committed to, all of them."""
-    if sorted(plant.commitment for plant in plants) != list(release.commitments):
+def check_opened(commitments: Sequence[str], plants: Sequence[Opened]) -> None:
+    """Raises RegistryError unless these are the plants that were committed to, all of them."""
+    if sorted(plant.commitment for plant in plants) != list(commitments):
         raise RegistryError("registry: the plants opened are not those it was committed to")
 
 

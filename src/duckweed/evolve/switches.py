@@ -90,7 +90,7 @@ KNOWN = (
     Known("cautious decay", {"inner.cautious": True}),
     Known("larger first weights", {"architecture.initial": 0.05}),
     Known("short warm-up", {"inner.warmup": 5}),
-    Known("momentum warm-up", {"inner.momentum_warmup": 100}),
+    Known("momentum warm-up", {"inner.optimizer": "muon", "inner.momentum_warmup": 100}),
     Known("norms after the parts", {"architecture.family": "olmo2"}),
     Known("gemma's block, soft cap", {"architecture.family": "gemma2", "architecture.softcap": 30.0}),
     Known("lion", {"inner.optimizer": "lion"}, {"inner.learning_rate": 0.15, "inner.weight_decay": 3.0}),
@@ -110,11 +110,11 @@ NULLS = (
 )
 
 HARMS = (
+    # each measured at generation 0 (docs/evolve-registry.md)
     Known("a tenth of the rate", {}, {"inner.learning_rate": 0.1}),
-    Known("enormous decay", {"inner.weight_decay": 1.0}, {"inner.learning_rate": 1.5}),
+    Known("eight times the rate", {}, {"inner.learning_rate": 8.0}),
     Known("tiny first weights", {"architecture.initial": 0.002}),
-    Known("one key head, clipped hard", {"architecture.kv_heads": 1, "inner.clip": 0.05}),
-    Known("warm-up only", {"inner.warmup": 60, "inner.final": 0.5}, {"inner.learning_rate": 0.3}),
+    Known("a sigmoid for activation", {"architecture.activation": "sigmoid"}),
     Known("no learning in the embedding", {"inner.embedding_rate": 0.1, "inner.head_rate": 0.1}),
     Known("lion at ten times its rate", {"inner.optimizer": "lion"}, {"inner.learning_rate": 2.0}),
 )
