@@ -9,7 +9,7 @@ budgets C (FLOPs counted by the harness) and several seeds; least squares of
 with normal noise; then ln m = g/b. Its interval is Fieller's (1954), exact for a ratio of two
 normal estimates: all theta for which (g - theta b)^2 <= t^2 Var(g - theta b), t from Student's
 distribution with runs - 3 degrees of freedom. The percentile bootstrap is not used: with five
-seeds a cell its 95 % interval holds the truth 90 % of the time (docs/evolve-statistics.md).
+seeds a cell its 95 % interval holds the truth 90 % of the time (docs/evolve.md).
 
 Two checks by further terms, each with its own two-sided p: `- h x B` (the slopes differ, so m
 depends on scale; m is then also given at every budget) and `+ q x^2` (the loss is curved in

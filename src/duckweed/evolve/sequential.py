@@ -21,7 +21,7 @@ are shifted down, so E is path by path below what it would have been at mean zer
 
 The A/A pilot's sd is deliberately *not* used in E: with 16 pairs it is uncertain by a third, and a
 child may be noisier than its parent; both make a test with a plugged-in sd accept too often (see
-docs/evolve-statistics.md). The pilot plans: how many pairs, and which effect can be found at all.
+docs/evolve.md). The pilot plans: how many pairs, and which effect can be found at all.
 
 What is assumed: differences independent and nearly normal. Stopping early ("futile", "worse",
 out of pairs) only ever loses power.
@@ -39,7 +39,7 @@ import numpy.typing as npt
 from duckweed.evolve.student import Array, chi2_quantile, t_cdf
 
 SPREAD = 2.0
-"""Prior sd of the effect mean/sd under the alternative; see docs/evolve-statistics.md."""
+"""Prior sd of the effect mean/sd under the alternative; see docs/evolve.md."""
 HOPE = 2.0
 """Futility supposes a mean this many standard errors above the one seen."""
 LEAST_FOR_FUTILITY = 3
