@@ -137,3 +137,26 @@ def test_refusals(sample: list[Run], says: str) -> None:
 def test_level_out_of_range() -> None:
     with pytest.raises(MultiplierError, match="level"):
         fit(runs(), 95)
+
+
+def test_where_the_gain_depends_on_scale_the_middle_budget_is_reported_and_said() -> None:
+    rng = np.random.default_rng(3)
+    runs = [
+        Run(c * 1e12, 1 - 0.15 * np.log(c) - child * (0.1 - 0.05 * np.log(c)) + noise, bool(child))
+        for c in (0.5, 1.0, 2.0)
+        for child in (0, 1)
+        for noise in rng.normal(0, 0.003, 5)
+    ]
+    found = fit(runs)
+    assert found.depends_on_scale
+    assert found.reported.budget == 1e12
+    assert found.reported == found.by_budget[1]
+    assert "shrinks with compute" in found.caution
+    assert 0 < found.reported_se < 0.2
+    same = fit(
+        [r for r in runs if not r.child]
+        + [Run(r.budget, r.loss - 0.05, True) for r in runs if not r.child]
+    )
+    assert not same.caution
+    assert same.reported.m == same.m
+    assert same.reported_se == same.se

@@ -118,9 +118,9 @@ class History(msgspec.Struct):
     def points(self) -> list[Point]:
         """One per generation with a vault, for the returns."""
         return [
-            Point(g.measured, g.vault.log_m, g.vault.se, g.provenance)
+            Point(g.measured, math.log(g.vault.reported.m), g.vault.reported_se, g.provenance)
             for g in self.generations
-            if g.vault is not None and g.vault.se > 0
+            if g.vault is not None and g.vault.reported.m > 0 and 0 < g.vault.reported_se < math.inf
         ]
 
     @property

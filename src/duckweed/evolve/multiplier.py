@@ -86,6 +86,38 @@ class Multiplier(msgspec.Struct, frozen=True):
         return self.p_interaction < ALARM
 
     @property
+    def reported(self) -> AtBudget:
+        """The one figure to give: m of all budgets together, at the middle one; where m depends on
+        scale there is no such thing, and it is that of the middle budget alone."""
+        middle = self.by_budget[len(self.by_budget) // 2] if self.by_budget else None
+        if middle is not None and self.depends_on_scale:
+            return middle
+        budget = middle.budget if middle else self.budgets[len(self.budgets) // 2]
+        return AtBudget(budget, self.m, self.low, self.high)
+
+    @property
+    def reported_se(self) -> float:
+        """Standard error of ln m as reported."""
+        if not self.depends_on_scale:
+            return self.se
+        r = self.reported
+        if not (r.low > 0 and math.isfinite(r.high)):
+            return math.inf
+        return math.log(r.high / r.low) / 2 / t_quantile((1 + self.level) / 2, self.dof)
+
+    @property
+    def caution(self) -> str:
+        """In words where one figure is not enough, else empty."""
+        if not self.depends_on_scale:
+            return ""
+        ends = [self.by_budget[0], self.by_budget[-1]]
+        said = " and ".join(
+            f"{e.m:.2f} ({e.low:.2f} to {e.high:.2f}) at {e.budget:.2g} FLOP" for e in ends
+        )
+        way = "shrinks" if ends[0].m > ends[1].m else "grows"
+        return f"it {way} with compute: {said}"
+
+    @property
     def curved(self) -> bool:
         return self.p_curvature < ALARM
 

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from blake3 import blake3
 
+import duckweed
 from duckweed.evolve import texts
 from duckweed.evolve.cell import Cell, Recipe
 from duckweed.evolve.cost import Bounds
@@ -86,6 +88,7 @@ def create(
     genesis = {
         "format": FORMAT,
         "key": journal.key,
+        "made_with": _made_with(),
         "plain": toml.write(spec),
         "settings": msgspec.to_builtins(settings),
         "registry": registry.identity,
@@ -96,6 +99,29 @@ def create(
     }
     journal.note("genesis", genesis)
     return folder, journal
+
+
+def _made_with() -> dict[str, Any]:
+    """What a trial's bits depend on besides the ledger: program, torch, instructions, threads."""
+    import torch
+
+    return {
+        "duckweed": duckweed.__version__,
+        "code": code_hash(),
+        "torch": str(torch.__version__),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "threads": 1,
+    }
+
+
+def code_hash() -> str:
+    """blake3 of this program's sources that a trial runs: the rooms `evolve`, `learn` and `run`."""
+    root = Path(duckweed.__file__).parent
+    found = blake3()
+    for room in ("evolve", "learn", "run"):
+        for path in sorted((root / room).rglob("*.py")):
+            found.update(f"{path.relative_to(root).as_posix()}\n".encode() + path.read_bytes())
+    return found.hexdigest(16)
 
 
 def reopen(folder: Campaign, registry: Registry) -> tuple[Journal, Settings]:

@@ -39,12 +39,13 @@ def _headline(history: History) -> str:
     best = history.best()
     if best is None or best.vault is None:
         return "# generation 0 of a campaign: tuned, nothing better was confirmed\n"
-    v = best.vault
-    return (
-        f"# generation {best.number}: {v.m:.2f}x the compute of generation 0 saved "
-        f"({v.level:.0%} interval {v.low:.2f} to {v.high:.2f}), measured in the vault at "
-        f"{v.budgets[0]:.2g} to {v.budgets[-1]:.2g} FLOPs\n"
+    r = best.vault.reported
+    found = (
+        f"# generation {best.number}: {r.m:.2f}x the compute of generation 0 saved "
+        f"({best.vault.level:.0%} interval {r.low:.2f} to {r.high:.2f}), measured in the vault at "
+        f"{r.budget:.2g} FLOPs a run\n"
     )
+    return found + (f"# {best.vault.caution}\n" if best.vault.caution else "")
 
 
 def exported(folder: Campaign, path: Path) -> None:

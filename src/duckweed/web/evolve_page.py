@@ -74,10 +74,10 @@ def _verdict(told: History) -> str:
     best = told.best()
     if best is None or best.vault is None:
         return "Nothing better than generation 0 was confirmed"
-    v = best.vault
+    v = best.vault.reported
     return (
         f"Generation {best.number} needs {v.m:.2f} times less compute than generation 0 "
-        f"({v.level:.0%} interval {v.low:.2f} to {v.high:.2f})"
+        f"({best.vault.level:.0%} interval {v.low:.2f} to {v.high:.2f})"
     )
 
 
@@ -90,6 +90,8 @@ def _story(name: str, told: History) -> str:
             f"measured on held-out text and seeds that nothing else used, at {low:.2g} to {high:.2g} "
             "FLOP a run; nothing is said of other sizes"
         )
+        if best.vault.caution:
+            parts.append(f"one figure is not enough, {best.vault.caution}")
     if told.pilot:
         parts.append(
             f"the parent against itself differs by {told.pilot['sd']:.3g} bits per byte (sd), so a "
@@ -110,10 +112,11 @@ def gain_figure(told: History, found: Returns) -> Figure:
     up, down = [0.0], [0.0]
     for g in made:
         assert g.vault
+        v = g.vault.reported
         x.append(g.measured)
-        y.append(g.vault.m)
-        up.append(_finite(g.vault.high - g.vault.m))
-        down.append(_finite(g.vault.m - g.vault.low))
+        y.append(v.m)
+        up.append(_finite(v.high - v.m))
+        down.append(_finite(v.m - v.low))
     data: list[dict[str, Any]] = [
         {"x": x, "y": y, "mode": "markers", "name": "vault, over generation 0",
          "text": ["generation 0", *(f"generation {g.number}: {difference(g.difference)}" for g in made)],
@@ -189,7 +192,8 @@ def _generations(told: History) -> str:
 def _vault(g: Generation) -> str:
     if g.vault is None:
         return g.fault or "not measured"
-    return f"{g.vault.m:.2f} ({g.vault.low:.2f} to {g.vault.high:.2f})"
+    v = g.vault.reported
+    return f"{v.m:.2f} ({v.low:.2f} to {v.high:.2f})"
 
 
 def lineage_figure(told: History) -> Figure:
