@@ -78,6 +78,9 @@ class MadeWorkers:
         self.breaks, self.lies, self.done = breaks, lies, 0
         self.failed = None
 
+    def is_guest(self, number: int) -> bool:
+        return False
+
     def run(self, groups, done, stopped, limit, avoid=None):  # type: ignore[no-untyped-def]
         for group in groups:
             for cell in group:
@@ -90,6 +93,30 @@ class MadeWorkers:
                 if avoid is not None and self.lies:
                     result = self.lies(result)
                 done(cell, result)
+
+
+class MadeGuest(MadeWorkers):
+    """Every second group is run by a guest, number 9, until it is expelled. tells: what it makes
+    of a result."""
+
+    def __init__(self, tells: Callable[[Result], Result] = lambda result: result) -> None:
+        super().__init__()
+        self.tells, self.expelled, self.here = tells, False, 0
+
+    def is_guest(self, number: int) -> bool:
+        return number == 9
+
+    def expel(self, number: int) -> None:
+        self.expelled = True
+
+    def run(self, groups, done, stopped, limit, avoid=None, own=False):  # type: ignore[no-untyped-def]
+        def told(cell: Cell, result: Result) -> None:
+            done(cell, msgspec.structs.replace(self.tells(result), worker=9))
+
+        for place, group in enumerate(groups):
+            guests = not (own or avoid or self.expelled) and place % 2 == 0
+            self.here += own
+            super().run([group], told if guests else done, stopped, limit)
 
 
 def loop(

@@ -19,6 +19,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(rich_markup_mode="markdown", add_completion=False)
     group.callback(invoke_without_command=True)(evolve)
     group.command()(show)
+    group.command()(work)
     app.add_typer(
         group,
         name="evolve",
@@ -30,7 +31,7 @@ def register(app: typer.Typer) -> None:
 def evolve(
     context: typer.Context,
     budget: Annotated[str, typer.Option(help="Time of this machine (2h, 90m) or 1e15flop; never exceeded.")] = "2h",
-    workers: Annotated[int, typer.Option(min=1, help="Worker processes, one core each.")] = 1,
+    workers: Annotated[list[str] | None, typer.Option(metavar="N|INVITATION", help="Worker processes here, one core each (1 without), and machines that run `duckweed evolve work`. Repeatable.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the campaign. Without: evolve/campaign-N.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a campaign (--out, or the newest one).")] = False,
     data: Annotated[list[str] | None, typer.Option(help="Text: files, folders, globs, or 'stdlib'. Repeatable.")] = None,
@@ -54,6 +55,7 @@ def evolve(
     from duckweed.evolve import budget as budgets
 
     limit = budgets.parse(budget)
+    own, guests = _hands(workers or [])
     if (llm is None) != (model is None):
         fail("--llm URL and --model NAME go together (--preset names the model to train)")
     if resume:
@@ -68,7 +70,17 @@ def evolve(
             if resume
             else _created(folder, preset, data, tokenizer, _settings(trial, alpha, seed, set_))
         )
-    _work(opened, limit, workers, _endpoint(llm, model))
+    _run(opened, limit, own, guests, _endpoint(llm, model))
+
+
+def _hands(words: list[str]) -> tuple[int, list[Any]]:
+    """Processes here, at least one, and invitations to machines elsewhere."""
+    from duckweed.evolve.guest import invitations
+
+    numbers = [word for word in words if len(word) < 5]
+    if not all(word.isdigit() and int(word) for word in numbers):
+        fail(f"--workers {' '.join(numbers)}: a number of processes, or invitations")
+    return sum(map(int, numbers)) or 1, invitations([w for w in words if w not in numbers])
 
 
 def _settings(trial: str, alpha: float, seed: int, assignments: list[str] | None) -> Any:
@@ -129,7 +141,7 @@ def _endpoint(url: str | None, name: str | None) -> Any:
     return LanguageModel(REGISTRY, url, name, os.environ.get("DUCKWEED_LLM_KEY", ""))
 
 
-def _work(opened: Any, limit: Any, workers: int, model: Any) -> None:
+def _run(opened: Any, limit: Any, own: int, invitations: list[Any], model: Any) -> None:
     """Run the campaign, watched; then write and say what it leaves."""
     campaign, journal, settings = opened
     from duckweed.cli.evolve_view import EvolveView
@@ -142,16 +154,19 @@ def _work(opened: Any, limit: Any, workers: int, model: Any) -> None:
     plain = plain_recipe(campaign.plain(), REGISTRY)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     reason = "stopped"
+    hands = own + len(invitations)
     try:
         with (
             alone(campaign.path / "lock", wait=False),
-            EvolveView(console, campaign, limit, workers) as view,
-            Pool(campaign, workers, started=journal.processes) as pool,
+            EvolveView(console, campaign, limit, hands) as view,
+            contextlib.ExitStack() as outside,
+            Pool(campaign, own, started=journal.processes) as pool,
         ):
             loop = Loop(
                 campaign, journal, pool, council(campaign, settings, REGISTRY, model), settings,
-                plain, limit, workers, view.take,
+                plain, limit, hands, view.take,
             )  # fmt: skip
+            _invite(invitations, campaign, pool, loop, outside)
             with contextlib.suppress(KeyboardInterrupt):
                 reason = loop.run()
     finally:
@@ -164,6 +179,29 @@ def _work(opened: Any, limit: Any, workers: int, model: Any) -> None:
             f"Nothing is lost. Go on with: duckweed evolve --resume --out {campaign.path}"
         )
         raise typer.Exit(130)
+
+
+def _invite(
+    invitations: list[Any], campaign: Any, pool: Any, loop: Any, outside: contextlib.ExitStack
+) -> None:
+    """Machines elsewhere, save those that were found out before."""
+    if not invitations:
+        return
+    from duckweed.evolve.guest import Guest, Links
+    from duckweed.swarm.identity import load_or_create
+
+    links = Links(load_or_create(campaign.key))
+    outside.callback(links.close)
+
+    def say(guest: Guest, reason: str) -> None:
+        facts = {"number": guest.number, "expelled": guest.expelled, "reason": reason}
+        loop.report("guest", key=guest.key, **facts)
+
+    for one in invitations:
+        if one.coordinator in loop.journal.expelled:
+            console.print(f"guest {one.coordinator[:8]} was expelled from this campaign; not asked")
+            continue
+        pool.invite(lambda number, one=one: Guest(one, number, campaign, links, say))
 
 
 def _finish(campaign: Any) -> None:
@@ -208,6 +246,57 @@ def show(
         exported(campaign, export)
     if report:
         report.write_text(evolve_page(campaign.path.name, leave(campaign)), encoding="utf-8")
+
+
+@plain_errors
+def work(
+    home: Annotated[Path, typer.Option(help="Where this machine keeps its key and campaigns' text.")] = Path("evolve-work"),
+    listen: Annotated[str, typer.Option(help="Address and UDP port.")] = "0.0.0.0:0",
+    public: Annotated[list[str] | None, typer.Option(help="IP:PORT at which others reach this machine, if it is not its own.")] = None,
+) -> None:  # fmt: skip
+    """Run trials for somebody's campaign with this machine: one core, at most 4 GB a trial.
+
+    Prints the invitation to give to `duckweed evolve --workers`. Ctrl-C ends it.
+    """
+    os.environ["OMP_WAIT_POLICY"] = "passive"
+    import asyncio
+
+    with console.status("loading PyTorch"):
+        import torch  # noqa: F401
+
+        from duckweed.evolve.lender import Lender, secret_of
+    from duckweed.evolve.parcel import RUN
+    from duckweed.run.lock import Busy, alone
+    from duckweed.swarm.identity import load_or_create
+    from duckweed.swarm.invitation import Invitation
+
+    async def lend() -> None:
+        secret = secret_of(home)
+        lender = Lender(home, secret, lambda text: console.print(text, markup=False))
+        identity = load_or_create(home / "key")
+        endpoint = await lender.serve(identity, listen)
+        where = (*(public or []), *endpoint.addresses)
+        invitation = Invitation(RUN, identity.id, where, secret)
+        console.print("Whoever has this line can have trials run here:\n")
+        console.print(f"duckweed evolve --workers {invitation}\n", soft_wrap=True)
+        try:
+            await lender.served()
+        finally:
+            lender.end()
+            await endpoint.close()
+
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    home.mkdir(parents=True, exist_ok=True)
+    try:
+        with alone(home / "lock", wait=False):
+            asyncio.run(lend())
+    except KeyboardInterrupt:
+        console.print("Ended. Campaigns run what was under way elsewhere.")
+        raise typer.Exit(130) from None
+    except Busy:
+        fail(f"{home} is at work already; give another --home")
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _next(root: Path) -> Path:

@@ -137,6 +137,8 @@ def _lines(event: dict[str, Any], history: History | None) -> list[str]:
             return [f"leave-one-out: {gone + ' taken back' if gone else 'everything stays'}"]
         case "failure":
             return [event["reason"]]
+        case "guest":
+            return [f"guest {event['key'][:8]} {event['reason']}"]
     return []
 
 

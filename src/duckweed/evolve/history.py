@@ -80,6 +80,11 @@ class History(msgspec.Struct):
     runs: dict[str, list[float]] = msgspec.field(default_factory=dict)  # purpose: count, FLOPs, s
     refused: list[dict[str, str]] = msgspec.field(default_factory=list)
     failures: int = 0
+    guests: dict[str, str] = msgspec.field(
+        default_factory=dict
+    )  # key: the last that was said of it
+    audits: int = 0  # cells of guests that were run again here
+    disagreed: int = 0
     diverged: int = 0
     waves: int = 0
     stops: list[str] = msgspec.field(default_factory=list)
@@ -183,6 +188,13 @@ def _take(told: History, entry: Entry, proposals: dict[int, Proposal]) -> None:
             last.vault = None  # that was another recipe
         case "failure":
             told.failures += 1
+        case "guest":
+            told.guests[body["key"]] = body["reason"]
+        case "audit":
+            _trial(told, "audit", body["result"])
+            told.audits += 1
+            theirs, ours = body["theirs"], body["result"]
+            told.disagreed += any(theirs[x] != ours[x] for x in ("weights", "loss"))
         case "reveal":
             _reveal(told, body, proposals)
         case "plants":

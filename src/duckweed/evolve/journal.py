@@ -17,7 +17,7 @@ from duckweed.run.ledger import Entry, Ledger
 from duckweed.swarm.identity import load_or_create, verify
 
 TRIAL = "trial"
-ASIDE = frozenset({TRIAL, "failure", "reveal", "plants", "stop"})
+ASIDE = frozenset({TRIAL, "failure", "guest", "audit", "reveal", "plants", "stop"})
 """Kinds that decide nothing by their place in the order."""
 
 
@@ -34,12 +34,19 @@ class Journal:
         self.ledger = Ledger(folder / "ledger.db", identity.sign)
         self.ledger.verify(lambda message, signature: verify(identity.id, message, signature))
         self.results: dict[str, Result] = {}
-        self.failures = 0
+        self.audits: dict[
+            str, float
+        ] = {}  # FLOPs of running a guest's cells again, not yet counted
+        self.expelled: set[str] = set()  # keys of guests
         self._decided: list[Entry] = []
         self.number = 0  # the generation that entries are filed under
         for entry in self.ledger.entries():
             if entry.kind == TRIAL:
                 self.results[entry.body["cell"]] = msgspec.convert(entry.body["result"], Result)
+            elif entry.kind == "audit":
+                self._audit(entry.body)
+            elif entry.kind == "guest" and entry.body["expelled"]:
+                self.expelled.add(entry.body["key"])
             elif entry.kind not in ASIDE:
                 self._decided.append(entry)
         self._cursor = 0
@@ -98,6 +105,20 @@ class Journal:
             },
         )
         self.results[cell.id] = result
+
+    def audit(self, cell: Cell, theirs: Result, ours: Result) -> None:
+        """Record that a guest's cell was run again here, before its results are."""
+        body = {
+            "cell": cell.id,
+            "guest": theirs.worker,
+            "theirs": {"weights": theirs.weights, "loss": theirs.loss},
+            "result": msgspec.to_builtins(ours),
+        }
+        self.aside("audit", body)
+        self._audit(body)
+
+    def _audit(self, body: dict[str, Any]) -> None:
+        self.audits[body["cell"]] = self.audits.get(body["cell"], 0.0) + body["result"]["flops"]
 
     def close(self) -> None:
         self.ledger.close()

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from duckweed.evolve import release
+from duckweed.evolve.audit import Audit
 from duckweed.evolve.budget import Budget, BudgetError, span
 from duckweed.evolve.campaign import begin, campaign
 from duckweed.evolve.cell import Cell, Proposal, Recipe, Result
@@ -52,9 +53,10 @@ class Loop:
         self.standing: Standing = begin(settings)
         self._began = time.monotonic()
         self._before = sum(r.seconds for r in journal.results.values())
+        self._audit = Audit(pool, journal.audit)
         # Workers' threads report here; the ledger is written in this one alone.
-        self._failures: queue.SimpleQueue[tuple[Cell, str]] = queue.SimpleQueue()
-        pool.failed = lambda cell, reason: self._failures.put((cell, reason))
+        self._reports: queue.SimpleQueue[tuple[str, dict[str, Any]]] = queue.SimpleQueue()
+        pool.failed = lambda cell, reason: self.report("failure", cell=cell.id, reason=reason)
 
     def run(self) -> str:
         """Until the budget is spent or something stops it; returns why it ended."""
@@ -116,7 +118,10 @@ class Loop:
 
         if missing:
             self.tell({"event": "runs", "purpose": purpose, "groups": missing})
-            self._at_work(missing, done)
+            self._at_work(self._audit.run, missing, done)
+        for group in groups:
+            for cell in group:
+                self.standing.spent += self.journal.audits.pop(cell.id, 0.0)
         return [[results[cell.id] for cell in group] for group in groups]
 
     def _check(self, cell: Cell) -> tuple[Result, Result]:
@@ -124,7 +129,9 @@ class Loop:
 
         def again() -> dict[str, Any]:
             found: list[Result] = []
-            self._at_work([[cell]], lambda _, result: found.append(result), first.worker)
+            self._at_work(
+                self.pool.run, [[cell]], lambda _, result: found.append(result), avoid=first.worker
+            )
             return {"cell": cell.id, "result": msgspec.to_builtins(found[0])}
 
         body, _ = self.journal.take("check", again)
@@ -132,15 +139,16 @@ class Loop:
 
     def _at_work(
         self,
+        run: Callable[..., None],
         groups: list[list[Cell]],
         done: Callable[[Cell, Result], None],
-        avoid: int | None = None,
+        **more: Any,
     ) -> None:
         self._stop_if_asked()
         try:
-            self.pool.run(groups, done, self._stopped, self._limit(groups), avoid)
+            run(groups, done, self._stopped, self._limit(groups), **more)
         finally:
-            self._record_failures()
+            self._record_reports()
 
     def _limit(self, groups: list[list[Cell]]) -> float:
         largest = max(c.budget for group in groups for c in group)
@@ -214,6 +222,7 @@ class Loop:
         raise Exhausted(f"the budget is spent: {why} would need about {needed}, {left} are left")
 
     def _stopped(self) -> str | None:
+        self._record_reports()
         if self.folder.stop.exists():
             return f"the file {self.folder.stop} asks for it"
         if self.budget.seconds is not None and self.seconds > self.budget.seconds:
@@ -224,8 +233,12 @@ class Loop:
         if reason := self._stopped():
             raise Stopped(reason)
 
-    def _record_failures(self) -> None:
-        while not self._failures.empty():
-            cell, reason = self._failures.get()
-            self.journal.aside("failure", {"cell": cell.id, "reason": reason})
-            self.tell({"event": "failure", "cell": cell, "reason": reason})
+    def report(self, kind: str, **facts: Any) -> None:
+        """To the ledger, as soon as it is free, and to whoever watches. From any thread."""
+        self._reports.put((kind, facts))
+
+    def _record_reports(self) -> None:
+        while not self._reports.empty():
+            kind, facts = self._reports.get()
+            self.journal.aside(kind, facts)
+            self.tell({"event": kind, **facts})

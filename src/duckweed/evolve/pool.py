@@ -1,4 +1,4 @@
-"""Workers: processes on this machine that train cells, and one that evaluates.
+"""Workers: processes on this machine that train cells, one that evaluates, and guests elsewhere.
 
 Cells of a group are trained by one worker in turn. A worker that dies or hangs has its cells run
 again by another; what is finished is handed over at once, so that nothing done is lost.
@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import msgspec
 
@@ -32,6 +32,26 @@ class Stopped(Exception):
 
 class WorkerFailed(RuntimeError):
     """Cells cannot be run; the message says what the workers said."""
+
+
+class Trains(Protocol):
+    """What trains cells: a process here, or a guest (`duckweed.evolve.guest`)."""
+
+    number: int
+
+    def ask(self, cell: Cell, out: str) -> dict[str, Any]: ...
+    def wait(self) -> None: ...
+    def kill(self) -> None: ...
+    def end(self) -> None: ...
+
+
+class Guest(Trains, Protocol):
+    """up: whether it can be asked now; expelled: never again."""
+
+    up: bool
+    expelled: bool
+
+    def expel(self) -> None: ...
 
 
 class Worker:
@@ -68,6 +88,9 @@ class Worker:
             json.loads(self.process.stdout.readline())
             self._ready = True
 
+    def kill(self) -> None:
+        self.process.kill()
+
     def end(self) -> None:
         """End the process, whatever it does."""
         with contextlib.suppress(OSError):
@@ -99,6 +122,7 @@ class Pool:
         self.current: dict[int, Cell] = {}
         self._count, self._started = workers, started
         self._workers: dict[int, Worker] = {}
+        self._guests: list[Guest] = []
         self._judge: Worker | None = None
         self._judging, self._lock = threading.Lock(), threading.Lock()
         self._closing = False
@@ -110,9 +134,23 @@ class Pool:
 
     def __exit__(self, *_: object) -> None:
         self._closing = True
-        for worker in [*self._workers.values(), *filter(None, [self._judge])]:
+        for worker in self._all():
             worker.end()
         shutil.rmtree(self.campaign.work, ignore_errors=True)
+
+    def invite(self, make: Callable[[int], Guest]) -> None:
+        """Take in a guest; `make` is given its number."""
+        self._started += 1
+        self._guests.append(make(self._started))
+
+    def is_guest(self, number: int) -> bool:
+        return any(guest.number == number for guest in self._guests)
+
+    def expel(self, number: int) -> None:
+        """Never ask this guest again."""
+        for guest in self._guests:
+            if guest.number == number:
+                guest.expel()
 
     def run(
         self,
@@ -121,12 +159,13 @@ class Pool:
         stopped: Callable[[], str | None],
         limit: float,
         avoid: int | None = None,
+        own: bool = False,
     ) -> None:
         """Run all cells; `done` is called in this thread, in the order in which they finish.
 
         stopped: asked all the time, a reason ends the campaign; limit: seconds for one cell, after
-        which its worker counts as hung; avoid: the number of a worker that must not be used.
-        Raises Stopped, WorkerFailed.
+        which its worker counts as hung; avoid: the number of a worker that must not be used; own:
+        on this machine only. Raises Stopped, WorkerFailed.
         """
         todo: queue.Queue[tuple[list[Cell], int]] = queue.Queue()
         found: queue.Queue[tuple[Cell, Result] | Exception] = queue.Queue()
@@ -139,6 +178,11 @@ class Pool:
                 target=self._serve, args=(slot, todo, found, ends, limit, avoid), daemon=True
             )
             for slot in range(min(self._count, len(groups)))
+        ]
+        threads += [
+            threading.Thread(target=self._host, args=(guest, todo, found, ends, limit), daemon=True)
+            for guest in self._guests
+            if not own and avoid is None
         ]
         for thread in threads:
             thread.start()
@@ -156,8 +200,8 @@ class Pool:
             ends.set()
             if left:
                 self._closing = True
-                for worker in [*self._workers.values(), *filter(None, [self._judge])]:
-                    worker.process.kill()
+                for worker in self._all():
+                    worker.kill()
             for thread in threads:
                 thread.join()
 
@@ -178,7 +222,8 @@ class Pool:
                 continue
             for place, cell in enumerate(group):
                 try:
-                    found.put((cell, self._cell(slot, cell, limit, avoid)))
+                    self.current[slot] = cell
+                    found.put((cell, self._cell(self._worker(slot, avoid), cell, limit)))
                 except (OSError, ValueError) as error:
                     self._bury(slot)
                     if self._closing:
@@ -195,6 +240,39 @@ class Pool:
                 finally:
                     self.current.pop(slot, None)
 
+    def _all(self) -> list[Trains]:
+        return [*self._workers.values(), *self._guests, *filter(None, [self._judge])]
+
+    def _host(
+        self,
+        guest: Guest,
+        todo: "queue.Queue[tuple[list[Cell], int]]",
+        found: "queue.Queue[tuple[Cell, Result] | Exception]",
+        ends: threading.Event,
+        limit: float,
+    ) -> None:
+        """Give a guest work while it is there. What it leaves undone goes back to the others, and
+        is no fault of the cell."""
+        while not ends.is_set() and not guest.expelled:
+            if not guest.up:
+                ends.wait(POLL)
+                continue
+            try:
+                group, deaths = todo.get(timeout=POLL)
+            except queue.Empty:
+                continue
+            for place, cell in enumerate(group):
+                try:
+                    found.put((cell, self._cell(guest, cell, limit)))
+                except (OSError, ValueError) as error:
+                    todo.put((group[place:], deaths))
+                    if not self._closing:
+                        self.failed(cell, f"a guest gave it back ({error}); run again elsewhere")
+                    break
+                except WorkerFailed as error:
+                    found.put(error)
+                    return
+
     def _given_up(self, cell: Cell) -> WorkerFailed:
         return WorkerFailed(
             f"{DEATHS} workers ended one after the other over the same cell ({cell.recipe}, seed "
@@ -202,10 +280,8 @@ class Pool:
             "the cause (often memory) and go on with --resume"
         )
 
-    def _cell(self, slot: int, cell: Cell, limit: float, avoid: int | None) -> Result:
+    def _cell(self, worker: Trains, cell: Cell, limit: float) -> Result:
         """Train and evaluate."""
-        worker = self._worker(slot, avoid)
-        self.current[slot] = cell
         out = self.campaign.work / f"{cell.id}-{worker.number}"
         worker.wait()
         with self._evaluating() as judge:
@@ -258,9 +334,9 @@ class Pool:
 
 
 @contextlib.contextmanager
-def _alarm(worker: Worker, seconds: float) -> Any:
-    """Kills a process that takes longer; whoever waits for its answer then sees its end."""
-    timer = threading.Timer(seconds, worker.process.kill)
+def _alarm(worker: Trains, seconds: float) -> Any:
+    """Kills what takes longer; whoever waits for its answer then sees its end."""
+    timer = threading.Timer(seconds, worker.kill)
     timer.daemon = True
     timer.start()
     try:
