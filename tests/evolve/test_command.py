@@ -1,5 +1,6 @@
 """`duckweed evolve` as a user has it."""
 
+import json
 import re
 
 import pytest
@@ -99,6 +100,20 @@ def test_a_campaign_from_its_first_budget_to_its_recipe(tmp_path, monkeypatch):
     assert "chain and signatures hold" in output
     assert "generation 0: optimizer=adamw" in output
     assert '"kind":"genesis"' in (tmp_path / "c.jsonl").read_text().splitlines()[0]
+
+    number = next(
+        entry["number"]
+        for entry in map(json.loads, (tmp_path / "c.jsonl").read_text().splitlines())
+        if entry["kind"] == "trial"
+    )
+    code, output = call("repeat", "c", str(number))
+    assert code == 0, output
+    assert "the same" in output
+    assert "bits may differ" not in output
+    code, output = call("repeat", "c", "0")
+    assert code == 1
+    assert "entry 0 is no trial" in output
+
     page = (tmp_path / "c" / "report.html").read_text()
     assert "Lineage" in page
     assert "http" not in page.split("<script")[0]  # nothing is fetched

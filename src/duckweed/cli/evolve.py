@@ -19,6 +19,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(rich_markup_mode="markdown", add_completion=False)
     group.callback(invoke_without_command=True)(evolve)
     group.command()(show)
+    group.command()(repeat)
     group.command()(work)
     app.add_typer(
         group,
@@ -246,6 +247,45 @@ def show(
         exported(campaign, export)
     if report:
         report.write_text(evolve_page(campaign.path.name, leave(campaign)), encoding="utf-8")
+
+
+@plain_errors
+def repeat(
+    run: Annotated[Path, typer.Argument(help="A campaign: its folder, or its name under evolve/.")],
+    entries: Annotated[list[int] | None, typer.Argument(help="Numbers of trials in the ledger. Without: --count at random.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many, where none is named.")] = 2,
+) -> None:  # fmt: skip
+    """Run trials again from the ledger and compare weights and loss, bit for bit."""
+    from duckweed.evolve import folder as folders
+    from duckweed.evolve import repeat as again
+    from duckweed.evolve.opening import made_with
+    from duckweed.run.ledger import Ledger
+    from duckweed.run.lock import Busy, alone
+
+    campaign = folders.find(run)
+    ledger = Ledger(campaign.ledger)
+    genesis = next(ledger.entries("genesis")).body
+    then, now = genesis.get("made_with", {}), made_with()
+    wanted = again.chosen(ledger, entries or [], count)
+    ledger.close()
+    if other := [key for key in now if then.get(key) != now[key]]:
+        what = ", ".join(f"{key} {then.get(key, 'unknown')} (here {now[key]})" for key in other)
+        console.print(f"The campaign was made with {what}: bits may differ.")
+    differs = 0
+    try:
+        with alone(campaign.path / "lock", wait=False):
+            for one in again.repeat(campaign, wanted):
+                differs += not one.same
+                before = one.entry.body["result"]
+                console.print(
+                    f"entry {one.entry.number} ({one.entry.body['purpose']}): loss {before['loss']}, "
+                    f"now {one.result.loss}; weights {before['weights'][:16]}, now "
+                    f"{one.result.weights[:16]}: {'the same' if one.same else 'DIFFERS'}"
+                )
+    except Busy:
+        fail(f"{campaign.path} is at work; wait, or repeat in a copy of the folder")
+    if differs:
+        fail(f"{differs} of {len(wanted)} trials gave something else")
 
 
 @plain_errors

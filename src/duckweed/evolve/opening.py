@@ -88,7 +88,7 @@ def create(
     genesis = {
         "format": FORMAT,
         "key": journal.key,
-        "made_with": _made_with(),
+        "made_with": made_with(),
         "plain": toml.write(spec),
         "settings": msgspec.to_builtins(settings),
         "registry": registry.identity,
@@ -101,7 +101,7 @@ def create(
     return folder, journal
 
 
-def _made_with() -> dict[str, Any]:
+def made_with() -> dict[str, Any]:
     """What a trial's bits depend on besides the ledger: program, torch, instructions, threads."""
     import torch
 
