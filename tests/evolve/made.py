@@ -129,7 +129,11 @@ def loop(
         folder.secret.write_bytes(bytes(31) + bytes([settings.seed]))
     journal = Journal(path)
     made = release(REGISTRY, Sealed.open(folder.secret).secret)
-    facts = {"settings": {}, "key": journal.key, "plants": list(made.commitments)}
+    facts = {
+        "settings": msgspec.to_builtins(settings),
+        "key": journal.key,
+        "plants": list(made.commitments),
+    }
     journal.note("genesis", facts)
     proposers = [KnownChanges(REGISTRY), Chance(REGISTRY), Evolution(REGISTRY)]
     council = Council(REGISTRY, proposers, Sealed.open(folder.secret), lambda recipe: None)

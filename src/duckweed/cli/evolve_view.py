@@ -73,7 +73,7 @@ class EvolveView:
     def _render(self) -> RenderableType:
         assert self._history
         parts: list[RenderableType] = [self._head(), Text(self._doing, "dim"), Text()]
-        parts += [decisions(self._history.decided[-SHOWN:], self._history)]
+        parts += [decisions(self._history.decided[-SHOWN:])]
         title = f"[bold]duckweed evolve[/] {self.campaign.path.name}"
         return Panel(Group(*parts), title=title, border_style="green", padding=(0, 1))
 
@@ -148,27 +148,41 @@ def difference(recipe: dict[str, Any]) -> str:
     return ", ".join(parts) or "the parent itself"
 
 
-def decisions(decided: list[Decided], history: History) -> Table:
+def power(history: History) -> str:
+    """What can be found, in words: by the pilot, and by the pairs of the confirmations so far."""
+    assert history.pilot
+    text = (
+        f"the parent against itself, on other seeds: sd {history.pilot['sd']:.3f} bits/byte; in 8 of "
+        f"10 cases {history.pilot['smallest']:.3f} would be found"
+    )
+    if history.scatter is not None:
+        text += (
+            f". Pairs of confirmations, which share a seed: sd {history.scatter:.3f} (median), with "
+            f"which {history.findable():.3f} is found"
+        )
+    return text
+
+
+def decisions(decided: list[Decided]) -> Table:
     """Proposals that went into confirmation."""
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("no", "by", "difference", "pairs", "multiplier (95 %)", "decision", "why"):
+    for name in ("no", "by", "difference", "pairs", "bits/byte better (95 %)", "decision", "why"):
         table.add_column(name, justify="right" if name in ("no", "pairs") else "left")
     for d in decided:
         who = d.proposer if d.kind in (None, "real") else f"planted {d.kind}"
         table.add_row(
             str(d.number), who, difference(d.difference), str(d.pairs or ""),
-            _multiplier(d, history), Text(d.outcome, COLOURS.get(d.outcome, "")), d.why,
+            better(d), Text(d.outcome, COLOURS.get(d.outcome, "")), d.why,
         )  # fmt: skip
     return table
 
 
-def _multiplier(d: Decided, history: History) -> str:
+def better(d: Decided) -> str:
+    """What the child was better by, as the pairs say it."""
     if d.mean is None:
         return ""
-    middle = f"{history.multiplier(d.mean):.2f}"
-    if d.low is None or d.high is None:
-        return middle
-    return f"{middle} ({history.multiplier(d.low):.2f}-{history.multiplier(d.high):.2f})"
+    text = f"{d.mean:+.3f}"
+    return text if d.low is None or d.high is None else f"{text} ({d.low:+.3f} to {d.high:+.3f})"
 
 
 def ledger_tables(history: History) -> list[RenderableType]:
@@ -186,9 +200,8 @@ def ledger_tables(history: History) -> list[RenderableType]:
     if history.tuning:
         parts.append(Text(f"generation 0: {difference(history.tuning['zero'])}"))
     if history.pilot:
-        smallest = history.pilot["smallest_multiplier"]
-        parts.append(Text(f"smallest effect found in 8 of 10 cases: {smallest:.2f}x compute"))
-    parts += [Text(), decisions(history.decided, history), Text()]
+        parts.append(Text(power(history)))
+    parts += [Text(), decisions(history.decided), Text()]
     lineage = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     for name in ("generation", "adopted", "by", "at size", "vault: over generation 0 (95 %)"):
         lineage.add_column(name)

@@ -94,8 +94,13 @@ def _story(name: str, told: History) -> str:
             parts.append(f"one figure is not enough, {best.vault.caution}")
     if told.pilot:
         parts.append(
-            f"the parent against itself differs by {told.pilot['sd']:.3g} bits per byte (sd), so a "
-            f"change below {told.pilot['smallest_multiplier']:.2f}x compute is mostly missed"
+            f"the parent against itself, on other seeds, differs by {told.pilot['sd']:.3f} bits per "
+            f"byte (sd), so that {told.pilot['smallest']:.3f} would be found in 8 of 10 cases"
+        )
+    if told.pilot and told.scatter is not None:
+        parts.append(
+            f"the pairs of confirmations, which share a seed, by {told.scatter:.3f} (median), with "
+            f"which {told.findable():.3f} is found"
         )
     if told.failures or told.diverged:
         parts.append(
@@ -234,14 +239,14 @@ def _decisions(told: History) -> str:
         planted = PLANTED.get(d.kind or "")
         rows.append((
             d.number, f"planted: {planted}" if planted else d.proposer, difference(d.difference),
-            d.pairs, _gain(d, told), f"{d.level:.2g}", f"{d.e_value:.3g}", d.outcome, d.why,
+            d.pairs, _gain(d), f"{d.level:.2g}", f"{d.e_value:.3g}", d.outcome, d.why,
         ))  # fmt: skip
     head = [
         "proposal",
         "by",
         "difference",
         "pairs",
-        "compute saved",
+        "bits per byte better (95 %)",
         "alpha",
         "e-value",
         "",
@@ -250,13 +255,11 @@ def _decisions(told: History) -> str:
     return table(head, rows)
 
 
-def _gain(d: Decided, told: History) -> str:
+def _gain(d: Decided) -> str:
     if d.mean is None:
         return ""
-    text = f"{told.multiplier(d.mean):.2f}"
-    if d.low is not None and d.high is not None:
-        text += f" ({told.multiplier(d.low):.2f} to {told.multiplier(d.high):.2f})"
-    return text
+    text = f"{d.mean:+.3f}"
+    return text if d.low is None or d.high is None else f"{text} ({d.low:+.3f} to {d.high:+.3f})"
 
 
 def proposers_figure(told: History) -> Figure:
