@@ -1,8 +1,8 @@
 """Does a real campaign accept what is no better? `python -m bench.evolve_nulls` (5 minutes of a core).
 
 Nothing but planted proposals, decided by real training: the parent against itself, known nulls and
-known harms, with the registry, test and levels of any campaign, on a model of some 30,000 parameters
-and trials of some 20 steps, so that many decisions can be had. Writes
+known harms, with the registry, test and levels of any campaign, on a model of some 10,000 parameters
+and trials of some 40 steps, so that many decisions can be had. Writes
 bench/results/evolve/nulls.json and nulls.jsonl (the ledger).
 """
 
@@ -21,7 +21,7 @@ from duckweed.run.ledger import Ledger
 
 RESULTS = Path(__file__).parent / "results" / "evolve"
 MODEL = {
-    "model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+    "model_type": "llama", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
     "num_attention_heads": 2, "num_key_value_heads": 2, "tie_word_embeddings": False,
     "rms_norm_eps": 1e-5, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
 }  # fmt: skip
@@ -42,6 +42,8 @@ def main() -> None:
         os.chdir(base)
         result = CliRunner(env={"COLUMNS": "160"}).invoke(app, WORDS)
         print(result.output)
+        if result.exit_code:
+            raise SystemExit(result.exit_code)
         folder = Campaign(base / "c")
         ledger = Ledger(folder.ledger)
         told = read(ledger)

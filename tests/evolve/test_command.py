@@ -64,11 +64,16 @@ def test_bad_input_is_a_clear_error_and_leaves_nothing(words, said, tmp_path, mo
     assert [p.name for p in tmp_path.iterdir()] == ["short.txt"]
 
 
+MODEL = {
+    "model_type": "llama", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
+    "num_attention_heads": 2, "num_key_value_heads": 2, "tie_word_embeddings": False,
+    "rms_norm_eps": 1e-5, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+}  # fmt: skip
 QUICK = [
-    "--preset", "config.json", "--data", "texts", "--trial", "8e9flop", "--out", "c",
+    "--preset", "config.json", "--data", "texts", "--trial", "2e9flop", "--out", "c",
     *(f"--set={x}" for x in (
         "pilot=4", "pairs=6", "candidates=2", "vault_seeds=2", "scale_pairs=1", "planned=2",
-        "rates=[1.0, 2.0]", "plant=0.0",
+        "rates=[1.0]", "vault_shares=[0.5, 0.75, 1.0]", "plant=0.0",
     )),
 ]  # fmt: skip
 
@@ -76,14 +81,14 @@ QUICK = [
 @pytest.mark.slow
 def test_a_campaign_from_its_first_budget_to_its_recipe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    tiny.specification(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(MODEL))
     (tmp_path / "texts").mkdir()
     words = tiny.text(60000).split(" ")
     for i in range(200):
         part = " ".join(words[i * 300 : (i + 1) * 300])
         (tmp_path / "texts" / f"{i:03}.txt").write_text(f"{i} {part}")
 
-    code, output = call("--budget", "2e10flop", *QUICK)
+    code, output = call("--budget", "5e9flop", *QUICK)
     assert code == 1
     assert "too small" in output
     needed = re.search(r"at least --budget (\S+flop)", output)

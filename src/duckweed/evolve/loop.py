@@ -214,10 +214,11 @@ class Loop:
     def _refuse(self, needed: str, left: str, why: str, least: float) -> None:
         if not self.standing.noise:
             in_all = f"{1.1 * least:.2g}flop" if self.budget.flops else f"{1.1 * least / 60:.0f}m"
+            pace = "" if self.budget.flops else " at the pace of this machine"
             raise BudgetError(
-                f"the budget of {self.budget.text} is too small: {why} need about {needed} at this "
-                f"machine's pace, {left} are left. Give at least --budget {in_all}, or smaller "
-                "trials with --trial; nothing that was run is lost (--resume)"
+                f"the budget of {self.budget.text} is too small: {why} need about {needed}{pace}, "
+                f"{left} are left. Give at least --budget {in_all}, or smaller trials with --trial; "
+                "nothing that was run is lost (--resume)"
             )
         raise Exhausted(f"the budget is spent: {why} would need about {needed}, {left} are left")
 
