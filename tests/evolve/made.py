@@ -19,7 +19,7 @@ from duckweed.evolve.proposers import Chance, Evolution, KnownChanges
 from duckweed.evolve.registry import Known, Registry, Switch
 from duckweed.evolve.release import release
 from duckweed.evolve.sealed import Sealed
-from duckweed.evolve.step import Ask, Check, Need, Note, Run, Settings, Standing
+from duckweed.evolve.step import Allowed, Ask, Check, Need, Note, Run, Settings, Standing
 
 SLOPE, NOISE = 0.5, 0.01  # bits per byte per e-fold of compute; sd of one run in bits per byte
 
@@ -134,7 +134,7 @@ def loop(
         "key": journal.key,
         "plants": list(made.commitments),
     }
-    journal.note("genesis", facts)
+    journal.take("genesis", lambda: facts)
     proposers = [KnownChanges(REGISTRY), Chance(REGISTRY), Evolution(REGISTRY)]
     council = Council(REGISTRY, proposers, Sealed.open(folder.secret), lambda recipe: None)
     pool: object = workers or MadeWorkers()
@@ -170,6 +170,8 @@ def decide(settings: Settings, flops: float) -> tuple[Standing, list[Verdict]]:
                 found = council.propose(ask, standing)["proposals"]
                 answer = msgspec.convert(msgspec.to_builtins(found), list[Proposal])
                 kinds |= {p.number: opened(sealed, REGISTRY, p)["kind"] for p in answer}
+            case Allowed(recipes):
+                answer = [True for _ in recipes]
             case Note(kind, body):
                 answer = head = digest([head, kind, body])
                 if kind == "decision":

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from duckweed.evolve.budget import Budget, BudgetError
-from duckweed.evolve.campaign import begin
+from duckweed.evolve.campaign import BARREN, begin
 from duckweed.evolve.history import History, read
 from duckweed.evolve.journal import Journal, JournalError
 from duckweed.evolve.pruning import prune
@@ -200,21 +200,43 @@ def test_false_accepts_stay_below_alpha_and_no_harm_is_accepted():
     assert any(v.accepted for v in verdicts if v.kind == "real")  # not by accepting nothing
 
 
-def test_a_change_that_was_adopted_for_nothing_is_taken_back(tmp_path):
-    standing = begin(SETTINGS)
-    standing.zero = PLAIN | {"inner.learning_rate": 0.02, "inner.batch": 4}
-    standing.parent = standing.zero | {"good": True, "bad": True}
-    steps, answer, gone = prune(standing), None, None
+def pruned(standing, refused=()):
+    """What pruning gives where the recipes that lack one of the `refused` keys are out of bounds."""
+    steps, answer = prune(standing), None
     try:
         while True:
             request = steps.send(answer)
             answer = None
-            if hasattr(request, "groups"):
+            if hasattr(request, "recipes"):
+                answer = [all(key in r for key in refused) for r in request.recipes]
+            elif hasattr(request, "groups"):
                 answer = [[made_run(cell) for cell in group] for group in request.groups]
     except StopIteration as end:
-        gone = end.value
-    assert gone
+        return end.value
+
+
+def test_a_change_that_was_adopted_for_nothing_is_taken_back():
+    standing = begin(SETTINGS)
+    standing.zero = PLAIN | {"inner.learning_rate": 0.02, "inner.batch": 4}
+    standing.parent = standing.zero | {"good": True, "bad": True}
+    assert pruned(standing)
     assert standing.parent == standing.zero | {"good": True}
+
+
+def test_what_holds_a_recipe_within_its_bounds_is_not_taken_back():
+    standing = begin(SETTINGS)
+    standing.zero = PLAIN | {"inner.learning_rate": 0.02, "inner.batch": 4}
+    standing.parent = standing.zero | {"good": True, "bad": True}
+    assert not pruned(standing, refused=["bad"])
+    assert standing.parent == standing.zero | {"good": True, "bad": True}
+
+
+def test_a_campaign_without_ideas_ends_and_says_so(tmp_path):
+    at_work = loop(tmp_path / "c", ENOUGH)
+    at_work.council.proposers = []
+    assert at_work.run() == "nobody proposes anything new any more"
+    assert len(list(at_work.journal.ledger.entries("screening"))) == BARREN
+    at_work.journal.close()
 
 
 def test_the_pilot_states_the_noise_and_the_smallest_effect(campaign):

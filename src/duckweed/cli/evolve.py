@@ -71,7 +71,13 @@ def evolve(
             if resume
             else _created(folder, preset, data, tokenizer, _settings(trial, alpha, seed, set_))
         )
-    _run(opened, limit, own, guests, _endpoint(llm, model))
+    try:
+        _run(opened, limit, own, guests, _endpoint(llm, model))
+    except KeyboardInterrupt:
+        console.print(
+            f"Nothing is lost. Go on with: duckweed evolve --resume --out {folder} --budget {budget}"
+        )
+        raise typer.Exit(130) from None
 
 
 def _hands(words: list[str]) -> tuple[int, list[Any]]:
@@ -176,10 +182,7 @@ def _run(opened: Any, limit: Any, own: int, invitations: list[Any], model: Any) 
     console.print(f"{reason[0].upper()}{reason[1:]}.")
     _finish(campaign)
     if reason == "stopped":
-        console.print(
-            f"Nothing is lost. Go on with: duckweed evolve --resume --out {campaign.path}"
-        )
-        raise typer.Exit(130)
+        raise KeyboardInterrupt
 
 
 def _invite(

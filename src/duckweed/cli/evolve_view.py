@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 COLOURS = {"adopted": "green", "accepted": "cyan", "rejected": "red", "undecided": "yellow"}
 SHOWN = 8  # decisions in the live view
+PAUSE = 5.0  # seconds between looks at the ledger while nothing is decided
 
 
 class EvolveView:
@@ -28,10 +29,14 @@ class EvolveView:
     def __init__(self, console: Console, campaign: Campaign, budget: Budget, workers: int) -> None:
         self.console, self.campaign, self.budget, self.workers = console, campaign, budget, workers
         self._history: History | None = None
+        self._read = 0.0  # when the ledger was read last
+        self._ran = self._of = 0
         self._doing = "starting the workers"
         self._begun = time.monotonic()
         self._before = 0.0
-        self._live = Live(console=console, refresh_per_second=4, transient=True)
+        self._live = Live(
+            console=console, refresh_per_second=2, transient=True, get_renderable=self._render
+        )
 
     def __enter__(self) -> EvolveView:
         self._refresh()
@@ -49,14 +54,20 @@ class EvolveView:
         """Show one event."""
         kind = event["event"]
         if kind == "runs":
-            count = sum(len(group) for group in event["groups"])
-            self._doing = f"{event['purpose']}: {count} runs to do"
+            self._ran, self._of = 0, sum(len(group) for group in event["groups"])
+            self._doing = f"{event['purpose']}: 0 of {self._of} runs done"
         elif kind == "trial":
-            self._doing = f"{event['purpose']}: {_result(event['result'])}"
+            self._ran += 1
+            last = _result(event["result"])
+            self._doing = (
+                f"{event['purpose']}: {self._ran} of {self._of} runs done; the last: {last}"
+            )
+            if time.monotonic() > self._read + PAUSE:
+                self._refresh()
         elif kind != "proposals":
             self._refresh()
         if self.console.is_terminal:
-            self._live.update(self._render())
+            self._live.refresh()
         elif kind != "runs":
             for line in _lines(event, self._history):
                 self.console.print(line, markup=False)
@@ -69,6 +80,7 @@ class EvolveView:
         ledger = Ledger(self.campaign.ledger)
         self._history = read(ledger)
         ledger.close()
+        self._read = time.monotonic()
 
     def _render(self) -> RenderableType:
         assert self._history

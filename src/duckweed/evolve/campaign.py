@@ -15,6 +15,8 @@ from duckweed.evolve.step import Ask, Need, Note, Settings, Standing, Steps, mer
 from duckweed.evolve.vault import open_vault
 from duckweed.evolve.wave import wave
 
+BARREN = 10  # waves; each costs nothing, so that a campaign without ideas would go on for ever
+
 
 def begin(settings: Settings) -> Standing:
     """What is known before anything was run."""
@@ -22,12 +24,13 @@ def begin(settings: Settings) -> Standing:
 
 
 def campaign(standing: Standing, plain: Recipe, together: int = 1) -> Steps[None]:
-    """Ends only when `Need` is refused. plain: the untuned recipe; together: pairs run at once."""
+    """Ends when `Need` is refused, or nothing new is proposed in BARREN waves one after the other.
+    plain: the untuned recipe; together: pairs run at once."""
     yield Need(pilot_cost(standing), "tuning, the A/A pilot and one round")
     yield from tune(standing, plain)
     yield from pilot(standing)
     every = standing.settings.prune_every
-    while True:
+    while standing.barren < BARREN or not standing.settings.candidates:
         yield Need(round_cost(standing), "another round")
         planted: list[Proposal] = yield Ask(standing.proposals, 1, True, standing.parent)
         standing.proposals += 1  # the number is used up whether or not something was planted

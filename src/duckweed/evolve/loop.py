@@ -20,7 +20,7 @@ from duckweed.evolve.council import Council, opened
 from duckweed.evolve.folder import Campaign
 from duckweed.evolve.journal import Journal
 from duckweed.evolve.pool import Pool, Stopped
-from duckweed.evolve.step import Ask, Check, Need, Note, Request, Run, Settings, Standing
+from duckweed.evolve.step import Allowed, Ask, Check, Need, Note, Request, Run, Settings, Standing
 
 HANGS = 20.0  # times the expected duration after which a worker counts as hung
 LEAST_LIMIT = 300.0  # seconds
@@ -74,7 +74,7 @@ class Loop:
         except Exhausted as end:
             reason = str(end)
         except StopIteration:
-            reason = "done"
+            reason = "nobody proposes anything new any more"
         finally:
             steps.close()
         self.reveal()
@@ -96,6 +96,8 @@ class Loop:
                 return self._check(cell)
             case Ask():
                 return self._ask(request)
+            case Allowed(recipes):
+                return [self.council.affordable(recipe) is None for recipe in recipes]
             case Note(kind, body):
                 head = self.journal.note(kind, body)
                 if kind == "generation":

@@ -1,6 +1,7 @@
 """Leave-one-out: which of the accepted changes still earn their place?
 
-Each change from generation 0 is taken back on its own. Where the recipe without it is on the mean
+Each change from generation 0 is taken back on its own, where what remains is within the campaign's
+bounds (a width that made up for layers must not go alone). Where the recipe without it is on the mean
 no worse over `PAIRS` fresh seeds, or gives the very same losses (it was never active), it goes.
 This is an estimate and no test: it makes recipes simpler at an expected cost of nothing, and the
 vault measures what remains.
@@ -9,7 +10,7 @@ vault measures what remains.
 import math
 
 from duckweed.evolve.cell import Cell, Recipe, seed_of
-from duckweed.evolve.step import Note, Standing, Steps, run
+from duckweed.evolve.step import Allowed, Note, Standing, Steps, run
 
 PAIRS = 3
 
@@ -33,7 +34,11 @@ def without(standing: Standing, key: str) -> Recipe:
 def prune(standing: Standing) -> Steps[bool]:
     """Takes back what does not help; whether anything went."""
     s = standing.settings
-    keys = changes(standing)
+    changed = changes(standing)
+    allowed = yield Allowed([without(standing, key) for key in changed])
+    keys = [key for key, fine in zip(changed, allowed, strict=True) if fine]
+    if not keys:
+        return False
     recipes = [standing.parent, *(without(standing, key) for key in keys)]
     groups = [
         [

@@ -37,6 +37,13 @@ class Ask(msgspec.Struct, frozen=True):
     parent: Recipe
 
 
+class Allowed(msgspec.Struct, frozen=True):
+    """Which of these recipes may be run: within the bounds of the campaign. Answer: list of bool;
+    it follows from the recipes alone, so that the ledger need not keep it."""
+
+    recipes: list[Recipe]
+
+
 class Note(msgspec.Struct, frozen=True):
     """Write a decision into the ledger. Answer: the ledger's head after it."""
 
@@ -53,7 +60,7 @@ class Need(msgspec.Struct, frozen=True):
 
 UNMEASURED = 1.5  # overhead of evaluation supposed before any run; small models pay most
 
-Request = Run | Check | Ask | Note | Need
+Request = Run | Check | Ask | Allowed | Note | Need
 T = TypeVar("T")
 Steps = Generator[Request, Any, T]
 
@@ -143,6 +150,7 @@ class Standing(msgspec.Struct):
     spending: Spending
     generation: int = 0
     wave: int = 0
+    barren: int = 0  # waves without anything new, one after the other
     proposals: int = 0
     slope: float = 0.0
     noise: float = 0.0

@@ -18,6 +18,7 @@ def wave(standing: Standing) -> Steps[Proposal | None]:
     standing.proposals += len(asked)
     standing.wave += 1
     fresh = [p for p in asked if _fresh(standing, p)]
+    standing.barren = 0 if fresh else standing.barren + 1
     for proposal in asked:
         standing.credit(proposal.proposer).proposals += 1
     alive = fresh
