@@ -227,7 +227,7 @@ class Loop:
     def _stopped(self) -> str | None:
         self._record_reports()
         if self.folder.stop.exists():
-            return f"the file {self.folder.stop} asks for it"
+            return "the file `stop` in its folder asks for it"
         if self.budget.seconds is not None and self.seconds > self.budget.seconds:
             return f"the budget of {self.budget.text} is spent"
         return None
