@@ -38,7 +38,7 @@ def evolve(
     data: Annotated[list[str] | None, typer.Option(help="Text: files, folders, globs, or 'stdlib'. Repeatable.")] = None,
     tokenizer: Annotated[str, typer.Option(help="bytes, bpe:N, or a tokenizer.")] = "bytes",
     preset: Annotated[str, typer.Option(help="The model to train: preset, folder or config.json.")] = "llama-0.5m",
-    trial: Annotated[str, typer.Option(help="Training compute of a reference trial.")] = "3e11flop",
+    trial: Annotated[str, typer.Option(help="Training compute of a reference trial.")] = "1.2e11flop",
     alpha: Annotated[float, typer.Option(help="False discovery rate of the campaign.")] = 0.05,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Any other setting of the campaign, such as pairs=16.")] = None,
     seed: Annotated[int, typer.Option(help="Everything random follows from it and the ledger.")] = 0,
@@ -101,7 +101,7 @@ def _settings(trial: str, alpha: float, seed: int, assignments: list[str] | None
 
     reference = budgets.parse(trial)
     if reference.flops is None:
-        fail(f"--trial {trial}: compute is wanted, such as 3e11flop")
+        fail(f"--trial {trial}: compute is wanted, such as 1.2e11flop")
     changes: dict[str, Any] = {"budget": reference.flops, "alpha": alpha, "seed": seed}
     for text in assignments or []:
         key, equals, value = text.partition("=")
