@@ -196,7 +196,7 @@ def test_a_flood_of_questions_of_one_member_is_refused_and_the_others_go_on(tmp_
         with pytest.raises(ValueError, match="too many questions"):  # noqa: PT012
             for _ in range(10_000):
                 await run.it.handle(PEERS[0].id, beat, b"")
-        assert await run.ask(PEERS[1], m.Progress("waiting", 0)) == m.Noted()
+        assert await run.ask(PEERS[1], m.Progress("waiting", 0)) == m.Noted(1.0)
         await asyncio.sleep(0)
 
     play(tmp_path, scene)

@@ -13,6 +13,7 @@ CLOSED = Closed(3, [0, 2], ["aa", "bb"], [1, 2], {1: "late"}, None, [0.25])
 CONTRIBUTE = m.Contribute(ANNOUNCEMENT, b"s" * 64, m.Timings(train=1.5), 10.0, 4)
 QUESTIONS = [
     m.Join(m.PROTOCOL),
+    m.Join(m.PROTOCOL, "s", ["10.77.0.2:7000"]),
     m.Enquire(m.PROTOCOL, "s"),
     m.Probe(1000),
     m.Look(m.PROTOCOL),
@@ -20,12 +21,19 @@ QUESTIONS = [
     m.Progress("training", 4, 2, 3.5),
     CONTRIBUTE,
     m.Fetch("ef" * 32),
+    m.Fetch("ef" * 32, True),
+    m.Part("ef" * 32, 3),
+    m.Donors(),
+    m.Known("ab" * 32),
     m.Leave("done"),
     m.Snapshot(),
     m.Piece(10, 1 << 22),
 ]
 ANSWERS = [
     m.Welcome(1, "seed = 0\n", -1, "layout", "tokens"),
+    m.Saved(10, 1 << 20, [b"h" * 32]),
+    m.Held(1 << 20, [b"h" * 32], [m.Holder("ab" * 32, ["10.77.0.2:7000"])]),
+    m.Donated({3: "cd" * 32}, [m.Holder("ab" * 32, [])]),
     m.Terms("seed = 0\n", "layout", "tokens", 3, 2, 100, 200),
     m.Standing(
         "ab" * 32,

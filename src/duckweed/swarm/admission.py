@@ -12,7 +12,7 @@ from duckweed.swarm import messages as m
 from duckweed.swarm.guests import EXPELLED, Guests
 from duckweed.swarm.limits import HERE, RELAYED, Guard
 from duckweed.swarm.rounds import Member
-from duckweed.swarm.timing import AWAY, silence
+from duckweed.swarm.timing import AWAY, BEAT, beat, silence
 
 LOOK = 0.25  # seconds between two looks for silent members
 READ = 1.0  # and into the book of guests
@@ -28,6 +28,7 @@ class Admission:
         self.by_index: list[Member] = []
         self.expelled = guests.expelled()
         self.guard = Guard(self.members.__contains__)
+        self.beat = BEAT
         self._version = guests.version()
         self._looked = self._read = time.monotonic()
 
@@ -94,9 +95,10 @@ class Admission:
         elif now - self._looked < LOOK:
             return []
         self._looked = now
-        gone = []
-        for member in self.here():
-            if now - member.heard > silence(member.gap):
+        gone, here = [], self.here()
+        self.beat = max(beat(len(here)), 0.5 * self.beat)  # who was told to be slow may be it
+        for member in here:
+            if now - member.heard > silence(member.gap, self.beat):
                 gone.append((member, "no sign of life"))
                 member.here, member.doing = False, "silent"
         return gone + self._put_out(now)

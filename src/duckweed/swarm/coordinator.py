@@ -20,7 +20,7 @@ from duckweed.run.layout import Layout
 from duckweed.run.ledger import Ledger, LedgerError
 from duckweed.run.spec import RunSpec
 from duckweed.swarm import messages as m
-from duckweed.swarm import standing
+from duckweed.swarm import sharing, standing
 from duckweed.swarm.admission import Admission
 from duckweed.swarm.agreement import Agreement
 from duckweed.swarm.guests import EXPELLED, Guests
@@ -31,6 +31,7 @@ from duckweed.swarm.rounds import Blocks, Member, OpenRound, budgets, deadline
 from duckweed.swarm.timing import POLL
 from duckweed.wire.contribution import max_size
 
+REPLAYS = 64  # rounds for which a blob that was handed in is known
 NAMED = 10  # peers that are named as missing
 
 Tell = Callable[[dict[str, Any]], None]
@@ -55,6 +56,7 @@ class Coordinator:
         self.traffic: dict[str, list[int]] = defaultdict(lambda: [0, 0])
         self.durations: deque[float] = deque(maxlen=64)
         self.scales: list[float] = []
+        self._used: dict[str, int] = {}  # blob -> round that closed with it, of late
         self.tokens, self.windows = "", 1
         self.last: dict[str, Any] | None = None  # what was told of the last round
         self.held_out: float | None = None
@@ -82,6 +84,9 @@ class Coordinator:
                 self.blocks.replay(assignments(entry.body, self.blocks.steps), closed.accepted)
                 self.closed[closed.round] = closed
                 self.admission.counted(closed.round, closed.accepted)
+                self._remember(
+                    closed.round, [x["blob"] for x in entry.body["contributions"].values()]
+                )
                 self.scales = closed.scales
             elif entry.kind == "state":
                 self.agreement.agreed[entry.round] = entry.body["hash"]
@@ -156,6 +161,7 @@ class Coordinator:
         self.admission.hear(member)
         match question:
             case m.Next():
+                member.shared = (question.given, question.fetched)
                 return await self._next(member, question), b""
             case m.Contribute():
                 return await self._take(member, question, body), b""
@@ -164,14 +170,21 @@ class Coordinator:
             case m.Piece():
                 return self.library.piece(question)
             case m.Fetch():
-                return self.library.blob(question.blob)
+                return sharing.fetch(self, member, question)
+            case m.Part():
+                return self.library.part(question)
+            case m.Donors():
+                return sharing.donated(self, member), b""
+            case m.Known(key=key):
+                known = key in self.admission.members and key not in self.admission.expelled
+                return m.Noted() if known else m.Refused("takes no part in this run"), b""
             case m.Progress():
                 member.doing, member.step, member.loss = (
                     question.doing,
                     question.step,
                     question.loss,
                 )
-                return m.Noted(), b""
+                return m.Noted(self.admission.beat), b""
             case m.Leave():
                 await self._left(member, question.reason)
                 return m.Noted(), b""
@@ -182,6 +195,7 @@ class Coordinator:
 
     async def _admit(self, key: str, join: m.Join) -> m.Answer:
         member = self.admission.admit(key, join.secret, self.number)
+        member.addresses = join.addresses
         await self._notify()
         return m.Welcome(
             member.index,
@@ -245,13 +259,15 @@ class Coordinator:
             return "a contribution in another peer's name"
         if not verify(member.key, m.signed_part(announcement), question.signature):
             return "the signature does not fit the announcement"
-        if open_ is None or announcement.round != open_.number:
+        if open_ is None or open_.closing or announcement.round != open_.number:
             return f"round {announcement.round} is not open"
         span = open_.assigned.get(member.index)
         if span is None or span.block != announcement.block:
             return f"block {announcement.block} is not assigned to this peer"
         if announcement.size != len(blob) or announcement.blob != blob_hash(blob):
             return "the blob is not the one announced"
+        if announcement.blob in self._used:
+            return f"this blob was handed in before, in round {self._used[announcement.blob]}"
         if not math.isfinite(announcement.loss) or not math.isfinite(question.nats):
             return "the loss is not finite"
         if (announcement.first, announcement.steps) != (span.first, span.steps):
@@ -325,7 +341,7 @@ class Coordinator:
             await self._notify(news=True)
             await self._until(self._complete)
             if not self.stopping:
-                self._close(open_)
+                await self._close(open_)
         self.round = None
         await self._notify(news=True)
         await self._until(lambda: bool(self.stopping) or self.number in self.agreement.agreed)
@@ -336,8 +352,12 @@ class Coordinator:
         await self._notify(news=True)
 
     def moved(self) -> dict[str, list[int]]:
-        """Bytes received and sent so far, by purpose."""
-        return {purpose: list(counts) for purpose, counts in self.traffic.items()}
+        """Bytes received and sent so far, by purpose; between peers: as they say, given and fetched."""
+        shared = zip(*(x.shared for x in self.admission.by_index), strict=True)
+        between = [sum(x) for x in shared] or [0, 0]
+        return {purpose: list(counts) for purpose, counts in self.traffic.items()} | {
+            "between peers": between
+        }
 
     def attended(self) -> bool:
         """Whether any peer is here."""
@@ -366,10 +386,12 @@ class Coordinator:
         enough = len(open_.handed) >= self.spec.rounds.quorum * len(open_.assigned)
         return enough and limit is not None and time.monotonic() - open_.opened > limit
 
-    def _close(self, open_: OpenRound) -> None:
+    async def _close(self, open_: OpenRound) -> None:
+        open_.closing = True  # what comes while the sum is formed is too late
         crowded = self.admission.crowded({p: a.tokens for p, (a, _) in open_.handed.items()})
         handed = [open_.handed[peer] for peer in sorted(open_.handed) if peer not in crowded]
-        closed, update = close(self.spec, self.layout, self.scales, handed)
+        # In a thread: a thousand contributions take a while, and peers want to be heard meanwhile.
+        closed, update = await asyncio.to_thread(close, self.spec, self.layout, self.scales, handed)
         closed.rejected |= crowded
         for peer in open_.assigned:
             if peer not in open_.handed:
@@ -384,8 +406,15 @@ class Coordinator:
         self.blocks.settle(open_.assigned, closed.accepted)
         self.closed[open_.number], self.scales = closed, closed.scales
         self.admission.counted(closed.round, closed.accepted)
+        self._remember(closed.round, [announcement.blob for announcement, _ in handed])
         self.durations.extend(open_.seconds.values())
         self._report(open_, closed, len(update) if update else 0)
+
+    def _remember(self, round_: int, blobs: list[str]) -> None:
+        """Blobs of the last rounds are not taken a second time."""
+        self._used.update(dict.fromkeys(blobs, round_))
+        while self._used and next(iter(self._used.values())) <= round_ - REPLAYS:
+            del self._used[next(iter(self._used))]
 
     def _overdue(self, open_: OpenRound, peer: int) -> None:
         """A peer that was too slow for its steps: how far it came tells how many to give it."""

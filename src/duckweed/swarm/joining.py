@@ -19,10 +19,14 @@ from duckweed.run.state import State
 from duckweed.swarm import controls, genesis
 from duckweed.swarm import messages as m
 from duckweed.swarm.controls import Controls
+from duckweed.swarm.gather import Gather
 from duckweed.swarm.genesis import Ground
 from duckweed.swarm.identity import load_or_create
 from duckweed.swarm.invitation import Invitation
+from duckweed.swarm.library import Library
+from duckweed.swarm.neighbours import Donor, Neighbours
 from duckweed.swarm.peer import Peer, PeerStopped, listening
+from duckweed.swarm.pieces import Parts
 from duckweed.swarm.survey import Survey, check_disk, measure_link, measure_speed, survey
 from duckweed.swarm.transport import Endpoint, Link, LinkError
 from duckweed.swarm.work import Worker
@@ -59,7 +63,7 @@ async def join(
         if dry_run:
             return DRY
         await _welcome(link, invitation)
-        state = await _state(link, folder, worker.layout, say)
+        state = await _state(link, endpoint, folder, worker.layout, say)
         link.close()
     finally:
         await endpoint.close()
@@ -144,31 +148,56 @@ def _data(spec: RunSpec, paths: tuple[str, ...] | None, tokens: str, say: Say) -
     return Ground(Path.cwd(), dataset)
 
 
-async def _state(link: Link, folder: RunFolder, layout: Layout, say: Say) -> State:
-    """The newest state that the coordinator has, unless a newer one lies here already."""
-    answer, _ = await _ask(link, m.Snapshot())
-    if not isinstance(answer, m.Saved):
-        raise LinkError("the coordinator has no state to start from")
+async def _state(
+    link: Link, endpoint: Endpoint, folder: RunFolder, layout: Layout, say: Say
+) -> State:
+    """The newest state that coordinator and peers can give, unless a newer one lies here already."""
+
+    async def ask(question: m.Message, limit: int) -> tuple[m.Answer, bytes]:
+        head, body = await link.ask(m.encode(question), body_limit=limit)
+        return m.answer(head), body
+
     here = folder.saved_rounds()
-    if not here or here[-1] < answer.round:
-        limit = 4 * (2 * layout.total + len(layout.names)) + (1 << 16)
-        if answer.size > limit:
-            raise PeerStopped(
-                f"the state offered has {answer.size} bytes; at most {limit} make sense"
-            )
-        say(f"fetching the state after round {answer.round} ({answer.size / 1e6:,.1f} MB)")
-        await _download(link, answer, folder.state(answer.round))
-        here = [answer.round]
-    return states.load(folder.state(here[-1]), layout.digest(), layout.total, len(layout.names))
+    neighbours = Neighbours(endpoint, Library(folder), ask)
+    try:
+        donated, _ = await _ask(link, m.Donors())
+        offered, _ = await ask(m.Snapshot(), 0)
+        assert isinstance(donated, m.Donated)
+        coordinator = offered if isinstance(offered, m.Saved) else None
+        donors = await neighbours.state(donated, coordinator)
+        if donors and (not here or here[-1] < donors[0].saved.round):
+            wanted = donors[0].saved
+            await _download(donors, folder, layout, say)
+            state = _load(folder, wanted.round, layout)
+            if state.hash() != donated.agreed[wanted.round]:
+                folder.state(wanted.round).unlink()
+                raise PeerStopped(
+                    "the state that came is not the one that the run agreed on; join again"
+                )
+            return state
+    finally:
+        neighbours.close()
+    if not here:
+        raise LinkError("nobody has a state to start from; is a peer beside the coordinator?")
+    return _load(folder, here[-1], layout)
 
 
-async def _download(link: Link, saved: m.Saved, path: Path) -> None:
-    """Piece by piece; a part that is already here is kept."""
+def _load(folder: RunFolder, round_: int, layout: Layout) -> State:
+    return states.load(folder.state(round_), layout.digest(), layout.total, len(layout.names))
+
+
+async def _download(donors: list[Donor], folder: RunFolder, layout: Layout, say: Say) -> None:
+    """From all donors at once; what a broken transfer left is kept."""
+    wanted = donors[0].saved
+    limit = 4 * (2 * layout.total + len(layout.names)) + (1 << 16)
+    if wanted.size > limit:
+        raise PeerStopped(f"the state offered has {wanted.size} bytes; at most {limit} make sense")
+    several = f" from {len(donors)} machines" if len(donors) > 1 else ""
+    say(f"fetching the state after round {wanted.round} ({wanted.size / 1e6:,.1f} MB){several}")
+    path = folder.state(wanted.round)
     part = path.with_suffix(".download")
-    with part.open("ab") as file:
-        while (start := file.tell()) < saved.size:
-            _, body = await _ask(link, m.Piece(saved.round, start), m.PIECE_LIMIT)
-            if not body:
-                raise LinkError("the coordinator no longer has this state; join again")
-            file.write(body)
+    parts = Parts(wanted.size, wanted.pieces, part)
+    first = [n % len(donors) for n in range(len(parts.hashes))]
+    if not parts.whole:
+        await Gather(parts, [x.ask for x in donors], first).run()
     part.replace(path)

@@ -4,14 +4,14 @@ A peer asks, the coordinator answers; each question is one stream: a head (one o
 and, for two of them, a body of raw bytes whose size is limited before it is read.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from duckweed.merge.round import Announcement, Closed
 
 PROTOCOL = 3
-PIECE_LIMIT = 4 << 20  # bytes of a state per answer
+PIECE_LIMIT = 64 << 20  # bytes of a piece of a state or a blob at most, see duckweed.swarm.pieces
 PROBE_LIMIT = 512 << 10  # bytes each way of one question that measures a link
 HEAD_LIMIT = 1 << 20  # bytes; sizes and scales per tensor of a model of some thousand tensors
 
@@ -20,11 +20,21 @@ class Message(msgspec.Struct, tag_field="is", forbid_unknown_fields=True):
     """Base of all messages."""
 
 
+Address = Annotated[str, msgspec.Meta(max_length=64)]  # ip:port
+Addresses = Annotated[list[Address], msgspec.Meta(max_length=16)]
+Hashes = Annotated[
+    list[Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]],
+    msgspec.Meta(max_length=8192),
+]
+
+
 class Join(Message, tag="join"):
-    """First words of a peer: version of the protocol, and the secret of a private run."""
+    """First words of a peer: version of the protocol, the secret of a private run, and where other
+    peers may reach it (ip:port), to fetch from it what it has."""
 
     protocol: int
     secret: str = ""
+    addresses: Addresses = []
 
 
 class Enquire(Message, tag="enquire"):
@@ -50,11 +60,14 @@ class Look(Message, tag="look"):
 
 class Next(Message, tag="next"):
     """'I hold the state after `round` rounds, with this hash. What now?' `contributed`: whether
-    the work of this round has been handed in. Answered when there is something to do."""
+    the work of this round has been handed in. given, fetched: bytes to and from other peers so far.
+    Answered when there is something to do."""
 
     round: int
     hash: str
     contributed: bool
+    given: int = 0
+    fetched: int = 0
 
 
 class Progress(Message, tag="progress"):
@@ -90,9 +103,28 @@ class Contribute(Message, tag="contribute"):
 
 
 class Fetch(Message, tag="fetch"):
-    """Ask for a blob by its hash."""
+    """Ask for a blob by its hash. Unless `whole`, the answer to a large one may be Held: fetch it in
+    pieces, also from other peers."""
 
     blob: str
+    whole: bool = False
+
+
+class Part(Message, tag="part"):
+    """Ask coordinator or peer for one piece of a blob. Answered with Blob, or Wait: not here yet."""
+
+    blob: str
+    number: int
+
+
+class Donors(Message, tag="donors"):
+    """Ask the coordinator who may have a saved state, and which states were agreed on."""
+
+
+class Known(Message, tag="known"):
+    """Ask the coordinator whether the holder of a key takes part. Answered with Noted or Refused."""
+
+    key: Annotated[str, msgspec.Meta(min_length=64, max_length=64)]
 
 
 class Leave(Message, tag="leave"):
@@ -102,18 +134,31 @@ class Leave(Message, tag="leave"):
 
 
 class Snapshot(Message, tag="snapshot"):
-    """Ask which state the coordinator can give to a newcomer."""
+    """Ask coordinator or peer which state it can give to a newcomer. Answered with Saved."""
 
 
 class Piece(Message, tag="piece"):
-    """Ask for the bytes of the state after `round` rounds from `start` on."""
+    """Ask for one piece of the saved state after `round` rounds."""
 
     round: int
-    start: int
+    number: int
 
 
 Question = (
-    Join | Enquire | Probe | Look | Next | Progress | Contribute | Fetch | Leave | Snapshot | Piece
+    Join
+    | Enquire
+    | Probe
+    | Look
+    | Next
+    | Progress
+    | Contribute
+    | Fetch
+    | Part
+    | Donors
+    | Known
+    | Leave
+    | Snapshot
+    | Piece
 )
 
 
@@ -214,14 +259,42 @@ class Blob(Message, tag="blob"):
 
 
 class Saved(Message, tag="saved"):
-    """The state after `round` rounds is there, in a file of `size` bytes."""
+    """The state after `round` rounds is here, in a file of `size` bytes whose pieces have these
+    hashes."""
 
     round: int
     size: int
+    pieces: Hashes
+
+
+class Holder(msgspec.Struct, forbid_unknown_fields=True):
+    """A peer that may have something, and where it listens."""
+
+    key: str
+    addresses: Addresses
+
+
+class Held(Message, tag="held"):
+    """The blob has `size` bytes and pieces with these hashes. at: peers that fetch it as well, the
+    asker among them: piece n is to be fetched from the coordinator by number n modulo their count,
+    and from it by the others."""
+
+    size: int
+    pieces: Hashes
+    at: list[Holder]
+
+
+class Donated(Message, tag="donated"):
+    """agreed: round -> hash of the state after it, of the newest rounds; at: peers that may have one."""
+
+    agreed: dict[int, str]
+    at: list[Holder]
 
 
 class Noted(Message, tag="noted"):
-    """Heard; nothing else to say."""
+    """Heard. beat: seconds after which the next sign of life is wanted; 0: as before."""
+
+    beat: float = 0.0
 
 
 class Refused(Message, tag="refused"):
@@ -230,7 +303,21 @@ class Refused(Message, tag="refused"):
     reason: str
 
 
-Answer = Welcome | Terms | Standing | Train | Apply | Wait | Stop | Blob | Saved | Noted | Refused
+Answer = (
+    Welcome
+    | Terms
+    | Standing
+    | Train
+    | Apply
+    | Wait
+    | Stop
+    | Blob
+    | Saved
+    | Held
+    | Donated
+    | Noted
+    | Refused
+)
 
 _questions = msgspec.msgpack.Decoder(Question)
 _answers = msgspec.msgpack.Decoder(Answer)

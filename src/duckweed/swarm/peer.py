@@ -16,7 +16,9 @@ from duckweed.run.state import State
 from duckweed.swarm import messages as m
 from duckweed.swarm.identity import Identity
 from duckweed.swarm.keeper import LOOK, HandedBack, Keeper
-from duckweed.swarm.timing import BEAT, GOODBYE, PATIENCE, REMIND, RETRY
+from duckweed.swarm.library import Library
+from duckweed.swarm.neighbours import Neighbours
+from duckweed.swarm.timing import BEAT, GOODBYE, PATIENCE, REMIND, RETRY, SLOWEST
 from duckweed.swarm.transport import Endpoint, Link, LinkError
 from duckweed.swarm.work import Worker, forget_before, residual_path
 from duckweed.wire.contribution import max_size
@@ -27,6 +29,13 @@ def listening(addresses: Sequence[str]) -> str:
     """Where a peer binds its socket: loopback only if the coordinator is on this machine only."""
     here = all(address.startswith(("127.", "[::1]")) for address in addresses)
     return "127.0.0.1:0" if here else "0.0.0.0:0"
+
+
+def reachable_at(endpoint: Endpoint, coordinator: Sequence[str]) -> list[str]:
+    """ip:port pairs at which other peers of the run may reach this end."""
+    here = listening(coordinator).startswith("127.")
+    found = [x for x in endpoint.bound if x.startswith("127.")] if here else endpoint.addresses
+    return [x for x in found if len(x) <= 64][:16]
 
 
 class PeerStopped(RuntimeError):
@@ -62,7 +71,9 @@ class Peer:
             self.identity, m.HEAD_LIMIT, listening(self.coordinator[1])
         )
         self._endpoint.pace = self.keeper.pace
-        beat = asyncio.create_task(self._beat())
+        ask = self._ask_for
+        self._neighbours = Neighbours(self._endpoint, Library(self.shared), ask)
+        tasks = [asyncio.create_task(x) for x in (self._beat(), self._neighbours.serve())]
         try:
             welcome = await self._join()
             self.index = welcome.index
@@ -73,7 +84,9 @@ class Peer:
             await self._leave(str(error) or "ended by hand")
             raise
         finally:
-            beat.cancel()
+            for task in tasks:
+                task.cancel()
+            self._neighbours.close()
             if self._link:
                 self._link.close()
             await self._endpoint.close()
@@ -89,7 +102,9 @@ class Peer:
                 contributed = False
                 continue
             began = time.perf_counter()
-            answer, _ = await self._ask(m.Next(self.state.round, digest, contributed))
+            near = self._neighbours
+            question = m.Next(self.state.round, digest, contributed, near.given, near.fetched)
+            answer, _ = await self._ask(question)
             match answer:
                 case m.Train():
                     contributed = await self._train(answer)
@@ -191,7 +206,9 @@ class Peer:
 
     def _save_state(self) -> None:
         every = self.worker.spec.rounds.checkpoint
-        if self.saves and self.state.round and self.state.round % every == 0:
+        # Beside the coordinator one peer saves for all; elsewhere each, to give it to newcomers.
+        saves = self.saves or not self.shared.coordinator_key.exists()
+        if saves and self.state.round and self.state.round % every == 0:
             self.state.save(self.shared.state(self.state.round))
             for old in self.shared.saved_rounds()[1:-2]:
                 self.shared.state(old).unlink(missing_ok=True)
@@ -199,7 +216,10 @@ class Peer:
     # --- talking
 
     async def _join(self) -> m.Welcome:
-        answer, _ = await self._ask(m.Join(m.PROTOCOL, self.secret))
+        assert self._endpoint is not None
+        answer, _ = await self._ask(
+            m.Join(m.PROTOCOL, self.secret, reachable_at(self._endpoint, self.coordinator[1]))
+        )
         if not isinstance(answer, m.Welcome):
             raise PeerStopped(f"not admitted: {getattr(answer, 'reason', answer)}")
         return answer
@@ -210,11 +230,22 @@ class Peer:
         if isinstance(spec.wire, Integer):
             limit = max_update_size(layout, spec.wire.levels, PEER_LIMIT, WEIGHT_LIMIT)
         answer, blob = await self._ask(m.Fetch(digest), body_limit=limit)
+        if isinstance(answer, m.Held) and answer.size <= limit:
+            try:
+                blob = await self._neighbours.blob(digest, answer)
+                answer = m.Blob()
+            except (LinkError, ValueError) as error:
+                self.say(f"fetching from the coordinator alone: {error}")
+        if not isinstance(answer, m.Blob) or blob_hash(blob) != digest:
+            answer, blob = await self._ask(m.Fetch(digest, whole=True), body_limit=limit)
         if not isinstance(answer, m.Blob):
             raise PeerStopped(f"the coordinator has no blob {digest[:10]}")
         if blob_hash(blob) != digest:
             raise PeerStopped(f"what came is not blob {digest[:10]}; the coordinator is at fault")
         return blob
+
+    async def _ask_for(self, question: m.Message, limit: int) -> tuple[m.Answer, bytes]:
+        return await self._ask(question, body_limit=limit)
 
     async def _ask(
         self, question: m.Message, body: bytes = b"", body_limit: int = 0
@@ -254,12 +285,14 @@ class Peer:
         self.keeper.stepped(step)
 
     async def _beat(self) -> None:
-        """Signs of life, apart from all other questions."""
+        """Signs of life, apart from all other questions, as often as they are wanted."""
+        pause = BEAT
         while True:
-            await asyncio.sleep(BEAT)
+            await asyncio.sleep(pause)
             if self._link:
                 try:
-                    await self._link.ask(m.encode(self.progress), patience=PATIENCE)
+                    head, _ = await self._link.ask(m.encode(self.progress), patience=PATIENCE)
+                    pause = _wanted(head) or pause
                 except LinkError:
                     continue
 
@@ -269,3 +302,13 @@ def _understood(head: bytes) -> m.Answer:
         return m.answer(head)
     except msgspec.DecodeError as error:
         raise PeerStopped(f"the coordinator's answer makes no sense: {error}") from error
+
+
+def _wanted(head: bytes) -> float:
+    """Seconds until the next sign of life, within reason; 0: nothing was said."""
+    try:
+        answer = m.answer(head)
+    except msgspec.DecodeError:
+        return 0.0
+    wanted = answer.beat if isinstance(answer, m.Noted) else 0.0
+    return min(max(wanted, BEAT), SLOWEST) if wanted > 0 else 0.0

@@ -21,6 +21,8 @@ from duckweed.run.ledger import Ledger
 from duckweed.run.lock import Busy, alone
 from duckweed.swarm.identity import load_or_create, verify
 
+SHOWN = 200  # peers of which it is told a second
+
 
 def tell(facts: dict[str, Any]) -> None:
     print(json.dumps(facts), flush=True)
@@ -75,12 +77,12 @@ async def coordinate(folder: RunFolder, address: str) -> None:
 
 
 async def _show(coordinator: Any) -> None:
-    """What each peer is doing, twice a second, for whoever watches."""
+    """What each peer is doing, twice a second, of many less often, for whoever watches."""
     while True:
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(max(0.5, len(coordinator.admission.by_index) / SHOWN))
         peers = [
             {"peer": x.index, "doing": x.doing, "step": x.step, "loss": x.loss}
-            for x in sorted(coordinator.admission.members.values(), key=lambda x: x.index)
+            for x in coordinator.admission.by_index
         ]
         tell(
             {

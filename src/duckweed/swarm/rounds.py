@@ -126,6 +126,8 @@ class Member(msgspec.Struct):
     origin: str = ""  # the address that it comes from, see limits.origin
     counted: int = 0  # contributions that have counted
     last: int = -1  # the last round in which one did
+    addresses: list[str] = []  # where other peers may reach it
+    shared: tuple[int, int] = (0, 0)  # bytes given to and fetched from other peers
 
 
 class OpenRound(msgspec.Struct):
@@ -141,9 +143,10 @@ class OpenRound(msgspec.Struct):
     timings: dict[int, m.Timings] = {}
     nats: dict[int, tuple[float, int]] = {}
     refused: set[int] = set()
+    closing: bool = False
 
     def wants(self, peer: int, question: m.Next) -> bool:
         """Whether the peer should train: also again, where a restart lost what it handed in."""
-        if question.round != self.number:
+        if question.round != self.number or self.closing:
             return False
         return not question.contributed or peer not in self.handed.keys() | self.refused

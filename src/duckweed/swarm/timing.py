@@ -1,6 +1,8 @@
 """How long peers and coordinator wait for each other, in seconds: all of it in one place."""
 
-BEAT = 1.0  # between signs of life of a peer
+BEAT = 1.0  # between signs of life of a peer, at least
+BEATS = 100.0  # signs of life a second, of all peers together
+SLOWEST = 30.0  # between signs of life, at most, whatever is asked for: links stay open by them
 POLL = 5.0  # after which a question is answered with "wait", and what is waited for
 PATIENCE = 20.0  # until an answer must begin; above POLL, for a coordinator that merges meanwhile
 GOODBYE = 3.0  # for a peer that goes, until it is heard
@@ -13,8 +15,15 @@ SILENCE = (
 AWAY = 2.0  # the coordinator itself did not run for so long: the silence is its own
 
 
-def silence(gap: float) -> float:
-    """How long a peer may be silent. gap: its longest silence of late. A busy machine delays signs
-    of life; a peer whose signs come late is given four times its usual delay."""
+def beat(peers: int) -> float:
+    """How often each of so many peers should give a sign of life: BEATS a second in all, so that
+    hearing a thousand costs no more than hearing a hundred."""
+    return max(BEAT, peers / BEATS)
+
+
+def silence(gap: float, beat: float = BEAT) -> float:
+    """How long a peer may be silent. gap: its longest silence of late; beat: what it was asked for. A
+    busy machine delays signs of life; a peer whose signs come late is given four times its usual
+    delay."""
     least, most = SILENCE
-    return min(most, max(least, 4 * gap))
+    return min(max(most, 2.5 * beat), max(least, 4 * gap, 2.5 * beat))

@@ -1,0 +1,147 @@
+"""How long a merged update takes to reach all peers: from the coordinator alone, and from each other.
+
+`python -m bench.sharing` (root): hosts of the laboratory (bench/wan) with emulated links; the
+coordinator has such a link too. Writes bench/results/sharing.json.
+"""
+
+import asyncio
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.wan.lab import Host, Lab, unavailable
+from duckweed.merge.round import blob_hash
+from duckweed.run import folder as folders
+from duckweed.swarm import messages as m
+from duckweed.swarm import sharing
+from duckweed.swarm.identity import Identity
+from duckweed.swarm.library import Library
+from duckweed.swarm.neighbours import Neighbours
+from duckweed.swarm.rounds import Member
+from duckweed.swarm.transport import Endpoint
+
+RESULTS = Path(__file__).parent / "results" / "sharing.json"
+LINK = {"up": 10, "down": 50, "delay": 20}  # Mbit/s, ms one way per host: 80 ms there and back
+SIZE = 4 << 20  # an update of some 16 million parameters at two bits each
+PEERS = (2, 4, 8)
+PORT = 7000
+
+
+async def hub(address: str, count: int) -> None:
+    """Gives one blob to `count` peers, once all are there, and tells what left this host."""
+    with tempfile.TemporaryDirectory() as place:
+        library = Library(folders.create(Path(place), "hub"))
+        data = random.Random(0).randbytes(SIZE)
+        library.folder.blob(blob_hash(data)).write_bytes(data)
+        members: dict[str, Member] = {}
+        given, left = 0, asyncio.Event()
+
+        async def answer(key: str, head: bytes, body: bytes) -> tuple[bytes, bytes]:
+            nonlocal given
+            question, blob, said = m.question(head), b"", m.Noted()
+            match question:
+                case m.Join():
+                    members[key] = Member(
+                        len(members), key, here=True, addresses=question.addresses
+                    )
+                case m.Known(key=other):
+                    said = m.Noted() if other in members else m.Refused("unknown")
+                case m.Fetch(whole=whole):
+                    while len(members) < count:
+                        await asyncio.sleep(0.02)
+                    if whole:
+                        said, blob = library.blob(question.blob)
+                    else:
+                        at = sharing.group(list(members.values()), members[key])
+                        said = m.Held(*library.held(question.blob), at)
+                case m.Part():
+                    said, blob = library.part(question)
+                case m.Leave():
+                    members[key].here = False
+                    if not any(x.here for x in members.values()):
+                        left.set()
+            given += len(blob)
+            return m.encode(said), blob
+
+        endpoint = await Endpoint.bind(Identity(b"h" * 32), 1 << 20, f"{address}:{PORT}")
+        serving = asyncio.create_task(endpoint.serve(answer, lambda key, head: 0))
+        await left.wait()
+        await asyncio.sleep(1)
+        serving.cancel()
+        print(given, flush=True)
+
+
+async def peer(number: int, own: str, coordinator: str, whole: bool) -> None:
+    """Fetches the blob and says how long it took."""
+    endpoint = await Endpoint.bind(Identity(bytes([number]) * 32), 1 << 20, f"{own}:{PORT}")
+    link = await endpoint.connect(Identity(b"h" * 32).id, [f"{coordinator}:{PORT}"])
+
+    async def ask(question: m.Message, limit: int) -> tuple[m.Answer, bytes]:
+        head, body = await link.ask(m.encode(question), body_limit=limit, patience=120)
+        return m.answer(head), body
+
+    digest = blob_hash(random.Random(0).randbytes(SIZE))
+    with tempfile.TemporaryDirectory() as place:
+        near = Neighbours(endpoint, Library(folders.create(Path(place), "peer")), ask)
+        serving = asyncio.create_task(near.serve())
+        await ask(m.Join(m.PROTOCOL, "", [f"{own}:{PORT}"]), 0)
+        await ask(m.Fetch(digest), 0)  # all are there from here on
+        began = time.perf_counter()
+        answer, blob = await ask(m.Fetch(digest, whole), SIZE)
+        if isinstance(answer, m.Held):
+            blob = await near.blob(digest, answer)
+        seconds = time.perf_counter() - began
+        assert blob_hash(blob) == digest
+        print(json.dumps({"seconds": seconds, "given": near.given}), flush=True)
+        await asyncio.sleep(8)  # others may still need it
+        await ask(m.Leave("done"), 0)
+        serving.cancel()
+
+
+def measure(count: int, whole: bool) -> dict[str, Any]:
+    """All peers fetch at the same time."""
+    hosts = [Host(name, **LINK) for name in ["hub", *(f"p{n}" for n in range(count))]]
+    module = [sys.executable, "-m", "bench.sharing"]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "text": True}
+    with Lab(hosts) as lab:
+        at = lab.address("hub")
+        server = lab.run("hub", [*module, "hub", at, str(count)], **pipes)
+        time.sleep(2)
+        guests = [
+            lab.run(f"p{n}", [*module, "peer", str(n + 1), lab.address(f"p{n}"), at, str(int(whole))], **pipes)
+            for n in range(count)
+        ]  # fmt: skip
+        found = [json.loads(guest.communicate(timeout=300)[0]) for guest in guests]
+        given = int(server.communicate(timeout=60)[0])
+    return {
+        "slowest_seconds": round(max(x["seconds"] for x in found), 2),
+        "given_by_coordinator": round(given / SIZE, 2),
+        "given_by_a_peer": round(max(x["given"] for x in found) / SIZE, 2),
+    }
+
+
+def main() -> None:
+    if reason := unavailable():
+        raise SystemExit(f"skipped: {reason}")
+    record: dict[str, Any] = {"link": LINK, "bytes": SIZE, "runs": []}
+    for count in PEERS:
+        for whole in (True, False):
+            line = {"peers": count, "from": "coordinator" if whole else "each other"}
+            line |= measure(count, whole)
+            print(json.dumps(line), flush=True)
+            record["runs"].append(line)
+    RESULTS.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        main()
+    elif sys.argv[1] == "hub":
+        asyncio.run(hub(sys.argv[2], int(sys.argv[3])))
+    else:
+        asyncio.run(peer(int(sys.argv[2]), sys.argv[3], sys.argv[4], sys.argv[5] == "1"))

@@ -1,0 +1,120 @@
+"""Fetching pieces from several holders at once: who is slow is helped out, who dies is replaced."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+
+from duckweed.swarm.pieces import Parts
+from duckweed.swarm.transport import LinkError
+
+GRACE = 3.0  # seconds without a piece from a holder after which others are asked for its pieces
+TOGETHER = 3  # questions to one holder at a time: a round trip is not waited out
+AGAIN = 0.1  # seconds until a holder that has not got a piece yet is asked again
+
+Ask = Callable[[int], Awaitable[bytes | None]]
+"""number of a piece -> its bytes, or None: not there yet. Raises LinkError if the holder is gone."""
+
+
+class Gather:
+    """One file from several holders. first: for each piece the position of the holder that is asked
+    before all others, so that no holder gives more than its share. Others are asked as well when it
+    is gone, sends something else, or has given nothing for GRACE."""
+
+    def __init__(self, parts: Parts, holders: Sequence[Ask], first: Sequence[int]) -> None:
+        self.parts, self.holders = parts, list(holders)
+        self.queues: list[deque[int]] = [deque() for _ in holders]
+        for number, holder in enumerate(first):
+            if number not in parts.here:
+                self.queues[holder].append(number)
+        self.gave = [time.monotonic()] * len(holders)  # when each last gave a piece
+        self.given_up: set[int] = set()
+        self.asked: list[set[int]] = [set() for _ in holders]  # and not yet answered
+        self.given = [0] * len(self.holders)  # pieces that each holder gave
+        self.faults: dict[int, str] = {}  # holder -> why it was given up
+
+    async def run(self) -> None:
+        """Until all pieces are here. Raises LinkError if no holder is left."""
+        workers = [
+            asyncio.create_task(self._work(holder))
+            for holder in range(len(self.holders))
+            for _ in range(TOGETHER)
+        ]
+        whole = asyncio.create_task(self._whole())
+        going = set(workers)
+        try:  # what is still on its way when all is here need not be waited for
+            while going and not whole.done():
+                done, _ = await asyncio.wait({whole, *going}, return_when=asyncio.FIRST_COMPLETED)
+                going -= done
+        finally:
+            for task in (whole, *workers):
+                task.cancel()
+            await asyncio.gather(whole, *workers, return_exceptions=True)
+        for worker in workers:
+            if not worker.cancelled() and (fault := worker.exception()):
+                raise fault
+        if not self.parts.whole:
+            reasons = "; ".join(sorted(set(self.faults.values())))
+            raise LinkError(f"no holder of the file is left ({reasons})")
+
+    async def _whole(self) -> None:
+        async with self.parts.came:
+            await self.parts.came.wait_for(lambda: self.parts.whole)
+
+    async def _work(self, holder: int) -> None:
+        while not self.parts.whole and holder not in self.faults:
+            number = self._next(holder)
+            if number is None:
+                await self._pause(0.5)
+                continue
+            self.asked[holder].add(number)
+            try:
+                data = await self.holders[holder](number)
+            except LinkError as error:
+                self._give_up(holder, str(error), number)
+                return
+            self.asked[holder].discard(number)
+            if data is None:
+                self._put_back(holder, number)
+                await self._pause(AGAIN)
+            else:
+                self.gave[holder] = time.monotonic()
+                self.given[holder] += 1  # before others hear of it, the last piece ends all work
+                if not await self.parts.take(number, data):
+                    self.given[holder] -= 1
+                    self._give_up(holder, "a piece was not the one asked for", number)
+
+    def _next(self, holder: int) -> int | None:
+        own = self.queues[holder]
+        while own:
+            if (number := own.popleft()) not in self.parts.here:
+                return number
+        for number in sorted(self.given_up - self.parts.here):
+            self.given_up.discard(number)
+            return number
+        late = (h for h in range(len(self.holders)) if h != holder and self._late(h))
+        missing = (n for h in late for n in (*self.queues[h], *sorted(self.asked[h])))
+        taken = self.parts.here | self.asked[holder]
+        return next((n for n in missing if n not in taken), None)
+
+    def _late(self, holder: int) -> bool:
+        return time.monotonic() - self.gave[holder] > GRACE
+
+    def _put_back(self, holder: int, number: int) -> None:
+        if self._late(holder):
+            self.given_up.add(number)
+        else:
+            self.queues[holder].append(number)
+
+    def _give_up(self, holder: int, why: str, number: int) -> None:
+        self.faults[holder] = why
+        self.given_up.update(self.queues[holder], {number})
+        self.queues[holder].clear()
+
+    async def _pause(self, seconds: float) -> None:
+        """Until a piece came, or for so long."""
+        async with self.parts.came:
+            try:
+                await asyncio.wait_for(self.parts.came.wait(), seconds)
+            except TimeoutError:
+                return
