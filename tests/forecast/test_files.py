@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from duckweed.forecast.epoch import refresh, with_file
+from duckweed.forecast.measured import MeasuredReturns, read_returns
 from duckweed.forecast.outcome import outcome
 from duckweed.forecast.scenario import (
     PRESETS,
@@ -15,7 +16,6 @@ from duckweed.forecast.scenario import (
     check,
     draw,
     load,
-    read_returns,
     with_world,
 )
 from duckweed.forecast.table import (
@@ -200,16 +200,30 @@ def test_unknown_presets_and_settings() -> None:
 
 
 def test_returns_files(tmp_path: Path) -> None:
-    body = {"r": {"median": 1.4, "low": 1.1, "high": 1.8, "level": 0.9}, "made": "by evolve"}
-    assert read_returns(write(tmp_path, json.dumps(body), "r.json")) == Spread(
-        1.4, 1.1, 1.8, "lognormal", 0.9
-    )
-    toml = "[r]\nmedian = 1.4\nlow = 1.1\nhigh = 1.8\n"
-    assert read_returns(write(tmp_path, toml, "r.toml")).level == 0.8
+    body = {"mean": 1.4, "low": 1.1, "high": 1.8, "level": 0.9, "accepted": 12, "made": "by evolve"}
+    found = read_returns(write(tmp_path, json.dumps(body), "r.json"))
+    assert found == MeasuredReturns(1.4, 1.1, 1.8, 0.9, 12)
+    assert found.spread == Spread(1.4, 1.1, 1.8, "lognormal", 0.9)
+    assert found.caution is None
+    toml = "mean = 1.4\nlow = 1.1\nhigh = 1.8\n"
+    assert read_returns(write(tmp_path, toml, "r.toml")).level == 0.95
+    with pytest.raises(ScenarioError, match=r"holds no returns\.json"):
+        read_returns(tmp_path)
+    body |= {"mostly_prior": True, "accepted": 3}
+    write(tmp_path, json.dumps(body), "returns.json")
+    assert "3 accepted" in (read_returns(tmp_path).caution or "")
     for text, says in (
-        ('{"r": {"median": 1}}', "docs/forecast.md"),
-        ('{"r": {"median": 3, "low": 1, "high": 2}}', "low <= central"),
+        ('{"mean": 1}', "docs/forecast.md"),
+        ('{"mean": "high", "low": 1, "high": 2}', "docs/forecast.md"),
+        ('{"mean": 3, "low": 1, "high": 2}', "low <= central"),
+        ('{"mean": 1, "low": -1, "high": 2}', "needs low > 0"),
+        ('{"mean": 1, "low": 0.5, "high": 1e9}', "outside 0.01 to 100"),
+        ('{"mean": 1, "low": 0.5, "high": 2, "level": 95}', "level must lie"),
+        ('{"mean": 1, "low": 0.5, "high": 2, "accepted": -1}', "must not be negative"),
+        ("[]", "docs/forecast.md"),
         ("{", "docs/forecast.md"),
     ):
         with pytest.raises(ScenarioError, match=says):
             read_returns(write(tmp_path, text, "r.json"))
+    with pytest.raises(ScenarioError, match=r"expected a \.json or \.toml"):
+        read_returns(write(tmp_path, "{}", "r.txt"))

@@ -114,7 +114,7 @@ def test_clipping_bounds_the_gradient_and_zero_switches_it_off():
     model = tiny()
     seen = []
     optimizer = InnerOptimizer(model, Inner(optimizer="adamw", clip=0.5))
-    optimizer.adamw.register_step_pre_hook(
+    optimizer.elementwise.register_step_pre_hook(
         lambda *_: seen.append(
             float(torch.cat([p.grad.reshape(-1) for p in model.parameters()]).norm())
         )

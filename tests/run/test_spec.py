@@ -117,6 +117,12 @@ CHANGES = {
     "model.source": "llama-15m",
     "model.weights": "given",
     "model.sequence": 64,
+    "architecture.family": "qwen3",
+    "architecture.activation": "gelu",
+    "architecture.tied": True,
+    "architecture.attention_bias": True,
+    "architecture.mlp_bias": True,
+    "architecture.norm_epsilon": 1e-4,
     "inner.optimizer": "adamw",
     "inner.schedule": "cosine",
     "inner.state": "kept",
@@ -145,7 +151,11 @@ def test_every_key_is_part_of_the_identity():
     seen = {RunSpec().identity}
     for key, value in keys(msgspec.to_builtins(RunSpec())):
         other = CHANGES.get(key, value / 2 if isinstance(value, float) else None)
-        if other is None:
+        if isinstance(value, bool):
+            other = not value
+        elif value is None and other is None:
+            other = 2  # of the architecture, as the source has it
+        elif other is None:
             other = value - 1 if value > 1 else value + 1
         seen.add(override(RunSpec(), {key: other}).identity)
     assert len(seen) == 1 + sum(1 for _ in keys(msgspec.to_builtins(RunSpec())))

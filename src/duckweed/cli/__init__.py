@@ -4,6 +4,7 @@ import typer
 
 from duckweed.cli import (
     doctor,
+    evolve,
     forecast,
     identity,
     inspect,
@@ -24,7 +25,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train language models together on computers that belong to nobody in one piece.",
 )
-for room in (train, serve, relay, join, identity, peer, status, doctor, inspect, plan, forecast):
+for room in (
+    train,
+    serve,
+    relay,
+    join,
+    identity,
+    peer,
+    status,
+    doctor,
+    inspect,
+    plan,
+    forecast,
+    evolve,
+):
     room.register(app)
 
 

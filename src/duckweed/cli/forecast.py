@@ -32,7 +32,7 @@ def forecast(
     settings: Names = None,
     as_of: Annotated[str | None, typer.Option(metavar="DATE", help="Use only what was known then; today by default.")] = None,
     data: Annotated[list[Path] | None, typer.Option(metavar="FILE.csv", help="A file of Epoch AI in place of our own table.")] = None,
-    returns: Annotated[Path | None, typer.Option(metavar="FILE", help="Measured returns to research (JSON or TOML).")] = None,
+    returns: Annotated[Path | None, typer.Option(metavar="RUN|FILE", help="Measured returns to research: an evolve run, or its returns.json.")] = None,
     samples: Annotated[int, typer.Option(min=100, max=1_000_000, help="Samples of each race.")] = 20_000,
     as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="The figures as CSV.")] = False,
@@ -45,16 +45,23 @@ def forecast(
     """
     if context.invoked_subcommand is not None:
         return
-    from duckweed.forecast import scenario as sc
-
     with _errors():
         if as_json and as_csv:
             raise ValueError("--json and --csv contradict each other; choose one")
-        measured = sc.read_returns(returns) if returns else None
+        measured = _measured(returns) if returns else None
         if race is not None or explain:
             _race(race or "collective", explain, settings or [], measured, samples, as_json)
             return
         _outlook(settings or [], _date(as_of), data or [], measured, samples, claims, as_json, as_csv, html, markdown)  # fmt: skip
+
+
+def _measured(path: Path) -> Any:
+    from duckweed.forecast.measured import read_returns
+
+    found = read_returns(path)
+    if found.caution:
+        typer.echo(f"{path}: {found.caution}", err=True)
+    return found.spread
 
 
 def _race(

@@ -58,6 +58,12 @@ def train(
         list[str] | None,
         typer.Option("--set", help="Any key of the specification, such as inner.steps=30."),
     ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            help="How to train (TOML), as `evolve` leaves it: laid over the specification."
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run: folder runs/NAME.")] = None,
     runs: Annotated[Path, typer.Option(help="Where run folders are kept.")] = Path("runs"),
     resume: Annotated[
@@ -82,6 +88,7 @@ def train(
     """
     os.environ["OMP_WAIT_POLICY"] = "passive"  # before torch is loaded; see docs/learn.md
     from duckweed.run import folder as folders
+    from duckweed.run import recipe as recipes
     from duckweed.run import spec as specs
     from duckweed.swarm.links import parse_links
 
@@ -91,12 +98,14 @@ def train(
         fail("--links and --step-seconds go with --simulate")
     changes = _changes(data, model, tokenizer, peers, rounds, seed, set_)
     if resume is not None:
+        if recipe is not None:
+            fail("a run keeps its specification: --recipe does not go with --resume")
         if changes:
             fail(f"a run keeps its specification: {', '.join(changes)} cannot change on --resume")
         run = running.reopen(folders.find(resume), device, threads)
     else:
         spec = specs.load(specification) if specification else specs.RunSpec()
-        spec = specs.override(spec, changes)
+        spec = specs.override(recipes.lay(spec, recipe) if recipe else spec, changes)
         at_links = parse_links(links, spec.rounds.peers) if links else None
         base = specification.resolve().parent if specification and not data else Path.cwd()
         name = name or folders.next_name(runs, specification.stem if specification else "train")

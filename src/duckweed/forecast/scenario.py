@@ -371,25 +371,3 @@ def with_world(scenario: Scenario, changes: dict[str, Value]) -> Scenario:
             )
         actors[places[0]] = msgspec.structs.replace(actors[places[0]], **{field: value})
     return check(msgspec.structs.replace(scenario, world=world, actors=actors))
-
-
-class ReturnsFile(msgspec.Struct, forbid_unknown_fields=False):
-    """A measurement of returns to research, as `duckweed evolve` writes it."""
-
-    class Interval(msgspec.Struct):
-        median: float
-        low: float
-        high: float
-        level: float = 0.8
-
-    r: Interval
-
-
-def read_returns(path: Path) -> Spread:
-    """Returns to research from a file {"r": {"median":, "low":, "high":, "level":}} (JSON, TOML)."""
-    if path.suffix not in (".json", ".toml"):
-        raise ScenarioError(f"{path}: expected a .json or .toml file with an entry r")
-    r = decode(read_text(path), path, ReturnsFile).r
-    spread = Spread(r.median, r.low, r.high, "lognormal", r.level)
-    spread.check(f"r in {path}")
-    return spread

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from duckweed.run.sections import Inner
 from duckweed.run.spec import RunSpec
 
 PROCESS = 500_000_000  # bytes that Python, torch and transformers take before any model
@@ -16,21 +17,26 @@ class OutOfMemory(ValueError):
 
 
 def needed(model: nn.Module, spec: RunSpec) -> int:
-    """Bytes for one peer: float32 weights, gradients, moments, the flat vectors of a round
-    (global weights, outer momentum, residual, pseudo-gradient, what was sent; with overlap those of
-    a second round), activations."""
+    """Bytes for one peer: training, and the flat vectors of a round (global weights, outer momentum,
+    residual, pseudo-gradient, what was sent; with overlap those of a second round)."""
+    vectors = 9 if spec.rounds.overlap else 5
+    numbers = sum(p.numel() for p in model.parameters())
+    return 4 * vectors * numbers + estimate(model, spec.inner, spec.model.sequence)
+
+
+def estimate(model: nn.Module, inner: Inner, sequence: int) -> int:
+    """Bytes of training alone: float32 weights, gradients, moments, activations."""
     parameters = sum(p.numel() for p in model.parameters())
-    moments = 1 if spec.inner.optimizer == "muon" else 2
+    moments = 2 if inner.optimizer == "adamw" else 1
     config: Any = model.config
     width = getattr(config, "hidden_size", 1024)
     layers = getattr(config, "num_hidden_layers", 12)
     heads = getattr(config, "num_attention_heads", 8)
-    tokens = spec.inner.batch * spec.model.sequence
+    tokens = inner.batch * sequence
     # Per token and layer some 34 widths and the attention rows, as in 2205.05198 (in float32 here).
-    activations = tokens * layers * (68 * width + 10 * heads * spec.model.sequence)
+    activations = tokens * layers * (68 * width + 10 * heads * sequence)
     logits = 12 * tokens * config.vocab_size
-    vectors = 9 if spec.rounds.overlap else 5
-    return 4 * parameters * (2 + moments + vectors) + activations + logits
+    return 4 * parameters * (2 + moments) + activations + logits
 
 
 def available(device: str) -> int:

@@ -11,18 +11,21 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 from transformers.utils.logging import disable_progress_bar
 
+from duckweed.learn.architecture import ModelError, changed
 from duckweed.learn.presets import PRESETS
 from duckweed.run.layout import Layout
+from duckweed.run.sections import Architecture
 
 disable_progress_bar()  # its bars would be drawn across our own view
 
 
-class ModelError(ValueError):
-    """The model cannot be built; the message says why and what to do."""
-
-
 def configuration(
-    source: str, base: Path, vocabulary: int, sequence: int, given: bool = False
+    source: str,
+    base: Path,
+    vocabulary: int,
+    sequence: int,
+    given: bool = False,
+    architecture: Architecture | None = None,
 ) -> PretrainedConfig:
     """The configuration named by `source`: a preset, a config.json or a folder with one (relative
     to `base`), or a hub name; with the vocabulary of the tokenizer and room for the sequence.
@@ -30,6 +33,7 @@ def configuration(
     given: its weights will be used too, so its own vocabulary stays. Raises ModelError.
     """
     facts = dict(PRESETS[source]) if source in PRESETS else _read(source, base)
+    facts = changed(facts, architecture or Architecture())
     kind = facts.pop("model_type", None)
     if not given:
         facts["vocab_size"] = vocabulary
@@ -104,15 +108,24 @@ def layout_of(model: nn.Module) -> Layout:
     return Layout.of({name: tuple(p.shape) for name, p in model.named_parameters()})
 
 
-def build(config: PretrainedConfig, device: str = "cpu", seed: int = 0) -> nn.Module:
-    """A model with fresh weights drawn with `seed`, float32."""
+def build(
+    config: PretrainedConfig, device: str = "cpu", seed: int = 0, zero_projections: bool = False
+) -> nn.Module:
+    """A model with fresh weights drawn with `seed`, float32; zero_projections: what attention and
+    feed-forward parts add to the residual stream begins at zero."""
     torch.manual_seed(seed)
     # Plain attention is 10-15 % faster than the fused kernel on CPUs at these lengths
     # (docs/learn.md); on accelerators the fused one is far ahead.
-    attention = "eager" if device == "cpu" else "sdpa"
+    eager = device == "cpu" or config.model_type == "gemma2"  # which has no fused kernel
+    attention = "eager" if eager else "sdpa"
     model = AutoModelForCausalLM.from_config(
         config, dtype=torch.float32, attn_implementation=attention
     )
+    if zero_projections:
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name.endswith(("o_proj.weight", "down_proj.weight", "mlp.fc2.weight")):
+                    parameter.zero_()
     return model.to(device)
 
 

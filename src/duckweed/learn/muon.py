@@ -22,41 +22,84 @@ def orthogonalise(g: torch.Tensor, iterations: int = 5) -> torch.Tensor:
 
 
 class Muon:
-    """Muon over matrices (2-D, or stacks of matrices: 3-D), those of one shape orthogonalised together."""
+    """Muon over matrices (2-D, or stacks of matrices: 3-D), those of one shape orthogonalised together.
+
+    normalise: the second beta of NorMuon (arXiv 2510.05491), which divides every row of the
+    orthogonal update by the root of its running mean square and restores the size of the whole;
+    None: plain Muon. cautious: see `shrinking`.
+    """
 
     def __init__(
-        self, parameters: list[torch.nn.Parameter], momentum: float, weight_decay: float
+        self,
+        parameters: list[torch.nn.Parameter],
+        momentum: float,
+        weight_decay: float,
+        nesterov: bool = True,
+        iterations: int = 5,
+        normalise: float | None = None,
+        cautious: bool = False,
     ) -> None:
         self.momentum, self.weight_decay = momentum, weight_decay
+        self.nesterov, self.iterations = nesterov, iterations
+        self.normalise, self.cautious = normalise, cautious
         self.groups: dict[tuple, list[torch.nn.Parameter]] = {}
         for parameter in parameters:
             shape = tuple(parameter.shape[-2:])
             self.groups.setdefault((min(shape), max(shape)), []).append(parameter)
         self.buffers = {p: torch.zeros_like(p) for p in parameters}
+        self.squares: dict[torch.nn.Parameter, torch.Tensor] = {}
+        if normalise is not None:
+            self.squares = {p: torch.zeros_like(p[..., :1]) for p in parameters}
 
     @torch.no_grad()
-    def step(self, learning_rate: float) -> None:
-        for (_, wide), parameters in self.groups.items():
+    def step(self, learning_rate: float, momentum: float | None = None) -> None:
+        """momentum: of this step, where it is not that of the whole."""
+        momentum = self.momentum if momentum is None else momentum
+        for (narrow, wide), parameters in self.groups.items():
             scale = -learning_rate * 0.2 * wide**0.5
-            for parameter, update in zip(parameters, self._updates(parameters), strict=True):
-                parameter.mul_(1 - learning_rate * self.weight_decay)
+            updates = self._updates(parameters, momentum)
+            for parameter, update in zip(parameters, updates, strict=True):
+                if self.normalise is not None:
+                    update = self._normalised(parameter, update, narrow)
+                decay = learning_rate * self.weight_decay
+                if self.cautious:
+                    parameter.mul_(shrinking(parameter, update, decay))
+                else:
+                    parameter.mul_(1 - decay)
                 parameter.add_(update, alpha=scale)
 
-    def _updates(self, parameters: list[torch.nn.Parameter]) -> list[torch.Tensor]:
+    def _normalised(
+        self, parameter: torch.nn.Parameter, update: torch.Tensor, narrow: int
+    ) -> torch.Tensor:
+        beta, squares = self.normalise, self.squares[parameter]
+        assert beta is not None
+        squares.lerp_(update.square().mean(-1, keepdim=True), 1 - beta)
+        divided = update / (squares.sqrt() + 1e-8)
+        # An orthogonal m x n matrix has the norm sqrt(min(m, n)).
+        return divided * (narrow**0.5 / (divided.norm(dim=(-2, -1), keepdim=True) + 1e-8))
+
+    def _updates(self, parameters: list[torch.nn.Parameter], momentum: float) -> list[torch.Tensor]:
         wide = []
         for parameter in parameters:
             gradient = parameter.grad
             assert gradient is not None
             buffer = self.buffers[parameter]
-            buffer.mul_(self.momentum).add_(gradient)
-            nesterov = gradient + self.momentum * buffer
-            stack = nesterov.reshape(-1, *nesterov.shape[-2:])
+            buffer.mul_(momentum).add_(gradient)
+            direction = gradient + momentum * buffer if self.nesterov else buffer
+            stack = direction.reshape(-1, *direction.shape[-2:])
             wide.append(stack.mT if stack.size(-2) > stack.size(-1) else stack)
         together = torch.cat(wide)
         if together.is_cuda:
             together = together.bfloat16()
-        parts = orthogonalise(together).to(wide[0].dtype).split([w.size(0) for w in wide])
+        made = orthogonalise(together, self.iterations).to(wide[0].dtype)
+        parts = made.split([w.size(0) for w in wide])
         return [
             (part.mT if p.size(-2) > p.size(-1) else part).reshape(p.shape)
             for p, part in zip(parameters, parts, strict=True)
         ]
+
+
+def shrinking(parameter: torch.Tensor, update: torch.Tensor, decay: float) -> torch.Tensor:
+    """Factors of a cautious weight decay (arXiv 2510.12402): 1 - decay where the update, which is
+    subtracted, shrinks the value too, else 1."""
+    return 1 - decay * (update * parameter > 0).to(parameter.dtype)

@@ -1,12 +1,15 @@
-"""The inner optimizer: AdamW, or Muon for hidden matrices with AdamW for the rest; its schedule."""
+"""The inner optimizer: AdamW, Lion, or Muon for hidden matrices with AdamW for the rest; its schedule."""
 
 import math
 
 import torch
 from torch import nn
 
-from duckweed.learn.muon import Muon
+from duckweed.learn.lion import Lion
+from duckweed.learn.muon import Muon, shrinking
 from duckweed.run.sections import Inner
+
+FIRST_MOMENTUM = 0.85  # as in modded-nanogpt
 
 
 def learning_rate(inner: Inner, step: int, total: int) -> float:
@@ -39,45 +42,108 @@ def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
     return [p for p in model.parameters() if p.ndim in (2, 3) and id(p) not in ends]
 
 
+def momentum(inner: Inner, step: int) -> float:
+    """Muon's momentum at inner step >= 0 of the run: from 0.85 up over `momentum_warmup` steps."""
+    low = min(FIRST_MOMENTUM, inner.momentum)
+    done = min(1.0, step / inner.momentum_warmup) if inner.momentum_warmup else 1.0
+    return low + (inner.momentum - low) * done if done < 1 else inner.momentum
+
+
 class InnerOptimizer:
-    """Steps a model; keeps nothing but the moments."""
+    """Steps a model; keeps nothing but the moments. `elementwise` has every parameter that Muon
+    does not take: AdamW or Lion."""
 
     def __init__(self, model: nn.Module, inner: Inner) -> None:
         self.inner = inner
         self.model = model
-        matrices = hidden_matrices(model) if inner.optimizer == "muon" else []
+        matrices = hidden_matrices(model) if inner.orthogonal else []
         taken = {id(p) for p in matrices}
         rest = [p for p in model.parameters() if id(p) not in taken]
-        self.muon = Muon(matrices, inner.momentum, inner.weight_decay) if matrices else None
-        groups = [
-            {"params": [p for p in rest if p.ndim > 1], "weight_decay": inner.weight_decay},
-            {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        self.adamw = torch.optim.AdamW(
-            [g for g in groups if g["params"]], lr=1.0, betas=inner.betas, fused=True
+        self.muon = self._muon(matrices) if matrices else None
+        groups = self._groups(rest)
+        self.elementwise: torch.optim.Optimizer = (
+            Lion(groups, inner.betas)
+            if inner.optimizer == "lion"
+            else torch.optim.AdamW(groups, lr=1.0, betas=inner.betas, eps=inner.epsilon, fused=True)
         )
 
-    def step(self, rate: float) -> None:
-        """Clip the gradients, update, clear them."""
+    def _muon(self, matrices: list[nn.Parameter]) -> Muon:
+        inner = self.inner
+        return Muon(
+            matrices,
+            inner.momentum,
+            inner.weight_decay,
+            inner.nesterov,
+            inner.iterations,
+            inner.betas[1] if inner.optimizer == "normuon" else None,
+            inner.cautious,
+        )
+
+    def _groups(self, parameters: list[nn.Parameter]) -> list[dict]:
+        """Groups by the kind of parameter: decay (here, or by us where it is cautious) and factor
+        of the learning rate."""
+        inner = self.inner
+        embeddings = {id(m.weight) for m in self.model.modules() if isinstance(m, nn.Embedding)}
+        head = self.model.get_output_embeddings()  # type: ignore[operator]
+        kinds: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for p in parameters:
+            factor = 1.0
+            if p.ndim <= 1:
+                factor = inner.vector_rate
+            elif id(p) in embeddings:
+                factor = inner.embedding_rate
+            elif head is not None and p is head.weight:
+                factor = inner.head_rate
+            decay = inner.weight_decay if p.ndim > 1 else 0.0
+            kinds.setdefault((decay, factor), []).append(p)
+        return [
+            {
+                "params": found,
+                "weight_decay": 0.0 if inner.cautious else decay,
+                "cautious": decay if inner.cautious else 0.0,
+                "factor": factor,
+            }
+            for (decay, factor), found in kinds.items()
+        ]
+
+    def step(self, rate: float, momentum: float | None = None) -> None:
+        """Clip the gradients, update, clear them; momentum: Muon's at this step."""
         if self.inner.clip:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.inner.clip)
         if self.muon:
-            self.muon.step(rate)
-        for group in self.adamw.param_groups:
-            group["lr"] = rate
-        self.adamw.step()
+            self.muon.step(rate, momentum)
+        for group in self.elementwise.param_groups:
+            group["lr"] = rate * group["factor"]
+            if group["cautious"]:
+                self._decay_cautiously(group)
+        self.elementwise.step()
         self.model.zero_grad(set_to_none=True)
+
+    @torch.no_grad()
+    def _decay_cautiously(self, group: dict) -> None:
+        """Decay ahead of the update, whose sign is that of b1 m + (1 - b1) g in AdamW and Lion."""
+        beta = group["betas"][0]
+        for parameter in group["params"]:
+            if parameter.grad is None:
+                continue
+            state = self.elementwise.state.get(parameter, {})
+            before = state.get("exp_avg")
+            coming = parameter.grad if before is None else before.lerp(parameter.grad, 1 - beta)
+            parameter.mul_(shrinking(parameter, coming, group["lr"] * group["cautious"]))
 
     def moments(self) -> dict[str, torch.Tensor]:
         """All state as named tensors, for inner.state = "kept"."""
         names = {id(p): name for name, p in self.model.named_parameters()}
         found = {}
-        for parameter, state in self.adamw.state.items():
+        for parameter, state in self.elementwise.state.items():
             for key, value in state.items():
-                found[f"adamw.{key}.{names[id(parameter)]}"] = value.detach().cpu().contiguous()
+                found[f"elementwise.{key}.{names[id(parameter)]}"] = (
+                    value.detach().cpu().contiguous()
+                )
         if self.muon:
-            for parameter, buffer in self.muon.buffers.items():
-                found[f"muon.{names[id(parameter)]}"] = buffer.detach().cpu().contiguous()
+            for kind, kept in (("muon", self.muon.buffers), ("squares", self.muon.squares)):
+                for parameter, buffer in kept.items():
+                    found[f"{kind}.{names[id(parameter)]}"] = buffer.detach().cpu().contiguous()
         return found
 
     def restore(self, moments: dict[str, torch.Tensor]) -> None:
@@ -85,9 +151,10 @@ class InnerOptimizer:
         parameters = dict(self.model.named_parameters())
         for name, value in moments.items():
             kind, _, rest = name.partition(".")
-            if kind == "muon" and self.muon:
-                self.muon.buffers[parameters[rest]].copy_(value)
-            elif kind == "adamw":
+            if kind == "elementwise":
                 key, _, parameter = rest.partition(".")
                 place = parameters[parameter].device if key != "step" else "cpu"
-                self.adamw.state[parameters[parameter]][key] = value.to(place, copy=True)
+                self.elementwise.state[parameters[parameter]][key] = value.to(place, copy=True)
+            elif self.muon:
+                kept = self.muon.buffers if kind == "muon" else self.muon.squares
+                kept[parameters[rest]].copy_(value)

@@ -12,6 +12,14 @@ LLAMA: dict[str, Any] = {
 # Shapes of our own at the small end; llama-1b and qwen3-0.6b have the shapes of the published
 # Llama 3.2 1B and Qwen3 0.6B (their config.json on the Hugging Face hub).
 PRESETS: dict[str, dict[str, Any]] = {
+    "llama-0.5m": LLAMA
+    | {
+        "hidden_size": 96,
+        "intermediate_size": 272,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+    },
     "llama-1m": LLAMA
     | {
         "hidden_size": 128,

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from duckweed.learn.model import read_weights, write_weights
-from duckweed.learn.optimizer import InnerOptimizer, learning_rate
+from duckweed.learn.optimizer import InnerOptimizer, learning_rate, momentum
 from duckweed.run.sections import Inner
 
 
@@ -82,7 +82,9 @@ class Trainer:
         for batch in batches:
             loss = self.loss(torch.from_numpy(batch).to(self.device))
             loss.backward()
-            optimizer.step(learning_rate(self.inner, first_step + steps, self.total_steps))
+            now = first_step + steps
+            rate = learning_rate(self.inner, now, self.total_steps)
+            optimizer.step(rate, momentum(self.inner, now))
             total += loss.item()
             tokens += batch.shape[0] * (batch.shape[1] - 1)
             steps += 1

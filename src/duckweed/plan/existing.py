@@ -110,7 +110,7 @@ def read(path: Path, crowd: str, tokens: str, deadline: str) -> Parsed:
     per_round = spec.tokens_per_block * spec.rounds.peers
     amount = units.count(tokens, "tokens").value if tokens else float(per_round * spec.rounds.count)
     limit = units.duration(deadline, "deadline").value if deadline else None
-    optimizer = "muon" if spec.inner.optimizer == "muon" else "adamw"
+    optimizer = "adamw" if spec.inner.optimizer == "adamw" else "muon"
     precision = "fp32" if spec.inner.precision == "fp32" else "bf16"
     target = Target(model, amount, precision, optimizer, limit)
     notes = describe(found, spec, run)

@@ -53,8 +53,8 @@ class Charge(msgspec.Struct, frozen=True):
 
 
 def first(body: dict[str, Any]) -> Charge:
-    """As the genesis of a run has it. Raises ChargeError."""
-    key, text = body.get("coordinator", ""), body.get("spec", "")
+    """As the genesis of a run has it; that of another ledger names a key alone. Raises ChargeError."""
+    key, text = body.get("coordinator", body.get("key", "")), body.get("spec", "")
     if not isinstance(key, str) or not isinstance(text, str):
         raise ChargeError("the genesis names no coordinator")
     try:

@@ -45,14 +45,71 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         check("model", "sequence", self.sequence, 2, 1 << 20)
 
 
-class Inner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a peer does between two merges: H = `steps` steps of `batch` sequences each."""
+class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What of the model's configuration is changed; None: as `model.source` has it.
 
-    optimizer: Literal["adamw", "muon"] = "muon"
+    family: the kind of block, as transformers has it: qwen3 normalises queries and keys per head;
+    olmo2 over all heads, and its norms come after the parts; gemma2 has norms before and after and
+    scales its embedding; nanochat has norms without weights; it and arcee have a feed-forward part
+    without gate. activation: of the feed-forward part; width, layers, heads, kv_heads, inner_width
+    (of the feed-forward part): sizes; rope_base: of the rotary positions; tied: one matrix for
+    embedding and head; softcap: bound of the logits (gemma2, nanochat; 0: none); initial: sd of the
+    first weights; zero_projections: what is added to the residual stream starts at zero;
+    attention_bias, mlp_bias: as in transformers; norm_epsilon: of the RMS norms.
+    """
+
+    family: Literal["llama", "qwen3", "olmo2", "gemma2", "nanochat", "arcee"] | None = None
+    activation: Literal["silu", "gelu", "relu", "relu2", "leaky_relu", "mish", "sigmoid"] | None = (
+        None
+    )
+    width: int | None = None
+    layers: int | None = None
+    heads: int | None = None
+    kv_heads: int | None = None
+    inner_width: int | None = None
+    rope_base: float | None = None
+    tied: bool | None = None
+    softcap: float | None = None
+    initial: float | None = None
+    zero_projections: bool = False
+    attention_bias: bool | None = None
+    mlp_bias: bool | None = None
+    norm_epsilon: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("width", 2, 1 << 16), ("layers", 1, 1000), ("heads", 1, 1024), ("kv_heads", 1, 1024),
+            ("inner_width", 1, 1 << 20), ("rope_base", 1.0, 1e9), ("softcap", 0.0, 1e6),
+            ("initial", 1e-6, 10.0), ("norm_epsilon", 1e-12, 1.0),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None:
+                check("architecture", name, value, low, high)
+
+
+class Inner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a peer does between two merges: H = `steps` steps of `batch` sequences each.
+
+    optimizer: adamw, lion, or muon and normuon for hidden matrices with adamw for the rest.
+    embedding_rate, head_rate, vector_rate: factors of the learning rate for these parameters (the
+    head where it is not tied; vectors are norms and biases). epsilon: of AdamW. cautious: weights
+    decay only where the update shrinks them too. nesterov, iterations: of Muon, as is
+    momentum_warmup, the steps over which its momentum rises from 0.85 (docs/learn.md).
+    """
+
+    optimizer: Literal["adamw", "muon", "normuon", "lion"] = "muon"
     learning_rate: float = 0.01
     weight_decay: float = 0.1
+    cautious: bool = False
     momentum: float = 0.95
+    momentum_warmup: int = 0
+    nesterov: bool = True
+    iterations: int = 5
     betas: tuple[float, float] = (0.9, 0.95)
+    epsilon: float = 1e-8
+    embedding_rate: float = 1.0
+    head_rate: float = 1.0
+    vector_rate: float = 1.0
     clip: float = 1.0
     steps: int = 20
     batch: int = 8
@@ -64,17 +121,21 @@ class Inner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 
     def __post_init__(self) -> None:
-        check("inner", "learning_rate", self.learning_rate, 1e-8, 10)
-        check("inner", "weight_decay", self.weight_decay, 0, 10)
-        check("inner", "momentum", self.momentum, 0, 0.9999)
         for beta in self.betas:
             check("inner", "betas", beta, 0, 0.99999)
-        check("inner", "clip", self.clip, 0, 1e6)
-        check("inner", "steps", self.steps, 1, 100_000)
-        check("inner", "batch", self.batch, 1, 1 << 20)
-        check("inner", "warmup", self.warmup, 0, 10_000_000)
-        check("inner", "final", self.final, 0, 1)
-        check("inner", "decay", self.decay, 0, 1)
+        for name, low, high in (
+            ("learning_rate", 1e-8, 10), ("weight_decay", 0, 10), ("momentum", 0, 0.9999),
+            ("momentum_warmup", 0, 10_000_000), ("iterations", 1, 20), ("epsilon", 1e-16, 1),
+            ("embedding_rate", 0, 1000), ("head_rate", 0, 1000), ("vector_rate", 0, 1000),
+            ("clip", 0, 1e6), ("steps", 1, 100_000), ("batch", 1, 1 << 20),
+            ("warmup", 0, 10_000_000), ("final", 0, 1), ("decay", 0, 1),
+        ):  # fmt: skip
+            check("inner", name, getattr(self, name), low, high)
+
+    @property
+    def orthogonal(self) -> bool:
+        """Whether hidden matrices are stepped by Muon or its kin."""
+        return self.optimizer in ("muon", "normuon")
 
 
 class Dense(msgspec.Struct, frozen=True, tag_field="kind", tag="dense", forbid_unknown_fields=True):

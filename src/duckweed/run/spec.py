@@ -10,6 +10,7 @@ import msgspec
 from blake3 import blake3
 
 from duckweed.run.sections import (
+    Architecture,
     DataSpec,
     Inner,
     Integer,
@@ -37,6 +38,7 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: int = 0
     data: DataSpec = DataSpec()
     model: Model = Model()
+    architecture: Architecture = Architecture()
     inner: Inner = Inner()
     wire: Wire = Integer()
     merge: Merge = Merge()
@@ -47,6 +49,8 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if not 0 <= self.seed < SEED_LIMIT:
             raise ValueError(f"seed = {self.seed}: must be between 0 and {SEED_LIMIT - 1}")
+        if self.model.weights == "given" and self.architecture != Architecture():
+            raise ValueError("architecture: weights that are given keep their own configuration")
         if self.merge.rule == "contributors" and not isinstance(self.wire, Sparse):
             raise ValueError(
                 "merge.rule = 'contributors' divides each coordinate by the peers that sent it and "
@@ -158,7 +162,13 @@ def _fields(where: str, raw: dict) -> list[str]:
 
 def _options(where: str, raw: dict) -> list[str]:
     """The values that a key takes, where they can be listed."""
-    return list(WIRES) if where == "wire.kind" else list(get_args(_type(where, raw)))
+    if where == "wire.kind":
+        return list(WIRES)
+    found: list[Any] = []
+    for option in get_args(_type(where, raw)):
+        # A key that may be left out has the type `Literal[...] | None`.
+        found += get_args(option) or (option,)
+    return [word for word in found if isinstance(word, str)]
 
 
 def _near(name: str, known: object) -> str:

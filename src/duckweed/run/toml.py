@@ -1,6 +1,7 @@
 """A specification as TOML text that a person can read and edit."""
 
 import json
+from typing import Any
 
 import msgspec
 
@@ -10,8 +11,9 @@ NOTES = {
     "seed": "everything random in the run follows from this number",
     "data": "path: 'stdlib', files, folders, globs (also .gz .zst .jsonl .parquet), or hf:NAME[:config]\n"
     "tokenizer: 'bytes', 'bpe:N' (trained on this data), a tokenizer.json, a folder, or a hub name",
-    "model": "source: a preset (llama-1m, llama-15m, llama-125m, llama-1b, qwen3-0.6b, deepseek-v3-mini),\n"
+    "model": "source: a preset (llama-0.5m, llama-1m, llama-15m, llama-125m, llama-1b, qwen3-0.6b, deepseek-v3-mini),\n"
     "a folder, a config.json, or a hub name; sequence: tokens per training sequence",
+    "architecture": "what is changed of the source's configuration (docs/learn.md)",
     "inner": "what a peer does alone between two exchanges: `steps` steps of `batch` sequences\n"
     "optimizer: muon (hidden matrices; AdamW for the rest) or adamw; schedule: wsd, cosine, constant\n"
     "state: 'fresh' starts its moments anew every round, 'kept' carries them along",
@@ -31,7 +33,11 @@ NOTES = {
 
 def write(spec: RunSpec, notes: bool = False) -> str:
     """TOML text that `spec.parse` reads back to the same specification."""
-    raw = msgspec.to_builtins(spec)
+    return text(msgspec.to_builtins(spec), notes)
+
+
+def text(raw: dict[str, Any], notes: bool = False) -> str:
+    """TOML text of sections and keys; what is None is left out."""
     lines = []
     for key, value in raw.items():
         if notes and key in NOTES:

@@ -61,6 +61,7 @@ def configuration(spec: RunSpec, ground: Ground) -> PretrainedConfig:
         ground.dataset.manifest.vocabulary,
         spec.model.sequence,
         given=spec.model.weights == "given",
+        architecture=spec.architecture,
     )
 
 
@@ -68,7 +69,8 @@ def first_model(spec: RunSpec, ground: Ground) -> nn.Module:
     """The model with the weights that the run starts from, on the CPU."""
     if spec.model.weights == "given":
         return models.given_weights(spec.model.source, ground.base)
-    return models.build(configuration(spec, ground), "cpu", spec.seed)
+    zero = spec.architecture.zero_projections
+    return models.build(configuration(spec, ground), "cpu", spec.seed, zero)
 
 
 def found(

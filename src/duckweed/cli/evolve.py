@@ -1,0 +1,356 @@
+"""`duckweed evolve`: a machine improves its own recipe."""
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from duckweed.cli.errors import fail, plain_errors
+
+console = Console(highlight=False)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command group `evolve` to the app."""
+    group = typer.Typer(rich_markup_mode="markdown", add_completion=False)
+    group.callback(invoke_without_command=True)(evolve)
+    group.command()(show)
+    group.command()(repeat)
+    group.command()(work)
+    app.add_typer(
+        group,
+        name="evolve",
+        help="Spend compute on a better recipe: propose, test honestly, adopt what holds.",
+    )
+
+
+@plain_errors
+def evolve(
+    context: typer.Context,
+    budget: Annotated[str, typer.Option(help="Time of this machine (2h, 90m) or 1e15flop; never exceeded.")] = "2h",
+    workers: Annotated[list[str] | None, typer.Option(metavar="N|INVITATION", help="Worker processes here, one core each (1 without), and machines that run `duckweed evolve work`. Repeatable.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the campaign. Without: evolve/campaign-N.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a campaign (--out, or the newest one).")] = False,
+    data: Annotated[list[str] | None, typer.Option(help="Text: files, folders, globs, or 'stdlib'. Repeatable.")] = None,
+    tokenizer: Annotated[str, typer.Option(help="bytes, bpe:N, or a tokenizer.")] = "bytes",
+    preset: Annotated[str, typer.Option(help="The model to train: preset, folder or config.json.")] = "llama-0.5m",
+    trial: Annotated[str, typer.Option(help="Training compute of a reference trial.")] = "1.2e11flop",
+    alpha: Annotated[float, typer.Option(help="False discovery rate of the campaign.")] = 0.05,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Any other setting of the campaign, such as pairs=16.")] = None,
+    seed: Annotated[int, typer.Option(help="Everything random follows from it and the ledger.")] = 0,
+    llm: Annotated[str | None, typer.Option(metavar="URL", help="An OpenAI-compatible endpoint as a further proposer; key in DUCKWEED_LLM_KEY.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="With --llm: the model's name there.")] = None,
+) -> None:  # fmt: skip
+    """Improve a training recipe within a budget: every change is tested against its parent on
+    fresh seeds, at equal compute, and measured at the end on text and seeds that nothing else used.
+
+    Stop with Ctrl-C or a file named `stop` in the folder; go on with --resume.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    os.environ["OMP_WAIT_POLICY"] = "passive"
+    from duckweed.evolve import budget as budgets
+
+    limit = budgets.parse(budget)
+    own, guests = _hands(workers or [])
+    if (llm is None) != (model is None):
+        fail("--llm URL and --model NAME go together (--preset names the model to train)")
+    if resume:
+        if data or set_:
+            fail("a campaign keeps its data and settings: --data and --set do not go with --resume")
+        folder = _existing(out)
+    else:
+        folder = out or _next(Path("evolve"))
+    with console.status("loading PyTorch"):
+        opened = (
+            _reopened(folder)
+            if resume
+            else _created(folder, preset, data, tokenizer, _settings(trial, alpha, seed, set_))
+        )
+    try:
+        _run(opened, limit, own, guests, _endpoint(llm, model))
+    except KeyboardInterrupt:
+        console.print(
+            f"Nothing is lost. Go on with: duckweed evolve --resume --out {folder} --budget {budget}"
+        )
+        raise typer.Exit(130) from None
+
+
+def _hands(words: list[str]) -> tuple[int, list[Any]]:
+    """Processes here, at least one, and invitations to machines elsewhere."""
+    from duckweed.evolve.guest import invitations
+
+    numbers = [word for word in words if len(word) < 5]
+    if not all(word.isdigit() and int(word) for word in numbers):
+        fail(f"--workers {' '.join(numbers)}: a number of processes, or invitations")
+    return sum(map(int, numbers)) or 1, invitations([w for w in words if w not in numbers])
+
+
+def _settings(trial: str, alpha: float, seed: int, assignments: list[str] | None) -> Any:
+    """The campaign's settings from options."""
+    import tomllib
+
+    import msgspec
+
+    from duckweed.evolve import budget as budgets
+    from duckweed.evolve.step import Settings
+
+    reference = budgets.parse(trial)
+    if reference.flops is None:
+        fail(f"--trial {trial}: compute is wanted, such as 1.2e11flop")
+    changes: dict[str, Any] = {"budget": reference.flops, "alpha": alpha, "seed": seed}
+    for text in assignments or []:
+        key, equals, value = text.partition("=")
+        if not equals:
+            fail(f"--set {text}: expected KEY=VALUE, such as pairs=16")
+        try:
+            changes[key.strip()] = tomllib.loads(f"v = {value}")["v"]
+        except tomllib.TOMLDecodeError:
+            changes[key.strip()] = value
+    try:
+        return msgspec.convert(changes, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        known = ", ".join(Settings.__struct_fields__)
+        fail(f"settings: {error} (known: {known})")
+
+
+def _created(
+    folder: Path, model: str, data: list[str] | None, tokenizer: str, settings: Any
+) -> Any:
+    from duckweed.evolve.opening import create, plain_specification
+    from duckweed.evolve.switches import REGISTRY
+
+    spec = plain_specification(model, data, tokenizer)
+    campaign, journal = create(folder, spec, Path.cwd(), settings, REGISTRY)
+    return campaign, journal, settings
+
+
+def _reopened(path: Path) -> Any:
+    from duckweed.evolve import folder as folders
+    from duckweed.evolve.opening import reopen
+    from duckweed.evolve.switches import REGISTRY
+
+    campaign = folders.find(path)
+    journal, settings = reopen(campaign, REGISTRY)
+    return campaign, journal, settings
+
+
+def _endpoint(url: str | None, name: str | None) -> Any:
+    if url is None or name is None:
+        return None
+    from duckweed.evolve.endpoint import LanguageModel
+    from duckweed.evolve.switches import REGISTRY
+
+    return LanguageModel(REGISTRY, url, name, os.environ.get("DUCKWEED_LLM_KEY", ""))
+
+
+def _run(opened: Any, limit: Any, own: int, invitations: list[Any], model: Any) -> None:
+    """Run the campaign, watched; then write and say what it leaves."""
+    campaign, journal, settings = opened
+    from duckweed.cli.evolve_view import EvolveView
+    from duckweed.evolve.loop import Loop
+    from duckweed.evolve.opening import council, plain_recipe
+    from duckweed.evolve.pool import Pool
+    from duckweed.evolve.switches import REGISTRY
+    from duckweed.run.lock import alone
+
+    plain = plain_recipe(campaign.plain(), REGISTRY)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    reason = "stopped"
+    hands = own + len(invitations)
+    try:
+        with (
+            alone(campaign.path / "lock", wait=False),
+            EvolveView(console, campaign, limit, hands) as view,
+            contextlib.ExitStack() as outside,
+            Pool(campaign, own, started=journal.processes) as pool,
+        ):
+            loop = Loop(
+                campaign, journal, pool, council(campaign, settings, REGISTRY, model), settings,
+                plain, limit, hands, view.take,
+            )  # fmt: skip
+            _invite(invitations, campaign, pool, loop, outside)
+            with contextlib.suppress(KeyboardInterrupt):
+                reason = loop.run()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        journal.close()
+    console.print(f"{reason[0].upper()}{reason[1:]}.")
+    _finish(campaign)
+    if reason == "stopped":
+        raise KeyboardInterrupt
+
+
+def _invite(
+    invitations: list[Any], campaign: Any, pool: Any, loop: Any, outside: contextlib.ExitStack
+) -> None:
+    """Machines elsewhere, save those that were found out before."""
+    if not invitations:
+        return
+    from duckweed.evolve.guest import Guest, Links
+    from duckweed.swarm.identity import load_or_create
+
+    links = Links(load_or_create(campaign.key))
+    outside.callback(links.close)
+
+    def say(guest: Guest, reason: str) -> None:
+        facts = {"number": guest.number, "expelled": guest.expelled, "reason": reason}
+        loop.report("guest", key=guest.key, **facts)
+
+    for one in invitations:
+        if one.coordinator in loop.journal.expelled:
+            console.print(f"guest {one.coordinator[:8]} was expelled from this campaign; not asked")
+            continue
+        pool.invite(lambda number, one=one: Guest(one, number, campaign, links, say))
+
+
+def _finish(campaign: Any) -> None:
+    from duckweed.cli.evolve_view import verdict
+    from duckweed.evolve.outcome import leave
+    from duckweed.web.evolve_page import evolve_page
+
+    left = leave(campaign)
+    campaign.report.write_text(evolve_page(campaign.path.name, left), encoding="utf-8")
+    console.print(verdict(left))
+    console.print(
+        f"\n{campaign.evolved}: train with it: duckweed train --recipe {campaign.evolved}\n"
+        f"{campaign.report}: the whole story; the ledger: duckweed evolve show {campaign.path}"
+    )
+
+
+@plain_errors
+def show(
+    run: Annotated[Path, typer.Argument(help="A campaign: its folder, or its name under evolve/.")],
+    export: Annotated[Path | None, typer.Option(metavar="FILE.jsonl", help="Write the ledger as JSON lines.")] = None,
+    report: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write the report once more.")] = None,
+) -> None:  # fmt: skip
+    """The ledger of a campaign as a table: what was tried, accepted or not and why."""
+    from duckweed.cli.evolve_view import ledger_tables
+    from duckweed.evolve import folder as folders
+    from duckweed.evolve.history import read
+    from duckweed.evolve.outcome import exported, leave
+    from duckweed.run.ledger import Ledger
+    from duckweed.swarm.identity import verify
+    from duckweed.web.evolve_page import evolve_page
+
+    campaign = folders.find(run)
+    ledger = Ledger(campaign.ledger)
+    history = read(ledger)
+    count = ledger.verify(verify)
+    for part in ledger_tables(history):
+        console.print(part)
+    console.print(f"\n{count} entries, chain and signatures hold; head {ledger.head[:16]}")
+    ledger.close()
+    if export:
+        exported(campaign, export)
+    if report:
+        report.write_text(evolve_page(campaign.path.name, leave(campaign)), encoding="utf-8")
+
+
+@plain_errors
+def repeat(
+    run: Annotated[Path, typer.Argument(help="A campaign: its folder, or its name under evolve/.")],
+    entries: Annotated[list[int] | None, typer.Argument(help="Numbers of trials in the ledger. Without: --count at random.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many, where none is named.")] = 2,
+) -> None:  # fmt: skip
+    """Run trials again from the ledger and compare weights and loss, bit for bit."""
+    from duckweed.evolve import folder as folders
+    from duckweed.evolve import repeat as again
+    from duckweed.evolve.opening import made_with
+    from duckweed.run.ledger import Ledger
+    from duckweed.run.lock import Busy, alone
+
+    campaign = folders.find(run)
+    ledger = Ledger(campaign.ledger)
+    genesis = next(ledger.entries("genesis")).body
+    then, now = genesis.get("made_with", {}), made_with()
+    wanted = again.chosen(ledger, entries or [], count)
+    ledger.close()
+    if other := [key for key in now if then.get(key) != now[key]]:
+        what = ", ".join(f"{key} {then.get(key, 'unknown')} (here {now[key]})" for key in other)
+        console.print(f"The campaign was made with {what}: bits may differ.")
+    differs = 0
+    try:
+        with alone(campaign.path / "lock", wait=False):
+            for one in again.repeat(campaign, wanted):
+                differs += not one.same
+                before = one.entry.body["result"]
+                console.print(
+                    f"entry {one.entry.number} ({one.entry.body['purpose']}): loss {before['loss']}, "
+                    f"now {one.result.loss}; weights {before['weights'][:16]}, now "
+                    f"{one.result.weights[:16]}: {'the same' if one.same else 'DIFFERS'}"
+                )
+    except Busy:
+        fail(f"{campaign.path} is at work; wait, or repeat in a copy of the folder")
+    if differs:
+        fail(f"{differs} of {len(wanted)} trials gave something else")
+
+
+@plain_errors
+def work(
+    home: Annotated[Path, typer.Option(help="Where this machine keeps its key and campaigns' text.")] = Path("evolve-work"),
+    listen: Annotated[str, typer.Option(help="Address and UDP port.")] = "0.0.0.0:0",
+    public: Annotated[list[str] | None, typer.Option(help="IP:PORT at which others reach this machine, if it is not its own.")] = None,
+) -> None:  # fmt: skip
+    """Run trials for somebody's campaign with this machine: one core, at most 4 GB a trial.
+
+    Prints the invitation to give to `duckweed evolve --workers`. Ctrl-C ends it.
+    """
+    os.environ["OMP_WAIT_POLICY"] = "passive"
+    import asyncio
+
+    with console.status("loading PyTorch"):
+        import torch  # noqa: F401
+
+        from duckweed.evolve.lender import Lender, secret_of
+    from duckweed.evolve.parcel import RUN
+    from duckweed.run.lock import Busy, alone
+    from duckweed.swarm.identity import load_or_create
+    from duckweed.swarm.invitation import Invitation
+
+    async def lend() -> None:
+        secret = secret_of(home)
+        lender = Lender(home, secret, lambda text: console.print(text, markup=False))
+        identity = load_or_create(home / "key")
+        endpoint = await lender.serve(identity, listen)
+        where = (*(public or []), *endpoint.addresses)
+        invitation = Invitation(RUN, identity.id, where, secret)
+        console.print("Whoever has this line can have trials run here:\n")
+        console.print(f"duckweed evolve --workers {invitation}\n", soft_wrap=True)
+        try:
+            await lender.served()
+        finally:
+            lender.end()
+            await endpoint.close()
+
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    home.mkdir(parents=True, exist_ok=True)
+    try:
+        with alone(home / "lock", wait=False):
+            asyncio.run(lend())
+    except KeyboardInterrupt:
+        console.print("Ended. Campaigns run what was under way elsewhere.")
+        raise typer.Exit(130) from None
+    except Busy:
+        fail(f"{home} is at work already; give another --home")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _next(root: Path) -> Path:
+    from duckweed.run.folder import next_name
+
+    return root / next_name(root, "campaign")
+
+
+def _existing(out: Path | None) -> Path:
+    if out is not None:
+        return out
+    found = sorted(Path("evolve").glob("*/ledger.db"), key=lambda p: p.stat().st_mtime)
+    if not found:
+        fail("no campaign under evolve/ to go on with; name its folder with --out")
+    return found[-1].parent

@@ -1,0 +1,245 @@
+"""The live view of a campaign, and its ledger as tables."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from duckweed.evolve.budget import Budget
+    from duckweed.evolve.folder import Campaign
+    from duckweed.evolve.history import Decided, History
+    from duckweed.evolve.outcome import Left
+
+COLOURS = {"adopted": "green", "accepted": "cyan", "rejected": "red", "undecided": "yellow"}
+SHOWN = 8  # decisions in the live view
+PAUSE = 5.0  # seconds between looks at the ledger while nothing is decided
+
+
+class EvolveView:
+    """Takes the loop's events; on a terminal a panel that is drawn anew, elsewhere lines."""
+
+    def __init__(self, console: Console, campaign: Campaign, budget: Budget, workers: int) -> None:
+        self.console, self.campaign, self.budget, self.workers = console, campaign, budget, workers
+        self._history: History | None = None
+        self._read = 0.0  # when the ledger was read last
+        self._ran = self._of = 0
+        self._doing = "starting the workers"
+        self._begun = time.monotonic()
+        self._before = 0.0
+        self._live = Live(
+            console=console, refresh_per_second=2, transient=True, get_renderable=self._render
+        )
+
+    def __enter__(self) -> EvolveView:
+        self._refresh()
+        if self._history:
+            self._before = self._history.seconds / self.workers
+        if self.console.is_terminal:
+            self._live.__enter__()
+        return self
+
+    def __exit__(self, *found: Any) -> None:
+        if self.console.is_terminal:
+            self._live.__exit__(*found)
+
+    def take(self, event: dict[str, Any]) -> None:
+        """Show one event."""
+        kind = event["event"]
+        if kind == "runs":
+            self._ran, self._of = 0, sum(len(group) for group in event["groups"])
+            self._doing = f"{event['purpose']}: 0 of {self._of} runs done"
+        elif kind == "trial":
+            self._ran += 1
+            last = _result(event["result"])
+            self._doing = (
+                f"{event['purpose']}: {self._ran} of {self._of} runs done; the last: {last}"
+            )
+            if time.monotonic() > self._read + PAUSE:
+                self._refresh()
+        elif kind != "proposals":
+            self._refresh()
+        if self.console.is_terminal:
+            self._live.refresh()
+        elif kind != "runs":
+            for line in _lines(event, self._history):
+                self.console.print(line, markup=False)
+
+    def _refresh(self) -> None:
+        """The history as the ledger has it now."""
+        from duckweed.evolve.history import read
+        from duckweed.run.ledger import Ledger
+
+        ledger = Ledger(self.campaign.ledger)
+        self._history = read(ledger)
+        ledger.close()
+        self._read = time.monotonic()
+
+    def _render(self) -> RenderableType:
+        assert self._history
+        parts: list[RenderableType] = [self._head(), Text(self._doing, "dim"), Text()]
+        parts += [decisions(self._history.decided[-SHOWN:])]
+        title = f"[bold]duckweed evolve[/] {self.campaign.path.name}"
+        return Panel(Group(*parts), title=title, border_style="green", padding=(0, 1))
+
+    def _head(self) -> RenderableType:
+        from duckweed.evolve.budget import span
+
+        assert self._history
+        spent = self._before + time.monotonic() - self._begun
+        share = spent / self.budget.seconds if self.budget.seconds else 0.0
+        if self.budget.flops:
+            share = self._history.spent / self.budget.flops
+        grid = Table.grid(padding=(0, 1))
+        bar = ProgressBar(total=1.0, completed=min(1.0, share), width=40)
+        grid.add_row(Text(f"{span(spent)} of {self.budget.text}"), bar)
+        runs = int(sum(row[0] for row in self._history.runs.values()))
+        best = Text(f"{standing(self._history)}   {runs} runs, {self._history.spent:.2g} FLOP")
+        return Group(grid, best)
+
+
+def standing(history: History) -> str:
+    """The best so far in one line."""
+    best = history.best()
+    if best is None or best.vault is None:
+        return "generation 0" if history.tuning else "tuning generation 0"
+    r, caution = best.vault.reported, best.vault.caution
+    text = f"generation {best.number}: {r.m:.2f}x ({r.low:.2f} to {r.high:.2f}) over generation 0"
+    return f"{text}; {caution}" if caution else text
+
+
+def _result(result: Any) -> str:
+    if result.loss is None:
+        return result.reason
+    return f"{result.loss:.4f} bits/byte in {result.seconds:.1f} s"
+
+
+def _lines(event: dict[str, Any], history: History | None) -> list[str]:
+    """An event in words, for a console that is no terminal."""
+    match event["event"]:
+        case "trial":
+            return []
+        case "tuning":
+            return [f"generation 0 tuned: {difference(event['zero'])}"]
+        case "pilot":
+            return [
+                f"A/A pilot: sd {event['sd']:.4f} bits/byte over {event['pairs']} pairs; the smallest "
+                f"effect found in 8 of 10 cases: {event['smallest_multiplier']:.2f}x"
+            ]
+        case "screening":
+            found = event["winner"]
+            what = "nothing better" if found is None else f"proposal {found} goes on"
+            return [f"wave {event['wave']}: {len(event['screened'])} screened, {what}"]
+        case "decision" if history:
+            d = history.decided[-1]
+            return [f"proposal {d.number} {difference(d.difference)}: {d.outcome}: {d.why}"]
+        case "scale":
+            return [f"proposal {event['number']} at {event['size']}x the size: {event['verdict']}"]
+        case "vault" if history:
+            return [f"vault: {standing(history)}" if not event["fault"] else event["fault"]]
+        case "pruning":
+            gone = event["taken_back"]
+            return [f"leave-one-out: {gone + ' taken back' if gone else 'everything stays'}"]
+        case "failure":
+            return [event["reason"]]
+        case "guest":
+            return [f"guest {event['key'][:8]} {event['reason']}"]
+    return []
+
+
+def difference(recipe: dict[str, Any]) -> str:
+    """A difference in one line, without the sections' names."""
+    parts = [f"{key.partition('.')[2] or key}={value}" for key, value in recipe.items()]
+    return ", ".join(parts) or "the parent itself"
+
+
+def power(history: History) -> str:
+    """What can be found, in words: by the pilot, and by the pairs of the confirmations so far."""
+    assert history.pilot
+    text = (
+        f"the parent against itself, on other seeds: sd {history.pilot['sd']:.3f} bits/byte; in 8 of "
+        f"10 cases {history.pilot['smallest']:.3f} would be found"
+    )
+    if history.scatter is not None:
+        text += (
+            f". Pairs of confirmations, which share a seed: sd {history.scatter:.3f} (median), with "
+            f"which {history.findable():.3f} is found"
+        )
+    return text
+
+
+def decisions(decided: list[Decided]) -> Table:
+    """Proposals that went into confirmation."""
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for name in ("no", "by", "difference", "pairs", "bits/byte better (95 %)", "decision", "why"):
+        table.add_column(name, justify="right" if name in ("no", "pairs") else "left")
+    for d in decided:
+        who = d.proposer if d.kind in (None, "real") else f"planted {d.kind}"
+        table.add_row(
+            str(d.number), who, difference(d.difference), str(d.pairs or ""),
+            better(d), Text(d.outcome, COLOURS.get(d.outcome, "")), d.why,
+        )  # fmt: skip
+    return table
+
+
+def better(d: Decided) -> str:
+    """What the child was better by, as the pairs say it."""
+    if d.mean is None:
+        return ""
+    text = f"{d.mean:+.3f}"
+    return text if d.low is None or d.high is None else f"{text} ({d.low:+.3f} to {d.high:+.3f})"
+
+
+def ledger_tables(history: History) -> list[RenderableType]:
+    """A whole ledger."""
+    from duckweed.evolve.budget import span
+    from duckweed.evolve.history import honesty
+
+    parts: list[RenderableType] = []
+    runs = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for name in ("purpose", "runs", "FLOP", "time"):
+        runs.add_column(name, justify="left" if name == "purpose" else "right")
+    for purpose, (count, flops, seconds) in history.runs.items():
+        runs.add_row(purpose, f"{count:.0f}", f"{flops:.2e}", span(seconds))
+    parts += [runs, Text()]
+    if history.tuning:
+        parts.append(Text(f"generation 0: {difference(history.tuning['zero'])}"))
+    if history.pilot:
+        parts.append(Text(power(history)))
+    parts += [Text(), decisions(history.decided), Text()]
+    lineage = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for name in ("generation", "adopted", "by", "at size", "vault: over generation 0 (95 %)"):
+        lineage.add_column(name)
+    for g in history.generations:
+        v = g.vault.reported if g.vault else None
+        vault = f"{v.m:.2f} ({v.low:.2f} to {v.high:.2f})" if v else g.fault or "not opened"
+        what = difference(g.difference)
+        if g.taken_back:
+            what += f"; taken back: {', '.join(g.taken_back)}"
+        lineage.add_row(str(g.number), what, f"{g.proposer}, {g.provenance}", g.scale, vault)
+    parts += [lineage, Text()]
+    words = {"same": "the parent itself", "null": "nulls", "harmful": "harmful changes"}
+    for kind, found in honesty(history).items():
+        parts.append(Text(f"planted, {words[kind]}: {found.accepted} of {found.decided} accepted"))
+    return parts
+
+
+def verdict(left: Left) -> Group:
+    """What a campaign found, in a few lines."""
+    history, found = left.history, left.returns
+    lines = [standing(history)]
+    if history.pilot:
+        ended = [d for d in history.decided if d.outcome != "open"]
+        adopted = sum(d.outcome == "adopted" for d in ended)
+        lines.append(f"{len(ended)} proposals confirmed or not, {adopted} adopted")
+    r = found.r
+    hedge = " (mostly the prior: too few accepted changes to say)" if found.mostly_prior else ""
+    lines.append(f"returns to research r = {r.middle:.2f} ({r.low:.2f} to {r.high:.2f}){hedge}")
+    return Group(*(Text(line) for line in lines))

@@ -1,0 +1,48 @@
+"""Generation 0: the plain recipe that a campaign starts from, every switch of it said aloud."""
+
+import msgspec
+
+from duckweed.learn.presets import PRESETS
+from duckweed.run.sections import Architecture, DataSpec, Inner, Model
+from duckweed.run.spec import RunSpec
+
+PLAIN = Inner(
+    optimizer="adamw", learning_rate=0.004, weight_decay=0.1, betas=(0.9, 0.95), schedule="cosine",
+    warmup=20, final=0.1, batch=8,
+)  # fmt: skip
+"""What generation 0 is tuned from: AdamW with a cosine, as any textbook has it."""
+
+INITIAL = 0.02  # transformers' initializer_range
+
+
+def generation_zero(
+    source: str = "llama-0.5m", sequence: int = 128, data: DataSpec | None = None
+) -> RunSpec:
+    """The specification before tuning: AdamW, cosine, GELU, tied tables; for a preset of ours the
+    architecture is spelt out, so that a proposal's differences are seen for what they are, save
+    `kv_heads` and `inner_width`, which follow the heads, and width and family.
+
+    `llama-0.5m` and `llama-1m` are the sizes meant for campaigns on a CPU.
+    """
+    facts = PRESETS.get(source, {})
+    if facts.get("model_type") != "llama":
+        architecture = Architecture()
+    else:
+        architecture = Architecture(
+            family="llama",
+            activation="gelu",
+            width=facts["hidden_size"],
+            layers=facts["num_hidden_layers"],
+            heads=facts["num_attention_heads"],
+            rope_base=facts["rope_parameters"]["rope_theta"],
+            tied=True,
+            softcap=0.0,
+            initial=INITIAL,
+            attention_bias=False,
+            mlp_bias=False,
+            norm_epsilon=facts["rms_norm_eps"],
+        )
+    spec = RunSpec(
+        model=Model(source=source, sequence=sequence), architecture=architecture, inner=PLAIN
+    )
+    return spec if data is None else msgspec.structs.replace(spec, data=data)

@@ -1,0 +1,91 @@
+"""What a campaign leaves for a reader: history, page, tables."""
+
+import io
+import json
+import re
+
+import pytest
+from rich.console import Console
+
+from duckweed.cli.evolve_view import ledger_tables
+from duckweed.evolve import returns
+from duckweed.evolve.budget import Budget
+from duckweed.evolve.history import History, honesty, read
+from duckweed.evolve.journal import Journal
+from duckweed.evolve.opening import plain_specification
+from duckweed.evolve.outcome import Left
+from duckweed.web.evolve_page import evolve_page, lineage_figure
+from evolve.made import loop
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory) -> History:
+    found = loop(tmp_path_factory.mktemp("report") / "c", Budget(flops=6e11))
+    found.run()
+    found.journal.close()
+    journal = Journal(found.folder.path)
+    history = read(journal.ledger)
+    journal.close()
+    return history
+
+
+def page_of(told: History) -> str:
+    spec = plain_specification("llama-0.5m", None, "bytes")
+    found = returns.returns(told.points(), told.before)
+    return evolve_page("<made>", Left(told, found, spec))
+
+
+def test_the_page_says_what_was_found_and_where_each_figure_is(told):
+    page = page_of(told)
+    body = page.split("<script")[0]
+    best = told.best()
+    assert best is not None
+    assert best.vault is not None
+    assert f"needs {best.vault.reported.m:.2f} times less compute" in body
+    figures = json.loads(re.findall(r'id="figures">(.*?)</script>', page, re.S)[0])
+    assert set(re.findall(r'class="figure" id="(\w+)"', body)) == set(figures)
+    assert "&lt;made&gt;" in body
+    for d in told.decided:
+        assert f"<td class=number>{d.number}</td>" in body
+    gain = figures["gain"]["data"][0]
+    assert len(gain["x"]) == 1 + sum(g.vault is not None for g in told.generations)
+
+
+def test_the_lineage_has_a_node_for_every_decision(told):
+    nodes = [t for t in lineage_figure(told)["data"] if t["mode"] == "markers"]
+    assert sum(len(t["x"]) for t in nodes) == 1 + len(told.decided)
+    adopted = next(t for t in nodes if t["name"] == "adopted")
+    assert adopted["y"] == [float(g.number) for g in told.generations]
+
+
+def test_a_campaign_without_a_result_has_a_page_and_says_so(tmp_path):
+    found = loop(tmp_path / "c", Budget(flops=6e11))
+    found.pool.breaks = 45  # type: ignore[attr-defined]
+    found.run()
+    found.journal.close()
+    journal = Journal(tmp_path / "c")
+    history = read(journal.ledger)
+    journal.close()
+    assert history.pilot is not None
+    assert "Nothing better than generation 0 was confirmed" in page_of(history)
+
+
+def test_planted_ones_are_counted_by_kind_once_their_seals_are_open(told):
+    kinds = honesty(told)
+    assert sum(found.decided for found in kinds.values()) == sum(
+        d.proposer == "sealed" and d.outcome != "open" for d in told.decided
+    )
+    assert kinds["harmful"].accepted == 0
+
+
+def test_the_ledger_as_tables_names_every_decision_and_purpose(told):
+    console = Console(width=200, record=True, file=io.StringIO())
+    for part in ledger_tables(told):
+        console.print(part)
+    text = console.export_text()
+    for purpose in ("tuning", "pilot", "screening", "confirmation", "vault"):
+        assert purpose in text
+    for g in told.generations:
+        assert g.vault is not None
+        v = g.vault.reported
+        assert f"{v.m:.2f} ({v.low:.2f} to {v.high:.2f})" in text
