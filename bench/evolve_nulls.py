@@ -3,9 +3,10 @@
 Nothing but planted proposals, decided by real training: the parent against itself, known nulls and
 known harms, with the registry, test and levels of any campaign, on a model of some 10,000 parameters
 and trials of some 40 steps, so that many decisions can be had. Writes
-bench/results/evolve/nulls.json and nulls.jsonl (the ledger).
+bench/results/evolve/nulls.json and the ledger, nulls.jsonl.gz.
 """
 
+import gzip
 import json
 import os
 import tempfile
@@ -25,7 +26,7 @@ MODEL = {
     "num_attention_heads": 2, "num_key_value_heads": 2, "tie_word_embeddings": False,
     "rms_norm_eps": 1e-5, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
 }  # fmt: skip
-BUDGET = "1.5e12flop"
+BUDGET = "9e11flop"
 WORDS = [
     "evolve", "--preset", "config.json", "--trial", "2.4e9flop", "--budget", BUDGET, "--out", "c",
     *(f"--set={x}" for x in (
@@ -48,8 +49,10 @@ def main() -> None:
         ledger = Ledger(folder.ledger)
         told = read(ledger)
         ledger.close()
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        exported(folder, RESULTS / "nulls.jsonl")
+        exported(folder, base / "nulls.jsonl")
+        ledger_as_lines = (base / "nulls.jsonl").read_bytes()
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "nulls.jsonl.gz").write_bytes(gzip.compress(ledger_as_lines, mtime=0))
     found = {
         "alpha": told.genesis["settings"]["alpha"],
         "pilot": told.pilot,

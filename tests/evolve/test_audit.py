@@ -3,7 +3,9 @@
 import msgspec
 import pytest
 
+from duckweed.cli.evolve_view import ledger_tables
 from duckweed.evolve.budget import Budget
+from duckweed.evolve.history import read
 from duckweed.run.ledger import Ledger
 from evolve.made import MadeGuest, MadeWorkers, loop
 
@@ -52,6 +54,10 @@ def test_a_guest_that_lies_is_expelled_and_nothing_it_said_is_kept(tmp_path):
         assert body["result"]["weights"] != "f" * 32
     (audit,) = entries(tmp_path, "audit")
     assert audit["theirs"]["weights"] == "f" * 32
+    ledger = Ledger(tmp_path / "ledger.db")
+    shown = ledger_tables(read(ledger))
+    ledger.close()
+    assert "run again here: 1, of which 0 agree" in " ".join(map(str, shown))
 
 
 def test_going_on_with_a_ledger_that_holds_audits_decides_the_same(tmp_path):

@@ -34,12 +34,12 @@ class EvolveView:
         self._doing = "starting the workers"
         self._begun = time.monotonic()
         self._before = 0.0
+        self._refresh()
         self._live = Live(
             console=console, refresh_per_second=2, transient=True, get_renderable=self._render
         )
 
     def __enter__(self) -> EvolveView:
-        self._refresh()
         if self._history:
             self._before = self._history.seconds / self.workers
         if self.console.is_terminal:
@@ -228,6 +228,12 @@ def ledger_tables(history: History) -> list[RenderableType]:
     words = {"same": "the parent itself", "null": "nulls", "harmful": "harmful changes"}
     for kind, found in honesty(history).items():
         parts.append(Text(f"planted, {words[kind]}: {found.accepted} of {found.decided} accepted"))
+    parts += [Text(f"guest {key[:8]} {reason}") for key, reason in history.guests.items()]
+    if history.audits:
+        agreed = history.audits - history.disagreed
+        parts.append(
+            Text(f"guests' runs run again here: {history.audits}, of which {agreed} agree")
+        )
     return parts
 
 
