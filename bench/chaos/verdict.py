@@ -11,7 +11,7 @@ from duckweed.run.folder import RunFolder
 from duckweed.run.ledger import Ledger
 from duckweed.run.spec import RunSpec
 from duckweed.swarm.harvest import latest_state
-from duckweed.swarm.identity import load_or_create, verify
+from duckweed.swarm.identity import verify
 from duckweed.swarm.record import assignments
 
 
@@ -33,9 +33,8 @@ def judge(arena: Arena) -> Verdict:
     that peers agreed on, and the last one, is what anybody recomputes from the ledger and the blobs."""
     folder = RunFolder(arena.folder)
     spec = specs.load(folder.spec)
-    key = load_or_create(folder.coordinator_key).id
     ledger = Ledger(folder.ledger)
-    ledger.verify(lambda message, signature: verify(key, message, signature))
+    ledger.verify(verify)
     entries = list(ledger.entries())
     ledger.close()
     closed = [entry for entry in entries if entry.kind == "round"]

@@ -20,7 +20,8 @@ from duckweed.swarm.simulation import Simulation
 
 pytestmark = pytest.mark.slow
 
-SPEC = {"rounds.count": 4, "rounds.checkpoint": 2, "inner.state": "kept"}
+# patience: however busy the machine is, no peer is thought slow enough to be given fewer steps.
+SPEC = {"rounds.count": 4, "rounds.checkpoint": 2, "inner.state": "kept", "rounds.patience": 60.0}
 
 
 @pytest.fixture(scope="module")
