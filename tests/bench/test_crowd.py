@@ -1,0 +1,43 @@
+"""The scene of many peers with simulated computers, as far as it needs no laboratory."""
+
+import json
+import time
+
+import pytest
+
+from bench.wan import crowd, table
+from bench.wan.paced import paced
+from duckweed.run import spec as specs
+
+
+def test_paced_steps_last_as_long_as_they_should_and_are_the_same_steps():
+    began, seen = time.monotonic(), []
+    for one in paced(range(3), 0.05):
+        seen.append((one, time.monotonic() - began))
+    assert [one for one, _ in seen] == [0, 1, 2]
+    assert all(at >= 0.05 * one for one, at in seen)
+    assert time.monotonic() - began >= 0.15  # the last step, too
+
+
+def test_utilisation_is_that_of_each_peer_over_all_its_rounds():
+    def times(train, wait):
+        return {"train": train, "wait": wait}
+
+    rounds = [
+        {"timings": {"0": times(3, 1), "1": times(2, 0)}},
+        {"timings": {"0": times(1, 3), "1": times(2, 0)}},
+    ]
+    assert crowd._utilisations(rounds) == {"mean": 0.75, "worst": 0.5}
+
+
+def test_the_specification_has_a_round_before_those_that_are_measured():
+    text = crowd.specification(16, "llama-15m", "bpe:2048", (0.1, 0.5), 4, 3, "patience = 20")
+    spec = specs.parse(text, "the scene")
+    assert (spec.rounds.count, spec.rounds.peers, spec.inner.steps) == (9, 16, 3)
+    assert spec.rounds.patience == 20
+
+
+@pytest.mark.parametrize("name", ["nats", "links", "moves", "crowd"])
+def test_the_tables_of_the_page_are_those_of_the_results(name):
+    record = json.loads(table.RESULTS.read_text())
+    assert table.tables({name: record[name]}) in table.PAGE.read_text("utf-8")
