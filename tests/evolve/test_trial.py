@@ -238,7 +238,7 @@ def test_a_trial_is_run_again_from_the_ledger_alone(ground, tmp_path):
     _folder, plain, judge, train = ground
     asked = cell(plain | {"inner.final": 0.0}, seed=99)
     journal = Journal(tmp_path)
-    journal.note("genesis", {})
+    journal.note("genesis", {"key": journal.key})
     journal.trial(asked, judge.evaluate(asked, train(asked, "first")), "screening")
     journal.close()
     journal = Journal(tmp_path)

@@ -111,7 +111,7 @@ def test_race_and_explain(app: typer.Typer, tmp_path: Path) -> None:
     assert "collective (started" in answer.output
     assert "Regimes" in answer.output
     returns = tmp_path / "r.json"
-    returns.write_text('{"r": {"median": 3, "low": 2.5, "high": 3.4}}', "utf-8")
+    returns.write_text('{"mean": 3, "low": 2.5, "high": 3.4}', "utf-8")
     words = ("--race", "peers", "--samples", "300", "--json")
     free = json.loads(ask(app, *words).stdout)["followers"][0]["chance"][0]
     high = json.loads(ask(app, *words, "--returns", str(returns)).stdout)["followers"][0]["chance"][
