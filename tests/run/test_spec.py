@@ -126,6 +126,8 @@ CHANGES = {
     "merge.rule": "bounded",
     "outer.optimizer": "none",
     "outer.momentum": 0.5,
+    "members.join": "open",
+    "members.keys": ["ab" * 32],
 }
 
 

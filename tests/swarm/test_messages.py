@@ -10,11 +10,15 @@ from duckweed.swarm import messages as m
 
 ANNOUNCEMENT = Announcement(3, 1, 7, "ab" * 32, 100, 512, 4, 2.5, [0.5, 1.0])
 CLOSED = Closed(3, [0, 2], ["aa", "bb"], [1, 2], {1: "late"}, None, [0.25])
+CONTRIBUTE = m.Contribute(ANNOUNCEMENT, b"s" * 64, m.Timings(train=1.5), 10.0, 4)
 QUESTIONS = [
     m.Join(m.PROTOCOL),
+    m.Enquire(m.PROTOCOL, "s"),
+    m.Probe(1000),
+    m.Look(m.PROTOCOL),
     m.Next(4, "cd" * 32, True),
     m.Progress("training", 4, 2, 3.5),
-    m.Contribute(ANNOUNCEMENT, b"s" * 64, m.Timings(train=1.5), 10.0, 4),
+    CONTRIBUTE,
     m.Fetch("ef" * 32),
     m.Leave("done"),
     m.Snapshot(),
@@ -22,6 +26,20 @@ QUESTIONS = [
 ]
 ANSWERS = [
     m.Welcome(1, "seed = 0\n", -1, "layout", "tokens"),
+    m.Terms("seed = 0\n", "layout", "tokens", 3, 2, 100, 200),
+    m.Standing(
+        "ab" * 32,
+        3,
+        10,
+        1,
+        [m.PeerStanding(0, "cd" * 32, True, "training", 1, 2.5, 0.5, 3)],
+        2.5,
+        None,
+        1.5,
+        "",
+        {"control": [1, 2]},
+        {"strangers": 3},
+    ),
     m.Train(4, 9, 0, 3, True),
     m.Apply(CLOSED),
     m.Wait("for peer 2"),
@@ -62,8 +80,8 @@ def test_answers_arrive_as_they_were_given(message):
         packed(m.Next(4, "x", True), hash=...),
         packed(m.Next(4, "x", True), contributed=None),
         packed(m.Progress("training", 1), doing="idling"),
-        packed(QUESTIONS[3], announcement={"round": 1}),
-        packed(QUESTIONS[3], timings={"train": "long"}),
+        packed(CONTRIBUTE, announcement={"round": 1}),
+        packed(CONTRIBUTE, timings={"train": "long"}),
         b"",
         b"\xff" * 20,
         b"\x91" * 100_000,

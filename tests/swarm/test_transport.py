@@ -9,7 +9,7 @@ import pytest
 from iroh import IrohError
 
 from duckweed.swarm.identity import Identity
-from duckweed.swarm.transport import PIECE, Endpoint, LinkError
+from duckweed.swarm.transport import Endpoint, LinkError
 
 LIMIT = 10_000
 SERVER, CLIENT = Identity(b"s" * 32), Identity(b"c" * 32)
@@ -83,7 +83,7 @@ def test_question_and_answer_with_the_key_of_the_asker():
 
 
 def test_bodies_of_several_pieces_arrive_whole():
-    body = os.urandom(2 * PIECE + 12345)
+    body = os.urandom((2 << 20) + 12345)
 
     async def scene(link, here, there):
         _, back = await link.ask(b"big", body, body_limit=len(body))

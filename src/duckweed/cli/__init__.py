@@ -2,7 +2,7 @@
 
 import typer
 
-from duckweed.cli import forecast, inspect, plan, swarm, train
+from duckweed.cli import forecast, inspect, join, peer, plan, serve, status, train
 
 app = typer.Typer(
     name="duckweed",
@@ -12,7 +12,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train language models together on computers that belong to nobody in one piece.",
 )
-for room in (train, swarm, inspect, plan, forecast):
+for room in (train, serve, join, peer, status, inspect, plan, forecast):
     room.register(app)
 
 

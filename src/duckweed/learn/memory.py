@@ -43,10 +43,18 @@ def available(device: str) -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def check_memory(model: nn.Module, spec: RunSpec, device: str, peers: int) -> None:
-    """Raises OutOfMemory if `peers` peers on this machine would need more than is free."""
+def check_memory(
+    model: nn.Module, spec: RunSpec, device: str, peers: int, limit: float | None = None
+) -> None:
+    """Raises OutOfMemory if `peers` peers on this machine would need more than is free, or than
+    `limit` bytes, where the user has set one."""
     one = needed(model, spec) + (PROCESS if device == "cpu" else 0)
     free = available(device)
+    if limit is not None and peers * one > limit:
+        raise OutOfMemory(
+            f"{spec.model.source} needs about {peers * one / 1e9:.1f} GB here, and --memory allows "
+            f"{limit / 1e9:.1f} GB"
+        )
     if peers * one > free:
         raise OutOfMemory(
             f"{spec.model.source} needs about {one / 1e9:.1f} GB for each peer, {peers} x that is "

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from duckweed.plan import device, units
+from duckweed.plan import device
 from duckweed.plan.device import Device
 from duckweed.plan.errors import PlanError
+from duckweed.run import units
 
 SYSTEM = 4e9
 """Bytes the operating system and its programs keep (inferred)."""

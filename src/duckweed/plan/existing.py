@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from duckweed.learn.presets import PRESETS
-from duckweed.plan import assumptions, units
+from duckweed.plan import assumptions
 from duckweed.plan import crowd as crowds
 from duckweed.plan.config import read as read_config
 from duckweed.plan.crowd import Crowd, Group
@@ -20,6 +20,7 @@ from duckweed.plan.place import Layout
 from duckweed.plan.request import Parsed
 from duckweed.plan.search import Space, Target, evaluate
 from duckweed.run import folder as folders
+from duckweed.run import units
 from duckweed.run.spec import RunSpec
 from duckweed.run.spec import load as load_spec
 

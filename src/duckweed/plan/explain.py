@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from duckweed.plan import assumptions, units
+from duckweed.plan import assumptions
 from duckweed.plan.penalty import critical_batch, exponent
 from duckweed.plan.report import Option, scalar
+from duckweed.run import units
 
 
 @dataclass(frozen=True)

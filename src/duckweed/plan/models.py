@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from duckweed.plan import config, table, units
+from duckweed.plan import config, table
 from duckweed.plan.config import Layer, Shape
 from duckweed.plan.errors import PlanError, unknown
+from duckweed.run import units
 
 
 @dataclass(frozen=True)

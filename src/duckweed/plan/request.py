@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from duckweed.plan import assumptions, models, units
+from duckweed.plan import assumptions, models
 from duckweed.plan import crowd as crowds
 from duckweed.plan.crowd import Crowd
 from duckweed.plan.errors import PlanError
@@ -10,6 +10,7 @@ from duckweed.plan.models import Model
 from duckweed.plan.penalty import PER_PARAMETER
 from duckweed.plan.place import states
 from duckweed.plan.search import Target
+from duckweed.run import units
 
 Parsed = tuple[Target, Crowd, dict[str, float], tuple[str, ...]]
 

@@ -3,9 +3,10 @@
 from rich.console import Console
 from rich.table import Table
 
-from duckweed.plan import device, explain, models, units
+from duckweed.plan import device, explain, models
 from duckweed.plan.answer import Answer, span, verdict
 from duckweed.plan.report import Option, traffic
+from duckweed.run import units
 
 WIDTH = 24
 

@@ -26,6 +26,8 @@ class RunFolder:
         self.report = path / "report.html"
         self.coordinator_key = path / "coordinator.key"
         self.secret = path / "secret"
+        self.guests = path / "guests.db"
+        self.serving = path / "serving.json"
         self.states = path / "states"
         self.blobs = path / "blobs"
         self.logs = path / "logs"

@@ -1,5 +1,6 @@
 """The sections of a run specification: typed, validated, each default justified in docs/run.md."""
 
+import re
 from typing import Literal
 
 import msgspec
@@ -175,3 +176,24 @@ class Rounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         check("rounds", "evaluate", self.evaluate, 1, 1_000_000)
         check("rounds", "evaluate_tokens", self.evaluate_tokens, 256, 1 << 32)
         check("rounds", "checkpoint", self.checkpoint, 1, 1_000_000)
+
+
+class Members(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who may take part. `keys` (public keys, 64 hex digits) need no invitation. What follows holds in
+    open runs only: on `probation` is a peer until that many of its contributions have counted; all
+    newcomers together, and all peers of one address together, weigh at most `share` of a round in
+    which others have handed in; `per_address` peers at most come from one address."""
+
+    join: Literal["invited", "open"] = "invited"
+    keys: tuple[str, ...] = ()
+    probation: int = 3
+    share: float = 0.5
+    per_address: int = 8
+
+    def __post_init__(self) -> None:
+        for key in self.keys:
+            if not re.fullmatch("[0-9a-f]{64}", key):
+                raise ValueError(f"members.keys: {key!r} is not a public key (64 hex digits)")
+        check("members", "probation", self.probation, 0, 1_000_000)
+        check("members", "share", self.share, 0.01, 1)
+        check("members", "per_address", self.per_address, 1, 10_000)

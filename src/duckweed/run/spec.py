@@ -13,6 +13,7 @@ from duckweed.run.sections import (
     DataSpec,
     Inner,
     Integer,
+    Members,
     Merge,
     Model,
     Outer,
@@ -41,6 +42,7 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     merge: Merge = Merge()
     outer: Outer = Outer()
     rounds: Rounds = Rounds()
+    members: Members = Members()
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < SEED_LIMIT:

@@ -21,6 +21,8 @@ NOTES = {
     "outer": "the step that all peers take together: nesterov or none",
     "rounds": "count: rounds in all; peers: how many start; evaluate, checkpoint: every so many rounds\n"
     "a round closes when all have sent, or after `patience` seconds of waiting for stragglers",
+    "members": "join: 'invited' (an invitation, or a public key in `keys`) or 'open' (anyone, within limits)\n"
+    "open runs: newcomers, and peers of one address, weigh at most `share` of a round; see docs/swarm.md",
 }
 
 

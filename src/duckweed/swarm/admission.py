@@ -2,47 +2,81 @@
 
 import hmac
 import time
+from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 from duckweed.run.ledger import Ledger
+from duckweed.run.sections import Members
 from duckweed.swarm import messages as m
+from duckweed.swarm.guests import EXPELLED, Guests
+from duckweed.swarm.limits import HERE, RELAYED, Guard
 from duckweed.swarm.rounds import Member
 from duckweed.swarm.timing import AWAY, silence
 
+LOOK = 0.25  # seconds between two looks for silent members
+READ = 1.0  # and into the book of guests
+
 
 class Admission:
-    """The members of a run, by key. Whoever is admitted is written into the ledger."""
+    """The members of a run. Whoever is admitted is written into the ledger. secret: that of the
+    organiser's own machine, which opens every door."""
 
-    def __init__(self, ledger: Ledger, secret: str) -> None:
-        self.ledger, self.secret = ledger, secret
+    def __init__(self, ledger: Ledger, guests: Guests, secret: str, rules: Members) -> None:
+        self.ledger, self.guests, self.secret, self.rules = ledger, guests, secret, rules
         self.members: dict[str, Member] = {}
-        self._looked = time.monotonic()
+        self.by_index: list[Member] = []
+        self.expelled = guests.expelled()
+        self.guard = Guard(self.members.__contains__)
+        self._version = guests.version()
+        self._looked = self._read = time.monotonic()
 
     def replay(self, body: dict[str, Any]) -> None:
         """Take up a peer of the past, as the ledger tells it."""
-        self.members[body["key"]] = Member(body["index"], body["key"])
+        self._add(Member(body["index"], body["key"]))
 
-    def objection(self, join: m.Join) -> str | None:
-        """Why a peer may not come in; None if it may."""
-        if join.protocol != m.PROTOCOL:
+    def _add(self, member: Member) -> None:
+        self.members[member.key] = member
+        self.by_index.append(member)
+
+    # --- the door
+
+    def objection(self, key: str, protocol: int, secret: str) -> str | None:
+        """Why a peer may not come in; None if it may. Costs no more than a look into the book."""
+        if protocol != m.PROTOCOL:
             return (
-                f"this run speaks protocol {m.PROTOCOL}, the peer {join.protocol}: "
+                f"this run speaks protocol {m.PROTOCOL}, the peer {protocol}: "
                 "install the same version of duckweed on both sides"
             )
-        if not hmac.compare_digest(join.secret.encode(), self.secret.encode()):
-            return "this run is private, and the secret is not its own"
+        if key in self.expelled:
+            return EXPELLED
+        if hmac.compare_digest(secret.encode(), self.secret.encode()) or key in self.rules.keys:
+            return None
+        if self.rules.join == "invited":
+            return self.guests.objection(key, secret)
+        if key in self.members:
+            return None
+        origin = self.guard.origin_of(key)
+        there = sum(x.origin == origin for x in self.by_index if x.here)
+        if origin not in (HERE, RELAYED) and there >= self.rules.per_address:
+            return f"{there} peers of your address take part already, as many as this run allows"
         return None
 
-    def admit(self, key: str, round_: int) -> Member:
+    def admit(self, key: str, secret: str, round_: int) -> Member:
         """The member with this key, new or known; its index is its own for good."""
         member = self.members.get(key)
         if member is None:
-            member = Member(len(self.members), key)
+            member = Member(len(self.by_index), key)
             self.ledger.append("peer", round_, {"index": member.index, "key": key})
-            self.members[key] = member
+            self._add(member)
+        if self.rules.join == "invited" and secret and secret != self.secret:
+            self.guests.note(key, secret)
+        member.origin = self.guard.origin_of(key)
         self.hear(member)
         member.doing = "starting"
         return member
+
+    # --- signs of life
 
     def hear(self, member: Member) -> None:
         """A sign of life."""
@@ -51,19 +85,81 @@ class Admission:
             member.gap = max(now - member.heard, 0.9 * member.gap)
         member.heard, member.here = now, True
 
-    def missed(self) -> list[Member]:
-        """Members that have just been silent for too long; they are no longer waited for."""
+    def missed(self) -> list[tuple[Member, str]]:
+        """Members that are no longer waited for, and why: too long silent, or put out."""
         now = time.monotonic()
         if now - self._looked > AWAY:  # nobody was listening: not the peers' fault
             for member in self.members.values():
                 member.heard += now - self._looked
+        elif now - self._looked < LOOK:
+            return []
         self._looked = now
-        here = [x for x in self.members.values() if x.here]
-        gone = [x for x in here if now - x.heard > silence(x.gap)]
+        gone = []
+        for member in self.here():
+            if now - member.heard > silence(member.gap):
+                gone.append((member, "no sign of life"))
+                member.here, member.doing = False, "silent"
+        return gone + self._put_out(now)
+
+    def _put_out(self, now: float) -> list[tuple[Member, str]]:
+        if now - self._read < READ:
+            return []
+        self._read = now
+        if self._version == (version := self.guests.version()):
+            return []
+        self._version, self.expelled = version, self.guests.expelled()
+        gone = [x for x in self.here() if x.key in self.expelled]
         for member in gone:
-            member.here, member.doing = False, "silent"
-        return gone
+            member.here, member.doing = False, "put out"
+        return [(member, EXPELLED) for member in gone]
 
     def here(self) -> list[Member]:
         """The members that take part at this moment, in the order of their indices."""
-        return sorted((x for x in self.members.values() if x.here), key=lambda x: x.index)
+        return [x for x in self.by_index if x.here]
+
+    # --- what counts
+
+    def counted(self, round_: int, accepted: list[int]) -> None:
+        """Note whose work counted in a round."""
+        for index in accepted:
+            member = self.by_index[index]
+            member.counted, member.last = member.counted + 1, round_
+
+    def crowded(self, tokens: Mapping[int, int]) -> dict[int, str]:
+        """peer -> why its work must not count in this round, of peers that have handed in work on
+        so many tokens: in an open run nobody gains weight by coming under many names."""
+        if self.rules.join == "invited" or self.rules.share >= 1:
+            return {}
+        new = {x for x in tokens if self.by_index[x].counted < self.rules.probation}
+        origins = {x: self.by_index[x].origin for x in tokens}
+        return crowded(tokens, origins, new, self.rules.share)
+
+
+def crowded(
+    tokens: Mapping[int, int], origins: Mapping[int, str], new: set[int], share: float
+) -> dict[int, str]:
+    """peer -> reason: newcomers, and the peers of one address, weigh at most `share` of what they and
+    all others have handed in together; of each such group those who joined last are left out,
+    but never all. A group that nobody else has joined is not limited, nor is the organiser's machine.
+
+    tokens: peer -> tokens of its contribution; origins: peer -> its address.
+    """
+    groups: dict[str, set[int]] = defaultdict(set)
+    for peer in tokens:
+        groups[origins[peer]].add(peer)
+    groups.pop(HERE, None)
+    reasons = [(members, "from one address") for members in groups.values()]
+    reasons.append((new, "from newcomers"))
+    total = sum(tokens.values())
+    out: dict[int, str] = {}
+    for group, what in reasons:
+        weight = sum(tokens[peer] for peer in group)
+        allowed = (total - weight) * share / (1 - share)
+        if weight == total:
+            continue
+        for peer in sorted(group, reverse=True)[:-1]:
+            if weight <= allowed:
+                break
+            weight -= tokens[peer]
+            out[peer] = f"more than {share:.0%} of the round came {what}"
+    return out

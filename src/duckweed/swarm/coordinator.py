@@ -20,14 +20,18 @@ from duckweed.run.layout import Layout
 from duckweed.run.ledger import Ledger, LedgerError
 from duckweed.run.spec import RunSpec
 from duckweed.swarm import messages as m
+from duckweed.swarm import standing
 from duckweed.swarm.admission import Admission
 from duckweed.swarm.agreement import Agreement
+from duckweed.swarm.guests import EXPELLED, Guests
 from duckweed.swarm.identity import verify
 from duckweed.swarm.library import Library
 from duckweed.swarm.record import assignments, epoch, ledger_body, round_event
 from duckweed.swarm.rounds import Blocks, Member, OpenRound, budgets, deadline
 from duckweed.swarm.timing import POLL
 from duckweed.wire.contribution import max_size
+
+NAMED = 10  # peers that are named as missing
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -41,7 +45,9 @@ class Coordinator:
         self.folder, self.spec, self.layout, self.ledger, self.tell = (
             folder, spec, layout, ledger, tell,
         )  # fmt: skip
-        self.admission = Admission(ledger, folder.read_secret())
+        self.admission = Admission(
+            ledger, Guests(folder.guests), folder.read_secret(), spec.members
+        )
         self.agreement = Agreement(ledger)
         self.library = Library(folder)
         self.blocks = Blocks(spec.inner.steps)
@@ -50,9 +56,12 @@ class Coordinator:
         self.durations: deque[float] = deque(maxlen=64)
         self.scales: list[float] = []
         self.tokens, self.windows = "", 1
+        self.last: dict[str, Any] | None = None  # what was told of the last round
+        self.held_out: float | None = None
         self.stopping = ""
         self.broken: Exception | None = None
-        self._changed = asyncio.Condition()
+        self._changed = asyncio.Condition()  # anything that may close a round
+        self._news = asyncio.Condition()  # a round opened or closed: what peers wait for
         self._load()
         self.round: OpenRound | None = None
 
@@ -72,6 +81,7 @@ class Coordinator:
                 closed = msgspec.convert(entry.body["closed"], Closed, strict=False)
                 self.blocks.replay(assignments(entry.body, self.blocks.steps), closed.accepted)
                 self.closed[closed.round] = closed
+                self.admission.counted(closed.round, closed.accepted)
                 self.scales = closed.scales
             elif entry.kind == "state":
                 self.agreement.agreed[entry.round] = entry.body["hash"]
@@ -103,6 +113,9 @@ class Coordinator:
     def body_limit(self, peer: str, head: bytes) -> int:
         """Most bytes that may follow a question. Raises ValueError for a stranger or nonsense."""
         question = m.question(head)
+        if isinstance(question, m.Probe):
+            objection = self.admission.objection(peer, m.PROTOCOL, question.secret)
+            return 0 if objection else m.PROBE_LIMIT
         if not isinstance(question, m.Contribute):
             return 0
         if peer not in self.admission.members:
@@ -110,13 +123,15 @@ class Coordinator:
         return max_size(self.spec.wire, self.layout)
 
     async def handle(self, peer: str, head: bytes, body: bytes) -> tuple[bytes, bytes]:
-        """Answer one question of the holder of key `peer`."""
+        """Answer one question of the holder of key `peer`. Raises ValueError if it is nonsense, or
+        one too many."""
+        self.admission.guard.asks(peer)
         question = m.question(head)
         try:
             answer, blob = await self._answer(peer, question, body)
         except (OSError, LedgerError) as error:
             self.broken = error  # a full disk, say: the run ends, with what is on disk kept
-            await self._notify()
+            await self._notify(news=True)
             raise
         reply = m.encode(answer)
         purpose = "contributions" if isinstance(question, m.Contribute) else "control"
@@ -126,11 +141,18 @@ class Coordinator:
         return reply, blob
 
     async def _answer(self, peer: str, question: m.Question, body: bytes) -> tuple[m.Answer, bytes]:
-        if isinstance(question, m.Join):
+        if isinstance(question, m.Join | m.Enquire | m.Look | m.Probe):
+            protocol = m.PROTOCOL if isinstance(question, m.Probe) else question.protocol
+            if objection := self.admission.objection(peer, protocol, question.secret):
+                return self._refuse(peer, "not admitted", objection), b""
+            if not isinstance(question, m.Join):
+                return standing.answer(self, question)
             return await self._admit(peer, question), b""
         member = self.admission.members.get(peer)
-        if member is None:
-            return m.Refused("join first"), b""
+        if member is None or peer in self.admission.expelled:
+            return self._refuse(peer, "strangers", EXPELLED if member else "join first"), b""
+        if member.doing == "gone":
+            return m.Refused("this peer has left; join again"), b""
         self.admission.hear(member)
         match question:
             case m.Next():
@@ -154,16 +176,17 @@ class Coordinator:
                 await self._left(member, question.reason)
                 return m.Noted(), b""
 
+    def _refuse(self, key: str, kind: str, reason: str) -> m.Refused:
+        self.admission.guard.fault(key, kind)
+        return m.Refused(reason)
+
     async def _admit(self, key: str, join: m.Join) -> m.Answer:
-        if objection := self.admission.objection(join):
-            return m.Refused(objection)
-        member = self.admission.admit(key, self.number)
+        member = self.admission.admit(key, join.secret, self.number)
         await self._notify()
-        counted = [n for n, closed in self.closed.items() if member.index in closed.accepted]
         return m.Welcome(
             member.index,
             toml.write(self.spec),
-            max(counted, default=-1),
+            member.last,
             self.layout.digest(),
             self.tokens,
         )
@@ -183,16 +206,18 @@ class Coordinator:
             elif self.round and self.round.wants(member.index, question):
                 return self._assign(member, self.round)
             try:
-                async with self._changed:
-                    await asyncio.wait_for(self._changed.wait(), closes - time.monotonic())
+                async with self._news:
+                    await asyncio.wait_for(self._news.wait(), closes - time.monotonic())
             except TimeoutError:
-                return m.Wait(self._waiting_for())
+                return m.Wait(self.waiting_for())
 
-    def _waiting_for(self) -> str:
+    def waiting_for(self) -> str:
+        """What the run waits for, in words."""
         if self.round is None:
             return f"{len(self._here())} of {self.spec.rounds.peers} peers are here"
         missing = [str(p) for p in self.round.assigned if p not in self.round.handed]
-        return f"round {self.round.number}: waiting for peer {', '.join(missing)}"
+        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+        return f"round {self.round.number}: waiting for peer {', '.join(missing[:NAMED])}{more}"
 
     def _assign(self, member: Member, open_: OpenRound) -> m.Answer:
         if member.index not in open_.assigned:
@@ -242,7 +267,7 @@ class Coordinator:
             if open_ is not None:
                 open_.refused.add(member.index)
             self.tell({"event": "refused", "peer": member.index, "reason": objection})
-            return m.Refused(objection)
+            return self._refuse(member.key, "contributions", objection)
         assert open_ is not None
         if member.index in open_.handed:
             return m.Noted()
@@ -268,12 +293,14 @@ class Coordinator:
     async def _vote(self, member: Member, question: m.Next) -> m.Stop | None:
         """Note which state a peer holds; the state that most hold is written into the ledger."""
         number = question.round
+        if number in self.agreement.agreed and self.agreement.agreed[number] == question.hash:
+            return None
         if number > self.number:
             return m.Stop(f"this peer is at round {number}, the run at {self.number}", fault=True)
-        accepted = self.closed[number - 1].accepted if number else []
+        accepted = set(self.closed[number - 1].accepted) if number else set()
         voters = [x.index for x in self._here() if x.index in accepted]
         if self.agreement.vote(number, member.index, question.hash, voters):
-            await self._notify()
+            await self._notify(news=True)
         agreed = self.agreement.agreed.get(number)
         if agreed is None or agreed == question.hash:
             return None
@@ -295,18 +322,18 @@ class Coordinator:
             given = self._budgets()
             spans = {p: self.blocks.take(given[p]) for p in sorted(given, key=given.__getitem__)}
             open_.assigned.update({peer: spans[peer] for peer in given})
-            await self._notify()
+            await self._notify(news=True)
             await self._until(self._complete)
             if not self.stopping:
                 self._close(open_)
         self.round = None
-        await self._notify()
+        await self._notify(news=True)
         await self._until(lambda: bool(self.stopping) or self.number in self.agreement.agreed)
 
     async def stop(self, reason: str) -> None:
         """End the run here; what is not closed has not happened."""
         self.stopping = reason
-        await self._notify()
+        await self._notify(news=True)
 
     def moved(self) -> dict[str, list[int]]:
         """Bytes received and sent so far, by purpose."""
@@ -317,8 +344,8 @@ class Coordinator:
         return bool(self._here())
 
     def _here(self) -> list[Member]:
-        for member in self.admission.missed():
-            self.tell({"event": "left", "peer": member.index, "reason": "no sign of life"})
+        for member, reason in self.admission.missed():
+            self.tell({"event": "left", "peer": member.index, "reason": reason})
         return self.admission.here()
 
     def _enough_here(self) -> bool:
@@ -340,8 +367,10 @@ class Coordinator:
         return enough and limit is not None and time.monotonic() - open_.opened > limit
 
     def _close(self, open_: OpenRound) -> None:
-        handed = [open_.handed[peer] for peer in sorted(open_.handed)]
+        crowded = self.admission.crowded({p: a.tokens for p, (a, _) in open_.handed.items()})
+        handed = [open_.handed[peer] for peer in sorted(open_.handed) if peer not in crowded]
         closed, update = close(self.spec, self.layout, self.scales, handed)
+        closed.rejected |= crowded
         for peer in open_.assigned:
             if peer not in open_.handed:
                 closed.rejected[peer] = "nothing handed in before the round closed"
@@ -354,12 +383,13 @@ class Coordinator:
         )
         self.blocks.settle(open_.assigned, closed.accepted)
         self.closed[open_.number], self.scales = closed, closed.scales
+        self.admission.counted(closed.round, closed.accepted)
         self.durations.extend(open_.seconds.values())
         self._report(open_, closed, len(update) if update else 0)
 
     def _overdue(self, open_: OpenRound, peer: int) -> None:
         """A peer that was too slow for its steps: how far it came tells how many to give it."""
-        member = next(x for x in self.admission.members.values() if x.index == peer)
+        member = self.admission.by_index[peer]
         begun = open_.begun.get(peer)
         if member.here and member.doing == "training" and begun is not None:
             member.pace = max(member.pace, (time.monotonic() - begun) / max(1, member.step))
@@ -367,23 +397,26 @@ class Coordinator:
     def _report(self, open_: OpenRound, closed: Closed, update_size: int) -> None:
         said = {peer: announcement for peer, (announcement, _) in open_.handed.items()}
         nats = [sum(x) for x in zip(*open_.nats.values(), strict=True)] or [0.0, 0]
-        self.tell(
-            round_event(
-                open_.number,
-                seconds=time.monotonic() - open_.opened,
-                announcements=said,
-                closed=closed,
-                update_size=update_size,
-                nats=(float(nats[0]), int(nats[1])),
-                timings={peer: msgspec.to_builtins(t) for peer, t in open_.timings.items()},
-                traffic=self.moved(),
-                epoch=epoch(self.spec, (s.block for s in open_.assigned.values()), self.windows),
-            )
+        self.last = round_event(
+            open_.number,
+            seconds=time.monotonic() - open_.opened,
+            announcements=said,
+            closed=closed,
+            update_size=update_size,
+            nats=(float(nats[0]), int(nats[1])),
+            timings={peer: msgspec.to_builtins(t) for peer, t in open_.timings.items()},
+            traffic=self.moved(),
+            epoch=epoch(self.spec, (s.block for s in open_.assigned.values()), self.windows),
         )
+        if self.last["held_out"] is not None:
+            self.held_out = self.last["held_out"]
+        self.tell(self.last)
 
-    async def _notify(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
+    async def _notify(self, news: bool = False) -> None:
+        """Something may close the round; news: and every waiting peer must hear of it."""
+        for condition in (self._changed, self._news) if news else (self._changed,):
+            async with condition:
+                condition.notify_all()
 
     async def _until(self, true: Callable[[], bool]) -> None:
         """Wait for a condition, looked at on every change and every second. Raises what broke."""

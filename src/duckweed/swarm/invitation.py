@@ -4,6 +4,8 @@ import base64
 
 import msgspec
 
+from duckweed.run.folder import RunFolder, write_atomically
+
 PREFIX = "duckweed1:"
 
 
@@ -23,6 +25,28 @@ class Invitation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __str__(self) -> str:
         data = msgspec.msgpack.encode(self)
         return PREFIX + base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+    def with_secret(self, secret: str) -> "Invitation":
+        """The same run at the same place, by another door."""
+        return msgspec.structs.replace(self, secret=secret)
+
+
+def publish(folder: RunFolder, invitation: Invitation) -> None:
+    """Write down where the run is served, without any secret, for commands on this machine."""
+    write_atomically(folder.serving, msgspec.json.encode(invitation.with_secret("")))
+
+
+def published(folder: RunFolder) -> Invitation:
+    """Where the run is served, or was the last time. Raises InvitationError."""
+    try:
+        return msgspec.json.decode(folder.serving.read_bytes(), type=Invitation)
+    except FileNotFoundError:
+        raise InvitationError(
+            f"{folder.path} was never served, so that an invitation would lead nowhere; "
+            f"begin with: duckweed serve {folder.path}"
+        ) from None
+    except msgspec.DecodeError as error:
+        raise InvitationError(f"{folder.serving} is damaged; serve the run again") from error
 
 
 def read(text: str) -> Invitation:

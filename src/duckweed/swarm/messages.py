@@ -10,8 +10,9 @@ import msgspec
 
 from duckweed.merge.round import Announcement, Closed
 
-PROTOCOL = 2
+PROTOCOL = 3
 PIECE_LIMIT = 4 << 20  # bytes of a state per answer
+PROBE_LIMIT = 512 << 10  # bytes each way of one question that measures a link
 HEAD_LIMIT = 1 << 20  # bytes; sizes and scales per tensor of a model of some thousand tensors
 
 
@@ -21,6 +22,27 @@ class Message(msgspec.Struct, tag_field="is", forbid_unknown_fields=True):
 
 class Join(Message, tag="join"):
     """First words of a peer: version of the protocol, and the secret of a private run."""
+
+    protocol: int
+    secret: str = ""
+
+
+class Enquire(Message, tag="enquire"):
+    """What would I take part in? Admits nobody and leaves no trace. Answered with Terms."""
+
+    protocol: int
+    secret: str = ""
+
+
+class Probe(Message, tag="probe"):
+    """Measures the link: up to PROBE_LIMIT bytes of body, answered with `size` bytes of noise."""
+
+    size: int
+    secret: str = ""
+
+
+class Look(Message, tag="look"):
+    """How does the run stand? Answered with Standing, to whoever might take part."""
 
     protocol: int
     secret: str = ""
@@ -90,7 +112,9 @@ class Piece(Message, tag="piece"):
     start: int
 
 
-Question = Join | Next | Progress | Contribute | Fetch | Leave | Snapshot | Piece
+Question = (
+    Join | Enquire | Probe | Look | Next | Progress | Contribute | Fetch | Leave | Snapshot | Piece
+)
 
 
 class Welcome(Message, tag="welcome"):
@@ -103,6 +127,53 @@ class Welcome(Message, tag="welcome"):
     last_accepted: int
     layout: str
     tokens: str
+
+
+class Terms(Message, tag="terms"):
+    """What a newcomer would take part in: the specification; hashes of the model's layout and of the
+    training data; round: how many have closed; peers: how many are here; up, down: bytes that a
+    peer sends and fetches in a round, as in the last one (0: not known yet);
+    seconds: how long that took."""
+
+    spec: str
+    layout: str
+    tokens: str
+    round: int
+    peers: int
+    up: int = 0
+    down: int = 0
+    seconds: float = 0.0
+
+
+class PeerStanding(msgspec.Struct, forbid_unknown_fields=True):
+    """What one peer does. heard: seconds since its last sign of life; counted: rounds."""
+
+    peer: int
+    key: str
+    here: bool
+    doing: str
+    step: int
+    loss: float
+    heard: float
+    counted: int
+
+
+class Standing(Message, tag="standing"):
+    """How a run stands. held_out, loss: of the last round that measured them, nats per token;
+    traffic: purpose -> bytes received and sent by the coordinator; refused: reason -> messages;
+    seconds: how long the last round took; waiting: what the open round waits for."""
+
+    run: str
+    round: int
+    rounds: int
+    members: int
+    peers: list[PeerStanding]
+    loss: float | None
+    held_out: float | None
+    seconds: float
+    waiting: str
+    traffic: dict[str, list[int]]
+    refused: dict[str, int]
 
 
 class Train(Message, tag="train"):
@@ -159,7 +230,7 @@ class Refused(Message, tag="refused"):
     reason: str
 
 
-Answer = Welcome | Train | Apply | Wait | Stop | Blob | Saved | Noted | Refused
+Answer = Welcome | Terms | Standing | Train | Apply | Wait | Stop | Blob | Saved | Noted | Refused
 
 _questions = msgspec.msgpack.Decoder(Question)
 _answers = msgspec.msgpack.Decoder(Answer)

@@ -1,6 +1,7 @@
 """A peer: joins, asks what to do, trains, hands in, applies. Holds the whole state of the run."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +15,8 @@ from duckweed.run.sections import Integer
 from duckweed.run.state import State
 from duckweed.swarm import messages as m
 from duckweed.swarm.identity import Identity
-from duckweed.swarm.timing import BEAT, PATIENCE, REMIND, RETRY
+from duckweed.swarm.keeper import LOOK, HandedBack, Keeper
+from duckweed.swarm.timing import BEAT, GOODBYE, PATIENCE, REMIND, RETRY
 from duckweed.swarm.transport import Endpoint, Link, LinkError
 from duckweed.swarm.work import Worker, forget_before, residual_path
 from duckweed.wire.contribution import max_size
@@ -47,7 +49,7 @@ class Peer:
     ) -> None:
         self.identity, self.worker, self.state, self.say = identity, worker, state, say
         self.home, self.shared, self.coordinator = home, shared, coordinator
-        self.secret = secret
+        self.secret, self.keeper = secret, Keeper(home, say)
         self.progress = m.Progress("starting", state.round)
         self.timings = m.Timings()
         self.saves = False
@@ -59,12 +61,17 @@ class Peer:
         self._endpoint = await Endpoint.bind(
             self.identity, m.HEAD_LIMIT, listening(self.coordinator[1])
         )
+        self._endpoint.pace = self.keeper.pace
         beat = asyncio.create_task(self._beat())
         try:
             welcome = await self._join()
             self.index = welcome.index
             self._recall(welcome.last_accepted)
             return await self._take_part()
+        except (asyncio.CancelledError, OSError, MemoryError, RuntimeError) as error:
+            self.keeper.ended = True  # a block that is being trained ends with its next step
+            await self._leave(str(error) or "ended by hand")
+            raise
         finally:
             beat.cancel()
             if self._link:
@@ -74,12 +81,18 @@ class Peer:
     async def _take_part(self) -> str:
         contributed, digest = False, self.state.hash()
         while True:
+            if self.keeper.leaving():
+                await self._leave("its volunteer let it go")
+                return "left"
+            if reason := self.keeper.pausing():
+                await self._pause(reason)
+                contributed = False
+                continue
             began = time.perf_counter()
             answer, _ = await self._ask(m.Next(self.state.round, digest, contributed))
             match answer:
                 case m.Train():
-                    await self._train(answer)
-                    contributed = True
+                    contributed = await self._train(answer)
                 case m.Apply():
                     self.timings.wait += time.perf_counter() - began
                     await self._apply(answer.closed)
@@ -98,7 +111,8 @@ class Peer:
                 case m.Refused(reason=reason):
                     raise PeerStopped(f"the coordinator refused: {reason}")
 
-    async def _train(self, task: m.Train) -> None:
+    async def _train(self, task: m.Train) -> bool:
+        """False if the volunteer wanted the machine back before the block was trained."""
         self.saves = task.share == 0
         self._save_state()
         nats, tokens = 0.0, 0
@@ -109,10 +123,14 @@ class Peer:
             )
             self.timings.evaluate = time.perf_counter() - began
         self._set("training")
-        made = await asyncio.to_thread(
-            self.worker.contribute, self.state, self.index, task.block, self._stepped,
-            task.first, task.steps,
-        )  # fmt: skip
+        self.keeper.steps = task.steps or self.worker.spec.inner.steps
+        try:
+            made = await asyncio.to_thread(
+                self.worker.contribute, self.state, self.index, task.block, self._stepped,
+                task.first, task.steps,
+            )  # fmt: skip
+        except HandedBack:
+            return False
         # On disk before it is sent: once it counts, the residual must not be lost.
         self.worker.save(residual_path(self.home, task.round))
         self.timings.train, self.timings.compress = made.train_seconds, made.compress_seconds
@@ -125,6 +143,7 @@ class Peer:
         if isinstance(answer, m.Refused):
             self.say(f"round {task.round}: not accepted: {answer.reason}")
         self._set("waiting")
+        return True
 
     async def _apply(self, closed: Closed) -> None:
         self._set("applying")
@@ -140,7 +159,28 @@ class Peer:
         worker.settle(accepted)
         if accepted:
             forget_before(self.home, closed.round)
+        self.keeper.tidy(self.shared)
         self.timings.apply = time.perf_counter() - began
+
+    # --- the volunteer's wishes
+
+    async def _pause(self, reason: str) -> None:
+        """Hand back what was begun, do nothing while there is a reason, join again."""
+        self.say(f"pausing: {reason}")
+        await self._leave(f"paused: {reason}")
+        while self.keeper.pausing() and not self.keeper.leaving():
+            await asyncio.sleep(LOOK)
+        if not self.keeper.leaving():
+            self.say("going on")
+            await self._join()
+
+    async def _leave(self, reason: str) -> None:
+        """Say good-bye, if the coordinator can be reached."""
+        link, self._link = self._link, None  # no further sign of life
+        if link:
+            with contextlib.suppress(LinkError):
+                await link.ask(m.encode(m.Leave(reason[:200])), patience=GOODBYE)
+            link.close()
 
     # --- memory
 
@@ -211,6 +251,7 @@ class Peer:
 
     def _stepped(self, step: int, loss: float) -> None:
         self.progress = m.Progress("training", self.state.round, step, loss)
+        self.keeper.stepped(step)
 
     async def _beat(self) -> None:
         """Signs of life, apart from all other questions."""

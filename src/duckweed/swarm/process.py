@@ -57,13 +57,16 @@ async def coordinate(folder: RunFolder, address: str) -> None:
             "addresses": endpoint.addresses,
         }
     )
-    serving = asyncio.create_task(endpoint.serve(coordinator.handle, coordinator.body_limit))
+    serving = asyncio.create_task(
+        endpoint.serve(coordinator.handle, coordinator.body_limit, coordinator.admission.guard)
+    )
     showing = asyncio.create_task(_show(coordinator))
     try:
         await coordinator.run()
         while coordinator.attended() and not coordinator.stopping:
             await asyncio.sleep(0.1)
-        folder.record(event="end", traffic=coordinator.moved())
+        refused = dict(coordinator.admission.guard.refused)
+        folder.record(event="end", traffic=coordinator.moved(), refused=refused)
     finally:
         for task in (serving, showing):
             task.cancel()

@@ -123,6 +123,9 @@ class Member(msgspec.Struct):
     loss: float = 0.0
     pace: float = 0.0  # seconds per inner step, 0 while unknown
     gap: float = 0.0  # longest silence of late, in seconds
+    origin: str = ""  # the address that it comes from, see limits.origin
+    counted: int = 0  # contributions that have counted
+    last: int = -1  # the last round in which one did
 
 
 class OpenRound(msgspec.Struct):

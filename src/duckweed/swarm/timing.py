@@ -3,6 +3,7 @@
 BEAT = 1.0  # between signs of life of a peer
 POLL = 5.0  # after which a question is answered with "wait", and what is waited for
 PATIENCE = 20.0  # until an answer must begin; above POLL, for a coordinator that merges meanwhile
+GOODBYE = 3.0  # for a peer that goes, until it is heard
 RETRY = 1.0  # between attempts to reach a coordinator that went away; no end to them
 REMIND = 60.0  # between words to the user about it
 SILENCE = (

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import ctypes
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 import iroh
 from iroh import (
@@ -26,9 +26,9 @@ from iroh import (
 )
 
 from duckweed.swarm.identity import Identity
+from duckweed.swarm.pace import Pace
 
 ALPN = b"duckweed/1"
-PIECE = 1 << 20  # bytes per write: one huge write is several times slower
 STALL = 10.0  # seconds without a byte after which the other side counts as gone
 
 
@@ -58,11 +58,23 @@ Handler = Callable[[str, bytes, bytes], Awaitable[tuple[bytes, bytes]]]
 """(id of the asker, head, body) -> head and body of the answer."""
 
 
-async def _send(stream: Any, head: bytes, body: bytes) -> None:
+class Watch(Protocol):
+    """Who is let in: see duckweed.swarm.limits.Guard."""
+
+    def greet(self, address: str) -> bool: ...
+    def met(self, key: str, address: str) -> bool: ...
+    def cut_off(self, key: str) -> bool: ...
+    def fault(self, key: str, why: str) -> bool: ...
+    def head_limit(self, key: str, of_members: int) -> int: ...
+
+
+async def _send(stream: Any, head: bytes, body: bytes, pace: Pace) -> None:
     await stream.write_all(len(head).to_bytes(4, "big") + head + len(body).to_bytes(8, "big"))
     view = memoryview(body)
-    for start in range(0, len(body), PIECE):
-        await asyncio.wait_for(stream.write_all(bytes(view[start : start + PIECE])), 6 * STALL)
+    for start in range(0, len(body), pace.piece):
+        part = bytes(view[start : start + pace.piece])
+        await asyncio.wait_for(stream.write_all(part), 6 * STALL)
+        await pace.sent(len(part))
     await stream.finish()
 
 
@@ -77,22 +89,23 @@ async def _head(stream: Any, limit: int, patience: float) -> bytes:
     return await _exactly(stream, size, STALL)
 
 
-async def _body(stream: Any, limit: int) -> bytes:
+async def _body(stream: Any, limit: int, pace: Pace) -> bytes:
     size = int.from_bytes(await _exactly(stream, 8, STALL), "big")
     if size > limit:
         raise LinkError(f"the other side announced {size} bytes; at most {limit} allowed here")
     parts = []
     while size:
-        parts.append(await _exactly(stream, min(PIECE, size), STALL))
+        parts.append(await _exactly(stream, min(pace.piece, size), STALL))
         size -= len(parts[-1])
+        await pace.received(len(parts[-1]))
     return b"".join(parts)
 
 
 class Link:
     """A connection to one peer that questions can be asked over."""
 
-    def __init__(self, connection: Connection, head_limit: int) -> None:
-        self._connection, self._head_limit = connection, head_limit
+    def __init__(self, connection: Connection, head_limit: int, pace: Pace) -> None:
+        self._connection, self._head_limit, self._pace = connection, head_limit, pace
 
     async def ask(
         self, head: bytes, body: bytes = b"", *, body_limit: int = 0, patience: float = STALL
@@ -103,9 +116,10 @@ class Link:
         """
         try:
             stream = await asyncio.wait_for(self._connection.open_bi(), STALL)
-            await _send(stream.send(), head, body)
+            await _send(stream.send(), head, body, self._pace)
             reply = stream.recv()
-            return await _head(reply, self._head_limit, patience), await _body(reply, body_limit)
+            head = await _head(reply, self._head_limit, patience)
+            return head, await _body(reply, body_limit, self._pace)
         except TimeoutError as error:
             raise LinkError("no answer in time") from error
         except IrohError as error:
@@ -123,11 +137,12 @@ class Link:
 
 
 class Endpoint:
-    """This machine's end: its key, its address, what it serves."""
+    """This machine's end: its key, its address, what it serves, how fast bodies may move."""
 
     def __init__(self, endpoint: iroh.Endpoint, head_limit: int) -> None:
         self._endpoint, self._head_limit = endpoint, head_limit
         self._tasks: set[asyncio.Task] = set()
+        self.pace = Pace()
         self.id = str(endpoint.id())
 
     @classmethod
@@ -166,12 +181,12 @@ class Endpoint:
             connection = await asyncio.wait_for(self._endpoint.connect(target, ALPN), STALL)
         except (IrohError, TimeoutError) as error:
             raise LinkError(f"{peer[:10]} does not answer at {', '.join(addresses)}") from error
-        return Link(connection, self._head_limit)
+        return Link(connection, self._head_limit, self.pace)
 
-    async def serve(self, handler: Handler, sizes: Sizes) -> None:
+    async def serve(self, handler: Handler, sizes: Sizes, watch: Watch | None = None) -> None:
         """Answer questions until the endpoint is closed."""
         while (incoming := await self._endpoint.accept_next()) is not None:
-            self._spawn(self._greet(incoming, handler, sizes))
+            self._spawn(self._greet(incoming, handler, sizes, watch))
 
     async def close(self) -> None:
         for task in list(self._tasks):
@@ -183,21 +198,54 @@ class Endpoint:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _greet(self, incoming: Any, handler: Handler, sizes: Sizes) -> None:
+    async def _greet(
+        self, incoming: Any, handler: Handler, sizes: Sizes, watch: Watch | None
+    ) -> None:
         # A stranger's failed handshake raises here, in a task of its own, and ends nothing else.
         with contextlib.suppress(IrohError, TimeoutError):
+            address = _address(await incoming.remote_addr())
+            if watch and not watch.greet(address):
+                await incoming.ignore()
+                return
             connection = await asyncio.wait_for((await incoming.accept()).connect(), STALL)
             peer = str(connection.remote_id())
+            if watch and not watch.met(peer, address):
+                connection.close(1, b"")
+                return
             while True:
                 stream = await connection.accept_bi()
-                self._spawn(self._reply(peer, stream, handler, sizes))
+                if watch and watch.cut_off(peer):
+                    connection.close(1, b"")
+                    return
+                self._spawn(self._reply(peer, stream, handler, sizes, watch))
 
-    async def _reply(self, peer: str, stream: Any, handler: Handler, sizes: Sizes) -> None:
+    async def _reply(
+        self, peer: str, stream: Any, handler: Handler, sizes: Sizes, watch: Watch | None
+    ) -> None:
+        limit = watch.head_limit(peer, self._head_limit) if watch else self._head_limit
         try:
             question = stream.recv()
-            head = await _head(question, self._head_limit, STALL)
-            body = await _body(question, sizes(peer, head))
-            await _send(stream.send(), *await handler(peer, head, body))
-        except (IrohError, TimeoutError, LinkError, ValueError, OSError):
+            head = await _head(question, limit, STALL)
+            body = await _body(question, sizes(peer, head), self.pace)
+            await _send(stream.send(), *await handler(peer, head, body), self.pace)
+        except (IrohError, TimeoutError, LinkError, ValueError, OSError) as error:
+            if watch:
+                watch.fault(peer, _kind(error))
             with contextlib.suppress(IrohError):
                 await stream.send().reset(1)
+
+
+def _address(remote: Any) -> str:
+    """ip:port that a connection came from; "" where that is not known (through a relay)."""
+    return remote.addr if remote.is_IP() else ""
+
+
+def _kind(error: Exception) -> str:
+    """What was wrong with a question, in few words: they are counted."""
+    if type(error) is ValueError:
+        return str(error)  # words of our own handlers
+    if isinstance(error, LinkError):
+        return "too long"
+    if isinstance(error, ValueError):
+        return "malformed"
+    return "broken off" if isinstance(error, IrohError | TimeoutError) else "not answered"

@@ -3,11 +3,12 @@
 import html
 import math
 
-from duckweed.plan import explain, units
+from duckweed.plan import explain
 from duckweed.plan.answer import Answer, span, verdict
 from duckweed.plan.report import traffic
 from duckweed.plan.search import DAY
 from duckweed.plan.text import energy, people
+from duckweed.run import units
 from duckweed.web.page import Figure, figure_slot, page, table
 
 COLORS = {

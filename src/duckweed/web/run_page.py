@@ -3,7 +3,6 @@
 import html
 from collections.abc import Sequence
 
-from duckweed.plan.units import show_count, show_size, show_time
 from duckweed.run import toml
 from duckweed.run.folder import RunFolder
 from duckweed.run.spec import RunSpec
@@ -19,6 +18,7 @@ from duckweed.run.summary import (
     history,
     mean_phases,
 )
+from duckweed.run.units import show_count, show_size, show_time
 from duckweed.web.page import Figure, figure_slot, page, table
 
 TRAINING, HELD_OUT, SLOWEST = "#8fa398", "#2f9e63", "#c0392b"

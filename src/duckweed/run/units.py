@@ -9,8 +9,6 @@ import math
 import re
 from dataclasses import dataclass
 
-from duckweed.plan.errors import PlanError
-
 PREFIX = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "p": 1e15, "e": 1e18}
 BINARY = {"ki": 2.0**10, "mi": 2.0**20, "gi": 2.0**30, "ti": 2.0**40}
 SECONDS = {
@@ -22,6 +20,10 @@ SECONDS = {
 NUMBER = re.compile(r"^\s*([-+]?(?:\d[\d,_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*?)\s*$")
 
 
+class UnitError(ValueError):
+    """The text is not a quantity of that kind; the message says how to write it."""
+
+
 @dataclass(frozen=True)
 class Reading:
     """A number in base units and, where the writing left a choice, how it was read."""
@@ -31,19 +33,19 @@ class Reading:
 
 
 def split(text: str, what: str) -> tuple[float, str]:
-    """The number and the unit behind it. Raises PlanError if there is no number."""
+    """The number and the unit behind it. Raises UnitError if there is no number."""
     match = NUMBER.match(str(text))
     if not match:
-        raise PlanError(f"{what}: {text!r} does not begin with a number.")
+        raise UnitError(f"{what}: {text!r} does not begin with a number.")
     number = float(match[1].replace(",", "").replace("_", ""))
     if not math.isfinite(number):
-        raise PlanError(f"{what}: {text!r} is not a finite number.")
+        raise UnitError(f"{what}: {text!r} is not a finite number.")
     return number, match[2]
 
 
 def positive(value: float, text: object, what: str) -> float:
     if not value > 0:
-        raise PlanError(f"{what}: {text!r} must be greater than zero.")
+        raise UnitError(f"{what}: {text!r} must be greater than zero.")
     return value
 
 
@@ -53,7 +55,7 @@ def scale(prefix: str, text: object, what: str, forms: str) -> float:
         return BINARY[key]
     if key in PREFIX:
         return PREFIX[key]
-    raise PlanError(f"{what}: the unit in {text!r} is not known. Write it like {forms}.")
+    raise UnitError(f"{what}: the unit in {text!r} is not known. Write it like {forms}.")
 
 
 def rate(text: str | float, what: str = "link speed") -> Reading:
@@ -80,7 +82,7 @@ def rate(text: str | float, what: str = "link speed") -> Reading:
         return Reading(value, f"{what} {str(text).strip()}: read as {show_rate(value)}")
     if not unit and isinstance(text, (int, float)):
         return Reading(number)
-    raise PlanError(f"{what}: the unit in {text!r} is not known. Write it like {forms}.")
+    raise UnitError(f"{what}: the unit in {text!r} is not known. Write it like {forms}.")
 
 
 def size(text: str | float, what: str = "memory") -> Reading:
@@ -91,11 +93,11 @@ def size(text: str | float, what: str = "memory") -> Reading:
     if not match:
         if not unit and isinstance(text, (int, float)):
             return Reading(number)
-        raise PlanError(
+        raise UnitError(
             f"{what}: the unit in {text!r} is not known. Write it like 24 GB or 24 GiB."
         )
     if match[2] == "b":
-        raise PlanError(
+        raise UnitError(
             f"{what}: {text!r} says bits (b). Write {number:g} {match[1].upper()}B for bytes."
         )
     value = number * scale(match[1], text, what, "24 GB")
@@ -110,7 +112,7 @@ def count(text: str | float, what: str = "number") -> Reading:
     unit = re.sub(r"\s*(tokens?|params?|parameters?)$", "", unit, flags=re.IGNORECASE)
     factors = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
     if unit.lower() not in factors:
-        raise PlanError(f"{what}: the ending of {text!r} is not known. Use K, M, B or T: 14.8T.")
+        raise UnitError(f"{what}: the ending of {text!r} is not known. Use K, M, B or T: 14.8T.")
     return Reading(number * factors[unit.lower()])
 
 
@@ -118,7 +120,7 @@ def duration(text: str | float, what: str = "time") -> Reading:
     """Seconds from `80ms`, `6h`, `90 days`, `2 weeks`, `1 year`. A month is 30.44 days."""
     number, unit = split(str(text), what)
     if number < 0:
-        raise PlanError(f"{what}: {text!r} is negative.")
+        raise UnitError(f"{what}: {text!r} is negative.")
     key = unit.lower()
     if key not in SECONDS and key.endswith("s"):
         key = key[:-1]
@@ -126,7 +128,7 @@ def duration(text: str | float, what: str = "time") -> Reading:
         return Reading(number * SECONDS[key])
     if not unit and isinstance(text, (int, float)):
         return Reading(number)
-    raise PlanError(
+    raise UnitError(
         f"{what}: the unit in {text!r} is not known. Write it like 80 ms, 6 h or 90 days."
     )
 
@@ -137,9 +139,9 @@ def fraction(text: str | float, what: str = "share") -> Reading:
     if unit == "%":
         number /= 100
     elif unit:
-        raise PlanError(f"{what}: the unit in {text!r} is not known. Write it like 60% or 0.6.")
+        raise UnitError(f"{what}: the unit in {text!r} is not known. Write it like 60% or 0.6.")
     if not 0 <= number <= 1:
-        raise PlanError(f"{what}: {text!r} is not between 0 and 100 %.")
+        raise UnitError(f"{what}: {text!r} is not between 0 and 100 %.")
     return Reading(number)
 
 
@@ -152,7 +154,7 @@ def flops(text: str | float, what: str = "compute") -> Reading:
         return Reading(number * PREFIX[match[1].lower()])
     if not unit and isinstance(text, (int, float)):
         return Reading(number)
-    raise PlanError(f"{what}: the unit in {text!r} is not known. Write it like 165 TFLOPS.")
+    raise UnitError(f"{what}: the unit in {text!r} is not known. Write it like 165 TFLOPS.")
 
 
 def show(value: float, steps: tuple[tuple[float, str], ...]) -> str:

@@ -1,0 +1,132 @@
+"""`duckweed join`: take part in somebody's run with this machine."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from duckweed.cli.errors import fail, plain_errors
+
+console = Console(highlight=False)
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(join)
+
+
+@plain_errors
+def join(
+    invitation: Annotated[
+        str | None,
+        typer.Argument(help="The line that `duckweed serve` printed. With --home: the one there."),
+    ] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(help="Where the run's text lies on this machine.")
+    ] = None,
+    home: Annotated[
+        Path | None, typer.Option(help="Folder of this peer; keeps its key. Default: joined/RUN.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="CPU threads. Default: 1.")] = None,
+    up: Annotated[str | None, typer.Option(help="At most so fast up: 5mbit.")] = None,
+    down: Annotated[str | None, typer.Option(help="At most so fast down: 50mbit.")] = None,
+    hours: Annotated[str | None, typer.Option(help="Only then, local time: 22-07.")] = None,
+    pause_when_busy: Annotated[
+        bool | None,
+        typer.Option(
+            "--pause-when-busy/--work-when-busy",
+            help="Pause while other programs use more than half of the machine.",
+        ),
+    ] = None,
+    memory: Annotated[str | None, typer.Option(help="At most so much memory: 4GB.")] = None,
+    disk: Annotated[str | None, typer.Option(help="At most so much disk: 2GB.")] = None,
+    nice: Annotated[int | None, typer.Option(help="0 to 19: how much it yields.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would do and what it costs, and end.")
+    ] = False,
+    service: Annotated[
+        bool,
+        typer.Option("--service", help="Write a systemd user service that does this; no root."),
+    ] = False,
+) -> None:
+    """Take part in a run with this machine. The same command again goes on as the same peer.
+
+    Limits are kept in the peer's folder (controls.toml) and can be changed there while it runs;
+    `duckweed pause`, `resume` and `leave` do the rest.
+    """
+    from duckweed.run.lock import Busy, alone
+    from duckweed.swarm import controls as files
+    from duckweed.swarm.place import Place
+
+    place = Place.of(invitation, home)
+    given = {
+        "up": up, "down": down, "hours": hours, "pause_when_busy": pause_when_busy,
+        "memory": memory, "disk": disk, "threads": threads, "nice": nice,
+    }  # fmt: skip
+    limits = files.changed(files.load(place.peer), given)
+    files.save(place.peer, limits)
+    if service:
+        _service(place, data, device)
+        return
+    try:
+        with alone(place.lock, wait=False):
+            _take_part(place, data, device, limits, dry_run)
+    except Busy:
+        fail(f"{place.home} is taking part already; end it with: duckweed leave {place.home}")
+
+
+def _take_part(place: Any, data: list[str] | None, device: str, limits: Any, dry_run: bool) -> None:
+    os.environ["OMP_WAIT_POLICY"] = "passive"
+    import asyncio
+
+    from duckweed.swarm.faults import words
+    from duckweed.swarm.keeper import hold_to
+
+    with console.status("loading PyTorch"):
+        import torch
+
+        from duckweed.learn.device import choose
+        from duckweed.swarm.joining import join as take_part
+
+        torch.set_num_threads(limits.threads)
+        device = choose(device)
+    hold_to(limits, device)
+    said = limits.said()
+    console.print(
+        f"Joining run {place.invitation.run[:12]} on {device}; files in {place.home}"
+        + (f"; {', '.join(said)}" if said else "")
+        + ". Ctrl-C leaves."
+    )
+    try:
+        reason = asyncio.run(
+            take_part(
+                place.invitation, place.home, tuple(data or ()), device, _say, dry_run=dry_run
+            )
+        )
+    except KeyboardInterrupt:
+        console.print("Left. What was not handed in is trained by others.")
+        raise typer.Exit(130) from None
+    except (OSError, MemoryError, RuntimeError) as error:
+        fail(words(error, place.home))
+    console.print(f"Done: {reason}")
+
+
+def _service(place: Any, data: list[str] | None, device: str) -> None:
+    from duckweed.swarm.service import unit, write
+
+    path = write(place, unit(place, [sys.executable, "-m", "duckweed"], data or [], device))
+    console.print(
+        f"Wrote {path}. Nothing runs yet. Then:\n\n"
+        f"  systemctl --user daemon-reload\n"
+        f"  systemctl --user enable --now {path.name}\n"
+        f"  loginctl enable-linger          so that it also runs while you are not logged in\n"
+        f"  journalctl --user -fu {path.name}\n",
+        soft_wrap=True,
+    )
+
+
+def _say(text: str) -> None:
+    console.print(text, markup=False)

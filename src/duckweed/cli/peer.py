@@ -1,0 +1,69 @@
+"""`duckweed pause`, `resume` and `leave`: what a volunteer tells the peer on this machine."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+
+from duckweed.cli.errors import plain_errors
+
+console = Console(highlight=False)
+Home = Annotated[
+    Path | None, typer.Argument(help="Folder of the peer; needed where there is more than one.")
+]
+PATIENCE = 120.0  # seconds for a peer to end its block
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(pause)
+    app.command()(resume)
+    app.command()(leave)
+
+
+@plain_errors
+def pause(home: Home = None) -> None:
+    """Let the peer on this machine rest: it hands back its block, keeps its place, holds still.
+
+    It stays paused over restarts, until `duckweed resume`.
+    """
+    _set(home, True, "pauses after this step, or finishes its block if that takes seconds")
+
+
+@plain_errors
+def resume(home: Home = None) -> None:
+    """Let a paused peer go on."""
+    _set(home, False, "goes on")
+
+
+@plain_errors
+def leave(home: Home = None) -> None:
+    """Let the peer on this machine finish or hand back its block, say good-bye, and end."""
+    from duckweed.swarm.keeper import ask_to_leave
+    from duckweed.swarm.place import find
+
+    place = find(home)
+    if not place.taking_part():
+        console.print(f"{place.home} is not taking part at the moment; nothing to do.")
+        return
+    ask_to_leave(place.peer)
+    closes = time.monotonic() + PATIENCE
+    with console.status("waiting until it has let go"):
+        while place.taking_part() and time.monotonic() < closes:
+            time.sleep(0.2)
+    if place.taking_part():
+        console.print(f"{place.home} was told to leave and still ends its block; it will then go.")
+    else:
+        console.print(f"{place.home} has left. `duckweed join --home {place.home}` comes back.")
+
+
+def _set(home: Path | None, paused: bool, words: str) -> None:
+    from duckweed.swarm import controls
+    from duckweed.swarm.place import find
+
+    place = find(home)
+    controls.save(place.peer, msgspec.structs.replace(controls.load(place.peer), paused=paused))
+    running = place.taking_part()
+    console.print(f"{place.home} {words if running else 'is not running; it is noted'}.")

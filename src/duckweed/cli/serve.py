@@ -1,0 +1,147 @@
+"""`duckweed serve` and `duckweed invite`: the organiser's side of a run over several machines."""
+
+import contextlib
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from duckweed.cli import running
+from duckweed.cli.errors import fail, plain_errors
+
+if TYPE_CHECKING:
+    from duckweed.swarm.guests import Guests
+
+console = Console(highlight=False)
+STANDING = "serve"  # name of the invitation that `duckweed serve` prints
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(serve)
+    app.command()(invite)
+
+
+@plain_errors
+def serve(
+    specification: Annotated[
+        Path | None, typer.Argument(help="A run specification, or the folder of a run to go on.")
+    ] = None,
+    train: Annotated[int, typer.Option(help="How many peers to run beside the coordinator.")] = 0,
+    listen: Annotated[str, typer.Option(help="Address and UDP port.")] = "0.0.0.0:0",
+    public: Annotated[
+        list[str] | None,
+        typer.Option(help="IP:PORT at which others reach this machine, if it is not its own."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run: folder runs/NAME.")] = None,
+    runs: Annotated[Path, typer.Option(help="Where run folders are kept.")] = Path("runs"),
+    device: Annotated[str, typer.Option(help="Of the peers beside it.")] = "auto",
+    threads: Annotated[int, typer.Option(help="CPU threads of each peer beside it.")] = 1,
+) -> None:
+    """Coordinate a run for peers on other machines; prints the invitation that they join with.
+
+    The run begins when as many peers are there as rounds.peers says. `duckweed invite` makes
+    invitations that are limited or for one person, and revokes them.
+    """
+    os.environ["OMP_WAIT_POLICY"] = "passive"
+    from duckweed.run import folder as folders
+    from duckweed.run import spec as specs
+    from duckweed.swarm.guests import Guests
+    from duckweed.swarm.invitation import Invitation, publish
+    from duckweed.swarm.local import LocalRun
+
+    if specification and specification.is_dir():
+        run = running.reopen(folders.find(specification), device, threads)
+    else:
+        spec = specs.load(specification) if specification else specs.RunSpec()
+        base = specification.resolve().parent if specification else Path.cwd()
+        name = name or folders.next_name(runs, specification.stem if specification else "serve")
+        run = running.begin(spec, base, folders.create(runs, name), device, threads, train)
+    is_open = run.spec.members.join == "open"
+    guests = Guests(run.folder.guests)
+    secret = "" if is_open else guests.standing(STANDING)
+    guests.close()
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        LocalRun(run.folder, run.spec, run.device, threads, train) as processes,
+    ):
+        serving = processes.start(listen)
+        addresses = (*(public or []), *serving["addresses"])
+        invitation = Invitation(run.spec.identity, serving["id"], addresses, secret)
+        publish(run.folder, invitation)
+        console.print(
+            "Anybody can take part:\n" if is_open else "Whoever has this line can come:\n"
+        )
+        console.print(f"duckweed join {invitation}\n", soft_wrap=True)
+        running.watch(run, processes.events())
+    running.finish(run)
+
+
+@plain_errors
+def invite(
+    run: Annotated[Path, typer.Argument(help="The folder of a run, or its name under runs/.")],
+    uses: Annotated[
+        int | None, typer.Option(help="How many machines may come by it. Default: any number.")
+    ] = None,
+    expires: Annotated[
+        str | None, typer.Option(help="For how long it lets newcomers in: 7d, 12h.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="For whom it is; only you see it.")] = "",
+    list_: Annotated[bool, typer.Option("--list", help="Show the invitations given out.")] = False,
+    revoke: Annotated[
+        str | None, typer.Option(metavar="ID", help="Let nobody new in by this invitation.")
+    ] = None,
+    expel: Annotated[
+        bool, typer.Option("--expel", help="With --revoke: also put out those who came by it.")
+    ] = False,
+) -> None:
+    """Make an invitation to a run, list those given out, or revoke one. Works while the run is
+    served and while it is not."""
+    from duckweed.run import folder as folders
+    from duckweed.run import spec as specs
+    from duckweed.run import units
+    from duckweed.swarm.guests import Guests
+    from duckweed.swarm.invitation import published
+
+    if expel and not revoke:
+        fail("--expel goes with --revoke ID")
+    if (list_ or revoke) and (uses or expires or name):
+        fail("--uses, --expires and --name are for new invitations")
+    folder = folders.find(run)
+    guests = Guests(folder.guests)
+    if list_:
+        _show(guests)
+    elif revoke:
+        out = guests.revoke(revoke, expel)
+        more = f"; {out} who came by it {'is' if out == 1 else 'are'} put out" if expel else ""
+        console.print(f"Invitation {revoke} is revoked{more}.")
+    elif specs.load(folder.spec).members.join == "open":
+        console.print(f"This run is open to anybody: duckweed join {published(folder)}")
+    else:
+        template = published(folder)
+        seconds = units.duration(expires, "--expires").value if expires else None
+        secret = guests.issue(name, uses, seconds)
+        times = f"for {uses} {'machine' if uses == 1 else 'machines'}" if uses else "for any number"
+        until = f", until {_date(time.time() + seconds)}" if seconds else ""
+        console.print(f"Invitation {secret.partition('.')[0]} {times}{until}:\n")
+        console.print(f"duckweed join {template.with_secret(secret)}", soft_wrap=True)
+    guests.close()
+
+
+def _show(guests: "Guests") -> None:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in ("id", "name", "came", "of", "until", "state"):
+        table.add_column(column)
+    now = time.time()
+    for one in guests.issued():
+        until = _date(one.expires) if one.expires else "always"
+        of = str(one.uses) if one.uses else "any"
+        table.add_row(one.id, one.name, str(one.came), of, until, one.state(now))
+    console.print(table if table.row_count else "No invitation was given out yet.")
+
+
+def _date(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))

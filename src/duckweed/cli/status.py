@@ -1,0 +1,105 @@
+"""`duckweed status`: how a run stands, asked of its coordinator."""
+
+import asyncio
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from duckweed.cli.errors import plain_errors
+from duckweed.cli.view import size, span
+
+if TYPE_CHECKING:
+    from duckweed.run.folder import RunFolder
+    from duckweed.swarm.messages import Standing
+
+console = Console(highlight=False)
+SHOWN = 40  # peers; the others are counted
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(status)
+
+
+@plain_errors
+def status(
+    run: Annotated[str, typer.Argument(help="The folder of a run, its name, or an invitation.")],
+    all_: Annotated[bool, typer.Option("--all", help="Show every peer.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+) -> None:
+    """How a run stands: round, loss, what each peer does, bytes, and what was refused."""
+    import msgspec
+
+    from duckweed.run import folder as folders
+    from duckweed.swarm import invitation as invitations
+    from duckweed.swarm.asking import standing
+    from duckweed.swarm.identity import Identity
+    from duckweed.swarm.transport import LinkError
+
+    identity = Identity(os.urandom(32))
+    if run.startswith(invitations.PREFIX):
+        found = asyncio.run(standing(invitations.read(run), identity))
+    else:
+        folder = folders.find(Path(run))
+        try:
+            there = invitations.published(folder).with_secret(folder.read_secret())
+            found = asyncio.run(standing(there, identity))
+        except (invitations.InvitationError, LinkError):
+            _at_rest(folder)
+            return
+    if json:
+        print(msgspec.json.encode(found).decode())
+    else:
+        _print(found, None if all_ else SHOWN)
+
+
+def _print(found: "Standing", shown: int | None) -> None:
+    loss = "".join(
+        f", {name} {value:.3f} nats per token"
+        for name, value in (("held-out loss", found.held_out), ("training loss", found.loss))
+        if value is not None and math.isfinite(value)
+    )
+    here = sum(x.here for x in found.peers)
+    console.print(
+        f"run {found.run[:12]}: round {found.round} of {found.rounds}{loss}; "
+        f"{here} of {found.members} peers here"
+        + (f"; the last round took {span(found.seconds)}" if found.seconds else "")
+    )
+    if found.waiting and found.round < found.rounds:
+        console.print(found.waiting, style="dim", markup=False)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("peer", "key", "doing", "step", "loss", "counted", "heard"):
+        table.add_column(name, justify="left" if name in ("key", "doing") else "right")
+    for x in found.peers[:shown]:
+        table.add_row(
+            str(x.peer), x.key[:10], x.doing, str(x.step or ""), f"{x.loss:.3f}" if x.loss else "",
+            str(x.counted), f"{x.heard:.0f} s ago" if x.heard else "",
+        )  # fmt: skip
+    if table.row_count:
+        console.print(table)
+    if shown is not None and len(found.peers) > shown:
+        console.print(f"and {len(found.peers) - shown} more (--all)", style="dim")
+    for purpose, (received, sent) in sorted(found.traffic.items()):
+        console.print(f"{purpose}: {size(received)} received, {size(sent)} sent")
+    for reason, count in sorted(found.refused.items()):
+        console.print(f"refused: {count:,} x {reason}", markup=False)
+
+
+def _at_rest(folder: "RunFolder") -> None:
+    """What the files tell of a run that nobody serves at the moment."""
+    from duckweed.run.ledger import Ledger
+
+    ledger = Ledger(folder.ledger)
+    closed = sum(1 for _ in ledger.entries("round"))
+    ledger.close()
+    console.print(
+        f"{folder.path} is not being served at the moment; {closed} rounds are closed. "
+        f"Go on with: duckweed serve {folder.path}"
+    )
+    for last in list(folder.records("end"))[-1:]:
+        for reason, count in sorted(last.get("refused", {}).items()):
+            console.print(f"refused: {count:,} x {reason}", markup=False)

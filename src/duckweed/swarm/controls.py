@@ -1,0 +1,141 @@
+"""What a volunteer lets duckweed take of this machine. Lives as `controls.toml` in the peer's folder,
+where it can be edited while the peer runs."""
+
+import json
+import re
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from duckweed.run import units
+from duckweed.run.folder import write_atomically
+
+FILE = "controls.toml"
+HEAD = """# What duckweed may take of this machine. Edit and save: a running peer reads it within seconds.
+# up, down: "5mbit"; hours: "22-07" (local time); memory, disk: "4GB"; memory, threads and nice need a
+# restart of the peer. Take a line out, or write "", for no limit.
+"""
+
+
+class ControlsError(ValueError):
+    """A control that cannot be understood; the message says how to write it."""
+
+
+class Controls(msgspec.Struct, forbid_unknown_fields=True):
+    """As the volunteer wrote them; the properties read them."""
+
+    up: str = ""
+    down: str = ""
+    hours: str = ""
+    pause_when_busy: bool = False
+    memory: str = ""
+    disk: str = ""
+    threads: int = 1
+    nice: int = 0
+    paused: bool = False
+
+    def __post_init__(self) -> None:
+        if self.hours:
+            window(self.hours)
+        if not 1 <= self.threads <= 1024:
+            raise ControlsError(f"threads = {self.threads}: must be between 1 and 1024")
+        if not 0 <= self.nice <= 19:
+            raise ControlsError(f"nice = {self.nice}: must be between 0 and 19 (most yielding)")
+        for what, read in (("up", _rate), ("down", _rate), ("memory", _size), ("disk", _size)):
+            read(getattr(self, what), what)
+
+    @property
+    def up_bytes(self) -> float | None:
+        """Bytes a second; None: no limit."""
+        return _rate(self.up, "up")
+
+    @property
+    def down_bytes(self) -> float | None:
+        return _rate(self.down, "down")
+
+    @property
+    def memory_bytes(self) -> float | None:
+        return _size(self.memory, "memory")
+
+    @property
+    def disk_bytes(self) -> float | None:
+        return _size(self.disk, "disk")
+
+    def said(self) -> list[str]:
+        """How the limits were read, in words."""
+        words = []
+        if self.up_bytes or self.down_bytes:
+            each = [
+                f"{units.show_rate(8 * rate)} {way}"
+                for rate, way in ((self.up_bytes, "up"), (self.down_bytes, "down"))
+                if rate
+            ]
+            words.append("at most " + ", ".join(each))
+        if self.memory_bytes:
+            words.append(f"{units.show_size(self.memory_bytes)} of memory")
+        if self.disk_bytes:
+            words.append(f"{units.show_size(self.disk_bytes)} of disk")
+        if self.hours:
+            begin, end = window(self.hours)
+            words.append(f"from {_clock(begin)} to {_clock(end)}")
+        if self.pause_when_busy:
+            words.append("only while other programs leave the machine idle")
+        return words
+
+
+def _rate(text: str, what: str) -> float | None:
+    return units.rate(text, what).value / 8 if text else None
+
+
+def _size(text: str, what: str) -> float | None:
+    return units.size(text, what).value if text else None
+
+
+def _clock(minutes: int) -> str:
+    return f"{minutes // 60:02d}:{minutes % 60:02d}"
+
+
+def window(hours: str) -> tuple[int, int]:
+    """Begin and end, in minutes after midnight, of "22-07" or "22:30-7:15". Raises ControlsError."""
+    found = re.fullmatch(r"\s*(\d{1,2})(?::(\d\d))?\s*-\s*(\d{1,2})(?::(\d\d))?\s*", hours)
+    if found:
+        begin = 60 * int(found[1]) + int(found[2] or 0)
+        end = 60 * int(found[3]) + int(found[4] or 0)
+        minutes = all(int(part or 0) < 60 for part in (found[2], found[4]))
+        if minutes and begin <= 1440 and end <= 1440 and begin % 1440 != end % 1440:
+            return begin % 1440, end % 1440
+    raise ControlsError(
+        f"hours: {hours!r} is not a span of the day; write it like 22-07 or 9:30-17"
+    )
+
+
+def within(hours: str, now: time.struct_time) -> bool:
+    """Whether a time of day lies in the span; the span may go over midnight."""
+    begin, end = window(hours)
+    minute = 60 * now.tm_hour + now.tm_min
+    return begin <= minute < end if begin < end else minute >= begin or minute < end
+
+
+def load(home: Path) -> Controls:
+    """The controls of the peer in this folder; the defaults if it has none. Raises ControlsError."""
+    path = home / FILE
+    try:
+        return msgspec.convert(tomllib.loads(path.read_text("utf-8")), Controls)
+    except FileNotFoundError:
+        return Controls()
+    except (ValueError, msgspec.ValidationError) as error:
+        raise ControlsError(f"{path}: {error}") from error
+
+
+def save(home: Path, controls: Controls) -> None:
+    """Write them as a TOML file that a person can edit."""
+    lines = [f"{k} = {json.dumps(v)}" for k, v in msgspec.to_builtins(controls).items()]
+    write_atomically(home / FILE, (HEAD + "\n".join(lines) + "\n").encode())
+
+
+def changed(controls: Controls, given: dict[str, Any]) -> Controls:
+    """With the options of a command, where they were given. Raises ControlsError, UnitError."""
+    return msgspec.structs.replace(controls, **{k: v for k, v in given.items() if v is not None})
