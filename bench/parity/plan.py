@@ -9,6 +9,7 @@ from bench.parity.cells import FP32, Cell, integer, sparse
 H15: dict[str, Any] = {"inner.steps": 15}  # half as many tokens at 200 rounds
 EIGHT: dict[str, Any] = {"rounds.peers": 8, "model.sequence": 64}  # the same tokens a step in all
 ADAMW: dict[str, Any] = {"inner.optimizer": "adamw"}
+SHORT: dict[str, Any] = {"inner.steps": 15, "rounds.count": 100}  # to choose rates by
 
 
 def _cell(kind: str, name: str, rate: float, seed: int, *changes: dict[str, Any]) -> Cell:
@@ -45,10 +46,19 @@ CELLS: list[Cell] = [
     swarm("fp32-h30", 0.004, 1, FP32),
     swarm("int-1.0-h30", 0.004, 1, integer(1.0, 1.5, 1.0)),
     swarm("int-0.6-h30", 0.004, 0, integer(0.6, 1.2, 1.0)),
+    swarm("int-0.6-h30", 0.004, 1, integer(0.6, 1.2, 1.0)),
     ddp("ddp-muon-4e-3-h30", 0.004, 0),
     swarm("fp32-h15-eight", 0.004, 0, H15, FP32, EIGHT),
     swarm("int-1.0-h15-eight", 0.004, 0, H15, integer(1.0, 1.5, 1.0), EIGHT),
     swarm("defaults-h20", 0.004, 0, {"inner.steps": 20, "inner.state": "fresh"}),
     swarm("sparse-adamw-h15", 0.004, 0, H15, ADAMW, sparse(64, 0.95)),
     ddp("ddp-adamw-4e-3", 0.004, 0, H15, ADAMW),
+    swarm("short", 0.004, 0, SHORT, FP32),
+    swarm("short-outer-momentum-0.8", 0.004, 0, SHORT, FP32, {"outer.momentum": 0.8}),
+    swarm("short-rate-2.8e-3", 0.0028, 0, SHORT, FP32),
+    swarm("short-outer-momentum-0.4", 0.004, 0, SHORT, FP32, {"outer.momentum": 0.4}),
+    swarm("short-inner-momentum-0.98", 0.0028, 0, SHORT, FP32, {"inner.momentum": 0.98}),
+    ddp("short-ddp-4e-3", 0.004, 0, SHORT),
+    swarm("short-rate-2e-3", 0.002, 0, SHORT, FP32),
+    ddp("short-ddp-2.8e-3", 0.0028, 0, SHORT),
 ]
