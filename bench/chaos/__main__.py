@@ -40,7 +40,7 @@ def play(
     with Lab([*hosts(peers), *guests], seed) as lab:
         arena = Arena(lab, place, peers=peers, rounds=rounds, steps=steps, seed=seed)
         head = {"peers": peers, "rounds": rounds, "steps": steps, "seed": seed}
-        arena.start()
+        arena.open()
         weather = Weather(arena, blows, head, lambda text: print(text, flush=True))
         weather.passes()
         return judge(arena), weather.fallen

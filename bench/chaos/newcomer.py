@@ -25,32 +25,26 @@ def play(place: Path) -> dict[str, Any]:
     work counted first; and how long a round lasts."""
     with Lab([Host(name, **HOME) for name in ("hub", "p0", "p1", LATE)]) as lab:
         arena = Arena(lab, place, peers=2, rounds=ROUNDS, steps=STEPS, seed=0)
-        arena.start()
-        while arena.closed() < SEEN:
-            time.sleep(0.1)
+        arena.open()
+        arena.until_round(SEEN)
         began, clock = time.monotonic(), time.time()
         arena.begin(LATE)
-        running = _when(arena, "calling the coordinator", began)
-        fetching = _when(arena, "fetching the state", began)
-        while not (counted := [x for x in arena.records("round") if 2 in x["accepted"]]):
+        arena.hears(LATE, re.compile("calling the coordinator"))
+        running = time.monotonic() - began
+        state = arena.hears(LATE, re.compile(r"fetching the state .*\((.*?) MB\)"))
+        fetching = time.monotonic() - began
+        while not (counted := [x for x in arena.events("round") if 2 in x["accepted"]]):
             if arena.processes[arena.hub].poll() is not None:
                 raise RuntimeError("the run ended before the newcomer's work counted")
             time.sleep(0.1)
-        size = re.search(r"fetching the state .*\((.*?) MB\)", arena.said(LATE))
-        rounds = [x["seconds"] for x in arena.records("round")[1:]]
+        rounds = [x["seconds"] for x in arena.events("round")[1:]]
         return {
             "seconds until the program runs": round(running, 1),
             "until it fetches the state": round(fetching, 1),
             "until its first work counts": round(counted[0]["time"] - clock, 1),
             "seconds a round (median)": round(statistics.median(rounds), 1),
-            "MB of state": float(size.group(1)) if size else None,
+            "MB of state": float(state.group(1)),
         }
-
-
-def _when(arena: Arena, words: str, began: float) -> float:
-    while words not in arena.said(LATE):
-        time.sleep(0.05)
-    return time.monotonic() - began
 
 
 def main() -> None:

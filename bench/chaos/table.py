@@ -4,49 +4,42 @@ import json
 from pathlib import Path
 from typing import Any
 
+from bench import page
+
 HERE = Path(__file__).parent.parent
 RESULTS, PAGE = HERE / "results" / "chaos.json", HERE.parent / "docs" / "chaos.md"
-BEGIN, END = "<!-- tables -->", "<!-- end -->"
 
 
-def storms(found: dict[str, Any]) -> list[str]:
+def storms(found: dict[str, Any]) -> str:
     """One row for each storm."""
-    lines = [
-        "| storm | peers, rounds, steps | blows | contributions, of | tokens | seconds, calm | loss against "
-        "calm | faults |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for name in ("kills", "mixed"):
-        if one := found.get(name):
-            storm, calm = one["storm"], one["calm"]
-            blows = ", ".join(f"{count} {kind}" for kind, count in one["blows"].items())
-            faults = [*storm["faults"], *storm["peers that ended by themselves"].values()]
-            lines.append(
-                f"| {name}, seed {one['seed']} | {one['peers']}, {one['rounds']}, {one['steps']} | {blows} "
-                f"| {storm['contributions']} of {one['peers'] * one['rounds']} | {storm['tokens']:,} "
-                f"| {storm['seconds']:.0f}, {calm['seconds']:.0f} | {one['loss against calm']:+.2%} "
-                f"| {'; '.join(faults) or 'none'} |"
-            )
-    return lines
+    head = ["storm", "peers, rounds, steps", "blows", "contributions, of", "tokens",
+            "seconds, calm", "loss against calm", "faults"]  # fmt: skip
+    return page.rows(head, [_storm(x, found[x]) for x in ("kills", "mixed") if x in found])
 
 
-def newcomer(found: dict[str, Any]) -> list[str]:
-    """What a newcomer's way takes."""
+def _storm(name: str, one: dict[str, Any]) -> list[str]:
+    storm, calm = one["storm"], one["calm"]
+    faults = [*storm["faults"], *storm["peers that ended by themselves"].values()]
     return [
-        "",
-        "| from the command `duckweed join` to | |",
-        "| --- | --- |",
-        *(f"| {name} | {value} |" for name, value in found.get("newcomer", {}).items()),
+        f"{name}, seed {one['seed']}",
+        f"{one['peers']}, {one['rounds']}, {one['steps']}",
+        ", ".join(f"{count} {kind}" for kind, count in one["blows"].items()),
+        f"{storm['contributions']} of {one['peers'] * one['rounds']}",
+        f"{storm['tokens']:,}",
+        f"{storm['seconds']:.0f}, {calm['seconds']:.0f}",
+        f"{one['loss against calm']:+.2%}",
+        "; ".join(faults) or "none",
     ]
+
+
+def newcomer(found: dict[str, Any]) -> str:
+    """What a newcomer's way takes."""
+    return page.rows(["from the command `duckweed join` to", ""], list(found["newcomer"].items()))
 
 
 def main() -> None:
     found = json.loads(RESULTS.read_text())
-    page = PAGE.read_text()
-    head, _, rest = page.partition(BEGIN)
-    tail = rest.partition(END)[2]
-    tables = "\n".join([*storms(found), *newcomer(found)])
-    PAGE.write_text(f"{head}{BEGIN}\n\n{tables}\n\n{END}{tail}")
+    page.fill(PAGE, {"tables": f"\n{storms(found)}\n\n{newcomer(found)}\n"})
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ import msgspec
 from bench.chaos.arena import Arena
 from duckweed.merge.round import Closed
 from duckweed.run import spec as specs
-from duckweed.run.folder import RunFolder
 from duckweed.run.ledger import Ledger
 from duckweed.run.spec import RunSpec
 from duckweed.swarm.harvest import latest_state
@@ -31,7 +30,7 @@ class Verdict:
 def judge(arena: Arena) -> Verdict:
     """Chain and signatures; every round closed once; no step of any block counted twice; every state
     that peers agreed on, and the last one, is what anybody recomputes from the ledger and the blobs."""
-    folder = RunFolder(arena.folder)
+    folder = arena.folder
     spec = specs.load(folder.spec)
     ledger = Ledger(folder.ledger)
     ledger.verify(verify)
@@ -55,8 +54,8 @@ def judge(arena: Arena) -> Verdict:
     last = latest_state(folder, spec)
     if {last.hash()} != hashes.get(spec.rounds.count):
         faults.append("the last state is not the one that peers agreed on")
-    final = arena.records("final")
-    records = arena.records("round")
+    final = arena.events("final")
+    records = arena.events("round")
     return Verdict(
         rounds=len(closed),
         contributions=contributions,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from bench import page
 from bench.parity.cells import BASE
 from bench.parity.plan import CELLS
 
@@ -188,8 +189,4 @@ def write() -> None:
         "residuals": residual_table(records),
         "curves": curves_table(records),
     }
-    text = DOCUMENT.read_text("utf-8")
-    for name, table in parts.items():
-        mark = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        text = mark.sub(lambda found, table=table: found[1] + table + "\n" + found[2], text)  # type: ignore[misc]
-    DOCUMENT.write_text(text, "utf-8")
+    page.fill(DOCUMENT, parts)

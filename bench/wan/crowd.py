@@ -17,6 +17,7 @@ from typing import Any
 
 from bench.wan import runs
 from bench.wan.lab import Host, Lab
+from duckweed.run.folder import RunFolder
 from duckweed.run.ledger import Ledger
 from duckweed.run.summary import utilisation
 
@@ -103,7 +104,7 @@ def reference(spec: str) -> dict[str, Any]:
         done = subprocess.run([*runs.DUCKWEED, *words], cwd=place, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"the reference ended with code {done.returncode}: {done.stderr}")
-        return _end(place / "same", runs.events(place / "same", "final"))
+        return _end(RunFolder(place / "same"))
 
 
 def _names(peers: int) -> list[str]:
@@ -114,11 +115,11 @@ def _facts(run: runs.Served, losses: Sequence[float], rounds: int, block: float)
     closed = run.events("round")
     total = PARAMETERS.search(run.said(run.hub))
     found: dict[str, Any] = {
-        "peers": len(run.peers),
+        "peers": len(run.guests),
         "parameters": int(total[1].replace(",", "")) if total else None,
         "accepted": [len(x["accepted"]) for x in closed],
         "by loss": {},
-    } | _end(run.place / "wan", run.events("final"))
+    } | _end(run.folder)
     for number, loss in enumerate(losses):
         some = closed[1 + number * rounds : 1 + (number + 1) * rounds]
         found["by loss"][f"{loss} %"] = {
@@ -161,10 +162,11 @@ def _sum(times: list[dict[str, float]]) -> dict[str, float]:
     return {phase: sum(x[phase] for x in times) for phase in times[0]}
 
 
-def _end(folder: Path, final: list[dict[str, Any]]) -> dict[str, Any]:
+def _end(folder: RunFolder) -> dict[str, Any]:
     """Held-out loss in nats per token after the last round, and the hash of the state before it: all
     peers have agreed on that one."""
-    ledger = Ledger(folder / "ledger.db")
+    *_, final = folder.records("final")
+    ledger = Ledger(folder.ledger)
     agreed = {entry.round: entry.body["hash"] for entry in ledger.entries("state")}
     ledger.close()
-    return {"held_out": final[-1]["held_out"], "state": agreed[max(agreed)], "after": max(agreed)}
+    return {"held_out": final["held_out"], "state": agreed[max(agreed)], "after": max(agreed)}

@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib.util
-import json
 import os
 import re
 import shutil
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.wan.lab import Host, Lab
+from duckweed.run.folder import RunFolder
 
 INVITATION = re.compile(r"duckweed1:\S+")
 PATIENCE = 1200.0
@@ -47,17 +47,7 @@ evaluate_tokens = 2048
 {more}
 """
 DENSE = '\n[wire]\nkind = "dense"\n'  # every peer fetches what the others made: megabytes
-
-
 DUCKWEED = [sys.executable, "-m", "duckweed"]
-
-
-def events(folder: Path, kind: str) -> list[dict[str, Any]]:
-    """Lines of one kind in the records of a run."""
-    path = folder / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    found = [json.loads(line) for line in lines if line.endswith("}")]
-    return [x for x in found if x.get("event") == kind]
 
 
 def write(place: Path, spec: str) -> None:
@@ -68,73 +58,95 @@ def write(place: Path, spec: str) -> None:
     (place / "text.txt").write_text(text)
 
 
-class Served:
-    """A run on hosts of a laboratory. The first host coordinates, the others take part. peer: the
-    program that a peer is; ready: peers have the first state before they come."""
+class Stage:
+    """Hosts of a laboratory for one run: the first coordinates, the others take part. The run is
+    place/NAME; what a host says, place/HOST.log. patience: seconds for it to be said."""
 
     def __init__(
-        self, lab: Lab, place: Path, spec: str, peer: Sequence[str] = DUCKWEED, ready: bool = False
+        self, lab: Lab, place: Path, spec: str, name: str, patience: float = PATIENCE
     ) -> None:
-        self.lab, self.place = lab, place
+        self.lab, self.place, self.patience = lab, place, patience
         self.hub, *self.guests = lab.hosts
+        self.folder = RunFolder(place / name)
+        self.processes: dict[str, subprocess.Popen] = {}
         write(place, spec)
-        listen = f"{lab.address(self.hub)}:7000"
-        self.server = self._start(
-            DUCKWEED, self.hub, "serve", str(place / "run.toml"), "--listen", listen,
-            "--name", "wan", "--runs", str(place),
-        )  # fmt: skip
-        found = self._hears(self.hub, INVITATION)
-        self.invitation = found.group()
-        if ready:
-            for name in self.guests:
-                shutil.copytree(
-                    place / "wan" / "states", place / name / "states", copy_function=os.link
-                )
-        self.peers = {
-            name: self._start(peer, name, "join", self.invitation, "--home", str(place / name))
-            for name in self.guests
-        }
 
-    def _start(self, program: Sequence[str], host: str, *words: str) -> subprocess.Popen:
+    def start(self, host: str, *command: str) -> subprocess.Popen:
+        """A process on a host, in a group of its own."""
         environment = os.environ | {
             "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "COLUMNS": "400",
         }  # fmt: skip
-        with (self.place / f"{host}.log").open("wb") as log:
+        with (self.place / f"{host}.log").open("ab") as log:
             return self.lab.run(
-                host, [*program, *words], stdout=log, stderr=log, env=environment, cwd=self.place
-            )
+                host, command, stdout=log, stderr=log, env=environment, cwd=self.place,
+                start_new_session=True,
+            )  # fmt: skip
+
+    def coordinate(self) -> None:
+        """Start the coordinator, or start it again."""
+        run = self.folder.path
+        what = [str(run)] if run.exists() else [
+            str(self.place / "run.toml"), "--name", run.name, "--runs", str(self.place)
+        ]  # fmt: skip
+        listen = f"{self.lab.address(self.hub)}:7000"
+        self.processes[self.hub] = self.start(
+            self.hub, *DUCKWEED, "serve", *what, "--listen", listen
+        )
+
+    def invites(self) -> str:
+        """The invitation, once it is given. Raises RuntimeError."""
+        return self.hears(self.hub, INVITATION).group()
 
     def said(self, host: str) -> str:
-        return (self.place / f"{host}.log").read_text()
+        return (self.place / f"{host}.log").read_text(errors="replace")
 
-    def _hears(self, host: str, words: re.Pattern) -> re.Match:
-        closes = time.monotonic() + PATIENCE
+    def hears(self, host: str, words: re.Pattern) -> re.Match:
+        """Wait until a host says something. Raises RuntimeError if it does not."""
+        closes = time.monotonic() + self.patience
         while not (found := words.search(self.said(host))):
-            if time.monotonic() > closes or self.server.poll() is not None:
+            if time.monotonic() > closes or self.processes[self.hub].poll() is not None:
                 raise RuntimeError(
                     f"{host} never said {words.pattern!r}; it said:\n{self.said(host)}"
                 )
-            time.sleep(0.1)
+            time.sleep(0.05)
         return found
 
     def events(self, kind: str) -> list[dict[str, Any]]:
         """What the run's own records say."""
-        return events(self.place / "wan", kind)
+        return list(self.folder.records(kind))
 
     def until_round(self, number: int) -> None:
         """Wait until so many rounds are closed. Raises RuntimeError if the run ends before."""
-        closes = time.monotonic() + PATIENCE
+        closes = time.monotonic() + self.patience
         while len(self.events("round")) < number:
-            if time.monotonic() > closes or self.server.poll() is not None:
+            if time.monotonic() > closes or self.processes[self.hub].poll() is not None:
                 raise RuntimeError(
                     f"no round {number}; the coordinator said:\n{self.said(self.hub)}"
                 )
             time.sleep(0.1)
 
+
+class Served(Stage):
+    """A run that is left to itself. peer: the program that a peer is; ready: peers have the first
+    state before they come."""
+
+    def __init__(
+        self, lab: Lab, place: Path, spec: str, peer: Sequence[str] = DUCKWEED, ready: bool = False
+    ) -> None:
+        super().__init__(lab, place, spec, "wan")
+        self.coordinate()
+        self.invitation = self.invites()
+        if ready:
+            for name in self.guests:
+                shutil.copytree(self.folder.states, place / name / "states", copy_function=os.link)
+        for name in self.guests:
+            home = ("--home", str(place / name))
+            self.processes[name] = self.start(name, *peer, "join", self.invitation, *home)
+
     def ends(self) -> None:
         """Wait for all. Raises RuntimeError if one fails."""
-        for host, process in [*self.peers.items(), (self.hub, self.server)]:
-            if code := process.wait(PATIENCE):
+        for host in (*self.guests, self.hub):
+            if code := self.processes[host].wait(self.patience):
                 raise RuntimeError(f"{host} ended with code {code}; it said:\n{self.said(host)}")
 
 
@@ -166,7 +178,7 @@ def facts(run: Served) -> dict[str, Any]:
     moved = rounds[-1]["traffic"]
     exchanged = [t["send"] + t["fetch"] for t in times]
     return {
-        "peers": len(run.peers),
+        "peers": len(run.guests),
         "seconds_per_round": round(statistics.median(x["seconds"] for x in rounds[1:]), 2),
         "seconds_of_exchange": round(statistics.median(exchanged), 2),
         "utilisation": round(busy / sum(sum(t.values()) for t in times), 4),

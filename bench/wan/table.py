@@ -4,14 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from bench import page
+
 HERE = Path(__file__).parent.parent
 RESULTS, PAGE = HERE / "results" / "wan.json", HERE.parent / "docs" / "wan.md"
-BEGIN, END = "<!-- tables -->", "<!-- end -->"
-
-
-def _rows(head: list[str], rows: list[list[Any]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in lines)
 
 
 def _run(name: str, x: dict[str, Any]) -> list[Any]:
@@ -25,7 +21,7 @@ def _mega(count: float) -> str:
 
 def nats(found: dict[str, Any]) -> str:
     """How two peers reach each other, and what a run moved between them."""
-    return _rows(
+    return page.rows(
         ["NATs of two peers", "they reach each other", "seconds until then", "Mbit/s",
          "contributions counted", "MB between peers", "MB through the relay"],
         [
@@ -40,7 +36,7 @@ def nats(found: dict[str, Any]) -> str:
 
 def links(found: dict[str, Any]) -> str:
     """Mbit/s of one body up and down, by carrier."""
-    return _rows(
+    return page.rows(
         ["link", "TCP up", "down", "iroh up", "down"],
         [
             [name, *(x[way][direction] for way in ("tcp", "iroh") for direction in ("up", "down"))]
@@ -52,7 +48,7 @@ def links(found: dict[str, Any]) -> str:
 def moves(found: dict[str, Any]) -> str:
     """Runs in which a peer moves, by link."""
     head = ["link", "contributions counted", "seconds a round", "of them exchange"]
-    return _rows(head, [_run(name, x) for name, x in found.items()])
+    return page.rows(head, [_run(name, x) for name, x in found.items()])
 
 
 def crowd(found: dict[str, Any]) -> str:
@@ -72,7 +68,7 @@ def crowd(found: dict[str, Any]) -> str:
             )  # fmt: skip
     head = ["run", "loss", "utilisation", "of the worst peer", "s computing a round", "s a round",
             "compress", "send", "wait", "fetch", "apply", "final loss against one process"]  # fmt: skip
-    return _rows(head, rows)
+    return page.rows(head, rows)
 
 
 def tables(record: dict[str, Any]) -> str:
@@ -86,11 +82,8 @@ def tables(record: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    page = PAGE.read_text("utf-8")
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
     made = tables(json.loads(RESULTS.read_text()))
-    PAGE.write_text(f"{before}{BEGIN}\n\n{made}\n\n{END}{after}", "utf-8")
+    page.fill(PAGE, {"tables": f"\n{made}\n"})
 
 
 if __name__ == "__main__":
