@@ -50,6 +50,7 @@ CELLS: list[Cell] = [
     ddp("ddp-muon-4e-3-h30", 0.004, 0),
     swarm("fp32-h15-eight", 0.004, 0, H15, FP32, EIGHT),
     swarm("int-1.0-h15-eight", 0.004, 0, H15, integer(1.0, 1.5, 1.0), EIGHT),
+    ddp("ddp-muon-4e-3-eight", 0.004, 0, H15, EIGHT),
     swarm("defaults-h20", 0.004, 0, {"inner.steps": 20, "inner.state": "fresh"}),
     swarm("sparse-adamw-h15", 0.004, 0, H15, ADAMW, sparse(64, 0.95)),
     ddp("ddp-adamw-4e-3", 0.004, 0, H15, ADAMW),
