@@ -38,6 +38,7 @@ def evolve(
     data: Annotated[list[str] | None, typer.Option(help="Text: files, folders, globs, or 'stdlib'. Repeatable.")] = None,
     tokenizer: Annotated[str, typer.Option(help="bytes, bpe:N, or a tokenizer.")] = "bytes",
     preset: Annotated[str, typer.Option(help="The model to train: preset, folder or config.json.")] = "llama-0.5m",
+    peers: Annotated[int, typer.Option(min=1, max=64, help="Peers of a trial. Without: one alone, which exchanges nothing; from 2 on wire, merge and outer optimizer are varied too.")] = 1,
     trial: Annotated[str, typer.Option(help="Training compute of a reference trial.")] = "1.2e11flop",
     alpha: Annotated[float, typer.Option(help="False discovery rate of the campaign.")] = 0.05,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Any other setting of the campaign, such as pairs=16.")] = None,
@@ -60,8 +61,11 @@ def evolve(
     if (llm is None) != (model is None):
         fail("--llm URL and --model NAME go together (--preset names the model to train)")
     if resume:
-        if data or set_:
-            fail("a campaign keeps its data and settings: --data and --set do not go with --resume")
+        if data or set_ or peers > 1:
+            fail(
+                "a campaign keeps its data and settings: --data, --peers and --set do not go with "
+                "--resume"
+            )
         folder = _existing(out)
     else:
         folder = out or _next(Path("evolve"))
@@ -69,10 +73,12 @@ def evolve(
         opened = (
             _reopened(folder)
             if resume
-            else _created(folder, preset, data, tokenizer, _settings(trial, alpha, seed, set_))
+            else _created(
+                folder, _plain(preset, data, tokenizer, peers), _settings(trial, alpha, seed, set_)
+            )
         )
     try:
-        _run(opened, limit, own, guests, _endpoint(llm, model))
+        _run(opened, limit, own, guests, (llm, model))
     except KeyboardInterrupt:
         console.print(
             f"Nothing is lost. Go on with: duckweed evolve --resume --out {folder} --budget {budget}"
@@ -118,47 +124,53 @@ def _settings(trial: str, alpha: float, seed: int, assignments: list[str] | None
         fail(f"settings: {error} (known: {known})")
 
 
-def _created(
-    folder: Path, model: str, data: list[str] | None, tokenizer: str, settings: Any
-) -> Any:
-    from duckweed.evolve.opening import create, plain_specification
-    from duckweed.evolve.switches import REGISTRY
+def _plain(model: str, data: list[str] | None, tokenizer: str, peers: int) -> Any:
+    from duckweed.evolve.opening import plain_specification
 
-    spec = plain_specification(model, data, tokenizer)
-    campaign, journal = create(folder, spec, Path.cwd(), settings, REGISTRY)
+    return plain_specification(model, data, tokenizer, peers)
+
+
+def _created(folder: Path, spec: Any, settings: Any) -> Any:
+    from duckweed.evolve.opening import create
+    from duckweed.evolve.switches import registry
+
+    campaign, journal = create(folder, spec, Path.cwd(), settings, registry(spec.rounds.peers))
     return campaign, journal, settings
 
 
 def _reopened(path: Path) -> Any:
     from duckweed.evolve import folder as folders
     from duckweed.evolve.opening import reopen
-    from duckweed.evolve.switches import REGISTRY
+    from duckweed.evolve.switches import registry
 
     campaign = folders.find(path)
-    journal, settings = reopen(campaign, REGISTRY)
+    journal, settings = reopen(campaign, registry(campaign.plain().rounds.peers))
     return campaign, journal, settings
 
 
-def _endpoint(url: str | None, name: str | None) -> Any:
+def _endpoint(registry: Any, url: str | None, name: str | None) -> Any:
     if url is None or name is None:
         return None
     from duckweed.evolve.endpoint import LanguageModel
-    from duckweed.evolve.switches import REGISTRY
 
-    return LanguageModel(REGISTRY, url, name, os.environ.get("DUCKWEED_LLM_KEY", ""))
+    return LanguageModel(registry, url, name, os.environ.get("DUCKWEED_LLM_KEY", ""))
 
 
-def _run(opened: Any, limit: Any, own: int, invitations: list[Any], model: Any) -> None:
-    """Run the campaign, watched; then write and say what it leaves."""
+def _run(
+    opened: Any, limit: Any, own: int, invitations: list[Any], model: tuple[str | None, str | None]
+) -> None:
+    """Run the campaign, watched; then write and say what it leaves. model: endpoint and name."""
     campaign, journal, settings = opened
     from duckweed.cli.evolve_view import EvolveView
     from duckweed.evolve.loop import Loop
     from duckweed.evolve.opening import council, plain_recipe
     from duckweed.evolve.pool import Pool
-    from duckweed.evolve.switches import REGISTRY
+    from duckweed.evolve.switches import registry
     from duckweed.run.lock import alone
 
-    plain = plain_recipe(campaign.plain(), REGISTRY)
+    spec = campaign.plain()
+    switches = registry(spec.rounds.peers)
+    members = council(campaign, settings, switches, _endpoint(switches, *model))
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     reason = "stopped"
     hands = own + len(invitations)
@@ -170,8 +182,8 @@ def _run(opened: Any, limit: Any, own: int, invitations: list[Any], model: Any) 
             Pool(campaign, own, started=journal.processes) as pool,
         ):
             loop = Loop(
-                campaign, journal, pool, council(campaign, settings, REGISTRY, model), settings,
-                plain, limit, hands, view.take,
+                campaign, journal, pool, members, settings, plain_recipe(spec, switches), limit,
+                hands, view.take,
             )  # fmt: skip
             _invite(invitations, campaign, pool, loop, outside)
             with contextlib.suppress(KeyboardInterrupt):

@@ -31,7 +31,8 @@ class Cell(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Result(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """loss: held-out bits per byte as the evaluator found it, None where the run diverged or the
     evaluator refused it (`reason`); flops: training and evaluation, as counted by the harness;
-    weights: blake3 of the exported weights; worker: number of the process that trained."""
+    weights: blake3 of the exported weights; worker: number of the process that trained; sent, fetched:
+    bytes of the busiest peer, where a trial has several."""
 
     loss: float | None
     flops: float
@@ -41,6 +42,8 @@ class Result(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     weights: str = ""
     worker: int = 0
     reason: str = ""
+    sent: int = 0
+    fetched: int = 0
 
     @property
     def value(self) -> float:

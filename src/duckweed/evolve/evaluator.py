@@ -1,8 +1,9 @@
 """The evaluator: what a trial's exported weights are worth, by code and data that trials never see.
 
 It trusts nothing but bytes: weights are read as safetensors into the model that the declared
-configuration names; parameters, tokens and FLOPs are counted again; the loss is computed here; and
-a change of future tokens must leave the logits of the past as they were.
+configuration names; parameters, tokens and FLOPs are counted again; rounds of several peers are
+closed again, must lead to the weights, and their bytes are counted; the loss is computed here; and a
+change of future tokens must leave the logits of the past as they were.
 """
 
 import json
@@ -18,14 +19,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from duckweed.evolve.cell import Cell, Result
+from duckweed.evolve.exchange import Exchange, ExchangeError, Moved, replay
 from duckweed.evolve.texts import read
-from duckweed.evolve.trial import Declared, configuration, plan
+from duckweed.evolve.trial import EXCHANGE, Declared, allowance, configuration, plan, taken
 from duckweed.learn import model as models
+from duckweed.merge.round import MergeError
 from duckweed.run.spec import RunSpec
+from duckweed.wire.frame import WireError
 
 TOKENS = {"select": 32768, "vault": 65536}
 BATCH = 16
 CONFIG_LIMIT = 1 << 16  # bytes of a declared configuration
+EXCHANGE_LIMIT = 1 << 24  # bytes of announcements, beyond the blobs
 TOLERANCE = 1e-4  # of a past logit; the same sums in the same order give 0
 
 
@@ -43,20 +48,21 @@ class Evaluator:
         """The result of a cell from the folder its trial wrote. A refusal is a result without
         loss and with a reason; only a broken installation raises."""
         spec, cost = plan(self.plain, self.base, self.vocabulary, cell)
-        tokens = spec.inner.steps * spec.inner.batch * spec.model.sequence
-        spent = cost.step(spec.inner.batch * spec.model.sequence) * spec.inner.steps
+        each, steps = spec.inner.batch * spec.model.sequence, taken(spec)
+        tokens, spent = steps * each, steps * cost.step(each)
         judged = TOKENS[cell.split] // spec.model.sequence * spec.model.sequence
         result = Result(None, spent, tokens, cost.parameters)
         try:
             declared = msgspec.json.decode((out / "declared.json").read_bytes(), type=Declared)
-            if (declared.steps, declared.tokens) != (spec.inner.steps, tokens):
+            if (declared.steps, declared.tokens) != (steps, tokens):
                 raise Refused(
                     f"{declared.tokens:,} tokens in {declared.steps} steps are declared, the budget "
-                    f"pays for {tokens:,} in {spec.inner.steps}"
+                    f"pays for {tokens:,} in {steps}"
                 )
             if declared.diverged:
                 raise Refused(f"diverged: {declared.diverged}")
             model = self._model(spec, cell, out)
+            moved = self._moved(spec, cell, out, model) if spec.rounds.peers > 1 else Moved()
             check_causal(model, spec.model.sequence, self.vocabulary)
             loss = self._loss(model, cell, spec.model.sequence)
             if not math.isfinite(loss):
@@ -65,7 +71,32 @@ class Evaluator:
             return msgspec.structs.replace(result, reason=str(error)[:300])
         weights = blake3((out / "model.safetensors").read_bytes()).hexdigest(16)
         total = spent + cost.forward * judged
-        return msgspec.structs.replace(result, loss=loss, flops=total, weights=weights)
+        return msgspec.structs.replace(
+            result, loss=loss, flops=total, weights=weights, sent=moved.sent, fetched=moved.fetched
+        )
+
+    def _moved(self, spec: RunSpec, cell: Cell, out: Path, model: Any) -> Moved:
+        """The bytes of the rounds, which must lead to the weights that were exported."""
+        allowed = allowance(self.plain, self.base, self.vocabulary, cell)
+        path = out / EXCHANGE
+        if path.stat().st_size > spec.rounds.peers * allowed + EXCHANGE_LIMIT:
+            raise Refused(f"what peers handed in is more than {allowed:,} bytes each")
+        exchange = msgspec.msgpack.decode(path.read_bytes(), type=Exchange)
+        config = configuration(spec, self.base, self.vocabulary, cell.size)
+        first: Any = models.build(config, "cpu", spec.seed, spec.architecture.zero_projections)
+        start = models.read_weights(first)
+        try:
+            weights, moved = replay(spec, models.layout_of(first), start, exchange)
+        except (ExchangeError, MergeError, WireError) as error:
+            raise Refused(f"the rounds do not hold: {error}") from error
+        if not np.array_equal(weights, models.read_weights(model)):
+            raise Refused("what peers handed in does not lead to the exported weights")
+        if max(moved.sent, moved.fetched) > allowed:
+            raise Refused(
+                f"{moved.sent:,} bytes sent and {moved.fetched:,} fetched by a peer, allowed are "
+                f"{allowed:,} each"
+            )
+        return moved
 
     def _model(self, spec: RunSpec, cell: Cell, out: Path) -> Any:
         """The declared model, which must be the one that the cell's recipe names, with weights."""

@@ -3,7 +3,7 @@
 import msgspec
 
 from duckweed.learn.presets import PRESETS
-from duckweed.run.sections import Architecture, DataSpec, Inner, Model
+from duckweed.run.sections import Architecture, DataSpec, Inner, Model, Rounds
 from duckweed.run.spec import RunSpec
 
 PLAIN = Inner(
@@ -12,17 +12,26 @@ PLAIN = Inner(
 )  # fmt: skip
 """What generation 0 is tuned from: AdamW with a cosine, as any textbook has it."""
 
+STEPS = 260
+"""Inner steps over which warm-up is a share; a trial stretches its schedule to what it can pay."""
+BLOCK = 10
+"""Inner steps of a round where a trial has several peers."""
+
 INITIAL = 0.02  # transformers' initializer_range
 
 
 def generation_zero(
-    source: str = "llama-0.5m", sequence: int = 128, data: DataSpec | None = None
+    source: str = "llama-0.5m",
+    sequence: int = 128,
+    data: DataSpec | None = None,
+    peers: int = 1,
 ) -> RunSpec:
     """The specification before tuning: AdamW, cosine, GELU, tied tables; for a preset of ours the
     architecture is spelt out, so that a proposal's differences are seen for what they are, save
-    `kv_heads` and `inner_width`, which follow the heads, and width and family.
+    `kv_heads` and `inner_width`, which follow the heads, and width and family. Several peers take one
+    sequence a step each, so that a trial has rounds enough, and exchange as a run's defaults have it.
 
-    `llama-0.5m` and `llama-1m` are the sizes meant for campaigns on a CPU.
+    `llama-0.5m` to `llama-1m` are the sizes meant for campaigns on a CPU.
     """
     facts = PRESETS.get(source, {})
     if facts.get("model_type") != "llama":
@@ -42,7 +51,11 @@ def generation_zero(
             mlp_bias=False,
             norm_epsilon=facts["rms_norm_eps"],
         )
+    block, batch = (BLOCK, 1) if peers > 1 else (PLAIN.steps, PLAIN.batch)
     spec = RunSpec(
-        model=Model(source=source, sequence=sequence), architecture=architecture, inner=PLAIN
+        model=Model(source=source, sequence=sequence),
+        architecture=architecture,
+        inner=msgspec.structs.replace(PLAIN, steps=block, batch=batch),
+        rounds=Rounds(peers=peers, count=STEPS // block),
     )
     return spec if data is None else msgspec.structs.replace(spec, data=data)

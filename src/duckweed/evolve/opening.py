@@ -31,15 +31,17 @@ from duckweed.run.spec import RunSpec
 from duckweed.swarm.genesis import cache_folder
 from duckweed.swarm.identity import load_or_create
 
-FORMAT = 1
+FORMAT = 2
 HELD_OUT = 0.08  # share of the documents that trials never see
 
 BOUNDS = Bounds()  # of a recipe, against generation 0
 
 
-def plain_specification(model: str, data: list[str] | None, tokenizer: str) -> RunSpec:
-    """The specification before tuning."""
-    spec = generation_zero(model)
+def plain_specification(
+    model: str, data: list[str] | None, tokenizer: str, peers: int = 1
+) -> RunSpec:
+    """The specification before tuning; peers: of a trial."""
+    spec = generation_zero(model, peers=peers)
     path: Any = "stdlib" if not data else data[0] if len(data) == 1 else tuple(data)
     text = msgspec.structs.replace(spec.data, path=path, tokenizer=tokenizer, held_out=HELD_OUT)
     return msgspec.structs.replace(spec, data=text)
@@ -115,10 +117,10 @@ def made_with() -> dict[str, Any]:
 
 
 def code_hash() -> str:
-    """blake3 of this program's sources that a trial runs: the rooms `evolve`, `learn` and `run`."""
+    """blake3 of this program's sources that a trial runs."""
     root = Path(duckweed.__file__).parent
     found = blake3()
-    for room in ("evolve", "learn", "run"):
+    for room in ("evolve", "learn", "merge", "run", "swarm", "wire"):
         for path in sorted((root / room).rglob("*.py")):
             found.update(f"{path.relative_to(root).as_posix()}\n".encode() + path.read_bytes())
     return found.hexdigest(16)

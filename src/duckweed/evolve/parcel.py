@@ -2,7 +2,7 @@
 
 A question is one message, its body at most one parcel: files as a msgpack map of names and bytes.
 What a campaign sends is what its own trials may see (plain recipe and training text); what comes
-back are a trial's three files. Names are taken from fixed lists, sizes are checked before anything
+back are a trial's files. Names are taken from fixed lists, sizes are checked before anything
 is read.
 """
 
@@ -17,12 +17,12 @@ from duckweed.evolve.cell import Cell
 from duckweed.evolve.folder import Campaign
 from duckweed.run.folder import write_atomically
 
-PROTOCOL = 1
+PROTOCOL = 2
 RUN = blake3(b"duckweed trials 1").hexdigest()
 """Stands in an invitation where that of a training run has the run's identity."""
 HEAD_LIMIT = 1 << 16
 TEXT_LIMIT = 1 << 30  # bytes of a campaign's files
-EXPORTED = ("declared.json", "config.json", "model.safetensors")
+EXPORTED = ("declared.json", "config.json", "model.safetensors", "exchange.msgpack")
 _PART = r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}"
 _GIVEN = re.compile(rf"plain\.toml|model\.json|training/{_PART}(/{_PART})?")
 

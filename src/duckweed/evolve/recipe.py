@@ -8,9 +8,11 @@ import json
 import re
 from typing import Any
 
+import msgspec
+
 from duckweed.evolve.cell import Recipe
 from duckweed.evolve.registry import Registry, RegistryError
-from duckweed.run.spec import RunSpec, SpecError, override
+from duckweed.run.spec import WIRES, RunSpec, SpecError, override
 
 BETAS = {"inner.beta1": 0, "inner.beta2": 1}  # the specification has them as a pair
 TEXT_LIMIT = 4096  # characters of a change
@@ -28,11 +30,21 @@ def specification(plain: RunSpec, recipe: Recipe) -> RunSpec:
     for key in recipe:
         if key.partition(".")[0] not in SECTIONS and key != "model.sequence":
             raise SpecError(f"{key[:64]!r}: no part of a recipe")
-    changes: dict[str, object] = {k: v for k, v in recipe.items() if k not in BETAS}
+    foreign = _foreign(recipe.get("wire.kind", msgspec.to_builtins(plain.wire)["kind"]))
+    changes: dict[str, object] = {
+        k: v for k, v in recipe.items() if k not in BETAS and k not in foreign
+    }
     betas: list[float] = list(plain.inner.betas)
     for key, place in BETAS.items():
         betas[place] = float(recipe.get(key, betas[place]))
     return override(plain, changes | {"inner.betas": betas})
+
+
+def _foreign(kind: object) -> set[str]:
+    """Keys of the wire that another kind than this has."""
+    own = {f.name for k, wire in WIRES.items() if k == kind for f in msgspec.structs.fields(wire)}
+    every = {f.name for wire in WIRES.values() for f in msgspec.structs.fields(wire)}
+    return {f"wire.{name}" for name in every - own}
 
 
 def idle(recipe: Recipe) -> frozenset[str]:
@@ -50,6 +62,10 @@ def idle(recipe: Recipe) -> frozenset[str]:
         found.add("inner.final")
     if recipe.get("architecture.tied") is True:
         found.add("inner.head_rate")
+    if "wire.kind" in recipe:
+        found |= _foreign(recipe["wire.kind"])
+    if recipe.get("outer.optimizer") == "none":
+        found |= {"outer.learning_rate", "outer.momentum"}
     if recipe.get("inner.weight_decay") == 0:
         found.add("inner.cautious")
     return frozenset(found)

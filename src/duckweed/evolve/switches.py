@@ -4,6 +4,8 @@ Published effects decide the order in which known changes are tried, and nothing
 measured at other sizes (docs/evolve-registry.md). All change training for real, save the nulls.
 """
 
+from itertools import zip_longest
+
 from duckweed.evolve.registry import Known, Registry, Switch
 
 SPEEDRUN = "modded-nanogpt records"
@@ -65,6 +67,22 @@ MODEL = (
     Switch("architecture.mlp_bias", "choice", values=(False, True), source=DESIGN),
     Switch("architecture.norm_epsilon", "log", 1e-8, 1e-2, source=DESIGN),
 )  # fmt: skip
+EXCHANGE = (
+    Switch("inner.steps", "int", 3, 60, note="30 best with 2-bit sparse at 0.5 B", source="2508.15706"),
+    Switch("inner.state", "choice", values=("fresh", "kept"), source=DESIGN),
+    Switch("wire.kind", "choice", values=("integer", "sparse", "dense"), note="docs/parity.md", source=DESIGN),
+    Switch("wire.threshold", "linear", 0.1, 4.0, note="0.6 loses 0.2 %, 1.0 1.2 % at 1 M", source="docs/parity.md"),
+    Switch("wire.value", "linear", 0.5, 5.0, source=DESIGN),
+    Switch("wire.levels", "choice", values=(1, 2, 3, 7), source=DESIGN),
+    Switch("wire.chunk", "choice", values=(1024, 4096, 16384), source="2508.15706"),
+    Switch("wire.keep", "choice", values=(16, 32, 64, 128, 256), note="64 of 4096 with 2 bits", source="2508.15706"),
+    Switch("wire.dtype", "choice", values=("bf16", "int8", "fp32"), source=DESIGN),
+    Switch("wire.feedback", "linear", 0.0, 1.0, note="0.95 of the residual kept", source="2508.15706"),
+    Switch("merge.rule", "choice", values=("mean", "contributors", "bounded"), source=DESIGN),
+    Switch("outer.optimizer", "choice", values=("nesterov", "none"), note="none with sparse and feedback", source="2508.15706"),
+    Switch("outer.learning_rate", "log", 0.05, 2.0, note="0.7", source="2311.08105"),
+    Switch("outer.momentum", "linear", 0.0, 0.95, note="0.9; 0.6 with muon", source="2311.08105; 2505.23725"),
+)  # fmt: skip
 SWITCHES = OPTIMIZER + PLAN + MODEL
 
 KNOWN = (
@@ -119,4 +137,33 @@ HARMS = (
     Known("lion at ten times its rate", {"inner.optimizer": "lion"}, {"inner.learning_rate": 2.0}),
 )
 
+EXCHANGE_KNOWN = (
+    Known("moments kept", {"inner.state": "kept"}),
+    Known("finer codes", {"wire.threshold": 0.6, "wire.value": 1.2}),
+    Known("sparseloco", {"wire.kind": "sparse", "wire.feedback": 0.95, "merge.rule": "contributors", "outer.optimizer": "none"}),
+    Known("longer rounds", {}, {"inner.steps": 2.0}),
+    Known("shorter rounds", {}, {"inner.steps": 0.5}),
+    Known("less outer momentum", {"outer.momentum": 0.4}),
+    Known("whole outer steps", {"outer.learning_rate": 1.0}),
+)  # fmt: skip
+EXCHANGE_NULLS = (
+    Known("outer rate up by a thousandth", {}, {"outer.learning_rate": 1.001}),
+)  # fmt: skip
+EXCHANGE_HARMS = (
+    Known("outer steps of a twentieth", {"outer.learning_rate": 0.05}),
+)  # fmt: skip
+
 REGISTRY = Registry(SWITCHES, KNOWN, NULLS, HARMS, version=1)
+SWARM = Registry(
+    SWITCHES + EXCHANGE,
+    # mixed, so that either kind is tried early
+    tuple(k for pair in zip_longest(KNOWN, EXCHANGE_KNOWN) for k in pair if k is not None),
+    NULLS + EXCHANGE_NULLS,
+    HARMS + EXCHANGE_HARMS,
+    version=1,
+)
+
+
+def registry(peers: int) -> Registry:
+    """What campaigns may vary whose trials have so many peers: one alone exchanges nothing."""
+    return SWARM if peers > 1 else REGISTRY

@@ -1,7 +1,8 @@
 """One trial: a recipe trained on one seed until its FLOPs are spent, exported with what it declares.
 
-Deterministic: the same cell on the same machine with the same threads gives the same weights, bit
-for bit. A trial sees training text only.
+Where the campaign's plain specification has several peers, a trial is a swarm's run in small
+(`exchange`), else plain training. Deterministic: the same cell on the same machine with the same
+threads gives the same weights, bit for bit. A trial sees training text only.
 """
 
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig
 
+from duckweed.evolve import exchange as exchanges
 from duckweed.evolve.cell import Cell
 from duckweed.evolve.cost import Cost, cost
 from duckweed.evolve.recipe import specification
@@ -19,10 +21,18 @@ from duckweed.learn import dataset as datasets
 from duckweed.learn import model as models
 from duckweed.learn.dataset import Dataset
 from duckweed.learn.trainer import Diverged, Trainer
+from duckweed.merge.round import MergeError
 from duckweed.run.folder import write_atomically
+from duckweed.run.sections import Integer
 from duckweed.run.spec import RunSpec
+from duckweed.run.summary import data_parallel_bytes
+from duckweed.wire.frame import WireError
 
-LEAST_STEPS = 8
+EXCHANGE = "exchange.msgpack"
+LEAST_STEPS, LEAST_ROUNDS = 8, 3
+SAVINGS = 50
+"""A trial of several peers moves so many times fewer bytes, each way, than data-parallel training
+of the plain recipe for as many FLOPs; else proposals would win by talking more."""
 
 
 class TrialError(ValueError):
@@ -64,12 +74,34 @@ def configuration(spec: RunSpec, base: Path, vocabulary: int, size: int) -> Pret
     return sized(wanted, size)
 
 
-def stretched(spec: RunSpec, steps: int) -> RunSpec:
-    """The specification with its schedule over `steps` steps: warm-up keeps its share."""
-    warmup = min(steps - 1, round(spec.inner.warmup / spec.total_steps * steps))
-    inner = msgspec.structs.replace(spec.inner, warmup=warmup, steps=steps)
-    rounds = msgspec.structs.replace(spec.rounds, count=1)
+def stretched(spec: RunSpec, plain: RunSpec, steps: int) -> RunSpec:
+    """The specification with its schedule over so many steps of all peers together, in whole rounds;
+    warm-up keeps the share that it has of the plain one. Raises TrialError."""
+    if spec.rounds.peers == 1:
+        count, each, least = 1, steps, LEAST_STEPS
+    else:
+        each, least = spec.inner.steps, LEAST_ROUNDS * spec.inner.steps * spec.rounds.peers
+        count = (steps // each - _measuring(spec)) // spec.rounds.peers
+    if steps < least or count < 1:
+        raise TrialError(
+            f"the FLOPs of a trial pay for {steps} steps of this recipe, at least {least} are needed; "
+            "give a larger budget, or a smaller model or batch"
+        )
+    total = count * each
+    warmup = min(total - 1, round(spec.inner.warmup / plain.total_steps * total))
+    inner = msgspec.structs.replace(spec.inner, warmup=warmup, steps=each)
+    rounds = msgspec.structs.replace(spec.rounds, count=count)
     return msgspec.structs.replace(spec, inner=inner, rounds=rounds)
+
+
+def _measuring(spec: RunSpec) -> int:
+    """Blocks that are trained for nothing but the first scales."""
+    return int(spec.rounds.peers > 1 and isinstance(spec.wire, Integer))
+
+
+def taken(spec: RunSpec) -> int:
+    """Inner steps that a stretched specification takes, of all peers together."""
+    return (spec.rounds.peers * spec.rounds.count + _measuring(spec)) * spec.inner.steps
 
 
 def plan(plain: RunSpec, base: Path, vocabulary: int, cell: Cell) -> tuple[RunSpec, Cost]:
@@ -78,34 +110,47 @@ def plan(plain: RunSpec, base: Path, vocabulary: int, cell: Cell) -> tuple[RunSp
     spec = msgspec.structs.replace(spec, seed=cell.seed)
     count = cost(skeleton(spec, base, vocabulary, cell.size), spec.inner, spec.model.sequence)
     steps = count.steps(cell.budget, spec.inner.batch * spec.model.sequence)
-    if steps < LEAST_STEPS:
-        raise TrialError(
-            f"{cell.budget:.3g} FLOPs pay for {steps} steps of this recipe, at least {LEAST_STEPS} "
-            "are needed; give a larger budget, or a smaller model or batch"
-        )
-    return stretched(spec, steps), count
+    return stretched(spec, plain, steps), count
+
+
+def allowance(plain: RunSpec, base: Path, vocabulary: int, cell: Cell) -> int:
+    """Bytes that a peer of a cell's trial may send, and as many that it may fetch."""
+    peers = plain.rounds.peers
+    same = msgspec.structs.replace(cell, recipe={})
+    spec, count = plan(plain, base, vocabulary, same)
+    return data_parallel_bytes(count.parameters, peers, spec.total_steps) // peers // SAVINGS
 
 
 def train(plain: RunSpec, base: Path, dataset: Dataset, cell: Cell, out: Path) -> Declared:
-    """Train the cell and write `out`: model.safetensors, config.json, declared.json."""
+    """Train the cell and write `out`: model.safetensors, config.json, declared.json and, of several
+    peers, exchange.msgpack."""
     spec, _ = plan(plain, base, dataset.manifest.vocabulary, cell)
-    inner, length = spec.inner, spec.model.sequence
     config = configuration(spec, base, dataset.manifest.vocabulary, cell.size)
     model: Any = models.build(config, "cpu", spec.seed, spec.architecture.zero_projections)
-    trainer = Trainer(model, inner, spec.total_steps, "cpu")
+    out.mkdir(parents=True, exist_ok=True)
+    steps = taken(spec)
+    declared = Declared(steps, steps * spec.inner.batch * spec.model.sequence)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            if spec.rounds.peers > 1:
+                weights, exchange = exchanges.train(spec, model, dataset)
+                write_atomically(out / EXCHANGE, msgspec.msgpack.encode(exchange))
+            else:
+                _alone(spec, model, dataset)
+                weights = models.read_weights(model)
+    except (Diverged, MergeError, WireError) as error:
+        declared = msgspec.structs.replace(declared, diverged=str(error))
+    else:
+        models.export(model, weights, out, dataset.tokenizer.end)
+    write_atomically(out / "declared.json", msgspec.json.encode(declared))
+    return declared
+
+
+def _alone(spec: RunSpec, model: Any, dataset: Dataset) -> None:
+    inner, length = spec.inner, spec.model.sequence
     batches = (
         datasets.batch(dataset, spec.seed, 0, step, inner.steps, inner.batch, length)
         for step in range(inner.steps)
     )
-    out.mkdir(parents=True, exist_ok=True)
-    tokens = inner.steps * inner.batch * length
-    declared = Declared(inner.steps, tokens)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            trainer.train(models.read_weights(model), batches, 0, seed=spec.seed & 0x7FFFFFFF)
-    except Diverged as error:
-        declared = Declared(inner.steps, tokens, str(error))
-    else:
-        models.export(model, models.read_weights(model), out, dataset.tokenizer.end)
-    write_atomically(out / "declared.json", msgspec.json.encode(declared))
-    return declared
+    trainer = Trainer(model, inner, spec.total_steps, "cpu")
+    trainer.train(models.read_weights(model), batches, 0, seed=spec.seed & 0x7FFFFFFF)

@@ -20,6 +20,14 @@ PRESETS: dict[str, dict[str, Any]] = {
         "num_attention_heads": 4,
         "num_key_value_heads": 4,
     },
+    "llama-0.6m": LLAMA
+    | {
+        "hidden_size": 112,
+        "intermediate_size": 304,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+    },
     "llama-1m": LLAMA
     | {
         "hidden_size": 128,
