@@ -1,60 +1,57 @@
 """Every known and planted change of the registry alone, against generation 0 at equal FLOPs.
 
-    python -m bench.evolve_registry [--flops 3e11] [--seeds 1] [--rates 0.5,1,2,4]
+    python -m bench.evolve_registry [--flops 3e11] [--seeds 1] [--rates 0.5,1,2,4] [--preset llama-0.5m]
+                                    [--peers 1] [--exchange]
 
 First the learning rate of generation 0 is chosen from `--rates` times 0.004; then each change is
-trained beside it on the same seeds. Printed: held-out bits per byte, the difference to generation 0
-(positive: better), and FLOPs of a step over those of generation 0. Few seeds: a look, not a test.
+trained beside it on the same seeds, by a campaign's own trials and evaluator. With `--peers` a trial
+has several peers; `--exchange` leaves out what one alone could try. Printed: held-out bits per byte,
+the difference to generation 0 (positive: better), FLOPs of a step over those of generation 0, and kB
+that a peer sends and fetches. Few seeds: a look, not a test.
 """
 
 import argparse
-import math
+import shutil
 import tempfile
 from pathlib import Path
 from statistics import mean
 
 import torch
 
-from duckweed.evolve.cell import Cell, Recipe
-from duckweed.evolve.generation import generation_zero
-from duckweed.evolve.opening import plain_recipe
-from duckweed.evolve.switches import REGISTRY
-from duckweed.evolve.trial import TrialError, configuration, plan
-from duckweed.learn import dataset as datasets
-from duckweed.learn import model as models
+from duckweed.evolve.cell import Cell, Recipe, Result
+from duckweed.evolve.evaluator import Evaluator
+from duckweed.evolve.opening import create, plain_recipe, plain_specification
+from duckweed.evolve.step import Settings
+from duckweed.evolve.switches import REGISTRY, registry
+from duckweed.evolve.trial import TrialError, plan, train
 from duckweed.learn.architecture import ModelError
-from duckweed.learn.trainer import Diverged, Trainer
-from duckweed.run.sections import DataSpec
-from duckweed.swarm.genesis import cache_folder
-from duckweed.swarm.harvest import bytes_per_token
-
-HELD_OUT = 65536  # tokens
-SPEC = generation_zero(data=DataSpec(held_out=0.08))
+from duckweed.learn.dataset import Dataset
+from duckweed.run.spec import RunSpec, SpecError
 
 
-def run(dataset: datasets.Dataset, recipe: Recipe, seed: int, flops: float) -> float:
-    """Held-out bits per byte of one run; inf where it diverged."""
-    vocabulary = dataset.manifest.vocabulary
-    spec, _ = plan(SPEC, Path(), vocabulary, Cell(recipe, seed, flops))
-    config = configuration(spec, Path(), vocabulary, 1)
-    model = models.build(config, "cpu", seed, spec.architecture.zero_projections)
-    trainer = Trainer(model, spec.inner, spec.total_steps, "cpu")
-    inner, length = spec.inner, spec.model.sequence
-    batches = (
-        datasets.batch(dataset, seed, 0, step, inner.steps, inner.batch, length)
-        for step in range(inner.steps)
-    )
-    try:
-        trainer.train(models.read_weights(model), batches, 0, seed=seed)
-    except Diverged:
-        return math.inf
-    nats, tokens = trainer.evaluate(None, datasets.held_out_batches(dataset, length, HELD_OUT, 16))
-    return nats / tokens / math.log(2) / bytes_per_token(dataset)
+class Bench:
+    """A campaign's folder whose trials are run one by one."""
 
+    def __init__(self, place: Path, spec: RunSpec, flops: float) -> None:
+        self.spec, self.flops, self.path = spec, flops, place / "campaign"
+        switches = registry(spec.rounds.peers)
+        folder, journal = create(self.path, spec, place, Settings(budget=flops), switches)
+        journal.close()
+        self.dataset = Dataset.open(folder.training)
+        self.vocabulary = folder.vocabulary()
+        self.judge = Evaluator(spec, self.path, folder.held, self.vocabulary)
 
-def step_cost(dataset: datasets.Dataset, recipe: Recipe, flops: float) -> float:
-    spec, cost = plan(SPEC, Path(), dataset.manifest.vocabulary, Cell(recipe, 0, flops))
-    return cost.step(spec.inner.batch * spec.model.sequence)
+    def run(self, recipe: Recipe, seed: int) -> Result:
+        cell, out = Cell(recipe, seed, self.flops), self.path / "out"
+        train(self.spec, self.path, self.dataset, cell, out)
+        found = self.judge.evaluate(cell, out)
+        shutil.rmtree(out)
+        return found
+
+    def step(self, recipe: Recipe) -> float:
+        """FLOPs of a step."""
+        spec, cost = plan(self.spec, self.path, self.vocabulary, Cell(recipe, 0, self.flops))
+        return cost.step(spec.inner.batch * spec.model.sequence)
 
 
 def main() -> None:
@@ -62,36 +59,53 @@ def main() -> None:
     parser.add_argument("--flops", type=float, default=3e11)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--rates", default="0.5,1,2,4")
+    parser.add_argument("--preset", default="llama-0.5m")
+    parser.add_argument("--peers", type=int, default=1)
+    parser.add_argument("--exchange", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    spec = plain_specification(options.preset, None, "bytes", options.peers)
     with tempfile.TemporaryDirectory() as place:
-        dataset = datasets.prepare(SPEC.data, Path(place), cache_folder())
-    plain = plain_recipe(SPEC, REGISTRY)
+        _look(Bench(Path(place), spec, options.flops), options)
 
-    def losses(recipe: Recipe) -> list[float]:
-        return [run(dataset, recipe, 100 + seed, options.flops) for seed in range(options.seeds)]
+
+def _look(bench: Bench, options: argparse.Namespace) -> None:
+    switches = registry(options.peers)
+    plain = plain_recipe(bench.spec, switches)
+
+    def runs(recipe: Recipe) -> list[Result]:
+        return [bench.run(recipe, 100 + seed) for seed in range(options.seeds)]
 
     key = "inner.learning_rate"
-    tuned = [plain | {key: SPEC.inner.learning_rate * float(f)} for f in options.rates.split(",")]
-    scores = [losses(recipe) for recipe in tuned]
-    for recipe, score in zip(tuned, scores, strict=True):
-        print(f"generation 0, rate {recipe[key]:<8g} {mean(score):.4f}", flush=True)
-    zero = min(scores, key=mean)
-    parent = tuned[scores.index(zero)]
-    base = step_cost(dataset, parent, options.flops)
+    rates = [bench.spec.inner.learning_rate * float(f) for f in options.rates.split(",")]
+    tuned = [(plain | {key: rate}, runs(plain | {key: rate})) for rate in rates]
+    for recipe, found in tuned:
+        print(f"generation 0, rate {recipe[key]:<8g} {_told(found)}", flush=True)
+    parent, zero = min(tuned, key=lambda pair: mean(result.value for result in pair[1]))
     for kind in ("known", "nulls", "harms"):
-        for known in getattr(REGISTRY, kind):
-            recipe = parent | REGISTRY.of(known, parent)
+        for known in getattr(switches, kind):
+            if options.exchange and known in getattr(REGISTRY, kind):
+                continue
+            recipe = parent | switches.of(known, parent)
             try:
-                cost = step_cost(dataset, recipe, options.flops) / base
-                gains = [a - b for a, b in zip(zero, losses(recipe), strict=True)]
-            except (TrialError, ModelError) as error:
+                cost = bench.step(recipe) / bench.step(parent)
+                found = runs(recipe)
+            except (TrialError, ModelError, SpecError) as error:
                 print(f"{kind:6} {known.name:32} refused: {error}", flush=True)
                 continue
+            gains = [a.value - b.value for a, b in zip(zero, found, strict=True)]
             told = " ".join(f"{gain:+.4f}" for gain in gains)
             print(
-                f"{kind:6} {known.name:32} {mean(gains):+.4f} ({told}) step {cost:.2f}", flush=True
+                f"{kind:6} {known.name:32} {mean(gains):+.4f} ({told}) step {cost:.2f} "
+                f"{_told(found)}",
+                flush=True,
             )
+
+
+def _told(found: list[Result]) -> str:
+    reasons = {result.reason for result in found} - {""}
+    moved = f" up {found[0].sent / 1e3:.0f} down {found[0].fetched / 1e3:.0f} kB"
+    return f"{mean(r.value for r in found):.4f}{moved if found[0].sent else ''}{'; '.join(reasons)}"
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from duckweed.evolve.folder import Campaign
 from duckweed.evolve.journal import Journal
 from duckweed.evolve.opening import create, plain_recipe, plain_specification
 from duckweed.evolve.step import Settings
-from duckweed.evolve.switches import REGISTRY
+from duckweed.evolve.switches import registry
 from duckweed.run.sections import Model
 
 SETTINGS = Settings(
@@ -18,7 +18,9 @@ SETTINGS = Settings(
 )
 
 
-def campaign(base: Path, settings: Settings = SETTINGS) -> tuple[Campaign, Journal, Recipe]:
+def campaign(
+    base: Path, settings: Settings = SETTINGS, peers: int = 1
+) -> tuple[Campaign, Journal, Recipe]:
     """A new campaign below `base`: some 200 kB of made-up text, a model of 25,000 parameters."""
     base.mkdir(parents=True, exist_ok=True)
     tiny.specification(base)
@@ -27,11 +29,12 @@ def campaign(base: Path, settings: Settings = SETTINGS) -> tuple[Campaign, Journ
     words = tiny.text(40000).split(" ")
     for i in range(200):  # each begins with its own number, so that no two are alike
         (texts / f"{i:03}.txt").write_text(f"{i} " + " ".join(words[i * 200 : (i + 1) * 200]))
-    spec = plain_specification("config.json", ["texts"], "bytes")
+    spec = plain_specification("config.json", ["texts"], "bytes", peers)
     data = msgspec.structs.replace(spec.data, held_out=0.15)
     spec = msgspec.structs.replace(spec, data=data, model=Model(source="config.json", sequence=32))
-    folder, journal = create(base / "campaign", spec, base, settings, REGISTRY)
-    return folder, journal, plain_recipe(spec, REGISTRY)
+    switches = registry(peers)
+    folder, journal = create(base / "campaign", spec, base, settings, switches)
+    return folder, journal, plain_recipe(spec, switches)
 
 
 def cell(recipe: Recipe, seed: int = 1, budget: float = 1.5e9, **more: object) -> Cell:
