@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 COLOURS = {"adopted": "green", "accepted": "cyan", "rejected": "red", "undecided": "yellow"}
 SHOWN = 8  # decisions in the live view
+REASONS = 3  # of refusals, that are told
 PAUSE = 5.0  # seconds between looks at the ledger while nothing is decided
 
 
@@ -213,7 +215,7 @@ def ledger_tables(history: History) -> list[RenderableType]:
         parts.append(Text(f"generation 0: {difference(history.tuning['zero'])}"))
     if history.pilot:
         parts.append(Text(power(history)))
-    parts += [Text(), decisions(history.decided), Text()]
+    parts += [Text(), decisions(history.decided), *refusals(history), Text()]
     lineage = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     for name in ("generation", "adopted", "by", "at size", "vault: over generation 0 (95 %)"):
         lineage.add_column(name)
@@ -235,6 +237,16 @@ def ledger_tables(history: History) -> list[RenderableType]:
             Text(f"guests' runs run again here: {history.audits}, of which {agreed} agree")
         )
     return parts
+
+
+def refusals(history: History) -> list[RenderableType]:
+    """Why proposals were refused before anything was run, the commonest reasons first."""
+    if not history.refused:
+        return []
+    reasons = Counter(refusal["reason"] for refusal in history.refused).most_common(REASONS)
+    lines = [f"  {count} x {reason}" for reason, count in reasons]
+    said = f"{len(history.refused)} proposals refused before anything was run, most often:"
+    return [Text(), Text("\n".join([said, *lines]))]
 
 
 def verdict(left: Left) -> Group:

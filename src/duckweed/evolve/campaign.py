@@ -11,7 +11,7 @@ from duckweed.evolve.pruning import changes, prune, pruning_cost
 from duckweed.evolve.scale import scale_check
 from duckweed.evolve.sequential import Evidence
 from duckweed.evolve.spending import Spending
-from duckweed.evolve.step import Ask, Need, Note, Settings, Standing, Steps, merged
+from duckweed.evolve.step import Ask, Need, Note, Settings, Standing, Steps
 from duckweed.evolve.vault import open_vault
 from duckweed.evolve.wave import wave
 
@@ -48,7 +48,7 @@ def campaign(standing: Standing, plain: Recipe, together: int = 1) -> Steps[None
 
 def _decide(standing: Standing, proposal: Proposal, together: int) -> Steps[None]:
     """Confirm; where accepted and not failing at size, adopt, and measure in the vault."""
-    child = merged(standing.parent, proposal.difference)
+    child = standing.parent | proposal.difference
     evidence: Evidence | None = yield from confirm(standing, proposal, together)
     if evidence is None or child == standing.parent:
         return

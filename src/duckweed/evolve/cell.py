@@ -70,8 +70,3 @@ def digest(value: object) -> str:
 def seed_of(*parts: object) -> int:
     """A seed in [0, 2^62) that everyone draws alike from public words, such as a ledger's head."""
     return int.from_bytes(blake3(msgspec.json.encode(parts)).digest(8), "big") >> 2
-
-
-def merged_digest(parent: Recipe, difference: Recipe) -> str:
-    """The digest of a parent with a difference applied."""
-    return digest(parent | difference)

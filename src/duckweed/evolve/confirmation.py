@@ -10,7 +10,7 @@ from typing import cast
 
 from duckweed.evolve.cell import Cell, Proposal, digest, seed_of
 from duckweed.evolve.sequential import Evidence, Verdict, decision, interval
-from duckweed.evolve.step import Check, Note, Standing, Steps, merged, run
+from duckweed.evolve.step import Check, Note, Standing, Steps, run
 
 
 def confirm(standing: Standing, proposal: Proposal, together: int = 1) -> Steps[Evidence | None]:
@@ -18,7 +18,7 @@ def confirm(standing: Standing, proposal: Proposal, together: int = 1) -> Steps[
     together: pairs at once."""
     s = standing.settings
     level = standing.spending.level
-    child = merged(standing.parent, proposal.difference)
+    child = standing.parent | proposal.difference
     delta = standing.slope * math.log1p(s.margin)
     announced = {
         "number": proposal.number,

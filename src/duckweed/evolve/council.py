@@ -27,7 +27,6 @@ class Council:
     ) -> None:
         self.registry, self.proposers = registry, proposers
         self.sealed, self.affordable = sealed, affordable
-        self.refused = 0
 
     def propose(self, ask: Ask, standing: Standing) -> dict[str, Any]:
         """{"proposals": list of Proposal, "refused": reasons}; the answer to `Ask`."""
@@ -50,7 +49,6 @@ class Council:
                 number = ask.first + len(found)
                 seal = self.sealed.commit(number, "real", difference)
                 found.append(Proposal(number, difference, proposer.name, proposer.provenance, seal))
-        self.refused += len(refused)
         return {"proposals": found, "refused": refused}
 
     def _checked(self, raw: object, standing: Standing, taken: set[str]) -> Recipe:

@@ -6,6 +6,7 @@ out of its mind, it costs its own share of the proposals.
 """
 
 import json
+import time
 import urllib.error
 import urllib.request
 from typing import Any, Literal
@@ -113,8 +114,6 @@ _OPENER = urllib.request.build_opener(_NoRedirect)
 
 def _limited(reply: Any, seconds: float) -> bytes:
     """The body, at most ANSWER_LIMIT bytes, within the time: a trickle must not hold the loop."""
-    import time
-
     ends, parts, size = time.monotonic() + seconds, [], 0
     while part := reply.read1(65536):
         parts.append(part)

@@ -89,7 +89,6 @@ class History(msgspec.Struct):
     audits: int = 0  # cells of guests that were run again here
     disagreed: int = 0
     diverged: int = 0
-    waves: int = 0
     stops: list[str] = msgspec.field(default_factory=list)
     entries: int = 0
     plants: tuple[Opened, ...] = ()  # all that could be planted; empty before the end
@@ -127,9 +126,8 @@ class History(msgspec.Struct):
 
     def recipe(self) -> Recipe:
         """The recipe that the last opened vault stands behind; generation 0 before any."""
-        measured = [g for g in self.generations if g.vault is not None]
-        if measured:
-            return measured[-1].recipe
+        if best := self.best():
+            return best.recipe
         return self.tuning["zero"] if self.tuning else {}
 
     def best(self) -> Generation | None:
@@ -180,8 +178,6 @@ def _take(told: History, entry: Entry, proposals: dict[int, Proposal]) -> None:
             _trial(told, "check", body["result"])
         case "proposals":
             _proposals(told, body, proposals)
-        case "screening":
-            told.waves += 1
         case "announcement":
             p = proposals[body["number"]]
             told.decided.append(

@@ -22,7 +22,7 @@ from duckweed.evolve.registry import Registry
 from duckweed.evolve.release import release, sign
 from duckweed.evolve.sealed import Sealed
 from duckweed.evolve.step import Settings
-from duckweed.evolve.trial import plan
+from duckweed.evolve.trial import TrialError, plan
 from duckweed.learn import dataset as datasets
 from duckweed.learn.presets import PRESETS
 from duckweed.run import toml
@@ -79,7 +79,12 @@ def create(
         vocabulary = dataset.manifest.vocabulary
         plain = plain_recipe(spec, registry)
         for share in (0.25, min(settings.vault_shares)):
-            plan(spec, path, vocabulary, Cell(plain, 0, share * settings.budget))
+            try:
+                plan(spec, path, vocabulary, Cell(plain, 0, share * settings.budget))
+            except TrialError as error:
+                raise TrialError(
+                    f"the shortest trials have {share:g} of --trial: {error}"
+                ) from error
         write_atomically(folder.spec, toml.write(spec).encode())
         journal = Journal(path)
         made = release(registry, Sealed.open(folder.secret).secret)

@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
-from duckweed.evolve.cell import Recipe, Value, digest, merged_digest
+from duckweed.evolve.cell import Recipe, Value, digest
 from duckweed.evolve.registry import Registry
 from duckweed.evolve.step import Screened, Standing
 
@@ -48,7 +48,7 @@ class KnownChanges:
         fresh = []
         for place, known in enumerate(self.registry.known):
             difference = self.registry.of(known, standing.parent)
-            if not difference or merged_digest(standing.parent, difference) in standing.tried:
+            if not difference or digest(standing.parent | difference) in standing.tried:
                 continue
             fresh.append((counts.get(digest(difference), 0), place, difference))
         # Those never screened come first; then again, for what failed with one parent may help

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from duckweed.evolve.cell import Cell, Recipe, Result, Value
+from duckweed.evolve.cell import Cell, Recipe, Result
 from duckweed.evolve.spending import Spending
 
 
@@ -189,8 +189,3 @@ def run(
     cells = [cell for group in groups for cell in group]
     flat = [result for group in results for result in group]
     return results, standing.cost(cells, flat)
-
-
-def merged(recipe: Recipe, difference: dict[str, Value]) -> Recipe:
-    """The recipe with the difference applied."""
-    return recipe | difference

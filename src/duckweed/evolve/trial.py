@@ -76,22 +76,23 @@ def configuration(spec: RunSpec, base: Path, vocabulary: int, size: int) -> Pret
 
 def stretched(spec: RunSpec, plain: RunSpec, steps: int) -> RunSpec:
     """The specification with its schedule over so many steps of all peers together, in whole rounds;
-    warm-up keeps the share that it has of the plain one. Raises TrialError."""
-    if spec.rounds.peers == 1:
-        count, each, least = 1, steps, LEAST_STEPS
-    else:
-        each, least = spec.inner.steps, LEAST_ROUNDS * spec.inner.steps * spec.rounds.peers
+    warm-up keeps the share that it has of the plain one."""
+    count, each = 1, steps
+    if spec.rounds.peers > 1:
+        each = spec.inner.steps
         count = (steps // each - _measuring(spec)) // spec.rounds.peers
-    if steps < least or count < 1:
-        raise TrialError(
-            f"the FLOPs of a trial pay for {steps} steps of this recipe, at least {least} are needed; "
-            "give a larger budget, or a smaller model or batch"
-        )
     total = count * each
     warmup = min(total - 1, round(spec.inner.warmup / plain.total_steps * total))
     inner = msgspec.structs.replace(spec.inner, warmup=warmup, steps=each)
     rounds = msgspec.structs.replace(spec.rounds, count=count)
     return msgspec.structs.replace(spec, inner=inner, rounds=rounds)
+
+
+def _least(spec: RunSpec) -> int:
+    """Steps of all peers together without which nothing would be seen."""
+    if spec.rounds.peers == 1:
+        return LEAST_STEPS
+    return (LEAST_ROUNDS * spec.rounds.peers + _measuring(spec)) * spec.inner.steps
 
 
 def _measuring(spec: RunSpec) -> int:
@@ -109,7 +110,12 @@ def plan(plain: RunSpec, base: Path, vocabulary: int, cell: Cell) -> tuple[RunSp
     spec = specification(plain, cell.recipe)
     spec = msgspec.structs.replace(spec, seed=cell.seed)
     count = cost(skeleton(spec, base, vocabulary, cell.size), spec.inner, spec.model.sequence)
-    steps = count.steps(cell.budget, spec.inner.batch * spec.model.sequence)
+    tokens, least = spec.inner.batch * spec.model.sequence, _least(spec)
+    if (steps := count.steps(cell.budget, tokens)) < least:
+        raise TrialError(
+            f"{cell.budget:.3g} FLOPs pay for {steps} steps of this recipe, at least {least} are needed, "
+            f"which take {least * count.step(tokens):.2g}; or a smaller model or batch"
+        )
     return stretched(spec, plain, steps), count
 
 

@@ -3,7 +3,7 @@ directly with generation 0. What it says is reported, and never decides anything
 
 import msgspec
 
-from duckweed.evolve.cell import Cell, Recipe, Split, seed_of
+from duckweed.evolve.cell import Cell, seed_of
 from duckweed.evolve.multiplier import Multiplier, MultiplierError, Run, fit
 from duckweed.evolve.step import Note, Standing, Steps, run
 
@@ -17,7 +17,10 @@ def open_vault(standing: Standing) -> Steps[None]:
     s = standing.settings
     seeds = [seed_of("vault", s.seed, i) for i in range(s.vault_seeds)]
     cells = [
-        [_cell(recipe, seed, share * s.budget) for recipe in (standing.zero, standing.parent)]
+        [
+            Cell(recipe, seed, share * s.budget, split="vault")
+            for recipe in (standing.zero, standing.parent)
+        ]
         for share in s.vault_shares
         for seed in seeds
     ]
@@ -33,11 +36,6 @@ def open_vault(standing: Standing) -> Steps[None]:
     except MultiplierError as error:
         fault = str(error)
     yield Note("vault", {"found": _plain(found), "fault": fault, "spent": standing.spent})
-
-
-def _cell(recipe: Recipe, seed: int, budget: float) -> Cell:
-    split: Split = "vault"
-    return Cell(recipe, seed, budget, 1, split)
 
 
 def _plain(found: Multiplier | None) -> object:

@@ -4,7 +4,7 @@ import math
 
 from duckweed.evolve.cell import Cell, Proposal, digest, seed_of
 from duckweed.evolve.screening import rungs, survivors
-from duckweed.evolve.step import Ask, Note, Screened, Standing, Steps, merged, run
+from duckweed.evolve.step import Ask, Note, Screened, Standing, Steps, run
 
 
 def wave(standing: Standing) -> Steps[Proposal | None]:
@@ -48,7 +48,7 @@ def wave(standing: Standing) -> Steps[Proposal | None]:
 
 def _fresh(standing: Standing, proposal: Proposal) -> bool:
     """Not a recipe that is the parent's or was screened in this generation."""
-    name = digest(merged(standing.parent, proposal.difference))
+    name = digest(standing.parent | proposal.difference)
     if name in standing.tried or name == digest(standing.parent):
         return False
     standing.tried.add(name)
@@ -60,7 +60,7 @@ def _rung(
 ) -> Steps[list[Proposal]]:
     s = standing.settings
     seed = seed_of("screen", s.seed, standing.generation, share)
-    recipes = [merged(standing.parent, p.difference) for p in alive]
+    recipes = [standing.parent | p.difference for p in alive]
     cells = [Cell(recipe, seed, share * s.budget) for recipe in [standing.parent, *recipes]]
     results, _ = yield from run(standing, [[cell] for cell in cells], "screening")
     parent, *rest = [row[0].value for row in results]
