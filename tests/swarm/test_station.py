@@ -9,7 +9,7 @@ from fixtures.golden import FIXED, LAYOUT, announce, numbers
 
 from duckweed.run import folder as folders
 from duckweed.run import toml
-from duckweed.run.ledger import Ledger
+from duckweed.run.ledger import Ledger, LedgerError
 from duckweed.run.spec import RunSpec, override
 from duckweed.swarm import coordinator, replica
 from duckweed.swarm import messages as m
@@ -318,6 +318,18 @@ def test_a_machine_that_was_away_takes_over_what_it_lacks_and_goes_on(tmp_path):
         await first.start()
 
     play(tmp_path, scene)
+
+
+def test_a_lost_ledger_is_not_begun_anew(tmp_path):
+    async def scene():
+        machine = Machine(tmp_path, "first", Net())
+        await machine.start()
+        with pytest.raises(LedgerError, match="lost its ledger"):
+            await machine.running
+        await machine.stop()
+        assert Ledger(machine.folder.ledger).number == -1
+
+    asyncio.run(scene())
 
 
 def test_strangers_are_told_nothing_of_the_ledger(tmp_path):

@@ -28,13 +28,13 @@ class Admission:
         guests: Guests,
         secret: str,
         rules: Members,
-        guard: Guard | None = None,
+        guard: Guard,
     ) -> None:
         self.ledger, self.guests, self.secret, self.rules = ledger, guests, secret, rules
         self.members: dict[str, Member] = {}
         self.by_index: list[Member] = []
         self.expelled = guests.expelled()
-        self.guard = guard or Guard(self.members.__contains__)
+        self.guard = guard
         self.beat = BEAT
         self._version = guests.version()
         self._looked = self._read = time.monotonic()

@@ -44,7 +44,7 @@ class Coordinator:
 
     def __init__(
         self, folder: RunFolder, spec: RunSpec, layout: Layout, ledger: Ledger, tell: Tell,
-        seat: Seat | None = None, guard: Guard | None = None,
+        seat: Seat, guard: Guard,
     ) -> None:  # fmt: skip
         self.folder, self.spec, self.layout, self.ledger, self.tell = (
             folder, spec, layout, ledger, tell,
@@ -99,8 +99,6 @@ class Coordinator:
                 self.scales = closed.scales
             elif entry.kind == "state":
                 self.agreement.agreed[entry.round] = entry.body["hash"]
-        if 0 not in self.agreement.agreed:
-            raise LedgerError(f"{self.ledger.path}: empty; the run has lost its ledger")
         saved = self.folder.saved_rounds()
         if saved and saved[-1] > self.number:
             raise LedgerError(
@@ -251,8 +249,7 @@ class Coordinator:
     def waiting_for(self) -> str:
         """What the run waits for, in words."""
         if not self.held(self.number - 1):
-            charge = self.ledger.charge
-            assert charge is not None
+            charge = self.seat.charge
             return (
                 f"{charge.majority} of {len(charge.voters)} machines that keep the ledger must have the "
                 "last round"
@@ -420,8 +417,6 @@ class Coordinator:
     def held(self, round_: int) -> bool:
         """Whether a majority of those who keep the ledger have a closed round; -1: whether they follow
         this machine."""
-        if self.seat is None:
-            return True
         entry = self.entry_of.get(round_, -1)
         return self.seat.committed >= max(entry, self.seat.charge.since)
 
@@ -464,7 +459,7 @@ class Coordinator:
         here, now = {member.index for member in self._here()}, time.monotonic()
         if len(here) != self._gathered[0]:
             self._gathered = len(here), now
-        succeeded = self.seat is not None and self.seat.charge.term > 0
+        succeeded = self.seat.charge.term > 0
         known = next(filter(None, self._counted(self.number)), here if succeeded else [])
         late = not here.isdisjoint(known) and now - self._gathered[1] > GATHER
         enough = len(here) >= self.spec.rounds.peers or late
