@@ -44,23 +44,27 @@ def quick(monkeypatch):
     monkeypatch.setattr(room, "POLL", 0.05)
 
 
+def genesis(spec):
+    """The first entry of a run of which KEY coordinates."""
+    return {
+        "run": spec.identity,
+        "coordinator": KEY.id,
+        "layout": LAYOUT.digest(),
+        "tokens": "00",
+        "windows": 1000,
+        "state": "00" * 32,
+        "scales": [0.5] * len(LAYOUT.names),
+    }
+
+
 class Run:
     """A coordinator on a folder of its own, and what it told."""
 
     def __init__(self, path, spec=SPEC):
         self.spec, self.events = spec, []
         self.folder = folders.create(path, "run")
-        genesis = {
-            "run": spec.identity,
-            "coordinator": KEY.id,
-            "layout": LAYOUT.digest(),
-            "tokens": "00",
-            "windows": 1000,
-            "state": "00" * 32,
-            "scales": [0.5] * len(LAYOUT.names),
-        }
         ledger = Ledger(self.folder.ledger, KEY.sign)
-        ledger.append("genesis", 0, genesis)
+        ledger.append("genesis", 0, genesis(spec))
         ledger.close()
         self.open()
 
@@ -114,7 +118,7 @@ class Run:
     async def closed(self, number):
         for _ in range(200):
             if self.it.number > number:
-                return self.it.closed[number]
+                return self.it.past.closed[number]
             await asyncio.sleep(0.02)
         raise AssertionError(f"round {number} does not close")
 
@@ -282,7 +286,7 @@ def test_a_slow_peer_gets_fewer_steps_counts_by_its_tokens_and_skips_nothing(tmp
         assert given[2] == [(6, 0, 4), (3, 1, 1), (7, 0, 4)]
         run.task.cancel()
         after = run.open()
-        assert msgspec.structs.astuple(after.blocks.take(2)) == (3, 2, 2)
+        assert msgspec.structs.astuple(after.past.blocks.take(2)) == (3, 2, 2)
 
     play(tmp_path, scene, override(SPEC, {"rounds.count": 4}))
 
@@ -298,7 +302,7 @@ def test_a_peer_whose_state_differs_is_told_and_the_others_agree(tmp_path):
         answer = await run.ask(PEERS[2], m.Next(1, "bb" * 32, False))
         assert answer.fault
         assert "must not contribute" in answer.reason
-        assert run.it.agreement.agreed[1] == "aa" * 32
+        assert run.it.past.agreed[1] == "aa" * 32
         ahead = await run.ask(PEERS[0], m.Next(9, "cc" * 32, False))
         assert ahead.fault
 
@@ -347,14 +351,14 @@ def test_a_restarted_coordinator_knows_everything_that_was_closed(tmp_path):
         run.task.cancel()
         before = run.it
         after = run.open()
-        assert after.closed == {0: closed}
-        assert after.scales == before.scales == closed.scales
+        assert after.past.closed == {0: closed}
+        assert after.past.scales == before.past.scales == closed.scales
         assert {key: x.index for key, x in after.admission.members.items()} == {
             key: x.index for key, x in before.admission.members.items()
         }
-        assert after.agreement.agreed == before.agreement.agreed
+        assert after.past.agreed == before.past.agreed
         # Block 1 came back. What was handed out for round 1 before the crash is handed out again.
-        assert [after.blocks.take().block for _ in range(3)] == [1, 3, 4]
+        assert [after.past.blocks.take().block for _ in range(3)] == [1, 3, 4]
 
     play(tmp_path, scene)
 
@@ -397,10 +401,10 @@ def test_a_newcomer_cannot_decide_alone_which_state_is_right(tmp_path):
         assert isinstance(await run.ask(liar, m.Next(1, "ff" * 32, False)), m.Wait)
         await run.join([PEERS[0]])
         assert isinstance(await run.ask(PEERS[0], m.Next(1, "01" * 32, False)), m.Wait)
-        assert 1 not in run.it.agreement.agreed  # one of the three who worked is no majority
+        assert 1 not in run.it.past.agreed  # one of the three who worked is no majority
         await run.join([PEERS[1]])
         await run.ask(PEERS[1], m.Next(1, "01" * 32, False))
-        assert run.it.agreement.agreed[1] == "01" * 32
+        assert run.it.past.agreed[1] == "01" * 32
         assert isinstance(await run.ask(liar, m.Next(1, "ff" * 32, False)), m.Stop)
 
     play(tmp_path, scene)

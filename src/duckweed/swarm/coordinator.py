@@ -8,7 +8,7 @@ import asyncio
 import math
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -27,13 +27,13 @@ from duckweed.swarm.guests import EXPELLED, Guests
 from duckweed.swarm.identity import verify
 from duckweed.swarm.library import Library
 from duckweed.swarm.limits import Guard
-from duckweed.swarm.record import assignments, epoch, ledger_body, round_event
-from duckweed.swarm.rounds import Blocks, Member, OpenRound, budgets, deadline, lead
+from duckweed.swarm.past import Past
+from duckweed.swarm.record import epoch, round_event
+from duckweed.swarm.rounds import Member, OpenRound, budgets, deadline, lead
 from duckweed.swarm.succession import Seat
 from duckweed.swarm.timing import GATHER, POLL
 from duckweed.wire.contribution import max_size
 
-REPLAYS = 64  # rounds for which a blob that was handed in is known
 NAMED = 10  # peers that are named as missing
 
 Tell = Callable[[dict[str, Any]], None]
@@ -50,19 +50,14 @@ class Coordinator:
             folder, spec, layout, ledger, tell,
         )  # fmt: skip
         self.seat, self.unseated = seat, False
-        self.entry_of: dict[int, int] = {}  # closed round -> its entry in the ledger
+        self.past = Past(folder, spec, layout, ledger)
         self.admission = Admission(
-            ledger, Guests(folder.guests), folder.read_secret(), spec.members, guard
+            self.past, Guests(folder.guests), folder.read_secret(), spec.members, guard
         )
-        self.agreement = Agreement(ledger)
+        self.agreement = Agreement(self.past)
         self.library = Library(folder)
-        self.blocks = Blocks(spec.inner.steps)
-        self.closed: dict[int, Closed] = {}
         self.traffic: dict[str, list[int]] = defaultdict(lambda: [0, 0])
         self.durations: deque[float] = deque(maxlen=64)
-        self.scales: list[float] = []
-        self._used: dict[str, int] = {}  # blob -> round that closed with it, of late
-        self.tokens, self.windows = "", 1
         self.last: dict[str, Any] | None = None  # what was told of the last round
         self.held_out: float | None = None
         self.stopping = ""
@@ -71,54 +66,13 @@ class Coordinator:
         self._gathered = (0, self._began)  # peers that are here, and since when so many
         self._changed = asyncio.Condition()  # anything that may close a round
         self._news = asyncio.Condition()  # a round opened or closed: what peers wait for
-        self._load()
         self.round: OpenRound | None = None
         self.coming: OpenRound | None = None  # the next, if somebody trains for it already
-
-    # --- the past
-
-    def _load(self) -> None:
-        """Take up what the ledger tells. Raises LedgerError if it is not that of this run."""
-        for entry in self.ledger.entries():
-            if entry.kind == "genesis":
-                self._check_genesis(entry.body)
-                self.scales = entry.body["scales"]
-                self.tokens, self.windows = entry.body["tokens"], entry.body["windows"]
-                self.agreement.agreed[0] = entry.body["state"]
-            elif entry.kind == "peer":
-                self.admission.replay(entry.body)
-            elif entry.kind == "round":
-                closed = msgspec.convert(entry.body["closed"], Closed, strict=False)
-                self.blocks.replay(assignments(entry.body, self.blocks.steps), closed.accepted)
-                self.closed[closed.round] = closed
-                self.entry_of[closed.round] = entry.number
-                self.admission.counted(closed.round, closed.accepted)
-                self._remember(
-                    closed.round, [x["blob"] for x in entry.body["contributions"].values()]
-                )
-                self.scales = closed.scales
-            elif entry.kind == "state":
-                self.agreement.agreed[entry.round] = entry.body["hash"]
-        saved = self.folder.saved_rounds()
-        if saved and saved[-1] > self.number:
-            raise LedgerError(
-                f"{self.ledger.path}: ends with round {self.number}, but there is a state after "
-                f"round {saved[-1]}; entries were cut off. Put the whole ledger back"
-            )
-
-    def _check_genesis(self, body: dict[str, Any]) -> None:
-        if body["run"] != self.spec.identity:
-            raise LedgerError(
-                f"{self.folder.spec} is not the specification that the run began with; put the old "
-                "one back (the ledger has it, in its first entry), or start a new run with it"
-            )
-        if body["layout"] != self.layout.digest():
-            raise LedgerError(f"{self.folder.path}: layout.json was changed after the run began")
 
     @property
     def number(self) -> int:
         """How many rounds are closed."""
-        return len(self.closed)
+        return self.past.number
 
     # --- questions
 
@@ -209,7 +163,7 @@ class Coordinator:
             toml.write(self.spec),
             member.last,
             self.layout.digest(),
-            self.tokens,
+            self.past.tokens,
             self.round.number if self.round and member.index in self.round.handed else -1,
         )
 
@@ -223,12 +177,13 @@ class Coordinator:
                     return fault
             if self.unseated:
                 return m.Wait("another machine is in charge now")
-            if question.round in self.closed and not self._held_back(question.round):
-                return m.Apply(self.closed[question.round])
+            closed = self.past.closed.get(question.round)
+            if closed and not self._held_back(question.round):
+                return m.Apply(closed)
             if self.stopping:
                 return m.Stop(self.stopping)
             if question.round == self.spec.rounds.count:
-                if question.round in self.agreement.agreed:
+                if question.round in self.past.agreed:
                     return m.Stop("all rounds are done")
             elif self.round and self.round.wants(member.index, question):
                 return self._assign(member, self.round)
@@ -262,7 +217,7 @@ class Coordinator:
 
     def _assign(self, member: Member, open_: OpenRound) -> m.Answer:
         if member.index not in open_.assigned:
-            open_.assigned[member.index] = self.blocks.take(self._budgets()[member.index])
+            open_.assigned[member.index] = self.past.blocks.take(self._budgets()[member.index])
         span = open_.assigned[member.index]
         if not self.spec.rounds.overlap or member.index not in open_.begun:
             open_.begun[member.index] = time.monotonic()
@@ -307,8 +262,9 @@ class Coordinator:
             return f"block {announcement.block} is not assigned to this peer"
         if announcement.size != len(blob) or announcement.blob != blob_hash(blob):
             return "the blob is not the one announced"
-        if announcement.blob in self._used:
-            return f"this blob was handed in before, in round {self._used[announcement.blob]}"
+        if announcement.blob in self.past.handed:
+            before = self.past.handed[announcement.blob]
+            return f"this blob was handed in before, in round {before}"
         if not math.isfinite(announcement.loss) or not math.isfinite(question.nats):
             return "the loss is not finite"
         if not all(map(math.isfinite, msgspec.structs.astuple(question.timings))):
@@ -355,13 +311,13 @@ class Coordinator:
     async def _vote(self, member: Member, question: m.Next) -> m.Stop | None:
         """Note which state a peer holds; the state that most hold is written into the ledger."""
         number = question.round
-        if number in self.agreement.agreed and self.agreement.agreed[number] == question.hash:
+        if number in self.past.agreed and self.past.agreed[number] == question.hash:
             return None
         if number > self.number:
             return m.Stop(f"this peer is at round {number}, the run at {self.number}", fault=True)
         if self.agreement.vote(number, member.index, question.hash, self._voters(number)):
             await self._notify(news=True)
-        agreed = self.agreement.agreed.get(number)
+        agreed = self.past.agreed.get(number)
         if agreed is None or agreed == question.hash:
             return None
         self.tell({"event": "differs", "peer": member.index, "round": number})
@@ -375,11 +331,7 @@ class Coordinator:
         here = {member.index for member in self._here()}
         late = time.monotonic() - self._began > GATHER
         missed = {x.index for x in self.admission.by_index if x.heard or late} - here
-        return voters(self._counted(number), here, missed)
-
-    def _counted(self, number: int) -> Iterator[list[int]]:
-        """Whose work counted in the rounds before this one, the last first."""
-        return (self.closed[n].accepted for n in range(number - 1, -1, -1))
+        return voters(self.past.counted(number), here, missed)
 
     # --- rounds
 
@@ -398,13 +350,13 @@ class Coordinator:
                     self._report(event)
         self.round = None
         await self._notify(news=True)
-        await self._until(lambda: self.ended or self.number in self.agreement.agreed)
+        await self._until(lambda: self.ended or self.number in self.past.agreed)
 
     def _open(self, number: int) -> OpenRound:
         """A round with work for all who are here."""
         given = self._budgets()
         # The slow ones first: they go on with the rests, the others take up what is left.
-        spans = {p: self.blocks.take(given[p]) for p in sorted(given, key=given.__getitem__)}
+        spans = {p: self.past.blocks.take(given[p]) for p in sorted(given, key=given.__getitem__)}
         return OpenRound(number, time.monotonic(), {peer: spans[peer] for peer in given})
 
     async def stop(self, reason: str) -> None:
@@ -417,8 +369,7 @@ class Coordinator:
     def held(self, round_: int) -> bool:
         """Whether a majority of those who keep the ledger have a closed round; -1: whether they follow
         this machine."""
-        entry = self.entry_of.get(round_, -1)
-        return self.seat.committed >= max(entry, self.seat.charge.since)
+        return self.seat.committed >= max(self.past.entry_of(round_), self.seat.charge.since)
 
     def nudge(self) -> None:
         """Somebody has acknowledged entries of the ledger."""
@@ -460,7 +411,7 @@ class Coordinator:
         if len(here) != self._gathered[0]:
             self._gathered = len(here), now
         succeeded = self.seat.charge.term > 0
-        known = next(filter(None, self._counted(self.number)), here if succeeded else [])
+        known = next(filter(None, self.past.counted(self.number)), here if succeeded else [])
         late = not here.isdisjoint(known) and now - self._gathered[1] > GATHER
         enough = len(here) >= self.spec.rounds.peers or late
         return self.ended or (enough and self.held(self.number - 1))
@@ -487,7 +438,9 @@ class Coordinator:
         crowded = self.admission.crowded({p: a.tokens for p, (a, _) in open_.handed.items()})
         handed = [open_.handed[peer] for peer in sorted(open_.handed) if peer not in crowded]
         # In a thread: a thousand contributions take a while, and peers want to be heard meanwhile.
-        closed, update = await asyncio.to_thread(close, self.spec, self.layout, self.scales, handed)
+        closed, update = await asyncio.to_thread(
+            close, self.spec, self.layout, self.past.scales, handed
+        )
         closed.rejected |= crowded
         for peer in open_.assigned:
             if peer not in open_.handed:
@@ -498,21 +451,11 @@ class Coordinator:
             write_atomically(self.folder.blob(closed.update), update)
         if self.unseated:
             return None
-        body = ledger_body(closed, open_.assigned, handed, self.blocks.steps)
-        self.entry_of[open_.number] = self.ledger.append("round", open_.number, body).number
+        self.past.close(closed, open_.assigned, handed)
         self._was_held = self.held(open_.number)
-        self.blocks.settle(open_.assigned, closed.accepted)
-        self.closed[open_.number], self.scales = closed, closed.scales
         self.admission.counted(closed.round, closed.accepted)
-        self._remember(closed.round, [announcement.blob for announcement, _ in handed])
         self.durations.extend(open_.seconds.values())
         return self._event(open_, closed, len(update) if update else 0)
-
-    def _remember(self, round_: int, blobs: list[str]) -> None:
-        """Blobs of the last rounds are not taken a second time."""
-        self._used.update(dict.fromkeys(blobs, round_))
-        while self._used and next(iter(self._used.values())) <= round_ - REPLAYS:
-            del self._used[next(iter(self._used))]
 
     def _overdue(self, open_: OpenRound, peer: int) -> None:
         """A peer that was too slow for its steps: how far it came tells how many to give it."""
@@ -534,7 +477,7 @@ class Coordinator:
             nats=(float(nats[0]), int(nats[1])),
             timings={peer: msgspec.to_builtins(t) for peer, t in open_.timings.items()},
             traffic=self.moved(),
-            epoch=epoch(self.spec, (s.block for s in open_.assigned.values()), self.windows),
+            epoch=epoch(self.spec, (s.block for s in open_.assigned.values()), self.past.windows),
         )
 
     def _report(self, event: dict[str, Any]) -> None:
