@@ -27,6 +27,16 @@ class Agreement:
         self._votes.pop(round_)
         return True
 
+    def differs(self, round_: int, held: str) -> str | None:
+        """Why a peer with this state must not go on; None while nothing speaks against it."""
+        agreed = self.past.agreed.get(round_, held)
+        if agreed == held:
+            return None
+        return (
+            f"the weights of this peer after round {round_} differ from those of the others "
+            f"({held[:10]}, not {agreed[:10]}); it must not contribute"
+        )
+
 
 def voters(
     counted: Iterable[Sequence[int]], here: Collection[int], missed: Collection[int]

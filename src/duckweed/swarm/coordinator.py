@@ -5,36 +5,31 @@ closed by one insert into the ledger. What is not in the ledger has not happened
 """
 
 import asyncio
-import math
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
-
-from duckweed.merge.round import Closed, blob_hash, close
+from duckweed.merge.round import close
 from duckweed.run import toml
 from duckweed.run.folder import RunFolder, write_atomically
 from duckweed.run.layout import Layout
 from duckweed.run.ledger import Ledger, LedgerError
 from duckweed.run.spec import RunSpec
+from duckweed.swarm import intake, sharing, standing
 from duckweed.swarm import messages as m
-from duckweed.swarm import sharing, standing
 from duckweed.swarm.admission import Admission
 from duckweed.swarm.agreement import Agreement, voters
+from duckweed.swarm.bell import Bell
 from duckweed.swarm.guests import EXPELLED, Guests
-from duckweed.swarm.identity import verify
 from duckweed.swarm.library import Library
 from duckweed.swarm.limits import Guard
 from duckweed.swarm.past import Past
-from duckweed.swarm.record import epoch, round_event
-from duckweed.swarm.rounds import Member, OpenRound, budgets, deadline, lead
+from duckweed.swarm.record import epoch, told
+from duckweed.swarm.rounds import Member, OpenRound, budgets
 from duckweed.swarm.succession import Seat
 from duckweed.swarm.timing import GATHER, POLL
 from duckweed.wire.contribution import max_size
-
-NAMED = 10  # peers that are named as missing
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -64,8 +59,8 @@ class Coordinator:
         self.broken: Exception | None = None
         self._began, self._was_held = time.monotonic(), False
         self._gathered = (0, self._began)  # peers that are here, and since when so many
-        self._changed = asyncio.Condition()  # anything that may close a round
-        self._news = asyncio.Condition()  # a round opened or closed: what peers wait for
+        self._changed = Bell()  # anything that may close a round
+        self._news = Bell()  # a round opened or closed: what peers wait for
         self.round: OpenRound | None = None
         self.coming: OpenRound | None = None  # the next, if somebody trains for it already
 
@@ -128,14 +123,10 @@ class Coordinator:
                 return self._ahead(member, question), b""
             case m.Contribute():
                 return await self._take(member, question, body), b""
-            case m.Snapshot():
-                return self.library.newest(), b""
-            case m.Piece():
-                return self.library.piece(question)
+            case m.Snapshot() | m.Piece() | m.Part():
+                return self.library.give(question)
             case m.Fetch():
                 return sharing.fetch(self, member, question)
-            case m.Part():
-                return self.library.part(question)
             case m.Donors():
                 return sharing.donated(self, member), b""
             case m.Known(key=key):
@@ -187,10 +178,7 @@ class Coordinator:
                     return m.Stop("all rounds are done")
             elif self.round and self.round.wants(member.index, question):
                 return self._assign(member, self.round)
-            try:
-                async with self._news:
-                    await asyncio.wait_for(self._news.wait(), closes - time.monotonic())
-            except TimeoutError:
+            if not await self._news.wait(closes - time.monotonic()):
                 return m.Wait(self.waiting_for())
 
     def _held_back(self, round_: int) -> bool:
@@ -211,25 +199,14 @@ class Coordinator:
             )
         if self.round is None:
             return f"{len(self._here())} of {self.spec.rounds.peers} peers are here"
-        missing = [str(p) for p in self.round.assigned if p not in self.round.handed]
-        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
-        return f"round {self.round.number}: waiting for peer {', '.join(missing[:NAMED])}{more}"
+        return self.round.waiting_for()
 
     def _assign(self, member: Member, open_: OpenRound) -> m.Answer:
         if member.index not in open_.assigned:
             open_.assigned[member.index] = self.past.blocks.take(self._budgets()[member.index])
-        span = open_.assigned[member.index]
         if not self.spec.rounds.overlap or member.index not in open_.begun:
             open_.begun[member.index] = time.monotonic()
-        return m.Train(
-            open_.number,
-            span.block,
-            list(open_.assigned).index(member.index),
-            len(open_.assigned),
-            open_.number % self.spec.rounds.evaluate == 0,
-            span.first,
-            span.steps,
-        )
+        return open_.task(member.index, self.spec.rounds.evaluate)
 
     def _ahead(self, member: Member, question: m.Ahead) -> m.Answer:
         """Work for the round after the one that the peer has done: that may be the open round, where
@@ -248,55 +225,18 @@ class Coordinator:
         paces = {member.index: member.pace for member in self._here()}
         return budgets(paces, self.spec.inner.steps, self.spec.rounds.patience)
 
-    def _objection(self, member: Member, question: m.Contribute, blob: bytes) -> str | None:
-        """Why a contribution cannot be taken; None if it can."""
-        announcement, open_ = question.announcement, self.round
-        if announcement.peer != member.index:
-            return "a contribution in another peer's name"
-        if not verify(member.key, m.signed_part(announcement), question.signature):
-            return "the signature does not fit the announcement"
-        if open_ is None or open_.closing or announcement.round != open_.number:
-            return f"round {announcement.round} is not open"
-        span = open_.assigned.get(member.index)
-        if span is None or span.block != announcement.block:
-            return f"block {announcement.block} is not assigned to this peer"
-        if announcement.size != len(blob) or announcement.blob != blob_hash(blob):
-            return "the blob is not the one announced"
-        if announcement.blob in self.past.handed:
-            before = self.past.handed[announcement.blob]
-            return f"this blob was handed in before, in round {before}"
-        if not math.isfinite(announcement.loss) or not math.isfinite(question.nats):
-            return "the loss is not finite"
-        if not all(map(math.isfinite, msgspec.structs.astuple(question.timings))):
-            return "a time is not finite"
-        if (announcement.first, announcement.steps) != (span.first, span.steps):
-            return f"steps {span.first} to {span.end} of the block are assigned to this peer"
-        ahead = lead(self.spec.rounds.overlap, span.steps) if open_.number else 0
-        if announcement.ahead not in (0, ahead):
-            return f"{announcement.ahead} steps trained ahead, where 0 or {ahead} can be"
-        expected = self.spec.tokens_per_block // self.spec.inner.steps * span.steps
-        if announcement.tokens != expected:
-            return f"{span.steps} steps have {expected} tokens, not {announcement.tokens}"
-        return None
-
     async def _take(self, member: Member, question: m.Contribute, blob: bytes) -> m.Answer:
-        announcement, open_ = question.announcement, self.round
-        if objection := self._objection(member, question, blob):
+        open_ = self.round
+        if reason := intake.objection(self.spec, self.past, open_, member, question, blob):
             if open_ is not None:
                 open_.refused.add(member.index)
-            self.tell({"event": "refused", "peer": member.index, "reason": objection})
-            return self._refuse(member.key, "contributions", objection)
+            self.tell({"event": "refused", "peer": member.index, "reason": reason})
+            return self._refuse(member.key, "contributions", reason)
         assert open_ is not None
         if member.index in open_.handed:
             return m.Noted()
-        write_atomically(self.folder.blob(announcement.blob), blob)
-        open_.handed[member.index] = (announcement, blob)
-        open_.seconds[member.index] = time.monotonic() - open_.opened
-        open_.timings[member.index] = question.timings
-        if 0 < question.timings.train < math.inf:
-            member.pace = question.timings.train / announcement.steps
-        if question.tokens > 0:
-            open_.nats[member.index] = (question.nats, question.tokens)
+        write_atomically(self.folder.blob(question.announcement.blob), blob)
+        open_.take(member, question, blob, time.monotonic())
         await self._notify()
         return m.Noted()
 
@@ -311,21 +251,16 @@ class Coordinator:
     async def _vote(self, member: Member, question: m.Next) -> m.Stop | None:
         """Note which state a peer holds; the state that most hold is written into the ledger."""
         number = question.round
-        if number in self.past.agreed and self.past.agreed[number] == question.hash:
+        if self.past.agreed.get(number) == question.hash:
             return None
         if number > self.number:
             return m.Stop(f"this peer is at round {number}, the run at {self.number}", fault=True)
         if self.agreement.vote(number, member.index, question.hash, self._voters(number)):
             await self._notify(news=True)
-        agreed = self.past.agreed.get(number)
-        if agreed is None or agreed == question.hash:
+        if (reason := self.agreement.differs(number, question.hash)) is None:
             return None
         self.tell({"event": "differs", "peer": member.index, "round": number})
-        return m.Stop(
-            f"the weights of this peer after round {number} differ from those of the others "
-            f"({question.hash[:10]}, not {agreed[:10]}); it must not contribute",
-            fault=True,
-        )
+        return m.Stop(reason, fault=True)
 
     def _voters(self, number: int) -> Sequence[int]:
         here = {member.index for member in self._here()}
@@ -354,10 +289,7 @@ class Coordinator:
 
     def _open(self, number: int) -> OpenRound:
         """A round with work for all who are here."""
-        given = self._budgets()
-        # The slow ones first: they go on with the rests, the others take up what is left.
-        spans = {p: self.past.blocks.take(given[p]) for p in sorted(given, key=given.__getitem__)}
-        return OpenRound(number, time.monotonic(), {peer: spans[peer] for peer in given})
+        return OpenRound(number, time.monotonic(), self.past.blocks.share(self._budgets()))
 
     async def stop(self, reason: str) -> None:
         """End the run here; what is not closed has not happened."""
@@ -417,19 +349,11 @@ class Coordinator:
         return self.ended or (enough and self.held(self.number - 1))
 
     def _complete(self) -> bool:
-        open_ = self.round
-        assert open_ is not None
+        assert self.round is not None
         if self.ended:
             return True
         here = {member.index for member in self._here()}
-        if not open_.handed:
-            return False
-        answered = open_.handed.keys() | open_.refused
-        if all(peer in answered for peer in open_.assigned if peer in here):
-            return True
-        limit = deadline([*self.durations, *open_.seconds.values()], self.spec.rounds.patience)
-        enough = len(open_.handed) >= self.spec.rounds.quorum * len(open_.assigned)
-        return enough and limit is not None and time.monotonic() - open_.opened > limit
+        return self.round.complete(here, self.durations, self.spec.rounds, time.monotonic())
 
     async def _close(self, open_: OpenRound) -> dict[str, Any] | None:
         """Write into the ledger how the round ends, and return what is to be told of it. None if
@@ -445,7 +369,7 @@ class Coordinator:
         for peer in open_.assigned:
             if peer not in open_.handed:
                 closed.rejected[peer] = "nothing handed in before the round closed"
-                self._overdue(open_, peer)
+                open_.overdue(self.admission.by_index[peer], time.monotonic())
         if update is not None:
             assert closed.update is not None
             write_atomically(self.folder.blob(closed.update), update)
@@ -455,30 +379,13 @@ class Coordinator:
         self._was_held = self.held(open_.number)
         self.admission.counted(closed.round, closed.accepted)
         self.durations.extend(open_.seconds.values())
-        return self._event(open_, closed, len(update) if update else 0)
-
-    def _overdue(self, open_: OpenRound, peer: int) -> None:
-        """A peer that was too slow for its steps: how far it came tells how many to give it."""
-        member = self.admission.by_index[peer]
-        begun = open_.begun.get(peer)
-        at_it = member.doing == "training" and member.at == open_.number
-        if member.here and at_it and begun is not None:
-            member.pace = max(member.pace, (time.monotonic() - begun) / max(1, member.step))
-
-    def _event(self, open_: OpenRound, closed: Closed, update_size: int) -> dict[str, Any]:
-        said = {peer: announcement for peer, (announcement, _) in open_.handed.items()}
-        nats = [sum(x) for x in zip(*open_.nats.values(), strict=True)] or [0.0, 0]
-        return round_event(
-            open_.number,
+        return told(
+            open_, closed,
             seconds=time.monotonic() - open_.opened,
-            announcements=said,
-            closed=closed,
-            update_size=update_size,
-            nats=(float(nats[0]), int(nats[1])),
-            timings={peer: msgspec.to_builtins(t) for peer, t in open_.timings.items()},
+            update_size=len(update) if update else 0,
             traffic=self.moved(),
             epoch=epoch(self.spec, (s.block for s in open_.assigned.values()), self.past.windows),
-        )
+        )  # fmt: skip
 
     def _report(self, event: dict[str, Any]) -> None:
         """Tell how a round has closed."""
@@ -489,17 +396,13 @@ class Coordinator:
 
     async def _notify(self, news: bool = False) -> None:
         """Something may close the round; news: and every waiting peer must hear of it."""
-        for condition in (self._changed, self._news) if news else (self._changed,):
-            async with condition:
-                condition.notify_all()
+        await self._changed.ring()
+        if news:
+            await self._news.ring()
 
     async def _until(self, true: Callable[[], bool]) -> None:
         """Wait for a condition, looked at on every change and every second. Raises what broke."""
         while not true():
             if self.broken:
                 raise self.broken
-            try:
-                async with self._changed:
-                    await asyncio.wait_for(self._changed.wait(), 1.0)
-            except TimeoutError:
-                continue
+            await self._changed.wait(1.0)
