@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import threading
 
 import msgspec
 import pytest
@@ -244,6 +245,67 @@ def test_a_contribution_counts_once_however_often_it_is_sent(tmp_path):
         await run.hand_in(2)
         assert (await run.closed(0)).accepted == [0, 1, 2]
         assert isinstance(await run.ask(PEERS[0], question, blob), m.Refused)
+
+    play(tmp_path, scene)
+
+
+def test_a_round_is_not_closed_before_something_counts(tmp_path):
+    """Whoever is alone with a run cannot use up its rounds with work that does not count."""
+
+    async def scene(run):
+        await run.start()
+        for number in range(3):
+            assert await run.hand_in(number, sizes=[]) == m.Noted()
+        while run.it.admission.guard.refused["contributions"] < 3:
+            await asyncio.sleep(0.02)
+        answer = await run.ask(PEERS[1], m.Next(0, "00" * 32, True))
+        assert answer == m.Wait("round 0: waiting for work that counts")
+        assert run.it.number == 0
+        # The next work that counts closes it, of whomever: a newcomer, or one that begins again.
+        blocks = [span.block for span in run.it.round.assigned.values()]
+        assert await run.hand_in(2) == m.Noted()
+        closed = await run.closed(0)
+        assert (closed.accepted, [*closed.rejected]) == ([2], [0, 1])
+        assert blocks == [0, 1, 2]
+        assert [(await run.task_of(PEERS[n], 1, "01" * 32)).block for n in (0, 1)] == [0, 1]
+
+    run = play(tmp_path, scene)
+    refused = [(e["peer"], e["reason"]) for e in run.events if e["event"] == "refused"]
+    tensors = len(LAYOUT.names)
+    reason = f"announced 0 tensor sizes, the model has {tensors} tensors"
+    assert refused == [(0, reason), (1, reason), (2, reason)]
+    said = [e["text"] for e in run.events if e["event"] == "said"]
+    assert said == ["round 0: nothing that was handed in counts; it stays open"]
+    assert [e["accepted"] for e in run.events if e["event"] == "round"] == [[2]]
+
+
+def test_work_that_comes_while_a_vain_round_is_judged_is_taken_afterwards(tmp_path, monkeypatch):
+    async def scene(run):
+        judging, go_on = threading.Event(), threading.Event()
+        really = room.close
+
+        def close(*words):
+            judging.set()
+            go_on.wait(10)
+            return really(*words)
+
+        monkeypatch.setattr(room, "close", close)
+        await run.start()
+        tasks = [await run.task_of(peer) for peer in PEERS]
+        await run.ask(PEERS[1], m.Leave("power cut"))
+        await run.ask(PEERS[2], m.Leave("power cut"))
+        await run.ask(PEERS[0], *run.work(0, tasks[0], sizes=[]))
+        await asyncio.to_thread(judging.wait, 10)
+        await run.join(PEERS[1:2])
+        question, blob = run.work(1, tasks[1])
+        assert await run.ask(PEERS[1], question, blob) == m.Refused("round 0 is not open")
+        asked = asyncio.create_task(run.ask(PEERS[1], m.Next(0, "00" * 32, True)))
+        go_on.set()
+        while isinstance(answer := await asked, m.Wait):
+            asked = asyncio.create_task(run.ask(PEERS[1], m.Next(0, "00" * 32, True)))
+        assert answer == tasks[1]
+        assert await run.ask(PEERS[1], question, blob) == m.Noted()
+        assert (await run.closed(0)).accepted == [1]
 
     play(tmp_path, scene)
 

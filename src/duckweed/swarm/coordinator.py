@@ -228,7 +228,7 @@ class Coordinator:
     async def _take(self, member: Member, question: m.Contribute, blob: bytes) -> m.Answer:
         open_ = self.round
         if reason := intake.objection(self.spec, self.past, open_, member, question, blob):
-            if open_ is not None:
+            if open_ is not None and not open_.closing:
                 open_.refused.add(member.index)
             self.tell({"event": "refused", "peer": member.index, "reason": reason})
             return self._refuse(member.key, "contributions", reason)
@@ -277,12 +277,13 @@ class Coordinator:
             open_ = self.round = self.coming or self._open(self.number)
             self.coming, open_.opened = None, time.monotonic()
             await self._notify(news=True)
-            await self._until(self._complete)
-            if not self.ended:
-                event = await self._close(open_)
-                await self._until(lambda: self.ended or self.held(self.number - 1))
-                if event and self.held(open_.number):
-                    self._report(event)
+            event = None
+            while event is None and not self.ended:
+                await self._until(self._complete)
+                event = None if self.ended else await self._close(open_)
+            await self._until(lambda: self.ended or self.held(self.number - 1))
+            if event and self.held(open_.number):
+                self._report(event)
         self.round = None
         await self._notify(news=True)
         await self._until(lambda: self.ended or self.number in self.past.agreed)
@@ -356,8 +357,8 @@ class Coordinator:
         return self.round.complete(here, self.durations, self.spec.rounds, time.monotonic())
 
     async def _close(self, open_: OpenRound) -> dict[str, Any] | None:
-        """Write into the ledger how the round ends, and return what is to be told of it. None if
-        another is in charge by now."""
+        """Write into the ledger how the round ends, and return what is to be told of it. None if it
+        does not end: nothing counts, or another is in charge by now."""
         open_.closing = True  # what comes while the sum is formed is too late
         crowded = self.admission.crowded({p: a.tokens for p, (a, _) in open_.handed.items()})
         handed = [open_.handed[peer] for peer in sorted(open_.handed) if peer not in crowded]
@@ -365,6 +366,9 @@ class Coordinator:
         closed, update = await asyncio.to_thread(
             close, self.spec, self.layout, self.past.scales, handed
         )
+        if not closed.accepted:
+            await self._go_on(open_, closed.rejected)
+            return None
         closed.rejected |= crowded
         for peer in open_.assigned:
             if peer not in open_.handed:
@@ -386,6 +390,16 @@ class Coordinator:
             traffic=self.moved(),
             epoch=epoch(self.spec, (s.block for s in open_.assigned.values()), self.past.windows),
         )  # fmt: skip
+
+    async def _go_on(self, open_: OpenRound, rejected: dict[int, str]) -> None:
+        """Nothing counts: were the round closed, whoever is alone with a run could use it up."""
+        for peer, reason in rejected.items():
+            self.tell({"event": "refused", "peer": peer, "reason": reason})
+            self._refuse(self.admission.by_index[peer].key, "contributions", reason)
+        open_.go_on(rejected, time.monotonic())
+        text = f"round {open_.number}: nothing that was handed in counts; it stays open"
+        self.tell({"event": "said", "text": text})
+        await self._notify(news=True)
 
     def _report(self, event: dict[str, Any]) -> None:
         """Tell how a round has closed."""

@@ -203,6 +203,15 @@ class OpenRound(msgspec.Struct):
         enough = len(self.handed) >= rules.quorum * len(self.assigned)
         return enough and limit is not None and now - self.opened > limit
 
+    def go_on(self, rejected: Iterable[int], now: float) -> None:
+        """Stay open without the contributions of these peers, which do not count. The time that was
+        theirs is not held against those who come now."""
+        for peer in rejected:
+            for of_peers in (self.handed, self.seconds, self.timings, self.nats):
+                of_peers.pop(peer, None)
+            self.refused.add(peer)
+        self.opened, self.closing = now, False
+
     def overdue(self, member: Member, now: float) -> None:
         """A peer that was too slow for its steps: how far it came tells how many to give it."""
         begun = self.begun.get(member.index)
@@ -212,6 +221,8 @@ class OpenRound(msgspec.Struct):
 
     def waiting_for(self) -> str:
         """Whose work is missing, in words."""
-        missing = [str(peer) for peer in self.assigned if peer not in self.handed]
+        missing = [str(x) for x in self.assigned if x not in self.handed.keys() | self.refused]
+        if not missing and not self.handed:
+            return f"round {self.number}: waiting for work that counts"
         more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
         return f"round {self.number}: waiting for peer {', '.join(missing[:NAMED])}{more}"
