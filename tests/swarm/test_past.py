@@ -4,6 +4,7 @@ import random
 
 import pytest
 from fixtures.golden import LAYOUT, announce, numbers
+from fixtures.pretended import SPEC, genesis
 
 from duckweed.merge.round import Closed
 from duckweed.run import folder as folders
@@ -11,7 +12,6 @@ from duckweed.run.ledger import Ledger
 from duckweed.swarm import past as room
 from duckweed.swarm.identity import Identity
 from duckweed.swarm.past import Past
-from swarm.test_coordinator import SPEC, genesis
 
 KEY = Identity(b"k" * 32)
 WANTED = numbers(1, LAYOUT.total)
@@ -29,7 +29,7 @@ def facts(past):
 def place(tmp_path):
     folder = folders.create(tmp_path, "run")
     ledger = Ledger(folder.ledger, KEY.sign)
-    ledger.append("genesis", 0, genesis(SPEC))
+    ledger.append("genesis", 0, genesis(SPEC, KEY.id))
     return folder, ledger
 
 
