@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fixtures.tiny import CONFIG
+from fixtures.stepping import stepped, tiny
 from transformers import AutoConfig
 
 from duckweed.learn import model as models
@@ -56,11 +56,6 @@ def test_cosine_falls_all_the_way_and_ends_at_its_share():
     assert rates("cosine", final=0.0)[-1] == pytest.approx(0, abs=1e-6)
 
 
-def tiny(**changes):
-    config = AutoConfig.for_model(**(CONFIG | {"vocab_size": 50} | changes))
-    return models.build(config, "cpu", 0)
-
-
 def names(model):
     taken = {id(p) for p in hidden_matrices(model)}
     return {name for name, p in model.named_parameters() if id(p) in taken}
@@ -87,17 +82,6 @@ def test_muon_takes_the_expert_stacks_of_a_mixture():
     stacks = {name for name, p in model.named_parameters() if p.ndim == 3}
     assert len(stacks) == 2 * 3
     assert stacks <= taken
-
-
-def stepped(inner, **changes):
-    model = tiny(**changes)
-    before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    optimizer = InnerOptimizer(model, inner)
-    tokens = torch.arange(40).reshape(2, 20) % 50
-    model(input_ids=tokens, labels=tokens).loss.backward()
-    optimizer.step(0.01)
-    moved = {n: (p.detach() - before[n]) for n, p in model.named_parameters()}
-    return model, moved
 
 
 def test_every_parameter_is_stepped_by_one_of_the_two():

@@ -3,30 +3,12 @@
 import msgspec
 import pytest
 import torch
-from fixtures.tiny import CONFIG
-from transformers import AutoConfig
+from fixtures.stepping import stepped, tiny
 
-from duckweed.learn import model as models
 from duckweed.learn.lion import Lion
 from duckweed.learn.muon import Muon
 from duckweed.learn.optimizer import InnerOptimizer, hidden_matrices, momentum
 from duckweed.run.sections import Inner
-
-
-def tiny(**changes):
-    config = AutoConfig.for_model(**(CONFIG | {"vocab_size": 50} | changes))
-    return models.build(config, "cpu", 0)
-
-
-def stepped(inner, **changes):
-    """A model after one step on some tokens, and by how much each parameter moved."""
-    model = tiny(**changes)
-    before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    optimizer = InnerOptimizer(model, inner)
-    tokens = torch.arange(40).reshape(2, 20) % 50
-    model(input_ids=tokens, labels=tokens).loss.backward()
-    optimizer.step(0.01)
-    return model, {n: p.detach() - before[n] for n, p in model.named_parameters()}
 
 
 def with_gradients(optimizer, gradients):

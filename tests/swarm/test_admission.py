@@ -5,13 +5,14 @@ import time
 
 import msgspec
 import pytest
+from fixtures.pretended import PEERS
 
 from duckweed.run.spec import SpecError, override
 from duckweed.swarm import admission as room
 from duckweed.swarm import messages as m
 from duckweed.swarm.guests import EXPELLED, Guests
 from duckweed.swarm.identity import Identity
-from swarm.test_coordinator import PEERS, SPEC, play
+from swarm.test_coordinator import SPEC, play
 
 OPEN = override(SPEC, {"members.join": "open", "members.per_address": 2, "members.share": 0.5})
 SOMEBODY = Identity(b"z" * 32)
@@ -91,9 +92,7 @@ def test_who_may_come_in_can_first_see_what_it_would_be(tmp_path):
         assert run.it.body_limit(SOMEBODY.id, asked) == m.PROBE_LIMIT
         assert SOMEBODY.id not in run.it.admission.members
         await run.start()
-        for number in range(3):
-            await run.hand_in(number)
-        closed = await run.closed(0)
+        closed = await run.round()
         terms = await run.ask(SOMEBODY, m.Enquire(m.PROTOCOL, secret))
         assert (terms.round, terms.peers) == (1, 3)
         sizes = [run.folder.blob(blob).stat().st_size for blob in closed.blobs]
@@ -106,9 +105,7 @@ def test_status_tells_round_loss_peers_bytes_and_refusals(tmp_path):
     async def scene(run):
         secret = book(run).issue()
         await run.start()
-        for number in range(3):
-            await run.hand_in(number)
-        await run.closed(0)
+        await run.round()
         await run.ask(PEERS[0], m.Progress("training", 1, 2, 3.25))
         await run.ask(PEERS[1], m.Leave("gone fishing"))
         await run.ask(SOMEBODY, m.Snapshot())
@@ -148,9 +145,7 @@ def test_newcomers_of_an_open_run_cannot_outweigh_the_others(tmp_path):
             run.it.admission.guard.met(peer.id, address)
         await run.start()
         run.it.admission.by_index[0].counted = 3  # the only one who has proved itself
-        for number in range(3):
-            await run.hand_in(number)
-        closed = await run.closed(0)
+        closed = await run.round()
         assert closed.accepted == [0, 1]
         assert closed.rejected == {2: "more than 50% of the round came from newcomers"}
         assert [x.counted for x in run.it.admission.by_index] == [4, 1, 0]
@@ -180,10 +175,7 @@ def test_a_clock_that_is_an_hour_off_and_jumps_changes_nothing(tmp_path, monkeyp
             monkeypatch.setattr(time, "time", lambda hours=hours: real() + 3600 * hours)
             if hours == 1:
                 await run.start()
-            round_ = run.it.number
-            for number in range(3):
-                await run.hand_in(number, round_, f"{round_:02}" * 32)
-            assert (await run.closed(round_)).accepted == [0, 1, 2]
+            assert (await run.round(run.it.number)).accepted == [0, 1, 2]
             assert len(run.it.admission.here()) == 3
 
     play(tmp_path, scene)

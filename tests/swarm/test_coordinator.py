@@ -2,39 +2,28 @@
 
 import asyncio
 import math
+import threading
 
 import msgspec
 import pytest
 from blake3 import blake3
-from fixtures.golden import FIXED, LAYOUT, announce, numbers
+from fixtures import pretended
+from fixtures.golden import LAYOUT
+from fixtures.pretended import PEERS, contribution, genesis, state
 
 from duckweed.run import folder as folders
 from duckweed.run.layout import Layout
 from duckweed.run.ledger import Ledger, LedgerError
-from duckweed.run.spec import RunSpec, override
+from duckweed.run.spec import override
 from duckweed.swarm import coordinator as room
 from duckweed.swarm import messages as m
 from duckweed.swarm.coordinator import Coordinator
-from duckweed.swarm.identity import Identity
-from duckweed.wire import compress
+from duckweed.swarm.identity import Identity, verify
+from duckweed.swarm.limits import Guard
+from duckweed.swarm.succession import Seat
 
-SPEC = override(
-    RunSpec(),
-    FIXED
-    | {
-        "inner.steps": 4,
-        "inner.warmup": 0,
-        "inner.batch": 2,
-        "model.sequence": 128,
-        "wire.kind": "dense",
-        "wire.dtype": "fp32",
-        "rounds.count": 2,
-        "rounds.peers": 3,
-        "rounds.patience": 1.0,
-    },
-)
+SPEC = override(pretended.SPEC, {"rounds.patience": 1.0})
 KEY = Identity(b"k" * 32)
-PEERS = [Identity(bytes([n]) * 32) for n in (1, 2, 3)]
 
 
 @pytest.fixture(autouse=True)
@@ -48,23 +37,25 @@ class Run:
     def __init__(self, path, spec=SPEC):
         self.spec, self.events = spec, []
         self.folder = folders.create(path, "run")
-        genesis = {
-            "run": spec.identity,
-            "layout": LAYOUT.digest(),
-            "tokens": "00",
-            "windows": 1000,
-            "state": "00" * 32,
-            "scales": [0.5] * len(LAYOUT.names),
-        }
         ledger = Ledger(self.folder.ledger, KEY.sign)
-        ledger.append("genesis", 0, genesis)
+        ledger.append("genesis", 0, genesis(spec, KEY.id))
         ledger.close()
         self.open()
 
     def open(self, spec=None, layout=LAYOUT):
         ledger = Ledger(self.folder.ledger, KEY.sign)
-        self.it = Coordinator(self.folder, spec or self.spec, layout, ledger, self.events.append)
+        seat = Seat(KEY.id, ledger, KEY.sign, verify, 0, lambda term: None)
+        guard = Guard(lambda key: key in self.it.admission.members)
+        self.it = Coordinator(
+            self.folder, spec or self.spec, layout, ledger, self.events.append, seat, guard
+        )
         return self.it
+
+    def restart(self):
+        """The coordinator is killed; another one goes on with what it left on disk."""
+        self.task.cancel()
+        self.it.ledger.close()
+        return self.open()
 
     async def ask(self, peer, question, body=b""):
         head, _ = await self.it.handle(peer.id, m.encode(question), body)
@@ -81,33 +72,34 @@ class Run:
         self.task = asyncio.create_task(self.it.run())
         await asyncio.sleep(0)
 
-    async def task_of(self, peer, round_=0, digest="00" * 32):
-        answer = await self.ask(peer, m.Next(round_, digest, False))
+    async def task_of(self, peer, round_=0, digest=None):
+        answer = await self.ask(peer, m.Next(round_, digest or state(round_), False))
         assert isinstance(answer, m.Train), answer
         return answer
 
     def work(self, number, task, **changes):
-        wanted = numbers(10 * task.round + number + 1, LAYOUT.total)
-        blob = compress(self.spec.wire, wanted, LAYOUT, None).blob
-        said = announce(task.round, number, blob, wanted, self.spec.tokens_per_block)
-        said = msgspec.structs.replace(said, **({"block": task.block, "loss": 3.0} | changes))
-        signature = PEERS[number].sign(m.signed_part(said))
-        return m.Contribute(said, signature, m.Timings(), 8.0, 4), blob
+        return contribution(self.spec, number, task, **changes)
 
-    async def hand_in(self, number, round_=0, digest="00" * 32, **changes):
-        task = await self.task_of(PEERS[number], round_, digest)
+    async def hand_in(self, number, round_=0, **changes):
+        task = await self.task_of(PEERS[number], round_)
         return await self.ask(PEERS[number], *self.work(number, task, **changes))
 
-    async def hand_in_if_open(self, number, round_=1, digest="01" * 32):
-        answer = await self.ask(PEERS[number], m.Next(round_, digest, False))
+    async def hand_in_if_open(self, number, round_=1):
+        answer = await self.ask(PEERS[number], m.Next(round_, state(round_), False))
         if not isinstance(answer, m.Train):
             return answer
         return await self.ask(PEERS[number], *self.work(number, answer))
 
+    async def round(self, round_=0, peers=(0, 1, 2)):
+        """The work of these peers is taken; how the round closes with it."""
+        for number in peers:
+            assert await self.hand_in(number, round_) == m.Noted()
+        return await self.closed(round_)
+
     async def closed(self, number):
         for _ in range(200):
             if self.it.number > number:
-                return self.it.closed[number]
+                return self.it.past.closed[number]
             await asyncio.sleep(0.02)
         raise AssertionError(f"round {number} does not close")
 
@@ -125,14 +117,12 @@ def test_a_whole_run(tmp_path):
     async def scene(run):
         await run.start()
         for round_ in range(2):
-            for number in range(3):
-                assert isinstance(await run.hand_in(number, round_, f"{round_:02}" * 32), m.Noted)
-            closed = await run.closed(round_)
+            closed = await run.round(round_)
             assert closed.accepted == [0, 1, 2]
             for peer in PEERS:
-                answer = await run.ask(peer, m.Next(round_, f"{round_:02}" * 32, True))
+                answer = await run.ask(peer, m.Next(round_, state(round_), True))
                 assert answer == m.Apply(closed)
-        answers = [await run.ask(peer, m.Next(2, "02" * 32, False)) for peer in PEERS]
+        answers = [await run.ask(peer, m.Next(2, state(2), False)) for peer in PEERS]
         # Whoever asks first is told to wait for the others: one voice is no majority.
         assert isinstance(answers[0], m.Wait)
         assert answers[1:] == [m.Stop("all rounds are done")] * 2
@@ -205,7 +195,7 @@ def test_an_improper_contribution_is_refused_and_holds_nobody_up(tmp_path, chang
         assert closed.accepted == [0, 2]
         assert 1 in closed.rejected
         # Its block is trained by somebody in the next round.
-        blocks = [(await run.task_of(p, 1, "01" * 32)).block for p in (PEERS[0], PEERS[2])]
+        blocks = [(await run.task_of(p, 1)).block for p in (PEERS[0], PEERS[2])]
         assert 1 in [*blocks, run.it.round.assigned[1].block]
 
     play(tmp_path, scene)
@@ -237,22 +227,81 @@ def test_a_contribution_counts_once_however_often_it_is_sent(tmp_path):
     play(tmp_path, scene)
 
 
+def test_a_round_is_not_closed_before_something_counts(tmp_path):
+    """Whoever is alone with a run cannot use up its rounds with work that does not count."""
+
+    async def scene(run):
+        await run.start()
+        for number in range(3):
+            assert await run.hand_in(number, sizes=[]) == m.Noted()
+        while run.it.admission.guard.refused["contributions"] < 3:
+            await asyncio.sleep(0.02)
+        answer = await run.ask(PEERS[1], m.Next(0, state(0), True))
+        assert answer == m.Wait("round 0: waiting for work that counts")
+        assert run.it.number == 0
+        # The next work that counts closes it, of whomever: a newcomer, or one that begins again.
+        blocks = [span.block for span in run.it.round.assigned.values()]
+        assert await run.hand_in(2) == m.Noted()
+        closed = await run.closed(0)
+        assert (closed.accepted, [*closed.rejected]) == ([2], [0, 1])
+        assert blocks == [0, 1, 2]
+        assert [(await run.task_of(PEERS[n], 1)).block for n in (0, 1)] == [0, 1]
+
+    run = play(tmp_path, scene)
+    refused = [(e["peer"], e["reason"]) for e in run.events if e["event"] == "refused"]
+    tensors = len(LAYOUT.names)
+    reason = f"announced 0 tensor sizes, the model has {tensors} tensors"
+    assert refused == [(0, reason), (1, reason), (2, reason)]
+    said = [e["text"] for e in run.events if e["event"] == "said"]
+    assert said == ["round 0: nothing that was handed in counts; it stays open"]
+    assert [e["accepted"] for e in run.events if e["event"] == "round"] == [[2]]
+
+
+def test_work_that_comes_while_a_vain_round_is_judged_is_taken_afterwards(tmp_path, monkeypatch):
+    async def scene(run):
+        judging, go_on = threading.Event(), threading.Event()
+        really = room.close
+
+        def close(*words):
+            judging.set()
+            go_on.wait(10)
+            return really(*words)
+
+        monkeypatch.setattr(room, "close", close)
+        await run.start()
+        tasks = [await run.task_of(peer) for peer in PEERS]
+        await run.ask(PEERS[1], m.Leave("power cut"))
+        await run.ask(PEERS[2], m.Leave("power cut"))
+        await run.ask(PEERS[0], *run.work(0, tasks[0], sizes=[]))
+        await asyncio.to_thread(judging.wait, 10)
+        await run.join(PEERS[1:2])
+        question, blob = run.work(1, tasks[1])
+        assert await run.ask(PEERS[1], question, blob) == m.Refused("round 0 is not open")
+        asked = asyncio.create_task(run.ask(PEERS[1], m.Next(0, state(0), True)))
+        go_on.set()
+        while isinstance(answer := await asked, m.Wait):
+            asked = asyncio.create_task(run.ask(PEERS[1], m.Next(0, state(0), True)))
+        assert answer == tasks[1]
+        assert await run.ask(PEERS[1], question, blob) == m.Noted()
+        assert (await run.closed(0)).accepted == [1]
+
+    play(tmp_path, scene)
+
+
 def test_a_straggler_is_not_waited_for_beyond_the_patience(tmp_path):
     async def scene(run):
         await run.start()
-        await run.hand_in(0)
-        await run.hand_in(2)
-        closed = await run.closed(0)
+        closed = await run.round(peers=[0, 2])
         assert closed.accepted == [0, 2]
         assert closed.rejected == {1: "nothing handed in before the round closed"}
-        assert isinstance(await run.ask(PEERS[1], m.Next(0, "00" * 32, True)), m.Apply)
+        assert isinstance(await run.ask(PEERS[1], m.Next(0, state(0), True)), m.Apply)
 
     play(tmp_path, scene)
 
 
 def test_a_slow_peer_gets_fewer_steps_counts_by_its_tokens_and_skips_nothing(tmp_path):
     async def hand_in(run, number, round_, seconds):
-        task = await run.task_of(PEERS[number], round_, f"{round_:02}" * 32)
+        task = await run.task_of(PEERS[number], round_)
         question, _ = run.work(number, task)
         changes = {"steps": task.steps, "first": task.first, "tokens": 256 * task.steps}
         question, blob = run.work(number, task, **changes)
@@ -273,9 +322,8 @@ def test_a_slow_peer_gets_fewer_steps_counts_by_its_tokens_and_skips_nothing(tmp
         # Of block 3 the slow peer does a step a round, and goes on with it.
         assert given[1] == [(4, 0, 4), (3, 0, 1), (5, 0, 4)]
         assert given[2] == [(6, 0, 4), (3, 1, 1), (7, 0, 4)]
-        run.task.cancel()
-        after = run.open()
-        assert msgspec.structs.astuple(after.blocks.take(2)) == (3, 2, 2)
+        after = run.restart()
+        assert msgspec.structs.astuple(after.past.blocks.take(2)) == (3, 2, 2)
 
     play(tmp_path, scene, override(SPEC, {"rounds.count": 4}))
 
@@ -283,15 +331,13 @@ def test_a_slow_peer_gets_fewer_steps_counts_by_its_tokens_and_skips_nothing(tmp
 def test_a_peer_whose_state_differs_is_told_and_the_others_agree(tmp_path):
     async def scene(run):
         await run.start()
-        for number in range(3):
-            await run.hand_in(number)
-        await run.closed(0)
+        await run.round()
         await run.task_of(PEERS[0], 1, "aa" * 32)
         await run.task_of(PEERS[1], 1, "aa" * 32)
         answer = await run.ask(PEERS[2], m.Next(1, "bb" * 32, False))
         assert answer.fault
         assert "must not contribute" in answer.reason
-        assert run.it.agreement.agreed[1] == "aa" * 32
+        assert run.it.past.agreed[1] == "aa" * 32
         ahead = await run.ask(PEERS[0], m.Next(9, "cc" * 32, False))
         assert ahead.fault
 
@@ -302,9 +348,7 @@ def test_a_peer_whose_state_differs_is_told_and_the_others_agree(tmp_path):
 def test_the_run_ends_though_most_who_counted_in_the_last_round_are_gone(tmp_path):
     async def scene(run):
         await run.start()
-        for number in range(3):
-            await run.hand_in(number)
-        await run.closed(0)
+        await run.round()
         await run.ask(PEERS[0], m.Leave("power cut"))
         await run.ask(PEERS[1], m.Leave("power cut"))
         assert await run.ask(PEERS[2], m.Next(1, "aa" * 32, False)) == m.Stop("all rounds are done")
@@ -334,20 +378,16 @@ def test_a_full_disk_ends_the_run_with_its_own_words(tmp_path, monkeypatch):
 def test_a_restarted_coordinator_knows_everything_that_was_closed(tmp_path):
     async def scene(run):
         await run.start()
-        for number in (0, 2):
-            await run.hand_in(number)
-        closed = await run.closed(0)
-        run.task.cancel()
-        before = run.it
-        after = run.open()
-        assert after.closed == {0: closed}
-        assert after.scales == before.scales == closed.scales
+        closed = await run.round(peers=[0, 2])
+        before, after = run.it, run.restart()
+        assert after.past.closed == {0: closed}
+        assert after.past.scales == before.past.scales == closed.scales
         assert {key: x.index for key, x in after.admission.members.items()} == {
             key: x.index for key, x in before.admission.members.items()
         }
-        assert after.agreement.agreed == before.agreement.agreed
+        assert after.past.agreed == before.past.agreed
         # Block 1 came back. What was handed out for round 1 before the crash is handed out again.
-        assert [after.blocks.take().block for _ in range(3)] == [1, 3, 4]
+        assert [after.past.blocks.take().block for _ in range(3)] == [1, 3, 4]
 
     play(tmp_path, scene)
 
@@ -355,15 +395,12 @@ def test_a_restarted_coordinator_knows_everything_that_was_closed(tmp_path):
 def test_a_run_that_had_begun_goes_on_without_a_peer_that_does_not_come_back(tmp_path, monkeypatch):
     async def scene(run):
         await run.start()
-        for number in range(3):
-            await run.hand_in(number)
-        await run.closed(0)
-        run.task.cancel()
-        run.open()
+        await run.round()
+        run.restart()
         run.task = asyncio.create_task(run.it.run())
         await run.join(PEERS[:2])
         # All are waited for; nobody is given work while it is not clear who is there.
-        assert isinstance(await run.ask(PEERS[0], m.Next(1, "01" * 32, False)), m.Wait)
+        assert isinstance(await run.ask(PEERS[0], m.Next(1, state(1), False)), m.Wait)
         monkeypatch.setattr(room, "GATHER", 0.1)
         await run.it._notify()
         for number in range(2):
@@ -381,19 +418,16 @@ def test_a_newcomer_cannot_decide_alone_which_state_is_right(tmp_path):
     async def scene(run):
         await run.start()
         await run.join([liar])
-        for number in range(3):
-            await run.hand_in(number)
-        await run.closed(0)
-        run.task.cancel()
-        run.open()
+        await run.round()
+        run.restart()
         await run.join([liar])
         assert isinstance(await run.ask(liar, m.Next(1, "ff" * 32, False)), m.Wait)
         await run.join([PEERS[0]])
-        assert isinstance(await run.ask(PEERS[0], m.Next(1, "01" * 32, False)), m.Wait)
-        assert 1 not in run.it.agreement.agreed  # one of the three who worked is no majority
+        assert isinstance(await run.ask(PEERS[0], m.Next(1, state(1), False)), m.Wait)
+        assert 1 not in run.it.past.agreed  # one of the three who worked is no majority
         await run.join([PEERS[1]])
-        await run.ask(PEERS[1], m.Next(1, "01" * 32, False))
-        assert run.it.agreement.agreed[1] == "01" * 32
+        await run.ask(PEERS[1], m.Next(1, state(1), False))
+        assert run.it.past.agreed[1] == "01" * 32
         assert isinstance(await run.ask(liar, m.Next(1, "ff" * 32, False)), m.Stop)
 
     play(tmp_path, scene)
@@ -406,7 +440,7 @@ def test_a_run_does_not_begin_without_all_its_peers(tmp_path, monkeypatch):
         await run.join(PEERS[:2])
         run.task = asyncio.create_task(run.it.run())
         for _ in range(3):
-            assert isinstance(await run.ask(PEERS[0], m.Next(0, "00" * 32, False)), m.Wait)
+            assert isinstance(await run.ask(PEERS[0], m.Next(0, state(0), False)), m.Wait)
 
     play(tmp_path, scene)
 
@@ -419,9 +453,6 @@ def test_a_ledger_of_another_run_is_refused(tmp_path):
             run.open(layout=Layout.of({"a": (3,)}))
         run.folder.state(3).touch()
         with pytest.raises(LedgerError, match="entries were cut off"):
-            run.open()
-        run.folder.ledger = tmp_path / "new.db"
-        with pytest.raises(LedgerError, match="lost its ledger"):
             run.open()
 
     play(tmp_path, scene)
@@ -464,7 +495,7 @@ def test_work_for_the_next_round_is_given_while_one_is_open(tmp_path):
         closed = await run.closed(0)
         assert closed.accepted == [0, 1, 2]
         # Who was told early has the same task now; who was not is given the block kept for it.
-        tasks = [await run.task_of(peer, 1, "11" * 32) for peer in PEERS]
+        tasks = [await run.task_of(peer, 1) for peer in PEERS]
         assert [(t.block, t.round) for t in tasks] == [(3, 1), (4, 1), (5, 1)]
         # A peer that still holds the state before may begin with the open round as well.
         late = await run.ask(PEERS[2], m.Ahead(0))
@@ -489,15 +520,11 @@ def test_without_overlap_nobody_is_given_work_early(tmp_path):
 def test_steps_ahead_are_those_of_the_specification_or_none(tmp_path, round_):
     async def scene(run):
         await run.start()
-        for n in range(3 * round_):
-            await run.hand_in(n)
         if round_:
-            await run.closed(0)
+            await run.round()
         allowed = {0, 2} if round_ else {0}
         for number, ahead in enumerate((2, 0, 1)):
-            answer = await run.hand_in(
-                number, round_, "11" * 32 if round_ else "00" * 32, ahead=ahead
-            )
+            answer = await run.hand_in(number, round_, ahead=ahead)
             assert isinstance(answer, m.Noted) == (ahead in allowed), (ahead, answer)
         assert (await run.closed(round_)).accepted == ([0, 1] if round_ else [1])
         run.task.cancel()
@@ -512,23 +539,19 @@ def test_a_restarted_coordinator_gives_the_last_round_when_the_next_is_open(tmp_
 
     async def scene(run):
         await run.start()
-        for number in range(3):
-            await run.hand_in(number)
-        await run.closed(0)
-        run.task.cancel()
-        run.it.ledger.close()
-        run.open()
+        await run.round()
+        run.restart()
         await run.join(PEERS[:2])
         run.task = asyncio.create_task(run.it.run())
         await asyncio.sleep(0)
-        waits = await run.ask(PEERS[0], m.Next(0, "00" * 32, True))
+        waits = await run.ask(PEERS[0], m.Next(0, state(0), True))
         assert isinstance(waits, m.Wait)
         assert "2 of 3 peers are here" in waits.reason
-        asked = asyncio.create_task(run.ask(PEERS[0], m.Next(0, "00" * 32, True)))
+        asked = asyncio.create_task(run.ask(PEERS[0], m.Next(0, state(0), True)))
         await run.join(PEERS[2:])
         answer = await asked
         while isinstance(answer, m.Wait):
-            answer = await run.ask(PEERS[0], m.Next(0, "00" * 32, True))
+            answer = await run.ask(PEERS[0], m.Next(0, state(0), True))
         assert answer.closed.round == 0
         assert (await run.ask(PEERS[0], m.Ahead(0))).round == 1
         run.task.cancel()

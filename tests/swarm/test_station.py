@@ -3,36 +3,26 @@
 import asyncio
 import time
 
-import msgspec
 import pytest
-from fixtures.golden import FIXED, LAYOUT, announce, numbers
+from fixtures import pretended
+from fixtures.golden import LAYOUT
+from fixtures.pretended import PEERS, contribution, genesis, state
 
 from duckweed.run import folder as folders
-from duckweed.run import toml
-from duckweed.run.ledger import Ledger
-from duckweed.run.spec import RunSpec, override
+from duckweed.run.ledger import Ledger, LedgerError
+from duckweed.run.spec import override
 from duckweed.swarm import coordinator, replica
 from duckweed.swarm import messages as m
 from duckweed.swarm import station as room
 from duckweed.swarm.identity import Identity, verify
 from duckweed.swarm.station import Station
 from duckweed.swarm.transport import Endpoint, LinkError
-from duckweed.wire import compress
 
 KEYS = {name: Identity(name.encode().ljust(32, b".")) for name in ("first", "anna", "ben")}
-PEERS = [Identity(bytes([n]) * 32) for n in (1, 2, 3)]
 SPEC = override(
-    RunSpec(),
-    FIXED
-    | {
-        "inner.steps": 4,
-        "inner.warmup": 0,
-        "inner.batch": 2,
-        "model.sequence": 128,
-        "wire.kind": "dense",
-        "wire.dtype": "fp32",
+    pretended.SPEC,
+    {
         "rounds.count": 4,
-        "rounds.peers": 3,
         "members.successors": [f"{name}:{KEYS[name].id}" for name in ("anna", "ben")],
         "members.absence": 3.0,
     },
@@ -144,19 +134,11 @@ class Machine:
 
     async def work(self, round_, peers=(0, 1, 2)):
         """The work of these peers for a round, once it is open."""
-        question = m.Next(round_, f"{round_:02}" * 32, False)
+        question = m.Next(round_, state(round_), False)
         tasks = [await until(lambda n=n: self.told(n, question, m.Train)) for n in peers]
         for number, task in zip(peers, tasks, strict=True):
-            await self.hand_in(number, round_, task)
-
-    async def hand_in(self, number, round_, task):
-        wanted = numbers(10 * round_ + number + 1, LAYOUT.total)
-        blob = compress(SPEC.wire, wanted, LAYOUT, None).blob
-        said = announce(round_, number, blob, wanted, SPEC.tokens_per_block)
-        said = msgspec.structs.replace(said, block=task.block, loss=3.0)
-        signature = PEERS[number].sign(m.signed_part(said))
-        answer = await self.ask(number, m.Contribute(said, signature, m.Timings(), 8.0, 4), blob)
-        assert isinstance(answer, m.Noted), answer
+            answer = await self.ask(number, *contribution(SPEC, number, task))
+            assert isinstance(answer, m.Noted), answer
 
     async def told(self, number, question, kind):
         answer = await self.ask(number, question)
@@ -165,7 +147,7 @@ class Machine:
     async def round(self, round_, peers=(0, 1, 2)):
         """All of a round, by some of the peers, until they are told how it closed."""
         await self.work(round_, peers)
-        question = m.Next(round_, f"{round_:02}" * 32, True)
+        question = m.Next(round_, state(round_), True)
         answers = [await until(lambda n=n: self.told(n, question, m.Apply)) for n in peers]
         return answers[0].closed
 
@@ -192,11 +174,7 @@ def play(base, scene):
         machines = [Machine(base, name, net) for name in KEYS]
         first, *others = machines
         ledger = Ledger(first.folder.ledger, KEYS["first"].sign)
-        ledger.append("genesis", 0, {
-            "run": SPEC.identity, "coordinator": KEYS["first"].id, "spec": toml.write(SPEC),
-            "layout": LAYOUT.digest(), "tokens": "00", "windows": 1000, "state": "00" * 32,
-            "scales": [0.5] * len(LAYOUT.names),
-        })  # fmt: skip
+        ledger.append("genesis", 0, genesis(SPEC, KEYS["first"].id))
         ledger.close()
         try:
             await first.start()
@@ -232,7 +210,7 @@ def test_two_coordinators_never_close_the_same_round(tmp_path):
         await anna.admit()
         closed = await anna.round(1, peers=[0, 2])
         assert closed.accepted == [0, 2]
-        question = m.Next(1, "01" * 32, True)
+        question = m.Next(1, state(1), True)
         answer = await first.ask(1, question)
         assert isinstance(answer, m.Wait)
         assert "2 of 3" in answer.reason
@@ -243,7 +221,7 @@ def test_two_coordinators_never_close_the_same_round(tmp_path):
         assert [e.body["closed"]["accepted"] for e in first.rounds()] == [[0, 1, 2], [0, 2]]
         assert first.folder.dropped.read_text().count('"round"') == 1
         assert (await first.ask(1, question)).key == KEYS["anna"].id
-        assert await anna.ask(1, m.Next(0, "00" * 32, False)) == m.Apply(before)
+        assert await anna.ask(1, m.Next(0, state(0), False)) == m.Apply(before)
         await anna.round(2)
 
     play(tmp_path, scene)
@@ -260,18 +238,18 @@ def test_without_a_majority_nothing_is_closed_and_with_it_the_run_goes_on(tmp_pa
         await until(lambda: time.monotonic() - replica.heard > patience)  # it has stood in vain
         assert not anna.leads
         assert not ben.leads
-        assert isinstance(await first.ask(0, m.Next(1, "01" * 32, True)), m.Wait)
+        assert isinstance(await first.ask(0, m.Next(1, state(1), True)), m.Wait)
         net.split(["first", "ben"], ["anna"])  # as many as are needed
-        told = await until(lambda: first.told(0, m.Next(1, "01" * 32, True), m.Apply))
+        told = await until(lambda: first.told(0, m.Next(1, state(1), True), m.Apply))
         assert told.closed.accepted == [0, 1, 2]
         net.split(KEYS)
         await until(lambda: alike([first, anna, ben]))
         for round_ in (2, 3):
             await first.round(round_)
         for number in range(3):
-            await first.ask(number, m.Next(4, "04" * 32, False))
+            await first.ask(number, m.Next(4, state(4), False))
         for number in range(3):
-            await until(lambda n=number: first.told(n, m.Next(4, "04" * 32, False), m.Stop))
+            await until(lambda n=number: first.told(n, m.Next(4, state(4), False), m.Stop))
             await first.ask(number, m.Leave("done"))
         # The end is heard by all.
         for machine in (first, anna, ben):
@@ -311,13 +289,25 @@ def test_a_machine_that_was_away_takes_over_what_it_lacks_and_goes_on(tmp_path):
         await until(lambda: anna.leads or ben.leads)
         leader = anna if anna.leads else ben
         await leader.admit()
-        answer = await until(lambda: leader.told(0, m.Next(1, "01" * 32, True), m.Apply))
+        answer = await until(lambda: leader.told(0, m.Next(1, state(1), True), m.Apply))
         assert answer.closed == closed
         for digest in closed.needed():
             assert leader.folder.blob(digest).exists()
         await first.start()
 
     play(tmp_path, scene)
+
+
+def test_a_lost_ledger_is_not_begun_anew(tmp_path):
+    async def scene():
+        machine = Machine(tmp_path, "first", Net())
+        await machine.start()
+        with pytest.raises(LedgerError, match="lost its ledger"):
+            await machine.running
+        await machine.stop()
+        assert Ledger(machine.folder.ledger).number == -1
+
+    asyncio.run(scene())
 
 
 def test_strangers_are_told_nothing_of_the_ledger(tmp_path):

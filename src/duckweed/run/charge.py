@@ -81,7 +81,7 @@ def after(charge: Charge, number: int, body: dict[str, Any], verify: Verify | No
     words = promise(charge.run, term)
     for voter, signature in promises.items() if verify else ():
         assert verify is not None
-        if not verify(voter, words, _bytes(signature)):
+        if not verify(voter, words, unhex(signature)):
             raise ChargeError(f"the promise of {voter[:10]} is not signed by it")
     return msgspec.structs.replace(charge, term=term, key=key, since=number)
 
@@ -91,7 +91,9 @@ def promise(run: str, term: int) -> bytes:
     return f"duckweed promise 1\n{run}\n{term}".encode()
 
 
-def _bytes(text: object) -> bytes:
+def unhex(text: object) -> bytes:
+    """The bytes that stand there in hex; b"", which no key has signed with, for anything else: JSON and
+    SQLite let any type into the place of a text."""
     try:
         return bytes.fromhex(text)  # type: ignore[arg-type]
     except (ValueError, TypeError):

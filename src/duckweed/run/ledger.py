@@ -15,7 +15,7 @@ import msgspec
 from blake3 import blake3
 
 from duckweed.run import charge as charges
-from duckweed.run.charge import Charge, ChargeError, Verify
+from duckweed.run.charge import Charge, ChargeError, Verify, unhex
 
 Sign = Callable[[bytes], bytes]
 
@@ -139,7 +139,7 @@ class Ledger:
         digest = entry_hash(self.head, row.number, row.kind, row.round, row.body)
         body = _body(self.path, row.number, row.body)
         charge = _in_charge(self.path, self.charge, row.number, row.kind, body, verify)
-        signed = verify(charge.key, digest.encode(), _bytes(row.signature))
+        signed = verify(charge.key, digest.encode(), unhex(row.signature))
         if row.number != self.number + 1 or not signed:
             raise LedgerError(f"{self.path}: what came as entry {row.number} does not follow here")
         self._insert(row, digest)
@@ -188,7 +188,7 @@ class Ledger:
                 )
             read = _body(self.path, number, body)
             charge = _in_charge(self.path, charge, number, kind, read, verify)
-            if not verify(charge.key, digest.encode(), _bytes(signature)):
+            if not verify(charge.key, digest.encode(), unhex(signature)):
                 raise LedgerError(f"{self.path}: entry {number} is not signed by the coordinator")
             previous, count = digest, count + 1
         return count
@@ -219,13 +219,6 @@ def _in_charge(
         return charges.after(charge, number, body, verify) if kind == "succession" else charge
     except ChargeError as error:
         raise LedgerError(f"{path}: entry {number}: {error}") from error
-
-
-def _bytes(text: str) -> bytes:
-    try:
-        return bytes.fromhex(text)
-    except (ValueError, TypeError):  # SQLite lets any type into a column
-        return b""
 
 
 def _body(path: Path, number: int, text: str) -> dict[str, Any]:

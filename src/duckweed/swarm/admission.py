@@ -4,13 +4,12 @@ import hmac
 import time
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any
 
-from duckweed.run.ledger import Ledger
 from duckweed.run.sections import Members
 from duckweed.swarm import messages as m
 from duckweed.swarm.guests import EXPELLED, Guests
 from duckweed.swarm.limits import HERE, RELAYED, Guard
+from duckweed.swarm.past import Past
 from duckweed.swarm.rounds import Member
 from duckweed.swarm.timing import AWAY, BEAT, beat, silence
 
@@ -19,29 +18,29 @@ READ = 1.0  # and into the book of guests
 
 
 class Admission:
-    """The members of a run. Whoever is admitted is written into the ledger. secret: that of the
+    """The members of a run: those of its past, and whoever is admitted. secret: that of the
     organiser's own machine, which opens every door."""
 
     def __init__(
         self,
-        ledger: Ledger,
+        past: Past,
         guests: Guests,
         secret: str,
         rules: Members,
-        guard: Guard | None = None,
+        guard: Guard,
     ) -> None:
-        self.ledger, self.guests, self.secret, self.rules = ledger, guests, secret, rules
+        self.past, self.guests, self.secret, self.rules = past, guests, secret, rules
         self.members: dict[str, Member] = {}
         self.by_index: list[Member] = []
         self.expelled = guests.expelled()
-        self.guard = guard or Guard(self.members.__contains__)
+        self.guard = guard
         self.beat = BEAT
         self._version = guests.version()
         self._looked = self._read = time.monotonic()
-
-    def replay(self, body: dict[str, Any]) -> None:
-        """Take up a peer of the past, as the ledger tells it."""
-        self._add(Member(body["index"], body["key"]))
+        for index, key in enumerate(past.peers):
+            self._add(Member(index, key))
+        for closed in past.closed.values():
+            self.counted(closed.round, closed.accepted)
 
     def _add(self, member: Member) -> None:
         self.members[member.key] = member
@@ -77,8 +76,7 @@ class Admission:
         """The member with this key, new or known; its index is its own for good."""
         member = self.members.get(key)
         if member is None:
-            member = Member(len(self.by_index), key)
-            self.ledger.append("peer", round_, {"index": member.index, "key": key})
+            member = Member(self.past.admit(key, round_), key)
             self._add(member)
         if self.rules.join == "invited" and secret and secret != self.secret:
             self.guests.note(key, secret)

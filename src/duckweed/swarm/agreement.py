@@ -3,31 +3,39 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 
-from duckweed.run.ledger import Ledger
+from duckweed.swarm.past import Past
 
 
 class Agreement:
-    """round -> the state hash that the peers agreed on; votes until then."""
+    """The votes on states that are not agreed on yet."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self.ledger = ledger
-        self.agreed: dict[int, str] = {}
+    def __init__(self, past: Past) -> None:
+        self.past = past
         self._votes: dict[int, dict[int, str]] = defaultdict(dict)
 
     def vote(self, round_: int, peer: int, held: str, voters: Sequence[int]) -> bool:
         """Note which state a peer holds; voters: those who decide, of whom more than half must hold it.
         The word of others is noted and decides nothing. True if this voice decided it."""
-        if round_ in self.agreed:
+        if round_ in self.past.agreed:
             return False
         votes = self._votes[round_]
         votes[peer] = held
         same = sum(votes.get(voter) == held for voter in voters)
         if 2 * same <= len(voters):
             return False
-        self.agreed[round_] = held
-        self.ledger.append("state", round_, {"hash": held, "peers": same})
+        self.past.agree(round_, held, same)
         self._votes.pop(round_)
         return True
+
+    def differs(self, round_: int, held: str) -> str | None:
+        """Why a peer with this state must not go on; None while nothing speaks against it."""
+        agreed = self.past.agreed.get(round_, held)
+        if agreed == held:
+            return None
+        return (
+            f"the weights of this peer after round {round_} differ from those of the others "
+            f"({held[:10]}, not {agreed[:10]}); it must not contribute"
+        )
 
 
 def voters(

@@ -5,36 +5,31 @@ closed by one insert into the ledger. What is not in the ledger has not happened
 """
 
 import asyncio
-import math
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
-
-from duckweed.merge.round import Closed, blob_hash, close
+from duckweed.merge.round import close
 from duckweed.run import toml
 from duckweed.run.folder import RunFolder, write_atomically
 from duckweed.run.layout import Layout
 from duckweed.run.ledger import Ledger, LedgerError
 from duckweed.run.spec import RunSpec
+from duckweed.swarm import intake, sharing, standing
 from duckweed.swarm import messages as m
-from duckweed.swarm import sharing, standing
 from duckweed.swarm.admission import Admission
 from duckweed.swarm.agreement import Agreement, voters
+from duckweed.swarm.bell import Bell
 from duckweed.swarm.guests import EXPELLED, Guests
-from duckweed.swarm.identity import verify
 from duckweed.swarm.library import Library
 from duckweed.swarm.limits import Guard
-from duckweed.swarm.record import assignments, epoch, ledger_body, round_event
-from duckweed.swarm.rounds import Blocks, Member, OpenRound, budgets, deadline, lead
+from duckweed.swarm.past import Past
+from duckweed.swarm.record import epoch, told
+from duckweed.swarm.rounds import Member, OpenRound, budgets
 from duckweed.swarm.succession import Seat
 from duckweed.swarm.timing import GATHER, POLL
 from duckweed.wire.contribution import max_size
-
-REPLAYS = 64  # rounds for which a blob that was handed in is known
-NAMED = 10  # peers that are named as missing
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -44,83 +39,35 @@ class Coordinator:
 
     def __init__(
         self, folder: RunFolder, spec: RunSpec, layout: Layout, ledger: Ledger, tell: Tell,
-        seat: Seat | None = None, guard: Guard | None = None,
+        seat: Seat, guard: Guard,
     ) -> None:  # fmt: skip
         self.folder, self.spec, self.layout, self.ledger, self.tell = (
             folder, spec, layout, ledger, tell,
         )  # fmt: skip
         self.seat, self.unseated = seat, False
-        self.entry_of: dict[int, int] = {}  # closed round -> its entry in the ledger
+        self.past = Past(folder, spec, layout, ledger)
         self.admission = Admission(
-            ledger, Guests(folder.guests), folder.read_secret(), spec.members, guard
+            self.past, Guests(folder.guests), folder.read_secret(), spec.members, guard
         )
-        self.agreement = Agreement(ledger)
+        self.agreement = Agreement(self.past)
         self.library = Library(folder)
-        self.blocks = Blocks(spec.inner.steps)
-        self.closed: dict[int, Closed] = {}
         self.traffic: dict[str, list[int]] = defaultdict(lambda: [0, 0])
         self.durations: deque[float] = deque(maxlen=64)
-        self.scales: list[float] = []
-        self._used: dict[str, int] = {}  # blob -> round that closed with it, of late
-        self.tokens, self.windows = "", 1
         self.last: dict[str, Any] | None = None  # what was told of the last round
         self.held_out: float | None = None
         self.stopping = ""
         self.broken: Exception | None = None
         self._began, self._was_held = time.monotonic(), False
         self._gathered = (0, self._began)  # peers that are here, and since when so many
-        self._changed = asyncio.Condition()  # anything that may close a round
-        self._news = asyncio.Condition()  # a round opened or closed: what peers wait for
-        self._load()
+        self._changed = Bell()  # anything that may close a round
+        self._news = Bell()  # a round opened or closed: what peers wait for
         self.round: OpenRound | None = None
         self.coming: OpenRound | None = None  # the next, if somebody trains for it already
-
-    # --- the past
-
-    def _load(self) -> None:
-        """Take up what the ledger tells. Raises LedgerError if it is not that of this run."""
-        for entry in self.ledger.entries():
-            if entry.kind == "genesis":
-                self._check_genesis(entry.body)
-                self.scales = entry.body["scales"]
-                self.tokens, self.windows = entry.body["tokens"], entry.body["windows"]
-                self.agreement.agreed[0] = entry.body["state"]
-            elif entry.kind == "peer":
-                self.admission.replay(entry.body)
-            elif entry.kind == "round":
-                closed = msgspec.convert(entry.body["closed"], Closed, strict=False)
-                self.blocks.replay(assignments(entry.body, self.blocks.steps), closed.accepted)
-                self.closed[closed.round] = closed
-                self.entry_of[closed.round] = entry.number
-                self.admission.counted(closed.round, closed.accepted)
-                self._remember(
-                    closed.round, [x["blob"] for x in entry.body["contributions"].values()]
-                )
-                self.scales = closed.scales
-            elif entry.kind == "state":
-                self.agreement.agreed[entry.round] = entry.body["hash"]
-        if 0 not in self.agreement.agreed:
-            raise LedgerError(f"{self.ledger.path}: empty; the run has lost its ledger")
-        saved = self.folder.saved_rounds()
-        if saved and saved[-1] > self.number:
-            raise LedgerError(
-                f"{self.ledger.path}: ends with round {self.number}, but there is a state after "
-                f"round {saved[-1]}; entries were cut off. Put the whole ledger back"
-            )
-
-    def _check_genesis(self, body: dict[str, Any]) -> None:
-        if body["run"] != self.spec.identity:
-            raise LedgerError(
-                f"{self.folder.spec} is not the specification that the run began with; put the old "
-                "one back (the ledger has it, in its first entry), or start a new run with it"
-            )
-        if body["layout"] != self.layout.digest():
-            raise LedgerError(f"{self.folder.path}: layout.json was changed after the run began")
 
     @property
     def number(self) -> int:
         """How many rounds are closed."""
-        return len(self.closed)
+        return self.past.number
 
     # --- questions
 
@@ -176,14 +123,10 @@ class Coordinator:
                 return self._ahead(member, question), b""
             case m.Contribute():
                 return await self._take(member, question, body), b""
-            case m.Snapshot():
-                return self.library.newest(), b""
-            case m.Piece():
-                return self.library.piece(question)
+            case m.Snapshot() | m.Piece() | m.Part():
+                return self.library.give(question)
             case m.Fetch():
                 return sharing.fetch(self, member, question)
-            case m.Part():
-                return self.library.part(question)
             case m.Donors():
                 return sharing.donated(self, member), b""
             case m.Known(key=key):
@@ -211,7 +154,7 @@ class Coordinator:
             toml.write(self.spec),
             member.last,
             self.layout.digest(),
-            self.tokens,
+            self.past.tokens,
             self.round.number if self.round and member.index in self.round.handed else -1,
         )
 
@@ -225,19 +168,17 @@ class Coordinator:
                     return fault
             if self.unseated:
                 return m.Wait("another machine is in charge now")
-            if question.round in self.closed and not self._held_back(question.round):
-                return m.Apply(self.closed[question.round])
+            closed = self.past.closed.get(question.round)
+            if closed and not self._held_back(question.round):
+                return m.Apply(closed)
             if self.stopping:
                 return m.Stop(self.stopping)
             if question.round == self.spec.rounds.count:
-                if question.round in self.agreement.agreed:
+                if question.round in self.past.agreed:
                     return m.Stop("all rounds are done")
             elif self.round and self.round.wants(member.index, question):
                 return self._assign(member, self.round)
-            try:
-                async with self._news:
-                    await asyncio.wait_for(self._news.wait(), closes - time.monotonic())
-            except TimeoutError:
+            if not await self._news.wait(closes - time.monotonic()):
                 return m.Wait(self.waiting_for())
 
     def _held_back(self, round_: int) -> bool:
@@ -251,33 +192,21 @@ class Coordinator:
     def waiting_for(self) -> str:
         """What the run waits for, in words."""
         if not self.held(self.number - 1):
-            charge = self.ledger.charge
-            assert charge is not None
+            charge = self.seat.charge
             return (
                 f"{charge.majority} of {len(charge.voters)} machines that keep the ledger must have the "
                 "last round"
             )
         if self.round is None:
             return f"{len(self._here())} of {self.spec.rounds.peers} peers are here"
-        missing = [str(p) for p in self.round.assigned if p not in self.round.handed]
-        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
-        return f"round {self.round.number}: waiting for peer {', '.join(missing[:NAMED])}{more}"
+        return self.round.waiting_for()
 
     def _assign(self, member: Member, open_: OpenRound) -> m.Answer:
         if member.index not in open_.assigned:
-            open_.assigned[member.index] = self.blocks.take(self._budgets()[member.index])
-        span = open_.assigned[member.index]
+            open_.assigned[member.index] = self.past.blocks.take(self._budgets()[member.index])
         if not self.spec.rounds.overlap or member.index not in open_.begun:
             open_.begun[member.index] = time.monotonic()
-        return m.Train(
-            open_.number,
-            span.block,
-            list(open_.assigned).index(member.index),
-            len(open_.assigned),
-            open_.number % self.spec.rounds.evaluate == 0,
-            span.first,
-            span.steps,
-        )
+        return open_.task(member.index, self.spec.rounds.evaluate)
 
     def _ahead(self, member: Member, question: m.Ahead) -> m.Answer:
         """Work for the round after the one that the peer has done: that may be the open round, where
@@ -296,54 +225,18 @@ class Coordinator:
         paces = {member.index: member.pace for member in self._here()}
         return budgets(paces, self.spec.inner.steps, self.spec.rounds.patience)
 
-    def _objection(self, member: Member, question: m.Contribute, blob: bytes) -> str | None:
-        """Why a contribution cannot be taken; None if it can."""
-        announcement, open_ = question.announcement, self.round
-        if announcement.peer != member.index:
-            return "a contribution in another peer's name"
-        if not verify(member.key, m.signed_part(announcement), question.signature):
-            return "the signature does not fit the announcement"
-        if open_ is None or open_.closing or announcement.round != open_.number:
-            return f"round {announcement.round} is not open"
-        span = open_.assigned.get(member.index)
-        if span is None or span.block != announcement.block:
-            return f"block {announcement.block} is not assigned to this peer"
-        if announcement.size != len(blob) or announcement.blob != blob_hash(blob):
-            return "the blob is not the one announced"
-        if announcement.blob in self._used:
-            return f"this blob was handed in before, in round {self._used[announcement.blob]}"
-        if not math.isfinite(announcement.loss) or not math.isfinite(question.nats):
-            return "the loss is not finite"
-        if not all(map(math.isfinite, msgspec.structs.astuple(question.timings))):
-            return "a time is not finite"
-        if (announcement.first, announcement.steps) != (span.first, span.steps):
-            return f"steps {span.first} to {span.end} of the block are assigned to this peer"
-        ahead = lead(self.spec.rounds.overlap, span.steps) if open_.number else 0
-        if announcement.ahead not in (0, ahead):
-            return f"{announcement.ahead} steps trained ahead, where 0 or {ahead} can be"
-        expected = self.spec.tokens_per_block // self.spec.inner.steps * span.steps
-        if announcement.tokens != expected:
-            return f"{span.steps} steps have {expected} tokens, not {announcement.tokens}"
-        return None
-
     async def _take(self, member: Member, question: m.Contribute, blob: bytes) -> m.Answer:
-        announcement, open_ = question.announcement, self.round
-        if objection := self._objection(member, question, blob):
-            if open_ is not None:
+        open_ = self.round
+        if reason := intake.objection(self.spec, self.past, open_, member, question, blob):
+            if open_ is not None and not open_.closing:
                 open_.refused.add(member.index)
-            self.tell({"event": "refused", "peer": member.index, "reason": objection})
-            return self._refuse(member.key, "contributions", objection)
+            self.tell({"event": "refused", "peer": member.index, "reason": reason})
+            return self._refuse(member.key, "contributions", reason)
         assert open_ is not None
         if member.index in open_.handed:
             return m.Noted()
-        write_atomically(self.folder.blob(announcement.blob), blob)
-        open_.handed[member.index] = (announcement, blob)
-        open_.seconds[member.index] = time.monotonic() - open_.opened
-        open_.timings[member.index] = question.timings
-        if 0 < question.timings.train < math.inf:
-            member.pace = question.timings.train / announcement.steps
-        if question.tokens > 0:
-            open_.nats[member.index] = (question.nats, question.tokens)
+        write_atomically(self.folder.blob(question.announcement.blob), blob)
+        open_.take(member, question, blob, time.monotonic())
         await self._notify()
         return m.Noted()
 
@@ -358,31 +251,22 @@ class Coordinator:
     async def _vote(self, member: Member, question: m.Next) -> m.Stop | None:
         """Note which state a peer holds; the state that most hold is written into the ledger."""
         number = question.round
-        if number in self.agreement.agreed and self.agreement.agreed[number] == question.hash:
+        if self.past.agreed.get(number) == question.hash:
             return None
         if number > self.number:
             return m.Stop(f"this peer is at round {number}, the run at {self.number}", fault=True)
         if self.agreement.vote(number, member.index, question.hash, self._voters(number)):
             await self._notify(news=True)
-        agreed = self.agreement.agreed.get(number)
-        if agreed is None or agreed == question.hash:
+        if (reason := self.agreement.differs(number, question.hash)) is None:
             return None
         self.tell({"event": "differs", "peer": member.index, "round": number})
-        return m.Stop(
-            f"the weights of this peer after round {number} differ from those of the others "
-            f"({question.hash[:10]}, not {agreed[:10]}); it must not contribute",
-            fault=True,
-        )
+        return m.Stop(reason, fault=True)
 
     def _voters(self, number: int) -> Sequence[int]:
         here = {member.index for member in self._here()}
         late = time.monotonic() - self._began > GATHER
         missed = {x.index for x in self.admission.by_index if x.heard or late} - here
-        return voters(self._counted(number), here, missed)
-
-    def _counted(self, number: int) -> Iterator[list[int]]:
-        """Whose work counted in the rounds before this one, the last first."""
-        return (self.closed[n].accepted for n in range(number - 1, -1, -1))
+        return voters(self.past.counted(number), here, missed)
 
     # --- rounds
 
@@ -393,22 +277,20 @@ class Coordinator:
             open_ = self.round = self.coming or self._open(self.number)
             self.coming, open_.opened = None, time.monotonic()
             await self._notify(news=True)
-            await self._until(self._complete)
-            if not self.ended:
-                event = await self._close(open_)
-                await self._until(lambda: self.ended or self.held(self.number - 1))
-                if event and self.held(open_.number):
-                    self._report(event)
+            event = None
+            while event is None and not self.ended:
+                await self._until(self._complete)
+                event = None if self.ended else await self._close(open_)
+            await self._until(lambda: self.ended or self.held(self.number - 1))
+            if event and self.held(open_.number):
+                self._report(event)
         self.round = None
         await self._notify(news=True)
-        await self._until(lambda: self.ended or self.number in self.agreement.agreed)
+        await self._until(lambda: self.ended or self.number in self.past.agreed)
 
     def _open(self, number: int) -> OpenRound:
         """A round with work for all who are here."""
-        given = self._budgets()
-        # The slow ones first: they go on with the rests, the others take up what is left.
-        spans = {p: self.blocks.take(given[p]) for p in sorted(given, key=given.__getitem__)}
-        return OpenRound(number, time.monotonic(), {peer: spans[peer] for peer in given})
+        return OpenRound(number, time.monotonic(), self.past.blocks.share(self._budgets()))
 
     async def stop(self, reason: str) -> None:
         """End the run here; what is not closed has not happened."""
@@ -420,10 +302,7 @@ class Coordinator:
     def held(self, round_: int) -> bool:
         """Whether a majority of those who keep the ledger have a closed round; -1: whether they follow
         this machine."""
-        if self.seat is None:
-            return True
-        entry = self.entry_of.get(round_, -1)
-        return self.seat.committed >= max(entry, self.seat.charge.since)
+        return self.seat.committed >= max(self.past.entry_of(round_), self.seat.charge.since)
 
     def nudge(self) -> None:
         """Somebody has acknowledged entries of the ledger."""
@@ -464,83 +343,63 @@ class Coordinator:
         here, now = {member.index for member in self._here()}, time.monotonic()
         if len(here) != self._gathered[0]:
             self._gathered = len(here), now
-        succeeded = self.seat is not None and self.seat.charge.term > 0
-        known = next(filter(None, self._counted(self.number)), here if succeeded else [])
+        succeeded = self.seat.charge.term > 0
+        known = next(filter(None, self.past.counted(self.number)), here if succeeded else [])
         late = not here.isdisjoint(known) and now - self._gathered[1] > GATHER
         enough = len(here) >= self.spec.rounds.peers or late
         return self.ended or (enough and self.held(self.number - 1))
 
     def _complete(self) -> bool:
-        open_ = self.round
-        assert open_ is not None
+        assert self.round is not None
         if self.ended:
             return True
         here = {member.index for member in self._here()}
-        if not open_.handed:
-            return False
-        answered = open_.handed.keys() | open_.refused
-        if all(peer in answered for peer in open_.assigned if peer in here):
-            return True
-        limit = deadline([*self.durations, *open_.seconds.values()], self.spec.rounds.patience)
-        enough = len(open_.handed) >= self.spec.rounds.quorum * len(open_.assigned)
-        return enough and limit is not None and time.monotonic() - open_.opened > limit
+        return self.round.complete(here, self.durations, self.spec.rounds, time.monotonic())
 
     async def _close(self, open_: OpenRound) -> dict[str, Any] | None:
-        """Write into the ledger how the round ends, and return what is to be told of it. None if
-        another is in charge by now."""
+        """Write into the ledger how the round ends, and return what is to be told of it. None if it
+        does not end: nothing counts, or another is in charge by now."""
         open_.closing = True  # what comes while the sum is formed is too late
         crowded = self.admission.crowded({p: a.tokens for p, (a, _) in open_.handed.items()})
         handed = [open_.handed[peer] for peer in sorted(open_.handed) if peer not in crowded]
         # In a thread: a thousand contributions take a while, and peers want to be heard meanwhile.
-        closed, update = await asyncio.to_thread(close, self.spec, self.layout, self.scales, handed)
+        closed, update = await asyncio.to_thread(
+            close, self.spec, self.layout, self.past.scales, handed
+        )
+        if not closed.accepted:
+            await self._go_on(open_, closed.rejected)
+            return None
         closed.rejected |= crowded
         for peer in open_.assigned:
             if peer not in open_.handed:
                 closed.rejected[peer] = "nothing handed in before the round closed"
-                self._overdue(open_, peer)
+                open_.overdue(self.admission.by_index[peer], time.monotonic())
         if update is not None:
             assert closed.update is not None
             write_atomically(self.folder.blob(closed.update), update)
         if self.unseated:
             return None
-        body = ledger_body(closed, open_.assigned, handed, self.blocks.steps)
-        self.entry_of[open_.number] = self.ledger.append("round", open_.number, body).number
+        self.past.close(closed, open_.assigned, handed)
         self._was_held = self.held(open_.number)
-        self.blocks.settle(open_.assigned, closed.accepted)
-        self.closed[open_.number], self.scales = closed, closed.scales
         self.admission.counted(closed.round, closed.accepted)
-        self._remember(closed.round, [announcement.blob for announcement, _ in handed])
         self.durations.extend(open_.seconds.values())
-        return self._event(open_, closed, len(update) if update else 0)
-
-    def _remember(self, round_: int, blobs: list[str]) -> None:
-        """Blobs of the last rounds are not taken a second time."""
-        self._used.update(dict.fromkeys(blobs, round_))
-        while self._used and next(iter(self._used.values())) <= round_ - REPLAYS:
-            del self._used[next(iter(self._used))]
-
-    def _overdue(self, open_: OpenRound, peer: int) -> None:
-        """A peer that was too slow for its steps: how far it came tells how many to give it."""
-        member = self.admission.by_index[peer]
-        begun = open_.begun.get(peer)
-        at_it = member.doing == "training" and member.at == open_.number
-        if member.here and at_it and begun is not None:
-            member.pace = max(member.pace, (time.monotonic() - begun) / max(1, member.step))
-
-    def _event(self, open_: OpenRound, closed: Closed, update_size: int) -> dict[str, Any]:
-        said = {peer: announcement for peer, (announcement, _) in open_.handed.items()}
-        nats = [sum(x) for x in zip(*open_.nats.values(), strict=True)] or [0.0, 0]
-        return round_event(
-            open_.number,
+        return told(
+            open_, closed,
             seconds=time.monotonic() - open_.opened,
-            announcements=said,
-            closed=closed,
-            update_size=update_size,
-            nats=(float(nats[0]), int(nats[1])),
-            timings={peer: msgspec.to_builtins(t) for peer, t in open_.timings.items()},
+            update_size=len(update) if update else 0,
             traffic=self.moved(),
-            epoch=epoch(self.spec, (s.block for s in open_.assigned.values()), self.windows),
-        )
+            epoch=epoch(self.spec, (s.block for s in open_.assigned.values()), self.past.windows),
+        )  # fmt: skip
+
+    async def _go_on(self, open_: OpenRound, rejected: dict[int, str]) -> None:
+        """Nothing counts: were the round closed, whoever is alone with a run could use it up."""
+        for peer, reason in rejected.items():
+            self.tell({"event": "refused", "peer": peer, "reason": reason})
+            self._refuse(self.admission.by_index[peer].key, "contributions", reason)
+        open_.go_on(rejected, time.monotonic())
+        text = f"round {open_.number}: nothing that was handed in counts; it stays open"
+        self.tell({"event": "said", "text": text})
+        await self._notify(news=True)
 
     def _report(self, event: dict[str, Any]) -> None:
         """Tell how a round has closed."""
@@ -551,17 +410,13 @@ class Coordinator:
 
     async def _notify(self, news: bool = False) -> None:
         """Something may close the round; news: and every waiting peer must hear of it."""
-        for condition in (self._changed, self._news) if news else (self._changed,):
-            async with condition:
-                condition.notify_all()
+        await self._changed.ring()
+        if news:
+            await self._news.ring()
 
     async def _until(self, true: Callable[[], bool]) -> None:
         """Wait for a condition, looked at on every change and every second. Raises what broke."""
         while not true():
             if self.broken:
                 raise self.broken
-            try:
-                async with self._changed:
-                    await asyncio.wait_for(self._changed.wait(), 1.0)
-            except TimeoutError:
-                continue
+            await self._changed.wait(1.0)

@@ -57,6 +57,16 @@ class Library:
         """Size of a blob and hashes of its pieces. Raises FileNotFoundError, ValueError."""
         return self._hashes(self._path(digest))
 
+    def give(self, question: m.Part | m.Piece | m.Snapshot) -> tuple[m.Answer, bytes]:
+        """What peers and the coordinator give alike."""
+        match question:
+            case m.Part():
+                return self.part(question)
+            case m.Piece():
+                return self.piece(question)
+            case m.Snapshot():
+                return self.newest(), b""
+
     def newest(self) -> m.Answer:
         """The newest saved state, its size and the hashes of its pieces."""
         for saved in reversed(self.folder.saved_rounds()):

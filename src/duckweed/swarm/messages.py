@@ -13,7 +13,6 @@ from duckweed.swarm.framing import ADDRESS, ADDRESSES
 from duckweed.swarm.succession import Vote
 
 PROTOCOL = 4
-PIECE_LIMIT = 64 << 20  # bytes of a piece of a state or a blob at most, see duckweed.swarm.pieces
 PROBE_LIMIT = 512 << 10  # bytes each way of one question that measures a link
 HEAD_LIMIT = 1 << 20  # bytes; sizes and scales per tensor of a model of some thousand tensors
 

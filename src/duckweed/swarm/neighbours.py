@@ -46,22 +46,13 @@ class Neighbours:
             raise ValueError("not a question for a peer")
         if not await self._member(key):
             return m.encode(m.Refused("takes no part in this run")), b""
-        answer, data = self._give(question)
+        answer, data = self.library.give(question)
         closes = time.monotonic() + HELD
         while isinstance(answer, m.Wait) and time.monotonic() < closes:
             await asyncio.sleep(0.05)
-            answer, data = self._give(question)
+            answer, data = self.library.give(question)
         self.given += len(data)
         return m.encode(answer), data
-
-    def _give(self, question: m.Part | m.Snapshot | m.Piece) -> tuple[m.Answer, bytes]:
-        match question:
-            case m.Part():
-                return self.library.part(question)
-            case m.Piece():
-                return self.library.piece(question)
-            case m.Snapshot():
-                return self.library.newest(), b""
 
     def met(self, key: str) -> bool:
         """Whether the holder of a key is known to take part."""

@@ -9,7 +9,7 @@ import msgspec
 from duckweed.merge.round import Announcement, Closed
 from duckweed.run.spec import RunSpec
 from duckweed.run.summary import utilisation
-from duckweed.swarm.rounds import Span
+from duckweed.swarm.rounds import OpenRound, Span
 
 
 def ledger_body(
@@ -83,3 +83,27 @@ def round_event(
         "traffic": traffic,
         "epoch": epoch,
     }
+
+
+def told(
+    open_: OpenRound,
+    closed: Closed,
+    *,
+    seconds: float,
+    update_size: int,
+    traffic: dict[str, list[int]],
+    epoch: int,
+) -> dict[str, Any]:
+    """`round_event` of a round that was open for so long."""
+    nats = [sum(x) for x in zip(*open_.nats.values(), strict=True)] or [0.0, 0]
+    return round_event(
+        open_.number,
+        seconds=seconds,
+        announcements={peer: announcement for peer, (announcement, _) in open_.handed.items()},
+        closed=closed,
+        update_size=update_size,
+        nats=(float(nats[0]), int(nats[1])),
+        timings={peer: msgspec.to_builtins(t) for peer, t in open_.timings.items()},
+        traffic=traffic,
+        epoch=epoch,
+    )

@@ -1,14 +1,17 @@
 """Who works on what, and when a round closes: pure bookkeeping, no clock and no network of its own."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Collection, Iterable
 
 import msgspec
 
 from duckweed.merge.exact import median
 from duckweed.merge.round import Announcement
+from duckweed.run.sections import Rounds
 from duckweed.swarm import messages as m
 
 SPREAD = 6.0  # median absolute deviations beyond the median that a peer may take
+NAMED = 10  # peers that are named as missing
 SLOWER = 2.0  # times the usual seconds per step: beyond, a peer gets fewer steps
 
 
@@ -46,6 +49,12 @@ class Blocks:
         taken = Span(found.block, found.first, min(budget, found.steps))
         self._remove(taken)
         return taken
+
+    def share(self, budgets: dict[int, int]) -> dict[int, Span]:
+        """peer -> span of as many steps at most, in the order of the budgets. The slow ones choose
+        first: they go on with the rests, the others take up what is left."""
+        spans = {x: self.take(budgets[x]) for x in sorted(budgets, key=budgets.__getitem__)}
+        return {peer: spans[peer] for peer in budgets}
 
     def settle(self, assigned: dict[int, Span], accepted: Iterable[int]) -> None:
         """assigned: peer -> span in a closed round; accepted: the peers whose work counted."""
@@ -160,3 +169,60 @@ class OpenRound(msgspec.Struct):
     def lacks(self, peer: int) -> bool:
         """Whether work of the peer may still come in."""
         return not self.closing and peer not in self.handed.keys() | self.refused
+
+    def task(self, peer: int, evaluate: int) -> m.Train:
+        """What a peer is to train. evaluate: every how many rounds the held-out text is measured."""
+        span, share = self.assigned[peer], list(self.assigned).index(peer)
+        measure = self.number % evaluate == 0
+        return m.Train(
+            self.number, span.block, share, len(self.assigned), measure, span.first, span.steps
+        )
+
+    def take(self, member: Member, question: m.Contribute, blob: bytes, now: float) -> None:
+        """A contribution, at a time of the coordinator's clock."""
+        peer = member.index
+        self.handed[peer] = (question.announcement, blob)
+        self.seconds[peer] = now - self.opened
+        self.timings[peer] = question.timings
+        if 0 < question.timings.train < math.inf:
+            member.pace = question.timings.train / question.announcement.steps
+        if question.tokens > 0:
+            self.nats[peer] = (question.nats, question.tokens)
+
+    def complete(
+        self, here: Collection[int], durations: Iterable[float], rules: Rounds, now: float
+    ) -> bool:
+        """Whether it can close: all who are here have answered, or the time of those who have not is
+        over. durations: seconds that peers have needed in the rounds before."""
+        if not self.handed:
+            return False
+        answered = self.handed.keys() | self.refused
+        if all(peer in answered for peer in self.assigned if peer in here):
+            return True
+        limit = deadline([*durations, *self.seconds.values()], rules.patience)
+        enough = len(self.handed) >= rules.quorum * len(self.assigned)
+        return enough and limit is not None and now - self.opened > limit
+
+    def go_on(self, rejected: Iterable[int], now: float) -> None:
+        """Stay open without the contributions of these peers, which do not count. The time that was
+        theirs is not held against those who come now."""
+        for peer in rejected:
+            for of_peers in (self.handed, self.seconds, self.timings, self.nats):
+                of_peers.pop(peer, None)
+            self.refused.add(peer)
+        self.opened, self.closing = now, False
+
+    def overdue(self, member: Member, now: float) -> None:
+        """A peer that was too slow for its steps: how far it came tells how many to give it."""
+        begun = self.begun.get(member.index)
+        at_it = member.doing == "training" and member.at == self.number
+        if member.here and at_it and begun is not None:
+            member.pace = max(member.pace, (now - begun) / max(1, member.step))
+
+    def waiting_for(self) -> str:
+        """Whose work is missing, in words."""
+        missing = [str(x) for x in self.assigned if x not in self.handed.keys() | self.refused]
+        if not missing and not self.handed:
+            return f"round {self.number}: waiting for work that counts"
+        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+        return f"round {self.number}: waiting for peer {', '.join(missing[:NAMED])}{more}"

@@ -36,9 +36,9 @@ def group(here: list[Member], member: Member) -> list[m.Holder]:
 
 def donated(run: "Coordinator", member: Member) -> m.Donated:
     """Peers that may have a saved state, and the hashes that it must have."""
-    newest = sorted(run.agreement.agreed)[-NEWEST:]
+    newest = sorted(run.past.agreed)[-NEWEST:]
     others = [x for x in run.admission.here() if x.addresses and x is not member]
     return m.Donated(
-        {n: run.agreement.agreed[n] for n in newest},
+        {n: run.past.agreed[n] for n in newest},
         [m.Holder(x.key, x.addresses) for x in others[:GROUP]],
     )

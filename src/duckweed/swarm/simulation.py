@@ -146,8 +146,7 @@ class Simulation:
         peers, rounds = range(len(self.workers)), self.spec.rounds
         paces = dict(zip(peers, self.paces or [0.0] * len(peers), strict=True))
         given = budgets(paces, self.spec.inner.steps, rounds.patience)
-        spans = {p: self.blocks.take(given[p]) for p in sorted(given, key=given.__getitem__)}
-        return {peer: spans[peer] for peer in peers}
+        return self.blocks.share(given)
 
     def _evaluate(self) -> tuple[float, int]:
         if self.state.round % self.spec.rounds.evaluate:

@@ -31,7 +31,7 @@ def terms(run: "Coordinator") -> m.Terms:
     return m.Terms(
         toml.write(run.spec),
         run.layout.digest(),
-        run.tokens,
+        run.past.tokens,
         run.number,
         len(run.admission.here()),
         sum(sizes) // len(sizes),

@@ -102,7 +102,8 @@ class Worker:
         begun: Trained | None = None,
     ) -> Trained:
         """All steps of a span for the round that follows on `state`; or, where it was `begun` ahead,
-        those that are left. They go on from the state moved by what was begun. report: is told the steps of this call. Raises trainer.Diverged."""
+        those that are left: they go on from `state`, moved by what was begun. report: is
+        given the steps done in this call and their mean loss after each. Raises trainer.Diverged."""
         if begun is None:
             work = self._steps(
                 state.weights, state.round, span, range(span.steps), self.left.moments, report
