@@ -299,6 +299,23 @@ def test_a_straggler_is_not_waited_for_beyond_the_patience(tmp_path):
     play(tmp_path, scene)
 
 
+def test_who_was_late_for_one_round_is_waited_for_in_the_next(tmp_path):
+    async def scene(run):
+        await run.start()
+        late = run.work(1, await run.task_of(PEERS[1]))
+        await run.round(peers=[0, 2])
+        await run.hand_in(0, 1)
+        await run.hand_in(2, 1)
+        answer = await run.ask(PEERS[1], *late)
+        assert answer == m.Refused("round 0 is not open")
+        await asyncio.sleep(0.3)  # some looks at whether the round is complete
+        assert run.it.number == 1
+        assert await run.hand_in(1, 1) == m.Noted()
+        assert (await run.closed(1)).accepted == [0, 1, 2]
+
+    play(tmp_path, scene, override(SPEC, {"rounds.patience": 2.0}))
+
+
 def test_a_slow_peer_gets_fewer_steps_counts_by_its_tokens_and_skips_nothing(tmp_path):
     async def hand_in(run, number, round_, seconds):
         task = await run.task_of(PEERS[number], round_)

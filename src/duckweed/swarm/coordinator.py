@@ -228,7 +228,8 @@ class Coordinator:
     async def _take(self, member: Member, question: m.Contribute, blob: bytes) -> m.Answer:
         open_ = self.round
         if reason := intake.objection(self.spec, self.past, open_, member, question, blob):
-            if open_ is not None and not open_.closing:
+            late = open_ is not None and question.announcement.round < open_.number
+            if open_ is not None and not open_.closing and not late:
                 open_.refused.add(member.index)
             self.tell({"event": "refused", "peer": member.index, "reason": reason})
             return self._refuse(member.key, "contributions", reason)
