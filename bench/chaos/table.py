@@ -37,9 +37,15 @@ def newcomer(found: dict[str, Any]) -> str:
     return page.rows(["from the command `duckweed join` to", ""], list(found["newcomer"].items()))
 
 
+def absence(found: dict[str, Any]) -> str:
+    """The coordinator killed and away."""
+    return page.rows(["the coordinator away", ""], list(found["absence"].items()))
+
+
 def main() -> None:
     found = json.loads(RESULTS.read_text())
-    page.fill(PAGE, {"tables": f"\n{storms(found)}\n\n{newcomer(found)}\n"})
+    made = "\n\n".join([storms(found), newcomer(found), absence(found)])
+    page.fill(PAGE, {"tables": f"\n{made}\n"})
 
 
 if __name__ == "__main__":
