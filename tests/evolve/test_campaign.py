@@ -46,6 +46,18 @@ def test_tuning_goes_on_beyond_the_edge_of_its_grid(tmp_path):
     assert found.standing.zero["inner.learning_rate"] == 0.02
 
 
+def test_generation_0_is_one_that_every_trial_of_the_campaign_can_train(tmp_path):
+    found = loop(tmp_path / "c", ENOUGH, MadeWorkers(breaks=60))
+    found.council.affordable = lambda recipe: "too long" if recipe["inner.batch"] < 8 else None
+    found.run()
+    assert found.standing.zero["inner.batch"] == 8  # 4 would be better
+    found.journal.close()
+    ledger = Journal(tmp_path / "c").ledger
+    batches = {e.body["what"]["recipe"]["inner.batch"] for e in ledger.entries("trial")}
+    ledger.close()
+    assert min(batches) == 8
+
+
 def test_what_helps_is_adopted_and_the_vault_says_by_how_much(campaign):
     _, standing, history = campaign
     assert standing.parent["good"]

@@ -9,7 +9,7 @@ import math
 
 from duckweed.evolve import sequential
 from duckweed.evolve.cell import Cell, Recipe, digest, seed_of
-from duckweed.evolve.step import Need, Note, Standing, Steps, run
+from duckweed.evolve.step import Allowed, Need, Note, Standing, Steps, run
 
 EDGE = 3  # times that tuning goes on beyond an edge
 
@@ -48,6 +48,11 @@ def tune(standing: Standing, plain: Recipe) -> Steps[None]:
     recipes: dict[str, Recipe] = {}
 
     def measure(some: list[Recipe], number: int, share: float = 1.0) -> Steps[list[float]]:
+        # a batch that leaves the shortest trials of a campaign too few steps is none to start from
+        allowed: list[bool] = yield Allowed(some)
+        some = [recipe for recipe, fine in zip(some, allowed, strict=True) if fine]
+        if not some:
+            return []
         seed = seed_of("tuning", s.seed, number)
         cells = [Cell(recipe, seed, share * s.budget) for recipe in some]
         results, _ = yield from run(standing, [[cell] for cell in cells], "tuning")
