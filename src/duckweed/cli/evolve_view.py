@@ -157,9 +157,11 @@ def _lines(event: dict[str, Any], history: History | None) -> list[str]:
 
 
 def difference(recipe: dict[str, Any]) -> str:
-    """A difference in one line, without the sections' names."""
-    parts = [f"{key.partition('.')[2] or key}={value}" for key, value in recipe.items()]
-    return ", ".join(parts) or "the parent itself"
+    """A difference in one line, without the names of the sections that every trial has: those of an
+    exchange have keys of the same names."""
+    parts = [f"{key.removeprefix('inner.')}={value}" for key, value in recipe.items()]
+    shown = [p.removeprefix("architecture.").removeprefix("model.") for p in parts]
+    return ", ".join(shown) or "the parent itself"
 
 
 def power(history: History) -> str:
