@@ -103,9 +103,9 @@ def _look(bench: Bench, options: argparse.Namespace) -> None:
 
 
 def _told(found: list[Result]) -> str:
-    reasons = {result.reason for result in found} - {""}
-    moved = f" up {found[0].sent / 1e3:.0f} down {found[0].fetched / 1e3:.0f} kB"
-    return f"{mean(r.value for r in found):.4f}{moved if found[0].sent else ''}{'; '.join(reasons)}"
+    moved = f"up {found[0].sent / 1e3:.0f} down {found[0].fetched / 1e3:.0f} kB"
+    parts = [f"{mean(r.value for r in found):.4f}", moved if found[0].sent else ""]
+    return " ".join(filter(None, [*parts, *{result.reason for result in found}]))
 
 
 if __name__ == "__main__":
