@@ -147,9 +147,11 @@ class InnerOptimizer:
         return found
 
     def restore(self, moments: dict[str, torch.Tensor]) -> None:
-        """Set the state to what `moments` gave; steps from here on leave that as it is."""
+        """Set the state to what `moments` gave; steps from here on leave those tensors as they are.
+        The mapping is emptied, so that whoever needs them no more does not hold them twice."""
         parameters = dict(self.model.named_parameters())
-        for name, value in moments.items():
+        for name in list(moments):
+            value = moments.pop(name)
             kind, _, rest = name.partition(".")
             if kind == "elementwise":
                 key, _, parameter = rest.partition(".")

@@ -87,7 +87,7 @@ class Worker:
         own = pending if pending and pending.round == state.round else self.left
         if own.round == state.round and own.sent is not None:
             weights, _ = outer_step(self.spec.outer, weights, state.momentum, own.sent)
-        work = self._steps(weights, state.round + 1, span, steps, own.moments, report)
+        work = self._steps(weights, state.round + 1, span, steps, dict(own.moments), report)
         ahead = len(steps)
         return Trained(
             state.round + 1, span, ahead, ahead,
@@ -102,10 +102,11 @@ class Worker:
         begun: Trained | None = None,
     ) -> Trained:
         """All steps of a span for the round that follows on `state`; or, where it was `begun` ahead,
-        those that are left. They go on from the state moved by what was begun. report: is told the steps of this call. Raises trainer.Diverged."""
+        those that are left, which use it up. They go on from the state moved by what was begun. report: is told the steps of this call. Raises trainer.Diverged."""
         if begun is None:
+            moments = dict(self.left.moments)
             work = self._steps(
-                state.weights, state.round, span, range(span.steps), self.left.moments, report
+                state.weights, state.round, span, range(span.steps), moments, report
             )
             return Trained(
                 state.round, span, span.steps, 0,
@@ -119,8 +120,9 @@ class Worker:
         work = self._steps(moved, state.round, span, steps, begun.moments, report)
         tokens = begun.tokens + work.tokens
         loss = (begun.loss * begun.tokens + work.loss * work.tokens) / tokens
+        work.delta += begun.delta
         return Trained(
-            state.round, span, span.steps, begun.ahead, begun.delta + work.delta, tokens, loss,
+            state.round, span, span.steps, begun.ahead, work.delta, tokens, loss,
             begun.seconds + work.seconds, work.moments,
         )  # fmt: skip
 
@@ -150,13 +152,16 @@ class Worker:
 
     def compress(self, state: State, peer: int, trained: Trained) -> Contribution:
         """The contribution to the round that follows on `state`. Nothing is final before `settle`; an
-        attempt before it that was never closed leaves nothing behind. Raises WireError."""
+        attempt before it that was never closed leaves nothing behind. Uses up `trained`. Raises
+        WireError."""
         spec, began = self.spec, time.perf_counter()
         assert (trained.round, trained.steps) == (state.round, trained.span.steps)
         wanted = feedback.carry(trained.delta, self.left.residual, spec.wire.feedback)
         compressed = compress(spec.wire, wanted, self.layout, state.scales)
-        kept = feedback.keep(wanted, compressed.sent)
+        said = sizes(wanted, self.layout)
+        kept = feedback.keep(wanted, compressed.sent, out=wanted)
         sent = compressed.sent if spec.rounds.overlap else None
+        self.left.sent = None  # part of the state by now: nothing begins from it any more
         self._pending = Left(state.round, kept, trained.moments, sent)
         announcement = Announcement(
             round=state.round,
@@ -167,7 +172,7 @@ class Worker:
             tokens=trained.tokens,
             steps=trained.span.steps,
             loss=trained.loss,
-            sizes=sizes(wanted, self.layout),
+            sizes=said,
             first=trained.span.first,
             ahead=trained.ahead,
         )
