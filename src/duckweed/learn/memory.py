@@ -1,6 +1,9 @@
-"""How much memory a peer needs, said before anything is allocated."""
+"""How much memory a peer needs, said before anything is allocated; and giving back what is free."""
 
+import ctypes
 import os
+import sys
+from functools import cache
 from typing import Any
 
 import torch
@@ -37,6 +40,18 @@ def estimate(model: nn.Module, inner: Inner, sequence: int) -> int:
     activations = tokens * layers * (68 * width + 10 * heads * sequence)
     logits = 12 * tokens * config.vocab_size
     return 4 * parameters * (2 + moments) + activations + logits
+
+
+def trim() -> None:
+    """Give the system back what was freed. glibc keeps it: after a block was trained and compressed,
+    some 200 MB for a model of 15 million parameters. Elsewhere nothing is done."""
+    if give_back := _malloc_trim():
+        give_back(0)
+
+
+@cache
+def _malloc_trim() -> Any:
+    return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
 
 def available(device: str) -> int:

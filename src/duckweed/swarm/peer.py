@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from duckweed.learn.memory import trim
 from duckweed.merge.round import Closed, advance, blob_hash
 from duckweed.run.folder import RunFolder
 from duckweed.run.state import State
@@ -157,7 +158,10 @@ class Peer:
         now = time.perf_counter()
         self.timings.train, self.timings.wall = trained.seconds, now - self._done_at
         self._done_at = now
-        return await asyncio.to_thread(self.worker.compress, self.state, self.index, trained), nats
+        made = await asyncio.to_thread(self.worker.compress, self.state, self.index, trained)
+        del begun, trained
+        trim()  # before the next block is begun
+        return made, nats
 
     async def _evaluate(self, task: m.Train) -> tuple[float, int]:
         if not task.evaluate:
@@ -213,6 +217,7 @@ class Peer:
         self.state = await asyncio.to_thread(
             advance, worker.spec, worker.layout, self.state, closed, blobs.__getitem__
         )
+        trim()
         self.keeper.tidy(self.shared)
         self.timings.apply = time.perf_counter() - began
         if self.station:

@@ -86,7 +86,7 @@ class Worker:
         pending, weights = self._pending, state.weights
         own = pending if pending and pending.round == state.round else self.left
         if own.round == state.round and own.sent is not None:
-            weights, _ = outer_step(self.spec.outer, weights, state.momentum, own.sent)
+            weights = outer_step(self.spec.outer, weights, state.momentum, own.sent)[0]
         work = self._steps(weights, state.round + 1, span, steps, dict(own.moments), report)
         ahead = len(steps)
         return Trained(
@@ -105,9 +105,7 @@ class Worker:
         those that are left, which use it up. They go on from the state moved by what was begun. report: is told the steps of this call. Raises trainer.Diverged."""
         if begun is None:
             moments = dict(self.left.moments)
-            work = self._steps(
-                state.weights, state.round, span, range(span.steps), moments, report
-            )
+            work = self._steps(state.weights, state.round, span, range(span.steps), moments, report)
             return Trained(
                 state.round, span, span.steps, 0,
                 work.delta, work.tokens, work.loss, work.seconds, work.moments,
