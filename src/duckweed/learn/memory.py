@@ -14,6 +14,8 @@ from duckweed.run.spec import RunSpec
 
 PROCESS = 500_000_000  # bytes that Python, torch and transformers take before any model
 
+_M_ARENA_MAX = -8  # as in malloc.h
+
 
 class OutOfMemory(ValueError):
     """The model does not fit; the message says how much it needs and how much there is."""
@@ -42,16 +44,25 @@ def estimate(model: nn.Module, inner: Inner, sequence: int) -> int:
     return 4 * parameters * (2 + moments) + activations + logits
 
 
+def one_heap() -> None:
+    """Let all threads of this process take memory from one heap. glibc gives each its own, and what
+    one has freed is of no use to another: a peer trains, compresses and trains ahead in several, of
+    which one works at a time. To be called before they begin; with other libraries nothing is done."""
+    if libc := _glibc():
+        libc.mallopt(_M_ARENA_MAX, 1)
+
+
 def trim() -> None:
-    """Give the system back what was freed. glibc keeps it: after a block was trained and compressed,
-    some 200 MB for a model of 15 million parameters. Elsewhere nothing is done."""
-    if give_back := _malloc_trim():
-        give_back(0)
+    """Give the system back what was freed. glibc keeps most of it: after a block was trained and
+    compressed, some 200 MB for a model of 15 million parameters."""
+    if libc := _glibc():
+        libc.malloc_trim(0)
 
 
 @cache
-def _malloc_trim() -> Any:
-    return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+def _glibc() -> Any:
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    return libc if hasattr(libc, "gnu_get_libc_version") else None
 
 
 def available(device: str) -> int:

@@ -147,8 +147,8 @@ class InnerOptimizer:
         return found
 
     def restore(self, moments: dict[str, torch.Tensor]) -> None:
-        """Set the state to what `moments` gave; steps from here on leave those tensors as they are.
-        The mapping is emptied, so that whoever needs them no more does not hold them twice."""
+        """Set the state to what `moments` gave. The tensors become those of this optimizer, and the
+        mapping is emptied: nothing is held twice."""
         parameters = dict(self.model.named_parameters())
         for name in list(moments):
             value = moments.pop(name)
@@ -156,7 +156,7 @@ class InnerOptimizer:
             if kind == "elementwise":
                 key, _, parameter = rest.partition(".")
                 place = parameters[parameter].device if key != "step" else "cpu"
-                self.elementwise.state[parameters[parameter]][key] = value.to(place, copy=True)
+                self.elementwise.state[parameters[parameter]][key] = value.to(place)
             elif self.muon:
                 kept = self.muon.buffers if kind == "muon" else self.muon.squares
                 kept[parameters[rest]].copy_(value)

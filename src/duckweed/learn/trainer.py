@@ -67,7 +67,7 @@ class Trainer:
     ) -> Work:
         """Train on the batches (int64[batch, length + 1] each); first_step counts over the run;
         seed: what dropout, where the model has it, is drawn with; moments: to begin with, none or
-        empty: afresh (it is emptied); keep: whether those at the end are wanted.
+        empty: afresh (they are used up); keep: whether those at the end are wanted.
 
         Raises Diverged if the loss is no longer finite.
         """

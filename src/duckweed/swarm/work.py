@@ -87,7 +87,7 @@ class Worker:
         own = pending if pending and pending.round == state.round else self.left
         if own.round == state.round and own.sent is not None:
             weights = outer_step(self.spec.outer, weights, state.momentum, own.sent)[0]
-        work = self._steps(weights, state.round + 1, span, steps, dict(own.moments), report)
+        work = self._steps(weights, state.round + 1, span, steps, _copied(own.moments), report)
         ahead = len(steps)
         return Trained(
             state.round + 1, span, ahead, ahead,
@@ -104,7 +104,7 @@ class Worker:
         """All steps of a span for the round that follows on `state`; or, where it was `begun` ahead,
         those that are left, which use it up. They go on from the state moved by what was begun. report: is told the steps of this call. Raises trainer.Diverged."""
         if begun is None:
-            moments = dict(self.left.moments)
+            moments = _copied(self.left.moments)
             work = self._steps(state.weights, state.round, span, range(span.steps), moments, report)
             return Trained(
                 state.round, span, span.steps, 0,
@@ -241,6 +241,11 @@ class Worker:
         sent = tensors.pop("sent").numpy() if "sent" in tensors else None
         fits = all(x.shape == (self.layout.total,) for x in (residual, sent) if x is not None)
         return Left(round_, residual, tensors, sent) if fits else None
+
+
+def _copied(moments: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Moments to go on with, of which those at hand are still needed."""
+    return {name: value.clone() for name, value in moments.items()}
 
 
 def residual_path(home: Path, round_: int) -> Path:

@@ -47,7 +47,9 @@ def take_integers(
             raise WireError(f"a coded integer is above the largest possible, {largest}")
         out[flags] = sizes
     negative, bits = take_signs(decoder, flags, layout, more)
-    np.negative(out, out=out, where=negative)
+    mask = -negative.view(np.int8)  # -1 where it is negative: -x is ~x + 1
+    out ^= mask
+    out -= mask
     return out, bits
 
 
@@ -64,9 +66,7 @@ def _zero_table(encoder: Encoder, flags: np.ndarray, activity: Activity, cap: in
     if cap == 1:
         return GRID
     levels = activity.paint(np.arange(LEVELS, dtype=np.uint8))
-    index = nearest(
-        count(levels[flags], LEVELS), count(levels, LEVELS)
-    )
+    index = nearest(count(levels[flags], LEVELS), count(levels, LEVELS))
     put_bits(encoder, index, 6)
     return GRID[index]
 
