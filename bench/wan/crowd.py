@@ -48,7 +48,7 @@ checkpoint = 1000
 {more}
 """
 LINK = {"up": 10, "down": 50, "delay": 20}  # of each host, the coordinator too: 80 ms round trip
-APART = 1.0
+APART = 2.0
 TAKEN = re.compile(r'^{"memory".*}$', re.MULTILINE)  # see paced.py
 PARAMETERS = re.compile(r"([\d,]+) parameters")
 
