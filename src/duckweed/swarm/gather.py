@@ -10,7 +10,8 @@ from duckweed.swarm.transport import LinkError
 
 GRACE = 3.0  # seconds without a word from a holder after which others are asked for its pieces
 EMPTY = 10.0  # the same without a piece, if it says that it has none yet
-TOGETHER = 3  # questions to one holder at a time: a round trip is not waited out
+TOGETHER = 3  # questions to one holder at a time: a round trip is not waited out...
+MANY = 6  # ... if there are fewer holders; of more, each has many to answer, and its link is full
 AGAIN = 0.1  # seconds until a holder that has not got a piece yet is asked again; twice as many
 SELDOM = 1.0  # each time that it still has none, at most these
 IDLE = 0.25  # seconds between looks for something to ask a holder for
@@ -44,7 +45,7 @@ class Gather:
         workers = [
             asyncio.create_task(self._work(holder))
             for holder in range(len(self.holders))
-            for _ in range(TOGETHER)
+            for _ in range(TOGETHER if len(self.holders) < MANY else 1)
         ]
         whole = asyncio.create_task(self._whole())
         going = set(workers)

@@ -95,7 +95,7 @@ def take_positive(decoder: Decoder, largest: int, context: np.ndarray) -> np.nda
         length += 1
     out = _take_low_bits(decoder, length, context, kind)
     for longer, low in reversed(found):
-        values = np.empty(len(longer), kind)
+        values: np.ndarray = np.empty(len(longer), kind)
         values[longer] = out
         values[~longer] = low
         out = values
@@ -113,7 +113,7 @@ def _put_low_bits(encoder: Encoder, values: np.ndarray, length: int, context: np
 
 
 def _take_low_bits(decoder: Decoder, length: int, context: np.ndarray, kind: type) -> np.ndarray:
-    values = np.ones(len(context), kind)
+    values: np.ndarray = np.ones(len(context), kind)
     for _ in range(length - 1):
         if length > _MODELLED:
             flags = decoder.take(len(context), HALF)
