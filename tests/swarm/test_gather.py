@@ -110,6 +110,24 @@ def test_who_has_nothing_yet_is_not_asked_without_end():
     assert len(asked) < 30  # of which ten give a piece
 
 
+@pytest.mark.parametrize(("holders", "most"), [(2, room.TOGETHER), (room.MANY, 1)])
+def test_few_holders_are_asked_several_things_at_a_time_and_many_one(holders, most):
+    going, seen = [0] * holders, []
+
+    def one(holder):
+        async def ask(number):
+            going[holder] += 1
+            seen.append(going[holder])
+            await asyncio.sleep(0.01)
+            going[holder] -= 1
+            return part(number)
+
+        return ask
+
+    run(Parts(len(DATA), HASHES), [one(n) for n in range(holders)])
+    assert max(seen) == most
+
+
 def test_without_any_holder_it_says_why():
     with pytest.raises(LinkError, match=r"no holder of the file is left .*gone"):
         run(Parts(len(DATA), HASHES), [dead, dead])
