@@ -62,9 +62,9 @@ def main() -> None:
     sizes.add_argument("--peers", type=int, default=16)
     sizes.add_argument("--model", default="llama-15m")
     sizes.add_argument("--tokenizer", default="bpe:2048", help="with it llama-15m has 15.7 M")
-    sizes.add_argument("--rounds", type=int, default=4, help="for each rate of loss")
+    sizes.add_argument("--rounds", type=int, default=1, help="for each rate of loss")
     sizes.add_argument("--steps", type=int, default=4, help="of a round")
-    sizes.add_argument("--step-seconds", type=float, default=20, help="that a step lasts")
+    sizes.add_argument("--step-seconds", type=float, default=60, help="that a step lasts")
     sizes.add_argument("--overlap", type=float, help="rounds.overlap of the specification")
     given = parser.parse_args()
     scenes = SCENES | {"crowd": gathering(given)}

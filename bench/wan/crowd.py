@@ -1,11 +1,13 @@
 """Many peers on links of homes, with simulated computers: how much of their time they compute.
 
-Peers get the first state beforehand, so that the run begins at once; all links have the first rate
-of loss, then from a later round on the second. The reference is the same specification by
+Peers get the first state beforehand, so that the run begins at once, and begin their first blocks
+APART seconds after one another, as computers would that share no cores; all links have the first
+rate of loss, then from a later round on the second. The reference is the same specification by
 `duckweed train --simulate`, which gives the bits of a run on loopback (tests/swarm/test_local.py)
 without its processes.
 """
 
+import json
 import re
 import statistics
 import subprocess
@@ -46,6 +48,8 @@ checkpoint = 1000
 {more}
 """
 LINK = {"up": 10, "down": 50, "delay": 20}  # of each host, the coordinator too: 80 ms round trip
+APART = 2.0
+TAKEN = re.compile(r'^{"memory".*}$', re.MULTILINE)  # see paced.py
 PARAMETERS = re.compile(r"([\d,]+) parameters")
 
 
@@ -63,7 +67,10 @@ def crowd(
     way); the first is not measured, for it waits for start-up. more: further lines for [rounds]."""
     spec = specification(peers, model, tokenizer, losses, rounds, steps, more)
     hosts = [Host(name, loss=losses[0] / 2, **LINK) for name in ("hub", *_names(peers))]
-    paced = [sys.executable, "-m", "bench.wan.paced", str(step_seconds)]
+
+    def paced(n: int) -> list[str]:
+        return [sys.executable, "-m", "bench.wan.paced", str(step_seconds), str(n * APART)]
+
     print(
         f"{peers} peers, {model}, rounds of {steps} steps; computing is simulated: each step is a "
         f"real one of 64 tokens and lasts {step_seconds:g} s, of which the rest is slept",
@@ -118,6 +125,7 @@ def _facts(run: runs.Served, losses: Sequence[float], rounds: int, block: float)
         "peers": len(run.guests),
         "parameters": int(total[1].replace(",", "")) if total else None,
         "accepted": [len(x["accepted"]) for x in closed],
+        "taken": _taken(run),
         "by loss": {},
     } | _end(run.folder)
     for number, loss in enumerate(losses):
@@ -134,6 +142,15 @@ def _facts(run: runs.Served, losses: Sequence[float], rounds: int, block: float)
             "update_bytes": some[-1]["update_bytes"],
         }
     return found
+
+
+def _taken(run: runs.Served) -> dict[str, float]:
+    """Most memory of a peer, in MB, and processor seconds of all peers, from start to end."""
+    each = [json.loads(TAKEN.findall(run.said(name))[-1]) for name in run.guests]
+    return {
+        "memory_of_a_peer_mb": round(max(x["memory"] for x in each) / 1e6),
+        "processor_of_all_peers": round(sum(x["processor"] for x in each)),
+    }
 
 
 def _times(rounds: list[dict[str, Any]]) -> list[dict[str, float]]:

@@ -1,12 +1,20 @@
 """`duckweed join` on a simulated computer: every inner step lasts so many seconds.
 
-    python -m bench.wan.paced SECONDS join INVITATION --home FOLDER
+    python -m bench.wan.paced SECONDS LATER join INVITATION --home FOLDER
 
 The steps are real and so is what comes of them; what is left of the time of each is slept, as if a
 slower machine were at work. So two cores can stand for many computers, as long as the real work of
 all of them together takes less than the simulated time.
+
+LATER: seconds after which it begins with its first block. Computers that share nothing end their
+blocks at different moments; these would all compress at the same one, on the same two cores.
+At its end it prints what it took, as a line of JSON: most resident memory (bytes, pages of libraries
+that others share included) and processor seconds.
 """
 
+import atexit
+import json
+import resource
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -17,6 +25,7 @@ import numpy as np
 from duckweed import cli
 from duckweed.learn.trainer import Trainer, Work
 from duckweed.swarm import joining
+from duckweed.swarm.work import Trained, Worker
 
 
 def paced(batches: Iterable[np.ndarray], seconds: float) -> Iterator[np.ndarray]:
@@ -38,7 +47,27 @@ class PacedTrainer(Trainer):
         return super().train(weights, paced(batches, self.step_seconds), *rest, **more)
 
 
+class LateWorker(Worker):
+    """A worker that begins with its first block `later` seconds after it was told to."""
+
+    later = 0.0
+
+    def train(self, *what: Any) -> Trained:
+        time.sleep(self.later)
+        self.later = 0.0
+        return super().train(*what)
+
+
+def _tell() -> None:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    taken = {"memory": 1024 * used.ru_maxrss, "processor": round(used.ru_utime + used.ru_stime, 1)}
+    print(json.dumps(taken), flush=True)
+
+
 if __name__ == "__main__":
     PacedTrainer.step_seconds = float(sys.argv.pop(1))
+    LateWorker.later = float(sys.argv.pop(1))
+    atexit.register(_tell)
     joining.Trainer = PacedTrainer  # type: ignore[misc]
+    joining.Worker = LateWorker  # type: ignore[misc]
     cli.main()

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,11 +127,16 @@ class Stage:
 
 
 class Served(Stage):
-    """A run that is left to itself. peer: the program that a peer is; ready: peers have the first
-    state before they come."""
+    """A run that is left to itself. peer: the program that the n-th peer is; ready: peers have the
+    first state before they come."""
 
     def __init__(
-        self, lab: Lab, place: Path, spec: str, peer: Sequence[str] = DUCKWEED, ready: bool = False
+        self,
+        lab: Lab,
+        place: Path,
+        spec: str,
+        peer: Callable[[int], Sequence[str]] = lambda n: DUCKWEED,
+        ready: bool = False,
     ) -> None:
         super().__init__(lab, place, spec, "wan")
         self.coordinate()
@@ -139,9 +144,9 @@ class Served(Stage):
         if ready:
             for name in self.guests:
                 shutil.copytree(self.folder.states, place / name / "states", copy_function=os.link)
-        for name in self.guests:
+        for n, name in enumerate(self.guests):
             home = ("--home", str(place / name))
-            self.processes[name] = self.start(name, *peer, "join", self.invitation, *home)
+            self.processes[name] = self.start(name, *peer(n), "join", self.invitation, *home)
 
     def ends(self) -> None:
         """Wait for all. Raises RuntimeError if one fails."""

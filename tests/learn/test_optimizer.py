@@ -128,6 +128,7 @@ def test_moments_go_out_and_in_without_loss():
     twin.load_state_dict(model.state_dict())
     other = InnerOptimizer(twin, inner)
     other.restore(kept)
+    assert not kept  # held by the optimizer alone
     step(optimizer, model)
     step(other, twin)
     for (name, p), q in zip(model.named_parameters(), twin.parameters(), strict=True):

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import random
+import time
 
 import pytest
 from hypothesis import given
@@ -83,11 +84,48 @@ def test_who_lies_or_dies_is_replaced_at_once(bad):
 @pytest.mark.parametrize("slow", [empty, stuck])
 def test_who_has_nothing_or_hangs_is_helped_out(slow, monkeypatch):
     monkeypatch.setattr(room, "GRACE", 0.2)
+    monkeypatch.setattr(room, "EMPTY", 0.4)
     parts = Parts(len(DATA), HASHES)
     work = run(parts, [honest, slow])
     assert parts.all() == DATA
     assert work.given == [21, 0]
     assert not work.faults
+
+
+def test_who_has_nothing_yet_is_not_asked_without_end():
+    """Many peers wait for each other's pieces at the same time: that must not become a storm."""
+    parts, asked = Parts(len(DATA), HASHES), []
+
+    async def later(number):
+        asked.append(number)
+        return part(number) if time.monotonic() - began > 1.5 else None
+
+    async def trickle(number):
+        await asyncio.sleep(0.1)
+        return part(number)
+
+    began = time.monotonic()
+    run(parts, [trickle, later])
+    assert parts.all() == DATA
+    assert len(asked) < 30  # of which ten give a piece
+
+
+@pytest.mark.parametrize(("holders", "most"), [(2, room.TOGETHER), (room.MANY, 1)])
+def test_few_holders_are_asked_several_things_at_a_time_and_many_one(holders, most):
+    going, seen = [0] * holders, []
+
+    def one(holder):
+        async def ask(number):
+            going[holder] += 1
+            seen.append(going[holder])
+            await asyncio.sleep(0.01)
+            going[holder] -= 1
+            return part(number)
+
+        return ask
+
+    run(Parts(len(DATA), HASHES), [one(n) for n in range(holders)])
+    assert max(seen) == most
 
 
 def test_without_any_holder_it_says_why():

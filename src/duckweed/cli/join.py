@@ -96,8 +96,10 @@ def _take_part(place: Any, data: list[str] | None, device: str, limits: Any, dry
         import torch
 
         from duckweed.learn.device import choose
+        from duckweed.learn.memory import one_heap
         from duckweed.swarm.joining import join as take_part
 
+        one_heap()
         torch.set_num_threads(limits.threads)
         device = choose(device)
     hold_to(limits, device)

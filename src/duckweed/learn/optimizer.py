@@ -147,14 +147,16 @@ class InnerOptimizer:
         return found
 
     def restore(self, moments: dict[str, torch.Tensor]) -> None:
-        """Set the state to what `moments` gave; steps from here on leave that as it is."""
+        """Set the state to what `moments` gave. The tensors become those of this optimizer, and the
+        mapping is emptied: nothing is held twice."""
         parameters = dict(self.model.named_parameters())
-        for name, value in moments.items():
+        for name in list(moments):
+            value = moments.pop(name)
             kind, _, rest = name.partition(".")
             if kind == "elementwise":
                 key, _, parameter = rest.partition(".")
                 place = parameters[parameter].device if key != "step" else "cpu"
-                self.elementwise.state[parameters[parameter]][key] = value.to(place, copy=True)
+                self.elementwise.state[parameters[parameter]][key] = value.to(place)
             elif self.muon:
                 kept = self.muon.buffers if kind == "muon" else self.muon.squares
                 kept[parameters[rest]].copy_(value)

@@ -67,7 +67,7 @@ class Trainer:
     ) -> Work:
         """Train on the batches (int64[batch, length + 1] each); first_step counts over the run;
         seed: what dropout, where the model has it, is drawn with; moments: to begin with, none or
-        empty: afresh; keep: whether those at the end are wanted.
+        empty: afresh (they are used up); keep: whether those at the end are wanted.
 
         Raises Diverged if the loss is no longer finite.
         """
@@ -95,7 +95,8 @@ class Trainer:
                 f"the loss became {total} within {steps} steps; lower inner.learning_rate"
             )
         left = optimizer.moments() if keep else {}
-        delta = np.subtract(weights, read_weights(self.model))
+        reached = read_weights(self.model)
+        delta = np.subtract(weights, reached, out=reached)
         return Work(delta, tokens, total / max(1, steps), time.perf_counter() - began, left)
 
     @torch.no_grad()

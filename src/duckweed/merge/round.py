@@ -162,18 +162,24 @@ def advance(
     scales = np.array(closed.scales, np.float32)
     if not closed.accepted:
         return State(state.round + 1, state.layout, state.weights, state.momentum, scales)
+    gradient = _gradient(spec, layout, state, closed, blob)
+    weights, momentum = outer_step(spec.outer, state.weights, state.momentum, gradient)
+    if not np.isfinite(weights).all():
+        raise MergeError(f"round {closed.round} leads to weights that are not finite")
+    return State(state.round + 1, state.layout, weights, momentum, scales)
+
+
+def _gradient(
+    spec: RunSpec, layout: Layout, state: State, closed: Closed, blob: Callable[[str], bytes]
+) -> np.ndarray:
+    """The pseudo-gradient f32[P] of a round in which something was accepted."""
     if isinstance(spec.wire, Integer):
         assert closed.update is not None
         update = decode_update(blob(closed.update), layout, spec.wire.levels, PEER_LIMIT)
         if list(update.weights) != list(closed.weights):
             raise MergeError("the update does not hold the contributions that the ledger names")
-        gradient = pseudo_gradient_of_sums(
+        return pseudo_gradient_of_sums(
             spec.merge.rule, layout, update, state.scales, spec.wire.value
         )
-    else:
-        decoded = [decode(spec.wire, blob(digest), layout, state.scales) for digest in closed.blobs]
-        gradient = pseudo_gradient(spec.merge.rule, layout, decoded, closed.weights)
-    weights, momentum = outer_step(spec.outer, state.weights, state.momentum, gradient)
-    if not np.isfinite(weights).all():
-        raise MergeError(f"round {closed.round} leads to weights that are not finite")
-    return State(state.round + 1, state.layout, weights, momentum, scales)
+    decoded = [decode(spec.wire, blob(digest), layout, state.scales) for digest in closed.blobs]
+    return pseudo_gradient(spec.merge.rule, layout, decoded, closed.weights)

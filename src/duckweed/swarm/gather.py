@@ -8,9 +8,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from duckweed.swarm.pieces import Parts
 from duckweed.swarm.transport import LinkError
 
-GRACE = 3.0  # seconds without a piece from a holder after which others are asked for its pieces
-TOGETHER = 3  # questions to one holder at a time: a round trip is not waited out
-AGAIN = 0.1  # seconds until a holder that has not got a piece yet is asked again
+GRACE = 3.0  # seconds without a word from a holder after which others are asked for its pieces
+EMPTY = 10.0  # the same without a piece, if it says that it has none yet
+TOGETHER = 3  # questions to one holder at a time: a round trip is not waited out...
+MANY = 6  # ... if there are fewer holders; of more, each has many to answer, and its link is full
+AGAIN = 0.1  # seconds until a holder that has not got a piece yet is asked again; twice as many
+SELDOM = 1.0  # each time that it still has none, at most these
+IDLE = 0.25  # seconds between looks for something to ask a holder for
 
 Ask = Callable[[int], Awaitable[bytes | None]]
 """number of a piece -> its bytes, or None: not there yet. Raises LinkError if the holder is gone."""
@@ -19,7 +23,7 @@ Ask = Callable[[int], Awaitable[bytes | None]]
 class Gather:
     """One file from several holders. first: for each piece the position of the holder that is asked
     before all others, so that no holder gives more than its share. Others are asked as well when it
-    is gone, sends something else, or has given nothing for GRACE."""
+    is gone, sends something else, or has said nothing for GRACE or given nothing for EMPTY."""
 
     def __init__(self, parts: Parts, holders: Sequence[Ask], first: Sequence[int]) -> None:
         self.parts, self.holders = parts, list(holders)
@@ -28,6 +32,8 @@ class Gather:
             if number not in parts.here:
                 self.queues[holder].append(number)
         self.gave = [time.monotonic()] * len(holders)  # when each last gave a piece
+        self.heard = list(self.gave)  # and when it last answered at all
+        self._rest = [AGAIN] * len(holders)  # seconds until it is asked again
         self.given_up: set[int] = set()
         self.asked: list[set[int]] = [set() for _ in holders]  # and not yet answered
         self.given = [0] * len(self.holders)  # pieces that each holder gave
@@ -39,7 +45,7 @@ class Gather:
         workers = [
             asyncio.create_task(self._work(holder))
             for holder in range(len(self.holders))
-            for _ in range(TOGETHER)
+            for _ in range(TOGETHER if len(self.holders) < MANY else 1)
         ]
         whole = asyncio.create_task(self._whole())
         going = set(workers)
@@ -65,7 +71,7 @@ class Gather:
         while not self.parts.whole and holder not in self.faults:
             number = self._next(holder)
             if number is None:
-                await self._pause(0.5)
+                await asyncio.sleep(IDLE)
                 continue
             self.asked[holder].add(number)
             try:
@@ -74,11 +80,15 @@ class Gather:
                 self._give_up(holder, str(error), number)
                 return
             self.asked[holder].discard(number)
+            self.heard[holder] = time.monotonic()
             if data is None:
                 self._put_back(holder, number)
-                await self._pause(AGAIN)
+                rest = self._rest[holder]
+                self._rest[holder] = min(2 * rest, SELDOM)
+                await asyncio.sleep(rest)
             else:
-                self.gave[holder] = time.monotonic()
+                self.gave[holder] = self.heard[holder]
+                self._rest[holder] = AGAIN
                 self.given[holder] += 1  # before others hear of it, the last piece ends all work
                 if not await self.parts.take(number, data):
                     self.given[holder] -= 1
@@ -98,7 +108,8 @@ class Gather:
         return next((n for n in missing if n not in taken), None)
 
     def _late(self, holder: int) -> bool:
-        return time.monotonic() - self.gave[holder] > GRACE
+        now = time.monotonic()
+        return now - self.heard[holder] > GRACE or now - self.gave[holder] > EMPTY
 
     def _put_back(self, holder: int, number: int) -> None:
         if self._late(holder):
@@ -110,11 +121,3 @@ class Gather:
         self.faults[holder] = why
         self.given_up.update(self.queues[holder], {number})
         self.queues[holder].clear()
-
-    async def _pause(self, seconds: float) -> None:
-        """Until a piece came, or for so long."""
-        async with self.parts.came:
-            try:
-                await asyncio.wait_for(self.parts.came.wait(), seconds)
-            except TimeoutError:
-                return

@@ -9,7 +9,7 @@ import msgspec
 from duckweed.learn import dataset as datasets
 from duckweed.learn import model as models
 from duckweed.learn.corpus import DataError
-from duckweed.learn.memory import check_memory, needed
+from duckweed.learn.memory import check_memory, needed, trim
 from duckweed.learn.trainer import Trainer
 from duckweed.run import spec as specs
 from duckweed.run import state as states
@@ -127,6 +127,7 @@ async def _prepare(
     model = models.build(genesis.configuration(spec, ground), device)
     trainer = Trainer(model, spec.inner, spec.total_steps, device)
     speed = await measure_speed(trainer, ground.dataset, spec)
+    trim()
     found = survey(
         spec, layout, terms, speed_of_link, speed, needed(skeleton, spec), device, limits.threads
     )

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from duckweed.learn.memory import trim
 from duckweed.merge.round import Closed, advance, blob_hash
 from duckweed.run.folder import RunFolder
 from duckweed.run.state import State
@@ -20,7 +21,7 @@ from duckweed.swarm.replica import blob_limit
 from duckweed.swarm.rounds import Span, lead
 from duckweed.swarm.station import Station
 from duckweed.swarm.transport import Endpoint, LinkError
-from duckweed.swarm.work import Trained, Worker, forget_before, residual_path
+from duckweed.swarm.work import Contribution, Trained, Worker, forget_before, residual_path
 
 
 class Peer:
@@ -135,16 +136,10 @@ class Peer:
         if self._sent and _is_for(self._sent[0], task, steps):
             await self._hand_in(*self._sent)
             return
-        begun = await self.ahead.take(task)
-        nats = await self._evaluate(task)
         try:
-            trained = await self._train(task, begun)
+            made, nats = await self._make(task)
         except HandedBack:
             return
-        now = time.perf_counter()
-        self.timings.train, self.timings.wall = trained.seconds, now - self._done_at
-        self._done_at = now
-        made = await asyncio.to_thread(self.worker.compress, self.state, self.index, trained)
         await self._go_on()
         # On disk before it is sent: once it counts, the residual must not be lost.
         self.worker.save(residual_path(self.home, task.round))
@@ -153,6 +148,20 @@ class Peer:
         question = m.Contribute(made.announcement, signature, self.timings, *nats)
         self._sent = question, made.blob
         await self._hand_in(question, made.blob)
+
+    async def _make(self, task: m.Train) -> tuple[Contribution, tuple[float, int]]:
+        """Evaluate if asked, train what is left of a block and compress it; nothing of what lies
+        between stays in memory. Raises HandedBack, Diverged."""
+        begun = await self.ahead.take(task)
+        nats = await self._evaluate(task)
+        trained = await self._train(task, begun)
+        now = time.perf_counter()
+        self.timings.train, self.timings.wall = trained.seconds, now - self._done_at
+        self._done_at = now
+        made = await asyncio.to_thread(self.worker.compress, self.state, self.index, trained)
+        del begun, trained
+        trim()  # before the next block is begun
+        return made, nats
 
     async def _evaluate(self, task: m.Train) -> tuple[float, int]:
         if not task.evaluate:
@@ -208,6 +217,7 @@ class Peer:
         self.state = await asyncio.to_thread(
             advance, worker.spec, worker.layout, self.state, closed, blobs.__getitem__
         )
+        trim()
         self.keeper.tidy(self.shared)
         self.timings.apply = time.perf_counter() - began
         if self.station:

@@ -122,6 +122,7 @@ async def take_part(
     """Be peer number `slot` of this machine until the run ends; returns the reason."""
     import torch
 
+    from duckweed.learn import memory
     from duckweed.learn import model as models
     from duckweed.learn.trainer import Trainer
     from duckweed.run import state as states
@@ -129,6 +130,7 @@ async def take_part(
     from duckweed.swarm.peer import Peer
     from duckweed.swarm.work import Worker
 
+    memory.one_heap()
     torch.set_num_threads(int(os.environ.get("DUCKWEED_THREADS", "1")))
     spec = specs.load(folder.spec)
     ground, layout = genesis.reopen(folder, spec), genesis.layout(folder)

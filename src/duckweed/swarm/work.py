@@ -86,8 +86,8 @@ class Worker:
         pending, weights = self._pending, state.weights
         own = pending if pending and pending.round == state.round else self.left
         if own.round == state.round and own.sent is not None:
-            weights, _ = outer_step(self.spec.outer, weights, state.momentum, own.sent)
-        work = self._steps(weights, state.round + 1, span, steps, own.moments, report)
+            weights = outer_step(self.spec.outer, weights, state.momentum, own.sent)[0]
+        work = self._steps(weights, state.round + 1, span, steps, _copied(own.moments), report)
         ahead = len(steps)
         return Trained(
             state.round + 1, span, ahead, ahead,
@@ -102,12 +102,11 @@ class Worker:
         begun: Trained | None = None,
     ) -> Trained:
         """All steps of a span for the round that follows on `state`; or, where it was `begun` ahead,
-        those that are left: they go on from `state`, moved by what was begun. report: is
-        given the steps done in this call and their mean loss after each. Raises trainer.Diverged."""
+        those that are left, which use it up: they go on from `state`, moved by what was begun. report:
+        is given the steps done in this call and their mean loss after each. Raises trainer.Diverged."""
         if begun is None:
-            work = self._steps(
-                state.weights, state.round, span, range(span.steps), self.left.moments, report
-            )
+            moments = _copied(self.left.moments)
+            work = self._steps(state.weights, state.round, span, range(span.steps), moments, report)
             return Trained(
                 state.round, span, span.steps, 0,
                 work.delta, work.tokens, work.loss, work.seconds, work.moments,
@@ -120,8 +119,9 @@ class Worker:
         work = self._steps(moved, state.round, span, steps, begun.moments, report)
         tokens = begun.tokens + work.tokens
         loss = (begun.loss * begun.tokens + work.loss * work.tokens) / tokens
+        work.delta += begun.delta
         return Trained(
-            state.round, span, span.steps, begun.ahead, begun.delta + work.delta, tokens, loss,
+            state.round, span, span.steps, begun.ahead, work.delta, tokens, loss,
             begun.seconds + work.seconds, work.moments,
         )  # fmt: skip
 
@@ -151,13 +151,16 @@ class Worker:
 
     def compress(self, state: State, peer: int, trained: Trained) -> Contribution:
         """The contribution to the round that follows on `state`. Nothing is final before `settle`; an
-        attempt before it that was never closed leaves nothing behind. Raises WireError."""
+        attempt before it that was never closed leaves nothing behind. Uses up `trained`. Raises
+        WireError."""
         spec, began = self.spec, time.perf_counter()
         assert (trained.round, trained.steps) == (state.round, trained.span.steps)
         wanted = feedback.carry(trained.delta, self.left.residual, spec.wire.feedback)
         compressed = compress(spec.wire, wanted, self.layout, state.scales)
-        kept = feedback.keep(wanted, compressed.sent)
+        said = sizes(wanted, self.layout)
+        kept = feedback.keep(wanted, compressed.sent, out=wanted)
         sent = compressed.sent if spec.rounds.overlap else None
+        self.left.sent = None  # part of the state by now: nothing begins from it any more
         self._pending = Left(state.round, kept, trained.moments, sent)
         announcement = Announcement(
             round=state.round,
@@ -168,7 +171,7 @@ class Worker:
             tokens=trained.tokens,
             steps=trained.span.steps,
             loss=trained.loss,
-            sizes=sizes(wanted, self.layout),
+            sizes=said,
             first=trained.span.first,
             ahead=trained.ahead,
         )
@@ -239,6 +242,11 @@ class Worker:
         sent = tensors.pop("sent").numpy() if "sent" in tensors else None
         fits = all(x.shape == (self.layout.total,) for x in (residual, sent) if x is not None)
         return Left(round_, residual, tensors, sent) if fits else None
+
+
+def _copied(moments: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Moments to go on with, of which those at hand are still needed."""
+    return {name: value.clone() for name, value in moments.items()}
 
 
 def residual_path(home: Path, round_: int) -> Path:

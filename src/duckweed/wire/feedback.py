@@ -19,6 +19,7 @@ def carry(delta: np.ndarray, residual: np.ndarray, beta: float) -> np.ndarray:
     return x
 
 
-def keep(x: np.ndarray, sent: np.ndarray) -> np.ndarray:
-    """What the contribution left out, ``x - sent``, f32[P]: the residual of the next round."""
-    return np.subtract(x, sent, dtype=np.float32)
+def keep(x: np.ndarray, sent: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """What the contribution left out, ``x - sent``, f32[P]: the residual of the next round.
+    ``out``: where to put it, ``x`` itself for one."""
+    return np.subtract(x, sent, out=out, dtype=np.float32)

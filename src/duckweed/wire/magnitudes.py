@@ -16,6 +16,7 @@ import numpy as np
 
 from .frame import WireError
 from .rans import ONE, Decoder, Encoder
+from .tables import count, look_up, smallest
 
 # round(2^14 / (1 + exp((32 - k) / 4))); written out, because exp differs between machines.
 # fmt: off
@@ -54,20 +55,19 @@ def take_bits(decoder: Decoder, count: int, width: int) -> np.ndarray:
 
 def put_flags(encoder: Encoder, flags: np.ndarray, context: np.ndarray) -> None:
     """Flags bool[N], each with the rate of its context, small unsigned integers [N]; rates first."""
-    pairs = np.bincount(context.astype(np.intp) << 1 | flags)
-    no, yes = np.append(pairs, [0] * (len(pairs) % 2)).reshape(-1, 2).T
-    seen = no + yes
+    seen = count(context)
+    yes = count(context[flags], len(seen))
     index = nearest(yes, seen)
     put_bits(encoder, index[seen > 0], 6)
-    encoder.put(flags, GRID[index][context])
+    encoder.put(flags, look_up(GRID[index], context))
 
 
 def take_flags(decoder: Decoder, context: np.ndarray) -> np.ndarray:
     """What `put_flags` wrote. Contexts that do not occur have no rate to read."""
-    seen = np.bincount(context)
+    seen = count(context)
     grid = np.full(len(seen), HALF, np.uint16)
     grid[seen > 0] = GRID[take_bits(decoder, int(np.count_nonzero(seen)), 6)]
-    return decoder.take(len(context), grid[context])
+    return decoder.take(len(context), look_up(grid, context))
 
 
 def put_positive(encoder: Encoder, values: np.ndarray, largest: int, context: np.ndarray) -> None:
@@ -83,18 +83,22 @@ def put_positive(encoder: Encoder, values: np.ndarray, largest: int, context: np
 
 
 def take_positive(decoder: Decoder, largest: int, context: np.ndarray) -> np.ndarray:
-    """What `put_positive` wrote, int32[N]; values above ``largest`` are possible in damaged data
-    and left to the caller to refuse."""
-    out = np.empty(len(context), np.int32)
-    where = np.arange(len(context))
+    """What `put_positive` wrote, int[N]; values above ``largest`` are possible in damaged data and
+    left to the caller to refuse."""
+    kind = smallest(largest)
+    found = []  # for each length: which values are longer, and those that are not
     length = 1
-    while len(where) and largest >> length:
+    while len(context) and largest >> length:
         longer = take_flags(decoder, context)
-        here = where[~longer]
-        out[here] = _take_low_bits(decoder, length, context[~longer])
-        where, context = where[longer], context[longer]
+        found.append((longer, _take_low_bits(decoder, length, context[~longer], kind)))
+        context = context[longer]
         length += 1
-    out[where] = _take_low_bits(decoder, length, context)
+    out = _take_low_bits(decoder, length, context, kind)
+    for longer, low in reversed(found):
+        values: np.ndarray = np.empty(len(longer), kind)
+        values[longer] = out
+        values[~longer] = low
+        out = values
     return out
 
 
@@ -108,8 +112,8 @@ def _put_low_bits(encoder: Encoder, values: np.ndarray, length: int, context: np
             put_flags(encoder, flags, _node(values >> (bit + 1), context))
 
 
-def _take_low_bits(decoder: Decoder, length: int, context: np.ndarray) -> np.ndarray:
-    values = np.ones(len(context), np.int32)
+def _take_low_bits(decoder: Decoder, length: int, context: np.ndarray, kind: type) -> np.ndarray:
+    values: np.ndarray = np.ones(len(context), kind)
     for _ in range(length - 1):
         if length > _MODELLED:
             flags = decoder.take(len(context), HALF)

@@ -13,6 +13,7 @@ from .frame import WireError
 from .magnitudes import GRID, LEVELS, nearest, put_bits, put_positive, take_bits, take_positive
 from .rans import Decoder, Encoder
 from .signs import put_signs, take_signs
+from .tables import count
 
 
 def put_integers(encoder: Encoder, numbers: np.ndarray, largest: int, layout: Layout) -> None:
@@ -39,14 +40,16 @@ def take_integers(
     table = GRID if cap == 1 else GRID[take_bits(decoder, LEVELS, 6)]
     flags = decoder.take(layout.total, activity.paint(table))
     out: np.ndarray = flags.astype(dtype)
-    count = int(np.count_nonzero(flags))
     if largest > 1:
-        sizes = take_positive(decoder, largest, activity.paint(_buckets(count))[flags])
+        buckets = _buckets(int(np.count_nonzero(flags)))
+        sizes = take_positive(decoder, largest, activity.paint(buckets)[flags])
         if (sizes > largest).any():
             raise WireError(f"a coded integer is above the largest possible, {largest}")
         out[flags] = sizes
     negative, bits = take_signs(decoder, flags, layout, more)
-    np.negative(out, out=out, where=negative)
+    mask = -negative.view(np.int8)  # -1 where it is negative: -x is ~x + 1
+    out ^= mask
+    out -= mask
     return out, bits
 
 
@@ -63,16 +66,14 @@ def _zero_table(encoder: Encoder, flags: np.ndarray, activity: Activity, cap: in
     if cap == 1:
         return GRID
     levels = activity.paint(np.arange(LEVELS, dtype=np.uint8))
-    index = nearest(
-        np.bincount(levels[flags], minlength=LEVELS), np.bincount(levels, minlength=LEVELS)
-    )
+    index = nearest(count(levels[flags], LEVELS), count(levels, LEVELS))
     put_bits(encoder, index, 6)
     return GRID[index]
 
 
-def _buckets(count: int) -> np.ndarray:
+def _buckets(nonzero: int) -> np.ndarray:
     """Context of a magnitude by its level, uint8[64]: finer where there is more to learn from."""
-    shift = 0 if count >> 17 else 1 if count >> 15 else 2 if count >> 13 else 6
+    shift = 0 if nonzero >> 17 else 1 if nonzero >> 15 else 2 if nonzero >> 13 else 6
     return (np.arange(LEVELS) >> shift).astype(np.uint8)
 
 

@@ -12,6 +12,7 @@ from duckweed.run.layout import Layout
 from .frame import HEADER, Reader, WireError, Writer, fingerprint
 from .rans import Decoder, Encoder
 from .signed import bits_per_value, put_integers, take_integers
+from .tables import look_up, parts, smallest
 
 MAX_WEIGHT = 1 << 12
 _KIND = 4
@@ -46,12 +47,15 @@ def encode_update(
     if sums.shape != (layout.total,) or squares.shape != (len(weights), len(layout.sizes)):
         raise WireError(f"sums {sums.shape} and squares {squares.shape} do not fit the layout")
     _check(sums, squares, weights, layout, levels)
+    sizes = np.abs(sums)
     present = np.zeros(levels * sum(weights) + 1, np.bool_)
-    present[np.abs(sums)] = True
+    for here in parts(len(sizes)):
+        present[sizes[here]] = True
     present[0] = False
     alphabet = np.flatnonzero(present)
-    rank: np.ndarray = np.cumsum(present, dtype=_rank_type(len(alphabet)))
-    ranks = rank[np.abs(sums)]
+    rank: np.ndarray = np.cumsum(present, dtype=smallest(len(alphabet)))
+    ranks = look_up(rank, sizes)
+    del sizes
     np.negative(ranks, out=ranks, where=sums < 0)
     writer = Writer(_KIND, _agreed(layout, levels))
     writer.varint(len(weights))
@@ -86,19 +90,14 @@ def decode_update(blob: bytes, layout: Layout, levels: int, max_contributors: in
     alphabet = np.cumsum([0, *gaps])
     if 0 in gaps or alphabet[-1] > top:
         raise WireError("the table of sums is not one that these weights can give")
-    ranks, _ = take_integers(
-        Decoder(reader, layout.total), len(gaps), layout, _rank_type(len(gaps))
-    )
+    ranks, _ = take_integers(Decoder(reader, layout.total), len(gaps), layout, smallest(len(gaps)))
     reader.end()
-    sums = alphabet.astype(np.int32)[np.abs(ranks)]
-    np.negative(sums, out=sums, where=ranks < 0)
+    both = np.concatenate([-alphabet[:0:-1], alphabet]).astype(np.int32)  # of ranks -n to n
+    sums = np.empty(layout.total, np.int32)
+    for here in parts(layout.total):
+        np.take(both, ranks[here] + np.intp(len(gaps)), out=sums[here], mode="clip")
     _check(sums, squares, weights, layout, levels)
     return Update(sums, squares, weights)
-
-
-def _rank_type(count: int) -> type:
-    """The smallest signed integer that holds the ranks of so many sums."""
-    return np.int8 if count < 128 else np.int16 if count < 1 << 15 else np.int32
 
 
 def _check(
