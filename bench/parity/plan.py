@@ -8,6 +8,8 @@ from bench.parity.cells import FP32, Cell, integer, sparse
 
 H15: dict[str, Any] = {"inner.steps": 15}  # half as many tokens at 200 rounds
 EIGHT: dict[str, Any] = {"rounds.peers": 8, "model.sequence": 64}  # the same tokens a step in all
+# as many tokens as 200 rounds of 30 steps
+DEFAULTS: dict[str, Any] = {"inner.steps": 20, "rounds.count": 300, "inner.state": "fresh"}
 ADAMW: dict[str, Any] = {"inner.optimizer": "adamw"}
 SHORT: dict[str, Any] = {"inner.steps": 15, "rounds.count": 100}  # to choose rates by
 
@@ -51,7 +53,7 @@ CELLS: list[Cell] = [
     swarm("fp32-h15-eight", 0.004, 0, H15, FP32, EIGHT),
     swarm("int-1.0-h15-eight", 0.004, 0, H15, integer(1.0, 1.5, 1.0), EIGHT),
     ddp("ddp-muon-4e-3-eight", 0.004, 0, H15, EIGHT),
-    swarm("defaults-h20", 0.004, 0, {"inner.steps": 20, "inner.state": "fresh"}),
+    swarm("defaults-h20", 0.004, 0, DEFAULTS),
     swarm("sparse-adamw-h15", 0.004, 0, H15, ADAMW, sparse(64, 0.95)),
     ddp("ddp-adamw-4e-3", 0.004, 0, H15, ADAMW),
     swarm("short", 0.004, 0, SHORT, FP32),
