@@ -145,7 +145,7 @@ def residual_table(records: dict[str, Record]) -> str:
 
 
 def gaps_table(records: dict[str, Record]) -> str:
-    """Each swarm recipe against uncompressed exchange and the better DDP on the same tokens."""
+    """Each swarm recipe against uncompressed exchange and the better DDP on as many tokens, with as many peers."""
     lines = [
         "| recipe | against fp32 exchange | against the better DDP |",
         "|---|---|---|",
@@ -154,11 +154,11 @@ def gaps_table(records: dict[str, Record]) -> str:
     for name, members in grouped.items():
         if members[0]["kind"] == "ddp":
             continue
-        like = {n: r[0] for n, r in grouped.items() if r[0]["tokens"] == members[0]["tokens"]}
+        key = members[0]["tokens"], members[0]["peers"]
+        like = {n: r[0] for n, r in grouped.items() if (r[0]["tokens"], r[0]["peers"]) == key}
         ddp = [n for n in like if like[n]["kind"] == "ddp"]
         best = min(ddp, key=lambda n: like[n]["bits_per_byte"], default="")
-        peers = members[0]["peers"]
-        base = next((n for n in like if n[:4] == "fp32" and like[n]["peers"] == peers), "")
+        base = next((n for n in like if n[:4] == "fp32"), "")
         lines.append(
             f"| {name} | {'' if name == base else gap(records, name, base)} "
             f"| {gap(records, name, best)} |"

@@ -47,6 +47,8 @@ evaluate_tokens = 2048
 {more}
 """
 DENSE = '\n[wire]\nkind = "dense"\n'  # every peer fetches what the others made: megabytes
+ROOT = Path(__file__).parents[2]
+ROOMS = (ROOT / "src", ROOT)  # whatever folder a process starts in, it is this program
 DUCKWEED = [sys.executable, "-m", "duckweed"]
 
 
@@ -73,8 +75,10 @@ class Stage:
 
     def start(self, host: str, *command: str) -> subprocess.Popen:
         """A process on a host, in a group of its own."""
+        paths = [*map(str, ROOMS), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = os.environ | {
             "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "COLUMNS": "400",
+            "PYTHONPATH": os.pathsep.join(paths),
         }  # fmt: skip
         with (self.place / f"{host}.log").open("ab") as log:
             return self.lab.run(
@@ -116,13 +120,14 @@ class Stage:
         return list(self.folder.records(kind))
 
     def until_round(self, number: int) -> None:
-        """Wait until so many rounds are closed. Raises RuntimeError if the run ends before."""
+        """Wait until so many rounds are closed. Raises RuntimeError if anybody ends before."""
         closes = time.monotonic() + self.patience
         while len(self.events("round")) < number:
-            if time.monotonic() > closes or self.processes[self.hub].poll() is not None:
-                raise RuntimeError(
-                    f"no round {number}; the coordinator said:\n{self.said(self.hub)}"
-                )
+            codes = {host: process.poll() for host, process in self.processes.items()}
+            ended = [h for h, code in codes.items() if code or (h == self.hub and code == 0)]
+            if ended or time.monotonic() > closes:
+                told = "\n".join(f"{host} said:\n{self.said(host)}" for host in ended or [self.hub])
+                raise RuntimeError(f"no round {number}; {told}")
             time.sleep(0.1)
 
 
