@@ -15,6 +15,7 @@ from duckweed.learn.presets import PRESETS
 # With the byte tokenizer's 257 entries, and with the vocabulary that the shape was published with.
 COUNTS = {
     ("llama-0.5m", 257): 511_008,
+    ("llama-0.6m", 257): 667_856,
     ("llama-1m", 257): 1_070_720,
     ("llama-15m", 257): 14_359_680,
     ("llama-125m", 257): 113_666_304,

@@ -81,6 +81,7 @@ class Served:
             self.folder,
             Invitation(self.spec.identity, serving["id"], (f"127.0.0.1:{port}",), ""),
         )
+        self.until(lambda seen: seen["members"])  # its own peer takes its time to come
         return self
 
     def __exit__(self, *why):

@@ -11,8 +11,8 @@ NOTES = {
     "seed": "everything random in the run follows from this number",
     "data": "path: 'stdlib', files, folders, globs (also .gz .zst .jsonl .parquet), or hf:NAME[:config]\n"
     "tokenizer: 'bytes', 'bpe:N' (trained on this data), a tokenizer.json, a folder, or a hub name",
-    "model": "source: a preset (llama-0.5m, llama-1m, llama-15m, llama-125m, llama-1b, qwen3-0.6b, deepseek-v3-mini),\n"
-    "a folder, a config.json, or a hub name; sequence: tokens per training sequence",
+    "model": "source: a preset (llama-0.5m, llama-0.6m, llama-1m, llama-15m, llama-125m, llama-1b, qwen3-0.6b,\n"
+    "deepseek-v3-mini), a folder, a config.json, or a hub name; sequence: tokens per training sequence",
     "architecture": "what is changed of the source's configuration (docs/learn.md)",
     "inner": "what a peer does alone between two exchanges: `steps` steps of `batch` sequences\n"
     "optimizer: muon (hidden matrices; AdamW for the rest) or adamw; schedule: wsd, cosine, constant\n"
