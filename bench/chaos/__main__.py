@@ -61,6 +61,12 @@ def compare(place: Path, blows: list[Blow], **facts: int) -> dict[str, Any]:
     }
 
 
+def keep(name: str, found: dict[str, Any]) -> None:
+    """An entry of the results."""
+    record = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    RESULTS.write_text(json.dumps(record | {name: found}, indent=1) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.chaos", description=__doc__)
     parser.add_argument("--peers", type=int, default=6)
@@ -86,10 +92,8 @@ def main() -> None:
         found = compare(given.keep or Path(place), blows, **facts)
     print(json.dumps(found, indent=1))
     if not given.replay:
-        record = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
         machine = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.0f}"
-        record["mixed" if given.mixed else "kills"] = found | {"machine": machine}
-        RESULTS.write_text(json.dumps(record, indent=1) + "\n")
+        keep("mixed" if given.mixed else "kills", found | {"machine": machine})
     if found["storm"]["faults"] or not math.isfinite(found["loss against calm"]):
         raise SystemExit("the run is not sound")
 

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.chaos.__main__ import RESULTS, hosts
+from bench.chaos.__main__ import hosts, keep
 from bench.chaos.arena import Arena
 from bench.chaos.verdict import judge
 from bench.wan.lab import Lab, unavailable
@@ -58,8 +58,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         found = play(Path(place), minutes)
     print(json.dumps(found, indent=1))
-    record = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    RESULTS.write_text(json.dumps(record | {"absence": found}, indent=1) + "\n")
+    keep("absence", found)
     if found["faults"] != "none":
         raise SystemExit("the run is not sound")
 

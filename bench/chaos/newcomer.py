@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.chaos.__main__ import HOME, RESULTS
+from bench.chaos.__main__ import HOME, keep
 from bench.chaos.arena import Arena
 from bench.wan.lab import Host, Lab, unavailable
 
@@ -53,8 +53,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         found = play(Path(place))
     print(json.dumps(found, indent=1))
-    record = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    RESULTS.write_text(json.dumps(record | {"newcomer": found}, indent=1) + "\n")
+    keep("newcomer", found)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from duckweed.learn import model as models
 from duckweed.learn.dataset import Dataset
 from duckweed.run.folder import RunFolder
 from duckweed.run.ledger import Ledger
-from duckweed.run.state import State
+from duckweed.run.state import first
 from duckweed.swarm.genesis import Ground, first_scales
 from duckweed.swarm.identity import load_or_create
 from duckweed.swarm.simulation import Simulation
@@ -80,9 +80,8 @@ def test_a_trial_ends_where_a_run_of_its_specification_ends(ground, train, tmp_p
     spec, _ = trial.plan(folder.plain(), folder.path, 257, asked)
     config = trial.configuration(spec, folder.path, folder.vocabulary(), 1)
     model = models.build(config, "cpu", spec.seed, spec.architecture.zero_projections)
-    layout, weights = models.layout_of(model), models.read_weights(model)
-    scales = np.zeros(len(layout.names), np.float32)
-    state = State(0, layout.digest(), weights, np.zeros_like(weights), scales)
+    layout = models.layout_of(model)
+    state = first(layout, models.read_weights(model))
     if spec.wire == folder.plain().wire:
         state.scales = first_scales(spec, layout, dataset, model, state, "cpu")
     run = RunFolder(tmp_path / "run")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 COLOURS = {"adopted": "green", "accepted": "cyan", "rejected": "red", "undecided": "yellow"}
 SHOWN = 8  # decisions in the live view
+COMMON = r"^(inner|architecture|model)\."  # sections that every trial has
 REASONS = 3  # of refusals, that are told
 PAUSE = 5.0  # seconds between looks at the ledger while nothing is decided
 
@@ -159,9 +161,8 @@ def _lines(event: dict[str, Any], history: History | None) -> list[str]:
 def difference(recipe: dict[str, Any]) -> str:
     """A difference in one line, without the names of the sections that every trial has: those of an
     exchange have keys of the same names."""
-    parts = [f"{key.removeprefix('inner.')}={value}" for key, value in recipe.items()]
-    shown = [p.removeprefix("architecture.").removeprefix("model.") for p in parts]
-    return ", ".join(shown) or "the parent itself"
+    parts = [f"{re.sub(COMMON, '', key)}={value}" for key, value in recipe.items()]
+    return ", ".join(parts) or "the parent itself"
 
 
 def power(history: History) -> str:

@@ -13,11 +13,11 @@ import numpy as np
 from duckweed.learn import model as models
 from duckweed.learn.dataset import Dataset
 from duckweed.learn.trainer import Trainer
-from duckweed.merge.round import Announcement, Closed, advance, blob_hash, close
+from duckweed.merge.round import Announcement, Closed, advance, blob_hash, gathered
 from duckweed.run.layout import Layout
 from duckweed.run.sections import Integer
 from duckweed.run.spec import RunSpec
-from duckweed.run.state import State
+from duckweed.run.state import State, first
 from duckweed.swarm.genesis import first_scales
 from duckweed.swarm.work import Worker
 
@@ -46,7 +46,7 @@ class Moved(msgspec.Struct, frozen=True):
 def train(spec: RunSpec, model: Any, dataset: Dataset) -> tuple[np.ndarray, Exchange]:
     """Weights f32[P] after all rounds. Raises trainer.Diverged, MergeError, WireError."""
     layout = models.layout_of(model)
-    state = _first(layout, models.read_weights(model))
+    state = first(layout, models.read_weights(model))
     if isinstance(spec.wire, Integer):
         state.scales = first_scales(spec, layout, dataset, model, state, "cpu")
     exchange = Exchange([float(scale) for scale in state.scales], [])
@@ -73,7 +73,7 @@ def replay(
     ExchangeError, MergeError, WireError."""
     if len(exchange.rounds) != spec.rounds.count or len(exchange.scales) != len(layout.names):
         raise ExchangeError(f"{len(exchange.rounds)} rounds, not {spec.rounds.count}")
-    state = _first(layout, weights)
+    state = first(layout, weights)
     state.scales = np.array(exchange.scales, np.float32)
     sent, fetched = [0] * spec.rounds.peers, 0
     for number, handed in enumerate(exchange.rounds):
@@ -94,18 +94,10 @@ def _said(a: Announcement) -> tuple[int, int, int, int]:
     return a.round, a.peer, a.steps, a.tokens
 
 
-def _first(layout: Layout, weights: np.ndarray) -> State:
-    scales = np.zeros(len(layout.names), np.float32)
-    return State(0, layout.digest(), weights, np.zeros_like(weights), scales)
-
-
 def _close(
     spec: RunSpec, layout: Layout, state: State, handed: Handed
 ) -> tuple[State, Closed, int]:
     """The next state, how the round closed, and the bytes that lead from one to the other."""
-    closed, update = close(spec, layout, [float(s) for s in state.scales], handed)
-    blobs = {a.blob: blob for a, blob in handed}
-    if update is not None and closed.update:
-        blobs[closed.update] = update
+    closed, blobs = gathered(spec, layout, [float(s) for s in state.scales], handed)
     down = sum(len(blobs[digest]) for digest in closed.needed())
     return advance(spec, layout, state, closed, blobs.__getitem__), closed, down

@@ -7,6 +7,7 @@ import numpy as np
 from blake3 import blake3
 from safetensors import SafetensorError, safe_open
 
+from duckweed.run.layout import Layout
 from duckweed.run.tensors import write_arrays
 
 MAGIC = b"duckweed state 1"
@@ -44,6 +45,12 @@ class State(msgspec.Struct):
             {"round": str(self.round), "layout": self.layout, "hash": digest},
         )
         return digest
+
+
+def first(layout: Layout, weights: np.ndarray) -> State:
+    """Before round 0: weights f32[P], no momentum, no scales yet."""
+    scales = np.zeros(len(layout.names), np.float32)
+    return State(0, layout.digest(), weights, np.zeros_like(weights), scales)
 
 
 def load(path: Path, layout: str, values: int, tensors: int) -> State:

@@ -23,7 +23,7 @@ from duckweed.run.layout import Layout
 from duckweed.run.ledger import Ledger
 from duckweed.run.sections import Integer
 from duckweed.run.spec import RunSpec
-from duckweed.run.state import State
+from duckweed.run.state import State, first
 from duckweed.swarm.identity import load_or_create
 from duckweed.swarm.work import Worker, sizes
 
@@ -87,10 +87,7 @@ def found(
     check_room(folder, spec, layout)
     say(f"making a model of {layout.total:,} parameters")
     model = first_model(spec, ground)
-    weights = models.read_weights(model)
-    state = State(
-        0, layout.digest(), weights, np.zeros_like(weights), np.zeros(len(layout.names), np.float32)
-    )
+    state = first(layout, models.read_weights(model))
     if isinstance(spec.wire, Integer):
         say("measuring the first scales")
         state.scales = first_scales(spec, layout, ground.dataset, model, state, device)

@@ -8,7 +8,7 @@ from typing import Any
 from duckweed.learn import model as models
 from duckweed.learn.dataset import sequences
 from duckweed.learn.trainer import Trainer
-from duckweed.merge.round import Announcement, Closed, advance, close
+from duckweed.merge.round import Announcement, Closed, advance, gathered
 from duckweed.run.folder import RunFolder, write_atomically
 from duckweed.run.layout import Layout
 from duckweed.run.ledger import Ledger
@@ -91,10 +91,7 @@ class Simulation:
         nats = self._evaluate()
         made = self._contribute(assigned)
         handed = [(c.announcement, c.blob) for c in made]
-        closed, update = close(spec, self.layout, [float(s) for s in state.scales], handed)
-        blobs = {a.blob: blob for a, blob in handed}
-        if update is not None and closed.update:
-            blobs[closed.update] = update
+        closed, blobs = gathered(spec, self.layout, [float(s) for s in state.scales], handed)
         for digest, blob in blobs.items():
             write_atomically(self.folder.blob(digest), blob)
         began = time.perf_counter()
@@ -110,7 +107,7 @@ class Simulation:
         began = self._clock.now
         timings = self._clock.round(self._costs(made, down, apply_seconds))
         self._count(made, down)
-        self._report(closed, {a.peer: a for a, _ in handed}, update, nats, timings, began)
+        self._report(closed, {a.peer: a for a, _ in handed}, blobs, nats, timings, began)
 
     def _contribute(self, assigned: dict[int, Span]) -> list[Contribution]:
         """What each peer hands in; with overlap the work for the round after is begun as well."""
@@ -180,7 +177,7 @@ class Simulation:
         self,
         closed: Closed,
         announcements: dict[int, Announcement],
-        update: bytes | None,
+        blobs: dict[str, bytes],
         nats: tuple[float, int],
         timings: dict[int, dict[str, float]],
         began: float,
@@ -190,7 +187,7 @@ class Simulation:
             seconds=self._clock.now - began,
             announcements=announcements,
             closed=closed,
-            update_size=len(update) if update else 0,
+            update_size=len(blobs[closed.update]) if closed.update else 0,
             nats=nats,
             timings=timings,
             traffic={purpose: list(counts) for purpose, counts in self.traffic.items()},
