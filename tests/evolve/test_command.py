@@ -8,6 +8,7 @@ from fixtures import tiny
 from typer.testing import CliRunner
 
 from duckweed.cli import app
+from duckweed.evolve import opening
 from duckweed.evolve.budget import BudgetError, parse
 from duckweed.run import recipe as recipes
 from duckweed.run.spec import RunSpec
@@ -121,6 +122,12 @@ def test_a_campaign_from_its_first_budget_to_its_recipe(tmp_path, monkeypatch):
     code, output = call("repeat", "c", "0")
     assert code == 1
     assert "entry 0 is no trial" in output
+    with monkeypatch.context() as later:
+        later.setattr(opening, "FORMAT", opening.FORMAT + 1)
+        for words in (["repeat", "c", str(number)], again):
+            code, output = call(*words)
+            assert code == 1
+            assert f"format {opening.FORMAT - 1}, this version reads {opening.FORMAT}" in output
 
     page = (tmp_path / "c" / "report.html").read_text()
     assert "Lineage" in page

@@ -131,6 +131,15 @@ def code_hash() -> str:
     return found.hexdigest(16)
 
 
+def check_format(folder: Campaign, genesis: dict[str, Any]) -> None:
+    """Trials of another format meant something else by the same words. Raises JournalError."""
+    if genesis.get("format") != FORMAT:
+        raise JournalError(
+            f"{folder.ledger}: format {genesis.get('format')}, this version reads {FORMAT}; go on with "
+            "the version that made it, or start a new campaign"
+        )
+
+
 def reopen(folder: Campaign, registry: Registry) -> tuple[Journal, Settings]:
     """An existing campaign at its beginning, to be replayed. Raises JournalError, LedgerError."""
     folder.stop.unlink(missing_ok=True)
@@ -138,10 +147,7 @@ def reopen(folder: Campaign, registry: Registry) -> tuple[Journal, Settings]:
     if not journal.replaying:
         raise JournalError(f"{journal.ledger.path}: an empty ledger; start a new campaign")
     body, _ = journal.take("genesis", dict)
-    if body.get("format") != FORMAT:
-        raise JournalError(
-            f"{journal.ledger.path}: format {body.get('format')}, this version reads {FORMAT}"
-        )
+    check_format(folder, body)
     if body["registry"] != registry.identity:
         raise JournalError(
             f"{journal.ledger.path}: made with another registry of switches ({body['registry'][:12]}) "
