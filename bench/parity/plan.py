@@ -11,6 +11,7 @@ EIGHT: dict[str, Any] = {"rounds.peers": 8, "model.sequence": 64}  # the same to
 # as many tokens as 200 rounds of 30 steps
 DEFAULTS: dict[str, Any] = {"inner.steps": 20, "rounds.count": 300, "inner.state": "fresh"}
 ADAMW: dict[str, Any] = {"inner.optimizer": "adamw"}
+BATCH: dict[str, Any] = {"inner.batch": 4}  # 512 tokens a step and peer
 SHORT: dict[str, Any] = {"inner.steps": 15, "rounds.count": 100}  # to choose rates by
 
 
@@ -50,6 +51,7 @@ CELLS: list[Cell] = [
     swarm("int-0.6-h30", 0.004, 0, integer(0.6, 1.2, 1.0)),
     swarm("int-0.6-h30", 0.004, 1, integer(0.6, 1.2, 1.0)),
     ddp("ddp-muon-4e-3-h30", 0.004, 0),
+    ddp("ddp-muon-4e-3-h30", 0.004, 1),
     swarm("fp32-h15-eight", 0.004, 0, H15, FP32, EIGHT),
     swarm("int-1.0-h15-eight", 0.004, 0, H15, integer(1.0, 1.5, 1.0), EIGHT),
     ddp("ddp-muon-4e-3-eight", 0.004, 0, H15, EIGHT),
@@ -64,4 +66,26 @@ CELLS: list[Cell] = [
     ddp("short-ddp-4e-3", 0.004, 0, SHORT),
     swarm("short-rate-2e-3", 0.002, 0, SHORT, FP32),
     ddp("short-ddp-2.8e-3", 0.0028, 0, SHORT),
+    swarm(
+        "short-plain-1.5",
+        0.0028,
+        0,
+        SHORT,
+        FP32,
+        {"outer.learning_rate": 1.5, "outer.momentum": 0.0},
+    ),
+    swarm(
+        "short-plain-1.0",
+        0.0028,
+        0,
+        SHORT,
+        FP32,
+        {"outer.learning_rate": 1.0, "outer.momentum": 0.0},
+    ),
+    swarm("short-outer-momentum-0.4-2.8e-3", 0.0028, 0, SHORT, FP32, {"outer.momentum": 0.4}),
+    ddp("short-ddp-inner-momentum-0.98", 0.0028, 0, SHORT, {"inner.momentum": 0.98}),
+    swarm("short-batch-4", 0.004, 0, SHORT, FP32, BATCH),
+    ddp("short-ddp-batch-4", 0.004, 0, SHORT, BATCH),
+    swarm("fp32-h15-eight", 0.004, 1, H15, FP32, EIGHT),
+    ddp("ddp-muon-4e-3-eight", 0.004, 1, H15, EIGHT),
 ]

@@ -7,110 +7,18 @@ import threading
 import msgspec
 import pytest
 from blake3 import blake3
-from fixtures import pretended
+from fixtures.coordinated import SPEC, play
 from fixtures.golden import LAYOUT
-from fixtures.pretended import PEERS, contribution, genesis, state
+from fixtures.pretended import PEERS, state
 
-from duckweed.run import folder as folders
-from duckweed.run.layout import Layout
-from duckweed.run.ledger import Ledger, LedgerError
 from duckweed.run.spec import override
 from duckweed.swarm import coordinator as room
 from duckweed.swarm import messages as m
-from duckweed.swarm.coordinator import Coordinator
-from duckweed.swarm.identity import Identity, verify
-from duckweed.swarm.limits import Guard
-from duckweed.swarm.succession import Seat
-
-SPEC = override(pretended.SPEC, {"rounds.patience": 1.0})
-KEY = Identity(b"k" * 32)
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(room, "POLL", 0.05)
-
-
-class Run:
-    """A coordinator on a folder of its own, and what it told."""
-
-    def __init__(self, path, spec=SPEC):
-        self.spec, self.events = spec, []
-        self.folder = folders.create(path, "run")
-        ledger = Ledger(self.folder.ledger, KEY.sign)
-        ledger.append("genesis", 0, genesis(spec, KEY.id))
-        ledger.close()
-        self.open()
-
-    def open(self, spec=None, layout=LAYOUT):
-        ledger = Ledger(self.folder.ledger, KEY.sign)
-        seat = Seat(KEY.id, ledger, KEY.sign, verify, 0, lambda term: None)
-        guard = Guard(lambda key: key in self.it.admission.members)
-        self.it = Coordinator(
-            self.folder, spec or self.spec, layout, ledger, self.events.append, seat, guard
-        )
-        return self.it
-
-    def restart(self):
-        """The coordinator is killed; another one goes on with what it left on disk."""
-        self.task.cancel()
-        self.it.ledger.close()
-        return self.open()
-
-    async def ask(self, peer, question, body=b""):
-        head, _ = await self.it.handle(peer.id, m.encode(question), body)
-        return m.answer(head)
-
-    async def join(self, peers=PEERS):
-        welcomes = [
-            await self.ask(peer, m.Join(m.PROTOCOL, self.folder.read_secret())) for peer in peers
-        ]
-        return [welcome.index for welcome in welcomes]
-
-    async def start(self):
-        await self.join()
-        self.task = asyncio.create_task(self.it.run())
-        await asyncio.sleep(0)
-
-    async def task_of(self, peer, round_=0, digest=None):
-        answer = await self.ask(peer, m.Next(round_, digest or state(round_), False))
-        assert isinstance(answer, m.Train), answer
-        return answer
-
-    def work(self, number, task, **changes):
-        return contribution(self.spec, number, task, **changes)
-
-    async def hand_in(self, number, round_=0, **changes):
-        task = await self.task_of(PEERS[number], round_)
-        return await self.ask(PEERS[number], *self.work(number, task, **changes))
-
-    async def hand_in_if_open(self, number, round_=1):
-        answer = await self.ask(PEERS[number], m.Next(round_, state(round_), False))
-        if not isinstance(answer, m.Train):
-            return answer
-        return await self.ask(PEERS[number], *self.work(number, answer))
-
-    async def round(self, round_=0, peers=(0, 1, 2)):
-        """The work of these peers is taken; how the round closes with it."""
-        for number in peers:
-            assert await self.hand_in(number, round_) == m.Noted()
-        return await self.closed(round_)
-
-    async def closed(self, number):
-        for _ in range(200):
-            if self.it.number > number:
-                return self.it.past.closed[number]
-            await asyncio.sleep(0.02)
-        raise AssertionError(f"round {number} does not close")
-
-
-def play(path, scene, spec=SPEC):
-    async def all_of_it():
-        run = Run(path, spec)
-        await asyncio.wait_for(scene(run), 20)
-        return run
-
-    return asyncio.run(all_of_it())
 
 
 def test_a_whole_run(tmp_path):
@@ -392,64 +300,6 @@ def test_a_full_disk_ends_the_run_with_its_own_words(tmp_path, monkeypatch):
     assert run.it.number == 0
 
 
-def test_a_restarted_coordinator_knows_everything_that_was_closed(tmp_path):
-    async def scene(run):
-        await run.start()
-        closed = await run.round(peers=[0, 2])
-        before, after = run.it, run.restart()
-        assert after.past.closed == {0: closed}
-        assert after.past.scales == before.past.scales == closed.scales
-        assert {key: x.index for key, x in after.admission.members.items()} == {
-            key: x.index for key, x in before.admission.members.items()
-        }
-        assert after.past.agreed == before.past.agreed
-        # Block 1 came back. What was handed out for round 1 before the crash is handed out again.
-        assert [after.past.blocks.take().block for _ in range(3)] == [1, 3, 4]
-
-    play(tmp_path, scene)
-
-
-def test_a_run_that_had_begun_goes_on_without_a_peer_that_does_not_come_back(tmp_path, monkeypatch):
-    async def scene(run):
-        await run.start()
-        await run.round()
-        run.restart()
-        run.task = asyncio.create_task(run.it.run())
-        await run.join(PEERS[:2])
-        # All are waited for; nobody is given work while it is not clear who is there.
-        assert isinstance(await run.ask(PEERS[0], m.Next(1, state(1), False)), m.Wait)
-        monkeypatch.setattr(room, "GATHER", 0.1)
-        await run.it._notify()
-        for number in range(2):
-            while not isinstance(await run.hand_in_if_open(number), m.Noted):
-                await asyncio.sleep(0.02)
-        assert (await run.closed(1)).accepted == [0, 1]
-
-    play(tmp_path, scene)
-
-
-def test_a_newcomer_cannot_decide_alone_which_state_is_right(tmp_path):
-    """After a restart a liar may be the first to come back; nobody must be put out by its word."""
-    liar = Identity(b"l" * 32)
-
-    async def scene(run):
-        await run.start()
-        await run.join([liar])
-        await run.round()
-        run.restart()
-        await run.join([liar])
-        assert isinstance(await run.ask(liar, m.Next(1, "ff" * 32, False)), m.Wait)
-        await run.join([PEERS[0]])
-        assert isinstance(await run.ask(PEERS[0], m.Next(1, state(1), False)), m.Wait)
-        assert 1 not in run.it.past.agreed  # one of the three who worked is no majority
-        await run.join([PEERS[1]])
-        await run.ask(PEERS[1], m.Next(1, state(1), False))
-        assert run.it.past.agreed[1] == "01" * 32
-        assert isinstance(await run.ask(liar, m.Next(1, "ff" * 32, False)), m.Stop)
-
-    play(tmp_path, scene)
-
-
 def test_a_run_does_not_begin_without_all_its_peers(tmp_path, monkeypatch):
     monkeypatch.setattr(room, "GATHER", 0.0)
 
@@ -458,19 +308,6 @@ def test_a_run_does_not_begin_without_all_its_peers(tmp_path, monkeypatch):
         run.task = asyncio.create_task(run.it.run())
         for _ in range(3):
             assert isinstance(await run.ask(PEERS[0], m.Next(0, state(0), False)), m.Wait)
-
-    play(tmp_path, scene)
-
-
-def test_a_ledger_of_another_run_is_refused(tmp_path):
-    async def scene(run):
-        with pytest.raises(LedgerError, match="not the specification"):
-            run.open(override(SPEC, {"seed": 9}))
-        with pytest.raises(LedgerError, match=r"layout\.json was changed"):
-            run.open(layout=Layout.of({"a": (3,)}))
-        run.folder.state(3).touch()
-        with pytest.raises(LedgerError, match="entries were cut off"):
-            run.open()
 
     play(tmp_path, scene)
 
@@ -491,99 +328,3 @@ def test_only_blobs_and_states_are_given_away(tmp_path):
         assert body == b"state of round zero"
 
     play(tmp_path, scene)
-
-
-# --- with overlap
-
-OVERLAP = override(SPEC, {"rounds.overlap": 0.5, "rounds.count": 3})
-
-
-def test_work_for_the_next_round_is_given_while_one_is_open(tmp_path):
-    async def scene(run):
-        await run.start()
-        for number in (0, 1):
-            await run.hand_in(number)
-        early = [await run.ask(PEERS[n], m.Ahead(0)) for n in (0, 1)]
-        assert [(task.round, task.block) for task in early] == [(1, 3), (1, 4)]
-        assert await run.ask(PEERS[0], m.Ahead(0)) == early[0]  # asked again, told the same
-        assert isinstance(await run.ask(PEERS[0], m.Ahead(1)), m.Wait)  # one round ahead, not two
-        assert run.it.number == 0
-        await run.hand_in(2)
-        closed = await run.closed(0)
-        assert closed.accepted == [0, 1, 2]
-        # Who was told early has the same task now; who was not is given the block kept for it.
-        tasks = [await run.task_of(peer, 1) for peer in PEERS]
-        assert [(t.block, t.round) for t in tasks] == [(3, 1), (4, 1), (5, 1)]
-        # A peer that still holds the state before may begin with the open round as well.
-        late = await run.ask(PEERS[2], m.Ahead(0))
-        assert (late.round, late.block) == (1, 5)
-        run.task.cancel()
-
-    play(tmp_path, scene, OVERLAP)
-
-
-def test_without_overlap_nobody_is_given_work_early(tmp_path):
-    async def scene(run):
-        await run.start()
-        await run.hand_in(0)
-        assert isinstance(await run.ask(PEERS[0], m.Ahead(0)), m.Wait)
-        assert run.it.coming is None
-        run.task.cancel()
-
-    play(tmp_path, scene)
-
-
-@pytest.mark.parametrize("round_", [0, 1])
-def test_steps_ahead_are_those_of_the_specification_or_none(tmp_path, round_):
-    async def scene(run):
-        await run.start()
-        if round_:
-            await run.round()
-        allowed = {0, 2} if round_ else {0}
-        for number, ahead in enumerate((2, 0, 1)):
-            answer = await run.hand_in(number, round_, ahead=ahead)
-            assert isinstance(answer, m.Noted) == (ahead in allowed), (ahead, answer)
-        assert (await run.closed(round_)).accepted == ([0, 1] if round_ else [1])
-        run.task.cancel()
-
-    run = play(tmp_path, scene, OVERLAP)
-    contributions = [e.body["contributions"] for e in run.it.ledger.entries("round")][round_]
-    assert [c.get("ahead") for c in contributions.values()] == ([2, None] if round_ else [None])
-
-
-def test_a_restarted_coordinator_gives_the_last_round_when_the_next_is_open(tmp_path):
-    """Peers then hold the state before, from which the next round is to be begun."""
-
-    async def scene(run):
-        await run.start()
-        await run.round()
-        run.restart()
-        await run.join(PEERS[:2])
-        run.task = asyncio.create_task(run.it.run())
-        await asyncio.sleep(0)
-        waits = await run.ask(PEERS[0], m.Next(0, state(0), True))
-        assert isinstance(waits, m.Wait)
-        assert "2 of 3 peers are here" in waits.reason
-        asked = asyncio.create_task(run.ask(PEERS[0], m.Next(0, state(0), True)))
-        await run.join(PEERS[2:])
-        answer = await asked
-        while isinstance(answer, m.Wait):
-            answer = await run.ask(PEERS[0], m.Next(0, state(0), True))
-        assert answer.closed.round == 0
-        assert (await run.ask(PEERS[0], m.Ahead(0))).round == 1
-        run.task.cancel()
-
-    play(tmp_path, scene, OVERLAP)
-
-
-def test_who_comes_back_is_told_whether_its_work_is_in_hand(tmp_path):
-    async def scene(run):
-        await run.start()
-        join = m.Join(m.PROTOCOL, run.folder.read_secret())
-        assert (await run.ask(PEERS[0], join)).handed == -1
-        await run.hand_in(0)
-        assert (await run.ask(PEERS[0], join)).handed == 0
-        assert (await run.ask(PEERS[1], join)).handed == -1
-        run.task.cancel()
-
-    play(tmp_path, scene, OVERLAP)
