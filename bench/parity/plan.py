@@ -11,6 +11,8 @@ EIGHT: dict[str, Any] = {"rounds.peers": 8, "model.sequence": 64}  # the same to
 # as many tokens as 200 rounds of 30 steps
 DEFAULTS: dict[str, Any] = {"inner.steps": 20, "rounds.count": 300, "inner.state": "fresh"}
 ADAMW: dict[str, Any] = {"inner.optimizer": "adamw"}
+SEVEN: dict[str, Any] = {"inner.steps": 7, "rounds.count": 214}  # twice the bytes of SHORT
+PLAIN: dict[str, Any] = {"outer.learning_rate": 1.0, "outer.momentum": 0.0}
 BATCH: dict[str, Any] = {"inner.batch": 4}  # 512 tokens a step and peer
 SHORT: dict[str, Any] = {"inner.steps": 15, "rounds.count": 100}  # to choose rates by
 
@@ -33,6 +35,11 @@ def swarm(name: str, rate: float, seed: int, *changes: dict[str, Any]) -> Cell:
 def own(cell: Cell) -> Cell:
     """The same with scales that follow what a round made alone."""
     return msgspec.structs.replace(cell, own_scale=True)
+
+
+def shared(cell: Cell) -> Cell:
+    """The same with the peers' inner moments averaged at every exchange."""
+    return msgspec.structs.replace(cell, shared=True)
 
 
 CELLS: list[Cell] = [
@@ -66,24 +73,15 @@ CELLS: list[Cell] = [
     ddp("short-ddp-4e-3", 0.004, 0, SHORT),
     swarm("short-rate-2e-3", 0.002, 0, SHORT, FP32),
     ddp("short-ddp-2.8e-3", 0.0028, 0, SHORT),
-    swarm(
-        "short-plain-1.5",
-        0.0028,
-        0,
-        SHORT,
-        FP32,
-        {"outer.learning_rate": 1.5, "outer.momentum": 0.0},
-    ),
-    swarm(
-        "short-plain-1.0",
-        0.0028,
-        0,
-        SHORT,
-        FP32,
-        {"outer.learning_rate": 1.0, "outer.momentum": 0.0},
-    ),
+    swarm("short-plain-1.5", 0.0028, 0, SHORT, FP32, PLAIN, {"outer.learning_rate": 1.5}),
+    swarm("short-plain", 0.0028, 0, SHORT, FP32, PLAIN),
     swarm("short-outer-momentum-0.4-2.8e-3", 0.0028, 0, SHORT, FP32, {"outer.momentum": 0.4}),
     ddp("short-ddp-inner-momentum-0.98", 0.0028, 0, SHORT, {"inner.momentum": 0.98}),
+    shared(swarm("short-shared", 0.0028, 0, SHORT, FP32)),
+    shared(swarm("short-shared-plain", 0.0028, 0, SHORT, FP32, PLAIN)),
+    swarm("short-int-1.0", 0.0028, 0, SHORT, integer(1.0, 1.5, 1.0)),
+    shared(swarm("short-int-1.0-shared", 0.0028, 0, SHORT, integer(1.0, 1.5, 1.0))),
+    swarm("short-int-1.0-h7", 0.0028, 0, SEVEN, integer(1.0, 1.5, 1.0)),
     swarm("short-batch-4", 0.004, 0, SHORT, FP32, BATCH),
     ddp("short-ddp-batch-4", 0.004, 0, SHORT, BATCH),
     swarm("fp32-h15-eight", 0.004, 1, H15, FP32, EIGHT),

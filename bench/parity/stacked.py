@@ -146,10 +146,19 @@ class Run:
     """One cell: `ddp` (one model, the batch of all peers, no rounds) or a swarm of peers.
 
     own_scale: the common scales follow what a round made alone, not that and the residual
-    together as duckweed has it."""
+    together as duckweed has it. shared: with every exchange the peers' first moments are exchanged
+    too, over the same wire, and all go on with the mean."""
 
-    def __init__(self, spec: RunSpec, ground: Ground, ddp: bool, own_scale: bool = False) -> None:
-        self.spec, self.ground, self.ddp, self.own_scale = spec, ground, ddp, own_scale
+    def __init__(
+        self,
+        spec: RunSpec,
+        ground: Ground,
+        ddp: bool,
+        own_scale: bool = False,
+        shared: bool = False,
+    ) -> None:
+        self.spec, self.ground, self.ddp = spec, ground, ddp
+        self.own_scale, self.shared = own_scale, shared
         self.dataset = ground.dataset
         model = genesis.first_model(spec, ground)
         self.layout: Layout = models.layout_of(model)
@@ -160,7 +169,7 @@ class Run:
             genesis.configuration(spec, ground), self.layout, self.peers, spec.model.sequence
         )
         self.steps = Steps(self.stack, spec)
-        self.scales = np.zeros(len(self.layout.names), np.float32)
+        self.scales = self.moment_scales = np.zeros(len(self.layout.names), np.float32)
         if isinstance(spec.wire, Integer) and not ddp:
             self.scales = genesis.first_scales(
                 spec, self.layout, self.dataset, model,
@@ -251,8 +260,9 @@ class Run:
         self.weights, self.momentum = outer_step(spec.outer, self.weights, self.momentum, gradient)
         if self.own_scale:
             wanted = [before - after[p] for p in range(self.peers)]
-        columns = zip(*(sizes(x, layout) for x in wanted), strict=True)
-        self.scales = np.array([np.median(column) for column in columns], np.float32)
+        self.scales = _common(wanted, layout)
+        if self.shared:
+            self._share(round_, facts if measure else None)
         self.stack.weights.detach().copy_(torch.from_numpy(self.weights))
 
     def _integer(
@@ -261,30 +271,64 @@ class Run:
         spec, layout = self.spec, self.layout
         assert isinstance(spec.wire, Integer)
         unit = integer.steps(spec.wire, self.scales, layout)
-        sums = np.zeros(layout.total, np.int32)
-        squares = np.zeros((self.peers, len(layout.names)), np.int64)
-        blobs = []
-        for p, x in enumerate(wanted):
-            codes = integer.quantise(spec.wire, x, layout, self.scales)
+        every = [integer.quantise(spec.wire, x, layout, self.scales) for x in wanted]
+        for p, (x, codes) in enumerate(zip(wanted, every, strict=True)):
             self.residuals[p] = feedback.keep(x, integer.values(codes, unit, layout))
-            sums += codes
-            for t, part in enumerate(layout.slices()):
-                squares[p, t] = np.square(codes[part], dtype=np.int64).sum()
-            if measure and p < 2:
-                blobs.append(compress(spec.wire, x, layout, self.scales).blob)
-                back = decode(spec.wire, blobs[-1], layout, self.scales)
-                assert back.codes is not None
-                assert np.array_equal(back.codes, codes)
-        update = Update(sums, squares, [1] * self.peers)
+        update = self._update(every)
         if measure:
-            blob = encode_update(sums, squares, update.weights, layout, spec.wire.levels)
-            read = decode_update(blob, layout, spec.wire.levels, self.peers)
-            assert np.array_equal(read.sums, sums)
-            facts["up"] = float(np.mean([len(b) for b in blobs]))
-            facts["down"] = len(blob)
+            facts |= self._bytes(wanted, self.scales, every, update)
         return pseudo_gradient_of_sums(
             spec.merge.rule, layout, update, self.scales, spec.wire.value
         )
+
+    def _update(self, every: list[np.ndarray]) -> Update:
+        """The sum of all peers' codes."""
+        parts = self.layout.slices()
+        squares = np.array(
+            [[np.square(codes[part], dtype=np.int64).sum() for part in parts] for codes in every]
+        )
+        sums = np.stack(every).sum(axis=0, dtype=np.int32)
+        return Update(sums, squares, [1] * self.peers)
+
+    def _bytes(
+        self, wanted: list[np.ndarray], scales: np.ndarray, every: list[np.ndarray], update: Update
+    ) -> dict[str, float]:
+        """Bytes up (mean of two peers) and down, encoded for real and decoded again."""
+        wire, layout = self.spec.wire, self.layout
+        assert isinstance(wire, Integer)
+        sizes_ = []
+        for x, codes in zip(wanted[:2], every, strict=False):
+            blob = compress(wire, x, layout, scales).blob
+            back = decode(wire, blob, layout, scales)
+            assert back.codes is not None
+            assert np.array_equal(back.codes, codes)
+            sizes_.append(len(blob))
+        blob = encode_update(update.sums, update.squares, update.weights, layout, wire.levels)
+        assert np.array_equal(
+            decode_update(blob, layout, wire.levels, self.peers).sums, update.sums
+        )
+        return {"up": float(np.mean(sizes_)), "down": float(len(blob))}
+
+    def _share(self, round_: int, facts: dict[str, Any] | None) -> None:
+        """All peers go on with the mean of their first moments; facts: where the bytes are added."""
+        wire, layout, first = self.spec.wire, self.layout, self.steps.first
+        every = [first[p].numpy() for p in range(self.peers)]
+        scales, self.moment_scales = self.moment_scales, _common(every, layout)
+        if isinstance(wire, Integer) and round_ == 0:
+            return  # no scale is common yet
+        if isinstance(wire, Integer):
+            codes = [integer.quantise(wire, x, layout, scales) for x in every]
+            update = self._update(codes)
+            unit = integer.steps(wire, scales, layout)
+            mean = integer.values(update.sums, unit, layout) / np.float32(self.peers)
+            more = self._bytes(every, scales, codes, update) if facts else {}
+        else:
+            mean = np.mean(every, axis=0)
+            more = {"up": mean.nbytes, "down": mean.nbytes * (self.peers - 1)}
+        if facts:
+            for way in ("up", "down"):
+                facts[way] += more[way]
+        first.copy_(torch.from_numpy(mean).expand_as(first))
 
     def _plain(self, wanted: list[np.ndarray], measure: bool, facts: dict[str, Any]) -> np.ndarray:
         spec, layout = self.spec, self.layout
@@ -327,6 +371,12 @@ class Run:
         self.stack.parameters = views
         self.stack.weights[0].copy_(saved)
         return nats / count / float(np.log(2))
+
+
+def _common(vectors: list[np.ndarray], layout: Layout) -> np.ndarray:
+    """float32[tensors]: the median peer's size of each tensor."""
+    columns = zip(*(sizes(x, layout) for x in vectors), strict=True)
+    return np.array([np.median(column) for column in columns], np.float32)
 
 
 class _Weights(msgspec.Struct):
