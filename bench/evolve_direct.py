@@ -1,12 +1,12 @@
 """A finished campaign's recipe against generation 0 once more, directly, outside the campaign.
 
-    python -m bench.evolve_direct evolve/campaign-1
+    python -m bench.evolve_direct evolve/campaign-1 direct.json
 
 Both on the vault's text and seeds that the campaign never used. At twice the parameters and compute:
 the multiplier at three budgets, three seeds each. At the campaign's own size: generation 0 with as
 many times the compute as the campaign claims (lower end and middle of its interval) against the
 evolved recipe with the reference budget, because such a multiplier reaches beyond the budgets that
-the vault ran. Writes bench/results/evolve/direct.json.
+the vault ran. Writes the file that is named.
 """
 
 import json
@@ -23,12 +23,11 @@ from duckweed.evolve.multiplier import Run, fit
 from duckweed.evolve.pool import Pool
 from duckweed.run.ledger import Ledger
 
-RESULT = Path(__file__).parent / "results" / "evolve" / "direct.json"
 SEEDS, SHARES, SIZE = 3, (0.5, 1.0, 2.0), 2
 
 
 def main() -> None:
-    campaign = find(Path(sys.argv[1]))
+    campaign, record = find(Path(sys.argv[1])), Path(sys.argv[2])
     ledger = Ledger(campaign.ledger)
     told = read(ledger)
     ledger.close()
@@ -72,7 +71,7 @@ def main() -> None:
         "evolved at the reference budget": at_reference,
         "generation 0 with so many times the compute": longer,
     }
-    RESULT.write_text(json.dumps(msgspec.to_builtins(result), indent=1) + "\n", "utf-8")
+    record.write_text(json.dumps(msgspec.to_builtins(result), indent=1) + "\n", "utf-8")
     m = larger.reported
     print(f"{SIZE} times the size: {m.m:.2f} ({m.low:.2f} to {m.high:.2f}) {larger.caution}")
     print(f"evolved: {mean(at_reference):.4f} (sd {stdev(at_reference):.4f})")

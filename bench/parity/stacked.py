@@ -5,6 +5,7 @@ feedback, merge rules, outer step. Blobs are encoded every `MEASURED` rounds, to
 check that they decode to what was merged; in between the codes are merged without the detour.
 """
 
+import itertools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -146,8 +147,9 @@ class Run:
     """One cell: `ddp` (one model, the batch of all peers, no rounds) or a swarm of peers.
 
     own_scale: the common scales follow what a round made alone, not that and the residual
-    together as duckweed has it. shared: with every exchange the peers' first moments are exchanged
-    too, over the same wire, and all go on with the mean."""
+    together as duckweed has it. shared: with every exchange the peers' Muon momenta are exchanged
+    too, over the same wire, and all go on with the mean. Not Adam's moments: a mean of first moments
+    over one's own second moments takes enormous steps where a peer has seen little."""
 
     def __init__(
         self,
@@ -310,9 +312,11 @@ class Run:
         return {"up": float(np.mean(sizes_)), "down": float(len(blob))}
 
     def _share(self, round_: int, facts: dict[str, Any] | None) -> None:
-        """All peers go on with the mean of their first moments; facts: where the bytes are added."""
+        """All peers go on with the mean of their momenta; facts: where the bytes are added."""
         wire, layout, first = self.spec.wire, self.layout, self.steps.first
-        every = [first[p].numpy() for p in range(self.peers)]
+        every = [np.zeros_like(self.weights) for _ in range(self.peers)]
+        for p, part in itertools.product(range(self.peers), self.steps.muon):
+            every[p][part] = first[p, part].numpy()
         scales, self.moment_scales = self.moment_scales, _common(every, layout)
         if isinstance(wire, Integer) and round_ == 0:
             return  # no scale is common yet
@@ -324,11 +328,13 @@ class Run:
             more = self._bytes(every, scales, codes, update) if facts else {}
         else:
             mean = np.mean(every, axis=0)
-            more = {"up": mean.nbytes, "down": mean.nbytes * (self.peers - 1)}
+            size = 4 * sum(part.stop - part.start for part in self.steps.muon)
+            more = {"up": size, "down": size * (self.peers - 1)}
         if facts:
             for way in ("up", "down"):
                 facts[way] += more[way]
-        first.copy_(torch.from_numpy(mean).expand_as(first))
+        for part in self.steps.muon:
+            first[:, part] = torch.from_numpy(mean[part])
 
     def _plain(self, wanted: list[np.ndarray], measure: bool, facts: dict[str, Any]) -> np.ndarray:
         spec, layout = self.spec, self.layout
