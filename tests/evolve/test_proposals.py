@@ -106,6 +106,18 @@ def attacks(count: int) -> list[object]:
     return found
 
 
+def test_of_a_proposal_only_what_has_an_effect_is_tried():
+    raws = [
+        {"inner.learning_rate": 0.008, "inner.decay": 0.5, "inner.momentum": 0.9},
+        {"inner.schedule": "wsd", "inner.decay": 0.5},
+        {"inner.decay": 0.5, "inner.momentum": 0.9},
+    ]
+    here = standing()
+    answer = council(Says(list(raws))).propose(Ask(1, 3, False, here.parent), here)
+    assert [p.difference for p in answer["proposals"]] == [{"inner.learning_rate": 0.008}, raws[1]]
+    assert "without effect" in answer["refused"][0]["reason"]
+
+
 def test_a_thousand_attacks_are_refused_with_a_reason_and_change_nothing(tmp_path, monkeypatch):
     def no_network(*_: object) -> None:
         raise AssertionError("a proposal reached for the network")

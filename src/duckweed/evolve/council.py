@@ -56,8 +56,11 @@ class Council:
         difference = {k: v for k, v in difference.items() if standing.parent.get(k) != v}
         if not difference:
             raise RegistryError("changes nothing")
-        if set(difference) <= idle(standing.parent | difference):
+        without = idle(standing.parent | difference)
+        if set(difference) <= without:
             raise RegistryError(f"{', '.join(difference)}: without effect in this recipe")
+        # The rest trains the same without them, and says what it changes.
+        difference = {k: v for k, v in difference.items() if k not in without}
         if digest(difference) in taken:
             raise RegistryError("proposed twice in one wave")
         if reason := self.affordable(standing.parent | difference):
