@@ -111,8 +111,11 @@ def test_checks_are_quiet_when_the_model_is_right_and_see_a_bend() -> None:
 
 
 def test_a_multiplier_beyond_the_budgets_is_called_extrapolated() -> None:
-    assert fit(runs(m=5.0)).extrapolated
-    assert not fit(runs(m=3.0)).extrapolated
+    beyond, within = fit(runs(m=5.0)), fit(runs(m=3.0))
+    assert beyond.extrapolated
+    assert "beyond 4 times" in beyond.caution
+    assert not within.extrapolated
+    assert not within.caution
 
 
 @pytest.mark.parametrize(

@@ -107,15 +107,21 @@ class Multiplier(msgspec.Struct, frozen=True):
 
     @property
     def caution(self) -> str:
-        """In words where one figure is not enough, else empty."""
-        if not self.depends_on_scale:
-            return ""
-        ends = [self.by_budget[0], self.by_budget[-1]]
-        said = " and ".join(
-            f"{e.m:.2f} ({e.low:.2f} to {e.high:.2f}) at {e.budget:.2g} FLOP" for e in ends
-        )
-        way = "shrinks" if ends[0].m > ends[1].m else "grows"
-        return f"it {way} with compute: {said}"
+        """In words what the figure leaves out, else empty."""
+        said = []
+        if self.depends_on_scale:
+            ends = [self.by_budget[0], self.by_budget[-1]]
+            both = " and ".join(
+                f"{e.m:.2f} ({e.low:.2f} to {e.high:.2f}) at {e.budget:.2g} FLOP" for e in ends
+            )
+            way = "shrinks" if ends[0].m > ends[1].m else "grows"
+            said.append(f"it {way} with compute: {both}")
+        if self.extrapolated:
+            said.append(
+                f"beyond {self.budgets[-1] / self.budgets[0]:.3g} times no two runs were equal: there "
+                "it continues the slope of the runs, which a longer run may leave"
+            )
+        return "; ".join(said)
 
     @property
     def curved(self) -> bool:

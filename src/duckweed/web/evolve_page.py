@@ -91,7 +91,7 @@ def _story(name: str, told: History) -> str:
             "FLOP a run; nothing is said of other sizes"
         )
         if best.vault.caution:
-            parts.append(f"one figure is not enough, {best.vault.caution}")
+            parts.append(f"what the figure leaves out: {best.vault.caution}")
     if told.pilot:
         parts.append(
             f"the parent against itself, on other seeds, differs by {told.pilot['sd']:.3f} bits per "
