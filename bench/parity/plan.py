@@ -63,6 +63,7 @@ CELLS: list[Cell] = [
     ddp("ddp-muon-4e-3-h30", 0.004, 1),
     shared(swarm("fp32-h15-shared-plain-2.8e-3", 0.0028, 0, H15, FP32, PLAIN)),
     ddp("ddp-muon-2.8e-3", 0.0028, 0, H15),
+    swarm("fp32-h15-2.8e-3", 0.0028, 0, H15, FP32),
     shared(swarm("int-1.0-h15-shared-plain-2.8e-3", 0.0028, 0, H15, integer(1.0, 1.5, 1.0), PLAIN)),
     shared(swarm("int-1.0-h15-shared", 0.004, 0, H15, integer(1.0, 1.5, 1.0))),
     swarm("fp32-h15-eight", 0.004, 0, H15, FP32, EIGHT),
