@@ -424,7 +424,7 @@ async def _mislead(base: Path, spec: RunSpec, ground, layout, count: int, dice: 
     from duckweed.swarm.work import Worker
 
     folder = RunFolder(base / "runs" / "simulated")
-    start = states.load(folder.state(0), layout.digest(), layout.total, len(layout.names))
+    start = states.load(folder.state(0), layout)
     home = base / "misled"
     for part in (home / "states", home / "blobs"):
         part.mkdir(parents=True)

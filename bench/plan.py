@@ -59,7 +59,7 @@ def simulate(
     ground = genesis.prepare(spec, Path.cwd(), lambda _: None)
     genesis.found(spec, ground, folder, "cpu", 1, lambda _: None)
     layout = genesis.layout(folder)
-    state = states.load(folder.state(0), layout.digest(), layout.total, len(layout.names))
+    state = states.load(folder.state(0), layout)
     Simulation(folder, spec, layout, ground, state, "cpu", parse_links(links, peers), step).run()
     return measure(spec, model_of(folder, spec).shape.total, list(folder.records("round"))[1:])
 

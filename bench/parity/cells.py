@@ -57,13 +57,12 @@ def steps(count: int, total: int = 2000) -> dict[str, Any]:
 
 
 class Cell(msgspec.Struct):
-    """kind: "ddp" or "swarm". own_scale, shared: see stacked.Run."""
+    """kind: "ddp" or "swarm". own_scale: see stacked.Run."""
 
     name: str
     kind: str
     changes: dict[str, Any]
     own_scale: bool = False
-    shared: bool = False
 
     @property
     def path(self) -> Path:
@@ -78,7 +77,7 @@ def run(cell: Cell, tell: Callable[[str], None] = print) -> dict[str, Any]:
     torch.set_num_threads(1)
     spec = cell.spec()
     ground = genesis.prepare(spec, HERE, lambda text: None)
-    record = Run(spec, ground, cell.kind == "ddp", cell.own_scale, cell.shared).run(
+    record = Run(spec, ground, cell.kind == "ddp", cell.own_scale).run(
         lambda text: tell(f"{cell.name}: {text}")
     )
     record = {
@@ -88,7 +87,6 @@ def run(cell: Cell, tell: Callable[[str], None] = print) -> dict[str, Any]:
         "seed": spec.seed,
         "changes": cell.changes,
         "own_scale": cell.own_scale,
-        "shared": cell.shared,
         "base": BASE,
         "blobs_measured_every": MEASURED,
         "finished": time.strftime("%Y-%m-%d %H:%M"),

@@ -18,6 +18,11 @@ HERE = Path(__file__).parent
 WIRES: dict[str, dict[str, Any]] = {
     "dense": {"wire": {"kind": "dense", "dtype": "fp32"}},
     "integer": {"wire": {"kind": "integer", "threshold": 2.0, "value": 2.4, "feedback": 0.9}},
+    "integer, momenta shared": {"inner.state": "shared"},
+    "dense, momenta shared": {
+        "inner.state": "shared",
+        "wire": {"kind": "dense", "dtype": "fp32"},
+    },
     "integer, kept, AdamW": {"inner.state": "kept", "inner.optimizer": "adamw"},
     "sparse": {
         "wire": {"kind": "sparse", "keep": 64},
@@ -46,7 +51,7 @@ def compare(name: str, rounds: int = 3, steps: int = 4) -> dict[str, Any]:
     run.run(lambda text: None)
     place = Path(tempfile.mkdtemp())
     # The cells' cheaper form, on both sides.
-    muon.orthogonalise = orthogonalise  # type: ignore[assignment]
+    muon.orthogonalise = lambda g, iterations: orthogonalise(g)
     try:
         folder = folders.create(place, "check")
         state = genesis.found(spec, ground, folder, "cpu", 4, lambda text: None)

@@ -14,6 +14,7 @@ ADAMW: dict[str, Any] = {"inner.optimizer": "adamw"}
 SEVEN: dict[str, Any] = {"inner.steps": 7, "rounds.count": 214}  # twice the bytes of SHORT
 PLAIN: dict[str, Any] = {"outer.learning_rate": 1.0, "outer.momentum": 0.0}
 BATCH: dict[str, Any] = {"inner.batch": 4}  # 512 tokens a step and peer
+SHARED: dict[str, Any] = {"inner.state": "shared"}
 SHORT: dict[str, Any] = {"inner.steps": 15, "rounds.count": 100}  # to choose rates by
 
 
@@ -37,11 +38,6 @@ def own(cell: Cell) -> Cell:
     return msgspec.structs.replace(cell, own_scale=True)
 
 
-def shared(cell: Cell) -> Cell:
-    """The same with the peers' inner moments averaged at every exchange."""
-    return msgspec.structs.replace(cell, shared=True)
-
-
 CELLS: list[Cell] = [
     swarm("fp32-h30", 0.004, 0, FP32),
     swarm("int-1.0-h30", 0.004, 0, integer(1.0, 1.5, 1.0)),
@@ -61,11 +57,21 @@ CELLS: list[Cell] = [
     swarm("int-0.6-h30", 0.004, 1, integer(0.6, 1.2, 1.0)),
     ddp("ddp-muon-4e-3-h30", 0.004, 0),
     ddp("ddp-muon-4e-3-h30", 0.004, 1),
-    shared(swarm("fp32-h15-shared-plain-2.8e-3", 0.0028, 0, H15, FP32, PLAIN)),
+    swarm("fp32-h15-shared-plain-2.8e-3", 0.0028, 0, H15, FP32, PLAIN, SHARED),
+    swarm("fp32-h15-shared-plain-2.8e-3", 0.0028, 1, H15, FP32, PLAIN, SHARED),
     ddp("ddp-muon-2.8e-3", 0.0028, 0, H15),
+    ddp("ddp-muon-2.8e-3", 0.0028, 1, H15),
     swarm("fp32-h15-2.8e-3", 0.0028, 0, H15, FP32),
-    shared(swarm("int-1.0-h15-shared-plain-2.8e-3", 0.0028, 0, H15, integer(1.0, 1.5, 1.0), PLAIN)),
-    shared(swarm("int-1.0-h15-shared", 0.004, 0, H15, integer(1.0, 1.5, 1.0))),
+    swarm("fp32-h15-2.8e-3", 0.0028, 1, H15, FP32),
+    swarm("int-1.0-h15-shared-plain-2.8e-3", 0.0028, 0, H15, integer(1.0, 1.5, 1.0), PLAIN, SHARED),
+    swarm("int-1.0-h15-shared-plain-2.8e-3", 0.0028, 1, H15, integer(1.0, 1.5, 1.0), PLAIN, SHARED),
+    swarm("fp32-h15-shared-eight", 0.0028, 0, H15, FP32, PLAIN, EIGHT, SHARED),
+    swarm("int-1.0-h15-shared-eight", 0.0028, 0, H15, integer(1.0, 1.5, 1.0), PLAIN, EIGHT, SHARED),
+    ddp("ddp-muon-2.8e-3-eight", 0.0028, 0, H15, EIGHT),
+    swarm("fp32-h30-shared", 0.0028, 0, FP32, PLAIN, SHARED),
+    swarm("int-1.0-h30-shared", 0.0028, 0, integer(1.0, 1.5, 1.0), PLAIN, SHARED),
+    ddp("ddp-muon-2.8e-3-h30", 0.0028, 0),
+    swarm("int-1.0-h15-shared", 0.004, 0, H15, integer(1.0, 1.5, 1.0), SHARED),
     swarm("fp32-h15-eight", 0.004, 0, H15, FP32, EIGHT),
     swarm("int-1.0-h15-eight", 0.004, 0, H15, integer(1.0, 1.5, 1.0), EIGHT),
     ddp("ddp-muon-4e-3-eight", 0.004, 0, H15, EIGHT),
@@ -84,12 +90,12 @@ CELLS: list[Cell] = [
     swarm("short-plain", 0.0028, 0, SHORT, FP32, PLAIN),
     swarm("short-outer-momentum-0.4-2.8e-3", 0.0028, 0, SHORT, FP32, {"outer.momentum": 0.4}),
     ddp("short-ddp-inner-momentum-0.98", 0.0028, 0, SHORT, {"inner.momentum": 0.98}),
-    shared(swarm("short-shared", 0.0028, 0, SHORT, FP32)),
-    shared(swarm("short-shared-plain", 0.0028, 0, SHORT, FP32, PLAIN)),
+    swarm("short-shared", 0.0028, 0, SHORT, FP32, SHARED),
+    swarm("short-shared-plain", 0.0028, 0, SHORT, FP32, PLAIN, SHARED),
     swarm("short-beta2-0.99", 0.0028, 0, SHORT, FP32, {"inner.betas": [0.9, 0.99]}),
     ddp("short-ddp-beta2-0.99", 0.0028, 0, SHORT, {"inner.betas": [0.9, 0.99]}),
     swarm("short-int-1.0", 0.0028, 0, SHORT, integer(1.0, 1.5, 1.0)),
-    shared(swarm("short-int-1.0-shared", 0.0028, 0, SHORT, integer(1.0, 1.5, 1.0))),
+    swarm("short-int-1.0-shared", 0.0028, 0, SHORT, integer(1.0, 1.5, 1.0), SHARED),
     swarm("short-int-1.0-h7", 0.0028, 0, SEVEN, integer(1.0, 1.5, 1.0)),
     swarm("short-batch-4", 0.004, 0, SHORT, FP32, BATCH),
     ddp("short-ddp-batch-4", 0.004, 0, SHORT, BATCH),

@@ -5,7 +5,6 @@ feedback, merge rules, outer step. Blobs are encoded every `MEASURED` rounds, to
 check that they decode to what was merged; in between the codes are merged without the detour.
 """
 
-import itertools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,8 +17,9 @@ from torch import Tensor
 from bench.parity.model import Stack
 from duckweed.learn import dataset as datasets
 from duckweed.learn import model as models
-from duckweed.learn.optimizer import learning_rate
+from duckweed.learn.optimizer import exchanged, learning_rate
 from duckweed.merge.outer import outer_step
+from duckweed.merge.round import next_scales, summed
 from duckweed.merge.rules import pseudo_gradient, pseudo_gradient_of_sums
 from duckweed.run.layout import Layout
 from duckweed.run.sections import Dense, Integer, Sparse
@@ -147,37 +147,28 @@ class Run:
     """One cell: `ddp` (one model, the batch of all peers, no rounds) or a swarm of peers.
 
     own_scale: the common scales follow what a round made alone, not that and the residual
-    together as duckweed has it. shared: with every exchange the peers' Muon momenta are exchanged
-    too, over the same wire, and all go on with the mean. Not Adam's moments: a mean of first moments
-    over one's own second moments takes enormous steps where a peer has seen little."""
+    together as duckweed has it."""
 
-    def __init__(
-        self,
-        spec: RunSpec,
-        ground: Ground,
-        ddp: bool,
-        own_scale: bool = False,
-        shared: bool = False,
-    ) -> None:
-        self.spec, self.ground, self.ddp = spec, ground, ddp
-        self.own_scale, self.shared = own_scale, shared
+    def __init__(self, spec: RunSpec, ground: Ground, ddp: bool, own_scale: bool = False) -> None:
+        self.spec, self.ground, self.ddp, self.own_scale = spec, ground, ddp, own_scale
         self.dataset = ground.dataset
         model = genesis.first_model(spec, ground)
-        self.layout: Layout = models.layout_of(model)
+        self.layout: Layout = exchanged(model, spec.inner)
         self.weights = models.read_weights(model)
         self.momentum = np.zeros_like(self.weights)
         self.peers = 1 if ddp else spec.rounds.peers
         self.stack = Stack(
-            genesis.configuration(spec, ground), self.layout, self.peers, spec.model.sequence
-        )
+            genesis.configuration(spec, ground), models.layout_of(model), self.peers,
+            spec.model.sequence,
+        )  # fmt: skip
         self.steps = Steps(self.stack, spec)
-        self.scales = self.moment_scales = np.zeros(len(self.layout.names), np.float32)
+        self.scales = np.zeros(len(self.layout.names), np.float32)
         if isinstance(spec.wire, Integer) and not ddp:
             self.scales = genesis.first_scales(
                 spec, self.layout, self.dataset, model,
                 _Weights(self.weights), "cpu",  # type: ignore[arg-type]
             )  # fmt: skip
-        self.residuals = [np.zeros_like(self.weights) for _ in range(self.peers)]
+        self.residuals = [np.zeros(self.layout.total, np.float32) for _ in range(self.peers)]
         self.measured: list[dict[str, Any]] = []
         self.losses: list[float] = []
         self.curve: list[list[float]] = []
@@ -202,7 +193,7 @@ class Run:
             "bits_per_byte": self.evaluate(self.spec.rounds.evaluate_tokens),
             "held_out_tokens": self.spec.rounds.evaluate_tokens,
             "tokens": self.spec.tokens_per_block * self.spec.rounds.peers * self.spec.rounds.count,
-            "parameters": self.layout.total,
+            "parameters": self.layout.parameters,
             "rounds": len(self.losses),
             "curve": self.curve,
             "train_loss": [
@@ -241,31 +232,48 @@ class Run:
 
     def _exchange(self, round_: int) -> None:
         spec, layout = self.spec, self.layout
-        after = self.stack.weights.detach().numpy()
+        made = [self._made(p) for p in range(self.peers)]
         wanted = [
-            feedback.carry(self.weights - after[p], self.residuals[p], spec.wire.feedback)
-            for p in range(self.peers)
+            feedback.carry(x, residual, spec.wire.feedback)
+            for x, residual in zip(made, self.residuals, strict=True)
         ]
         measure = round_ % MEASURED == MEASURED - 1 or round_ == 0
         facts: dict[str, Any] = {"round": round_}
         if isinstance(spec.wire, Integer):
-            gradient = self._integer(wanted, measure, facts)
+            merged = self._integer(wanted, measure, facts)
         else:
-            gradient = self._plain(wanted, measure, facts)
+            merged = self._plain(wanted, measure, facts)
+        gradient, momenta = (merged[: layout.parameters], merged[layout.parameters :])
         if measure:
-            own = np.mean([np.linalg.norm(self.weights - after[p]) for p in range(self.peers)])
+            own = np.mean([np.linalg.norm(x[: layout.parameters]) for x in made])
             facts["merged_to_own_norm"] = round(float(np.linalg.norm(gradient) / own), 3)
             left = np.mean([np.linalg.norm(r) for r in self.residuals])
             facts["residual_to_own_norm"] = round(float(left / own), 3)
             self.measured.append(facts)
-        before = self.weights
         self.weights, self.momentum = outer_step(spec.outer, self.weights, self.momentum, gradient)
-        if self.own_scale:
-            wanted = [before - after[p] for p in range(self.peers)]
-        self.scales = _common(wanted, layout)
-        if self.shared:
-            self._share(round_, facts if measure else None)
+        said = made if self.own_scale else wanted
+        self.scales = np.array(next_scales([sizes(x, layout) for x in said]), np.float32)
         self.stack.weights.detach().copy_(torch.from_numpy(self.weights))
+        if layout.momenta:
+            self._go_on_with(torch.from_numpy(momenta))
+
+    def _made(self, peer: int) -> np.ndarray:
+        """What a peer has to say: its pseudo-gradient and, where they are exchanged, its momenta."""
+        delta = self.weights - self.stack.weights.detach()[peer].numpy()
+        if not self.layout.momenta:
+            return delta
+        momenta = [self.steps.first[peer, part].numpy() for part in self.steps.muon]
+        return np.concatenate([delta, *momenta])
+
+    def _go_on_with(self, momenta: Tensor) -> None:
+        for part, values in zip(
+            self.steps.muon, momenta.split([p.stop - p.start for p in self.steps.muon]), strict=True
+        ):
+            self.steps.first[:, part] = values
+
+    def _keep(self, peer: int, wanted: np.ndarray, sent: np.ndarray) -> None:
+        self.residuals[peer] = feedback.keep(wanted, sent)
+        self.residuals[peer][self.layout.parameters :] = 0  # as swarm.work
 
     def _integer(
         self, wanted: list[np.ndarray], measure: bool, facts: dict[str, Any]
@@ -275,66 +283,32 @@ class Run:
         unit = integer.steps(spec.wire, self.scales, layout)
         every = [integer.quantise(spec.wire, x, layout, self.scales) for x in wanted]
         for p, (x, codes) in enumerate(zip(wanted, every, strict=True)):
-            self.residuals[p] = feedback.keep(x, integer.values(codes, unit, layout))
-        update = self._update(every)
+            self._keep(p, x, integer.values(codes, unit, layout))
+        update = summed(layout, every, [1] * self.peers)
         if measure:
-            facts |= self._bytes(wanted, self.scales, every, update)
+            facts |= self._bytes(wanted, every, update)
         return pseudo_gradient_of_sums(
             spec.merge.rule, layout, update, self.scales, spec.wire.value
         )
 
-    def _update(self, every: list[np.ndarray]) -> Update:
-        """The sum of all peers' codes."""
-        parts = self.layout.slices()
-        squares = np.array(
-            [[np.square(codes[part], dtype=np.int64).sum() for part in parts] for codes in every]
-        )
-        sums = np.stack(every).sum(axis=0, dtype=np.int32)
-        return Update(sums, squares, [1] * self.peers)
-
     def _bytes(
-        self, wanted: list[np.ndarray], scales: np.ndarray, every: list[np.ndarray], update: Update
+        self, wanted: list[np.ndarray], every: list[np.ndarray], update: Update
     ) -> dict[str, float]:
         """Bytes up (mean of two peers) and down, encoded for real and decoded again."""
         wire, layout = self.spec.wire, self.layout
         assert isinstance(wire, Integer)
         sizes_ = []
         for x, codes in zip(wanted[:2], every, strict=False):
-            blob = compress(wire, x, layout, scales).blob
-            back = decode(wire, blob, layout, scales)
+            blob = compress(wire, x, layout, self.scales).blob
+            back = decode(wire, blob, layout, self.scales)
             assert back.codes is not None
             assert np.array_equal(back.codes, codes)
             sizes_.append(len(blob))
-        blob = encode_update(update.sums, update.squares, update.weights, layout, wire.levels)
+        blob = encode_update(*update, layout, wire.levels)
         assert np.array_equal(
             decode_update(blob, layout, wire.levels, self.peers).sums, update.sums
         )
         return {"up": float(np.mean(sizes_)), "down": float(len(blob))}
-
-    def _share(self, round_: int, facts: dict[str, Any] | None) -> None:
-        """All peers go on with the mean of their momenta; facts: where the bytes are added."""
-        wire, layout, first = self.spec.wire, self.layout, self.steps.first
-        every = [np.zeros_like(self.weights) for _ in range(self.peers)]
-        for p, part in itertools.product(range(self.peers), self.steps.muon):
-            every[p][part] = first[p, part].numpy()
-        scales, self.moment_scales = self.moment_scales, _common(every, layout)
-        if isinstance(wire, Integer) and round_ == 0:
-            return  # no scale is common yet
-        if isinstance(wire, Integer):
-            codes = [integer.quantise(wire, x, layout, scales) for x in every]
-            update = self._update(codes)
-            unit = integer.steps(wire, scales, layout)
-            mean = integer.values(update.sums, unit, layout) / np.float32(self.peers)
-            more = self._bytes(every, scales, codes, update) if facts else {}
-        else:
-            mean = np.mean(every, axis=0)
-            size = 4 * sum(part.stop - part.start for part in self.steps.muon)
-            more = {"up": size, "down": size * (self.peers - 1)}
-        if facts:
-            for way in ("up", "down"):
-                facts[way] += more[way]
-        for part in self.steps.muon:
-            first[:, part] = torch.from_numpy(mean[part])
 
     def _plain(self, wanted: list[np.ndarray], measure: bool, facts: dict[str, Any]) -> np.ndarray:
         spec, layout = self.spec, self.layout
@@ -351,7 +325,7 @@ class Run:
                 blob = compress(spec.wire, x, layout, self.scales).blob
                 bytes_.append(len(blob))
                 assert (decode(spec.wire, blob, layout, self.scales).values == found.values).all()
-            self.residuals[p] = feedback.keep(x, found.values)
+            self._keep(p, x, found.values)
             decoded.append(found)
         if measure:
             # Without an exact sum the others' blobs are fetched as they are; one's own is at hand.
@@ -377,12 +351,6 @@ class Run:
         self.stack.parameters = views
         self.stack.weights[0].copy_(saved)
         return nats / count / float(np.log(2))
-
-
-def _common(vectors: list[np.ndarray], layout: Layout) -> np.ndarray:
-    """float32[tensors]: the median peer's size of each tensor."""
-    columns = zip(*(sizes(x, layout) for x in vectors), strict=True)
-    return np.array([np.median(column) for column in columns], np.float32)
 
 
 class _Weights(msgspec.Struct):

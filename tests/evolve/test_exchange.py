@@ -16,6 +16,7 @@ from duckweed.evolve.switches import SWARM
 from duckweed.learn import dataset as datasets
 from duckweed.learn import model as models
 from duckweed.learn.dataset import Dataset
+from duckweed.learn.optimizer import exchanged
 from duckweed.run.folder import RunFolder
 from duckweed.run.ledger import Ledger
 from duckweed.run.state import first
@@ -27,6 +28,8 @@ from evolve.small import cell as small_cell
 
 BUDGET = 5e8  # some four rounds
 SPARSE = {"wire.kind": "sparse", "merge.rule": "contributors", "outer.optimizer": "none"}
+# Muon costs more: fewer steps in each of three rounds.
+SHARED = {"inner.state": "shared", "inner.optimizer": "muon", "inner.steps": 2}
 
 
 def cell(recipe):
@@ -71,7 +74,7 @@ def read(out):
     return msgspec.msgpack.decode((out / trial.EXCHANGE).read_bytes(), type=Exchange)
 
 
-@pytest.mark.parametrize("change", [{}, SPARSE, {"inner.state": "kept"}], ids=str)
+@pytest.mark.parametrize("change", [{}, SPARSE, {"inner.state": "kept"}, SHARED], ids=str)
 def test_a_trial_ends_where_a_run_of_its_specification_ends(ground, train, tmp_path, change):
     """The weights are those of a simulated run, which are those of a run with processes."""
     folder, plain, _, dataset = ground
@@ -80,7 +83,7 @@ def test_a_trial_ends_where_a_run_of_its_specification_ends(ground, train, tmp_p
     spec, _ = trial.plan(folder.plain(), folder.path, 257, asked)
     config = trial.configuration(spec, folder.path, folder.vocabulary(), 1)
     model = models.build(config, "cpu", spec.seed, spec.architecture.zero_projections)
-    layout = models.layout_of(model)
+    layout = exchanged(model, spec.inner)
     state = first(layout, models.read_weights(model))
     if spec.wire == folder.plain().wire:
         state.scales = first_scales(spec, layout, dataset, model, state, "cpu")

@@ -3,6 +3,8 @@ import pytest
 
 from duckweed.run.layout import Layout
 
+DIGEST = "0d5966f6317b5dbe97d6f700ba1b3547b74420d0164323b453c03c9c1972c19e"
+
 
 def test_tensors_lie_one_after_the_other():
     layout = Layout.of({"a": (2, 3), "s": (), "v": (4,)})
@@ -23,7 +25,23 @@ def test_digest_depends_on_names_shapes_and_order():
     ]
     assert len({layout.digest() for layout in layouts}) == len(layouts)
     assert layouts[0].digest() == Layout.of({"a": (2, 3), "b": (4,)}).digest()
-    assert len(layouts[0].digest()) == 64
+    # As it was before layouts knew of momenta: runs of then go on.
+    assert layouts[0].digest() == DIGEST
+
+
+def test_momenta_come_after_the_weights():
+    layout = Layout(("a", "v", "m.a"), ((2, 3), (4,), (2, 3)), 1)
+    assert (layout.total, layout.parameters) == (16, 10)
+    assert layout.kinds == [slice(0, 10), slice(10, 16)]
+    plain = Layout(layout.names, layout.shapes)
+    assert (plain.total, plain.parameters, plain.kinds) == (16, 16, [slice(0, 16)])
+    assert plain.digest() != layout.digest()
+
+
+@pytest.mark.parametrize("momenta", [-1, 2, 3])
+def test_a_layout_has_weights_and_no_fewer_than_no_momenta(momenta):
+    with pytest.raises(ValueError, match=f"{momenta} momenta among 2"):
+        Layout(("a", "b"), ((1,), (2,)), momenta)
 
 
 @pytest.mark.parametrize(

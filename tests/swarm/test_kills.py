@@ -119,5 +119,5 @@ def test_killed_at_any_instant_it_loses_no_closed_round(tmp_path):
             assert any("does not answer" in e["text"] for e in run.events(f"peer{slot}", "said"))
         rounds = [e for e in run.ledger() if e.kind == "round"]
     assert [e.round for e in rounds] == list(range(10))
-    last = states.load(folder.state(10), layout.digest(), layout.total, len(layout.names))
+    last = states.load(folder.state(10), layout)
     assert last.hash() == expected

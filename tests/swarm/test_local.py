@@ -29,18 +29,21 @@ def base(tmp_path_factory):
     return tmp_path_factory.mktemp("local")
 
 
-@pytest.fixture(scope="module", params=[0.0, 0.5], ids=["waiting", "overlap"])
+CASES = {"momenta": {"inner.state": "shared"}, "overlap": {"rounds.overlap": 0.5}}
+
+
+@pytest.fixture(scope="module", params=CASES)
 def expected(base, request):
     """What is changed in the specification, and the final state hash of the run as a simulation."""
-    changes = {"rounds.overlap": request.param}
+    changes = CASES[request.param]
     spec = tiny.specification(base, SPEC | changes)
-    folder, ground, state = tiny.found(base, f"simulation-{request.param}", spec)
+    folder, ground, state = tiny.found(base, name_of("simulation", changes), spec)
     final = Simulation(folder, spec, genesis.layout(folder), ground, state, "cpu").run()
     return changes, final.hash()
 
 
 def name_of(run, changes):
-    return f"{run}-{changes['rounds.overlap']}"
+    return f"{run}-{next(iter(changes))}"
 
 
 def founded(base, name, changes=None):
@@ -72,7 +75,7 @@ def entries(folder):
 def final(folder):
     layout = genesis.layout(folder)
     path = folder.state(folder.saved_rounds()[-1])
-    return states.load(path, layout.digest(), layout.total, len(layout.names))
+    return states.load(path, layout)
 
 
 def check_ledger(folder, spec):

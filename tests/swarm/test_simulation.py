@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 from fixtures import tiny
-from fixtures.golden import CASES, training_trajectory
+from fixtures.golden import EVERY, training_trajectory
 from fixtures.golden import PLACE as GOLDEN
 
 from duckweed.run import state as states
@@ -24,16 +24,16 @@ def simulated(base, name="run", changes=None, **more):
     return folder, simulation, simulation.run()
 
 
-QUICK = ("sparse contributors", "integer-1 mean")
+QUICK = ("sparse contributors", "integer-1 mean", "integer-1 bounded, momenta shared")
 
 
 @pytest.mark.parametrize(
-    "case", [c if c in QUICK else pytest.param(c, marks=pytest.mark.slow) for c in CASES]
+    "case", [c if c in QUICK else pytest.param(c, marks=pytest.mark.slow) for c in EVERY]
 )
 def test_golden_losses(tmp_path, case):
     """Within a tolerance: processors differ in the last bits of training."""
     golden = json.loads(GOLDEN.read_text())["training"][case]
-    found = training_trajectory(CASES[case], tmp_path)
+    found = training_trajectory(EVERY[case], tmp_path)
     np.testing.assert_allclose(found, golden, rtol=1e-3)
     held_out = [after for _, after in found]
     assert held_out == sorted(held_out, reverse=True)  # it learns
@@ -112,7 +112,7 @@ def test_the_ledger_of_a_simulation_is_one_that_holds(done):
     blocks = [b for e in ledger.entries("round") for b in e.body["blocks"].values()]
     assert sorted(blocks) == list(range(9))
     layout = genesis.layout(folder)
-    saved = states.load(folder.state(3), layout.digest(), layout.total, len(layout.names))
+    saved = states.load(folder.state(3), layout)
     assert saved.hash() == final.hash()
 
 

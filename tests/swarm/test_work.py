@@ -8,7 +8,7 @@ from fixtures import tiny
 
 from duckweed.learn import model as models
 from duckweed.learn.trainer import Trainer
-from duckweed.merge.round import advance, blob_hash, close
+from duckweed.merge.round import advance, blob_hash, close, gathered
 from duckweed.swarm import genesis
 from duckweed.swarm.rounds import Span
 from duckweed.swarm.work import Worker, sizes
@@ -125,6 +125,85 @@ def test_a_damaged_residual_is_not_taken_up(ground, tmp_path):
         path.write_bytes(whole[:size])
         assert not one.load(path, 0)
     assert not one.left.residual.any()
+
+
+# --- with momenta exchanged
+
+FP32 = {"wire.kind": "dense", "wire.dtype": "fp32"}
+
+
+@pytest.fixture(scope="module")
+def common(tmp_path_factory):
+    base = tmp_path_factory.mktemp("common")
+    spec = tiny.specification(base, FP32 | {"inner.state": "shared"})
+    folder, ground, state = tiny.found(base, "run", spec)
+    return spec, genesis.layout(folder), ground, state
+
+
+def merged(spec, layout, state, made):
+    pairs = [(c.announcement, c.blob) for c in made]
+    closed, blobs = gathered(spec, layout, state.scales.tolist(), pairs)
+    return advance(spec, layout, state, closed, blobs.__getitem__)
+
+
+def test_what_is_exchanged_are_the_momenta_that_training_ended_with(common):
+    spec, layout, _, state = common
+    one = worker(common)
+    values = decode(spec.wire, one.contribute(state, 0, 0).blob, layout, state.scales).values
+    work = worker(common).trainer.train(state.weights, batches(common, 0), 0, keep=True)
+    assert values[: layout.parameters].tobytes() == work.delta.tobytes()
+    names = layout.names[-layout.momenta :]
+    ended = torch.cat([work.moments[name].flatten() for name in names]).numpy()
+    assert ended.any()
+    assert values[layout.parameters :].tobytes() == ended.tobytes()
+    one.settle(True)
+    assert one.left.moments  # AdamW's stay where they are
+    assert not set(one.left.moments) & set(names)
+
+
+def test_all_go_on_with_the_mean_of_the_momenta(common):
+    spec, layout, _, state = common
+    workers = [worker(common), worker(common)]
+    made = [each.contribute(state, peer, peer) for peer, each in enumerate(workers)]
+    after = merged(spec, layout, state, made)
+    found = [decode(spec.wire, c.blob, layout, state.scales).values for c in made]
+    mean = (found[0] + found[1])[layout.parameters :] / 2
+    np.testing.assert_allclose(after.inner, mean, atol=1e-7)
+    # Who comes new begins with them too: without them it would train something else.
+    none = msgspec.structs.replace(after, inner=np.zeros_like(after.inner))
+    assert worker(common).contribute(after, 2, 2).blob != worker(common).contribute(none, 2, 2).blob
+
+
+def test_what_is_left_out_of_a_momentum_is_not_owed(tmp_path):
+    """Error feedback is for what adds up over the rounds; a momentum is said anew in each."""
+    facts = {"inner.state": "shared", "wire.feedback": 1.0, "wire.threshold": 2.0}
+    spec = tiny.specification(tmp_path, facts)
+    folder, ground, state = tiny.found(tmp_path, "run", spec)
+    layout = genesis.layout(folder)
+    one = worker((spec, layout, ground, state))
+    one.contribute(state, 0, 0)
+    one.settle(True)
+    assert one.left.residual[: layout.parameters].any()
+    assert not one.left.residual[layout.parameters :].any()
+    # The first scales are measured for momenta as for weights.
+    assert all(scale > 0 for scale in state.scales[-layout.momenta :])
+
+
+def test_alone_to_share_is_to_keep(tmp_path):
+    """One peer over an exact wire exchanges its momenta with itself."""
+    ends = []
+    for kind in ("shared", "kept"):
+        facts = FP32 | {"inner.state": kind, "rounds.peers": 1}
+        spec = tiny.specification(tmp_path / kind, facts)
+        folder, ground, state = tiny.found(tmp_path / kind, "run", spec)
+        layout = genesis.layout(folder)
+        one = worker((spec, layout, ground, state))
+        for round_ in range(3):
+            made = one.contribute(state, 0, round_)
+            state = merged(spec, layout, state, [made])
+            one.settle(True, round_)
+        ends.append(state.weights)
+    assert ends[0].tobytes() == ends[1].tobytes()
 
 
 # --- with overlap

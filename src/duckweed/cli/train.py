@@ -172,7 +172,7 @@ def _simulate(run: running.Opened, links: Any, step_seconds: float | None) -> No
     from duckweed.swarm.simulation import Simulation
 
     layout = genesis.layout(run.folder)
-    state = states.load(run.folder.state(0), layout.digest(), layout.total, len(layout.names))
+    state = states.load(run.folder.state(0), layout)
     with contextlib.suppress(KeyboardInterrupt), running.view(run) as view:
         simulation = Simulation(
             run.folder,

@@ -23,6 +23,7 @@ from duckweed.evolve.exchange import Exchange, ExchangeError, Moved, replay
 from duckweed.evolve.texts import read
 from duckweed.evolve.trial import EXCHANGE, Declared, allowance, configuration, plan, taken
 from duckweed.learn import model as models
+from duckweed.learn.optimizer import exchanged
 from duckweed.merge.round import MergeError
 from duckweed.run.spec import RunSpec
 from duckweed.wire.frame import WireError
@@ -86,7 +87,7 @@ class Evaluator:
         first: Any = models.build(config, "cpu", spec.seed, spec.architecture.zero_projections)
         start = models.read_weights(first)
         try:
-            weights, moved = replay(spec, models.layout_of(first), start, exchange)
+            weights, moved = replay(spec, exchanged(first, spec.inner), start, exchange)
         except (ExchangeError, MergeError, WireError) as error:
             raise Refused(f"the rounds do not hold: {error}") from error
         if not np.array_equal(weights, models.read_weights(model)):

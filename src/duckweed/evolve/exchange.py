@@ -12,6 +12,7 @@ import numpy as np
 
 from duckweed.learn import model as models
 from duckweed.learn.dataset import Dataset
+from duckweed.learn.optimizer import exchanged
 from duckweed.learn.trainer import Trainer
 from duckweed.merge.round import Announcement, Closed, advance, blob_hash, gathered
 from duckweed.run.layout import Layout
@@ -45,7 +46,7 @@ class Moved(msgspec.Struct, frozen=True):
 
 def train(spec: RunSpec, model: Any, dataset: Dataset) -> tuple[np.ndarray, Exchange]:
     """Weights f32[P] after all rounds. Raises trainer.Diverged, MergeError, WireError."""
-    layout = models.layout_of(model)
+    layout = exchanged(model, spec.inner)
     state = first(layout, models.read_weights(model))
     if isinstance(spec.wire, Integer):
         state.scales = first_scales(spec, layout, dataset, model, state, "cpu")

@@ -6,7 +6,9 @@ import torch
 from torch import nn
 
 from duckweed.learn.lion import Lion
+from duckweed.learn.model import layout_of
 from duckweed.learn.muon import Muon, shrinking
+from duckweed.run.layout import Layout
 from duckweed.run.sections import Inner
 
 FIRST_MOMENTUM = 0.85  # as in modded-nanogpt
@@ -40,6 +42,21 @@ def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
     if head is not None:
         ends.add(id(head.weight))
     return [p for p in model.parameters() if p.ndim in (2, 3) and id(p) not in ends]
+
+
+def exchanged(model: nn.Module, inner: Inner) -> Layout:
+    """What peers exchange of a model: its weights and, with inner.state = "shared", Muon's momenta
+    after them, under the names that `InnerOptimizer.moments` gives them."""
+    layout = layout_of(model)
+    if inner.state != "shared":
+        return layout
+    shapes = dict(zip(layout.names, layout.shapes, strict=True))
+    taken = {id(p) for p in hidden_matrices(model)}
+    momenta = {
+        f"muon.{name}": shapes[name] for name, p in model.named_parameters() if id(p) in taken
+    }
+    both = Layout.of(shapes | momenta)
+    return Layout(both.names, both.shapes, len(momenta))
 
 
 def momentum(inner: Inner, step: int) -> float:
@@ -132,7 +149,7 @@ class InnerOptimizer:
             parameter.mul_(shrinking(parameter, coming, group["lr"] * group["cautious"]))
 
     def moments(self) -> dict[str, torch.Tensor]:
-        """All state as named tensors, for inner.state = "kept"."""
+        """All state as named tensors, to be gone on with."""
         names = {id(p): name for name, p in self.model.named_parameters()}
         found = {}
         for parameter, state in self.elementwise.state.items():

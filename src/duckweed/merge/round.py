@@ -17,7 +17,7 @@ from duckweed.run.spec import RunSpec
 from duckweed.run.state import State
 from duckweed.wire.contribution import Decoded, decode
 from duckweed.wire.frame import WireError
-from duckweed.wire.update import decode_update, encode_update
+from duckweed.wire.update import Update, decode_update, encode_update
 
 PEER_LIMIT = 4096
 
@@ -88,7 +88,8 @@ def close(
     weights = weights_of([announcement.tokens for announcement in accepted])
     update = None
     if isinstance(spec.wire, Integer):
-        update = _sum(layout, [d for _, d in kept], weights, spec.wire.levels)
+        codes = [d.codes for _, d in kept if d.codes is not None]
+        update = encode_update(*summed(layout, codes, weights), layout, spec.wire.levels)
     return (
         Closed(
             round_,
@@ -97,7 +98,7 @@ def close(
             weights,
             rejected,
             blob_hash(update) if update else None,
-            _next_scales([a.sizes for a in accepted]),
+            next_scales([a.sizes for a in accepted]),
         ),
         update,
     )
@@ -127,7 +128,7 @@ def _checked(
     """Decoded contributions, None where one is refused, and peer -> reason."""
     reasons = check.copies([a.blob for a, _ in contributions])
     decoded: list[Decoded | None] = []
-    norms = {}
+    norms: list[dict[int, float]] = [{} for _ in layout.kinds]
     for position, (announcement, blob) in enumerate(contributions):
         reason = check.announced_sizes(announcement.sizes, len(layout.names))
         found = None
@@ -140,26 +141,27 @@ def _checked(
             reasons[position] = reason
         decoded.append(found)
         if found and not isinstance(spec.wire, Integer):
-            norms[position] = math.sqrt(squared_norm(found.values))
-    reasons |= check.too_large(norms)
+            for kind, part in zip(norms, layout.kinds, strict=True):
+                kind[position] = math.sqrt(squared_norm(found.values[part]))
+    for kind in norms:
+        reasons |= check.too_large(kind)
     for position in reasons:
         decoded[position] = None
     return decoded, {contributions[p][0].peer: reason for p, reason in reasons.items()}
 
 
-def _sum(layout: Layout, decoded: Sequence[Decoded], weights: Sequence[int], levels: int) -> bytes:
+def summed(layout: Layout, codes: Sequence[np.ndarray], weights: Sequence[int]) -> Update:
+    """The exact sum of contributions' codes, int8[V] each, by their integer weights."""
     sums = np.zeros(layout.total, np.int32)
-    squares = np.zeros((len(decoded), len(layout.names)), np.int64)
-    for i, (contribution, weight) in enumerate(zip(decoded, weights, strict=True)):
-        codes = contribution.codes
-        assert codes is not None
-        sums += np.multiply(codes, np.int32(weight), dtype=np.int32)
+    squares = np.zeros((len(codes), len(layout.names)), np.int64)
+    for i, (one, weight) in enumerate(zip(codes, weights, strict=True)):
+        sums += np.multiply(one, np.int32(weight), dtype=np.int32)
         for t, part in enumerate(layout.slices()):
-            squares[i, t] = np.square(codes[part], dtype=np.int64).sum()
-    return encode_update(sums, squares, list(weights), layout, levels)
+            squares[i, t] = np.square(one[part], dtype=np.int64).sum()
+    return Update(sums, squares, list(weights))
 
 
-def _next_scales(sizes: Sequence[Sequence[float]]) -> list[float]:
+def next_scales(sizes: Sequence[Sequence[float]]) -> list[float]:
     """Per tensor the median of the announced sizes, as float32."""
     return [float(np.float32(median(list(column)))) for column in zip(*sizes, strict=True)]
 
@@ -176,18 +178,21 @@ def advance(
         raise MergeError(f"round {closed.round} does not follow on state {state.round}")
     scales = np.array(closed.scales, np.float32)
     if not closed.accepted:
-        return State(state.round + 1, state.layout, state.weights, state.momentum, scales)
+        return msgspec.structs.replace(state, round=state.round + 1, scales=scales)
     gradient = _gradient(spec, layout, state, closed, blob)
-    weights, momentum = outer_step(spec.outer, state.weights, state.momentum, gradient)
-    if not np.isfinite(weights).all():
+    parameters = layout.parameters
+    weights, momentum = outer_step(spec.outer, state.weights, state.momentum, gradient[:parameters])
+    inner = gradient[parameters:].copy()
+    if not (np.isfinite(weights).all() and np.isfinite(inner).all()):
         raise MergeError(f"round {closed.round} leads to weights that are not finite")
-    return State(state.round + 1, state.layout, weights, momentum, scales)
+    return State(state.round + 1, state.layout, weights, momentum, scales, inner)
 
 
 def _gradient(
     spec: RunSpec, layout: Layout, state: State, closed: Closed, blob: Callable[[str], bytes]
 ) -> np.ndarray:
-    """The pseudo-gradient f32[P] of a round in which something was accepted."""
+    """The pseudo-gradient of a round in which something was accepted, and the merged momenta after it
+    where they are exchanged: f32[V]."""
     if isinstance(spec.wire, Integer):
         assert closed.update is not None
         update = decode_update(blob(closed.update), layout, spec.wire.levels, PEER_LIMIT)

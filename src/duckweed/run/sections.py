@@ -117,7 +117,7 @@ class Inner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     warmup: int = 20
     final: float = 0.1
     decay: float = 0.3
-    state: Literal["fresh", "kept"] = "fresh"
+    state: Literal["fresh", "kept", "shared"] = "fresh"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 
     def __post_init__(self) -> None:
@@ -131,6 +131,11 @@ class Inner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             ("warmup", 0, 10_000_000), ("final", 0, 1), ("decay", 0, 1),
         ):  # fmt: skip
             check("inner", name, getattr(self, name), low, high)
+        if self.state == "shared" and not self.orthogonal:
+            raise ValueError(
+                "inner.state = 'shared' exchanges the momenta of Muon and needs inner.optimizer = 'muon' "
+                f"or 'normuon'; with {self.optimizer!r} use 'kept' or 'fresh'"
+            )
 
     @property
     def orthogonal(self) -> bool:

@@ -19,56 +19,71 @@ class StateError(ValueError):
 
 class State(msgspec.Struct):
     """After `round` rounds: weights f32[P], outer momentum f32[P], scales f32[T] (the common scale
-    per tensor for the integer wire)."""
+    per tensor for the integer wire), inner f32[V - P] (the inner momenta, where they are exchanged)."""
 
     round: int
     layout: str
     weights: np.ndarray
     momentum: np.ndarray
     scales: np.ndarray
+    inner: np.ndarray = msgspec.field(default_factory=lambda: np.zeros(0, np.float32))
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """By name, little-endian; none that is empty."""
+        named = {
+            "weights": self.weights,
+            "momentum": self.momentum,
+            "scales": self.scales,
+            "inner": self.inner,
+        }
+        return {name: np.ascontiguousarray(x, "<f4") for name, x in named.items() if x.size}
 
     def hash(self) -> str:
         """blake3 over round, layout and the little-endian float32 arrays; 64 hex digits."""
         digest = blake3(MAGIC, max_threads=1)
         digest.update(f"{self.round} {self.layout}".encode())
-        for array in (self.weights, self.momentum, self.scales):
-            digest.update(np.ascontiguousarray(array, "<f4").view(np.uint8).data)
+        for array in self.arrays.values():
+            digest.update(array.view(np.uint8).data)
         return digest.hexdigest()
 
     def save(self, path: Path) -> str:
         """Write atomically as safetensors; returns the hash, which is stored beside the arrays."""
         digest = self.hash()
-        arrays = {"weights": self.weights, "momentum": self.momentum, "scales": self.scales}
-        write_arrays(
-            path,
-            {name: np.asarray(array, "<f4") for name, array in arrays.items()},
-            {"round": str(self.round), "layout": self.layout, "hash": digest},
-        )
+        facts = {"round": str(self.round), "layout": self.layout, "hash": digest}
+        write_arrays(path, self.arrays, facts)
         return digest
 
 
 def first(layout: Layout, weights: np.ndarray) -> State:
     """Before round 0: weights f32[P], no momentum, no scales yet."""
     scales = np.zeros(len(layout.names), np.float32)
-    return State(0, layout.digest(), weights, np.zeros_like(weights), scales)
+    inner = np.zeros(layout.total - layout.parameters, np.float32)
+    return State(0, layout.digest(), weights, np.zeros_like(weights), scales, inner)
 
 
-def load(path: Path, layout: str, values: int, tensors: int) -> State:
-    """Read what `State.save` wrote for a model of P = values in T = tensors.
+def load(path: Path, layout: Layout) -> State:
+    """Read what `State.save` wrote for a model of this layout.
 
     Raises StateError if the file is damaged, tampered with, or belongs to another model.
     """
     try:
         with safe_open(path, framework="numpy") as file:
             facts = file.metadata() or {}
-            sizes = {"weights": values, "momentum": values, "scales": tensors}
+            sizes = {
+                "weights": layout.parameters,
+                "momentum": layout.parameters,
+                "scales": len(layout.names),
+                "inner": layout.total - layout.parameters,
+            }
+            sizes = {name: size for name, size in sizes.items() if size}
             for name, size in sizes.items():
                 part = file.get_slice(name)
                 if part.get_shape() != [size] or part.get_dtype() != "F32":
                     raise StateError(f"{path}: {name} has the wrong size; not a state of this run")
             arrays = {name: file.get_tensor(name) for name in sizes}
         state = State(int(facts["round"]), facts["layout"], **arrays)
-        if state.layout != layout:
+        if state.layout != layout.digest():
             raise StateError(f"{path}: a state of another model")
         if state.hash() != facts["hash"]:
             raise StateError(f"{path}: its contents do not match its hash; the file was damaged")

@@ -16,6 +16,7 @@ from duckweed.learn import dataset as datasets
 from duckweed.learn import model as models
 from duckweed.learn.dataset import Dataset
 from duckweed.learn.memory import check_memory
+from duckweed.learn.optimizer import exchanged
 from duckweed.learn.trainer import Trainer
 from duckweed.run import toml
 from duckweed.run.folder import RunFolder, write_atomically
@@ -25,7 +26,7 @@ from duckweed.run.sections import Integer
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State, first
 from duckweed.swarm.identity import load_or_create
-from duckweed.swarm.work import Worker, sizes
+from duckweed.swarm.work import sizes, with_momenta
 
 Report = Callable[[str], None]
 
@@ -83,9 +84,9 @@ def found(
     """
     skeleton = models.skeleton(configuration(spec, ground))
     check_memory(skeleton, spec, device, machine_peers)
-    layout = models.layout_of(skeleton)
+    layout = exchanged(skeleton, spec.inner)
     check_room(folder, spec, layout)
-    say(f"making a model of {layout.total:,} parameters")
+    say(f"making a model of {layout.parameters:,} parameters")
     model = first_model(spec, ground)
     state = first(layout, models.read_weights(model))
     if isinstance(spec.wire, Integer):
@@ -105,7 +106,7 @@ def found(
             "coordinator": load_or_create(folder.coordinator_key).id,
             "spec": toml.write(spec),
             "layout": layout.digest(),
-            "parameters": layout.total,
+            "parameters": layout.parameters,
             "data": ground.dataset.manifest.hash,
             "tokens": ground.dataset.manifest.tokens_hash,
             "windows": datasets.sequences(ground.dataset, spec.model.sequence),
@@ -121,15 +122,15 @@ def first_scales(
     spec: RunSpec, layout: Layout, dataset: Dataset, model: nn.Module, state: State, device: str
 ) -> np.ndarray:
     """Scales f32[T] for round 0, before anybody has announced a size: the RMS per tensor of the
-    pseudo-gradient of block 0, trained here once."""
+    pseudo-gradient of block 0 (and of the momenta that it ends with), trained here once."""
     trainer = Trainer(model.to(device), spec.inner, spec.total_steps, device)
     steps = spec.inner.steps
     batches = (
         datasets.batch(dataset, spec.seed, 0, s, steps, spec.inner.batch, spec.model.sequence)
         for s in range(steps)
     )
-    work = Worker(spec, layout, dataset, trainer).trainer.train(state.weights, batches, 0)
-    return np.array(sizes(work.delta, layout), np.float32)
+    work = trainer.train(state.weights, batches, 0, keep=bool(layout.momenta))
+    return np.array(sizes(with_momenta(work, layout), layout), np.float32)
 
 
 def reopen(folder: RunFolder, spec: RunSpec) -> Ground:

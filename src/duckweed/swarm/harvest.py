@@ -34,7 +34,7 @@ def latest_state(folder: RunFolder, spec: RunSpec) -> State:
     """
     layout = genesis.layout(folder)
     newest = folder.saved_rounds()[-1]
-    state = states.load(folder.state(newest), layout.digest(), layout.total, len(layout.names))
+    state = states.load(folder.state(newest), layout)
     ledger = Ledger(folder.ledger)
     for entry in ledger.entries("round"):
         if entry.round == state.round:

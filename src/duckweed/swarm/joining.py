@@ -10,6 +10,7 @@ from duckweed.learn import dataset as datasets
 from duckweed.learn import model as models
 from duckweed.learn.corpus import DataError
 from duckweed.learn.memory import check_memory, needed, trim
+from duckweed.learn.optimizer import exchanged
 from duckweed.learn.trainer import Trainer
 from duckweed.run import spec as specs
 from duckweed.run import state as states
@@ -116,7 +117,7 @@ async def _prepare(
     ground = _data(spec, data, terms.tokens, say)
     skeleton = models.skeleton(genesis.configuration(spec, ground))
     check_memory(skeleton, spec, device, 1, limits.memory_bytes)
-    layout = models.layout_of(skeleton)
+    layout = exchanged(skeleton, spec.inner)
     if layout.digest() != terms.layout:
         raise PeerStopped(
             "this machine builds another model from the specification than the run has; "
@@ -210,7 +211,7 @@ async def _state(
 
 
 def _load(folder: RunFolder, round_: int, layout: Layout) -> State:
-    return states.load(folder.state(round_), layout.digest(), layout.total, len(layout.names))
+    return states.load(folder.state(round_), layout)
 
 
 async def _download(donors: list[Donor], folder: RunFolder, layout: Layout, say: Say) -> None:

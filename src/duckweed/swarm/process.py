@@ -136,7 +136,7 @@ async def take_part(
     ground, layout = genesis.reopen(folder, spec), genesis.layout(folder)
     # With overlap a round is begun from the state before: a run that was stopped goes on from there.
     saved = folder.saved_rounds()[-2 if spec.rounds.overlap else -1 :][0]
-    state = states.load(folder.state(saved), layout.digest(), layout.total, len(layout.names))
+    state = states.load(folder.state(saved), layout)
     model = models.build(genesis.configuration(spec, ground), device)
     trainer = Trainer(model, spec.inner, spec.total_steps, device)
     worker = Worker(spec, layout, ground.dataset, trainer)

@@ -24,8 +24,8 @@ from duckweed.wire.contribution import compress
 
 
 class Trained(msgspec.Struct):
-    """What the first `steps` inner steps of a span gave for round `round`: pseudo-gradient f32[P],
-    tokens, mean loss, seconds. ahead: how many of them began from the state before the one that the
+    """What the first `steps` inner steps of a span gave for round `round`: pseudo-gradient, with the
+    inner momenta after it where they are exchanged, f32[V], tokens, mean loss, seconds. ahead: how many of them began from the state before the one that the
     round follows on. moments: what is to be gone on with, in this span or the next."""
 
     round: int
@@ -49,8 +49,8 @@ class Contribution(msgspec.Struct):
 
 
 class Left(msgspec.Struct):
-    """What a contribution to round `round` leaves behind if it counts: residual f32[P], moments and,
-    with overlap, what it said, f32[P]."""
+    """What a contribution to round `round` leaves behind if it counts: residual f32[V], moments that
+    are not exchanged and, with overlap, what it said, f32[V]."""
 
     round: int
     residual: np.ndarray
@@ -60,7 +60,7 @@ class Left(msgspec.Struct):
 
 class Worker:
     """Trains blocks and keeps the one thing a peer carries from round to round: its residual (and,
-    with inner.state = "kept", its moments). What was not accepted leaves no trace in it.
+    but with inner.state = "fresh", its moments). What was not accepted leaves no trace in it.
 
     Training and compressing are apart, so that a block can be begun for the round after the one that
     is being exchanged. It is compressed when that one has closed: only then are the common scale, the
@@ -105,11 +105,11 @@ class Worker:
         those that are left, which use it up: they go on from `state`, moved by what was begun. report:
         is given the steps done in this call and their mean loss after each. Raises trainer.Diverged."""
         if begun is None:
-            moments = _copied(self.left.moments)
+            moments = _copied(self.left.moments) | momenta_of(state, self.layout)
             work = self._steps(state.weights, state.round, span, range(span.steps), moments, report)
             return Trained(
                 state.round, span, span.steps, 0,
-                work.delta, work.tokens, work.loss, work.seconds, work.moments,
+                with_momenta(work, self.layout), work.tokens, work.loss, work.seconds, work.moments,
             )  # fmt: skip
         assert (begun.round, begun.span) == (state.round, span)
         steps = range(begun.steps, span.steps)
@@ -135,7 +135,7 @@ class Worker:
         report: Callable[[int, float], None] | None,
     ) -> Work:
         """Some of the steps of a span, counted within it. Their moments are kept if the next step is
-        to go on with them: that of the same span, or with inner.state = "kept" any."""
+        to go on with them: that of the same span, or but with inner.state = "fresh" any."""
         inner, seed = self.spec.inner, self.spec.seed
         batches = (
             batch(
@@ -146,7 +146,7 @@ class Worker:
         )  # fmt: skip
         drawn = (seed + span.block + (steps.start << 32)) % SEED_LIMIT
         began_at = round_ * inner.steps + steps.start
-        keep = inner.state == "kept" or steps.stop < span.steps
+        keep = inner.state != "fresh" or steps.stop < span.steps
         return self.trainer.train(weights, batches, began_at, report, drawn, moments, keep)
 
     def compress(self, state: State, peer: int, trained: Trained) -> Contribution:
@@ -159,6 +159,7 @@ class Worker:
         compressed = compress(spec.wire, wanted, self.layout, state.scales)
         said = sizes(wanted, self.layout)
         kept = feedback.keep(wanted, compressed.sent, out=wanted)
+        kept[self.layout.parameters :] = 0  # a momentum is said anew every round: nothing is owed
         sent = compressed.sent if spec.rounds.overlap else None
         self.left.sent = None  # part of the state by now: nothing begins from it any more
         self._pending = Left(state.round, kept, trained.moments, sent)
@@ -242,6 +243,25 @@ class Worker:
         sent = tensors.pop("sent").numpy() if "sent" in tensors else None
         fits = all(x.shape == (self.layout.total,) for x in (residual, sent) if x is not None)
         return Left(round_, residual, tensors, sent) if fits else None
+
+
+def momenta_of(state: State, layout: Layout) -> dict[str, torch.Tensor]:
+    """The momenta that all peers go on with, named as the inner optimizer names its moments."""
+    found, start = {}, len(layout.names) - layout.momenta
+    for name, shape, part in list(zip(layout.names, layout.shapes, layout.slices(), strict=True))[
+        start:
+    ]:
+        values = state.inner[part.start - layout.parameters : part.stop - layout.parameters]
+        found[name] = torch.tensor(values).view(shape)
+    return found
+
+
+def with_momenta(work: Work, layout: Layout) -> np.ndarray:
+    """What is exchanged of some work, f32[V]: its pseudo-gradient and the momenta that it ended with,
+    which are taken out of its moments."""
+    names = layout.names[len(layout.names) - layout.momenta :]
+    momenta = [work.moments.pop(name).numpy().ravel() for name in names]
+    return np.concatenate([work.delta, *momenta]) if momenta else work.delta
 
 
 def _copied(moments: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
