@@ -47,7 +47,7 @@ def main() -> None:
     found = msgspec.convert(body["found"], Multiplier)
     print(f"{found.reported} {found.caution}")
     for at in found.by_budget:
-        print(f"  at {at.budget:.2g} FLOP: {at}")
+        print(f"  at {at.budget:.2g} FLOP: {at if at.known else 'not known'}")
 
 
 def known(campaign: Campaign) -> tuple[Standing, dict[str, Result]]:

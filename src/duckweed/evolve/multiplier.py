@@ -13,10 +13,11 @@ every theta at which Student's t-test, with runs - 4 degrees of freedom, does no
 0. For a straight curve (q = 0) that is Fieller's interval (1954) of a ratio of two normal estimates.
 
 Of generation 0 the largest budgets count, as many as the child has: there both have the same losses,
-so that the curve is needed over a short range only. Over all budgets a parabola is too stiff (loss
-that falls as C^-0.6: 97 % where m is 4.5), and one straight line through both recipes at the same
-budgets, as it was before, misses m by up to 14 % (docs/evolve-statistics.md). The percentile bootstrap is not
-used: with five seeds a cell its 95 % interval holds the truth 90 % of the time.
+so that a parabola need fit over a short range only. One straight line through both at the same
+budgets, as it was before, is 25 % too high where m falls as C^-0.2 and 14 % too low where the
+loss falls as C^-0.6; a parabola in which each has a slope of its own often gives no upper end
+(docs/evolve-statistics.md). The percentile bootstrap is not used: with five seeds a cell its 95 %
+interval holds the truth 90 % of the time.
 
 Two checks by further terms, each with its own two-sided p: `- h x B` (x from the child's middle
 budget: the slopes differ at the same loss, so m depends on scale; then the offset at the middle
