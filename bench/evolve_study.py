@@ -5,7 +5,8 @@ Writes bench/results/evolve-study.json and prints the tables of docs/evolve-stat
 campaigns: whole simulated campaigns beside the greedy rule, in several worlds.
 tests: false accepts of sequential tests with a look after every pair, when the noise is unknown.
 pairs: smallest effect that is found with 80 % power.
-multiplier: coverage of Fieller's interval and of the percentile bootstrap.
+multiplier: coverage of the multiplier's interval and of the percentile bootstrap.
+bends: the multiplier where loss curves bend or gains fade, and that of one straight line as before.
 returns: coverage of r, and which law is preferred when the truth is known.
 """
 
@@ -17,11 +18,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from duckweed.evolve.multiplier import Run, fit
+from duckweed.evolve.multiplier import MultiplierError, Run, fit
 from duckweed.evolve.returns import Point, returns
 from duckweed.evolve.sequential import SPREAD, run, smallest_effect
 from duckweed.evolve.student import Array, t_cdf, t_quantile
-from duckweed.evolve.study import Plan, World, study
+from duckweed.evolve.study import Plan, World, opened, study
 
 RESULT = Path(__file__).parent / "results" / "evolve-study.json"
 WORLDS = {
@@ -32,8 +33,18 @@ WORLDS = {
     "nulls only": World(helpful=0.0, harmful=0.0),
     "t noise, 5 degrees of freedom": World(tails=5),
     "children twice as noisy": World(child_noise=2.0),
+    "bent: a power law of exponent 0.3": World(bend=0.3),
 }
-ALPHA, MOST, STREAMS = 0.05, 24, 40_000
+BENDS = {
+    "a line": World(),
+    "power law, exponent 0.1": World(bend=0.1),
+    "power law, exponent 0.3": World(bend=0.3),
+    "power law, exponent 0.6": World(bend=0.6),
+    "slope grows by half over 16 times the compute": World(bend=-math.log(1.5) / math.log(16)),
+    "a line, m falls as C^-0.2": World(fade=0.2),
+    "slope grows by half, m falls as C^-0.2": World(bend=-math.log(1.5) / math.log(16), fade=0.2),
+}
+ALPHA, MOST, STREAMS, VAULTS = 0.05, 24, 40_000, 200
 
 
 def campaigns() -> list[dict[str, Any]]:
@@ -114,15 +125,77 @@ def multiplier() -> list[dict[str, Any]]:
                 for b in range(3) for c in range(2) for s in range(seeds)
             ]  # fmt: skip
             found = fit(sample)
-            held += found.low <= m <= found.high
+            held += found.low <= m <= found.high  # at equal budgets Fieller's, but for the bend
             pick = rng.integers(0, seeds, (400, 3, 2, seeds))
             mean = np.take_along_axis(np.broadcast_to(y, pick.shape), pick, axis=3).mean(axis=3)
             steep = -np.einsum("bij,i->b", mean, x) / (2 * (x**2).sum())
             ratio = (mean[:, :, 0] - mean[:, :, 1]).mean(axis=1) / steep
             low, high = np.quantile(ratio, [0.025, 0.975])
             boot += bool(low <= math.log(m) <= high)
-        rows.append({"seeds": seeds, "fieller": held / trials, "bootstrap": boot / trials})
+        rows.append({"seeds": seeds, "ours": held / trials, "bootstrap": boot / trials})
     return rows
+
+
+def bends() -> list[dict[str, Any]]:
+    """Multipliers of 1.3, 2, 4.5 and 7 at the middle budget, from vaults of five seeds."""
+    rng, rows = np.random.default_rng(4), []
+    for name, world in BENDS.items():
+        for noise in (0.05, 0.2):
+            now, before, widths = [], [], []
+            for m in (1.3, 2.0, 4.5, 7.0):
+                some = [
+                    opened(msgspec.structs.replace(world, noise=noise), 5, math.log(m), rng)
+                    for _ in range(VAULTS)
+                ]
+                now.append(np.array([interval(runs) for runs in some]) - math.log(m))
+                before.append(np.array([line(runs) for runs in some]) - math.log(m))
+                widths.append(float(np.nanmedian(now[-1][:, 2] - now[-1][:, 1])) / 2)
+            rows.append({
+                "world": name, "noise": noise, **said("ours", now), "half width at 4.5": widths[2],
+                "no figure": int(np.isnan(np.concatenate(now)[:, 0]).sum()), **said("one line", before),
+            })  # fmt: skip
+    return rows
+
+
+def said(who: str, errors: list[Array]) -> dict[str, float]:
+    """Share of the intervals that hold the truth, and the median error where it is largest."""
+    all_of = np.concatenate(errors)
+    all_of = all_of[~np.isnan(all_of[:, 0])]
+    medians = [float(np.nanmedian(e[:, 0])) for e in errors]
+    return {
+        f"{who}: holds": float(((all_of[:, 1] <= 0) & (all_of[:, 2] >= 0)).mean()),
+        f"{who}: bias": max(medians, key=abs),
+    }
+
+
+def interval(runs: list[Run]) -> tuple[float, float, float]:
+    """ln m as reported and its interval; nan where there is none."""
+    try:
+        r = fit(runs).reported
+    except MultiplierError:
+        return math.nan, math.nan, math.nan
+    return math.log(r.m), math.log(max(r.low, 1e-9)), math.log(r.high)
+
+
+def line(runs: list[Run]) -> tuple[float, float, float]:
+    """ln m and Fieller's interval from the budgets that both recipes ran at, supposing one straight
+    line: what a vault reported before it ran generation 0 longer."""
+    most = max(run.budget for run in runs if run.child)
+    runs = [run for run in runs if run.budget <= most]
+    x = np.log([run.budget for run in runs])
+    child = np.array([float(run.child) for run in runs])
+    y = np.array([run.loss for run in runs])
+    design = np.stack([np.ones_like(x), x.mean() - x, -child], 1)
+    inverse = np.linalg.inv(design.T @ design)
+    _, slope, gain = beta = inverse @ design.T @ y
+    rest = y - design @ beta
+    dof = x.size - 3
+    cov = inverse * float(rest @ rest) / dof * t_quantile(0.975, dof) ** 2
+    a, b, c = slope**2 - cov[1, 1], slope * gain - cov[1, 2], gain**2 - cov[2, 2]
+    if a <= 0:
+        return math.nan, math.nan, math.nan
+    root = math.sqrt(max(b * b - a * c, 0.0))
+    return float(gain / slope), float((b - root) / a), float((b + root) / a)
 
 
 def jumps(rng: np.random.Generator, r: float, n: int, r0: float) -> list[Point]:
@@ -174,7 +247,7 @@ def summary(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
         {
             "world": row["world"], "rule": rule.replace("_more", ", as many runs"),
             "true ln m": row[rule]["gain"], "reported": row[rule]["reported"],
-            "95 % interval holds": row[rule]["coverage"],
+            "95 % interval holds": row[rule]["coverage"], "no figure": row[rule]["silent"],
             "nulls accepted": f"{row[rule]['nulls_accepted']} of {row[rule]['nulls']}",
             "harmful accepted": f"{row[rule]['harmful_accepted']} of {row[rule]['harmful']}",
             "accepted that do not help": row[rule]["false_share"], "runs": row[rule]["runs"],
@@ -186,7 +259,7 @@ def summary(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def main() -> None:
     result = {
         "campaigns": campaigns(), "tests": false_accepts(), "pairs": effects(),
-        "multiplier": multiplier(), "returns": research(),
+        "multiplier": multiplier(), "bends": bends(), "returns": research(),
     }  # fmt: skip
     # nan (no helpful proposal in that world) becomes null
     plain = msgspec.json.decode(msgspec.json.encode(result))

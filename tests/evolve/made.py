@@ -19,7 +19,7 @@ from duckweed.evolve.proposers import Chance, Evolution, KnownChanges
 from duckweed.evolve.registry import Known, Registry, Switch
 from duckweed.evolve.release import release
 from duckweed.evolve.sealed import Sealed
-from duckweed.evolve.step import Allowed, Ask, Check, Need, Note, Run, Settings, Standing
+from duckweed.evolve.step import Afford, Allowed, Ask, Check, Need, Note, Run, Settings, Standing
 
 SLOPE, NOISE = 0.5, 0.01  # bits per byte per e-fold of compute; sd of one run in bits per byte
 
@@ -176,6 +176,8 @@ def decide(settings: Settings, flops: float) -> tuple[Standing, list[Verdict]]:
                 answer = head = digest([head, kind, body])
                 if kind == "decision":
                     verdicts.append(Verdict(kinds[body["number"]], body["accepted"]))
+            case Afford(wanted, _):
+                answer = wanted * standing.overhead <= flops - standing.spent
             case Need(needed, _):
                 answer = None
                 if needed * standing.overhead > flops - standing.spent:

@@ -10,6 +10,8 @@ from duckweed.evolve.campaign import BARREN, begin
 from duckweed.evolve.history import History, read
 from duckweed.evolve.journal import Journal, JournalError
 from duckweed.evolve.pruning import prune
+from duckweed.evolve.step import Afford, Note, Run
+from duckweed.evolve.vault import open_vault
 from evolve.made import NOISE, PLAIN, SETTINGS, SLOPE, MadeWorkers, decide, gain, loop
 from evolve.made import run as made_run
 
@@ -81,7 +83,65 @@ def test_the_vault_compares_with_generation_0_on_seeds_of_its_own(campaign):
     zeros = [
         t for t in trials if t["what"]["split"] == "vault" and t["what"]["recipe"] == standing.zero
     ]
-    assert len(zeros) == SETTINGS.vault_seeds * len(SETTINGS.vault_shares)
+    # once for all generations: at the budgets of both, and on until it has the child's loss (2.0x)
+    budgets = sorted({t["what"]["budget"] for t in zeros})
+    assert budgets == [0.5e9, 1e9, 2e9, 4e9]
+    assert len(zeros) == SETTINGS.vault_seeds * len(budgets)
+
+
+def longer(history: History) -> list[float]:
+    """Budgets that generation 0 alone was run at, over the largest of both."""
+    assert history.generations[-1].vault
+    return [b / 2e9 for b in history.generations[-1].vault.budgets if b > 2e9]
+
+
+def test_generation_0_is_run_longer_until_it_has_the_childs_loss(campaign):
+    _, _, history = campaign
+    assert longer(history) == [2.0]
+    for generation in history.generations:
+        assert generation.vault is not None
+        assert not generation.vault.extrapolated
+
+
+def test_a_vault_that_the_budget_does_not_pay_to_the_end_says_what_it_continues(tmp_path):
+    """Just enough for the first vault at equal budgets; more budget afterwards changes nothing of it."""
+    found = loop(tmp_path / "c", ENOUGH)
+    found._afford = lambda request: found.journal.take("afford", lambda: {"paid": False})[0]["paid"]
+    found.run()
+    found.journal.close()
+    history = told(tmp_path / "c")
+    assert not longer(history)
+    assert history.generations[-1].vault.extrapolated
+    again = loop(tmp_path / "c", Budget(flops=9e11))
+    again.run()
+    again.journal.close()
+    assert told(tmp_path / "c").generations[-1].vault.extrapolated
+
+
+def test_what_generation_0_ran_longer_is_not_run_again_and_needs_no_budget():
+    standing = begin(SETTINGS)
+    standing.zero = PLAIN | {"inner.learning_rate": 0.02, "inner.batch": 4}
+    standing.parent = standing.zero | {"good": True, "better": True}
+    first, asked = opened(standing, paid=True)
+    assert asked == [SETTINGS.vault_seeds * 4e9]
+    second, asked = opened(standing, paid=False)
+    assert not asked
+    assert second["found"] == first["found"]
+    assert not second["found"]["extrapolated"]
+
+
+def opened(standing, paid):
+    """What the vault notes, and the FLOPs that it asks for."""
+    steps, answer, asked = open_vault(standing), None, []
+    while True:
+        match steps.send(answer):
+            case Run(groups, _):
+                answer = [[made_run(cell) for cell in group] for group in groups]
+            case Afford(flops, _):
+                asked.append(flops)
+                answer = paid
+            case Note(_, body):
+                return body, asked
 
 
 def test_confirmation_uses_no_seed_of_screening_or_of_another_proposal(campaign):

@@ -124,6 +124,7 @@ def test_a_campaign_from_its_first_budget_to_its_recipe(tmp_path, monkeypatch):
     assert "entry 0 is no trial" in output
     with monkeypatch.context() as later:
         later.setattr(opening, "FORMAT", opening.FORMAT + 1)
+        later.setattr(opening, "SAME_TRIALS", (opening.FORMAT,))
         for words in (["repeat", "c", str(number)], again):
             code, output = call(*words)
             assert code == 1

@@ -1,9 +1,12 @@
 """What a campaign leaves for a reader: history, page, tables."""
 
+import gzip
 import io
 import json
 import re
+from pathlib import Path
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -12,10 +15,13 @@ from duckweed.evolve import returns
 from duckweed.evolve.budget import Budget
 from duckweed.evolve.history import History, honesty, read
 from duckweed.evolve.journal import Journal
+from duckweed.evolve.multiplier import Multiplier
 from duckweed.evolve.opening import plain_specification
 from duckweed.evolve.outcome import Left
 from duckweed.web.evolve_page import evolve_page, lineage_figure
 from evolve.made import loop
+
+LEDGERS = Path(__file__).parents[2] / "bench" / "results" / "evolve"
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +33,16 @@ def told(tmp_path_factory) -> History:
     history = read(journal.ledger)
     journal.close()
     return history
+
+
+@pytest.mark.parametrize("name", ["0.5m", "0.6m", "peers"])
+def test_the_figures_of_older_ledgers_can_still_be_read(name):
+    """Format 2 and before: one straight line at the same budgets."""
+    lines = gzip.decompress((LEDGERS / name / "campaign.jsonl.gz").read_bytes()).splitlines()
+    bodies = [json.loads(line)["body"] for line in lines if b'"kind":"vault"' in line]
+    found = [msgspec.convert(body["found"], Multiplier) for body in bodies]
+    assert all(f.reported.known and f.reported_se > 0 for f in found)
+    assert found[-1].reported.m == pytest.approx(bodies[-1]["found"]["m"])
 
 
 def page_of(told: History) -> str:

@@ -58,3 +58,10 @@ def test_it_holds_where_the_noise_is_not_as_supposed(world: World) -> None:
 
 def test_the_same_seed_gives_the_same_campaigns() -> None:
     assert study(World(), PLAN, 10, 3) == study(World(), PLAN, 10, 3) != study(World(), PLAN, 10, 4)
+
+
+def test_it_holds_where_the_loss_curve_bends() -> None:
+    found = study(World(bend=0.3), PLAN, 200, seed=2)
+    assert 0.90 <= found.loop.coverage <= 0.99
+    assert abs(found.loop.bias) < 0.02
+    assert found.loop.silent <= 2

@@ -272,14 +272,14 @@ def repeat(
     """Run trials again from the ledger and compare weights and loss, bit for bit."""
     from duckweed.evolve import folder as folders
     from duckweed.evolve import repeat as again
-    from duckweed.evolve.opening import check_format, made_with
+    from duckweed.evolve.opening import SAME_TRIALS, check_format, made_with
     from duckweed.run.ledger import Ledger
     from duckweed.run.lock import Busy, alone
 
     campaign = folders.find(run)
     ledger = Ledger(campaign.ledger)
     genesis = next(ledger.entries("genesis")).body
-    check_format(campaign, genesis)
+    check_format(campaign, genesis, SAME_TRIALS)
     then, now = genesis.get("made_with", {}), made_with()
     wanted = again.chosen(ledger, entries or [], count)
     ledger.close()

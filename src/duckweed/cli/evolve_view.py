@@ -115,7 +115,7 @@ def standing(history: History) -> str:
     if best is None or best.vault is None:
         return "generation 0" if history.tuning else "tuning generation 0"
     r, caution = best.vault.reported, best.vault.caution
-    text = f"generation {best.number}: {r.m:.2f}x ({r.low:.2f} to {r.high:.2f}) over generation 0"
+    text = f"generation {best.number}: {r.m:.2f}x ({r.interval}) over generation 0"
     return f"{text}; {caution}" if caution else text
 
 
@@ -223,8 +223,7 @@ def ledger_tables(history: History) -> list[RenderableType]:
     for name in ("generation", "adopted", "by", "at size", "vault: over generation 0 (95 %)"):
         lineage.add_column(name)
     for g in history.generations:
-        v = g.vault.reported if g.vault else None
-        vault = f"{v.m:.2f} ({v.low:.2f} to {v.high:.2f})" if v else g.fault or "not opened"
+        vault = str(g.vault.reported) if g.vault else g.fault or "not opened"
         what = difference(g.difference)
         if g.taken_back:
             what += f"; taken back: {', '.join(g.taken_back)}"

@@ -35,7 +35,8 @@ def round_cost(standing: Standing) -> float:
 
 
 def vault_cost(standing: Standing) -> float:
-    """FLOPs of one opening; the runs of generation 0 are done at the first."""
+    """FLOPs of one opening; the runs of generation 0 are done at the first. Its longer runs are not
+    reserved: how many it takes is known only when the vault is open (`vault.open_vault`)."""
     s = standing.settings
     arms = 1 if standing.generation else 2
     return arms * s.vault_seeds * sum(s.vault_shares) * s.budget

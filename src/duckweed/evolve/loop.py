@@ -20,7 +20,18 @@ from duckweed.evolve.council import Council, opened
 from duckweed.evolve.folder import Campaign
 from duckweed.evolve.journal import Journal
 from duckweed.evolve.pool import Pool, Stopped
-from duckweed.evolve.step import Allowed, Ask, Check, Need, Note, Request, Run, Settings, Standing
+from duckweed.evolve.step import (
+    Afford,
+    Allowed,
+    Ask,
+    Check,
+    Need,
+    Note,
+    Request,
+    Run,
+    Settings,
+    Standing,
+)
 
 HANGS = 20.0  # times the expected duration after which a worker counts as hung
 LEAST_LIMIT = 300.0  # seconds
@@ -106,6 +117,8 @@ class Loop:
                 return head
             case Need(flops, why):
                 return self._need(flops, why)
+            case Afford():
+                return self._afford(request)
 
     # --- runs
 
@@ -201,28 +214,45 @@ class Loop:
         if self.journal.replaying:
             return
         self._stop_if_asked()
+        needed, left = self._funds(flops)
+        if needed > left:
+            self._refuse(needed, left, why)
+
+    def _afford(self, request: Afford) -> bool:
+        def make() -> dict[str, Any]:
+            self._stop_if_asked()
+            needed, left = self._funds(request.flops)
+            return {"flops": request.flops, "why": request.why, "paid": needed <= left}
+
+        body, _ = self.journal.take("afford", make)
+        return bool(body["paid"])
+
+    def _funds(self, flops: float) -> tuple[float, float]:
+        """What runs of so many training FLOPs need, and what is left: in FLOPs, or in seconds."""
         flops *= self.standing.overhead
         if self.budget.flops is not None:
-            left, unit = self.budget.flops - self.standing.spent, "FLOP"
-            if flops > left:
-                in_all = self.standing.spent + flops
-                self._refuse(f"{flops:.2g} {unit}", f"{max(0.0, left):.2g} {unit}", why, in_all)
-            return
-        left = (self.budget.seconds or 0.0) - self.seconds
-        seconds = flops / self.pace / self.workers
-        if seconds > left:
-            self._refuse(span(seconds), span(max(0.0, left)), why, self.seconds + seconds)
+            return flops, self.budget.flops - self.standing.spent
+        return flops / self.pace / self.workers, (self.budget.seconds or 0.0) - self.seconds
 
-    def _refuse(self, needed: str, left: str, why: str, least: float) -> None:
+    def _refuse(self, needed: float, left: float, why: str) -> None:
+        in_flops = self.budget.flops is not None
+        spent = self.standing.spent if in_flops else self.seconds
+
+        def said(amount: float) -> str:
+            return f"{amount:.2g} FLOP" if in_flops else span(amount)
+
         if not self.standing.noise:
-            in_all = f"{1.1 * least:.2g}flop" if self.budget.flops else f"{1.1 * least / 60:.0f}m"
-            pace = "" if self.budget.flops else " at the pace of this machine"
+            least = 1.1 * (spent + needed)
+            in_all = f"{least:.2g}flop" if in_flops else f"{least / 60:.0f}m"
+            pace = "" if in_flops else " at the pace of this machine"
             raise BudgetError(
-                f"the budget of {self.budget.text} is too small: {why} need about {needed}{pace}, "
-                f"{left} are left. Give at least --budget {in_all}, or smaller trials with --trial; "
-                "nothing that was run is lost (--resume)"
+                f"the budget of {self.budget.text} is too small: {why} need about {said(needed)}{pace}, "
+                f"{said(max(0.0, left))} are left. Give at least --budget {in_all}, or smaller trials "
+                "with --trial; nothing that was run is lost (--resume)"
             )
-        raise Exhausted(f"the budget is spent: {why} would need about {needed}, {left} are left")
+        raise Exhausted(
+            f"the budget is spent: {why} would need about {said(needed)}, {said(max(0.0, left))} are left"
+        )
 
     def _stopped(self) -> str | None:
         self._record_reports()

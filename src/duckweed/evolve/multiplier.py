@@ -1,34 +1,50 @@
-"""How much compute a recipe saves: the multiplier m, at which the parent needs m times the child's
-compute for the same held-out loss.
+"""How much compute a recipe saves: the multiplier m, at which generation 0 needs m times the
+child's compute for the same held-out loss.
 
-Whole runs of both recipes, each on a schedule stretched to its own budget, at three or more
-budgets C (FLOPs counted by the harness) and several seeds; least squares of
+Whole runs of both recipes, each on a schedule stretched to its own budget C (FLOPs counted by the
+harness), at three or more budgets and several seeds; generation 0 also at larger ones, until it has
+reached the child's loss. Saving a factor m is a shift along ln C: with theta = ln m added to the
+child's, the runs of both lie on one curve,
 
-    loss = a - b x - g B,       x = ln C - mean ln C,  B = 1 for the child
+    loss = a - b u + q u^2 - g B,       u = ln C + theta B,  B = 1 for the child,
 
-with normal noise; then ln m = g/b. Its interval is Fieller's (1954), exact for a ratio of two
-normal estimates: all theta for which (g - theta b)^2 <= t^2 Var(g - theta b), t from Student's
-distribution with runs - 3 degrees of freedom. The percentile bootstrap is not used: with five
-seeds a cell its 95 % interval holds the truth 90 % of the time (docs/evolve.md).
+with g = 0. The estimate is the theta at which least squares finds g = 0; the 95 % interval holds
+every theta at which Student's t-test, with runs - 4 degrees of freedom, does not find g to differ from
+0. For a straight curve (q = 0) that is Fieller's interval (1954) of a ratio of two normal estimates.
 
-Two checks by further terms, each with its own two-sided p: `- h x B` (the slopes differ, so m
-depends on scale; m is then also given at every budget) and `+ q x^2` (the loss is curved in
-ln C, so m at a budget outside the ones run would be wrong). Runs of parent and child on the same
-seed are treated as independent, which makes the interval wider than need be, not narrower.
+Of generation 0 the largest budgets count, as many as the child has: there both have the same losses,
+so that a parabola need fit over a short range only. One straight line through both at the same
+budgets, as it was before, is 25 % too high where m falls as C^-0.2 and 14 % too low where the
+loss falls as C^-0.6; a parabola in which each has a slope of its own often gives no upper end
+(docs/evolve-statistics.md). The percentile bootstrap is not used: with five seeds a cell its 95 %
+interval holds the truth 90 % of the time.
+
+Two checks by further terms, each with its own two-sided p: `- h x B` (x from the child's middle
+budget: the slopes differ at the same loss, so m depends on scale; then the offset at the middle
+budget alone is reported) and `- k x^2 B` (the bends differ). Runs of both recipes on the same seed
+are treated as independent, which makes the interval wider than need be, not narrower.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from duckweed.evolve.student import Array, t_cdf, t_quantile
 
 LEAST_BUDGETS = 3
 LEAST_SEEDS = 2
 ALARM = 0.01
-"""p below which a check (interaction, curvature) is reported as found."""
+"""p below which a check (scale, curve) is reported as found."""
+REACH = math.log(20.0)
+POINTS = 121
+"""ln m is looked for up to so far from a first guess, at so many points; then between them."""
+STEP = 1e-3
+"""Of ln m, for the slope."""
+UNBOUNDED = 1e300
+"""From here on an end of an interval stands for infinity, which JSON does not have."""
 
 
 class MultiplierError(ValueError):
@@ -36,7 +52,7 @@ class MultiplierError(ValueError):
 
 
 class Run(msgspec.Struct, frozen=True):
-    """One whole run: budget in FLOPs, held-out loss in nats per byte or token, which arm."""
+    """One whole run: budget in FLOPs, held-out loss in nats per byte or token, which recipe."""
 
     budget: float
     loss: float
@@ -44,39 +60,46 @@ class Run(msgspec.Struct, frozen=True):
 
 
 class AtBudget(msgspec.Struct, frozen=True):
-    """m at one budget (FLOPs of the child) when slopes may differ."""
+    """m and its interval at one budget (FLOPs of the child)."""
 
     budget: float
     m: float
     low: float
     high: float
 
+    @property
+    def known(self) -> bool:
+        """Whether the interval has two ends."""
+        return self.low > 0 and self.high < UNBOUNDED
+
+    @property
+    def interval(self) -> str:
+        return f"{self.low:.2f} to {self.high:.2f}"
+
+    def __str__(self) -> str:
+        return f"{self.m:.2f} ({self.interval})"
+
 
 class Multiplier(msgspec.Struct, frozen=True):
-    """m, low, high: the multiplier and its interval at `level`; log_m, se: ln m and its standard
-    error by the delta method; p_better: P(m > 1), as one-sided confidence from t; gain (nats) and
-    slope (nats per e-fold of compute) of the fit; sd: of one run (nats); smallest: multiplier
-    that such an experiment finds in 8 of 10 cases at one-sided 5 %; interaction, p_interaction,
-    curvature, p_curvature: see the module; by_budget: m where slopes may differ; extrapolated:
-    m is larger than the range of budgets, so no two runs had the same loss."""
+    """m, low, high: the multiplier and its interval at `level`, from all of the child's budgets
+    together; by_budget: from the child's runs at one of them each; slope: nats per e-fold of compute
+    where both have the same loss; sd: of one run (nats); dof: degrees of freedom; runs: how many
+    were used; budgets: FLOPs of all runs; interaction (nats per e-fold), p_interaction, p_curvature: the checks of
+    the module; extrapolated: no runs of generation 0 had the child's loss on the mean.
+
+    Ledgers of format 2 and before hold more fields, and the curvature of one straight line."""
 
     m: float
     low: float
     high: float
     level: float
-    log_m: float
-    se: float
-    p_better: float
-    gain: float
     slope: float
     sd: float
     dof: int
     runs: int
     budgets: list[float]
-    smallest: float
     interaction: float
     p_interaction: float
-    curvature: float
     p_curvature: float
     by_budget: list[AtBudget]
     extrapolated: bool
@@ -86,23 +109,23 @@ class Multiplier(msgspec.Struct, frozen=True):
         return self.p_interaction < ALARM
 
     @property
+    def curved(self) -> bool:
+        """Whether the child's curve bends otherwise than generation 0's."""
+        return self.p_curvature < ALARM
+
+    @property
     def reported(self) -> AtBudget:
-        """The one figure to give: m of all budgets together, at the middle one; where m depends on
-        scale there is no such thing, and it is that of the middle budget alone."""
-        middle = self.by_budget[len(self.by_budget) // 2] if self.by_budget else None
-        if middle is not None and self.depends_on_scale:
+        """The one figure to give, at the child's middle budget: m of all its budgets together, or
+        where m depends on scale that of the middle one alone, if its interval has two ends."""
+        middle = self.by_budget[len(self.by_budget) // 2]
+        if self.depends_on_scale and middle.known:
             return middle
-        budget = middle.budget if middle else self.budgets[len(self.budgets) // 2]
-        return AtBudget(budget, self.m, self.low, self.high)
+        return AtBudget(middle.budget, self.m, self.low, self.high)
 
     @property
     def reported_se(self) -> float:
         """Standard error of ln m as reported."""
-        if not self.depends_on_scale:
-            return self.se
         r = self.reported
-        if not (r.low > 0 and math.isfinite(r.high)):
-            return math.inf
         return math.log(r.high / r.low) / 2 / t_quantile((1 + self.level) / 2, self.dof)
 
     @property
@@ -110,133 +133,209 @@ class Multiplier(msgspec.Struct, frozen=True):
         """In words what the figure leaves out, else empty."""
         said = []
         if self.depends_on_scale:
-            ends = [self.by_budget[0], self.by_budget[-1]]
-            both = " and ".join(
-                f"{e.m:.2f} ({e.low:.2f} to {e.high:.2f}) at {e.budget:.2g} FLOP" for e in ends
-            )
-            way = "shrinks" if ends[0].m > ends[1].m else "grows"
-            said.append(f"it {way} with compute: {both}")
+            way = "grows" if self.interaction > 0 else "shrinks"
+            known = [f"{at} at {at.budget:.2g} FLOP" for at in self.by_budget if at.known]
+            said.append(f"it {way} with compute: {', '.join(known) or 'how much is not known'}")
         if self.extrapolated:
             said.append(
-                f"beyond {self.budgets[-1] / self.budgets[0]:.3g} times no two runs were equal: there "
-                "it continues the slope of the runs, which a longer run may leave"
+                f"generation 0 was not run until it had the child's loss ({self.budgets[-1]:.2g} FLOP at "
+                "most): beyond that the figure continues its curve, which a longer run may leave"
             )
+        if self.curved:
+            said.append("the two curves bend differently, which the figure does not allow for")
         return "; ".join(said)
-
-    @property
-    def curved(self) -> bool:
-        return self.p_curvature < ALARM
 
 
 class _Fit(msgspec.Struct, frozen=True):
-    """Least squares: coefficients, their covariance, degrees of freedom, residual sd."""
+    """Coefficients a, b, q, g and of a further term, and their standard errors, [thetas, 4 or 5];
+    degrees of freedom; residual sd [thetas]."""
 
     beta: Array
-    cov: Array
+    se: Array
     dof: int
-    sd: float
+    sd: Array
 
-    def p(self, place: int) -> float:
-        """Two-sided p of one coefficient being 0."""
-        se = math.sqrt(self.cov[place, place])
+    @property
+    def p_further(self) -> float:
+        """Two-sided p of the further term being 0, at the first theta."""
+        beta, se = float(self.beta[0, 4]), float(self.se[0, 4])
         if se == 0:
-            return 0.0 if self.beta[place] != 0 else 1.0
-        return 2 * float(t_cdf(-abs(self.beta[place]) / se, self.dof))
+            return 0.0 if beta != 0 else 1.0
+        return 2 * float(t_cdf(-abs(beta) / se, self.dof))
+
+
+class _Curve(msgspec.Struct, frozen=True):
+    """The runs that are used: ln C, loss, and 1 for the child's, else 0; each [runs]."""
+
+    log_c: Array
+    loss: Array
+    child: Array
+
+    def fit(self, theta: Array, term: Array | None = None) -> _Fit:
+        """Least squares with the child's runs shifted by each theta [thetas]; term: a further
+        column [runs]."""
+        u = self.log_c + theta[:, None] * self.child
+        u = u - u.mean(axis=1, keepdims=True)
+        columns = [np.ones_like(u), -u, u * u, np.broadcast_to(-self.child, u.shape)]
+        if term is not None:
+            columns.append(np.broadcast_to(term, u.shape))
+        design = np.stack(columns, axis=1)  # [thetas, columns, runs]
+        inverse = np.linalg.inv(design @ np.swapaxes(design, 1, 2))
+        beta = (inverse @ (design @ self.loss)[..., None])[..., 0]
+        rest = self.loss - (beta[:, None] @ design)[:, 0]
+        dof = self.loss.size - len(columns)
+        var = (rest * rest).sum(axis=1) / dof
+        se = np.sqrt(np.diagonal(inverse, axis1=1, axis2=2) * var[:, None])
+        return _Fit(beta, se, dof, np.sqrt(var))
+
+    def own(self, budget: float, power: int) -> Array:
+        """The term with which the child's slope (power 1) or bend (2) may be its own, and g is the
+        offset at this budget."""
+        return -self.child * (self.log_c - math.log(budget)) ** power
+
+
+def reached(runs: Sequence[Run]) -> bool:
+    """Whether generation 0 need not run longer: on the mean its largest budget gives at most the
+    child's loss at its middle one, or one of the two diverged."""
+    longest = max(run.budget for run in runs if not run.child)
+    ours, theirs = _mean(runs, _middle(runs), True), _mean(runs, longest, False)
+    return theirs <= ours or not math.isfinite(theirs)
 
 
 def fit(runs: Sequence[Run], level: float = 0.95) -> Multiplier:
-    """The multiplier of the child over the parent. Raises MultiplierError for fewer than three
-    budgets, fewer than two seeds in a cell, a diverged run, or a loss that does not fall with
-    compute."""
+    """The multiplier of the child over generation 0. Raises MultiplierError for fewer than three
+    budgets, fewer than two seeds in a cell, a diverged run, or a loss that does not clearly fall
+    with compute."""
     if not 0 < level < 1:
         raise MultiplierError(f"level must lie between 0 and 1, got {level}")
-    budgets = _check(runs)
-    log_c = np.log([run.budget for run in runs])
-    centre = float(log_c.mean())
-    x, child = log_c - centre, np.array([float(run.child) for run in runs])
-    y = np.array([run.loss for run in runs], dtype=np.float64)
-    one = np.ones_like(x)
-    plain = _least_squares(np.stack([one, -x, -child], 1), y)
-    bent = _least_squares(np.stack([one, -x, -child, x * x], 1), y)
-    slopes = _least_squares(np.stack([one, -x, -child, -x * child], 1), y)
-    _, slope, gain = map(float, plain.beta)
-    low, high = _fieller(plain, np.array([0.0, 0, 1]), np.array([0.0, 1, 0]), level)
-    log_m = gain / slope
-    way = np.array([0.0, -log_m, 1]) / slope
-    se = math.sqrt(float(way @ plain.cov @ way))
-    se_gain = math.sqrt(plain.cov[2, 2])
-    found = t_quantile(0.95, plain.dof) + t_quantile(0.8, plain.dof)
+    ours, theirs = _check(runs, True), _check(runs, False)
+    curve = _curve(runs, theirs[-len(ours) :])
+    guess = float(np.log(theirs[-len(ours) :]).mean() - np.log(ours).mean())
+    log_m, low, high = _solve(curve, guess, level)
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise MultiplierError(
+            "the loss does not clearly fall with compute where the two recipes are equal, so a gain in "
+            "loss is no gain in compute; use budgets further apart or more seeds"
+        )
+    here = np.array([log_m])
+    plain = curve.fit(here)
+    slopes, bends = (curve.fit(here, curve.own(_middle(runs), power)) for power in (1, 2))
+    steps = curve.fit(log_m + np.array([-STEP, STEP])).beta[:, 3]
     return Multiplier(
-        m=_exp(log_m), low=_exp(low), high=_exp(high), level=level, log_m=log_m, se=se,
-        p_better=float(t_cdf(gain / max(se_gain, 1e-300), plain.dof)), gain=gain, slope=slope,
-        sd=plain.sd, dof=plain.dof, runs=len(runs), budgets=budgets,
-        smallest=_exp(found * se_gain / slope),
-        interaction=float(slopes.beta[3]), p_interaction=slopes.p(3),
-        curvature=float(bent.beta[3]), p_curvature=bent.p(3),
-        by_budget=[_at(slopes, c, math.log(c) - centre, level) for c in budgets],
-        extrapolated=abs(log_m) > math.log(budgets[-1] / budgets[0]),
+        m=_exp(log_m), low=_exp(low), high=_exp(high), level=level,
+        slope=float(steps[0] - steps[1]) / (2 * STEP), sd=float(plain.sd[0]), dof=plain.dof,
+        runs=curve.loss.size, budgets=sorted({*ours, *theirs}),
+        interaction=float(slopes.beta[0, 4]), p_interaction=slopes.p_further,
+        p_curvature=bends.p_further,
+        by_budget=[_at(curve, budget, log_m, level) for budget in ours],
+        extrapolated=not _met(runs),
     )  # fmt: skip
 
 
-def _check(runs: Sequence[Run]) -> list[float]:
-    for run in runs:
+def _check(runs: Sequence[Run], child: bool) -> list[float]:
+    """The budgets of one recipe, in order."""
+    who = "the child" if child else "generation 0"
+    own = [run for run in runs if run.child == child]
+    for run in own:
         if not (math.isfinite(run.budget) and run.budget > 0):
             raise MultiplierError(f"a budget must be a positive number of FLOPs, got {run.budget}")
         if not math.isfinite(run.loss):
-            who = "child" if run.child else "parent"
             raise MultiplierError(
-                f"the {who} diverged at {run.budget:.3g} FLOPs: it has no multiplier, and the run "
+                f"{who} diverged at {run.budget:.3g} FLOPs: it has no multiplier, and the run "
                 "must not be left out"
             )
-    budgets = sorted({run.budget for run in runs})
+    budgets = sorted({run.budget for run in own})
     if len(budgets) < LEAST_BUDGETS:
         raise MultiplierError(
-            f"{len(budgets)} budget(s): a slope with an interval needs at least {LEAST_BUDGETS}"
+            f"{len(budgets)} budget(s) of {who}: a curve with an interval needs at least "
+            f"{LEAST_BUDGETS}"
         )
     for budget in budgets:
-        for child in (False, True):
-            seeds = sum(run.budget == budget and run.child == child for run in runs)
-            if seeds < LEAST_SEEDS:
-                raise MultiplierError(
-                    f"{seeds} run(s) of the {'child' if child else 'parent'} at {budget:.3g} FLOPs; "
-                    f"every cell needs at least {LEAST_SEEDS}"
-                )
+        seeds = sum(run.budget == budget for run in own)
+        if seeds < LEAST_SEEDS:
+            raise MultiplierError(
+                f"{seeds} run(s) of {who} at {budget:.3g} FLOPs; every cell needs at least "
+                f"{LEAST_SEEDS}"
+            )
     return budgets
 
 
-def _least_squares(design: Array, y: Array) -> _Fit:
-    inverse = np.linalg.inv(design.T @ design)
-    beta = inverse @ design.T @ y
-    rest = y - design @ beta
-    dof = y.size - design.shape[1]
-    var = float(rest @ rest) / dof
-    return _Fit(beta, inverse * var, dof, math.sqrt(var))
+def _curve(runs: Sequence[Run], budgets: Sequence[float]) -> _Curve:
+    """All runs of the child, and those of generation 0 at these budgets."""
+    used = [run for run in runs if run.child or run.budget in budgets]
+    return _Curve(
+        np.log([run.budget for run in used]),
+        np.array([run.loss for run in used], dtype=np.float64),
+        np.array([float(run.child) for run in used]),
+    )
 
 
-def _fieller(found: _Fit, over: Array, under: Array, level: float) -> tuple[float, float]:
-    """Interval of (over @ beta) / (under @ beta)."""
-    t2 = t_quantile((1 + level) / 2, found.dof) ** 2
-    top, bottom = float(over @ found.beta), float(under @ found.beta)
-    a = bottom**2 - t2 * float(under @ found.cov @ under)
-    if bottom <= 0 or a <= 0:
-        raise MultiplierError(
-            f"the loss does not clearly fall with compute (slope {bottom:.3g} nats per e-fold), so a "
-            "gain in loss is no gain in compute; use budgets further apart or more seeds"
-        )
-    b = top * bottom - t2 * float(over @ found.cov @ under)
-    c = top**2 - t2 * float(over @ found.cov @ over)
-    root = math.sqrt(max(b * b - a * c, 0.0))
-    return (b - root) / a, (b + root) / a
+def _middle(runs: Sequence[Run]) -> float:
+    budgets = sorted({run.budget for run in runs if run.child})
+    return budgets[len(budgets) // 2]
 
 
-def _at(slopes: _Fit, budget: float, x: float, level: float) -> AtBudget:
-    over, under = np.array([0.0, 0, 1, x]), np.array([0.0, 1, 0, 0])
-    try:
-        low, high = _fieller(slopes, over, under, level)
-    except MultiplierError:  # the parent's slope alone is less certain than the common one
-        low, high = -math.inf, math.inf
-    middle = float(over @ slopes.beta) / float(under @ slopes.beta)
-    return AtBudget(budget, _exp(middle), _exp(low), _exp(high))
+def _mean(runs: Sequence[Run], budget: float, child: bool) -> float:
+    losses = [run.loss for run in runs if run.budget == budget and run.child == child]
+    return sum(losses) / len(losses)
+
+
+def _met(runs: Sequence[Run]) -> bool:
+    """Whether the child's loss at its middle budget lies within what generation 0 had."""
+    least = min(run.budget for run in runs if not run.child)
+    return reached(runs) and _mean(runs, _middle(runs), True) <= _mean(runs, least, False)
+
+
+def _solve(
+    curve: _Curve, guess: float, level: float, term: Array | None = None
+) -> tuple[float, float, float]:
+    """theta at which g is 0, and the ends of the interval around it; infinite where there are none
+    within REACH of the guess."""
+    t = t_quantile((1 + level) / 2, curve.loss.size - (4 if term is None else 5))
+
+    def away(theta: Array, sides: Array) -> Array:
+        """[sides, thetas]: falls through zero at the estimate (side 0), and at the lower (-1) and
+        upper (1) end of the interval."""
+        found = curve.fit(theta, term)
+        return found.beta[:, 3] + sides[:, None] * t * found.se[:, 3]
+
+    grid = np.linspace(guess - REACH, guess + REACH, POINTS)
+    lower, middle, upper = map(_falls, away(grid, np.array([-1.0, 0, 1])))
+    if not middle.size:
+        return math.inf, -math.inf, math.inf
+    here = middle[np.argmin(np.abs(grid[middle] - guess))]
+    lower, upper = lower[lower <= here], upper[upper >= here]
+
+    def zero(place: int, side: int) -> float:
+        sides = np.array([float(side)])
+        return _zero(lambda theta: away(theta, sides)[0], grid[place], grid[place + 1])
+
+    return (
+        zero(here, 0),
+        zero(lower[-1], -1) if lower.size else -math.inf,
+        zero(upper[0], 1) if upper.size else math.inf,
+    )
+
+
+def _falls(values: Array) -> npt.NDArray[np.intp]:
+    """Places after which the values fall through zero."""
+    return np.nonzero((values[:-1] > 0) & (values[1:] <= 0))[0]
+
+
+def _zero(f: Callable[[Array], Array], low: float, high: float) -> float:
+    """Where f falls through zero between low and high: between two of 33 points by a straight line."""
+    grid = np.linspace(low, high, 33)
+    values = f(grid)
+    after = min(max(int((values > 0).sum()), 1), 32)
+    above, below = values[after - 1], values[after]
+    share = above / (above - below) if above > below else 0.5
+    return float(grid[after - 1] + share * (grid[after] - grid[after - 1]))
+
+
+def _at(curve: _Curve, budget: float, guess: float, level: float) -> AtBudget:
+    """m at one of the child's budgets, where slopes may differ."""
+    log_m, low, high = _solve(curve, guess, level, curve.own(budget, 1))
+    return AtBudget(budget, _exp(log_m), _exp(low), _exp(high))
 
 
 def _exp(x: float) -> float:

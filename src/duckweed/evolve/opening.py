@@ -31,7 +31,8 @@ from duckweed.run.spec import RunSpec
 from duckweed.swarm.genesis import cache_folder
 from duckweed.swarm.identity import load_or_create
 
-FORMAT = 2
+FORMAT = 3  # 3: the vault runs generation 0 at larger budgets
+SAME_TRIALS = (2, FORMAT)  # formats whose trials mean the same, whatever is decided on them
 HELD_OUT = 0.08  # share of the documents that trials never see
 
 BOUNDS = Bounds()  # of a recipe, against generation 0
@@ -131,12 +132,12 @@ def code_hash() -> str:
     return found.hexdigest(16)
 
 
-def check_format(folder: Campaign, genesis: dict[str, Any]) -> None:
-    """Trials of another format meant something else by the same words. Raises JournalError."""
-    if genesis.get("format") != FORMAT:
+def check_format(folder: Campaign, genesis: dict[str, Any], known: tuple[int, ...]) -> None:
+    """Ledgers of another format meant something else by the same words. Raises JournalError."""
+    if genesis.get("format") not in known:
         raise JournalError(
-            f"{folder.ledger}: format {genesis.get('format')}, this version reads {FORMAT}; go on with "
-            "the version that made it, or start a new campaign"
+            f"{folder.ledger}: format {genesis.get('format')}, this version reads "
+            f"{' and '.join(map(str, known))} here; use the version that made it, or start a new campaign"
         )
 
 
@@ -147,7 +148,7 @@ def reopen(folder: Campaign, registry: Registry) -> tuple[Journal, Settings]:
     if not journal.replaying:
         raise JournalError(f"{journal.ledger.path}: an empty ledger; start a new campaign")
     body, _ = journal.take("genesis", dict)
-    check_format(folder, body)
+    check_format(folder, body, (FORMAT,))
     if body["registry"] != registry.identity:
         raise JournalError(
             f"{journal.ledger.path}: made with another registry of switches ({body['registry'][:12]}) "

@@ -42,7 +42,7 @@ def _headline(history: History) -> str:
     r = best.vault.reported
     found = (
         f"# generation {best.number}: {r.m:.2f}x the compute of generation 0 saved "
-        f"({best.vault.level:.0%} interval {r.low:.2f} to {r.high:.2f}), measured in the vault at "
+        f"({best.vault.level:.0%} interval {r.interval}), measured in the vault at "
         f"{r.budget:.2g} FLOPs a run\n"
     )
     return found + (f"# {best.vault.caution}\n" if best.vault.caution else "")

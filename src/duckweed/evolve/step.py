@@ -58,9 +58,17 @@ class Need(msgspec.Struct, frozen=True):
     why: str
 
 
+class Afford(msgspec.Struct, frozen=True):
+    """Whether so many FLOPs are left for something that may also be left out. Answer: bool, which
+    the ledger keeps: what was left then cannot be told from the entries alone."""
+
+    flops: float
+    why: str
+
+
 UNMEASURED = 1.5  # overhead of evaluation supposed before any run; small models pay most
 
-Request = Run | Check | Ask | Allowed | Note | Need
+Request = Run | Check | Ask | Allowed | Note | Need | Afford
 T = TypeVar("T")
 Steps = Generator[Request, Any, T]
 
@@ -71,7 +79,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pairs of a confirmation; candidates: screened for each,
     0: nothing but what is planted; margin: what a child must be better by,
     as a share of compute; scale, scale_pairs: times the size of the scale check, and its pairs;
-    vault_seeds: per cell of the vault; vault_shares: its budgets over `budget`; prune_every:
+    vault_seeds: per cell of the vault; vault_shares: its budgets over `budget`, at which both
+    recipes run (generation 0 at larger ones too, as far as it takes); prune_every:
     generations between prunings; plant: share of rounds in which a planted proposal goes straight
     to confirmation; rates: factors of the learning rate that generation 0 is tuned over."""
 

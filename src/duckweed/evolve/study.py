@@ -3,21 +3,25 @@
 A campaign here is the real one without training: the same pilot, rungs, sequential test, spending
 and vault fit as in a run, on losses drawn from
 
-    loss = a - slope (ln C + gain) + noise
+    loss = a - f(ln C + gain) + noise
 
-where a recipe's gain is the sum of its accepted effects (units of ln compute). Beside it the rule
+where f is a line or a curve (`World.saved`) and a recipe's gain the sum of its accepted effects
+(units of ln compute). Beside it the rule
 of existing loops on the same proposals: one noisy score, kept when it beats the stored best score,
 the difference of the stored scores reported as the gain.
 """
 
+import contextlib
 import math
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from duckweed.evolve import multiplier, screening, sequential, spending
+from duckweed.evolve import screening, sequential, spending
+from duckweed.evolve.multiplier import MultiplierError, Run, fit, reached
 from duckweed.evolve.student import Array
+from duckweed.evolve.vault import DOUBLINGS
 
 CENTRE, BUDGETS = 1e12, (0.5, 1.0, 2.0)
 
@@ -25,8 +29,11 @@ CENTRE, BUDGETS = 1e12, (0.5, 1.0, 2.0)
 class World(msgspec.Struct, frozen=True):
     """What is proposed and how noisy runs are. helpful, harmful: shares, the rest does nothing;
     effect: median size of an effect in ln compute, factor: its spread (one sd) up and down;
-    noise: sd of one run in ln compute; slope: nats per e-fold; tails: degrees of freedom of the
-    noise, 0 for normal; child_noise: how much noisier a child's runs are than its parent's."""
+    noise: sd of one run in ln compute; slope: nats per e-fold; bend: by how much of itself the slope
+    falls per e-fold (above 0: a power law with that exponent above a floor, below 0: the loss falls
+    faster and faster, 0: a line); fade: what a gain loses per e-fold of compute; tails: degrees of
+    freedom of the noise, 0 for normal; child_noise: how much noisier a child's runs are than its
+    parent's."""
 
     helpful: float = 0.2
     harmful: float = 0.3
@@ -34,6 +41,8 @@ class World(msgspec.Struct, frozen=True):
     factor: float = 2.0
     noise: float = 0.05
     slope: float = 0.15
+    bend: float = 0.0
+    fade: float = 0.0
     tails: int = 0
     child_noise: float = 1.0
 
@@ -42,6 +51,11 @@ class World(msgspec.Struct, frozen=True):
         kind = rng.random(shape)
         size = self.effect * self.factor ** rng.standard_normal(shape)
         return np.where(kind < self.helpful, size, np.where(kind > 1 - self.harmful, -size, 0.0))
+
+    def saved(self, x: npt.ArrayLike) -> Array:
+        """Nats below the loss of generation 0 at the reference budget, x in ln compute above it."""
+        x = np.asarray(x, dtype=np.float64)
+        return self.slope * (-np.expm1(-self.bend * x) / self.bend if self.bend else x)
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...], child: bool = False) -> Array:
         """Noise of single runs, in nats."""
@@ -66,7 +80,8 @@ class Plan(msgspec.Struct, frozen=True):
 
 class Rule(msgspec.Struct, frozen=True):
     """How a rule did over the campaigns. bias: mean of reported minus true gain; coverage: share
-    of 95 % intervals that hold the truth; gain, reported: mean true and reported ln multiplier;
+    of 95 % intervals that hold the truth; silent: campaigns whose vault gave no figure, which are left
+    out of both; gain, reported: mean true and reported ln multiplier;
     nulls, harmful, helpful: how many of each were decided; *_accepted: how many were accepted;
     false_share: mean share of not-helpful ones among the accepted (the false discovery rate);
     runs: mean number of runs, in runs at the reference budget."""
@@ -75,6 +90,7 @@ class Rule(msgspec.Struct, frozen=True):
     reported: float
     bias: float
     coverage: float
+    silent: int
     nulls: int
     nulls_accepted: int
     harmful: int
@@ -106,11 +122,10 @@ def study(world: World, plan: Plan, campaigns: int = 500, seed: int = 0) -> Stud
     pilots = [sequential.pilot(row) for row in noise[:, :, 0] - noise[:, :, 1]]
     found = confirm(world, plan, effects, rng)
     true = np.where(found.accepted, found.effect, 0.0).sum(axis=1)
-    middle, low, high = vault(world, plan, true, rng)
-    vault_runs = 2 * plan.seeds * sum(BUDGETS)
+    told = vault(world, plan, true, rng)
     loop = _rule(
-        true, middle, low, high, found.effect, found.accepted,
-        2 * plan.pilot + found.screening + 2 * float(found.pairs.sum(axis=1).mean()) + vault_runs,
+        true, told.log_m, told.low, told.high, found.effect, found.accepted,
+        2 * plan.pilot + found.screening + 2 * float(found.pairs.sum(axis=1).mean()) + told.runs,
     )  # fmt: skip
     flat = effects.reshape(campaigns, -1)
     more = world.effects(rng, (campaigns, round(loop.runs)))
@@ -141,42 +156,63 @@ def confirm(world: World, plan: Plan, effects: Array, rng: np.random.Generator) 
     ledger = [spending.Spending(plan.alpha, plan.confirmations)] * campaigns
     tested, accepted = np.zeros((campaigns, rounds)), np.zeros((campaigns, rounds), bool)
     pairs = np.zeros((campaigns, rounds), np.int64)
+    so_far = np.zeros((campaigns, 1))
     for t in range(rounds):
         here = effects[:, t]
         for rung in ladder:
-            losses = world.draw(rng, here.shape, child=True) - world.slope * here
+            losses = world.draw(rng, here.shape, child=True) - world.saved(so_far + here)
             kept = [screening.survivors(row, rung.keep) for row in losses.tolist()]
             here = np.take_along_axis(here, np.array(kept), axis=1)
         tested[:, t] = here[:, 0]
-        parent = world.draw(rng, (campaigns, plan.pairs))
-        child = world.draw(rng, (campaigns, plan.pairs), child=True) - world.slope * here[:, :1]
+        parent = world.draw(rng, (campaigns, plan.pairs)) - world.saved(so_far)
+        child = world.draw(rng, (campaigns, plan.pairs), child=True) - world.saved(so_far + here)
         level = np.array([state.level for state in ledger])
         result = sequential.run(parent - child, level, plan.pairs)
         accepted[:, t], pairs[:, t] = result.accepted, result.pairs
+        so_far += np.where(result.accepted, here[:, 0], 0.0)[:, None]
         ledger = [s.record(bool(a)) for s, a in zip(ledger, result.accepted, strict=True)]
     cost = rounds * sum(rung.candidates * rung.share for rung in ladder)
     return Confirmed(tested, accepted, pairs, cost)
 
 
-def vault(
-    world: World, plan: Plan, true: Array, rng: np.random.Generator
-) -> tuple[Array, Array, Array]:
-    """The direct comparison with generation 0 on fresh seeds: ln multiplier and its interval."""
-    shape = (true.size, len(BUDGETS), plan.seeds)
-    arms = [world.draw(rng, shape), world.draw(rng, shape, child=True)]
-    out = np.zeros((3, true.size))
+def opened(world: World, seeds: int, gain: float, rng: np.random.Generator) -> list[Run]:
+    """The runs of a vault whose recipe is worth `gain` (ln compute) at the reference budget, as
+    `duckweed.evolve.vault` asks for them."""
+
+    def cell(share: float, child: bool) -> list[Run]:
+        x = math.log(share)
+        saved = float(world.saved(x + (gain - world.fade * x if child else 0.0)))
+        noise = world.draw(rng, (seeds,), child)
+        return [Run(share * CENTRE, 3.0 - saved + float(e), child) for e in noise]
+
+    runs = [run for share in BUDGETS for child in (False, True) for run in cell(share, child)]
+    for doubling in range(1, DOUBLINGS + 1):
+        if reached(runs):
+            break
+        runs += cell(BUDGETS[-1] * 2**doubling, False)
+    return runs
+
+
+class Opened(msgspec.Struct, frozen=True):
+    """Per campaign [S]: ln multiplier as reported and its interval, nan where there is none; runs:
+    mean number, at the reference budget."""
+
+    log_m: Array
+    low: Array
+    high: Array
+    runs: float
+
+
+def vault(world: World, plan: Plan, true: Array, rng: np.random.Generator) -> Opened:
+    """The direct comparison with generation 0 on fresh seeds."""
+    found, spent = np.full((3, true.size), np.nan), 0.0
     for i, gain in enumerate(true):
-        runs = [
-            multiplier.Run(
-                share * CENTRE,
-                3.0 - world.slope * (math.log(share) + gain * child) + float(arms[child][i, b, s]),
-                bool(child),
-            )
-            for b, share in enumerate(BUDGETS) for child in (0, 1) for s in range(plan.seeds)
-        ]  # fmt: skip
-        found = multiplier.fit(runs)
-        out[:, i] = found.log_m, math.log(found.low), math.log(found.high)
-    return out[0], out[1], out[2]
+        runs = opened(world, plan.seeds, float(gain), rng)
+        spent += sum(run.budget for run in runs) / CENTRE
+        with contextlib.suppress(MultiplierError), np.errstate(divide="ignore"):
+            r = fit(runs).reported
+            found[:, i] = np.log([r.m, r.low, r.high])
+    return Opened(found[0], found[1], found[2], spent / true.size)
 
 
 def greedy(world: World, effects: Array, rng: np.random.Generator) -> Rule:
@@ -187,7 +223,7 @@ def greedy(world: World, effects: Array, rng: np.random.Generator) -> Rule:
     best, true = start.copy(), np.zeros(campaigns)
     accepted = np.zeros(effects.shape, bool)
     for t in range(trials):
-        score = world.draw(rng, (campaigns,), child=True) - world.slope * (true + effects[:, t])
+        score = world.draw(rng, (campaigns,), child=True) - world.saved(true + effects[:, t])
         better = score < best
         best, true = np.where(better, score, best), true + np.where(better, effects[:, t], 0.0)
         accepted[:, t] = better
@@ -201,11 +237,12 @@ def _rule(
     accepted: npt.NDArray[np.bool_], runs: float,
 ) -> Rule:  # fmt: skip
     null, bad, good = effect == 0, effect < 0, effect > 0
+    said = ~np.isnan(reported)
     wrong = (accepted & ~good).sum(axis=1) / np.maximum(accepted.sum(axis=1), 1)
     return Rule(
-        gain=float(true.mean()), reported=float(reported.mean()),
-        bias=float((reported - true).mean()),
-        coverage=float(((low <= true) & (true <= high)).mean()),
+        gain=float(true.mean()), reported=float(reported[said].mean()),
+        bias=float((reported - true)[said].mean()),
+        coverage=float(((low <= true) & (true <= high))[said].mean()), silent=int((~said).sum()),
         nulls=int(null.sum()), nulls_accepted=int((null & accepted).sum()),
         harmful=int(bad.sum()), harmful_accepted=int((bad & accepted).sum()),
         helpful=int(good.sum()), helpful_accepted=int((good & accepted).sum()),

@@ -77,7 +77,7 @@ def _verdict(told: History) -> str:
     v = best.vault.reported
     return (
         f"Generation {best.number} needs {v.m:.2f} times less compute than generation 0 "
-        f"({best.vault.level:.0%} interval {v.low:.2f} to {v.high:.2f})"
+        f"({best.vault.level:.0%} interval {v.interval})"
     )
 
 
@@ -197,8 +197,7 @@ def _generations(told: History) -> str:
 def _vault(g: Generation) -> str:
     if g.vault is None:
         return g.fault or "not measured"
-    v = g.vault.reported
-    return f"{v.m:.2f} ({v.low:.2f} to {v.high:.2f})"
+    return str(g.vault.reported)
 
 
 def lineage_figure(told: History) -> Figure:
