@@ -4,13 +4,7 @@ import pytest
 from fixtures.coordinated import OVERLAP, play
 from fixtures.pretended import PEERS
 
-from duckweed.swarm import coordinator as room
 from duckweed.swarm import messages as m
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(room, "POLL", 0.05)
 
 
 def test_work_for_the_next_round_is_given_while_one_is_open(tmp_path):

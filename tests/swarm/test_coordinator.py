@@ -16,11 +16,6 @@ from duckweed.swarm import coordinator as room
 from duckweed.swarm import messages as m
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(room, "POLL", 0.05)
-
-
 def test_a_whole_run(tmp_path):
     async def scene(run):
         await run.start()

@@ -9,14 +9,8 @@ from fixtures.pretended import PEERS, state
 from duckweed.run.layout import Layout
 from duckweed.run.ledger import LedgerError
 from duckweed.run.spec import override
-from duckweed.swarm import coordinator as room
 from duckweed.swarm import messages as m
 from duckweed.swarm.identity import Identity
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(room, "POLL", 0.05)
 
 
 def test_a_restarted_coordinator_knows_everything_that_was_closed(tmp_path):
