@@ -9,6 +9,7 @@ from fixtures.pretended import PEERS, state
 from duckweed.run.layout import Layout
 from duckweed.run.ledger import LedgerError
 from duckweed.run.spec import override
+from duckweed.swarm import coordinator as room
 from duckweed.swarm import messages as m
 from duckweed.swarm.identity import Identity
 
