@@ -16,7 +16,8 @@ NOTES = {
     "architecture": "what is changed of the source's configuration (docs/learn.md)",
     "inner": "what a peer does alone between two exchanges: `steps` steps of `batch` sequences\n"
     "optimizer: muon (hidden matrices; AdamW for the rest) or adamw; schedule: wsd, cosine, constant\n"
-    "state: 'fresh' starts its moments anew every round, 'kept' carries them along",
+    "state: 'fresh' starts its moments anew every round, 'kept' carries them along, 'shared' exchanges\n"
+    "those of Muon too: twice the bytes, less loss (docs/parity.md)",
     "wire": "what is sent. kind: 'integer' (threshold, value, levels), 'sparse' (chunk, keep),\n"
     "'dense' (dtype fp32, bf16, int8); feedback: share of the unsent rest that is carried over",
     "merge": "rule: mean, bounded (step size from the median peer), contributors (sparse only)",
