@@ -59,6 +59,7 @@ CELLS: list[Cell] = [
     ddp("ddp-muon-4e-3-h30", 0.004, 1),
     swarm("fp32-h15-shared-plain-2.8e-3", 0.0028, 0, H15, FP32, PLAIN, SHARED),
     swarm("fp32-h15-shared-plain-2.8e-3", 0.0028, 1, H15, FP32, PLAIN, SHARED),
+    swarm("fp32-h15-shared-plain-2e-3", 0.002, 0, H15, FP32, PLAIN, SHARED),
     ddp("ddp-muon-2e-3", 0.002, 0, H15),
     ddp("ddp-muon-2.8e-3", 0.0028, 0, H15),
     ddp("ddp-muon-2.8e-3", 0.0028, 1, H15),
