@@ -61,6 +61,7 @@ CELLS: list[Cell] = [
     swarm("fp32-h15-shared-plain-2.8e-3", 0.0028, 1, H15, FP32, PLAIN, SHARED),
     swarm("fp32-h15-shared-plain-2e-3", 0.002, 0, H15, FP32, PLAIN, SHARED),
     ddp("ddp-muon-2e-3", 0.002, 0, H15),
+    ddp("ddp-muon-2e-3", 0.002, 1, H15),
     ddp("ddp-muon-2.8e-3", 0.0028, 0, H15),
     ddp("ddp-muon-2.8e-3", 0.0028, 1, H15),
     swarm("fp32-h15-2.8e-3", 0.0028, 0, H15, FP32),
