@@ -243,7 +243,7 @@ class Run:
             merged = self._integer(wanted, measure, facts)
         else:
             merged = self._plain(wanted, measure, facts)
-        gradient, momenta = (merged[: layout.parameters], merged[layout.parameters :])
+        gradient, momenta = np.split(merged, [layout.parameters])
         if measure:
             own = np.mean([np.linalg.norm(x[: layout.parameters]) for x in made])
             facts["merged_to_own_norm"] = round(float(np.linalg.norm(gradient) / own), 3)
@@ -271,10 +271,6 @@ class Run:
         ):
             self.steps.first[:, part] = values
 
-    def _keep(self, peer: int, wanted: np.ndarray, sent: np.ndarray) -> None:
-        self.residuals[peer] = feedback.keep(wanted, sent)
-        self.residuals[peer][self.layout.parameters :] = 0  # as swarm.work
-
     def _integer(
         self, wanted: list[np.ndarray], measure: bool, facts: dict[str, Any]
     ) -> np.ndarray:
@@ -283,7 +279,8 @@ class Run:
         unit = integer.steps(spec.wire, self.scales, layout)
         every = [integer.quantise(spec.wire, x, layout, self.scales) for x in wanted]
         for p, (x, codes) in enumerate(zip(wanted, every, strict=True)):
-            self._keep(p, x, integer.values(codes, unit, layout))
+            sent = integer.values(codes, unit, layout)
+            self.residuals[p] = feedback.keep(x, sent, layout.parameters)
         update = summed(layout, every, [1] * self.peers)
         if measure:
             facts |= self._bytes(wanted, every, update)
@@ -325,7 +322,7 @@ class Run:
                 blob = compress(spec.wire, x, layout, self.scales).blob
                 bytes_.append(len(blob))
                 assert (decode(spec.wire, blob, layout, self.scales).values == found.values).all()
-            self._keep(p, x, found.values)
+            self.residuals[p] = feedback.keep(x, found.values, layout.parameters)
             decoded.append(found)
         if measure:
             # Without an exact sum the others' blobs are fetched as they are; one's own is at hand.

@@ -25,8 +25,9 @@ from duckweed.wire.contribution import compress
 
 class Trained(msgspec.Struct):
     """What the first `steps` inner steps of a span gave for round `round`: pseudo-gradient, with the
-    inner momenta after it where they are exchanged, f32[V], tokens, mean loss, seconds. ahead: how many of them began from the state before the one that the
-    round follows on. moments: what is to be gone on with, in this span or the next."""
+    inner momenta after it where they are exchanged, f32[V], tokens, mean loss, seconds. ahead: how
+    many of them began from the state before the one that the round follows on. moments: what is to
+    be gone on with, in this span or the next."""
 
     round: int
     span: Span
@@ -60,7 +61,7 @@ class Left(msgspec.Struct):
 
 class Worker:
     """Trains blocks and keeps the one thing a peer carries from round to round: its residual (and,
-    but with inner.state = "fresh", its moments). What was not accepted leaves no trace in it.
+    unless inner.state = "fresh", its moments). What was not accepted leaves no trace in it.
 
     Training and compressing are apart, so that a block can be begun for the round after the one that
     is being exchanged. It is compressed when that one has closed: only then are the common scale, the
@@ -135,7 +136,7 @@ class Worker:
         report: Callable[[int, float], None] | None,
     ) -> Work:
         """Some of the steps of a span, counted within it. Their moments are kept if the next step is
-        to go on with them: that of the same span, or but with inner.state = "fresh" any."""
+        to go on with them: that of the same span, or, unless inner.state = "fresh", any."""
         inner, seed = self.spec.inner, self.spec.seed
         batches = (
             batch(
@@ -158,8 +159,7 @@ class Worker:
         wanted = feedback.carry(trained.delta, self.left.residual, spec.wire.feedback)
         compressed = compress(spec.wire, wanted, self.layout, state.scales)
         said = sizes(wanted, self.layout)
-        kept = feedback.keep(wanted, compressed.sent, out=wanted)
-        kept[self.layout.parameters :] = 0  # a momentum is said anew every round: nothing is owed
+        kept = feedback.keep(wanted, compressed.sent, self.layout.parameters, out=wanted)
         sent = compressed.sent if spec.rounds.overlap else None
         self.left.sent = None  # part of the state by now: nothing begins from it any more
         self._pending = Left(state.round, kept, trained.moments, sent)
@@ -247,13 +247,10 @@ class Worker:
 
 def momenta_of(state: State, layout: Layout) -> dict[str, torch.Tensor]:
     """The momenta that all peers go on with, named as the inner optimizer names its moments."""
-    found, start = {}, len(layout.names) - layout.momenta
-    for name, shape, part in list(zip(layout.names, layout.shapes, layout.slices(), strict=True))[
-        start:
-    ]:
-        values = state.inner[part.start - layout.parameters : part.stop - layout.parameters]
-        found[name] = torch.tensor(values).view(shape)
-    return found
+    first = len(layout.names) - layout.momenta
+    parts = torch.tensor(state.inner).split(list(layout.sizes[first:]))
+    named = zip(layout.names[first:], layout.shapes[first:], parts, strict=True)
+    return {name: part.view(shape) for name, shape, part in named}
 
 
 def with_momenta(work: Work, layout: Layout) -> np.ndarray:

@@ -19,7 +19,13 @@ def carry(delta: np.ndarray, residual: np.ndarray, beta: float) -> np.ndarray:
     return x
 
 
-def keep(x: np.ndarray, sent: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """What the contribution left out, ``x - sent``, f32[P]: the residual of the next round.
-    ``out``: where to put it, ``x`` itself for one."""
-    return np.subtract(x, sent, out=out, dtype=np.float32)
+def keep(
+    x: np.ndarray, sent: np.ndarray, owed: int | None = None, out: np.ndarray | None = None
+) -> np.ndarray:
+    """What the contribution left out, ``x - sent``: the residual of the next round. ``owed``: of how
+    many values, None for all; those after them (momenta) are said anew every round, and their
+    residual is 0. ``out``: where to put it, ``x`` itself for one."""
+    residual = np.subtract(x, sent, out=out, dtype=np.float32)
+    if owed is not None:
+        residual[owed:] = 0
+    return residual
