@@ -25,6 +25,8 @@ BASE: dict[str, Any] = {
     "inner.warmup": 100,
     "inner.clip": 1.0,
     "inner.state": "kept",
+    "outer.learning_rate": 0.7,
+    "outer.momentum": 0.6,
     "rounds.count": 200,
     "rounds.peers": 4,
     "rounds.evaluate_tokens": 98304,

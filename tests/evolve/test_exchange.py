@@ -193,8 +193,6 @@ def test_every_value_of_every_switch_of_the_exchange_applies(ground):
             recipe = plain | {switch.key: switch.check(value)}
             if switch.key == "merge.rule" and value == "contributors":
                 recipe |= {"wire.kind": "sparse"}
-            if value == "shared":
-                recipe |= {"inner.optimizer": "muon"}
             specification(folder.plain(), recipe)
 
 

@@ -8,6 +8,7 @@ from fixtures import tiny
 from duckweed.learn import memory
 from duckweed.learn import model as models
 from duckweed.learn.memory import OutOfMemory, check_memory, needed
+from duckweed.learn.optimizer import exchanged
 from duckweed.run.spec import RunSpec, override
 
 
@@ -43,8 +44,18 @@ def test_need_grows_with_model_moments_batch_and_sequence():
     model = skeleton("llama-1m", muon)
     parameters = sum(p.numel() for p in model.parameters())
     base = needed(model, muon)
-    assert needed(model, override(muon, {"inner.optimizer": "adamw"})) == base + 4 * parameters
-    assert base > 4 * 8 * parameters
+    fresh = {"inner.state": "fresh"}
+    least = needed(model, override(muon, fresh))
+    adamw = fresh | {"inner.optimizer": "adamw"}
+    assert needed(model, override(muon, adamw)) == least + 4 * parameters
+    assert least > 4 * 8 * parameters
+    # Exchanged momenta are in the state, and in all that is on its way; AdamW's moments stay.
+    matrices = exchanged(model, muon.inner).total - parameters
+    assert 0.9 * parameters < matrices < parameters
+    assert base > least + 4 * 4 * matrices
+    assert (
+        needed(model, override(muon, adamw | {"inner.state": "kept"})) > least + 4 * 4 * parameters
+    )
     for key in ("inner.batch", "model.sequence"):
         assert needed(model, override(muon, {key: 256})) > 1.5 * base
     assert needed(skeleton("llama-15m", muon), muon) > base + 4 * 8 * 13_000_000

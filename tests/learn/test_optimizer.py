@@ -100,7 +100,14 @@ def test_what_is_exchanged_has_momenta_as_the_optimizer_names_them(optimizer):
     assert momenta == {n: tuple(x.shape) for n, x in moments.items() if n.startswith("muon.")}
     assert len(momenta) == layout.momenta == 2 * 7
     assert exchanged(models.skeleton(model.config), inner) == layout
-    assert exchanged(model, Inner(optimizer=optimizer)) == plain
+    assert exchanged(model, Inner(optimizer=optimizer, state="kept")) == plain
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "lion"])
+def test_moments_of_other_optimizers_are_not_exchanged(optimizer):
+    inner = Inner(optimizer=optimizer, state="shared")
+    model, _ = stepped(inner)
+    assert exchanged(model, inner) == models.layout_of(model)
 
 
 def test_every_parameter_is_stepped_by_one_of_the_two():

@@ -71,10 +71,6 @@ def test_files_that_are_no_specification(tmp_path):
 def test_combinations_that_make_no_sense():
     with pytest.raises(SpecError, match=r"merge\.rule = 'contributors'.*sparse"):
         override(RunSpec(), {"merge.rule": "contributors"})
-    with pytest.raises(SpecError, match=r"inner\.state = 'shared'.*'muon'.*'kept'"):
-        override(RunSpec(), {"inner.state": "shared", "inner.optimizer": "adamw"})
-    with pytest.raises(SpecError, match=r"inner\.state = 'shared'.*overlap = 0"):
-        override(RunSpec(), {"inner.state": "shared", "rounds.overlap": 0.5})
     with pytest.raises(SpecError, match=r"inner\.warmup = 20.*only 6 steps"):
         override(RunSpec(), {"inner.steps": 3, "rounds.count": 2})
 

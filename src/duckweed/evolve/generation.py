@@ -3,12 +3,12 @@
 import msgspec
 
 from duckweed.learn.presets import PRESETS
-from duckweed.run.sections import Architecture, DataSpec, Inner, Model, Rounds
+from duckweed.run.sections import Architecture, DataSpec, Inner, Model, Outer, Rounds
 from duckweed.run.spec import RunSpec
 
 PLAIN = Inner(
     optimizer="adamw", learning_rate=0.004, weight_decay=0.1, betas=(0.9, 0.95), schedule="cosine",
-    warmup=20, final=0.1, batch=8,
+    warmup=20, final=0.1, batch=8, state="fresh",
 )  # fmt: skip
 """What generation 0 is tuned from: AdamW with a cosine, as any textbook has it."""
 
@@ -16,6 +16,9 @@ STEPS = 260
 """Inner steps over which warm-up is a share; a trial stretches its schedule to what it can pay."""
 BLOCK = 10
 """Inner steps of a round where a trial has several peers."""
+
+OUTER = Outer(learning_rate=0.7, momentum=0.6)
+"""DiLoCo's outer step (2311.08105), its momentum as it suits Muon (2505.23725)."""
 
 INITIAL = 0.02  # transformers' initializer_range
 
@@ -29,7 +32,8 @@ def generation_zero(
     """The specification before tuning: AdamW, cosine, GELU, tied tables; for a preset of ours the
     architecture is spelt out, so that a proposal's differences are seen for what they are, save
     `kv_heads` and `inner_width`, which follow the heads, and width and family. Several peers take one
-    sequence a step each, so that a trial has rounds enough, and exchange as a run's defaults have it.
+    sequence a step each, so that a trial has rounds enough, and exchange as DiLoCo does, over a run's
+    default wire.
 
     `llama-0.5m` to `llama-1m` are the sizes meant for campaigns on a CPU.
     """
@@ -56,6 +60,7 @@ def generation_zero(
         model=Model(source=source, sequence=sequence),
         architecture=architecture,
         inner=msgspec.structs.replace(PLAIN, steps=block, batch=batch),
+        outer=OUTER,
         rounds=Rounds(peers=peers, count=STEPS // block),
     )
     return spec if data is None else msgspec.structs.replace(spec, data=data)

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from duckweed.learn.model import layout_of
+from duckweed.learn.optimizer import exchanged
 from duckweed.run.sections import Inner
 from duckweed.run.spec import RunSpec
 
@@ -22,20 +24,31 @@ class OutOfMemory(ValueError):
 
 
 def needed(model: nn.Module, spec: RunSpec) -> int:
-    """Bytes for one peer: training, and the flat vectors of a round. Without overlap most are there
-    while it compresses: global weights, outer momentum, residual, pseudo-gradient, what is sent.
-    With overlap while it applies a round and trains ahead: weights and momentum before and after,
-    residual, what it has sent, the merged pseudo-gradient, the weights that it began ahead from, and
-    what decoding needs for a moment. Measured with overlap only (docs/wan.md): 1.57 GB of 1.53."""
-    vectors = 12 if spec.rounds.overlap else 5
-    numbers = sum(p.numel() for p in model.parameters())
-    return 4 * vectors * numbers + estimate(model, spec.inner, spec.model.sequence)
+    """Bytes for one peer: training, the flat vectors of a round, and the moments that it keeps.
+
+    Without overlap most vectors are there while it compresses: global weights and outer momentum
+    f32[P], residual, pseudo-gradient with momenta, what is sent f32[V], common momenta f32[V - P].
+    With overlap while it applies a round and trains ahead: weights, outer and common momenta before
+    and after, residual, what it has sent, what was merged, the weights and momenta that it began
+    ahead from, and what decoding needs for a moment. Measured with overlap, where nothing but weights
+    was exchanged (docs/wan.md): 1.57 GB of 1.53.
+    """
+    weights, values = layout_of(model).total, exchanged(model, spec.inner).total
+    common = values - weights
+    vectors = (
+        5 * weights + 3 * common + 7 * values
+        if spec.rounds.overlap
+        else 2 * weights + common + 3 * values
+    )
+    kept = 0
+    if spec.inner.state != "fresh":  # by what counted last and by what is on its way
+        kept = 2 * _moments(spec.inner) * (weights - common)
+    return 4 * (vectors + kept) + estimate(model, spec.inner, spec.model.sequence)
 
 
 def estimate(model: nn.Module, inner: Inner, sequence: int) -> int:
     """Bytes of training alone: float32 weights, gradients, moments, activations."""
     parameters = sum(p.numel() for p in model.parameters())
-    moments = 2 if inner.optimizer == "adamw" else 1
     config: Any = model.config
     width = getattr(config, "hidden_size", 1024)
     layers = getattr(config, "num_hidden_layers", 12)
@@ -44,7 +57,12 @@ def estimate(model: nn.Module, inner: Inner, sequence: int) -> int:
     # Per token and layer some 34 widths and the attention rows, as in 2205.05198 (in float32 here).
     activations = tokens * layers * (68 * width + 10 * heads * sequence)
     logits = 12 * tokens * config.vocab_size
-    return 4 * parameters * (2 + moments) + activations + logits
+    return 4 * parameters * (2 + _moments(inner)) + activations + logits
+
+
+def _moments(inner: Inner) -> int:
+    """Of each number, roughly: where Muon takes most of them, its."""
+    return 2 if inner.optimizer == "adamw" else 1
 
 
 def one_heap() -> None:

@@ -46,9 +46,10 @@ def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
 
 def exchanged(model: nn.Module, inner: Inner) -> Layout:
     """What peers exchange of a model: its weights and, with inner.state = "shared", Muon's momenta
-    after them, under the names that `InnerOptimizer.moments` gives them."""
+    after them, under the names that `InnerOptimizer.moments` gives them. Other optimizers' moments
+    stay with the peer."""
     layout = layout_of(model)
-    if inner.state != "shared":
+    if inner.state != "shared" or not inner.orthogonal:
         return layout
     shapes = dict(zip(layout.names, layout.shapes, strict=True))
     taken = {id(p) for p in hidden_matrices(model)}

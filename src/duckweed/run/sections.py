@@ -94,7 +94,9 @@ class Inner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     embedding_rate, head_rate, vector_rate: factors of the learning rate for these parameters (the
     head where it is not tied; vectors are norms and biases). epsilon: of AdamW. cautious: weights
     decay only where the update shrinks them too. nesterov, iterations: of Muon, as is
-    momentum_warmup, the steps over which its momentum rises from 0.85 (docs/learn.md).
+    momentum_warmup, the steps over which its momentum rises from 0.85. state: what becomes of the
+    moments at the end of a round: they start anew, are kept by each peer for itself, or are kept
+    and those of Muon exchanged (docs/learn.md).
     """
 
     optimizer: Literal["adamw", "muon", "normuon", "lion"] = "muon"
@@ -117,7 +119,7 @@ class Inner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     warmup: int = 20
     final: float = 0.1
     decay: float = 0.3
-    state: Literal["fresh", "kept", "shared"] = "fresh"
+    state: Literal["fresh", "kept", "shared"] = "shared"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 
     def __post_init__(self) -> None:
@@ -131,11 +133,6 @@ class Inner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             ("warmup", 0, 10_000_000), ("final", 0, 1), ("decay", 0, 1),
         ):  # fmt: skip
             check("inner", name, getattr(self, name), low, high)
-        if self.state == "shared" and not self.orthogonal:
-            raise ValueError(
-                "inner.state = 'shared' exchanges the momenta of Muon and needs inner.optimizer = 'muon' "
-                f"or 'normuon'; with {self.optimizer!r} use 'kept' or 'fresh'"
-            )
 
     @property
     def orthogonal(self) -> bool:
@@ -215,8 +212,8 @@ class Outer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The outer optimizer: SGD with Nesterov momentum, or the plain step ("none")."""
 
     optimizer: Literal["nesterov", "none"] = "nesterov"
-    learning_rate: float = 0.7
-    momentum: float = 0.6
+    learning_rate: float = 1.0
+    momentum: float = 0.0
 
     def __post_init__(self) -> None:
         check("outer", "learning_rate", self.learning_rate, 1e-6, 10)

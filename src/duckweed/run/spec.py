@@ -56,11 +56,6 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 "merge.rule = 'contributors' divides each coordinate by the peers that sent it and "
                 "needs wire.kind = 'sparse'; with this wire use 'mean' or 'bounded'"
             )
-        if self.inner.state == "shared" and self.rounds.overlap:
-            raise ValueError(
-                "inner.state = 'shared' goes on with the momenta of the round before, which are not known "
-                "yet where rounds.overlap trains ahead; use overlap = 0, or state 'kept' or 'fresh'"
-            )
         if self.inner.warmup >= self.total_steps:
             raise ValueError(
                 f"inner.warmup = {self.inner.warmup}: the whole run has only {self.total_steps} steps "

@@ -17,11 +17,12 @@ NOTES = {
     "inner": "what a peer does alone between two exchanges: `steps` steps of `batch` sequences\n"
     "optimizer: muon (hidden matrices; AdamW for the rest) or adamw; schedule: wsd, cosine, constant\n"
     "state: 'fresh' starts its moments anew every round, 'kept' carries them along, 'shared' exchanges\n"
-    "those of Muon too: twice the bytes, less loss (docs/parity.md)",
+    "those of Muon too: up to twice the bytes, less loss (docs/parity.md)",
     "wire": "what is sent. kind: 'integer' (threshold, value, levels), 'sparse' (chunk, keep),\n"
     "'dense' (dtype fp32, bf16, int8); feedback: share of the unsent rest that is carried over",
     "merge": "rule: mean, bounded (step size from the median peer), contributors (sparse only)",
-    "outer": "the step that all peers take together: nesterov or none",
+    "outer": "the step that all peers take together, nesterov or none: learning_rate of the merged way\n"
+    "(1.0: the whole of it) and momentum; with rounds.overlap 0.7 and 0.6 were better (docs/swarm.md)",
     "rounds": "count: rounds in all; peers: how many start; evaluate, checkpoint: every so many rounds\n"
     "a round closes when all have sent, or after `patience` seconds of waiting for stragglers\n"
     "overlap: share of a round's steps trained while the one before is exchanged; price: docs/swarm.md",

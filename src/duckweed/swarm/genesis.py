@@ -130,7 +130,8 @@ def first_scales(
         for s in range(steps)
     )
     work = trainer.train(state.weights, batches, 0, keep=bool(layout.momenta))
-    return np.array(sizes(with_momenta(work, layout), layout), np.float32)
+    said = with_momenta(work.delta, work.moments, layout)
+    return np.array(sizes(said, layout), np.float32)
 
 
 def reopen(folder: RunFolder, spec: RunSpec) -> Ground:

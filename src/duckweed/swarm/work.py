@@ -1,5 +1,6 @@
 """A peer's half of a round, without network or process: the same for a real peer and a simulated one."""
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from duckweed.learn.dataset import Dataset, batch, held_out_batches
+from duckweed.learn.optimizer import momentum
 from duckweed.learn.trainer import Trainer, Work, rows
 from duckweed.merge.outer import outer_step
 from duckweed.merge.round import Announcement, blob_hash
@@ -24,10 +26,11 @@ from duckweed.wire.contribution import compress
 
 
 class Trained(msgspec.Struct):
-    """What the first `steps` inner steps of a span gave for round `round`: pseudo-gradient, with the
-    inner momenta after it where they are exchanged, f32[V], tokens, mean loss, seconds. ahead: how
-    many of them began from the state before the one that the round follows on. moments: what is to
-    be gone on with, in this span or the next."""
+    """What the first `steps` inner steps of a span gave for round `round`: pseudo-gradient f32[P],
+    once all are done with the inner momenta after it where they are exchanged, f32[V]; tokens, mean
+    loss, seconds. ahead: how many of them began from the state before the one that the round follows
+    on. moments: what is to be gone on with, in this span or the next. guess: f32[V - P], what those
+    ahead took for the momenta of all."""
 
     round: int
     span: Span
@@ -38,6 +41,7 @@ class Trained(msgspec.Struct):
     loss: float
     seconds: float
     moments: dict[str, torch.Tensor]
+    guess: np.ndarray | None = None
 
 
 class Contribution(msgspec.Struct):
@@ -84,15 +88,17 @@ class Worker:
         lead if all peers had sent what this one has ("eager updates", arXiv 2502.12996), or from
         `state` if it has sent nothing. Touches nothing that is kept. Raises trainer.Diverged."""
         steps = range(lead(self.spec.rounds.overlap, span.steps))
-        pending, weights = self._pending, state.weights
+        pending, weights, guess = self._pending, state.weights, state.inner
         own = pending if pending and pending.round == state.round else self.left
         if own.round == state.round and own.sent is not None:
-            weights = outer_step(self.spec.outer, weights, state.momentum, own.sent)[0]
-        work = self._steps(weights, state.round + 1, span, steps, _copied(own.moments), report)
+            sent, guess = np.split(own.sent, [self.layout.parameters])
+            weights = outer_step(self.spec.outer, weights, state.momentum, sent)[0]
+        moments = _copied(own.moments) | momenta_of(guess, self.layout)
+        work = self._steps(weights, state.round + 1, span, steps, moments, report)
         ahead = len(steps)
         return Trained(
             state.round + 1, span, ahead, ahead,
-            work.delta, work.tokens, work.loss, work.seconds, work.moments,
+            work.delta, work.tokens, work.loss, work.seconds, work.moments, guess,
         )  # fmt: skip
 
     def train(
@@ -106,25 +112,36 @@ class Worker:
         those that are left, which use it up: they go on from `state`, moved by what was begun. report:
         is given the steps done in this call and their mean loss after each. Raises trainer.Diverged."""
         if begun is None:
-            moments = _copied(self.left.moments) | momenta_of(state, self.layout)
+            moments = _copied(self.left.moments) | momenta_of(state.inner, self.layout)
             work = self._steps(state.weights, state.round, span, range(span.steps), moments, report)
             return Trained(
-                state.round, span, span.steps, 0,
-                with_momenta(work, self.layout), work.tokens, work.loss, work.seconds, work.moments,
+                state.round, span, span.steps, 0, with_momenta(work.delta, work.moments, self.layout),
+                work.tokens, work.loss, work.seconds, work.moments,
             )  # fmt: skip
         assert (begun.round, begun.span) == (state.round, span)
-        steps = range(begun.steps, span.steps)
-        if not steps:
-            return begun
-        moved = state.weights - begun.delta
-        work = self._steps(moved, state.round, span, steps, begun.moments, report)
-        tokens = begun.tokens + work.tokens
-        loss = (begun.loss * begun.tokens + work.loss * work.tokens) / tokens
-        work.delta += begun.delta
+        steps, moments = range(begun.steps, span.steps), begun.moments
+        delta, tokens, loss, seconds = begun.delta, begun.tokens, begun.loss, begun.seconds
+        self._put_right(begun, state)
+        if steps:
+            work = self._steps(state.weights - delta, state.round, span, steps, moments, report)
+            loss = (loss * tokens + work.loss * work.tokens) / (tokens + work.tokens)
+            delta, moments = work.delta + delta, work.moments
+            tokens, seconds = tokens + work.tokens, seconds + work.seconds
         return Trained(
-            state.round, span, span.steps, begun.ahead, work.delta, tokens, loss,
-            begun.seconds + work.seconds, work.moments,
+            state.round, span, span.steps, begun.ahead,
+            with_momenta(delta, moments, self.layout), tokens, loss, seconds, moments,
         )  # fmt: skip
+
+    def _put_right(self, begun: Trained, state: State) -> None:
+        """Let what was begun with guessed momenta go on with those of all. After k steps a momentum
+        still holds the one it began with, times the product of the k factors of Muon; what the
+        guess missed is added at that weight."""
+        assert begun.guess is not None
+        began_at = begun.round * self.spec.inner.steps
+        factors = (momentum(self.spec.inner, began_at + step) for step in range(begun.steps))
+        weight = math.prod(factors)
+        for name, missed in momenta_of(state.inner - begun.guess, self.layout).items():
+            begun.moments[name].add_(missed, alpha=weight)
 
     def _steps(
         self,
@@ -245,20 +262,20 @@ class Worker:
         return Left(round_, residual, tensors, sent) if fits else None
 
 
-def momenta_of(state: State, layout: Layout) -> dict[str, torch.Tensor]:
-    """The momenta that all peers go on with, named as the inner optimizer names its moments."""
+def momenta_of(values: np.ndarray, layout: Layout) -> dict[str, torch.Tensor]:
+    """Copies of the momenta f32[V - P], named as the inner optimizer names its moments."""
     first = len(layout.names) - layout.momenta
-    parts = torch.tensor(state.inner).split(list(layout.sizes[first:]))
+    parts = torch.tensor(values).split(list(layout.sizes[first:]))
     named = zip(layout.names[first:], layout.shapes[first:], parts, strict=True)
     return {name: part.view(shape) for name, shape, part in named}
 
 
-def with_momenta(work: Work, layout: Layout) -> np.ndarray:
-    """What is exchanged of some work, f32[V]: its pseudo-gradient and the momenta that it ended with,
-    which are taken out of its moments."""
+def with_momenta(delta: np.ndarray, moments: dict[str, torch.Tensor], layout: Layout) -> np.ndarray:
+    """What is exchanged of some work, f32[V]: its pseudo-gradient f32[P] and the momenta that it ended
+    with, which are taken out of its moments."""
     names = layout.names[len(layout.names) - layout.momenta :]
-    momenta = [work.moments.pop(name).numpy().ravel() for name in names]
-    return np.concatenate([work.delta, *momenta]) if momenta else work.delta
+    momenta = [moments.pop(name).numpy().ravel() for name in names]
+    return np.concatenate([delta, *momenta]) if momenta else delta
 
 
 def _copied(moments: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
