@@ -3,8 +3,9 @@
 `python -m bench.overlap` writes bench/results/overlap.json; cells that are in it already are not
 run again. Two parts:
 
-loss         a small model of bytes, trained by simulation with rounds.overlap from 0 to 1, and in the
-             plain "delayed" form, which is not in the package: held-out loss at equal tokens
+loss         a small model of bytes, trained by simulation with rounds.overlap from 0 to 1: with whole
+             outer steps, with Nesterov's, with those in the plain "delayed" form, which is not in
+             the package, and with them and fresh moments: held-out loss at equal tokens
 utilisation  the virtual clock of the simulation, for rounds of llama-15m's sizes over slow links
 """
 
@@ -21,12 +22,13 @@ import torch
 
 from duckweed.learn import model as models
 from duckweed.learn.dataset import held_out_batches
+from duckweed.learn.optimizer import exchanged
 from duckweed.merge.round import Announcement, advance, blob_hash, close
 from duckweed.run import folder as folders
 from duckweed.run.layout import Layout
 from duckweed.run.sections import Integer
 from duckweed.run.spec import RunSpec, override
-from duckweed.run.state import State
+from duckweed.run.state import State, first
 from duckweed.swarm import genesis
 from duckweed.swarm.clock import Clock, Costs
 from duckweed.swarm.links import parse_links
@@ -58,9 +60,18 @@ CONFIG = {
     "num_key_value_heads": 4,
     "tie_word_embeddings": False,
 }
+NESTEROV: dict[str, object] = {"outer.learning_rate": 0.7, "outer.momentum": 0.6}
+GROUPS: dict[str, dict[str, object]] = {
+    "whole steps": {},
+    "nesterov": NESTEROV,
+    "delayed": NESTEROV,
+    "fresh": NESTEROV | {"inner.state": "fresh"},
+}
 FORMS: dict[str, dict[str, object]] = {
-    **{f"overlap {share}": {"rounds.overlap": share} for share in SHARES},
-    **{f"delayed {share}": {"rounds.overlap": share} for share in SHARES if share},
+    f"{name} {share}": group | {"rounds.overlap": share}
+    for name, group in GROUPS.items()
+    for share in SHARES
+    if share or name != "delayed"  # nothing is delayed where nothing is ahead
 }
 HELD_OUT = 65_536  # tokens
 LINKS = ("10/50 80ms", "1/5 80ms")
@@ -101,7 +112,7 @@ def loss(form: str, seed: int) -> dict[str, Any]:
         nats, tokens = trainer.evaluate(final.weights, windows)
     return {
         "held_out": nats / tokens,
-        "parameters": layout.total,
+        "parameters": layout.parameters,
         "tokens": spec.rounds.count * spec.rounds.peers * spec.tokens_per_block,
         "state": final.hash(),
         "cpu_seconds": time.process_time() - began,
@@ -110,14 +121,14 @@ def loss(form: str, seed: int) -> dict[str, Any]:
 
 def layout_of(source: str) -> Layout:
     config = models.configuration(source, Path(), vocabulary=4096, sequence=256)
-    return models.layout_of(models.skeleton(config))
+    return exchanged(models.skeleton(config), RunSpec().inner)
 
 
 def traffic() -> dict[str, Any]:
     """Bytes and processor seconds of one round of llama-15m with the integer wire and PEERS peers:
     those of llama-1m, with made-up values (normally distributed), times the ratio of parameters."""
     spec, layout = RunSpec(), layout_of("llama-1m")
-    times = layout_of("llama-15m").total / layout.total
+    times = layout_of("llama-15m").parameters / layout.parameters
     rng = np.random.default_rng(0)
     scales = np.ones(len(layout.names), np.float32)
     assert isinstance(spec.wire, Integer)
@@ -133,12 +144,11 @@ def traffic() -> dict[str, Any]:
         handed.append((said, blob))
     closed, update = close(spec, layout, scales.tolist(), handed)
     assert update is not None
-    zeros = np.zeros(layout.total, np.float32)
-    state = State(0, layout.digest(), zeros, zeros, scales)
+    state = first(layout, np.zeros(layout.parameters, np.float32))
     began = time.process_time()
     advance(spec, layout, state, closed, lambda digest: update)
     return {
-        "parameters": times * layout.total,
+        "parameters": times * layout.parameters,
         "peers": PEERS,
         "contribution_bytes": times * len(handed[0][1]),
         "update_bytes": times * len(update),
@@ -172,16 +182,15 @@ def utilisation(sizes: dict[str, Any], link: str, step: float, share: float) -> 
 
 def table(found: dict[str, Any]) -> str:
     """What was measured, as Markdown for docs/swarm.md."""
-    lines = ["| form | held-out nats per token | against waiting |", "|---|---|---|"]
-    cells = {
-        form: [found["loss"][f"{form} seed {seed}"]["held_out"] for seed in SEEDS] for form in FORMS
-    }
-    waiting = cells["overlap 0.0"]
-    for form, nats in cells.items():
-        each = ", ".join(f"{x:.4f}" for x in nats)
-        ratio = mean(x / base for x, base in zip(nats, waiting, strict=True))
-        lines.append(f"| {form} | {each} | {ratio - 1:+.2%} |")
     shares = " | ".join(f"overlap {share}" for share in SHARES)
+    lines = [f"| form | {shares} |", "|---|" + "---|" * len(SHARES)]
+    least = "whole steps 0.0"
+    for name in GROUPS:
+        cells = [
+            _loss(found, f"{name} {share}", least) if f"{name} {share}" in FORMS else ""
+            for share in SHARES
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += [
         "",
         f"| link | computing | exchange | {shares} |",
@@ -194,6 +203,15 @@ def table(found: dict[str, Any]) -> str:
             seconds = f"{each_[0]['compute_seconds']:.0f} s | {each_[0]['exchange_seconds']:.1f} s"
             lines.append(f"| {link} | {seconds} | {used} |")
     return "\n".join(lines)
+
+
+def _loss(found: dict[str, Any], form: str, least: str) -> str:
+    """Nats of every seed, and how much more that is than those of another form."""
+    nats, others = (
+        [found["loss"][f"{f} seed {seed}"]["held_out"] for seed in SEEDS] for f in (form, least)
+    )
+    ratio = mean(x / base for x, base in zip(nats, others, strict=True))
+    return f"{', '.join(f'{x:.4f}' for x in nats)} ({ratio - 1:+.1%})"
 
 
 def main() -> None:
