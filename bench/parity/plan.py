@@ -15,6 +15,7 @@ SEVEN: dict[str, Any] = {"inner.steps": 7, "rounds.count": 214}  # twice the byt
 PLAIN: dict[str, Any] = {"outer.learning_rate": 1.0, "outer.momentum": 0.0}
 BATCH: dict[str, Any] = {"inner.batch": 4}  # 512 tokens a step and peer
 SHARED: dict[str, Any] = {"inner.state": "shared"}
+BETA2: dict[str, Any] = {"inner.betas": [0.9, 0.99]}
 SHORT: dict[str, Any] = {"inner.steps": 15, "rounds.count": 100}  # to choose rates by
 
 
@@ -60,6 +61,11 @@ CELLS: list[Cell] = [
     swarm("fp32-h15-shared-plain-2.8e-3", 0.0028, 0, H15, FP32, PLAIN, SHARED),
     swarm("fp32-h15-shared-plain-2.8e-3", 0.0028, 1, H15, FP32, PLAIN, SHARED),
     swarm("fp32-h15-shared-plain-2e-3", 0.002, 0, H15, FP32, PLAIN, SHARED),
+    ddp("ddp-muon-1e-3", 0.001, 0, H15),
+    ddp("ddp-muon-1.4e-3", 0.0014, 0, H15),
+    ddp("ddp-muon-1.4e-3", 0.0014, 1, H15),
+    ddp("ddp-muon-1.4e-3-beta2-0.99", 0.0014, 0, H15, BETA2),
+    swarm("fp32-h15-shared-plain-beta2-0.99", 0.0028, 0, H15, FP32, PLAIN, SHARED, BETA2),
     ddp("ddp-muon-2e-3", 0.002, 0, H15),
     ddp("ddp-muon-2e-3", 0.002, 1, H15),
     ddp("ddp-muon-2.8e-3", 0.0028, 0, H15),
@@ -79,6 +85,7 @@ CELLS: list[Cell] = [
     swarm("int-1.0-h15-eight", 0.004, 0, H15, integer(1.0, 1.5, 1.0), EIGHT),
     ddp("ddp-muon-4e-3-eight", 0.004, 0, H15, EIGHT),
     swarm("defaults-h20", 0.004, 0, DEFAULTS),
+    swarm("defaults-shared-h20", 0.0028, 0, DEFAULTS, PLAIN, SHARED),
     swarm("sparse-adamw-h15", 0.004, 0, H15, ADAMW, sparse(64, 0.95)),
     ddp("ddp-adamw-4e-3", 0.004, 0, H15, ADAMW),
     swarm("short", 0.004, 0, SHORT, FP32),
@@ -95,6 +102,38 @@ CELLS: list[Cell] = [
     ddp("short-ddp-inner-momentum-0.98", 0.0028, 0, SHORT, {"inner.momentum": 0.98}),
     swarm("short-shared", 0.0028, 0, SHORT, FP32, SHARED),
     swarm("short-shared-plain", 0.0028, 0, SHORT, FP32, PLAIN, SHARED),
+    swarm("short-shared-plain-4e-3", 0.004, 0, SHORT, FP32, PLAIN, SHARED),
+    swarm("short-shared-plain-beta2-0.99", 0.0028, 0, SHORT, FP32, PLAIN, SHARED, BETA2),
+    swarm(
+        "short-shared-plain-inner-momentum-0.9",
+        0.0028,
+        0,
+        SHORT,
+        FP32,
+        PLAIN,
+        SHARED,
+        {"inner.momentum": 0.9},
+    ),
+    swarm(
+        "short-shared-plain-inner-momentum-0.97",
+        0.0028,
+        0,
+        SHORT,
+        FP32,
+        PLAIN,
+        SHARED,
+        {"inner.momentum": 0.97},
+    ),
+    swarm(
+        "short-shared-outer-1.4-2e-3",
+        0.002,
+        0,
+        SHORT,
+        FP32,
+        PLAIN,
+        SHARED,
+        {"outer.learning_rate": 1.4},
+    ),
     swarm("short-beta2-0.99", 0.0028, 0, SHORT, FP32, {"inner.betas": [0.9, 0.99]}),
     ddp("short-ddp-beta2-0.99", 0.0028, 0, SHORT, {"inner.betas": [0.9, 0.99]}),
     swarm("short-int-1.0", 0.0028, 0, SHORT, integer(1.0, 1.5, 1.0)),
