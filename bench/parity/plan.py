@@ -8,8 +8,8 @@ from bench.parity.cells import FP32, Cell, integer, sparse
 
 H15: dict[str, Any] = {"inner.steps": 15}  # half as many tokens at 200 rounds
 EIGHT: dict[str, Any] = {"rounds.peers": 8, "model.sequence": 64}  # the same tokens a step in all
-# as many tokens as 200 rounds of 30 steps
-DEFAULTS: dict[str, Any] = {"inner.steps": 20, "rounds.count": 300, "inner.state": "fresh"}
+H20: dict[str, Any] = {"inner.steps": 20, "rounds.count": 300}  # the tokens of 200 rounds of 30
+FRESH: dict[str, Any] = {"inner.state": "fresh"}  # the default before "shared"
 ADAMW: dict[str, Any] = {"inner.optimizer": "adamw"}
 SEVEN: dict[str, Any] = {"inner.steps": 7, "rounds.count": 214}  # twice the bytes of SHORT
 PLAIN: dict[str, Any] = {"outer.learning_rate": 1.0, "outer.momentum": 0.0}
@@ -17,6 +17,7 @@ BATCH: dict[str, Any] = {"inner.batch": 4}  # 512 tokens a step and peer
 SHARED: dict[str, Any] = {"inner.state": "shared"}
 BETA2: dict[str, Any] = {"inner.betas": [0.9, 0.99]}
 SHORT: dict[str, Any] = {"inner.steps": 15, "rounds.count": 100}  # to choose rates by
+SHORT_SHARED: dict[str, Any] = SHORT | FP32 | PLAIN | SHARED
 
 
 def _cell(kind: str, name: str, rate: float, seed: int, *changes: dict[str, Any]) -> Cell:
@@ -84,8 +85,8 @@ CELLS: list[Cell] = [
     swarm("fp32-h15-eight", 0.004, 0, H15, FP32, EIGHT),
     swarm("int-1.0-h15-eight", 0.004, 0, H15, integer(1.0, 1.5, 1.0), EIGHT),
     ddp("ddp-muon-4e-3-eight", 0.004, 0, H15, EIGHT),
-    swarm("defaults-h20", 0.004, 0, DEFAULTS),
-    swarm("defaults-shared-h20", 0.0028, 0, DEFAULTS, PLAIN, SHARED),
+    swarm("defaults-h20", 0.004, 0, H20, FRESH),
+    swarm("defaults-shared-h20", 0.0028, 0, H20, PLAIN, SHARED),
     swarm("sparse-adamw-h15", 0.004, 0, H15, ADAMW, sparse(64, 0.95)),
     ddp("ddp-adamw-4e-3", 0.004, 0, H15, ADAMW),
     swarm("short", 0.004, 0, SHORT, FP32),
@@ -101,41 +102,18 @@ CELLS: list[Cell] = [
     swarm("short-outer-momentum-0.4-2.8e-3", 0.0028, 0, SHORT, FP32, {"outer.momentum": 0.4}),
     ddp("short-ddp-inner-momentum-0.98", 0.0028, 0, SHORT, {"inner.momentum": 0.98}),
     swarm("short-shared", 0.0028, 0, SHORT, FP32, SHARED),
-    swarm("short-shared-plain", 0.0028, 0, SHORT, FP32, PLAIN, SHARED),
-    swarm("short-shared-plain-4e-3", 0.004, 0, SHORT, FP32, PLAIN, SHARED),
-    swarm("short-shared-plain-beta2-0.99", 0.0028, 0, SHORT, FP32, PLAIN, SHARED, BETA2),
+    swarm("short-shared-plain", 0.0028, 0, SHORT_SHARED),
+    swarm("short-shared-plain-4e-3", 0.004, 0, SHORT_SHARED),
+    swarm("short-shared-plain-beta2-0.99", 0.0028, 0, SHORT_SHARED, BETA2),
     swarm(
-        "short-shared-plain-inner-momentum-0.9",
-        0.0028,
-        0,
-        SHORT,
-        FP32,
-        PLAIN,
-        SHARED,
-        {"inner.momentum": 0.9},
+        "short-shared-plain-inner-momentum-0.9", 0.0028, 0, SHORT_SHARED, {"inner.momentum": 0.9}
     ),
     swarm(
-        "short-shared-plain-inner-momentum-0.97",
-        0.0028,
-        0,
-        SHORT,
-        FP32,
-        PLAIN,
-        SHARED,
-        {"inner.momentum": 0.97},
+        "short-shared-plain-inner-momentum-0.97", 0.0028, 0, SHORT_SHARED, {"inner.momentum": 0.97}
     ),
-    swarm(
-        "short-shared-outer-1.4-2e-3",
-        0.002,
-        0,
-        SHORT,
-        FP32,
-        PLAIN,
-        SHARED,
-        {"outer.learning_rate": 1.4},
-    ),
-    swarm("short-beta2-0.99", 0.0028, 0, SHORT, FP32, {"inner.betas": [0.9, 0.99]}),
-    ddp("short-ddp-beta2-0.99", 0.0028, 0, SHORT, {"inner.betas": [0.9, 0.99]}),
+    swarm("short-shared-outer-1.4-2e-3", 0.002, 0, SHORT_SHARED, {"outer.learning_rate": 1.4}),
+    swarm("short-beta2-0.99", 0.0028, 0, SHORT, FP32, BETA2),
+    ddp("short-ddp-beta2-0.99", 0.0028, 0, SHORT, BETA2),
     swarm("short-int-1.0", 0.0028, 0, SHORT, integer(1.0, 1.5, 1.0)),
     swarm("short-int-1.0-shared", 0.0028, 0, SHORT, integer(1.0, 1.5, 1.0), SHARED),
     swarm("short-int-1.0-h7", 0.0028, 0, SEVEN, integer(1.0, 1.5, 1.0)),

@@ -85,7 +85,8 @@ class Multiplier(msgspec.Struct, frozen=True):
     together; by_budget: from the child's runs at one of them each; slope: nats per e-fold of compute
     where both have the same loss; sd: of one run (nats); dof: degrees of freedom; runs: how many
     were used; budgets: FLOPs of all runs; interaction (nats per e-fold), p_interaction,
-    p_curvature: the checks of the module; extrapolated: no runs of generation 0 had the child's loss on the mean.
+    p_curvature: the checks of the module; extrapolated: no runs of generation 0 had the child's
+    loss on the mean.
 
     Ledgers of format 2 and before hold more fields, and the curvature of one straight line."""
 

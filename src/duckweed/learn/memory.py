@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from duckweed.learn.model import layout_of
 from duckweed.learn.optimizer import exchanged
 from duckweed.run.sections import Inner
 from duckweed.run.spec import RunSpec
@@ -33,17 +32,13 @@ def needed(model: nn.Module, spec: RunSpec) -> int:
     ahead from, and what decoding needs for a moment. Measured with overlap, where nothing but weights
     was exchanged (docs/wan.md): 1.57 GB of 1.53.
     """
-    weights, values = layout_of(model).total, exchanged(model, spec.inner).total
-    common = values - weights
-    vectors = (
-        5 * weights + 3 * common + 7 * values
-        if spec.rounds.overlap
-        else 2 * weights + common + 3 * values
-    )
-    kept = 0
+    layout = exchanged(model, spec.inner)
+    weights, values = layout.parameters, layout.total
+    state = weights + values  # outer momentum f32[P]; weights and common momenta f32[V]
+    numbers = 2 * state + 8 * values if spec.rounds.overlap else state + 3 * values
     if spec.inner.state != "fresh":  # by what counted last and by what is on its way
-        kept = 2 * _moments(spec.inner) * (weights - common)
-    return 4 * (vectors + kept) + estimate(model, spec.inner, spec.model.sequence)
+        numbers += 2 * _moments(spec.inner) * (2 * weights - values)
+    return 4 * numbers + estimate(model, spec.inner, spec.model.sequence)
 
 
 def estimate(model: nn.Module, inner: Inner, sequence: int) -> int:
