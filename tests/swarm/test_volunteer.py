@@ -189,8 +189,8 @@ def test_what_the_volunteer_allows_is_checked_before_anything_is_begun(served):
 
 @pytest.fixture
 def small(tmp_path):
-    """A disk of 8 MB: room for what a peer keeps, momenta included, and soon full."""
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", tmp_path], check=False)
+    """A disk of 4 MB."""
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", tmp_path], check=False)
     if made.returncode:
         pytest.skip("a small disk cannot be mounted here (needs root)")
     yield tmp_path
