@@ -52,6 +52,7 @@ def simulate(
     changes: dict[str, Any] = {
         "model.source": model, "model.sequence": 64, "inner.steps": steps, "inner.warmup": 2,
         "inner.batch": 1, "rounds.count": ROUNDS, "rounds.peers": peers, "rounds.evaluate_tokens": 256,
+        "inner.state": "fresh",  # the planner counts weights alone
         "data.path": str(Path(__file__).parent.parent / "docs" / "*.md"), **WIRES[wire],
     }  # fmt: skip
     spec = override(RunSpec(), changes)

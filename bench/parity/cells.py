@@ -16,6 +16,7 @@ from duckweed.swarm import genesis
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results" / "parity"
 
+NESTEROV: dict[str, Any] = {"outer.learning_rate": 0.7, "outer.momentum": 0.6}
 BASE: dict[str, Any] = {
     "model.source": "config.json",
     "model.sequence": 128,
@@ -25,8 +26,7 @@ BASE: dict[str, Any] = {
     "inner.warmup": 100,
     "inner.clip": 1.0,
     "inner.state": "kept",
-    "outer.learning_rate": 0.7,
-    "outer.momentum": 0.6,
+    **NESTEROV,
     "rounds.count": 200,
     "rounds.peers": 4,
     "rounds.evaluate_tokens": 98304,

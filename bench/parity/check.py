@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.parity.cells import NESTEROV
 from bench.parity.stacked import Run, orthogonalise
 from duckweed.learn import muon
 from duckweed.run import folder as folders
@@ -40,6 +41,8 @@ def compare(name: str, rounds: int = 3, steps: int = 4) -> dict[str, Any]:
         "inner.steps": steps,
         "inner.batch": 1,
         "inner.warmup": 2,
+        "inner.state": "fresh",
+        **NESTEROV,
         "rounds.count": rounds,
         "rounds.evaluate": 100,
         "rounds.evaluate_tokens": 4096,
