@@ -225,7 +225,7 @@ class Rounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     the inner steps of a round that a peer trains from the state before, while that is being
     exchanged; 0: it waits for the exchange."""
 
-    count: int = 13
+    count: int = 12
     peers: int = 4
     quorum: float = 0.5
     patience: float = 15.0
