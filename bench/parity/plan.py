@@ -11,6 +11,8 @@ EIGHT: dict[str, Any] = {"rounds.peers": 8, "model.sequence": 64}  # the same to
 H20: dict[str, Any] = {"inner.steps": 20, "rounds.count": 300}  # the tokens of 200 rounds of 30
 FRESH: dict[str, Any] = {"inner.state": "fresh"}  # the default before "shared"
 ADAMW: dict[str, Any] = {"inner.optimizer": "adamw"}
+H10: dict[str, Any] = {"inner.steps": 10, "rounds.count": 300}  # the tokens of 200 rounds of 15
+H5: dict[str, Any] = {"inner.steps": 5, "rounds.count": 600}
 SEVEN: dict[str, Any] = {"inner.steps": 7, "rounds.count": 214}  # twice the bytes of SHORT
 PLAIN: dict[str, Any] = {"outer.learning_rate": 1.0, "outer.momentum": 0.0}
 BATCH: dict[str, Any] = {"inner.batch": 4}  # 512 tokens a step and peer
@@ -18,6 +20,7 @@ SHARED: dict[str, Any] = {"inner.state": "shared"}
 BETA2: dict[str, Any] = {"inner.betas": [0.9, 0.99]}
 SHORT: dict[str, Any] = {"inner.steps": 15, "rounds.count": 100}  # to choose rates by
 SHORT_SHARED: dict[str, Any] = SHORT | FP32 | PLAIN | SHARED
+DENSE: dict[str, Any] = FP32 | PLAIN | SHARED | BETA2  # the best uncompressed exchange
 
 
 def _cell(kind: str, name: str, rate: float, seed: int, *changes: dict[str, Any]) -> Cell:
@@ -67,6 +70,19 @@ CELLS: list[Cell] = [
     ddp("ddp-muon-1.4e-3", 0.0014, 1, H15),
     ddp("ddp-muon-1.4e-3-beta2-0.99", 0.0014, 0, H15, BETA2),
     swarm("fp32-h15-shared-plain-beta2-0.99", 0.0028, 0, H15, FP32, PLAIN, SHARED, BETA2),
+    ddp("ddp-muon-1.4e-3-beta2-0.99", 0.0014, 1, H15, BETA2),
+    swarm("fp32-h15-shared-plain-beta2-0.99", 0.0028, 1, H15, DENSE),
+    swarm("fp32-h10-shared-plain-beta2-0.99", 0.0028, 0, H10, DENSE),
+    swarm("fp32-h10-shared-plain-beta2-0.99", 0.0028, 1, H10, DENSE),
+    swarm("fp32-h10-shared-plain-beta2-0.99-2e-3", 0.002, 0, H10, DENSE),
+    swarm("fp32-h10-shared-plain-beta2-0.99-2e-3", 0.002, 1, H10, DENSE),
+    swarm("fp32-h5-shared-plain-beta2-0.99", 0.002, 0, H5, DENSE),
+    swarm("fp32-h10-shared-eight-beta2-0.99", 0.0028, 0, H10, EIGHT, DENSE),
+    swarm("fp32-h15-shared-eight-beta2-0.99", 0.0028, 0, H15, EIGHT, DENSE),
+    ddp("ddp-muon-1.4e-3-eight", 0.0014, 0, H15, EIGHT),
+    ddp("ddp-muon-2e-3-eight", 0.002, 0, H15, EIGHT),
+    ddp("ddp-muon-2e-3-eight-beta2-0.99", 0.002, 0, H15, EIGHT, BETA2),
+    ddp("ddp-muon-1.4e-3-eight-beta2-0.99", 0.0014, 0, H15, EIGHT, BETA2),
     ddp("ddp-muon-2e-3", 0.002, 0, H15),
     ddp("ddp-muon-2e-3", 0.002, 1, H15),
     ddp("ddp-muon-2.8e-3", 0.0028, 0, H15),
@@ -87,6 +103,7 @@ CELLS: list[Cell] = [
     ddp("ddp-muon-4e-3-eight", 0.004, 0, H15, EIGHT),
     swarm("defaults-h20", 0.004, 0, H20, FRESH),
     swarm("defaults-shared-h20", 0.0028, 0, H20, PLAIN, SHARED),
+    swarm("defaults-shared-h20", 0.0028, 1, H20, PLAIN, SHARED),
     swarm("sparse-adamw-h15", 0.004, 0, H15, ADAMW, sparse(64, 0.95)),
     ddp("ddp-adamw-4e-3", 0.004, 0, H15, ADAMW),
     swarm("short", 0.004, 0, SHORT, FP32),
