@@ -11,7 +11,7 @@ from duckweed.learn.trainer import Trainer
 from duckweed.merge.round import advance, blob_hash, close, gathered
 from duckweed.swarm import genesis
 from duckweed.swarm.rounds import Span
-from duckweed.swarm.work import Worker, sizes
+from duckweed.swarm.work import Worker, disk_needed, sizes
 from duckweed.wire.contribution import decode
 
 
@@ -351,3 +351,17 @@ def test_sizes_are_root_mean_squares(ground):
     layout = ground[1]
     x = np.ones(layout.total, np.float32) * 3
     assert sizes(x, layout) == pytest.approx([3.0] * len(layout.names))
+
+
+def test_the_disk_that_is_asked_for_is_what_the_files_take(common, tmp_path):
+    """Three states and two residuals of real files, but for the moments that these hold as well; what
+    is on top is one vector of blobs."""
+    _, layout, _, state = common
+    one = worker(common)
+    one.contribute(state, 0, 0)
+    one.save(tmp_path / "residual")
+    state.save(tmp_path / "state")
+    files = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    written = 3 * files["state"] + 2 * files["residual"]
+    assert 0.8 * written < disk_needed(layout) - 4 * layout.total < written
+    assert disk_needed(layout, 3) - disk_needed(layout) == 4 * 4 * layout.total

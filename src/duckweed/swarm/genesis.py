@@ -26,7 +26,7 @@ from duckweed.run.sections import Integer
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State, first
 from duckweed.swarm.identity import load_or_create
-from duckweed.swarm.work import sizes, with_momenta
+from duckweed.swarm.work import disk_needed, sizes, with_momenta
 
 Report = Callable[[str], None]
 
@@ -150,9 +150,8 @@ def layout(folder: RunFolder) -> Layout:
 
 
 def check_room(folder: RunFolder, spec: RunSpec, layout: Layout) -> None:
-    """Raises OSError if the disk has too little room for what the run will surely write: three
-    states, two residuals of each peer, and the model."""
-    needed = 4 * layout.total * (3 * 2 + 2 * spec.rounds.peers + 1)
+    """Raises OSError if the disk has too little room for what the run will surely write."""
+    needed = disk_needed(layout, spec.rounds.peers)
     free = shutil.disk_usage(folder.path).free
     if free < needed:
         raise OSError(

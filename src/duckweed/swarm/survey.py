@@ -20,6 +20,7 @@ from duckweed.run.spec import RunSpec
 from duckweed.swarm import messages as m
 from duckweed.swarm.controls import Controls, ControlsError
 from duckweed.swarm.keeper import used
+from duckweed.swarm.work import disk_needed
 from duckweed.wire.contribution import max_size
 
 SMALL = 64 << 10  # bytes of the first measurement of a link; more only if it was quick
@@ -134,11 +135,6 @@ class Survey(msgspec.Struct, frozen=True):
             f"{size(self.down * hourly)} down in an hour; it takes about {size(self.memory)} of "
             f"memory and {size(self.disk)} of disk. The coordinator is {self.link}."
         )
-
-
-def disk_needed(layout: Layout) -> int:
-    """Bytes that a peer surely writes: three states, two residuals, and blobs on their way."""
-    return 4 * layout.total * (3 * 2 + 2 + 1)
 
 
 def check_disk(home: Path, layout: Layout, controls: Controls) -> None:

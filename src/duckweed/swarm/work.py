@@ -283,6 +283,13 @@ def _copied(moments: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in moments.items()}
 
 
+def disk_needed(layout: Layout, peers: int = 1) -> int:
+    """Bytes that a machine with so many peers surely writes: three states (weights, outer momentum,
+    inner momenta), two residuals of each peer, and the model or blobs on their way."""
+    state = layout.parameters + layout.total
+    return 4 * (3 * state + (2 * peers + 1) * layout.total)
+
+
 def residual_path(home: Path, round_: int) -> Path:
     """Where a peer keeps the residual that its contribution of a round leaves."""
     return home / f"residual-{round_:08d}.safetensors"
