@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.parity.table import front, ring_bytes, savings
+from bench.parity.table import front, gaps_table, ring_bytes, savings
 
 
 def record(up, down, peers=4, steps=10):
@@ -35,3 +35,22 @@ def test_data_parallelism_saves_nothing():
 def test_the_front_is_what_no_other_point_beats():
     points = [(1, 2.0), (300, 2.1), (200, 2.2), (1000, 2.5)]
     assert front(points) == [True, True, False, True]
+
+
+def trained(kind, seed, loss):
+    return {"kind": kind, "peers": 4, "tokens": 1000, "seed": seed, "bits_per_byte": loss}
+
+
+def test_the_better_baseline_is_better_over_all_seeds_in_common_and_not_on_one_lucky_seed():
+    records = {
+        "fp32-s0": trained("swarm", 0, 2.0),
+        "fp32-s1": trained("swarm", 1, 2.0),
+        "ddp-steady-s0": trained("ddp", 0, 1.90),
+        "ddp-steady-s1": trained("ddp", 1, 1.90),
+        "ddp-uneven-s0": trained("ddp", 0, 1.80),
+        "ddp-uneven-s1": trained("ddp", 1, 2.02),
+        "ddp-lucky-s0": trained("ddp", 0, 1.50),
+    }
+    last = gaps_table(records).splitlines()[-1]
+    assert "ddp-steady" in last
+    assert "+5.26 % (+5.26, +5.26)" in last
