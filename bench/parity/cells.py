@@ -26,6 +26,7 @@ BASE: dict[str, Any] = {
     "inner.warmup": 100,
     "inner.clip": 1.0,
     "inner.state": "kept",
+    "inner.guide": 0.0,
     **NESTEROV,
     "rounds.count": 200,
     "rounds.peers": 4,

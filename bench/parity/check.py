@@ -24,6 +24,12 @@ WIRES: dict[str, dict[str, Any]] = {
         "inner.state": "shared",
         "wire": {"kind": "dense", "dtype": "fp32"},
     },
+    "dense, kept, guided": {
+        "inner.state": "kept",
+        "inner.guide": 0.3,
+        "wire": {"kind": "dense", "dtype": "fp32"},
+    },
+    "integer, momenta shared, guided": {"inner.state": "shared", "inner.guide": 0.3},
     "integer, kept, AdamW": {"inner.state": "kept", "inner.optimizer": "adamw"},
     "sparse": {
         "wire": {"kind": "sparse", "keep": 64},
@@ -41,6 +47,7 @@ def compare(name: str, rounds: int = 3, steps: int = 4) -> dict[str, Any]:
         "inner.steps": steps,
         "inner.batch": 1,
         "inner.warmup": 2,
+        "inner.precision": "fp32",  # as the stacked run, also where the machine has bf16
         "inner.state": "fresh",
         **NESTEROV,
         "rounds.count": rounds,

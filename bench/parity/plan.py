@@ -30,6 +30,11 @@ def _cell(kind: str, name: str, rate: float, seed: int, *changes: dict[str, Any]
     return Cell(f"{name}-s{seed}", kind, merged)
 
 
+def guide(share: float) -> dict[str, Any]:
+    """Muon's momenta begin a round turned towards the last merged step."""
+    return {"inner.guide": share}
+
+
 def ddp(name: str, rate: float, seed: int, *changes: dict[str, Any]) -> Cell:
     return _cell("ddp", name, rate, seed, *changes)
 
@@ -68,6 +73,23 @@ CELLS: list[Cell] = [
     ddp("ddp-muon-1e-3", 0.001, 0, H15),
     ddp("ddp-muon-1.4e-3", 0.0014, 0, H15),
     ddp("ddp-muon-1.4e-3", 0.0014, 1, H15),
+    swarm("fp32-h15-guide-0.3-beta2-0.99", 0.0028, 0, H15, FP32, PLAIN, BETA2, guide(0.3)),
+    swarm("fp32-h15-guide-0.3-beta2-0.99", 0.0028, 1, H15, FP32, PLAIN, BETA2, guide(0.3)),
+    swarm("int-1.0-h15-guide-0.3", 0.0028, 0, H15, integer(1.0, 1.5, 1.0), PLAIN, guide(0.3)),
+    swarm("int-1.0-h15-guide-0.3", 0.0028, 1, H15, integer(1.0, 1.5, 1.0), PLAIN, guide(0.3)),
+    swarm("fp32-h30-guide-0.3", 0.0028, 0, FP32, PLAIN, guide(0.3)),
+    swarm("int-1.0-h30-guide-0.3", 0.0028, 0, integer(1.0, 1.5, 1.0), PLAIN, guide(0.3)),
+    swarm("int-1.0-h30-guide-0.3", 0.0028, 1, integer(1.0, 1.5, 1.0), PLAIN, guide(0.3)),
+    swarm(
+        "int-1.0-h15-guide-0.3-eight",
+        0.0028,
+        0,
+        H15,
+        integer(1.0, 1.5, 1.0),
+        PLAIN,
+        EIGHT,
+        guide(0.3),
+    ),
     ddp("ddp-muon-1.4e-3-beta2-0.99", 0.0014, 0, H15, BETA2),
     swarm("fp32-h15-shared-plain-beta2-0.99", 0.0028, 0, H15, FP32, PLAIN, SHARED, BETA2),
     ddp("ddp-muon-1.4e-3-beta2-0.99", 0.0014, 1, H15, BETA2),
@@ -136,6 +158,17 @@ CELLS: list[Cell] = [
         "short-shared-plain-inner-momentum-0.97", 0.0028, 0, SHORT_SHARED, {"inner.momentum": 0.97}
     ),
     swarm("short-shared-outer-1.4-2e-3", 0.002, 0, SHORT_SHARED, {"outer.learning_rate": 1.4}),
+    swarm("short-guide-0.2", 0.0028, 0, SHORT, FP32, PLAIN, guide(0.2)),
+    swarm("short-guide-0.3", 0.0028, 0, SHORT, FP32, PLAIN, guide(0.3)),
+    swarm("short-guide-0.4", 0.0028, 0, SHORT, FP32, PLAIN, guide(0.4)),
+    swarm("short-guide-0.5", 0.0028, 0, SHORT, FP32, PLAIN, guide(0.5)),
+    swarm("short-shared-guide-0.15", 0.0028, 0, SHORT_SHARED, guide(0.15)),
+    swarm("short-shared-guide-0.3", 0.0028, 0, SHORT_SHARED, guide(0.3)),
+    swarm("short-guide-0.3-2e-3", 0.002, 0, SHORT, FP32, PLAIN, guide(0.3)),
+    swarm("short-guide-0.3-4e-3", 0.004, 0, SHORT, FP32, PLAIN, guide(0.3)),
+    swarm("short-guide-0.3-nesterov", 0.0028, 0, SHORT, FP32, guide(0.3)),
+    swarm("short-int-1.0-guide-0.3", 0.0028, 0, SHORT, integer(1.0, 1.5, 1.0), PLAIN, guide(0.3)),
+    swarm("short-int-1.0-guide-0.2", 0.0028, 0, SHORT, integer(1.0, 1.5, 1.0), PLAIN, guide(0.2)),
     swarm("short-beta2-0.99", 0.0028, 0, SHORT, FP32, BETA2),
     ddp("short-ddp-beta2-0.99", 0.0028, 0, SHORT, BETA2),
     swarm("short-int-1.0", 0.0028, 0, SHORT, integer(1.0, 1.5, 1.0)),

@@ -17,7 +17,7 @@ from torch import Tensor
 from bench.parity.model import Stack
 from duckweed.learn import dataset as datasets
 from duckweed.learn import model as models
-from duckweed.learn.optimizer import exchanged, learning_rate
+from duckweed.learn.optimizer import exchanged, guide, learning_rate
 from duckweed.merge.outer import outer_step
 from duckweed.merge.round import next_scales, summed
 from duckweed.merge.rules import pseudo_gradient, pseudo_gradient_of_sums
@@ -73,11 +73,13 @@ class Steps:
         layout = stack.layout
         muon = spec.inner.optimizer == "muon"
         self.groups: dict[tuple[int, int], list[tuple[slice, bool]]] = {}
+        self.named: dict[str, tuple[slice, tuple[int, ...]]] = {}
         adam, decayed = np.ones(layout.total, bool), np.zeros(layout.total, np.float32)
         for name, shape, part in zip(layout.names, layout.shapes, layout.slices(), strict=True):
             decayed[part] = len(shape) > 1
             if muon and len(shape) == 2 and "embed" not in name and "lm_head" not in name:
                 adam[part] = False
+                self.named[f"muon.{name}"] = part, shape
                 key = (min(shape), max(shape))
                 self.groups.setdefault(key, []).append((part, shape[0] > shape[1]))
         self.adam, self.muon = _runs(adam), _runs(~adam)
@@ -85,6 +87,12 @@ class Steps:
         self.first = torch.zeros_like(stack.weights)  # momentum, or Adam's first moment
         self.second = torch.zeros_like(stack.weights)
         self.count = 0
+
+    def momenta(self, copy: int) -> dict[str, Tensor]:
+        """Muon's momenta of one copy, by the names that duckweed gives them."""
+        return {
+            name: self.first[copy, part].view(shape) for name, (part, shape) in self.named.items()
+        }
 
     def reset(self) -> None:
         self.first.zero_()
@@ -222,6 +230,9 @@ class Run:
         inner, total = self.spec.inner, 0.0
         if not self.ddp and inner.state == "fresh":
             self.steps.reset()
+        if not self.ddp:
+            for peer in range(self.peers):
+                guide(self.steps.momenta(peer), self.momentum, self.layout, inner.guide)
         for step in range(inner.steps):
             loss = self.stack.loss(self._batch(round_, step))
             loss.sum().backward()

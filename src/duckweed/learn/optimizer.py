@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -65,6 +66,24 @@ def momentum(inner: Inner, step: int) -> float:
     low = min(FIRST_MOMENTUM, inner.momentum)
     done = min(1.0, step / inner.momentum_warmup) if inner.momentum_warmup else 1.0
     return low + (inner.momentum - low) * done if done < 1 else inner.momentum
+
+
+def guide(moments: dict[str, torch.Tensor], step: np.ndarray, layout: Layout, share: float) -> None:
+    """Turn Muon's momenta m towards the last merged step d, f32[P], matrix by matrix and in place:
+    m' = (1 - share) m + share |m| d / |d|.
+
+    A peer's momentum is mostly the noise of its own batches; what all peers have merged has less of
+    it and costs no byte. Related: FedCM (arXiv 2106.10874), which adds it to every local step."""
+    if not share:
+        return
+    for name, part in zip(layout.names, layout.slices(), strict=True):
+        m = moments.get(f"muon.{name}")
+        if m is None:
+            continue
+        d = torch.tensor(step[part]).view(m.shape)
+        size, wanted = float(d.norm()), share * float(m.norm())
+        if size:
+            m.mul_(1 - share).add_(d, alpha=wanted / size)
 
 
 class InnerOptimizer:

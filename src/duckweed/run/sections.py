@@ -96,7 +96,8 @@ class Inner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     decay only where the update shrinks them too. nesterov, iterations: of Muon, as is
     momentum_warmup, the steps over which its momentum rises from 0.85. state: what becomes of the
     moments at the end of a round: they start anew, are kept by each peer for itself, or are kept
-    and those of Muon exchanged (docs/learn.md).
+    and those of Muon exchanged. guide: how far Muon's momenta turn, as a round begins, to the
+    direction of the last merged step; 0: not at all (docs/learn.md).
     """
 
     optimizer: Literal["adamw", "muon", "normuon", "lion"] = "muon"
@@ -120,6 +121,7 @@ class Inner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     final: float = 0.1
     decay: float = 0.3
     state: Literal["fresh", "kept", "shared"] = "shared"
+    guide: float = 0.0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 
     def __post_init__(self) -> None:
@@ -130,7 +132,7 @@ class Inner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             ("momentum_warmup", 0, 10_000_000), ("iterations", 1, 20), ("epsilon", 1e-16, 1),
             ("embedding_rate", 0, 1000), ("head_rate", 0, 1000), ("vector_rate", 0, 1000),
             ("clip", 0, 1e6), ("steps", 1, 100_000), ("batch", 1, 1 << 20),
-            ("warmup", 0, 10_000_000), ("final", 0, 1), ("decay", 0, 1),
+            ("warmup", 0, 10_000_000), ("final", 0, 1), ("decay", 0, 1), ("guide", 0, 1),
         ):  # fmt: skip
             check("inner", name, getattr(self, name), low, high)
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from duckweed.learn.dataset import Dataset, batch, held_out_batches
-from duckweed.learn.optimizer import momentum
+from duckweed.learn.optimizer import guide, momentum
 from duckweed.learn.trainer import Trainer, Work, rows
 from duckweed.merge.outer import outer_step
 from duckweed.merge.round import Announcement, blob_hash
@@ -29,8 +29,8 @@ class Trained(msgspec.Struct):
     """What the first `steps` inner steps of a span gave for round `round`: pseudo-gradient f32[P],
     once all are done with the inner momenta after it where they are exchanged, f32[V]; tokens, mean
     loss, seconds. ahead: how many of them began from the state before the one that the round follows
-    on. moments: what is to be gone on with, in this span or the next. guess: f32[V - P], what those
-    ahead took for the momenta of all."""
+    on. moments: what is to be gone on with, in this span or the next. guess: what those ahead took
+    for the momenta of all."""
 
     round: int
     span: Span
@@ -41,7 +41,7 @@ class Trained(msgspec.Struct):
     loss: float
     seconds: float
     moments: dict[str, torch.Tensor]
-    guess: np.ndarray | None = None
+    guess: dict[str, torch.Tensor] = msgspec.field(default_factory=dict)
 
 
 class Contribution(msgspec.Struct):
@@ -88,12 +88,14 @@ class Worker:
         lead if all peers had sent what this one has ("eager updates", arXiv 2502.12996), or from
         `state` if it has sent nothing. Touches nothing that is kept. Raises trainer.Diverged."""
         steps = range(lead(self.spec.rounds.overlap, span.steps))
-        pending, weights, guess = self._pending, state.weights, state.inner
+        pending, weights, inner = self._pending, state.weights, state.inner
         own = pending if pending and pending.round == state.round else self.left
         if own.round == state.round and own.sent is not None:
-            sent, guess = np.split(own.sent, [self.layout.parameters])
+            sent, inner = np.split(own.sent, [self.layout.parameters])
             weights = outer_step(self.spec.outer, weights, state.momentum, sent)[0]
-        moments = _copied(own.moments) | momenta_of(guess, self.layout)
+        common = momenta_of(inner, self.layout)
+        moments = self._guided(_copied(own.moments) | common, state)
+        guess = {name: moments[name].clone() for name in common}
         work = self._steps(weights, state.round + 1, span, steps, moments, report)
         ahead = len(steps)
         return Trained(
@@ -112,7 +114,8 @@ class Worker:
         those that are left, which use it up: they go on from `state`, moved by what was begun. report:
         is given the steps done in this call and their mean loss after each. Raises trainer.Diverged."""
         if begun is None:
-            moments = _copied(self.left.moments) | momenta_of(state.inner, self.layout)
+            common = momenta_of(state.inner, self.layout)
+            moments = self._guided(_copied(self.left.moments) | common, state)
             work = self._steps(state.weights, state.round, span, range(span.steps), moments, report)
             return Trained(
                 state.round, span, span.steps, 0, with_momenta(work.delta, work.moments, self.layout),
@@ -136,12 +139,17 @@ class Worker:
         """Let what was begun with guessed momenta go on with those of all. After k steps a momentum
         still holds the one it began with, times the product of the k factors of Muon; what the
         guess missed is added at that weight."""
-        assert begun.guess is not None
         began_at = begun.round * self.spec.inner.steps
         factors = (momentum(self.spec.inner, began_at + step) for step in range(begun.steps))
         weight = math.prod(factors)
-        for name, missed in momenta_of(state.inner - begun.guess, self.layout).items():
-            begun.moments[name].add_(missed, alpha=weight)
+        for name, common in self._guided(momenta_of(state.inner, self.layout), state).items():
+            begun.moments[name].add_(common - begun.guess[name], alpha=weight)
+
+    def _guided(self, moments: dict[str, torch.Tensor], state: State) -> dict[str, torch.Tensor]:
+        """The same moments, as the round that follows on `state` begins with them. With outer
+        momentum the direction is its: the merged steps so far, the last weighing most."""
+        guide(moments, state.momentum, self.layout, self.spec.inner.guide)
+        return moments
 
     def _steps(
         self,
