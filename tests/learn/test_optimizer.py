@@ -3,13 +3,21 @@
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from fixtures.stepping import stepped, tiny
 from transformers import AutoConfig
 
 from duckweed.learn import model as models
-from duckweed.learn.optimizer import InnerOptimizer, exchanged, hidden_matrices, learning_rate
+from duckweed.learn.optimizer import (
+    InnerOptimizer,
+    exchanged,
+    guide,
+    hidden_matrices,
+    learning_rate,
+)
+from duckweed.run.layout import Layout
 from duckweed.run.sections import Inner
 
 TOTAL = 1000
@@ -108,6 +116,34 @@ def test_moments_of_other_optimizers_are_not_exchanged(optimizer):
     inner = Inner(optimizer=optimizer, state="shared")
     model, _ = stepped(inner)
     assert exchanged(model, inner) == models.layout_of(model)
+
+
+def test_a_guided_momentum_keeps_its_length_and_turns_to_the_merged_step():
+    layout = Layout.of({"a": (3, 4), "experts": (2, 3, 4), "norm": (4,)})
+    torch.manual_seed(0)
+    before = {"muon.a": torch.randn(3, 4), "muon.experts": torch.randn(2, 3, 4)}
+    before["elementwise.exp_avg.norm"] = torch.randn(4)
+    step = np.random.default_rng(0).standard_normal(layout.total, np.float32)
+    step[12:24] = 0  # nothing was merged for the first expert
+    parts = dict(zip(layout.names, np.split(step, layout.offsets[1:-1]), strict=True))
+
+    def after(share):
+        moments = {name: value.clone() for name, value in before.items()}
+        guide(moments, step, layout, share)
+        return moments
+
+    for name, value in after(0.0).items():
+        assert torch.equal(value, before[name])
+    whole, some = after(1.0), after(0.25)
+    a = torch.from_numpy(parts["a"]).view(3, 4)
+    torch.testing.assert_close(whole["muon.a"], a / a.norm() * before["muon.a"].norm())
+    torch.testing.assert_close(some["muon.a"], 0.75 * before["muon.a"] + 0.25 * whole["muon.a"])
+    # Each expert is a matrix of its own.
+    assert torch.equal(whole["muon.experts"][0], before["muon.experts"][0])
+    lengths = [x["muon.experts"][1].norm() for x in (whole, before)]
+    torch.testing.assert_close(*lengths)
+    name = "elementwise.exp_avg.norm"
+    assert torch.equal(whole[name], before[name])
 
 
 def test_every_parameter_is_stepped_by_one_of_the_two():

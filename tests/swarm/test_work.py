@@ -7,11 +7,12 @@ import torch
 from fixtures import tiny
 
 from duckweed.learn import model as models
+from duckweed.learn.optimizer import guide
 from duckweed.learn.trainer import Trainer
 from duckweed.merge.round import advance, blob_hash, close, gathered
 from duckweed.swarm import genesis
 from duckweed.swarm.rounds import Span
-from duckweed.swarm.work import Worker, disk_needed, sizes
+from duckweed.swarm.work import Worker, disk_needed, momenta_of, sizes
 from duckweed.wire.contribution import decode
 
 
@@ -228,6 +229,37 @@ def test_alone_to_share_is_to_keep(tmp_path):
             one.settle(True, round_)
         ends.append(state.weights)
     assert ends[0].tobytes() == ends[1].tobytes()
+
+
+def guided(tmp_path, share, more):
+    spec = tiny.specification(tmp_path, FP32 | more | {"inner.guide": share})
+    folder, ground, state = tiny.found(tmp_path, "run", spec)
+    return spec, genesis.layout(folder), ground, state
+
+
+@pytest.mark.parametrize("kind", ["kept", "shared"])
+def test_a_round_begins_with_momenta_turned_to_the_last_merged_step(tmp_path, kind):
+    """What a peer holds stays as it was: only the steps of the round begin elsewhere."""
+    whole = {"outer.learning_rate": 1.0, "outer.momentum": 0.0, "inner.state": kind}
+    spec, layout, data, state = guided(tmp_path, 0.3, whole)
+    one = worker((spec, layout, data, state))
+    made = one.contribute(state, 0, 0)
+    one.settle(True)
+    after = merged(spec, layout, state, [made])
+    step = state.weights - after.weights
+    np.testing.assert_allclose(after.momentum, step, atol=1e-6)
+    before = {n: x.clone() for n, x in one.left.moments.items()}
+    moments = {n: x.clone() for n, x in before.items()} | momenta_of(after.inner, layout)
+    weights = set(layout.names[: len(layout.names) - layout.momenta])
+    name = next(n for n in moments if n.startswith("muon."))
+    assert name.removeprefix("muon.") in weights
+    guide(moments, after.momentum, layout, 0.3)
+    own = one.trainer.train(
+        after.weights, batches((spec, layout, data, after), 1), 3, moments=moments
+    )
+    found = one.train(after, Span(1, 0, 3)).delta[: layout.parameters]
+    assert found.tobytes() == own.delta.tobytes()
+    assert same(one.left.moments, before)
 
 
 # --- with overlap

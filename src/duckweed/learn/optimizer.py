@@ -69,7 +69,8 @@ def momentum(inner: Inner, step: int) -> float:
 
 
 def guide(moments: dict[str, torch.Tensor], step: np.ndarray, layout: Layout, share: float) -> None:
-    """Turn Muon's momenta m towards the last merged step d, f32[P], matrix by matrix and in place:
+    """Turn Muon's momenta m towards the last merged step d, f32[P], matrix by matrix and in place;
+    where d = 0, as before the first merge, m stays as it is:
     m' = (1 - share) m + share |m| d / |d|.
 
     A peer's momentum is mostly the noise of its own batches; what all peers have merged has less of
@@ -81,9 +82,9 @@ def guide(moments: dict[str, torch.Tensor], step: np.ndarray, layout: Layout, sh
         if m is None:
             continue
         d = torch.tensor(step[part]).view(m.shape)
-        size, wanted = float(d.norm()), share * float(m.norm())
-        if size:
-            m.mul_(1 - share).add_(d, alpha=wanted / size)
+        size, length = (x.norm(dim=(-2, -1), keepdim=True) for x in (d, m))
+        turned = torch.where(size > 0, share * length / size, 0)
+        m.mul_(torch.where(size > 0, 1 - share, 1)).add_(turned * d)
 
 
 class InnerOptimizer:
