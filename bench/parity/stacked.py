@@ -191,7 +191,9 @@ class Run:
             self.losses.append(loss)
             if not np.isfinite(loss):
                 break
-            if not self.ddp:
+            if self.ddp:
+                self._remember()
+            else:
                 self._exchange(round_)
             if (round_ + 1) % 50 == 0 and round_ + 1 < self.spec.rounds.count:
                 bits = self.evaluate(8192)
@@ -230,9 +232,8 @@ class Run:
         inner, total = self.spec.inner, 0.0
         if not self.ddp and inner.state == "fresh":
             self.steps.reset()
-        if not self.ddp:
-            for peer in range(self.peers):
-                guide(self.steps.momenta(peer), self.momentum, self.layout, inner.guide)
+        for copy in range(self.stack.copies):
+            guide(self.steps.momenta(copy), self.momentum, self.layout, inner.guide)
         for step in range(inner.steps):
             loss = self.stack.loss(self._batch(round_, step))
             loss.sum().backward()
@@ -240,6 +241,11 @@ class Run:
             self.steps.step(learning_rate(inner, number, self.spec.total_steps))
             total += float(loss.detach().mean())
         return total / inner.steps
+
+    def _remember(self) -> None:
+        """The step of a round without exchange, so that its momenta can be guided by it as well."""
+        before, self.weights = self.weights, self.stack.weights.detach()[0].numpy().copy()
+        self.momentum = before - self.weights
 
     def _exchange(self, round_: int) -> None:
         spec, layout = self.spec, self.layout
