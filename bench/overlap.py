@@ -46,6 +46,7 @@ RUN: dict[str, object] = {
     "model.sequence": 64,
     "inner.steps": 20,
     "inner.batch": 4,
+    "inner.guide": 0.0,
     "rounds.count": 25,
     "rounds.peers": 4,
     "rounds.evaluate": 1000,

@@ -49,6 +49,7 @@ def compare(name: str, rounds: int = 3, steps: int = 4) -> dict[str, Any]:
         "inner.warmup": 2,
         "inner.precision": "fp32",  # as the stacked run, also where the machine has bf16
         "inner.state": "fresh",
+        "inner.guide": 0.0,
         **NESTEROV,
         "rounds.count": rounds,
         "rounds.evaluate": 100,

@@ -190,12 +190,15 @@ def test_what_is_left_out_of_a_momentum_is_not_owed(tmp_path):
     assert all(scale > 0 for scale in state.scales[-layout.momenta :])
 
 
-def test_a_guess_of_the_momenta_is_put_right(tmp_path):
+@pytest.mark.parametrize("share", [0.0, 0.4])
+def test_a_guess_of_the_momenta_is_put_right(tmp_path, share):
     """Muon's momentum is linear in the one that it began with: begun with a wrong guess and put right
-    it ends as if begun with the right one. (At a learning rate of nearly 0 the gradients are alike.)"""
+    it ends as if begun with the right one, guided by what was merged meanwhile. (At a learning rate of
+    nearly 0 the gradients are alike.)"""
     facts = FP32 | {
         "inner.state": "shared", "rounds.overlap": 0.7, "inner.steps": 5,
         "inner.learning_rate": 1e-8, "inner.momentum_warmup": 9, "inner.warmup": 0,
+        "inner.guide": share, "inner.precision": "fp32",
     }  # fmt: skip
     spec = tiny.specification(tmp_path, facts)
     folder, ground, state = tiny.found(tmp_path, "run", spec)
@@ -204,7 +207,8 @@ def test_a_guess_of_the_momenta_is_put_right(tmp_path):
     rng = np.random.default_rng(0)
     common = rng.standard_normal(state.inner.size, np.float32)
     guessed = msgspec.structs.replace(state, inner=common + 1)
-    after = msgspec.structs.replace(state, round=1, inner=common)
+    step = rng.standard_normal(layout.parameters, np.float32)
+    after = msgspec.structs.replace(state, round=1, inner=common, momentum=step)
     block = Span(4, 0, 5)
     begun = one.ahead(guessed, block)
     assert begun.ahead == 4

@@ -8,7 +8,7 @@ from duckweed.run.spec import RunSpec
 
 PLAIN = Inner(
     optimizer="adamw", learning_rate=0.004, weight_decay=0.1, betas=(0.9, 0.95), schedule="cosine",
-    warmup=20, final=0.1, batch=8, state="fresh",
+    warmup=20, final=0.1, batch=8, state="fresh", guide=0.0,
 )  # fmt: skip
 """What generation 0 is tuned from: AdamW with a cosine, as any textbook has it."""
 
