@@ -46,6 +46,7 @@ PER_KEY = 22  # messages of one key: it is cut off before the last of them
 AT_ONCE = 16
 PATIENCE = 15.0  # seconds for an answer
 ASKING = 4.0  # seconds that a misled peer may go on asking
+IN_VAIN = 5  # times in a row that nothing is heard before it is given up
 CONFIG = {
     "model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
     "num_attention_heads": 2, "num_key_value_heads": 2, "tie_word_embeddings": False,
@@ -217,11 +218,14 @@ def forged(
 
 
 async def betray(target: Target, count: int, dice: random.Random, spec: RunSpec, tensors: int):
-    """A member hands in `count` forged contributions; how each kind ended. Cut off after some of them,
-    it waits until it is heard again only as another key."""
+    """A member hands in `count` forged contributions, fewer if the run is over before; how each kind
+    ended, and what the coordinator had counted before the last of them. Cut off after some of them, it
+    waits until it is heard again only as another key."""
     ended: Counter[tuple[str, str]] = Counter()
-    sent = 0
-    while sent < count:
+    counted: dict[str, int] = {}
+    sent = in_vain = 0
+    while sent < count and in_vain < IN_VAIN:
+        in_vain += 1
         me = Identity(dice.randbytes(32))
         endpoint = await Endpoint.bind(me, 1 << 20, target.source)
         with suppress(LinkError):
@@ -232,9 +236,10 @@ async def betray(target: Target, count: int, dice: random.Random, spec: RunSpec,
             state = "ff" * 32  # it lies about its state too, once there is one to lie about
             for _ in range(PER_KEY):
                 run = await target.standing()
+                counted = run.refused
                 if run.round >= run.rounds:
                     await endpoint.close()
-                    return ended
+                    return ended, counted
                 task = m.Train(run.round, 0, 0, 1, False, 0, spec.inner.steps)
                 question = m.Next(run.round, state, False)
                 asked = m.answer((await link.ask(m.encode(question), patience=PATIENCE))[0])
@@ -242,12 +247,12 @@ async def betray(target: Target, count: int, dice: random.Random, spec: RunSpec,
                 kind, contribution, blob = forged(
                     dice, me, welcome.index, task, spec, target.folder, tensors
                 )
-                sent += 1
+                sent, in_vain = sent + 1, 0
                 head, _ = await link.ask(m.encode(contribution), blob, patience=PATIENCE)
                 ended[kind, type(m.answer(head)).__name__] += 1
             link.close()
         await endpoint.close()
-    return ended
+    return ended, counted
 
 
 # --- a coordinator that means harm
@@ -280,6 +285,10 @@ def answers(dice: random.Random, spec: RunSpec) -> Iterator[tuple[str, bytes, by
         )  # fmt: skip
 
 
+def _given(ended: Counter[tuple[str, str]]) -> int:
+    return sum(n for (_, how), n in ended.items() if how == "given")
+
+
 async def mislead(peer_of: Callable[..., Any], count: int, dice: random.Random, spec: RunSpec):
     """Let `count` answers of a false coordinator reach real peers; how each ended."""
     ended: Counter[tuple[str, str]] = Counter()
@@ -300,7 +309,10 @@ async def mislead(peer_of: Callable[..., Any], count: int, dice: random.Random, 
     me = Identity(dice.randbytes(32))
     false = await Endpoint.bind(me, 1 << 21, "127.0.0.1:0")
     serving = asyncio.create_task(false.serve(handle, lambda peer, head: 1 << 20))
-    while sum(n for (_, how), n in ended.items() if how == "given") < count:
+    in_vain = 0
+    while (given := _given(ended)) < count:
+        if in_vain == IN_VAIN:
+            raise SystemExit(f"{IN_VAIN} peers in a row asked nothing: {table(ended)}")
         peer = peer_of(me.id, false.addresses)
         try:
             await asyncio.wait_for(peer.run(), ASKING)
@@ -308,6 +320,7 @@ async def mislead(peer_of: Callable[..., Any], count: int, dice: random.Random, 
             ended[kind, "the peer went on asking"] += 1
         except (ValueError, RuntimeError, OSError) as error:
             ended[kind, f"the peer stopped: {type(error).__name__}"] += 1
+        in_vain = in_vain + 1 if given == _given(ended) else 0
     serving.cancel()
     await false.close()
     return ended
@@ -401,10 +414,13 @@ def main(messages: int, seed: int, base: Path, rounds: int = 40, steps: int = 60
     folder, *_ = found(base, "betrayed", spec)
     with served(folder, spec) as (target, watching):
         while len(asyncio.run(target.standing()).peers) < spec.rounds.peers:
+            if not watching.is_alive():
+                raise SystemExit("the run ended before its peers were there")
             time.sleep(0.2)
         honest = {x.peer for x in asyncio.run(target.standing()).peers}
-        ended = asyncio.run(betray(target, messages // 20, dice, spec, len(layout.names)))
-        told["counted of the betrayer"] = asyncio.run(target.standing()).refused
+        ended, told["counted of the betrayer"] = asyncio.run(
+            betray(target, messages // 20, dice, spec, len(layout.names))
+        )
         watching.join(900)
     closed = [e.body["closed"] for e in entries(folder, "round")]
     told["betrayed"] = table(ended)
