@@ -81,6 +81,9 @@ CELLS: list[Cell] = [
     swarm("int-1.0-h30-guide-0.2", 0.0028, 0, integer(1.0, 1.5, 1.0), PLAIN, guide(0.2)),
     swarm("int-1.0-h30-guide-0.2", 0.0028, 1, integer(1.0, 1.5, 1.0), PLAIN, guide(0.2)),
     swarm(
+        "int-1.0-h30-shared-guide-0.2", 0.0028, 0, integer(1.0, 1.5, 1.0), PLAIN, SHARED, guide(0.2)
+    ),
+    swarm(
         "int-1.0-h15-guide-0.2-eight",
         0.0028,
         0,
@@ -142,6 +145,8 @@ CELLS: list[Cell] = [
     swarm("defaults-shared-h20", 0.0028, 1, H20, PLAIN, SHARED),
     swarm("defaults-shared-guide-0.2-h20", 0.0028, 0, H20, PLAIN, SHARED, guide(0.2)),
     swarm("defaults-shared-guide-0.2-h20", 0.0028, 1, H20, PLAIN, SHARED, guide(0.2)),
+    swarm("defaults-guide-0.2-h20", 0.0028, 0, H20, PLAIN, guide(0.2)),
+    swarm("defaults-guide-0.2-h20", 0.0028, 1, H20, PLAIN, guide(0.2)),
     swarm("sparse-adamw-h15", 0.004, 0, H15, ADAMW, sparse(64, 0.95)),
     ddp("ddp-adamw-4e-3", 0.004, 0, H15, ADAMW),
     swarm("short", 0.004, 0, SHORT, FP32),
