@@ -39,6 +39,7 @@ from duckweed.swarm.identity import Identity
 from duckweed.swarm.invitation import Invitation
 from duckweed.swarm.local import LocalRun
 from duckweed.swarm.simulation import Simulation
+from duckweed.swarm.timing import within
 from duckweed.swarm.transport import Endpoint, Link, LinkError
 
 RESULTS = Path(__file__).parent / "results" / "fuzz.json"
@@ -121,15 +122,15 @@ def stranger(dice: random.Random) -> Thrown:
 async def throw(link: Link, thrown: Thrown) -> str:
     """How it ended: "answered", "refused", "reset" or "cut off"."""
     try:
-        stream = await asyncio.wait_for(link._connection.open_bi(), PATIENCE)
+        stream = await within(PATIENCE, link._connection.open_bi())
         if thrown.raw:
-            await asyncio.wait_for(stream.send().write_all(thrown.raw), PATIENCE)
+            await within(PATIENCE, stream.send().write_all(thrown.raw))
         if thrown.reset:
             await stream.send().reset(3)
             return "reset by us"
         await stream.send().finish()
-        size = int.from_bytes(await asyncio.wait_for(stream.recv().read_exact(4), PATIENCE), "big")
-        answer = m.answer(await asyncio.wait_for(stream.recv().read_exact(size), PATIENCE))
+        size = int.from_bytes(await within(PATIENCE, stream.recv().read_exact(4)), "big")
+        answer = m.answer(await within(PATIENCE, stream.recv().read_exact(size)))
         return "refused" if isinstance(answer, m.Refused) else f"answered: {type(answer).__name__}"
     except TimeoutError:
         return "no answer"
@@ -285,6 +286,15 @@ def answers(dice: random.Random, spec: RunSpec) -> Iterator[tuple[str, bytes, by
         )  # fmt: skip
 
 
+def _outcome(running: asyncio.Task[str]) -> str:
+    """How a peer ended that was told to when it had asked for long enough."""
+    if not running.done():
+        return "the peer would not end"
+    if running.cancelled():
+        return "the peer went on asking"
+    return f"the peer stopped: {type(running.exception()).__name__}"
+
+
 def _given(ended: Counter[tuple[str, str]]) -> int:
     return sum(n for (_, how), n in ended.items() if how == "given")
 
@@ -314,12 +324,12 @@ async def mislead(peer_of: Callable[..., Any], count: int, dice: random.Random, 
         if in_vain == IN_VAIN:
             raise SystemExit(f"{IN_VAIN} peers in a row asked nothing: {table(ended)}")
         peer = peer_of(me.id, false.addresses)
-        try:
-            await asyncio.wait_for(peer.run(), ASKING)
-        except TimeoutError:
-            ended[kind, "the peer went on asking"] += 1
-        except (ValueError, RuntimeError, OSError) as error:
-            ended[kind, f"the peer stopped: {type(error).__name__}"] += 1
+        running = asyncio.create_task(peer.run())
+        await asyncio.wait({running}, timeout=ASKING)
+        if not running.done():
+            running.cancel()
+            await asyncio.wait({running}, timeout=PATIENCE)
+        ended[kind, _outcome(running)] += 1
         in_vain = in_vain + 1 if given == _given(ended) else 0
     serving.cancel()
     await false.close()

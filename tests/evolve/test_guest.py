@@ -32,6 +32,18 @@ Lender._train = lambda self, campaign, cell: train(
     self, campaign, msgspec.structs.replace(cell, seed=cell.seed + 1))
 from duckweed.cli import main; main()
 """
+# Trains until there is a file "die" in its home, then dies in the middle of a cell.
+MORTAL = """
+import os, signal
+from duckweed.evolve.lender import Lender
+train = Lender._train
+def train_or_die(self, campaign, cell):
+    if (self.home.parent / "die").exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return train(self, campaign, cell)
+Lender._train = train_or_die
+from duckweed.cli import main; main()
+"""
 
 
 @contextlib.contextmanager
@@ -80,13 +92,13 @@ class Ground:
             self.pool.invite(make)
         return guests
 
-    def run(self, stopped=lambda: None):
+    def run(self):
         """Weights and worker of each cell."""
         found = {}
         self.audit.run(
             [[c] for c in self.cells],
             lambda c, result: found.update({c.seed: (result.weights, result.worker)}),
-            stopped,
+            lambda: None,
             LIMIT,
         )
         return found
@@ -101,7 +113,7 @@ def until(guests: list[Guest]):
 @pytest.mark.slow
 def test_a_guest_trains_the_same_weights_and_one_that_dies_loses_nothing(tmp_path):
     ground = Ground(tmp_path / "c")
-    with machine(tmp_path / "guest") as (process, line), ground.pool:
+    with machine(tmp_path / "guest", MORTAL) as (process, line), ground.pool:
         (guest,) = ground.invite(line)
         until([guest])
         found = ground.run()
@@ -110,14 +122,11 @@ def test_a_guest_trains_the_same_weights_and_one_that_dies_loses_nothing(tmp_pat
         assert ground.audits
         assert all(ground.audits)
 
-        def kill():
-            if guest._asked and not guest._asked.done() and process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-
-        found = ground.run(kill)
-        assert process.poll() is not None
+        (tmp_path / "guest" / "die").touch()
+        found = ground.run()
+        assert process.wait(60) == -signal.SIGKILL
         assert {seed: weights for seed, (weights, _) in found.items()} == first
+        assert guest.number not in {worker for _, worker in found.values()}
         assert any("gave it back" in text for text in ground.said)
     ground.links.close()
 

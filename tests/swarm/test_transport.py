@@ -10,7 +10,7 @@ import time
 from contextlib import asynccontextmanager
 
 import pytest
-from iroh import IrohError, iroh_ffi
+from iroh import IrohError
 
 from duckweed.swarm import tcp, transport
 from duckweed.swarm.identity import Identity
@@ -330,31 +330,6 @@ def test_on_loopback_no_other_address_is_offered():
         assert all(map(transport.is_loopback, here.addresses))
 
     play(scene)
-
-
-@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_outgoing_bytes_are_copied_at_once(kind):
-    """As many lines of Python for many bytes as for few; iroh's own glue has a loop over them."""
-
-    def copied(size):
-        data, lines = os.urandom(size), 0
-
-        def count(frame, event, argument):
-            nonlocal lines
-            lines += event == "line"
-            return count
-
-        buffer, before = iroh_ffi._UniffiRustBufferBuilder(), sys.gettrace()
-        sys.settrace(count)
-        try:
-            buffer.write(kind(data))
-        finally:
-            sys.settrace(before)
-        assert bytes(buffer.rbuf.data[: buffer.rbuf.len]) == data
-        buffer.discard()
-        return lines
-
-    assert copied(1 << 16) == copied(100) < 100
 
 
 def test_a_port_that_is_taken_is_said():

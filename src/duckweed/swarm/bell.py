@@ -2,6 +2,8 @@
 
 import asyncio
 
+from duckweed.swarm.timing import within
+
 
 class Bell:
     """Whoever waits is woken by a ring, and looks for itself what has changed."""
@@ -17,7 +19,7 @@ class Bell:
         """Until the next ring; False if there was none for so long."""
         try:
             async with self._condition:
-                await asyncio.wait_for(self._condition.wait(), seconds)
+                await within(seconds, self._condition.wait())
         except TimeoutError:
             return False
         return True

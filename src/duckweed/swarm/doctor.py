@@ -15,6 +15,7 @@ from duckweed.swarm import messages as m
 from duckweed.swarm import tcp
 from duckweed.swarm.identity import Identity
 from duckweed.swarm.invitation import Invitation
+from duckweed.swarm.timing import within
 from duckweed.swarm.transport import Endpoint, Link, LinkError, is_loopback, is_relay
 
 PATIENCE = 6.0  # seconds for each attempt
@@ -107,7 +108,7 @@ async def _talk(facts: Facts, link: Link, invitation: Invitation) -> None:
 
 async def _tls(identity: Identity, coordinator: str, address: str) -> Reached:
     try:
-        _, writer = await asyncio.wait_for(tcp.dial(identity, coordinator, address), PATIENCE)
+        _, writer = await within(PATIENCE, tcp.dial(identity, coordinator, address))
     except LinkError:
         return "somebody else"
     except (OSError, ValueError, asyncio.IncompleteReadError) as error:
@@ -122,7 +123,7 @@ async def _port(url: str) -> Reached:
     try:
         number = int(port) if port.isdigit() else 443 if url.startswith("https") else 80
         opened = asyncio.open_connection((host or port).strip("[]"), number)
-        _, writer = await asyncio.wait_for(opened, PATIENCE)
+        _, writer = await within(PATIENCE, opened)
     except (OSError, ValueError) as error:
         return _outcome(error)
     writer.close()

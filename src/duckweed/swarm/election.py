@@ -9,7 +9,7 @@ from duckweed.run.ledger import LedgerError
 from duckweed.swarm import messages as m
 from duckweed.swarm.replica import PAGE_LIMIT, Replica, decoded
 from duckweed.swarm.succession import Seat, Vote
-from duckweed.swarm.timing import CANVASS
+from duckweed.swarm.timing import CANVASS, within
 from duckweed.swarm.transport import LinkError
 
 BACK = 64  # entries to go back at a time, where two copies differ
@@ -83,7 +83,7 @@ class Election:
 
         async def one(key: str) -> None:
             with contextlib.suppress(LinkError, TimeoutError):
-                answer, _ = await asyncio.wait_for(self.replica.ask(key, question), CANVASS)
+                answer, _ = await within(CANVASS, self.replica.ask(key, question))
                 if isinstance(answer, m.Promised):
                     found[key] = answer
                     self.seat.seen = max(self.seat.seen, answer.seen)

@@ -5,7 +5,6 @@ carrier answers it alike and no handler sees it: the ping, which says whether th
 at which address it sees us, and what time it has.
 """
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -13,6 +12,7 @@ from typing import Protocol
 import msgspec
 
 from duckweed.swarm.pace import Pace
+from duckweed.swarm.timing import within
 
 STALL = 10.0  # seconds without a byte after which the other side counts as gone
 ADDRESS, ADDRESSES = 128, 16  # characters of an address, addresses of one machine, at most
@@ -51,16 +51,16 @@ class Watch(Protocol):
 
 async def send(write: Write, head: bytes, body: bytes, pace: Pace) -> None:
     lengths = len(head).to_bytes(4, "big") + head + len(body).to_bytes(8, "big")
-    await asyncio.wait_for(write(lengths), STALL)
+    await within(STALL, write(lengths))
     view = memoryview(body)
     for start in range(0, len(body), pace.piece):
         part = bytes(view[start : start + pace.piece])
-        await asyncio.wait_for(write(part), 6 * STALL)
+        await within(6 * STALL, write(part))
         await pace.sent(len(part))
 
 
 async def _exactly(read: Read, size: int, patience: float) -> bytes:
-    return await asyncio.wait_for(read(size), patience) if size else b""
+    return await within(patience, read(size)) if size else b""
 
 
 async def read_head(read: Read, limit: int, patience: float) -> bytes:

@@ -21,6 +21,7 @@ from websockets.exceptions import ConnectionClosed
 from duckweed.swarm.framing import LinkError
 from duckweed.swarm.identity import verify
 from duckweed.swarm.pace import Bucket
+from duckweed.swarm.timing import within
 
 CHALLENGE, AUTH, CONFIRMED, DENIED = range(4)
 SEND, SEND_BATCH, RECEIVED, RECEIVED_BATCH = range(4, 8)
@@ -116,7 +117,7 @@ class Relay:
         """The key that the client has proved to hold; None if it has not, or may not come in."""
         challenge = os.urandom(16)
         await socket.send(bytes([CHALLENGE]) + challenge)
-        answer = await asyncio.wait_for(socket.recv(decode=False), PATIENCE)
+        answer = await within(PATIENCE, socket.recv(decode=False))
         if len(answer) != 98 or answer[0] != AUTH or answer[33] != 64:
             return None
         key, signature = bytes(answer[1:33]), bytes(answer[34:])

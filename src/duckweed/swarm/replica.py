@@ -21,7 +21,7 @@ from duckweed.swarm import messages as m
 from duckweed.swarm.identity import Identity, verify
 from duckweed.swarm.library import Library
 from duckweed.swarm.succession import Seat
-from duckweed.swarm.timing import CANVASS, IN_TOUCH, POLL
+from duckweed.swarm.timing import CANVASS, IN_TOUCH, POLL, within
 from duckweed.swarm.transport import Endpoint, Link, LinkError
 from duckweed.wire.contribution import max_size
 from duckweed.wire.update import max_update_size
@@ -177,7 +177,7 @@ class Replica:
         async def look(key: str) -> None:
             with contextlib.suppress(LinkError, TimeoutError):
                 question = m.Who(self.endpoint.offered)
-                answer, _ = await asyncio.wait_for(self.ask(key, question), CANVASS)
+                answer, _ = await within(CANVASS, self.ask(key, question))
                 if isinstance(answer, m.InCharge):
                     self.note(answer.term, answer.key, answer.at)
                     if self.seat:
@@ -220,7 +220,7 @@ class Replica:
         while seat.in_charge and self.ledger.number <= number:
             self._grown.clear()
             try:
-                await asyncio.wait_for(self._grown.wait(), closes - time.monotonic())
+                await within(closes - time.monotonic(), self._grown.wait())
             except TimeoutError:
                 return
 

@@ -28,6 +28,7 @@ from duckweed.swarm.framing import STALL, LinkError, Service
 from duckweed.swarm.identity import Identity, verify
 from duckweed.swarm.limits import HERE, origin
 from duckweed.swarm.pace import Pace
+from duckweed.swarm.timing import within
 
 try:
     import resource
@@ -230,7 +231,7 @@ class Lane:
         self._idle.append((streams, timer))
 
     async def _dial(self, address: str) -> Streams:
-        return await asyncio.wait_for(dial(self._identity, self._peer, address), DIAL)
+        return await within(DIAL, dial(self._identity, self._peer, address))
 
     def _drop(self, writer: asyncio.StreamWriter) -> None:
         self._open.discard(writer)
@@ -309,7 +310,7 @@ class Listener:
         _tune(writer)
         nonce = os.urandom(NONCE)
         await _write(writer, nonce)
-        named = await asyncio.wait_for(reader.readexactly(32 + 64), STALL)
+        named = await within(STALL, reader.readexactly(32 + 64))
         key, signature = named[:32].hex(), named[32:]
         if not verify(key, SIGNED + bytes.fromhex(self._identity.id) + nonce, signature):
             return
@@ -325,7 +326,7 @@ class Listener:
         self, key: str, seen: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         while True:
-            first = await asyncio.wait_for(reader.readexactly(1), 3 * IDLE)
+            first = await within(3 * IDLE, reader.readexactly(1))
             if self._service.cut_off(key):
                 return
             buffered = bytearray(first)

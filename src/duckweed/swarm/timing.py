@@ -1,5 +1,11 @@
 """How long peers and coordinator wait for each other, in seconds: all of it in one place."""
 
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+T = TypeVar("T")
+
 BEAT = 1.0  # between signs of life of a peer, at least
 BEATS = 100.0  # signs of life a second, of all peers together
 SLOWEST = 30.0  # between signs of life, at most, whatever is asked for: links stay open by them
@@ -32,3 +38,10 @@ def silence(gap: float, beat: float = BEAT) -> float:
     delay."""
     least, most = SILENCE
     return min(max(most, 2.5 * beat), max(least, 4 * gap, 2.5 * beat))
+
+
+async def within(seconds: float, work: Awaitable[T]) -> T:
+    """Raises TimeoutError. asyncio.wait_for forgets, before Python 3.12, that it was cancelled where
+    that comes just as the work is done; whoever asks in a loop then asks for ever."""
+    async with asyncio.timeout(seconds):
+        return await work

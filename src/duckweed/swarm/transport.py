@@ -5,15 +5,14 @@ and keeps the connection, through NATs and relays if need be; questions with lar
 (tcp.py) where the other side can be reached so, because that is faster on links that lose packets. An
 endpoint listens with both at the same port number.
 
-What iroh 1.2 leaves open is closed here: its Python glue copies outgoing bytes one by one; a dead
-peer shows only after 30 s, so every read has a deadline of its own and a long wait pings; a failed
-handshake of a stranger must not end the accept loop; an old connection must be closed before the same
-peer is dialled again.
+What iroh 1.2 leaves open is closed here: a dead peer shows only after 30 s, so every read has a
+deadline of its own and a long wait pings; a failed handshake of a stranger must not end the accept
+loop; an old connection must be closed before the same peer is dialled again. What its Python code gets
+wrong is mended in glue.py.
 """
 
 import asyncio
 import contextlib
-import ctypes
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,10 +28,13 @@ from iroh import (
     preset_minimal,
 )
 
-from duckweed.swarm import framing, tcp
+from duckweed.swarm import framing, glue, tcp
 from duckweed.swarm.framing import STALL, Handler, LinkError, Service, Sizes, Watch
 from duckweed.swarm.identity import Identity
 from duckweed.swarm.pace import Pace
+from duckweed.swarm.timing import within
+
+glue.mend()
 
 __all__ = ["Endpoint", "Link", "LinkError", "is_loopback", "is_relay"]
 
@@ -50,22 +52,6 @@ def is_relay(address: str) -> bool:
 def is_loopback(address: str) -> bool:
     """Whether ip:port, or the URL of a relay, is on this machine."""
     return address.partition("//")[2].startswith(LOOPBACK) or address.startswith(LOOPBACK)
-
-
-def _write_at_once(self: Any, value: Any) -> None:
-    """Append bytes to an outgoing buffer by one copy. iroh's generated code does so byte by byte in
-    Python, at 7 MiB/s with a core burnt."""
-    view = memoryview(value).cast("B")
-    if view.nbytes:
-        with self._reserve(view.nbytes):
-            target = ctypes.addressof(self.rbuf.data.contents) + self.rbuf.len
-            source = (
-                bytes(view) if view.readonly else (ctypes.c_char * view.nbytes).from_buffer(view)
-            )
-            ctypes.memmove(target, source, view.nbytes)
-
-
-iroh_ffi._UniffiRustBufferBuilder.write = _write_at_once  # type: ignore[method-assign]
 
 
 class Link:
@@ -114,7 +100,7 @@ class Link:
             if self.lane and max(len(body), body_limit) >= LARGE:
                 with contextlib.suppress(tcp.Closed):
                     return await self.lane.ask(head, body, body_limit, patience)
-            stream = await asyncio.wait_for(self._connection.open_bi(), STALL)
+            stream = await within(STALL, self._connection.open_bi())
             sending, reply = stream.send(), stream.recv()
             await framing.send(sending.write_all, head, body, self._pace)
             await sending.finish()
@@ -246,7 +232,7 @@ class Endpoint:
         relay = next((x for x in addresses if x in self._relays), next(iter(self._relays), None))
         try:
             target = EndpointAddr(EndpointId.from_string(peer), relay, direct)
-            connection = await asyncio.wait_for(self._endpoint.connect(target, ALPN), patience)
+            connection = await within(patience, self._endpoint.connect(target, ALPN))
         except (IrohError, TimeoutError) as error:
             raise LinkError(f"{peer[:10]} does not answer at {', '.join(addresses)}") from error
         large = tcp.Lane(
@@ -268,7 +254,8 @@ class Endpoint:
             self._listener.close()
         for task in list(self._tasks):
             task.cancel()
-        await self._endpoint.close()
+        with contextlib.suppress(TimeoutError):
+            await within(STALL, self._endpoint.close())
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
@@ -282,7 +269,7 @@ class Endpoint:
             if not service.greets(address):
                 await incoming.ignore()
                 return
-            connection = await asyncio.wait_for((await incoming.accept()).connect(), STALL)
+            connection = await within(STALL, (await incoming.accept()).connect())
             peer = str(connection.remote_id())
             if not service.meets(peer, address):
                 connection.close(1, b"")
