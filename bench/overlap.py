@@ -5,7 +5,8 @@ run again. Two parts:
 
 loss         a small model of bytes, trained by simulation with rounds.overlap from 0 to 1: with whole
              outer steps, with Nesterov's, with those in the plain "delayed" form, which is not in
-             the package, and with them and fresh moments: held-out loss at equal tokens
+             the package, with them and fresh moments, and with moments kept and guided (the
+             default) under both outer steps: held-out loss at equal tokens
 utilisation  the virtual clock of the simulation, for rounds of llama-15m's sizes over slow links
 """
 
@@ -46,6 +47,7 @@ RUN: dict[str, object] = {
     "model.sequence": 64,
     "inner.steps": 20,
     "inner.batch": 4,
+    "inner.state": "shared",
     "inner.guide": 0.0,
     "rounds.count": 25,
     "rounds.peers": 4,
@@ -67,6 +69,8 @@ GROUPS: dict[str, dict[str, object]] = {
     "nesterov": NESTEROV,
     "delayed": NESTEROV,
     "fresh": NESTEROV | {"inner.state": "fresh"},
+    "guided": {"inner.state": "kept", "inner.guide": 0.2},
+    "guided, nesterov": NESTEROV | {"inner.state": "kept", "inner.guide": 0.2},
 }
 FORMS: dict[str, dict[str, object]] = {
     f"{name} {share}": group | {"rounds.overlap": share}

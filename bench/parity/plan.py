@@ -147,6 +147,8 @@ CELLS: list[Cell] = [
     swarm("defaults-shared-guide-0.2-h20", 0.0028, 1, H20, PLAIN, SHARED, guide(0.2)),
     swarm("defaults-guide-0.2-h20", 0.0028, 0, H20, PLAIN, guide(0.2)),
     swarm("defaults-guide-0.2-h20", 0.0028, 1, H20, PLAIN, guide(0.2)),
+    swarm("defaults-guide-0.1-h20", 0.0028, 0, H20, PLAIN, guide(0.1)),
+    swarm("defaults-guide-0.1-h20", 0.0028, 1, H20, PLAIN, guide(0.1)),
     swarm("sparse-adamw-h15", 0.004, 0, H15, ADAMW, sparse(64, 0.95)),
     ddp("ddp-adamw-4e-3", 0.004, 0, H15, ADAMW),
     swarm("short", 0.004, 0, SHORT, FP32),

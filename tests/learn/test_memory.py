@@ -40,7 +40,7 @@ def test_what_fits_passes(monkeypatch):
 
 
 def test_need_grows_with_model_moments_batch_and_sequence():
-    muon = RunSpec()
+    muon = override(RunSpec(), {"inner.state": "shared"})
     model = skeleton("llama-1m", muon)
     parameters = sum(p.numel() for p in model.parameters())
     base = needed(model, muon)

@@ -60,7 +60,7 @@ def test_a_model_beside_the_recipe_is_found_from_anywhere(tmp_path, monkeypatch)
         ("[architecture]\nfamily = 'gpt'", "architecture.family = 'gpt'"),
         ("[architecture]\nlayers = 0", "architecture.layers = 0: must be between"),
         ("[inner]\nlearning_rate = nan", "inner.learning_rate = nan: must be between"),
-        ("[inner]\nwarmup = 1000", "the whole run has only 240 steps"),
+        ("[inner]\nwarmup = 1000", "the whole run has only 260 steps"),
     ],
 )
 def test_what_is_wrong_with_it_is_said_with_its_name(tmp_path, text, message):
@@ -87,7 +87,7 @@ def test_files_that_are_no_recipe(tmp_path):
         (["--recipe", "none.toml"], "no such file"),
         (["--recipe", "bad.toml"], "inner.learning_rat: unknown key"),
         (["--recipe", "good.toml", "--resume", "r"], "--recipe does not go with --resume"),
-        (["--recipe", "good.toml", "--set", "inner.warmup=900"], "only 240 steps"),
+        (["--recipe", "good.toml", "--set", "inner.warmup=900"], "only 260 steps"),
     ],
 )
 def test_the_command_says_what_is_wrong_and_leaves_nothing(tmp_path, monkeypatch, options, message):

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from duckweed.learn.optimizer import exchanged
+from duckweed.run.layout import Layout
 from duckweed.run.sections import Inner
 from duckweed.run.spec import RunSpec
 
@@ -36,8 +37,10 @@ def needed(model: nn.Module, spec: RunSpec) -> int:
     weights, values = layout.parameters, layout.total
     state = weights + values  # outer momentum f32[P]; weights and common momenta f32[V]
     numbers = 2 * state + 8 * values if spec.rounds.overlap else state + 3 * values
-    if spec.inner.state != "fresh":  # by what counted last and by what is on its way
-        numbers += 2 * _moments(spec.inner) * (2 * weights - values)
+    own = own_moments(spec.inner, layout)
+    numbers += 2 * own  # by what counted last and by what is on its way
+    if spec.rounds.overlap and spec.inner.orthogonal:
+        numbers += own  # those that it began ahead with
     return 4 * numbers + estimate(model, spec.inner, spec.model.sequence)
 
 
@@ -53,6 +56,13 @@ def estimate(model: nn.Module, inner: Inner, sequence: int) -> int:
     activations = tokens * layers * (68 * width + 10 * heads * sequence)
     logits = 12 * tokens * config.vocab_size
     return 4 * parameters * (2 + _moments(inner)) + activations + logits
+
+
+def own_moments(inner: Inner, layout: Layout) -> int:
+    """How many numbers a peer carries along for itself: moments of what is not exchanged, roughly."""
+    if inner.state == "fresh":
+        return 0
+    return _moments(inner) * (2 * layout.parameters - layout.total)
 
 
 def _moments(inner: Inner) -> int:

@@ -12,6 +12,7 @@ from duckweed.learn.muon import Muon, shrinking
 from duckweed.run.layout import Layout
 from duckweed.run.sections import Inner
 
+MUON = "muon."  # before a matrix's name: the name of its momentum
 FIRST_MOMENTUM = 0.85  # as in modded-nanogpt
 
 
@@ -54,9 +55,7 @@ def exchanged(model: nn.Module, inner: Inner) -> Layout:
         return layout
     shapes = dict(zip(layout.names, layout.shapes, strict=True))
     taken = {id(p) for p in hidden_matrices(model)}
-    momenta = {
-        f"muon.{name}": shapes[name] for name, p in model.named_parameters() if id(p) in taken
-    }
+    momenta = {MUON + name: shapes[name] for name, p in model.named_parameters() if id(p) in taken}
     both = Layout.of(shapes | momenta)
     return Layout(both.names, both.shapes, len(momenta))
 
@@ -78,7 +77,7 @@ def guide(moments: dict[str, torch.Tensor], step: np.ndarray, layout: Layout, sh
     if not share:
         return
     for name, part in zip(layout.names, layout.slices(), strict=True):
-        m = moments.get(f"muon.{name}")
+        m = moments.get(MUON + name)
         if m is None:
             continue
         d = torch.tensor(step[part]).view(m.shape)

@@ -120,8 +120,8 @@ class Inner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     warmup: int = 20
     final: float = 0.1
     decay: float = 0.3
-    state: Literal["fresh", "kept", "shared"] = "shared"
-    guide: float = 0.0
+    state: Literal["fresh", "kept", "shared"] = "kept"
+    guide: float = 0.2
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 
     def __post_init__(self) -> None:
@@ -227,7 +227,7 @@ class Rounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     the inner steps of a round that a peer trains from the state before, while that is being
     exchanged; 0: it waits for the exchange."""
 
-    count: int = 12
+    count: int = 13
     peers: int = 4
     quorum: float = 0.5
     patience: float = 15.0

@@ -123,7 +123,7 @@ async def _prepare(
             "this machine builds another model from the specification than the run has; "
             "install the same version of transformers as the organiser"
         )
-    check_disk(folder.path, layout, limits)
+    check_disk(folder.path, spec, layout, limits)
     say("measuring how fast this machine trains")
     model = models.build(genesis.configuration(spec, ground), device)
     trainer = Trainer(model, spec.inner, spec.total_steps, device)

@@ -137,9 +137,9 @@ class Survey(msgspec.Struct, frozen=True):
         )
 
 
-def check_disk(home: Path, layout: Layout, controls: Controls) -> None:
+def check_disk(home: Path, spec: RunSpec, layout: Layout, controls: Controls) -> None:
     """Raises ControlsError if the volunteer allows too little, OSError if the disk has too little."""
-    needed, limit = disk_needed(layout), controls.disk_bytes
+    needed, limit = disk_needed(spec.inner, layout), controls.disk_bytes
     if limit is not None and needed > limit:
         raise ControlsError(
             f"this run needs about {units.show_size(needed)} of disk here, and --disk allows "
@@ -168,5 +168,5 @@ def survey(
     base = PROCESS if device == "cpu" else 0
     return Survey(
         device, threads, spec, layout.parameters, terms, max_size(spec.wire, layout), link, speed,
-        memory + base, disk_needed(layout),
+        memory + base, disk_needed(spec.inner, layout),
     )  # fmt: skip

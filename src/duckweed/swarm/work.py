@@ -12,11 +12,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from duckweed.learn.dataset import Dataset, batch, held_out_batches
-from duckweed.learn.optimizer import guide, momentum
+from duckweed.learn.memory import own_moments
+from duckweed.learn.optimizer import MUON, guide, momentum
 from duckweed.learn.trainer import Trainer, Work, rows
 from duckweed.merge.outer import outer_step
 from duckweed.merge.round import Announcement, blob_hash
 from duckweed.run.layout import Layout
+from duckweed.run.sections import Inner
 from duckweed.run.spec import SEED_LIMIT, RunSpec
 from duckweed.run.state import State
 from duckweed.run.tensors import write_arrays
@@ -29,8 +31,8 @@ class Trained(msgspec.Struct):
     """What the first `steps` inner steps of a span gave for round `round`: pseudo-gradient f32[P],
     once all are done with the inner momenta after it where they are exchanged, f32[V]; tokens, mean
     loss, seconds. ahead: how many of them began from the state before the one that the round follows
-    on. moments: what is to be gone on with, in this span or the next. guess: what those ahead took
-    for the momenta of all."""
+    on. moments: what is to be gone on with, in this span or the next. guess: Muon's momenta that
+    those ahead began with."""
 
     round: int
     span: Span
@@ -88,14 +90,14 @@ class Worker:
         lead if all peers had sent what this one has ("eager updates", arXiv 2502.12996), or from
         `state` if it has sent nothing. Touches nothing that is kept. Raises trainer.Diverged."""
         steps = range(lead(self.spec.rounds.overlap, span.steps))
-        pending, weights, inner = self._pending, state.weights, state.inner
+        weights, inner, merged = state.weights, state.inner, state.momentum
+        pending = self._pending
         own = pending if pending and pending.round == state.round else self.left
         if own.round == state.round and own.sent is not None:
             sent, inner = np.split(own.sent, [self.layout.parameters])
-            weights = outer_step(self.spec.outer, weights, state.momentum, sent)[0]
-        common = momenta_of(inner, self.layout)
-        moments = self._guided(_copied(own.moments) | common, state)
-        guess = {name: moments[name].clone() for name in common}
+            weights, merged = outer_step(self.spec.outer, weights, merged, sent)
+        moments = self._moments(own, inner, merged)
+        guess = _copied({name: x for name, x in moments.items() if name.startswith(MUON)})
         work = self._steps(weights, state.round + 1, span, steps, moments, report)
         ahead = len(steps)
         return Trained(
@@ -114,8 +116,7 @@ class Worker:
         those that are left, which use it up: they go on from `state`, moved by what was begun. report:
         is given the steps done in this call and their mean loss after each. Raises trainer.Diverged."""
         if begun is None:
-            common = momenta_of(state.inner, self.layout)
-            moments = self._guided(_copied(self.left.moments) | common, state)
+            moments = self._moments(self.left, state.inner, state.momentum)
             work = self._steps(state.weights, state.round, span, range(span.steps), moments, report)
             return Trained(
                 state.round, span, span.steps, 0, with_momenta(work.delta, work.moments, self.layout),
@@ -136,19 +137,22 @@ class Worker:
         )  # fmt: skip
 
     def _put_right(self, begun: Trained, state: State) -> None:
-        """Let what was begun with guessed momenta go on with those of all. After k steps a momentum
+        """Let what was begun with guessed momenta go on with the right ones. After k steps a momentum
         still holds the one it began with, times the product of the k factors of Muon; what the
         guess missed is added at that weight."""
         began_at = begun.round * self.spec.inner.steps
         factors = (momentum(self.spec.inner, began_at + step) for step in range(begun.steps))
         weight = math.prod(factors)
-        for name, common in self._guided(momenta_of(state.inner, self.layout), state).items():
-            begun.moments[name].add_(common - begun.guess[name], alpha=weight)
+        right = self._moments(self.left, state.inner, state.momentum)
+        for name, guessed in begun.guess.items():
+            begun.moments[name].add_(right[name] - guessed, alpha=weight)
 
-    def _guided(self, moments: dict[str, torch.Tensor], state: State) -> dict[str, torch.Tensor]:
-        """The same moments, as the round that follows on `state` begins with them. With outer
-        momentum the direction is its: the merged steps so far, the last weighing most."""
-        guide(moments, state.momentum, self.layout, self.spec.inner.guide)
+    def _moments(self, own: Left, inner: np.ndarray, merged: np.ndarray) -> dict[str, torch.Tensor]:
+        """What a round begins with: a peer's own moments, those of all f32[V - P], Muon's turned
+        towards the last merged step f32[P]. With outer momentum that is the outer optimizer's: the
+        merged steps so far, the last weighing most."""
+        moments = _copied(own.moments) | momenta_of(inner, self.layout)
+        guide(moments, merged, self.layout, self.spec.inner.guide)
         return moments
 
     def _steps(
@@ -291,11 +295,12 @@ def _copied(moments: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in moments.items()}
 
 
-def disk_needed(layout: Layout, peers: int = 1) -> int:
+def disk_needed(inner: Inner, layout: Layout, peers: int = 1) -> int:
     """Bytes that a machine with so many peers surely writes: three states (weights, outer momentum,
-    inner momenta), two residuals of each peer, and the model or blobs on their way."""
+    inner momenta), two residuals of each peer with its moments, and the model or blobs on their way."""
     state = layout.parameters + layout.total
-    return 4 * (3 * state + (2 * peers + 1) * layout.total)
+    carried = layout.total + own_moments(inner, layout)
+    return 4 * (3 * state + 2 * peers * carried + layout.total)
 
 
 def residual_path(home: Path, round_: int) -> Path:
