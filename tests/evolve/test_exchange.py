@@ -201,7 +201,9 @@ def test_every_value_of_every_switch_of_the_exchange_applies(ground):
     [
         ({}, {"wire.keep": 16, "wire.chunk": 1024, "wire.dtype": "fp32"}),
         (SPARSE, {"wire.threshold": 3.0, "wire.value": 4.0, "wire.levels": 7}),
-        (SPARSE, {"outer.learning_rate": 0.05, "outer.momentum": 0.9}),
+        (SPARSE, {"outer.learning_rate": 0.05, "outer.momentum": 0.9, "inner.guide": 0.5}),
+        ({"inner.state": "kept"}, {"inner.guide": 0.5}),  # AdamW
+        (SHARED | {"inner.state": "fresh"}, {"inner.guide": 0.5}),
     ],
     ids=str,
 )

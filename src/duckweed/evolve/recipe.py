@@ -54,6 +54,7 @@ def idle(recipe: Recipe) -> frozenset[str]:
     found: set[str] = set()
     if optimizer in ("adamw", "lion"):
         found |= {"inner.momentum", "inner.momentum_warmup", "inner.nesterov", "inner.iterations"}
+        found.add("inner.guide")
     if optimizer == "lion":
         found.add("inner.epsilon")
     if schedule in ("constant", "cosine"):
@@ -65,7 +66,9 @@ def idle(recipe: Recipe) -> frozenset[str]:
     if "wire.kind" in recipe:
         found |= _foreign(recipe["wire.kind"])
     if recipe.get("outer.optimizer") == "none":
-        found |= {"outer.learning_rate", "outer.momentum"}
+        found |= {"outer.learning_rate", "outer.momentum", "inner.guide"}
+    if recipe.get("inner.state") == "fresh":
+        found.add("inner.guide")
     if recipe.get("inner.weight_decay") == 0:
         found.add("inner.cautious")
     return frozenset(found)
