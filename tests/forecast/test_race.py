@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from duckweed.forecast.field import Actors, Cut, Events, Paradigm, Shock
@@ -156,6 +156,10 @@ def test_new_paradigm_is_found_in_proportion_to_effort() -> None:
     ceiling=st.sampled_from([4.0, 100.0, NO_CEILING]), start=st.floats(0, 1),
     compute=st.floats(1e-6, 10), lag=st.floats(0, 20), leak=st.floats(0, 1),
     delay=st.floats(0, 3), imitate=st.floats(1, 50),
+)  # fmt: skip
+@example(  # a follower that imitates on its way to zero, under a law that falls steeply after it
+    returns=0.125, speedup=1.0, parallel=1.0, ceiling=100.0, start=0.0, compute=1.0, lag=12.0,
+    leak=0.0, delay=0.0, imitate=2.0,
 )  # fmt: skip
 def test_no_parameters_break_the_integrator(
     returns, speedup, parallel, ceiling, start, compute, lag, leak, delay, imitate

@@ -171,12 +171,14 @@ class Bundle:
         plain = v * h
         ahead = 0.5 * plain * _stretch(k * plain)
         half = self.pace.slope(x + ahead, np.maximum(room - ahead, 0.5 * room))
-        if early is not None:
+        if early is not None:  # before zero the law is flat
             half *= ~early
         move = plain * _stretch(np.minimum(half * plain, 0.9))
         if self.learners.size:
             move = self._learned(move, h)
             half = self.pace.slope(x + 0.5 * move, np.maximum(room - 0.5 * move, 0.1 * room))
+            if early is not None:
+                half *= ~early
         self.x = np.minimum(x + move, self.top)
         self.k = self.pace.slope(self.x, law.ceiling - self.x)
         self.v = v * np.exp((self.x - x) * (k + 4.0 * half + self.k) / 6.0)
