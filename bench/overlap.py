@@ -69,8 +69,8 @@ GROUPS: dict[str, dict[str, object]] = {
     "nesterov": NESTEROV,
     "delayed": NESTEROV,
     "fresh": NESTEROV | {"inner.state": "fresh"},
-    "guided": {"inner.state": "kept", "inner.guide": 0.2},
-    "guided, nesterov": NESTEROV | {"inner.state": "kept", "inner.guide": 0.2},
+    "guided": {"inner.state": "kept", "inner.guide": 0.1},
+    "guided, nesterov": NESTEROV | {"inner.state": "kept", "inner.guide": 0.1},
 }
 FORMS: dict[str, dict[str, object]] = {
     f"{name} {share}": group | {"rounds.overlap": share}

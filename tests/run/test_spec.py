@@ -127,7 +127,7 @@ CHANGES = {
     "inner.schedule": "cosine",
     "inner.state": "shared",
     "inner.precision": "fp32",
-    "inner.guide": 0.1,
+    "inner.guide": 0.2,
     "inner.betas": [0.9, 0.99],
     "wire.kind": "dense",
     "merge.rule": "bounded",

@@ -70,7 +70,7 @@ MODEL = (
 EXCHANGE = (
     Switch("inner.steps", "int", 3, 60, note="30 best with 2-bit sparse at 0.5 B", source="2508.15706"),
     Switch("inner.state", "choice", values=("fresh", "kept", "shared"), note="shared halves the price of rare exchange", source="docs/parity.md"),
-    Switch("inner.guide", "linear", 0.0, 1.0, note="0.2 is worth 1.5 to 4 %", source="docs/parity.md"),
+    Switch("inner.guide", "linear", 0.0, 1.0, note="0.1 and 0.2 are worth 1.5 to 4 %", source="docs/parity.md"),
     Switch("wire.kind", "choice", values=("integer", "sparse", "dense"), note="docs/parity.md", source=DESIGN),
     Switch("wire.threshold", "linear", 0.1, 4.0, note="0.6 loses 0.2 %, 1.0 1.2 % at 1 M", source="docs/parity.md"),
     Switch("wire.value", "linear", 0.5, 5.0, source=DESIGN),

@@ -121,7 +121,7 @@ class Inner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     final: float = 0.1
     decay: float = 0.3
     state: Literal["fresh", "kept", "shared"] = "kept"
-    guide: float = 0.2
+    guide: float = 0.1
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 
     def __post_init__(self) -> None:
