@@ -10,7 +10,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from bench.fuzz import Target, betray, bombard
+from bench.fuzz.stranger import bombard
+from bench.fuzz.target import Target
+from bench.fuzz.traitor import betray
 from duckweed.run import spec as specs
 from duckweed.run.folder import RunFolder
 from duckweed.swarm import genesis

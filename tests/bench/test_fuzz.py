@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from bench import fuzz
+from bench.fuzz.whole import fuzz
 
 pytestmark = pytest.mark.slow
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 def test_nonsense_has_no_effect_but_to_be_counted(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", os.environ["XDG_CACHE_HOME"])
     monkeypatch.chdir(tmp_path)
-    told = fuzz.main(300, 7, tmp_path, rounds=8, steps=40)
+    told = fuzz(300, 7, tmp_path, rounds=8, steps=40)
     assert told["bit for bit the run without it"]
     assert told["members"] == 2  # no stranger has become one
     counted = told["counted by the coordinator"]

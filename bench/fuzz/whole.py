@@ -1,0 +1,133 @@
+"""A run among strangers, one with a traitor, and peers of an impostor, one after the other."""
+
+import asyncio
+import json
+import os
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench.fuzz.impostor import mislead, peers_of
+from bench.fuzz.stranger import bombard
+from bench.fuzz.target import Target, table
+from bench.fuzz.traitor import betray
+from duckweed.run.folder import RunFolder, create
+from duckweed.run.ledger import Ledger
+from duckweed.run.spec import RunSpec, override
+from duckweed.swarm import genesis
+from duckweed.swarm.local import LocalRun
+from duckweed.swarm.simulation import Simulation
+
+CONFIG = {
+    "model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "num_key_value_heads": 2, "tie_word_embeddings": False,
+}  # fmt: skip
+
+
+@contextmanager
+def served(folder: RunFolder, spec: RunSpec) -> Iterator[tuple[Target, threading.Thread]]:
+    """A run with its peers, watched in a thread."""
+    with LocalRun(folder, spec, "cpu", 1, spec.rounds.peers) as run:
+        serving = run.start()
+        watching = threading.Thread(target=lambda: list(run.events()), daemon=True)
+        watching.start()
+        port = serving["bound"][0].rpartition(":")[2]
+        yield Target(folder, serving["id"], [f"127.0.0.1:{port}"]), watching
+
+
+def specification(base: Path, rounds: int, steps: int) -> RunSpec:
+    (base / "config.json").write_text(json.dumps(CONFIG))
+    words = [
+        "pond",
+        "water",
+        "leaf",
+        "root",
+        "green",
+        "small",
+        "floats",
+        "under",
+        "the",
+        "sun",
+        "and",
+        "grows",
+    ]
+    dice = random.Random(1)
+    (base / "text.txt").write_text(" ".join(dice.choice(words) for _ in range(6000)))
+    return override(
+        RunSpec(),
+        {
+            "data.path": "text.txt", "model.source": "config.json", "model.sequence": 32,
+            "inner.steps": steps, "inner.batch": 2, "inner.warmup": 2, "rounds.count": rounds,
+            "rounds.peers": 2, "rounds.patience": 2.0, "rounds.evaluate": 4,
+            "rounds.evaluate_tokens": 512, "rounds.checkpoint": 2,
+        },
+    )  # fmt: skip
+
+
+def found(base: Path, name: str, spec: RunSpec):
+    ground = genesis.prepare(spec, base, lambda text: None)
+    folder = create(base / "runs", name)
+    return folder, ground, genesis.found(spec, ground, folder, "cpu", 1, lambda text: None)
+
+
+def entries(folder: RunFolder, kind: str) -> list[Any]:
+    ledger = Ledger(folder.ledger)
+    found = list(ledger.entries(kind))
+    ledger.close()
+    return found
+
+
+def fuzz(messages: int, seed: int, base: Path, rounds: int = 40, steps: int = 60) -> dict[str, Any]:
+    """Fuzz a run in the folder `base`; what happened."""
+    os.environ["XDG_CACHE_HOME"] = str(base / "cache")
+    os.chdir(base)
+    dice = random.Random(seed)
+    spec = specification(base, rounds, steps)
+    folder, ground, state = found(base, "simulated", spec)
+    layout = genesis.layout(folder)
+    expected = Simulation(folder, spec, layout, ground, state, "cpu").run().hash()
+    told: dict[str, Any] = {"seed": seed, "messages": messages}
+
+    folder, *_ = found(base, "bombarded", spec)
+    with served(folder, spec) as (target, watching):
+        first = asyncio.run(bombard(target, messages // 10, dice))  # pools and caches fill
+        before, began = target.memory(), time.monotonic()
+        ended = asyncio.run(bombard(target, messages - messages // 10, dice)) + first
+        told["seconds"] = time.monotonic() - began
+        seen = asyncio.run(target.standing())
+        if seen.round >= seen.rounds:
+            raise SystemExit("the run was over before the bombardment; give it more --rounds")
+        told["memory"] = {"before": before, "after": target.memory()}
+        told["counted by the coordinator"] = seen.refused
+        told["round at the end of the bombardment"] = f"{seen.round} of {seen.rounds}"
+        watching.join(600)
+    agreed = {e.round: e.body["hash"] for e in entries(folder, "state")}
+    told["bombarded"] = table(ended)
+    told["bit for bit the run without it"] = agreed.get(spec.rounds.count) == expected
+    told["members"] = len(entries(folder, "peer"))
+
+    folder, *_ = found(base, "betrayed", spec)
+    with served(folder, spec) as (target, watching):
+        while len(asyncio.run(target.standing()).peers) < spec.rounds.peers:
+            if not watching.is_alive():
+                raise SystemExit("the run ended before its peers were there")
+            time.sleep(0.2)
+        honest = {x.peer for x in asyncio.run(target.standing()).peers}
+        ended, told["counted of the betrayer"] = asyncio.run(
+            betray(target, messages // 20, dice, spec, len(layout.names))
+        )
+        watching.join(900)
+    closed = [e.body["closed"] for e in entries(folder, "round")]
+    told["betrayed"] = table(ended)
+    told["betrayed run: rounds closed"] = len(closed)
+    told["forged contributions that counted"] = sum(
+        peer not in honest for one in closed for peer in one["accepted"]
+    )
+    founded = RunFolder(base / "runs" / "simulated")
+    peer_of = peers_of(founded, spec, ground, layout, base / "misled", dice)
+    told["misled"] = table(asyncio.run(mislead(peer_of, messages // 50, dice, spec)))
+    return told
