@@ -26,6 +26,7 @@ from typing import Any
 
 from duckweed.run import folder as folders
 from duckweed.run.spec import RunSpec, override
+from duckweed.run.summary import utilisation
 
 RESULTS = Path(__file__).parent / "results" / "throughput.json"
 ROUNDS = 3  # the first is not counted
@@ -104,7 +105,7 @@ def swarm(peers: int, steps: int) -> dict[str, float]:
                 ends.append((time.perf_counter(), children_seconds()))
                 if event["round"] > 0:
                     for times in event["timings"].values():
-                        shares.append(times["train"] / sum(times.values()))
+                        shares.append(utilisation(times))
     tokens = spec.tokens_per_block * peers * (len(ends) - 1)
     wall, processor = (ends[-1][i] - ends[0][i] for i in (0, 1))
     return {

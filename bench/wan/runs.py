@@ -16,6 +16,7 @@ from typing import Any
 
 from bench.wan.lab import Host, Lab
 from duckweed.run.folder import RunFolder
+from duckweed.run.summary import utilisation
 
 INVITATION = re.compile(r"duckweed1:\S+")
 PATIENCE = 1200.0
@@ -184,14 +185,13 @@ def facts(run: Served) -> dict[str, Any]:
     """The first round is left out of times, for it waits for start-up."""
     rounds = run.events("round")
     times = [t for x in rounds[1:] for t in x["timings"].values()]
-    busy = sum(t["train"] + t["evaluate"] for t in times)
     moved = rounds[-1]["traffic"]
     exchanged = [t["send"] + t["fetch"] for t in times]
     return {
         "peers": len(run.guests),
         "seconds_per_round": round(statistics.median(x["seconds"] for x in rounds[1:]), 2),
         "seconds_of_exchange": round(statistics.median(exchanged), 2),
-        "utilisation": round(busy / sum(sum(t.values()) for t in times), 4),
+        "utilisation": round(statistics.mean(utilisation(t) for t in times), 4),
         "accepted": [len(x["accepted"]) for x in rounds],
         "traffic": moved,
         "relayed": run.events("end")[-1].get("relayed"),
