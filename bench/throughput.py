@@ -4,12 +4,14 @@
 
 The same model, batches, precision and optimizer. The swarm is real: a coordinator and N peers as
 processes, over the transport; the baseline is one plain training loop per core in use (N loops, at
-most as many as there are cores). Both alternate; the ratio is that of the medians. Wall time on a
+most as many as there are cores). Both alternate; the ratio is that of the medians. Where there are
+more peers than cores, as many plain loops as peers are measured too: what sharing a core costs by
+itself. Wall time on a
 machine that does other work says little, so processor time per token is measured as well: what the
 processes of the swarm used between two ends of rounds, against what a plain loop used. Rounds take
 about `--seconds` processor seconds of training; the first one is not counted.
 
-Writes bench/results/throughput.json.
+Writes bench/results/throughput.json; what it holds of other numbers of peers stays.
 """
 
 import argparse
@@ -140,11 +142,13 @@ def compare(peers: int, repeats: int, seconds: float) -> dict[str, Any]:
     tokens_per_step = RunSpec().inner.batch * RunSpec().model.sequence
     # Processor seconds: on a busy machine 30 s of wall time hold little training.
     steps = max(1, round(seconds / trial["processor_per_token"] / tokens_per_step))
-    baseline, ours = [], []
+    baseline, ours, crowded = [], [], []
     for _ in range(repeats):
         baseline.append(loops(cores, seconds))
         ours.append(swarm(peers, steps))
-        print(peers, baseline[-1], ours[-1], flush=True)
+        if peers > cores:
+            crowded.append(loops(peers, seconds))
+        print(peers, baseline[-1], ours[-1], crowded[-1:], flush=True)
 
     def middle(runs: list[dict[str, float]], key: str) -> float:
         return statistics.median(run[key] for run in runs)
@@ -158,11 +162,18 @@ def compare(peers: int, repeats: int, seconds: float) -> dict[str, Any]:
         "plain_loops": cores,
         "steps_per_round": steps,
         "repeats": repeats,
+        "load": os.getloadavg()[0],
         "plain": baseline,
+        "crowded": crowded,
         "swarm": ours,
         "overhead_percent_wall": overhead(
             middle(baseline, "tokens_per_second"), middle(ours, "tokens_per_second")
         ),
+        "overhead_percent_wall_crowded": overhead(
+            middle(crowded, "tokens_per_second"), middle(ours, "tokens_per_second")
+        )
+        if crowded
+        else None,
         "overhead_percent_processor": overhead(
             middle(ours, "processor_per_token"), middle(baseline, "processor_per_token")
         ),
@@ -187,26 +198,32 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.plain:
         return plain(chosen.plain)
-    record: dict[str, Any] = {
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
-        "load_before": os.getloadavg()[0],
-        "rows": [],
-    }
+    kept = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
+    rows = {row["peers"]: row for row in kept}
     for peers in chosen.peers:
-        record["rows"].append(compare(peers, chosen.repeats, chosen.seconds))
-        record["load_after"] = os.getloadavg()[0]
-        RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        RESULTS.write_text(json.dumps(record, indent=1) + "\n")
-    print("| peers | plain loops | round | overhead, wall | overhead, processor | not training |")
+        rows[peers] = compare(peers, chosen.repeats, chosen.seconds)
+        write(sorted(rows.values(), key=lambda row: row["peers"]))
+    return None
+
+
+def write(rows: list[dict[str, Any]]) -> None:
+    """The record on disk, its table on the screen."""
+    machine = {"processor": platform.machine(), "cores": os.cpu_count()}
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    RESULTS.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+    print(
+        "| peers | round | against a loop a core | against a loop a peer | processor | not training |"
+    )
     print("|---|---|---|---|---|---|")
-    for row in record["rows"]:
+    for row in rows:
         length = statistics.median(run["round_seconds"] for run in row["swarm"])
+        crowded = row.get("overhead_percent_wall_crowded")
         print(
-            f"| {row['peers']} | {row['plain_loops']} | {length:.0f} s "
-            f"| {row['overhead_percent_wall']:+.1f} % | {row['overhead_percent_processor']:+.1f} % "
+            f"| {row['peers']} | {length:.0f} s | {row['overhead_percent_wall']:+.1f} % "
+            f"| {'' if crowded is None else f'{crowded:+.1f} %'} "
+            f"| {row['overhead_percent_processor']:+.1f} % "
             f"| {row['outside_training_percent']:.1f} % |"
         )
-    return None
 
 
 if __name__ == "__main__":
