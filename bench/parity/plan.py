@@ -15,6 +15,8 @@ H10: dict[str, Any] = {"inner.steps": 10, "rounds.count": 300}  # the tokens of 
 H5: dict[str, Any] = {"inner.steps": 5, "rounds.count": 600}
 SEVEN: dict[str, Any] = {"inner.steps": 7, "rounds.count": 214}  # twice the bytes of SHORT
 PLAIN: dict[str, Any] = {"outer.learning_rate": 1.0, "outer.momentum": 0.0}
+# The same step as "none", and the last merged step is kept for the guide.
+NESTEROV_PLAIN: dict[str, Any] = PLAIN | {"outer.optimizer": "nesterov"}
 BATCH: dict[str, Any] = {"inner.batch": 4}  # 512 tokens a step and peer
 SHARED: dict[str, Any] = {"inner.state": "shared"}
 BETA2: dict[str, Any] = {"inner.betas": [0.9, 0.99]}
@@ -156,6 +158,11 @@ CELLS: list[Cell] = [
     swarm("fp32-h30-guide-0.1", 0.0028, 1, FP32, PLAIN, guide(0.1)),
     swarm("int-1.4-h30-guide-0.1", 0.0028, 1, integer(1.4, 1.8, 1.0), PLAIN, guide(0.1)),
     swarm("int-1.0-h30-guide-0.1", 0.0028, 1, integer(1.0, 1.5, 1.0), PLAIN, guide(0.1)),
+    swarm("fp32-h20-guide-0.1", 0.0028, 0, H20, FP32, PLAIN, guide(0.1)),
+    swarm("sparse-64-h30-guide-0.1", 0.0028, 0, sparse(64, 0.95), NESTEROV_PLAIN, guide(0.1)),
+    swarm(
+        "int-0.7-levels-2-h30-guide-0.1", 0.0028, 0, integer(0.7, 1.2, 1.0, 2), PLAIN, guide(0.1)
+    ),
     ddp("ddp-muon-2e-3-h30", 0.002, 0),
     swarm("fp32-h15-guide-0.1-beta2-0.99", 0.0028, 0, H15, FP32, PLAIN, BETA2, guide(0.1)),
     ddp("ddp-muon-1.4e-3-guide-0.1-beta2-0.99", 0.0014, 0, H15, BETA2, guide(0.1)),

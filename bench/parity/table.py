@@ -12,6 +12,8 @@ import numpy as np
 from bench import page
 from bench.parity.cells import BASE
 from bench.parity.plan import CELLS
+from duckweed.run.sections import Dense
+from duckweed.run.spec import RunSpec, override
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "parity.md"
 Record = dict[str, Any]
@@ -25,6 +27,28 @@ def setting(record: Record, key: str) -> Any:
 def ring_bytes(peers: int, parameters: int) -> float:
     """Bytes that a bf16 ring all-reduce sends, and receives, per peer and step: 2 (M-1)/M values."""
     return 2 * (peers - 1) / peers * 2 * parameters
+
+
+def uncompressed(recipes: dict[str, Record]) -> dict[str, str]:
+    """Swarm recipe -> the first that differs from it by exchanging float32 alone; itself perhaps."""
+    earlier = {"inner.state": "shared"}  # what older records say beside their changes
+    specs = {
+        name: override(
+            RunSpec(),
+            BASE | record["base"] | record["changes"] | (earlier if record.get("shared") else {}),
+        )
+        for name, record in recipes.items()
+        if record["kind"] == "swarm"
+    }
+    alike = {
+        name: (spec.model, spec.inner, spec.outer, spec.rounds) for name, spec in specs.items()
+    }
+    dense = [name for name, spec in specs.items() if isinstance(spec.wire, Dense)]
+    return {
+        name: base
+        for name in specs
+        if (base := next((d for d in dense if alike[d] == alike[name]), None))
+    }
 
 
 def savings(record: Record) -> tuple[float, float]:
@@ -150,13 +174,15 @@ def residual_table(records: dict[str, Record]) -> str:
 
 
 def gaps_table(records: dict[str, Record]) -> str:
-    """Each swarm recipe against uncompressed exchange and the better DDP on as many tokens, with as
-    many peers: of the DDP recipes with the most seeds in common the one that is furthest ahead."""
+    """Each swarm recipe against itself with float32 exchanged, and against the better DDP on as many
+    tokens, with as many peers: of the DDP recipes with the most seeds in common the one that is
+    furthest ahead."""
     lines = [
-        "| recipe | against fp32 exchange | against the better DDP | which is |",
+        "| recipe | against the same with fp32 exchange | against the better DDP | which is |",
         "|---|---|---|---|",
     ]
     grouped = groups(records)
+    bases = uncompressed({name: members[0] for name, members in grouped.items()})
     for name, members in grouped.items():
         if members[0]["kind"] == "ddp":
             continue
@@ -164,7 +190,7 @@ def gaps_table(records: dict[str, Record]) -> str:
         like = {n: r[0] for n, r in grouped.items() if (r[0]["tokens"], r[0]["peers"]) == key}
         ddp = {n: differences(records, name, n) for n in like if like[n]["kind"] == "ddp"}
         best = max(ddp, key=lambda n: (len(ddp[n]), sum(ddp[n])), default="")
-        base = next((n for n in like if n[:4] == "fp32"), "")
+        base = bases.get(name, "")
         lines.append(
             f"| {name} | {'' if name == base else gap(records, name, base)} "
             f"| {gap(records, name, best)} | {best} |"

@@ -37,8 +37,16 @@ def test_the_front_is_what_no_other_point_beats():
     assert front(points) == [True, True, False, True]
 
 
-def trained(kind, seed, loss):
-    return {"kind": kind, "peers": 4, "tokens": 1000, "seed": seed, "bits_per_byte": loss}
+def trained(kind, seed, loss, **changes):
+    return {
+        "kind": kind,
+        "peers": 4,
+        "tokens": 1000,
+        "seed": seed,
+        "bits_per_byte": loss,
+        "base": {},
+        "changes": changes,
+    }
 
 
 def test_the_better_baseline_is_better_over_all_seeds_in_common_and_not_on_one_lucky_seed():
@@ -54,3 +62,19 @@ def test_the_better_baseline_is_better_over_all_seeds_in_common_and_not_on_one_l
     last = gaps_table(records).splitlines()[-1]
     assert "ddp-steady" in last
     assert "+5.26 % (+5.26, +5.26)" in last
+
+
+def test_a_wire_is_compared_with_the_same_recipe_that_exchanges_floats():
+    fp32 = {"wire": {"kind": "dense", "dtype": "fp32", "feedback": 0.0}}
+    records = {
+        "fp32-s0": trained("swarm", 0, 2.0, **fp32),
+        "fp32-guided-s0": trained("swarm", 0, 1.8, **{**fp32, "inner.guide": 0.1}),
+        "int-guided-s0": trained("swarm", 0, 1.89, **{"inner.guide": 0.1}),
+        "int-at-half-s0": trained("swarm", 0, 2.2, **{"inner.steps": 15}),
+    }
+    rows = {
+        line.split("|")[1].strip(): line.split("|")[2] for line in gaps_table(records).splitlines()
+    }
+    assert rows["int-guided"].strip() == "+5.00 % (one seed)"
+    assert rows["fp32"].strip() == rows["fp32-guided"].strip() == ""
+    assert rows["int-at-half"].strip() == "not run"

@@ -1,5 +1,7 @@
 """The commands: parse, call one function of a room, print. No logic."""
 
+import os
+
 import typer
 
 from duckweed.cli import (
@@ -43,4 +45,6 @@ for room in (
 
 
 def main() -> None:
+    # What the hub does not give, our own message says.
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     app()
