@@ -158,6 +158,8 @@ CELLS: list[Cell] = [
     swarm("fp32-h30-guide-0.1", 0.0028, 1, FP32, PLAIN, guide(0.1)),
     swarm("int-1.4-h30-guide-0.1", 0.0028, 1, integer(1.4, 1.8, 1.0), PLAIN, guide(0.1)),
     swarm("int-1.0-h30-guide-0.1", 0.0028, 1, integer(1.0, 1.5, 1.0), PLAIN, guide(0.1)),
+    swarm("fp32-h15-guide-0.1-eight", 0.0028, 0, H15, FP32, PLAIN, EIGHT, BETA2, guide(0.1)),
+    ddp("ddp-muon-1.4e-3-guide-0.2-eight", 0.0014, 0, H15, EIGHT, guide(0.2)),
     swarm("fp32-h20-guide-0.1", 0.0028, 0, H20, FP32, PLAIN, guide(0.1)),
     swarm("sparse-64-h30-guide-0.1", 0.0028, 0, sparse(64, 0.95), NESTEROV_PLAIN, guide(0.1)),
     swarm(
