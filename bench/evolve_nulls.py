@@ -15,10 +15,10 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from duckweed.cli import app
-from duckweed.evolve.folder import Campaign
-from duckweed.evolve.history import honesty, read
-from duckweed.evolve.outcome import exported
-from duckweed.run.ledger import Ledger
+from duckweed.evolve.campaign.folder import Campaign
+from duckweed.evolve.campaign.history import honesty, read
+from duckweed.evolve.campaign.outcome import exported
+from duckweed.ledger.ledger import Ledger
 
 RESULTS = Path(__file__).parent / "results" / "evolve"
 MODEL = {

@@ -18,14 +18,14 @@ from statistics import mean
 
 import torch
 
-from duckweed.evolve.cell import Cell, Recipe, Result
-from duckweed.evolve.evaluator import Evaluator
-from duckweed.evolve.opening import create, plain_recipe, plain_specification
-from duckweed.evolve.step import Settings
-from duckweed.evolve.switches import REGISTRY, registry
-from duckweed.evolve.trial import TrialError, plan, train
-from duckweed.learn.architecture import ModelError
-from duckweed.learn.dataset import Dataset
+from duckweed.evolve.campaign.create import create, plain_recipe, plain_specification
+from duckweed.evolve.decide.requests import Settings
+from duckweed.evolve.decide.trial_spec import Cell, Recipe, Result
+from duckweed.evolve.space.switches import REGISTRY, registry
+from duckweed.evolve.trials.evaluator import Evaluator
+from duckweed.evolve.trials.trial import TrialError, plan, train
+from duckweed.learn.data.dataset import Dataset
+from duckweed.learn.model.architecture import ModelError
 from duckweed.run.spec import RunSpec, SpecError
 
 

@@ -18,11 +18,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from duckweed.evolve.multiplier import MultiplierError, Run, fit
-from duckweed.evolve.returns import Point, returns
-from duckweed.evolve.sequential import SPREAD, run, smallest_effect
-from duckweed.evolve.student import Array, t_cdf, t_quantile
-from duckweed.evolve.study import Plan, World, opened, study
+from duckweed.evolve.statistics.multiplier import MultiplierError, Run, fit
+from duckweed.evolve.statistics.returns import Point, returns
+from duckweed.evolve.statistics.sequential import SPREAD, run, smallest_effect
+from duckweed.evolve.statistics.study import Plan, World, opened, study
+from duckweed.evolve.statistics.t_distribution import Array, t_cdf, t_quantile
 
 RESULT = Path(__file__).parent / "results" / "evolve-study.json"
 WORLDS = {

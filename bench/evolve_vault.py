@@ -14,17 +14,17 @@ from typing import Any
 
 import msgspec
 
-from duckweed.evolve.campaign import begin
-from duckweed.evolve.cell import Cell, Result
-from duckweed.evolve.folder import Campaign, find
-from duckweed.evolve.history import read
-from duckweed.evolve.multiplier import Multiplier
-from duckweed.evolve.opening import SAME_TRIALS, check_format
-from duckweed.evolve.pool import Pool
-from duckweed.evolve.repeat import LONGEST
-from duckweed.evolve.step import Afford, Note, Run, Settings, Standing
-from duckweed.evolve.vault import open_vault
-from duckweed.run.ledger import Ledger
+from duckweed.evolve.campaign.create import SAME_TRIALS, check_format
+from duckweed.evolve.campaign.folder import Campaign, find
+from duckweed.evolve.campaign.history import read
+from duckweed.evolve.decide.campaign import begin
+from duckweed.evolve.decide.final_comparison import open_vault
+from duckweed.evolve.decide.requests import Afford, Note, Run, Settings, Standing
+from duckweed.evolve.decide.trial_spec import Cell, Result
+from duckweed.evolve.statistics.multiplier import Multiplier
+from duckweed.evolve.workers.pool import Pool
+from duckweed.evolve.workers.rerun import LONGEST
+from duckweed.ledger.ledger import Ledger
 
 
 def main() -> None:

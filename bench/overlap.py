@@ -21,21 +21,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from duckweed.learn import model as models
-from duckweed.learn.dataset import held_out_batches
-from duckweed.learn.optimizer import exchanged
+from duckweed.learn.data.dataset import held_out_batches
+from duckweed.learn.model import model as models
+from duckweed.learn.optim.optimizer import exchanged
 from duckweed.merge.round import Announcement, advance, blob_hash, close
+from duckweed.round import founding
+from duckweed.round.blocks import Span
+from duckweed.round.link_spec import parse_links
+from duckweed.round.simulation import Simulation
+from duckweed.round.virtual_clock import Clock, Costs
+from duckweed.round.worker import Trained, Worker, sizes
 from duckweed.run import folder as folders
 from duckweed.run.layout import Layout
 from duckweed.run.sections import Integer
 from duckweed.run.spec import RunSpec, override
 from duckweed.run.state import State, first
-from duckweed.swarm import genesis
-from duckweed.swarm.clock import Clock, Costs
-from duckweed.swarm.links import parse_links
-from duckweed.swarm.rounds import Span
-from duckweed.swarm.simulation import Simulation
-from duckweed.swarm.work import Trained, Worker, sizes
 from duckweed.wire.contribution import compress
 
 Report = Callable[[int, float], None] | None
@@ -102,10 +102,10 @@ def loss(form: str, seed: int) -> dict[str, Any]:
         base = Path(place)
         (base / "config.json").write_text(json.dumps(CONFIG))
         spec = override(RunSpec(), RUN | {"seed": seed} | FORMS[form])
-        ground = genesis.prepare(spec, base, lambda text: None)
+        ground = founding.prepare(spec, base, lambda text: None)
         folder = folders.create(base / "runs", "run")
-        state = genesis.found(spec, ground, folder, "cpu", 1, lambda text: None)
-        layout = genesis.layout(folder)
+        state = founding.found(spec, ground, folder, "cpu", 1, lambda text: None)
+        layout = founding.layout(folder)
         simulation = Simulation(folder, spec, layout, ground, state, "cpu")
         trainer = simulation.workers[0].trainer
         if form.startswith("delayed"):

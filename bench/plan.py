@@ -26,12 +26,12 @@ from duckweed.plan import assumptions, crowd, exchange, models, published
 from duckweed.plan.existing import Measured, measure, model_of, predict
 from duckweed.plan.report import report
 from duckweed.plan.search import Target, default_space, evaluate, only
+from duckweed.round import founding
+from duckweed.round.link_spec import parse_links
+from duckweed.round.simulation import Simulation
 from duckweed.run import folder as folders
 from duckweed.run import state as states
 from duckweed.run.spec import RunSpec, override
-from duckweed.swarm import genesis
-from duckweed.swarm.links import parse_links
-from duckweed.swarm.simulation import Simulation
 
 RESULTS = Path(__file__).parent / "results"
 MODELS = ("llama-1m", "deepseek-v3-mini")
@@ -57,9 +57,9 @@ def simulate(
     }  # fmt: skip
     spec = override(RunSpec(), changes)
     folder = folders.create(where, name)
-    ground = genesis.prepare(spec, Path.cwd(), lambda _: None)
-    genesis.found(spec, ground, folder, "cpu", 1, lambda _: None)
-    layout = genesis.layout(folder)
+    ground = founding.prepare(spec, Path.cwd(), lambda _: None)
+    founding.found(spec, ground, folder, "cpu", 1, lambda _: None)
+    layout = founding.layout(folder)
     state = states.load(folder.state(0), layout)
     Simulation(folder, spec, layout, ground, state, "cpu", parse_links(links, peers), step).run()
     return measure(spec, model_of(folder, spec).shape.total, list(folder.records("round"))[1:])

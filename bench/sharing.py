@@ -17,14 +17,14 @@ from typing import Any
 
 from bench.wan.lab import Host, Lab, unavailable
 from duckweed.merge.round import blob_hash
+from duckweed.net.identity import Identity
+from duckweed.net.transport import Endpoint
+from duckweed.round.blocks import Member
 from duckweed.run import folder as folders
-from duckweed.swarm import messages as m
-from duckweed.swarm import sharing
-from duckweed.swarm.identity import Identity
-from duckweed.swarm.library import Library
-from duckweed.swarm.neighbours import Neighbours
-from duckweed.swarm.rounds import Member
-from duckweed.swarm.transport import Endpoint
+from duckweed.swarm.blobs.peer_links import Neighbours
+from duckweed.swarm.blobs.store import Library
+from duckweed.swarm.coordinator import fetch_groups
+from duckweed.swarm.protocol import messages as m
 
 RESULTS = Path(__file__).parent / "results" / "sharing.json"
 LINK = {"up": 10, "down": 50, "delay": 20}  # Mbit/s, ms one way per host: 80 ms there and back
@@ -58,7 +58,7 @@ async def hub(address: str, count: int, size: int) -> None:
                     if whole:
                         said, blob = library.blob(question.blob)
                     else:
-                        at = sharing.group(list(members.values()), members[key])
+                        at = fetch_groups.group(list(members.values()), members[key])
                         said = m.Held(*library.held(question.blob), at)
                 case m.Part():
                     said, blob = library.part(question)

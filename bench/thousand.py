@@ -25,17 +25,17 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from duckweed.ledger.ledger import Ledger
 from duckweed.merge.round import Announcement, blob_hash
+from duckweed.net.identity import Identity, load_or_create
+from duckweed.net.timeouts import BEAT, PATIENCE, RETRY
+from duckweed.net.transport import Endpoint, Link, LinkError
 from duckweed.run import folder as folders
 from duckweed.run import toml
 from duckweed.run.folder import RunFolder, write_atomically
 from duckweed.run.layout import Layout
-from duckweed.run.ledger import Ledger
 from duckweed.run.spec import RunSpec, override
-from duckweed.swarm import messages as m
-from duckweed.swarm.identity import Identity, load_or_create
-from duckweed.swarm.timing import BEAT, PATIENCE, RETRY
-from duckweed.swarm.transport import Endpoint, Link, LinkError
+from duckweed.swarm.protocol import messages as m
 from duckweed.wire import compress
 
 RESULTS = Path(__file__).parent / "results" / "thousand.json"
@@ -210,7 +210,7 @@ def main(peers: int, rounds: int, seconds: float, parameters: int, crowds: int) 
     with tempfile.TemporaryDirectory() as place:
         spec, layout = specification(peers, rounds), layout_of(parameters)
         folder = found(Path(place), spec, layout)
-        command = [sys.executable, "-m", "duckweed.swarm.process", "coordinator", str(folder.path)]
+        command = [sys.executable, "-m", "duckweed.process.entry", "coordinator", str(folder.path)]
         coordinator = subprocess.Popen(
             [*command, "--address", "127.0.0.1:0"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )

@@ -26,9 +26,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from duckweed.pages.run_summary import utilisation
 from duckweed.run import folder as folders
 from duckweed.run.spec import RunSpec, override
-from duckweed.run.summary import utilisation
 
 RESULTS = Path(__file__).parent / "results" / "throughput.json"
 ROUNDS = 3  # the first is not counted
@@ -39,15 +39,15 @@ def plain(seconds: float) -> None:
     """One plain loop on the default model: prints tokens, wall and processor seconds as JSON."""
     import torch
 
-    from duckweed.learn import dataset as datasets
-    from duckweed.learn.optimizer import InnerOptimizer
+    from duckweed.learn.data import dataset as datasets
+    from duckweed.learn.optim.optimizer import InnerOptimizer
     from duckweed.learn.trainer import Trainer
-    from duckweed.swarm import genesis
+    from duckweed.round import founding
 
     torch.set_num_threads(1)
     spec = RunSpec()
-    ground = genesis.prepare(spec, Path.cwd(), lambda text: None)
-    trainer = Trainer(genesis.first_model(spec, ground), spec.inner, spec.total_steps, "cpu")
+    ground = founding.prepare(spec, Path.cwd(), lambda text: None)
+    trainer = Trainer(founding.first_model(spec, ground), spec.inner, spec.total_steps, "cpu")
     optimizer = InnerOptimizer(trainer.model, spec.inner)
     trainer.model.train()
     batch, length = spec.inner.batch, spec.model.sequence
@@ -82,8 +82,8 @@ def loops(count: int, seconds: float) -> dict[str, float]:
 
 def swarm(peers: int, steps: int) -> dict[str, float]:
     """A real run of N peers: the same figures, and the share of a round that is training."""
-    from duckweed.swarm import genesis
-    from duckweed.swarm.local import LocalRun
+    from duckweed.process.local_run import LocalRun
+    from duckweed.round import founding
 
     changes: dict[str, object] = {
         "rounds.peers": peers,
@@ -95,8 +95,8 @@ def swarm(peers: int, steps: int) -> dict[str, float]:
     spec = override(RunSpec(), changes)
     with tempfile.TemporaryDirectory() as place:
         folder = folders.create(Path(place), "throughput")
-        ground = genesis.prepare(spec, Path.cwd(), lambda text: None)
-        genesis.found(spec, ground, folder, "cpu", peers, lambda text: None)
+        ground = founding.prepare(spec, Path.cwd(), lambda text: None)
+        founding.found(spec, ground, folder, "cpu", peers, lambda text: None)
         ends: list[tuple[float, float]] = []
         shares = []
         with LocalRun(folder, spec, "cpu", 1, peers) as run:

@@ -27,8 +27,8 @@ import numpy as np
 from duckweed.run.layout import Layout
 from duckweed.run.sections import Dense, Integer, Sparse, Wire
 from duckweed.wire import carry, compress, decode, decode_update, encode_update, keep
+from duckweed.wire.codecs.integer import encode, quantise
 from duckweed.wire.frame import Writer
-from duckweed.wire.integer import encode, quantise
 
 RESULTS = Path(__file__).parent / "results" / "wire.json"
 SPARSE_CODES = Integer(threshold=2.0, value=2.4)

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import msgspec
 
 from bench.chaos.arena import Arena
+from duckweed.ledger.ledger import Ledger
 from duckweed.merge.round import Closed
+from duckweed.net.identity import verify
+from duckweed.round.export import latest_state
+from duckweed.round.round_record import assignments
 from duckweed.run import spec as specs
-from duckweed.run.ledger import Ledger
 from duckweed.run.spec import RunSpec
-from duckweed.swarm.harvest import latest_state
-from duckweed.swarm.identity import verify
-from duckweed.swarm.record import assignments
 
 
 @dataclass(frozen=True)

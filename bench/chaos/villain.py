@@ -13,17 +13,17 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from bench.fuzz.stranger import bombard
 from bench.fuzz.target import Target
 from bench.fuzz.traitor import betray
+from duckweed.round import founding
 from duckweed.run import spec as specs
 from duckweed.run.folder import RunFolder
-from duckweed.swarm import genesis
-from duckweed.swarm.invitation import Invitation, read
+from duckweed.swarm.protocol.invitation import Invitation, read
 
 
 async def main(invitation: Invitation, folder: RunFolder, count: int, seed: int) -> None:
     dice = random.Random(seed)
     target = Target(folder, invitation.coordinator, list(invitation.addresses), "0.0.0.0:0")
     ended = await bombard(target, count // 2, dice)
-    tensors = len(genesis.layout(folder).names)
+    tensors = len(founding.layout(folder).names)
     ended += await betray(target, count // 2, dice, specs.load(folder.spec), tensors)
     told = [f"{kind}: {how}: {n}" for (kind, how), n in sorted(ended.items())]
     print(json.dumps(told), flush=True)

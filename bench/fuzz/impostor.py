@@ -8,19 +8,19 @@ from pathlib import Path
 import msgspec
 
 from bench.fuzz.target import IN_VAIN, PATIENCE, Ended, sensible, table
-from duckweed.learn import model as models
+from duckweed.learn.model import model as models
 from duckweed.learn.trainer import Trainer
 from duckweed.merge.round import Closed
+from duckweed.net.identity import Identity
+from duckweed.net.transport import Endpoint
+from duckweed.round import founding
+from duckweed.round.worker import Worker
 from duckweed.run import state as states
 from duckweed.run.folder import RunFolder
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
-from duckweed.swarm import genesis
-from duckweed.swarm import messages as m
-from duckweed.swarm.identity import Identity
-from duckweed.swarm.peer import Peer
-from duckweed.swarm.transport import Endpoint
-from duckweed.swarm.work import Worker
+from duckweed.swarm.peer.peer import Peer
+from duckweed.swarm.protocol import messages as m
 
 PeerOf = Callable[[str, list[str]], Peer]
 """A peer for the coordinator of this key at these addresses."""
@@ -106,14 +106,14 @@ async def mislead(peer_of: PeerOf, count: int, dice: random.Random, spec: RunSpe
 
 
 def peers_of(
-    founded: RunFolder, spec: RunSpec, ground: genesis.Ground, layout: Layout, home: Path,
+    founded: RunFolder, spec: RunSpec, ground: founding.Ground, layout: Layout, home: Path,
     dice: random.Random,
 ) -> PeerOf:  # fmt: skip
     """Peers of a run that has been founded, under a new key each, which share the folder `home`."""
     start = states.load(founded.state(0), layout)
     for part in (home / "states", home / "blobs"):
         part.mkdir(parents=True)
-    model = models.build(genesis.configuration(spec, ground), "cpu")
+    model = models.build(founding.configuration(spec, ground), "cpu")
     worker = Worker(
         spec, layout, ground.dataset, Trainer(model, spec.inner, spec.total_steps, "cpu")
     )

@@ -7,10 +7,10 @@ import msgspec
 from iroh import IrohError
 
 from bench.fuzz.target import PATIENCE, PER_KEY, Ended, Target, sensible
-from duckweed.swarm import messages as m
-from duckweed.swarm.identity import Identity
-from duckweed.swarm.timing import within
-from duckweed.swarm.transport import Endpoint, Link, LinkError
+from duckweed.net.identity import Identity
+from duckweed.net.timeouts import within
+from duckweed.net.transport import Endpoint, Link, LinkError
+from duckweed.swarm.protocol import messages as m
 
 AT_ONCE = 16
 

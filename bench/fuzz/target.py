@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 
 from duckweed.merge.round import Announcement
+from duckweed.net.identity import Identity
 from duckweed.run.folder import RunFolder
-from duckweed.swarm import messages as m
-from duckweed.swarm.asking import standing
-from duckweed.swarm.identity import Identity
-from duckweed.swarm.invitation import Invitation
+from duckweed.swarm.peer.status_client import standing
+from duckweed.swarm.protocol import messages as m
+from duckweed.swarm.protocol.invitation import Invitation
 
 PER_KEY = 22  # messages of one key: it is cut off before the last of them
 PATIENCE = 15.0  # seconds for an answer

@@ -8,11 +8,11 @@ import msgspec
 
 from bench.fuzz.target import IN_VAIN, PATIENCE, PER_KEY, Ended, Target, announcement
 from duckweed.merge.round import blob_hash
+from duckweed.net.identity import Identity
+from duckweed.net.transport import Endpoint, LinkError
 from duckweed.run.folder import RunFolder
 from duckweed.run.spec import RunSpec
-from duckweed.swarm import messages as m
-from duckweed.swarm.identity import Identity
-from duckweed.swarm.transport import Endpoint, LinkError
+from duckweed.swarm.protocol import messages as m
 
 
 def forged(

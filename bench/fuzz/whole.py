@@ -15,12 +15,12 @@ from bench.fuzz.impostor import mislead, peers_of
 from bench.fuzz.stranger import bombard
 from bench.fuzz.target import Target, table
 from bench.fuzz.traitor import betray
+from duckweed.ledger.ledger import Ledger
+from duckweed.process.local_run import LocalRun
+from duckweed.round import founding
+from duckweed.round.simulation import Simulation
 from duckweed.run.folder import RunFolder, create
-from duckweed.run.ledger import Ledger
 from duckweed.run.spec import RunSpec, override
-from duckweed.swarm import genesis
-from duckweed.swarm.local import LocalRun
-from duckweed.swarm.simulation import Simulation
 
 CONFIG = {
     "model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
@@ -69,9 +69,9 @@ def specification(base: Path, rounds: int, steps: int) -> RunSpec:
 
 
 def found(base: Path, name: str, spec: RunSpec):
-    ground = genesis.prepare(spec, base, lambda text: None)
+    ground = founding.prepare(spec, base, lambda text: None)
     folder = create(base / "runs", name)
-    return folder, ground, genesis.found(spec, ground, folder, "cpu", 1, lambda text: None)
+    return folder, ground, founding.found(spec, ground, folder, "cpu", 1, lambda text: None)
 
 
 def entries(folder: RunFolder, kind: str) -> list[Any]:
@@ -88,7 +88,7 @@ def fuzz(messages: int, seed: int, base: Path, rounds: int = 40, steps: int = 60
     dice = random.Random(seed)
     spec = specification(base, rounds, steps)
     folder, ground, state = found(base, "simulated", spec)
-    layout = genesis.layout(folder)
+    layout = founding.layout(folder)
     expected = Simulation(folder, spec, layout, ground, state, "cpu").run().hash()
     told: dict[str, Any] = {"seed": seed, "messages": messages}
 

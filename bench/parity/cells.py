@@ -10,8 +10,8 @@ import msgspec
 import torch
 
 from bench.parity.stacked import MEASURED, Run
+from duckweed.round import founding
 from duckweed.run.spec import RunSpec, override
-from duckweed.swarm import genesis
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results" / "parity"
@@ -79,7 +79,7 @@ def run(cell: Cell, tell: Callable[[str], None] = print) -> dict[str, Any]:
     """Train a cell and write its record."""
     torch.set_num_threads(1)
     spec = cell.spec()
-    ground = genesis.prepare(spec, HERE, lambda text: None)
+    ground = founding.prepare(spec, HERE, lambda text: None)
     record = Run(spec, ground, cell.kind == "ddp", cell.own_scale).run(
         lambda text: tell(f"{cell.name}: {text}")
     )

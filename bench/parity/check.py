@@ -9,11 +9,11 @@ import numpy as np
 
 from bench.parity.cells import NESTEROV
 from bench.parity.stacked import Run, orthogonalise
-from duckweed.learn import muon
+from duckweed.learn.optim import muon
+from duckweed.round import founding
+from duckweed.round.simulation import Simulation
 from duckweed.run import folder as folders
 from duckweed.run.spec import RunSpec, override
-from duckweed.swarm import genesis
-from duckweed.swarm.simulation import Simulation
 
 HERE = Path(__file__).parent
 WIRES: dict[str, dict[str, Any]] = {
@@ -56,7 +56,7 @@ def compare(name: str, rounds: int = 3, steps: int = 4) -> dict[str, Any]:
         "rounds.evaluate_tokens": 4096,
     }
     spec = override(override(RunSpec(), changes), WIRES[name])
-    ground = genesis.prepare(spec, HERE, lambda text: None)
+    ground = founding.prepare(spec, HERE, lambda text: None)
     run = Run(spec, ground, ddp=False)
     start = run.weights.copy()
     run.run(lambda text: None)
@@ -65,8 +65,8 @@ def compare(name: str, rounds: int = 3, steps: int = 4) -> dict[str, Any]:
     muon.orthogonalise = lambda g, iterations: orthogonalise(g)
     try:
         folder = folders.create(place, "check")
-        state = genesis.found(spec, ground, folder, "cpu", 4, lambda text: None)
-        own = Simulation(folder, spec, genesis.layout(folder), ground, state, "cpu")
+        state = founding.found(spec, ground, folder, "cpu", 4, lambda text: None)
+        own = Simulation(folder, spec, founding.layout(folder), ground, state, "cpu")
         weights = own.run().weights
     finally:
         shutil.rmtree(place)

@@ -25,12 +25,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bench.parity.cells import BASE, HERE
 from bench.parity.stacked import Run
-from duckweed.learn import dataset as datasets
-from duckweed.learn import model as models
-from duckweed.learn.optimizer import InnerOptimizer, learning_rate
+from duckweed.learn.data import dataset as datasets
+from duckweed.learn.model import model as models
+from duckweed.learn.optim.optimizer import InnerOptimizer, learning_rate
 from duckweed.learn.trainer import Trainer
+from duckweed.round import founding
 from duckweed.run.spec import RunSpec, override
-from duckweed.swarm import genesis
 
 NEW_NETWORK = 0x40000000  # CLONE_NEWNET: a loopback device on which nobody else sends
 
@@ -60,8 +60,8 @@ def worker(rank: int, raw: bytes, hook: str, steps: int, rendezvous: str, out: s
     peers, inner = spec.rounds.peers, spec.inner
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     dist.init_process_group("gloo", f"file://{rendezvous}", rank=rank, world_size=peers)
-    ground = genesis.prepare(spec, HERE, lambda text: None)
-    model = genesis.first_model(spec, ground)
+    ground = founding.prepare(spec, HERE, lambda text: None)
+    model = founding.first_model(spec, ground)
     # One bucket: the futures of PowerSGD's hook start all-reduces of their own, and with several
     # buckets gloo meets them in another order in each process and gives up.
     wrapped = DistributedDataParallel(model, bucket_cap_mb=1024)
@@ -120,7 +120,7 @@ def processes(spec: RunSpec, hook: str, steps: int) -> dict[str, Any]:
 
 def one_process(spec: RunSpec) -> dict[str, Any]:
     """The same steps in the form of the long cells."""
-    ground = genesis.prepare(spec, HERE, lambda text: None)
+    ground = founding.prepare(spec, HERE, lambda text: None)
     run = Run(spec, ground, ddp=True)
     record = run.run(lambda text: None)
     return {
@@ -139,7 +139,7 @@ def measure() -> dict[str, Any]:
     real = processes(spec, "none", spec.total_steps)
     joined = one_process(spec)
     means = np.array(real["losses"]).reshape(-1, spec.inner.steps).mean(1)
-    parameters = Run(spec, genesis.prepare(spec, HERE, lambda text: None), True).layout.parameters
+    parameters = Run(spec, founding.prepare(spec, HERE, lambda text: None), True).layout.parameters
     ring = 2 * (peers - 1) / peers * parameters
     record: dict[str, Any] = {
         "isolated_loopback": isolated,

@@ -15,19 +15,20 @@ import torch
 from torch import Tensor
 
 from bench.parity.model import Stack
-from duckweed.learn import dataset as datasets
-from duckweed.learn import model as models
-from duckweed.learn.optimizer import exchanged, guide, learning_rate
+from duckweed.learn.data import dataset as datasets
+from duckweed.learn.model import model as models
+from duckweed.learn.optim.optimizer import exchanged, guide, learning_rate
 from duckweed.merge.outer import outer_step
 from duckweed.merge.round import next_scales, summed
 from duckweed.merge.rules import pseudo_gradient, pseudo_gradient_of_sums
+from duckweed.round import founding
+from duckweed.round.founding import Ground
+from duckweed.round.worker import sizes
 from duckweed.run.layout import Layout
 from duckweed.run.sections import Dense, Integer, Sparse
 from duckweed.run.spec import RunSpec
-from duckweed.swarm import genesis
-from duckweed.swarm.genesis import Ground
-from duckweed.swarm.work import sizes
-from duckweed.wire import feedback, integer, sparse
+from duckweed.wire import feedback
+from duckweed.wire.codecs import integer, sparse
 from duckweed.wire.contribution import Decoded, compress, decode
 from duckweed.wire.update import Update, decode_update, encode_update
 
@@ -66,7 +67,7 @@ def orthogonalise(x: Tensor) -> Tensor:
 
 
 class Steps:
-    """The inner optimizer of M stacked models: duckweed.learn.optimizer's formulas."""
+    """The inner optimizer of M stacked models: duckweed.learn.optim.optimizer's formulas."""
 
     def __init__(self, stack: Stack, spec: RunSpec) -> None:
         self.stack, self.inner = stack, spec.inner
@@ -160,19 +161,19 @@ class Run:
     def __init__(self, spec: RunSpec, ground: Ground, ddp: bool, own_scale: bool = False) -> None:
         self.spec, self.ground, self.ddp, self.own_scale = spec, ground, ddp, own_scale
         self.dataset = ground.dataset
-        model = genesis.first_model(spec, ground)
+        model = founding.first_model(spec, ground)
         self.layout: Layout = exchanged(model, spec.inner)
         self.weights = models.read_weights(model)
         self.momentum = np.zeros_like(self.weights)
         self.peers = 1 if ddp else spec.rounds.peers
         self.stack = Stack(
-            genesis.configuration(spec, ground), models.layout_of(model), self.peers,
+            founding.configuration(spec, ground), models.layout_of(model), self.peers,
             spec.model.sequence,
         )  # fmt: skip
         self.steps = Steps(self.stack, spec)
         self.scales = np.zeros(len(self.layout.names), np.float32)
         if isinstance(spec.wire, Integer) and not ddp:
-            self.scales = genesis.first_scales(
+            self.scales = founding.first_scales(
                 spec, self.layout, self.dataset, model,
                 _Weights(self.weights), "cpu",  # type: ignore[arg-type]
             )  # fmt: skip

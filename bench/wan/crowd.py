@@ -19,9 +19,9 @@ from typing import Any
 
 from bench.wan import runs
 from bench.wan.lab import Host, Lab
+from duckweed.ledger.ledger import Ledger
+from duckweed.pages.run_summary import utilisation
 from duckweed.run.folder import RunFolder
-from duckweed.run.ledger import Ledger
-from duckweed.run.summary import utilisation
 
 SPEC = """[data]
 path = "text.txt"

@@ -24,8 +24,8 @@ import numpy as np
 
 from duckweed import cli
 from duckweed.learn.trainer import Trainer, Work
-from duckweed.swarm import joining
-from duckweed.swarm.work import Trained, Worker
+from duckweed.round.worker import Trained, Worker
+from duckweed.swarm.peer import join
 
 
 def paced(batches: Iterable[np.ndarray], seconds: float) -> Iterator[np.ndarray]:
@@ -68,6 +68,6 @@ if __name__ == "__main__":
     PacedTrainer.step_seconds = float(sys.argv.pop(1))
     LateWorker.later = float(sys.argv.pop(1))
     atexit.register(_tell)
-    joining.Trainer = PacedTrainer  # type: ignore[misc]
-    joining.Worker = LateWorker  # type: ignore[misc]
+    join.Trainer = PacedTrainer  # type: ignore[misc]
+    join.Worker = LateWorker  # type: ignore[misc]
     cli.main()

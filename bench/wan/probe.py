@@ -15,9 +15,9 @@ import sys
 import time
 from typing import Any
 
-from duckweed.swarm.identity import Identity
-from duckweed.swarm.relay import Relay, port_beside
-from duckweed.swarm.transport import Endpoint, Link, LinkError
+from duckweed.net.identity import Identity
+from duckweed.net.relay import Relay, port_beside
+from duckweed.net.transport import Endpoint, Link, LinkError
 
 LIMIT = 64 << 20
 NOISE = os.urandom(1 << 20)

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.wan.lab import Host, Lab
+from duckweed.pages.run_summary import utilisation
 from duckweed.run.folder import RunFolder
-from duckweed.run.summary import utilisation
 
 INVITATION = re.compile(r"duckweed1:\S+")
 PATIENCE = 1200.0

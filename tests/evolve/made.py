@@ -7,19 +7,29 @@ from pathlib import Path
 
 import msgspec
 
-from duckweed.evolve.budget import Budget
-from duckweed.evolve.campaign import begin, campaign
-from duckweed.evolve.cell import Cell, Proposal, Recipe, Result, digest
-from duckweed.evolve.council import Council, opened
-from duckweed.evolve.folder import Campaign
-from duckweed.evolve.journal import Journal
-from duckweed.evolve.loop import Loop
-from duckweed.evolve.pool import Stopped
-from duckweed.evolve.proposers import Chance, Evolution, KnownChanges
-from duckweed.evolve.registry import Known, Registry, Switch
-from duckweed.evolve.release import release
-from duckweed.evolve.sealed import Sealed
-from duckweed.evolve.step import Afford, Allowed, Ask, Check, Need, Note, Run, Settings, Standing
+from duckweed.evolve.campaign.budget import Budget
+from duckweed.evolve.campaign.folder import Campaign
+from duckweed.evolve.campaign.journal import Journal
+from duckweed.evolve.campaign.loop import Loop
+from duckweed.evolve.decide.campaign import begin, campaign
+from duckweed.evolve.decide.requests import (
+    Afford,
+    Allowed,
+    Ask,
+    Check,
+    Need,
+    Note,
+    Run,
+    Settings,
+    Standing,
+)
+from duckweed.evolve.decide.trial_spec import Cell, Proposal, Recipe, Result, digest
+from duckweed.evolve.propose.allocation import Council, opened
+from duckweed.evolve.propose.proposers import Chance, Evolution, KnownChanges
+from duckweed.evolve.space.commitments import Sealed
+from duckweed.evolve.space.registry import Known, Registry, Switch
+from duckweed.evolve.space.signed_registry import release
+from duckweed.evolve.workers.pool import Stopped
 
 SLOPE, NOISE = 0.5, 0.01  # bits per byte per e-fold of compute; sd of one run in bits per byte
 

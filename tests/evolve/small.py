@@ -5,12 +5,12 @@ from pathlib import Path
 import msgspec
 from fixtures import tiny
 
-from duckweed.evolve.cell import Cell, Recipe
-from duckweed.evolve.folder import Campaign
-from duckweed.evolve.journal import Journal
-from duckweed.evolve.opening import create, plain_recipe, plain_specification
-from duckweed.evolve.step import Settings
-from duckweed.evolve.switches import registry
+from duckweed.evolve.campaign.create import create, plain_recipe, plain_specification
+from duckweed.evolve.campaign.folder import Campaign
+from duckweed.evolve.campaign.journal import Journal
+from duckweed.evolve.decide.requests import Settings
+from duckweed.evolve.decide.trial_spec import Cell, Recipe
+from duckweed.evolve.space.switches import registry
 from duckweed.run.sections import Model
 
 SETTINGS = Settings(

@@ -4,9 +4,9 @@ import msgspec
 import pytest
 
 from duckweed.cli.evolve_view import ledger_tables
-from duckweed.evolve.budget import Budget
-from duckweed.evolve.history import read
-from duckweed.run.ledger import Ledger
+from duckweed.evolve.campaign.budget import Budget
+from duckweed.evolve.campaign.history import read
+from duckweed.ledger.ledger import Ledger
 from evolve.made import MadeGuest, MadeWorkers, loop
 
 ENOUGH = Budget(flops=8e11)

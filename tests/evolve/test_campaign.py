@@ -5,13 +5,13 @@ import math
 import msgspec
 import pytest
 
-from duckweed.evolve.budget import Budget, BudgetError
-from duckweed.evolve.campaign import BARREN, begin
-from duckweed.evolve.history import History, read
-from duckweed.evolve.journal import Journal, JournalError
-from duckweed.evolve.pruning import prune
-from duckweed.evolve.step import Afford, Note, Run
-from duckweed.evolve.vault import open_vault
+from duckweed.evolve.campaign.budget import Budget, BudgetError
+from duckweed.evolve.campaign.history import History, read
+from duckweed.evolve.campaign.journal import Journal, JournalError
+from duckweed.evolve.decide.campaign import BARREN, begin
+from duckweed.evolve.decide.final_comparison import open_vault
+from duckweed.evolve.decide.pruning import prune
+from duckweed.evolve.decide.requests import Afford, Note, Run
 from evolve.made import NOISE, PLAIN, SETTINGS, SLOPE, MadeWorkers, decide, gain, loop
 from evolve.made import run as made_run
 

@@ -8,8 +8,8 @@ from fixtures import tiny
 from typer.testing import CliRunner
 
 from duckweed.cli import app
-from duckweed.evolve import opening
-from duckweed.evolve.budget import BudgetError, parse
+from duckweed.evolve.campaign import create
+from duckweed.evolve.campaign.budget import BudgetError, parse
 from duckweed.run import recipe as recipes
 from duckweed.run.spec import RunSpec
 
@@ -123,12 +123,12 @@ def test_a_campaign_from_its_first_budget_to_its_recipe(tmp_path, monkeypatch):
     assert code == 1
     assert "entry 0 is no trial" in output
     with monkeypatch.context() as later:
-        later.setattr(opening, "FORMAT", opening.FORMAT + 1)
-        later.setattr(opening, "SAME_TRIALS", (opening.FORMAT,))
+        later.setattr(create, "FORMAT", create.FORMAT + 1)
+        later.setattr(create, "SAME_TRIALS", (create.FORMAT,))
         for words in (["repeat", "c", str(number)], again):
             code, output = call(*words)
             assert code == 1
-            assert f"format {opening.FORMAT - 1}, this version reads {opening.FORMAT}" in output
+            assert f"format {create.FORMAT - 1}, this version reads {create.FORMAT}" in output
 
     page = (tmp_path / "c" / "report.html").read_text()
     assert "Lineage" in page

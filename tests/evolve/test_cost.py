@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from duckweed.evolve.cost import Bounds, Cost, cost
-from duckweed.evolve.generation import generation_zero
-from duckweed.evolve.recipe import specification
-from duckweed.learn import model as models
-from duckweed.learn.muon import orthogonalise
+from duckweed.evolve.space.plain_recipe import generation_zero
+from duckweed.evolve.space.recipe import specification
+from duckweed.evolve.trials.cost import Bounds, Cost, cost
+from duckweed.learn.model import model as models
+from duckweed.learn.optim.muon import orthogonalise
 from duckweed.plan import models as plans
 
 ZERO = generation_zero()

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from duckweed.evolve.budget import Budget
-from duckweed.evolve.council import Council
-from duckweed.evolve.endpoint import EndpointError, LanguageModel
-from duckweed.evolve.sealed import Sealed
-from duckweed.evolve.step import Ask
-from duckweed.evolve.switches import REGISTRY
+from duckweed.evolve.campaign.budget import Budget
+from duckweed.evolve.decide.requests import Ask
+from duckweed.evolve.propose.allocation import Council
+from duckweed.evolve.propose.language_model import EndpointError, LanguageModel
+from duckweed.evolve.space.commitments import Sealed
+from duckweed.evolve.space.switches import REGISTRY
 from evolve import made
 from evolve.test_proposals import PARENT, standing
 

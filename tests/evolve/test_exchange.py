@@ -8,21 +8,21 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from duckweed.evolve import trial
-from duckweed.evolve.evaluator import Evaluator
-from duckweed.evolve.exchange import Exchange
-from duckweed.evolve.recipe import idle, specification
-from duckweed.evolve.switches import SWARM
-from duckweed.learn import dataset as datasets
-from duckweed.learn import model as models
-from duckweed.learn.dataset import Dataset
-from duckweed.learn.optimizer import exchanged
+from duckweed.evolve.space.recipe import idle, specification
+from duckweed.evolve.space.switches import SWARM
+from duckweed.evolve.trials import trial
+from duckweed.evolve.trials.evaluator import Evaluator
+from duckweed.evolve.trials.peers_in_one import Exchange
+from duckweed.learn.data import dataset as datasets
+from duckweed.learn.data.dataset import Dataset
+from duckweed.learn.model import model as models
+from duckweed.learn.optim.optimizer import exchanged
+from duckweed.ledger.ledger import Ledger
+from duckweed.net.identity import load_or_create
+from duckweed.round.founding import Ground, first_scales
+from duckweed.round.simulation import Simulation
 from duckweed.run.folder import RunFolder
-from duckweed.run.ledger import Ledger
 from duckweed.run.state import first
-from duckweed.swarm.genesis import Ground, first_scales
-from duckweed.swarm.identity import load_or_create
-from duckweed.swarm.simulation import Simulation
 from evolve.small import campaign
 from evolve.small import cell as small_cell
 

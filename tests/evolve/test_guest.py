@@ -12,13 +12,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from duckweed.evolve import parcel
-from duckweed.evolve.audit import Audit
-from duckweed.evolve.guest import Guest, Links, invitations
-from duckweed.evolve.parcel import ParcelError
-from duckweed.evolve.pool import Pool
-from duckweed.swarm.identity import load_or_create
-from duckweed.swarm.invitation import Invitation, InvitationError
+from duckweed.evolve.workers import worker_protocol
+from duckweed.evolve.workers.audit import Audit
+from duckweed.evolve.workers.pool import Pool
+from duckweed.evolve.workers.remote_worker import Guest, Links, invitations
+from duckweed.evolve.workers.worker_protocol import ParcelError
+from duckweed.net.identity import load_or_create
+from duckweed.swarm.protocol.invitation import Invitation, InvitationError
 from evolve.small import campaign, cell
 
 LIMIT = 600.0
@@ -26,7 +26,7 @@ HONEST = "from duckweed.cli import main; main()"
 # Trains each cell with other seeds than asked for: as many tokens, other weights.
 LIAR = """
 import msgspec
-from duckweed.evolve.lender import Lender
+from duckweed.evolve.workers.worker_server import Lender
 train = Lender._train
 Lender._train = lambda self, campaign, cell: train(
     self, campaign, msgspec.structs.replace(cell, seed=cell.seed + 1))
@@ -35,7 +35,7 @@ from duckweed.cli import main; main()
 # Trains until there is a file "die" in its home, then dies in the middle of a cell.
 MORTAL = """
 import os, signal
-from duckweed.evolve.lender import Lender
+from duckweed.evolve.workers.worker_server import Lender
 train = Lender._train
 def train_or_die(self, campaign, cell):
     if (self.home.parent / "die").exists():
@@ -162,13 +162,13 @@ def test_an_invitation_to_a_run_is_none_to_trials():
 def test_files_of_other_names_are_refused_and_nothing_is_written(name, tmp_path):
     files = msgspec.msgpack.encode({"plain.toml": b"", name: b"x"})
     with pytest.raises(ParcelError, match="sends no file"):
-        parcel.unpack_campaign(files, tmp_path)
+        worker_protocol.unpack_campaign(files, tmp_path)
     with pytest.raises(ParcelError, match="exports no file"):
-        parcel.unpack_export(files, tmp_path)
+        worker_protocol.unpack_export(files, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("body", [b"", b"\xc1", b"[]", msgspec.msgpack.encode({"plain.toml": 1})])
 def test_what_is_no_parcel_is_refused(body, tmp_path):
     with pytest.raises(ParcelError, match="not a parcel"):
-        parcel.unpack_export(body, tmp_path)
+        worker_protocol.unpack_export(body, tmp_path)

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from duckweed.evolve.multiplier import MultiplierError, Run, fit, reached
-from duckweed.evolve.study import World, opened
+from duckweed.evolve.statistics.multiplier import MultiplierError, Run, fit, reached
+from duckweed.evolve.statistics.study import World, opened
 
 BUDGETS = (1e12, 2e12, 4e12)
 

@@ -3,12 +3,12 @@
 import msgspec
 import pytest
 
-from duckweed.evolve import release as releases
-from duckweed.evolve.budget import Budget
-from duckweed.evolve.history import read
-from duckweed.evolve.switches import REGISTRY
-from duckweed.run.ledger import Ledger, LedgerError
-from duckweed.swarm.identity import Identity
+from duckweed.evolve.campaign.budget import Budget
+from duckweed.evolve.campaign.history import read
+from duckweed.evolve.space import signed_registry as releases
+from duckweed.evolve.space.switches import REGISTRY
+from duckweed.ledger.ledger import Ledger, LedgerError
+from duckweed.net.identity import Identity
 from evolve import made
 from evolve.small import campaign
 

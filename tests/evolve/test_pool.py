@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from duckweed.evolve.cell import Cell
-from duckweed.evolve.folder import Campaign
-from duckweed.evolve.pool import Pool, Stopped, WorkerFailed
+from duckweed.evolve.campaign.folder import Campaign
+from duckweed.evolve.decide.trial_spec import Cell
+from duckweed.evolve.workers.pool import Pool, Stopped, WorkerFailed
 from evolve.small import campaign, cell
 
 pytestmark = pytest.mark.slow

@@ -9,17 +9,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from duckweed.evolve.campaign import begin
-from duckweed.evolve.cell import Recipe
-from duckweed.evolve.council import Council, opened
-from duckweed.evolve.endpoint import EndpointError, parse
-from duckweed.evolve.generation import generation_zero
-from duckweed.evolve.opening import affordable, plain_recipe
-from duckweed.evolve.proposers import Bayes, Chance, Evolution, KnownChanges
-from duckweed.evolve.registry import Registry, RegistryError
-from duckweed.evolve.sealed import Sealed, commitment
-from duckweed.evolve.step import Ask, Credit, Screened, Settings, Standing
-from duckweed.evolve.switches import REGISTRY
+from duckweed.evolve.campaign.create import affordable, plain_recipe
+from duckweed.evolve.decide.campaign import begin
+from duckweed.evolve.decide.requests import Ask, Credit, Screened, Settings, Standing
+from duckweed.evolve.decide.trial_spec import Recipe
+from duckweed.evolve.propose.allocation import Council, opened
+from duckweed.evolve.propose.language_model import EndpointError, parse
+from duckweed.evolve.propose.proposers import Bayes, Chance, Evolution, KnownChanges
+from duckweed.evolve.space.commitments import Sealed, commitment
+from duckweed.evolve.space.plain_recipe import generation_zero
+from duckweed.evolve.space.registry import Registry, RegistryError
+from duckweed.evolve.space.switches import REGISTRY
 from evolve.small import campaign
 
 PARENT: Recipe = {

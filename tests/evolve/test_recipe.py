@@ -9,15 +9,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from duckweed.evolve.cell import digest
-from duckweed.evolve.generation import generation_zero
-from duckweed.evolve.opening import plain_recipe
-from duckweed.evolve.proposers import Chance
-from duckweed.evolve.recipe import TEXT_LIMIT, idle, parse, specification
-from duckweed.evolve.registry import RegistryError
-from duckweed.evolve.switches import REGISTRY
-from duckweed.learn import model as models
-from duckweed.learn.model import ModelError
+from duckweed.evolve.campaign.create import plain_recipe
+from duckweed.evolve.decide.trial_spec import digest
+from duckweed.evolve.propose.proposers import Chance
+from duckweed.evolve.space.plain_recipe import generation_zero
+from duckweed.evolve.space.recipe import TEXT_LIMIT, idle, parse, specification
+from duckweed.evolve.space.registry import RegistryError
+from duckweed.evolve.space.switches import REGISTRY
+from duckweed.learn.model import model as models
+from duckweed.learn.model.model import ModelError
 from duckweed.learn.trainer import Trainer
 from duckweed.run.spec import SpecError
 

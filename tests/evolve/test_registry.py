@@ -6,13 +6,13 @@ import os
 import msgspec
 import pytest
 
-from duckweed.evolve import release as releases
-from duckweed.evolve.generation import generation_zero
-from duckweed.evolve.opening import plain_recipe
-from duckweed.evolve.recipe import specification
-from duckweed.evolve.registry import Known, Registry, RegistryError, Switch
-from duckweed.evolve.switches import REGISTRY
-from duckweed.swarm.identity import Identity
+from duckweed.evolve.campaign.create import plain_recipe
+from duckweed.evolve.space import signed_registry as releases
+from duckweed.evolve.space.plain_recipe import generation_zero
+from duckweed.evolve.space.recipe import specification
+from duckweed.evolve.space.registry import Known, Registry, RegistryError, Switch
+from duckweed.evolve.space.switches import REGISTRY
+from duckweed.net.identity import Identity
 
 ZERO = generation_zero()
 PLAIN = plain_recipe(ZERO, REGISTRY)

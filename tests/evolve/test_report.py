@@ -11,14 +11,14 @@ import pytest
 from rich.console import Console
 
 from duckweed.cli.evolve_view import ledger_tables
-from duckweed.evolve import returns
-from duckweed.evolve.budget import Budget
-from duckweed.evolve.history import History, honesty, read
-from duckweed.evolve.journal import Journal
-from duckweed.evolve.multiplier import Multiplier
-from duckweed.evolve.opening import plain_specification
-from duckweed.evolve.outcome import Left
-from duckweed.web.evolve_page import evolve_page, lineage_figure
+from duckweed.evolve.campaign.budget import Budget
+from duckweed.evolve.campaign.create import plain_specification
+from duckweed.evolve.campaign.history import History, honesty, read
+from duckweed.evolve.campaign.journal import Journal
+from duckweed.evolve.campaign.outcome import Left
+from duckweed.evolve.statistics import returns
+from duckweed.evolve.statistics.multiplier import Multiplier
+from duckweed.pages.evolve_page import evolve_page, lineage_figure
 from evolve.made import loop
 
 LEDGERS = Path(__file__).parents[2] / "bench" / "results" / "evolve"

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from duckweed.cli import app
-from duckweed.evolve.returns import Point, ReturnsError, record, returns, write
+from duckweed.evolve.statistics.returns import Point, ReturnsError, record, returns, write
 from duckweed.forecast.measured import read_returns
 
 R0 = 1e15

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from duckweed.evolve.screening import Rung, rungs, survivors
+from duckweed.evolve.decide.halving import Rung, rungs, survivors
 
 
 def test_rungs_halve_and_double() -> None:

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from duckweed.evolve.sequential import (
+from duckweed.evolve.statistics.sequential import (
     Evidence,
     SequentialError,
     decision,
@@ -19,7 +19,7 @@ from duckweed.evolve.sequential import (
     run,
     smallest_effect,
 )
-from duckweed.evolve.student import t_cdf, t_quantile
+from duckweed.evolve.statistics.t_distribution import t_cdf, t_quantile
 
 ALPHA = 0.05
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from duckweed.evolve.spending import Spending, SpendingError, after, gamma
+from duckweed.evolve.statistics.spending import Spending, SpendingError, after, gamma
 
 
 @pytest.mark.parametrize("planned", [1, 7, 20])

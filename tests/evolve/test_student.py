@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from duckweed.evolve.student import chi2_quantile, t_cdf, t_quantile
+from duckweed.evolve.statistics.t_distribution import chi2_quantile, t_cdf, t_quantile
 
 
 @pytest.mark.parametrize(

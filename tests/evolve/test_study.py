@@ -2,7 +2,7 @@
 
 import pytest
 
-from duckweed.evolve.study import Plan, Study, World, study
+from duckweed.evolve.statistics.study import Plan, Study, World, study
 
 PLAN = Plan()
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from duckweed.evolve import trial
-from duckweed.evolve.cell import Cell
-from duckweed.evolve.evaluator import Evaluator, Refused, check_causal
-from duckweed.evolve.journal import Journal
-from duckweed.evolve.texts import read
-from duckweed.learn.dataset import Dataset
+from duckweed.evolve.campaign.journal import Journal
+from duckweed.evolve.decide.trial_spec import Cell
+from duckweed.evolve.trials import trial
+from duckweed.evolve.trials.evaluator import Evaluator, Refused, check_causal
+from duckweed.evolve.trials.text_split import read
+from duckweed.learn.data.dataset import Dataset
 from evolve.small import campaign, cell
 
 

@@ -17,7 +17,7 @@ from duckweed.forecast import claims as cl
 from duckweed.forecast.outlook import Outlook, crossings, csv_rows, fit_all, outlook
 from duckweed.forecast.setting import parse
 from duckweed.forecast.table import own_facts
-from duckweed.web.forecast_page import forecast_page, reference_crossing
+from duckweed.pages.forecast_page import forecast_page, reference_crossing
 
 TODAY = dt.date(2026, 11, 23)
 

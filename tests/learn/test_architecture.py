@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from duckweed.learn import model as models
-from duckweed.learn.architecture import FAMILIES, changed
-from duckweed.learn.model import ModelError
-from duckweed.learn.presets import PRESETS
+from duckweed.learn.model import model as models
+from duckweed.learn.model.architecture import FAMILIES, changed
+from duckweed.learn.model.model import ModelError
+from duckweed.learn.model.presets import PRESETS
 from duckweed.run.sections import Architecture
 
 TINY = PRESETS["llama-0.5m"]

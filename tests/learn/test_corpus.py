@@ -13,8 +13,8 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from duckweed.learn import corpus
-from duckweed.learn.corpus import DataError, documents
+from duckweed.learn.data import corpus
+from duckweed.learn.data.corpus import DataError, documents
 from duckweed.run.sections import DataSpec
 
 

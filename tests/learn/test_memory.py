@@ -6,9 +6,9 @@ import pytest
 from fixtures import tiny
 
 from duckweed.learn import memory
-from duckweed.learn import model as models
 from duckweed.learn.memory import OutOfMemory, check_memory, needed
-from duckweed.learn.optimizer import exchanged
+from duckweed.learn.model import model as models
+from duckweed.learn.optim.optimizer import exchanged
 from duckweed.run.spec import RunSpec, override
 
 

@@ -8,9 +8,9 @@ import torch
 from fixtures.tiny import CONFIG
 from transformers import AutoModelForCausalLM
 
-from duckweed.learn import model as models
-from duckweed.learn.model import ModelError
-from duckweed.learn.presets import PRESETS
+from duckweed.learn.model import model as models
+from duckweed.learn.model.model import ModelError
+from duckweed.learn.model.presets import PRESETS
 
 # With the byte tokenizer's 257 entries, and with the vocabulary that the shape was published with.
 COUNTS = {

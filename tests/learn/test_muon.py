@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from duckweed.learn.muon import Muon, orthogonalise
+from duckweed.learn.optim.muon import Muon, orthogonalise
 
 
 def random(*shape, seed=0):

@@ -9,8 +9,8 @@ import torch
 from fixtures.stepping import stepped, tiny
 from transformers import AutoConfig
 
-from duckweed.learn import model as models
-from duckweed.learn.optimizer import (
+from duckweed.learn.model import model as models
+from duckweed.learn.optim.optimizer import (
     InnerOptimizer,
     exchanged,
     guide,

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from duckweed.learn.permutation import derive, permute
+from duckweed.learn.data.permutation import derive, permute
 
 KEYS = st.integers(0, 2**64 - 1)
 

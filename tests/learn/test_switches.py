@@ -5,9 +5,9 @@ import pytest
 import torch
 from fixtures.stepping import stepped, tiny
 
-from duckweed.learn.lion import Lion
-from duckweed.learn.muon import Muon
-from duckweed.learn.optimizer import InnerOptimizer, hidden_matrices, momentum
+from duckweed.learn.optim.lion import Lion
+from duckweed.learn.optim.muon import Muon
+from duckweed.learn.optim.optimizer import InnerOptimizer, hidden_matrices, momentum
 from duckweed.run.sections import Inner
 
 

@@ -5,8 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from duckweed.learn.corpus import DataError
-from duckweed.learn.tokenizer import END, ByteTokenizer, bpe_size, byte_alphabet, load, train_bpe
+from duckweed.learn.data.corpus import DataError
+from duckweed.learn.data.tokenizer import (
+    END,
+    ByteTokenizer,
+    bpe_size,
+    byte_alphabet,
+    load,
+    train_bpe,
+)
 
 TEXTS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"))
 SAMPLE = [

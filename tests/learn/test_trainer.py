@@ -8,7 +8,7 @@ import torch
 from fixtures.tiny import CONFIG
 from transformers import AutoConfig
 
-from duckweed.learn import model as models
+from duckweed.learn.model import model as models
 from duckweed.learn.trainer import Diverged, Trainer, precision_for, rows
 from duckweed.run.sections import Inner
 

@@ -8,10 +8,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from duckweed.pages.plan_page import plan_page
 from duckweed.plan import crowd, explain, inverse, models
 from duckweed.plan.answer import answer, finite, tree, verdict
 from duckweed.plan.search import DAY, Target
-from duckweed.web.plan_page import plan_page
 
 HOME = "1000x rtx4090 @ 20/100 Mbps 40ms, 60% online, 6h"
 

@@ -7,11 +7,11 @@ import msgspec
 import pytest
 from fixtures.pretended import PEERS
 
+from duckweed.net.identity import Identity
 from duckweed.run.spec import SpecError, override
-from duckweed.swarm import admission as room
-from duckweed.swarm import messages as m
-from duckweed.swarm.guests import EXPELLED, Guests
-from duckweed.swarm.identity import Identity
+from duckweed.swarm.coordinator import admission as room
+from duckweed.swarm.coordinator.guest_book import EXPELLED, Guests
+from duckweed.swarm.protocol import messages as m
 from swarm.test_coordinator import SPEC, play
 
 OPEN = override(SPEC, {"members.join": "open", "members.per_address": 2, "members.share": 0.5})

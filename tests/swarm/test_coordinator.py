@@ -12,8 +12,8 @@ from fixtures.golden import LAYOUT
 from fixtures.pretended import PEERS, state
 
 from duckweed.run.spec import override
-from duckweed.swarm import coordinator as room
-from duckweed.swarm import messages as m
+from duckweed.swarm.coordinator import coordinator as room
+from duckweed.swarm.protocol import messages as m
 
 
 def test_a_whole_run(tmp_path):

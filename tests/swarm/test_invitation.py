@@ -2,7 +2,7 @@
 
 import pytest
 
-from duckweed.swarm.invitation import Invitation, InvitationError, read
+from duckweed.swarm.protocol.invitation import Invitation, InvitationError, read
 
 INVITATION = Invitation("ab" * 32, "cd" * 32, ("192.0.2.1:4433", "[2001:db8::1]:4433"), "s3cret")
 

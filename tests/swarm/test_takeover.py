@@ -12,10 +12,10 @@ import pytest
 from fixtures import tiny
 
 from bench.wan.lab import Host, Lab, unavailable
+from duckweed.ledger.ledger import Ledger, LedgerError
+from duckweed.net.identity import load_or_create, verify
 from duckweed.run.folder import RunFolder
-from duckweed.run.ledger import Ledger, LedgerError
-from duckweed.swarm.identity import load_or_create, verify
-from duckweed.swarm.invitation import Invitation
+from duckweed.swarm.protocol.invitation import Invitation
 
 pytestmark = pytest.mark.slow
 
@@ -70,7 +70,7 @@ class Swarm:
         folder = self.folders["first"].path
         self.address = address
         self.start(
-            "first", "duckweed.swarm.process", "coordinator", str(folder), "--address", address
+            "first", "duckweed.process.entry", "coordinator", str(folder), "--address", address
         )
         until(lambda: (folder / "coordinator.pid").exists(), "the coordinator does not start")
 
@@ -79,7 +79,7 @@ class Swarm:
         folder = self.folders["first"]
         key = load_or_create(folder.coordinator_key).id
         self.start(
-            "local", "duckweed.swarm.process", "peer", str(folder.path), "--coordinator", key,
+            "local", "duckweed.process.entry", "peer", str(folder.path), "--coordinator", key,
             "--addresses", self.address, host="first",
         )  # fmt: skip
 

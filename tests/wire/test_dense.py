@@ -4,7 +4,7 @@ import pytest
 from duckweed.run.layout import Layout
 from duckweed.run.sections import Dense
 from duckweed.wire import WireError, compress, decode
-from duckweed.wire.dense import round_bf16, widen_bf16
+from duckweed.wire.codecs.dense import round_bf16, widen_bf16
 
 from .models import MEDIUM, draw
 

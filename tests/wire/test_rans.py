@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from duckweed.wire.entropy.rans import ONE, Decoder, Encoder
 from duckweed.wire.frame import HEADER, Reader, WireError, Writer
-from duckweed.wire.rans import ONE, Decoder, Encoder
 
 
 def write(runs, raw) -> bytes:

@@ -4,8 +4,8 @@ import pytest
 from duckweed.run.layout import Layout
 from duckweed.run.sections import Sparse
 from duckweed.wire import WireError, compress, decode
+from duckweed.wire.codecs.sparse import write
 from duckweed.wire.frame import Writer
-from duckweed.wire.sparse import write
 
 from .models import SMALL, draw
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from duckweed.wire import tables
-from duckweed.wire.tables import count, look_up, parts, smallest
+from duckweed.wire.entropy import tables
+from duckweed.wire.entropy.tables import count, look_up, parts, smallest
 
 LENGTHS = [0, 1, tables._AT_ONCE - 1, tables._AT_ONCE, 2 * tables._AT_ONCE + 3]
 

@@ -27,9 +27,9 @@ def doctor(
     device. Says whose side a fault is on and what to do; begins nothing. Exit code 1 if this machine
     could not take part.
     """
-    from duckweed.swarm import invitation as invitations
-    from duckweed.swarm.doctor import Finding, examine, findings
-    from duckweed.swarm.identity import Identity
+    from duckweed.net.identity import Identity
+    from duckweed.swarm.protocol import invitation as invitations
+    from duckweed.volunteer.doctor import Finding, examine, findings
 
     there = invitations.read(invitation)
     with console.status("calling the coordinator in every way there is"):

@@ -54,7 +54,7 @@ def evolve(
     if context.invoked_subcommand is not None:
         return
     os.environ["OMP_WAIT_POLICY"] = "passive"
-    from duckweed.evolve import budget as budgets
+    from duckweed.evolve.campaign import budget as budgets
 
     limit = budgets.parse(budget)
     own, guests = _hands(workers or [])
@@ -88,7 +88,7 @@ def evolve(
 
 def _hands(words: list[str]) -> tuple[int, list[Any]]:
     """Processes here, at least one, and invitations to machines elsewhere."""
-    from duckweed.evolve.guest import invitations
+    from duckweed.evolve.workers.remote_worker import invitations
 
     numbers = [word for word in words if len(word) < 5]
     if not all(word.isdigit() and int(word) for word in numbers):
@@ -102,8 +102,8 @@ def _settings(trial: str, alpha: float, seed: int, assignments: list[str] | None
 
     import msgspec
 
-    from duckweed.evolve import budget as budgets
-    from duckweed.evolve.step import Settings
+    from duckweed.evolve.campaign import budget as budgets
+    from duckweed.evolve.decide.requests import Settings
 
     reference = budgets.parse(trial)
     if reference.flops is None:
@@ -125,23 +125,23 @@ def _settings(trial: str, alpha: float, seed: int, assignments: list[str] | None
 
 
 def _plain(model: str, data: list[str] | None, tokenizer: str, peers: int) -> Any:
-    from duckweed.evolve.opening import plain_specification
+    from duckweed.evolve.campaign.create import plain_specification
 
     return plain_specification(model, data, tokenizer, peers)
 
 
 def _created(folder: Path, spec: Any, settings: Any) -> Any:
-    from duckweed.evolve.opening import create
-    from duckweed.evolve.switches import registry
+    from duckweed.evolve.campaign.create import create
+    from duckweed.evolve.space.switches import registry
 
     campaign, journal = create(folder, spec, Path.cwd(), settings, registry(spec.rounds.peers))
     return campaign, journal, settings
 
 
 def _reopened(path: Path) -> Any:
-    from duckweed.evolve import folder as folders
-    from duckweed.evolve.opening import reopen
-    from duckweed.evolve.switches import registry
+    from duckweed.evolve.campaign import folder as folders
+    from duckweed.evolve.campaign.create import reopen
+    from duckweed.evolve.space.switches import registry
 
     campaign = folders.find(path)
     journal, settings = reopen(campaign, registry(campaign.plain().rounds.peers))
@@ -151,7 +151,7 @@ def _reopened(path: Path) -> Any:
 def _endpoint(registry: Any, url: str | None, name: str | None) -> Any:
     if url is None or name is None:
         return None
-    from duckweed.evolve.endpoint import LanguageModel
+    from duckweed.evolve.propose.language_model import LanguageModel
 
     return LanguageModel(registry, url, name, os.environ.get("DUCKWEED_LLM_KEY", ""))
 
@@ -162,10 +162,10 @@ def _run(
     """Run the campaign, watched; then write and say what it leaves. model: endpoint and name."""
     campaign, journal, settings = opened
     from duckweed.cli.evolve_view import EvolveView
-    from duckweed.evolve.loop import Loop
-    from duckweed.evolve.opening import council, plain_recipe
-    from duckweed.evolve.pool import Pool
-    from duckweed.evolve.switches import registry
+    from duckweed.evolve.campaign.create import council, plain_recipe
+    from duckweed.evolve.campaign.loop import Loop
+    from duckweed.evolve.space.switches import registry
+    from duckweed.evolve.workers.pool import Pool
     from duckweed.run.lock import alone
 
     spec = campaign.plain()
@@ -203,8 +203,8 @@ def _invite(
     """Machines elsewhere, save those that were found out before."""
     if not invitations:
         return
-    from duckweed.evolve.guest import Guest, Links
-    from duckweed.swarm.identity import load_or_create
+    from duckweed.evolve.workers.remote_worker import Guest, Links
+    from duckweed.net.identity import load_or_create
 
     links = Links(load_or_create(campaign.key))
     outside.callback(links.close)
@@ -222,8 +222,8 @@ def _invite(
 
 def _finish(campaign: Any) -> None:
     from duckweed.cli.evolve_view import verdict
-    from duckweed.evolve.outcome import leave
-    from duckweed.web.evolve_page import evolve_page
+    from duckweed.evolve.campaign.outcome import leave
+    from duckweed.pages.evolve_page import evolve_page
 
     left = leave(campaign)
     campaign.report.write_text(evolve_page(campaign.path.name, left), encoding="utf-8")
@@ -242,12 +242,12 @@ def show(
 ) -> None:  # fmt: skip
     """The ledger of a campaign as a table: what was tried, accepted or not and why."""
     from duckweed.cli.evolve_view import ledger_tables
-    from duckweed.evolve import folder as folders
-    from duckweed.evolve.history import read
-    from duckweed.evolve.outcome import exported, leave
-    from duckweed.run.ledger import Ledger
-    from duckweed.swarm.identity import verify
-    from duckweed.web.evolve_page import evolve_page
+    from duckweed.evolve.campaign import folder as folders
+    from duckweed.evolve.campaign.history import read
+    from duckweed.evolve.campaign.outcome import exported, leave
+    from duckweed.ledger.ledger import Ledger
+    from duckweed.net.identity import verify
+    from duckweed.pages.evolve_page import evolve_page
 
     campaign = folders.find(run)
     ledger = Ledger(campaign.ledger)
@@ -270,10 +270,10 @@ def repeat(
     count: Annotated[int, typer.Option(min=1, help="How many, where none is named.")] = 2,
 ) -> None:  # fmt: skip
     """Run trials again from the ledger and compare weights and loss, bit for bit."""
-    from duckweed.evolve import folder as folders
-    from duckweed.evolve import repeat as again
-    from duckweed.evolve.opening import SAME_TRIALS, check_format, made_with
-    from duckweed.run.ledger import Ledger
+    from duckweed.evolve.campaign import folder as folders
+    from duckweed.evolve.campaign.create import SAME_TRIALS, check_format, made_with
+    from duckweed.evolve.workers import rerun as again
+    from duckweed.ledger.ledger import Ledger
     from duckweed.run.lock import Busy, alone
 
     campaign = folders.find(run)
@@ -319,11 +319,11 @@ def work(
     with console.status("loading PyTorch"):
         import torch  # noqa: F401
 
-        from duckweed.evolve.lender import Lender, secret_of
-    from duckweed.evolve.parcel import RUN
+        from duckweed.evolve.workers.worker_server import Lender, secret_of
+    from duckweed.evolve.workers.worker_protocol import RUN
+    from duckweed.net.identity import load_or_create
     from duckweed.run.lock import Busy, alone
-    from duckweed.swarm.identity import load_or_create
-    from duckweed.swarm.invitation import Invitation
+    from duckweed.swarm.protocol.invitation import Invitation
 
     async def lend() -> None:
         secret = secret_of(home)

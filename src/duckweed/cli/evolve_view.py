@@ -15,10 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from duckweed.evolve.budget import Budget
-    from duckweed.evolve.folder import Campaign
-    from duckweed.evolve.history import Decided, History
-    from duckweed.evolve.outcome import Left
+    from duckweed.evolve.campaign.budget import Budget
+    from duckweed.evolve.campaign.folder import Campaign
+    from duckweed.evolve.campaign.history import Decided, History
+    from duckweed.evolve.campaign.outcome import Left
 
 COLOURS = {"adopted": "green", "accepted": "cyan", "rejected": "red", "undecided": "yellow"}
 SHOWN = 8  # decisions in the live view
@@ -78,8 +78,8 @@ class EvolveView:
 
     def _refresh(self) -> None:
         """The history as the ledger has it now."""
-        from duckweed.evolve.history import read
-        from duckweed.run.ledger import Ledger
+        from duckweed.evolve.campaign.history import read
+        from duckweed.ledger.ledger import Ledger
 
         ledger = Ledger(self.campaign.ledger)
         self._history = read(ledger)
@@ -94,7 +94,7 @@ class EvolveView:
         return Panel(Group(*parts), title=title, border_style="green", padding=(0, 1))
 
     def _head(self) -> RenderableType:
-        from duckweed.evolve.budget import span
+        from duckweed.evolve.campaign.budget import span
 
         assert self._history
         spent = self._before + time.monotonic() - self._begun
@@ -204,8 +204,8 @@ def better(d: Decided) -> str:
 
 def ledger_tables(history: History) -> list[RenderableType]:
     """A whole ledger."""
-    from duckweed.evolve.budget import span
-    from duckweed.evolve.history import honesty
+    from duckweed.evolve.campaign.budget import span
+    from duckweed.evolve.campaign.history import honesty
 
     parts: list[RenderableType] = []
     runs = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))

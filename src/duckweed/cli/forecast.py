@@ -114,7 +114,7 @@ def _outlook(
             "utf-8",
         )
     if html:
-        from duckweed.web.forecast_page import forecast_page
+        from duckweed.pages.forecast_page import forecast_page
 
         html.write_text(forecast_page(facts, chosen, result, found), "utf-8")
         typer.echo(f"wrote {html}", err=True)

@@ -20,7 +20,7 @@ def identity(
 ) -> None:
     """Make a key for this machine, or show the one of this name, so that an organiser can name the
     machine in a specification: as a successor, or to let it in without an invitation."""
-    from duckweed.swarm.identity import load_or_create, named
+    from duckweed.net.identity import load_or_create, named
 
     place = named(name)
     key = load_or_create(place).id

@@ -13,7 +13,7 @@ from duckweed.cli.errors import fail, plain_errors
 from duckweed.cli.view import size
 
 if TYPE_CHECKING:
-    from duckweed.run.charge import Charge
+    from duckweed.ledger.term import Charge
 
 console = Console(highlight=False)
 Run = Annotated[Path, typer.Argument(help="A run: its folder, or its name under runs/.")]
@@ -28,9 +28,9 @@ def register(app: typer.Typer) -> None:
 @plain_errors
 def show(run: Run) -> None:
     """The ledger of a run as a table: who contributed what, accepted or why not."""
+    from duckweed.ledger.ledger import Ledger
+    from duckweed.net.identity import verify
     from duckweed.run import folder as folders
-    from duckweed.run.ledger import Ledger
-    from duckweed.swarm.identity import verify
 
     folder = folders.find(run)
     ledger = Ledger(folder.ledger)
@@ -98,7 +98,7 @@ def generate(
         fail("--tokens must be at least 1 and --temperature at least 0")
     model = _model_of(run)
     from duckweed.learn.device import choose
-    from duckweed.swarm.harvest import generate as continued
+    from duckweed.round.export import generate as continued
 
     text = continued(model, prompt, tokens, temperature, seed, choose(device))
     console.print(text, markup=False, soft_wrap=True)
@@ -115,15 +115,15 @@ def evaluate(
     model = _model_of(run)
     from transformers import AutoModelForCausalLM
 
-    from duckweed.learn import dataset as datasets
+    from duckweed.learn.data import dataset as datasets
     from duckweed.learn.device import choose
     from duckweed.learn.trainer import Trainer
+    from duckweed.pages.run_summary import bits_per_byte
+    from duckweed.round.export import bytes_per_token
+    from duckweed.round.founding import cache_folder
     from duckweed.run import folder as folders
     from duckweed.run import spec as specs
     from duckweed.run.sections import DataSpec
-    from duckweed.run.summary import bits_per_byte
-    from duckweed.swarm.genesis import cache_folder
-    from duckweed.swarm.harvest import bytes_per_token
 
     spec = specs.load(folders.find(run).spec)
     wanted = DataSpec(path=tuple(data), field=field, tokenizer=str(model.resolve()), held_out=1.0)

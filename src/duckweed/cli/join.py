@@ -61,10 +61,10 @@ def join(
     Limits are kept in the peer's folder (controls.toml) and can be changed there while it runs;
     `duckweed pause`, `resume` and `leave` do the rest.
     """
+    from duckweed.net import identity as identities
     from duckweed.run.lock import Busy, alone
-    from duckweed.swarm import controls as files
-    from duckweed.swarm import identity as identities
-    from duckweed.swarm.place import Place
+    from duckweed.volunteer import controls as files
+    from duckweed.volunteer.peer_home import Place
 
     place = Place.of(invitation, home)
     if identity:
@@ -89,15 +89,15 @@ def _take_part(place: Any, data: list[str] | None, device: str, limits: Any, dry
     os.environ["OMP_WAIT_POLICY"] = "passive"
     import asyncio
 
-    from duckweed.swarm.faults import words
-    from duckweed.swarm.keeper import hold_to
+    from duckweed.volunteer.error_words import words
+    from duckweed.volunteer.watch import hold_to
 
     with console.status("loading PyTorch"):
         import torch
 
         from duckweed.learn.device import choose
         from duckweed.learn.memory import one_heap
-        from duckweed.swarm.joining import join as take_part
+        from duckweed.swarm.peer.join import join as take_part
 
         one_heap()
         torch.set_num_threads(limits.threads)
@@ -124,7 +124,7 @@ def _take_part(place: Any, data: list[str] | None, device: str, limits: Any, dry
 
 
 def _service(place: Any, data: list[str] | None, device: str) -> None:
-    from duckweed.swarm.service import unit, write
+    from duckweed.volunteer.systemd import unit, write
 
     path = write(place, unit(place, [sys.executable, "-m", "duckweed"], data or [], device))
     console.print(

@@ -41,8 +41,8 @@ def resume(home: Home = None) -> None:
 @plain_errors
 def leave(home: Home = None) -> None:
     """Let the peer on this machine finish or hand back its block, say good-bye, and end."""
-    from duckweed.swarm.keeper import ask_to_leave
-    from duckweed.swarm.place import find
+    from duckweed.volunteer.peer_home import find
+    from duckweed.volunteer.watch import ask_to_leave
 
     place = find(home)
     if not place.taking_part():
@@ -60,8 +60,8 @@ def leave(home: Home = None) -> None:
 
 
 def _set(home: Path | None, paused: bool, words: str) -> None:
-    from duckweed.swarm import controls
-    from duckweed.swarm.place import find
+    from duckweed.volunteer import controls
+    from duckweed.volunteer.peer_home import find
 
     place = find(home)
     controls.save(place.peer, msgspec.structs.replace(controls.load(place.peer), paused=paused))

@@ -88,7 +88,7 @@ def show(given: "Answer", explain: bool, json: bool, html: Path | None) -> None:
     from duckweed.plan.answer import tree
 
     if html is not None:
-        from duckweed.web.plan_page import plan_page
+        from duckweed.pages.plan_page import plan_page
 
         html.write_text(plan_page(given), "utf-8")
     if json:

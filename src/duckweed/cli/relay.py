@@ -12,7 +12,7 @@ from duckweed.cli.errors import fail, plain_errors
 from duckweed.cli.view import size
 
 if TYPE_CHECKING:
-    from duckweed.swarm.relay import Relay
+    from duckweed.net.relay import Relay
 
 console = Console(highlight=False)
 TELL = 600.0  # seconds between words about what was passed on
@@ -34,8 +34,8 @@ def relay(
     for its run alone; this one serves whoever knows its URL, and goes into invitations by
     `duckweed serve --relay URL`.
     """
+    from duckweed.net.relay import Relay
     from duckweed.run import units
-    from duckweed.swarm.relay import Relay
 
     host, _, port = listen.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65535:
@@ -46,7 +46,7 @@ def relay(
 
 
 async def _serve(relay: "Relay", host: str, port: int) -> None:
-    from duckweed.swarm.framing import LinkError
+    from duckweed.net.framing import LinkError
 
     try:
         port, _ = await relay.start(host, port)

@@ -12,9 +12,9 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from duckweed.cli.view import View
+    from duckweed.round.founding import Ground
     from duckweed.run.folder import RunFolder
     from duckweed.run.spec import RunSpec
-    from duckweed.swarm.genesis import Ground
 
 console = Console(highlight=False)
 
@@ -38,10 +38,10 @@ def begin(
     try:
         with console.status("loading PyTorch") as status:
             device = _device(device, threads)
-            from duckweed.swarm import genesis
+            from duckweed.round import founding
 
-            ground = genesis.prepare(spec, base, status.update)
-            genesis.found(spec, ground, folder, device, peers, status.update)
+            ground = founding.prepare(spec, base, status.update)
+            founding.found(spec, ground, folder, device, peers, status.update)
     finally:
         discard_if_empty(folder)
     return _told(Opened(folder, spec, ground, device))
@@ -54,9 +54,9 @@ def reopen(folder: RunFolder, device: str, threads: int) -> Opened:
     spec = specs.load(folder.spec)
     with console.status("loading PyTorch"):
         device = _device(device, threads)
-        from duckweed.swarm import genesis
+        from duckweed.round import founding
 
-        ground = genesis.reopen(folder, spec)
+        ground = founding.reopen(folder, spec)
     return _told(Opened(folder, spec, ground, device))
 
 
@@ -70,12 +70,12 @@ def _device(wanted: str, threads: int) -> str:
 
 
 def _told(run: Opened) -> Opened:
-    from duckweed.swarm import genesis
+    from duckweed.round import founding
 
     spec, facts = run.spec, run.ground.dataset.manifest
     console.print(
         f"[bold]{run.folder.path}[/]: {spec.model.source}, "
-        f"{genesis.layout(run.folder).parameters:,} parameters, on {run.device}; "
+        f"{founding.layout(run.folder).parameters:,} parameters, on {run.device}; "
         f"{spec.rounds.peers} peers, {spec.rounds.count} rounds of {spec.inner.steps} steps\n"
         f"data {', '.join(spec.data.paths)}: {facts.train_bytes / 1e6:.1f} MB in "
         f"{facts.train_documents:,} documents to train on, {facts.held_out_bytes / 1e6:.2f} MB held "
@@ -87,7 +87,7 @@ def _told(run: Opened) -> Opened:
 def view(run: Opened) -> View:
     """The live view of the run."""
     from duckweed.cli.view import View
-    from duckweed.swarm.harvest import bytes_per_token
+    from duckweed.round.export import bytes_per_token
 
     return View(console, run.folder.path.name, run.spec, bytes_per_token(run.ground.dataset))
 
@@ -102,8 +102,8 @@ def watch(run: Opened, events: Iterable[dict[str, Any]]) -> None:
 def finish(run: Opened, again: str) -> None:
     """After the last round: measure, export, report. Before: say how to go on (again: the command
     that does, without the folder); exit code 130."""
-    from duckweed.run.ledger import Ledger
-    from duckweed.swarm import genesis
+    from duckweed.ledger.ledger import Ledger
+    from duckweed.round import founding
 
     ledger = Ledger(run.folder.ledger)
     closed = sum(1 for _ in ledger.entries("round"))
@@ -116,13 +116,13 @@ def finish(run: Opened, again: str) -> None:
         )
         raise typer.Exit(130)
     from duckweed.cli.summary import render_terminal
-    from duckweed.run.summary import summarise
-    from duckweed.swarm.harvest import bytes_per_token, harvest
-    from duckweed.web.run_page import run_page
+    from duckweed.pages.run_page import run_page
+    from duckweed.pages.run_summary import summarise
+    from duckweed.round.export import bytes_per_token, harvest
 
     with console.status("measuring and exporting the model"):
         sample = harvest(run.folder, run.spec, run.ground, run.device)
-        parameters = genesis.layout(run.folder).parameters
+        parameters = founding.layout(run.folder).parameters
         ratio = bytes_per_token(run.ground.dataset)
         summary = summarise(run.folder, run.spec, parameters, ratio, sample)
         page = run_page(run.folder, run.spec, summary)

@@ -16,7 +16,7 @@ from duckweed.cli.errors import fail, plain_errors
 if TYPE_CHECKING:
     from duckweed.run.folder import RunFolder
     from duckweed.run.spec import RunSpec
-    from duckweed.swarm.guests import Guests
+    from duckweed.swarm.coordinator.guest_book import Guests
 
 console = Console(highlight=False)
 STANDING = "serve"  # name of the invitation that `duckweed serve` prints
@@ -63,12 +63,12 @@ def serve(
     invitations that are limited or for one person, and revokes them.
     """
     os.environ["OMP_WAIT_POLICY"] = "passive"
+    from duckweed.net import relay as relays
+    from duckweed.process.local_run import LocalRun
     from duckweed.run import folder as folders
     from duckweed.run import spec as specs
-    from duckweed.swarm import relay as relays
-    from duckweed.swarm.guests import Guests
-    from duckweed.swarm.invitation import Invitation, publish
-    from duckweed.swarm.local import LocalRun
+    from duckweed.swarm.coordinator.guest_book import Guests
+    from duckweed.swarm.protocol.invitation import Invitation, publish
 
     if specification and specification.is_dir():
         run = running.reopen(folders.find(specification), device, threads)
@@ -112,8 +112,8 @@ def serve(
 def _ports(folder: "RunFolder", listen: str | None) -> tuple[str, int]:
     """Where to listen, and the TCP port of the relay beside it: as told, else as the last time, so
     that invitations that were given out stay true."""
-    from duckweed.swarm import relay as relays
-    from duckweed.swarm.invitation import InvitationError, published
+    from duckweed.net import relay as relays
+    from duckweed.swarm.protocol.invitation import InvitationError, published
 
     if listen:
         return listen, relays.port_beside(listen)
@@ -158,8 +158,8 @@ def invite(
     from duckweed.run import folder as folders
     from duckweed.run import spec as specs
     from duckweed.run import units
-    from duckweed.swarm.guests import Guests
-    from duckweed.swarm.invitation import published
+    from duckweed.swarm.coordinator.guest_book import Guests
+    from duckweed.swarm.protocol.invitation import published
 
     if expel and not revoke:
         fail("--expel goes with --revoke ID")

@@ -15,7 +15,7 @@ from duckweed.cli.view import size, span
 
 if TYPE_CHECKING:
     from duckweed.run.folder import RunFolder
-    from duckweed.swarm.messages import Standing
+    from duckweed.swarm.protocol.messages import Standing
 
 console = Console(highlight=False)
 SHOWN = 40  # peers; the others are counted
@@ -34,11 +34,11 @@ def status(
     """How a run stands: round, loss, what each peer does, bytes, and what was refused."""
     import msgspec
 
+    from duckweed.net.identity import Identity
+    from duckweed.net.transport import LinkError
     from duckweed.run import folder as folders
-    from duckweed.swarm import invitation as invitations
-    from duckweed.swarm.asking import standing
-    from duckweed.swarm.identity import Identity
-    from duckweed.swarm.transport import LinkError
+    from duckweed.swarm.peer.status_client import standing
+    from duckweed.swarm.protocol import invitation as invitations
 
     identity = Identity(os.urandom(32))
     if run.startswith(invitations.PREFIX):
@@ -93,7 +93,7 @@ def _print(found: "Standing", shown: int | None) -> None:
 
 def _at_rest(folder: "RunFolder") -> None:
     """What the files tell of a run that nobody serves at the moment."""
-    from duckweed.run.ledger import Ledger
+    from duckweed.ledger.ledger import Ledger
 
     ledger = Ledger(folder.ledger)
     closed = sum(1 for _ in ledger.entries("round"))

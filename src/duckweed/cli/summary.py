@@ -5,7 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from duckweed.cli.view import size, span
-from duckweed.run.summary import DATA_PARALLEL, PURPOSES, Summary, fewer
+from duckweed.pages.run_summary import DATA_PARALLEL, PURPOSES, Summary, fewer
 
 
 def render_terminal(summary: Summary) -> RenderableType:

@@ -87,10 +87,10 @@ def train(
     Without arguments: four peers train a small model on Python's own sources for some minutes.
     """
     os.environ["OMP_WAIT_POLICY"] = "passive"  # before torch is loaded; see docs/learn.md
+    from duckweed.round.link_spec import parse_links
     from duckweed.run import folder as folders
     from duckweed.run import recipe as recipes
     from duckweed.run import spec as specs
-    from duckweed.swarm.links import parse_links
 
     if resume is not None and specification is not None:
         fail("give either a specification or --resume, not both: a run keeps its specification")
@@ -154,7 +154,7 @@ def _value(text: str) -> Any:
 
 def _swarm(run: running.Opened, threads: int, port: int) -> None:
     """Train with processes."""
-    from duckweed.swarm.local import LocalRun
+    from duckweed.process.local_run import LocalRun
 
     peers = run.spec.rounds.peers
     with (
@@ -167,11 +167,11 @@ def _swarm(run: running.Opened, threads: int, port: int) -> None:
 
 def _simulate(run: running.Opened, links: Any, step_seconds: float | None) -> None:
     """Train in this process, on a virtual clock."""
+    from duckweed.round import founding
+    from duckweed.round.simulation import Simulation
     from duckweed.run import state as states
-    from duckweed.swarm import genesis
-    from duckweed.swarm.simulation import Simulation
 
-    layout = genesis.layout(run.folder)
+    layout = founding.layout(run.folder)
     state = states.load(run.folder.state(0), layout)
     with contextlib.suppress(KeyboardInterrupt), running.view(run) as view:
         simulation = Simulation(

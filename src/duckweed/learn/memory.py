@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from duckweed.learn.optimizer import exchanged
+from duckweed.learn.optim.optimizer import exchanged
 from duckweed.run.layout import Layout
 from duckweed.run.sections import Inner
 from duckweed.run.spec import RunSpec

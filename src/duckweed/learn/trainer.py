@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from duckweed.learn.model import read_weights, write_weights
-from duckweed.learn.optimizer import InnerOptimizer, learning_rate, momentum
+from duckweed.learn.model.model import read_weights, write_weights
+from duckweed.learn.optim.optimizer import InnerOptimizer, learning_rate, momentum
 from duckweed.run.sections import Inner
 
 

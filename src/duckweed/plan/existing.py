@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from duckweed.learn.presets import PRESETS
+from duckweed.learn.model.presets import PRESETS
 from duckweed.plan import assumptions
 from duckweed.plan import crowd as crowds
 from duckweed.plan.config import read as read_config

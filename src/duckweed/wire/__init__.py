@@ -3,10 +3,10 @@
 numpy only. A model is one flat vector f32[P] with a `Layout` of its T tensors.
 """
 
-from .contribution import Compressed, Decoded, compress, decode, max_size
-from .feedback import carry, keep
-from .frame import WireError
-from .update import Update, decode_update, encode_update, max_update_size
+from duckweed.wire.contribution import Compressed, Decoded, compress, decode, max_size
+from duckweed.wire.feedback import carry, keep
+from duckweed.wire.frame import WireError
+from duckweed.wire.update import Update, decode_update, encode_update, max_update_size
 
 __all__ = [
     "Compressed",

@@ -11,9 +11,9 @@ import numpy as np
 
 from duckweed.run.layout import Layout
 from duckweed.run.sections import Dense, Integer, Sparse, Wire
-
-from . import dense, integer, signed, sparse
-from .frame import HEADER, Reader, WireError, Writer, fingerprint
+from duckweed.wire.codecs import dense, integer, sparse
+from duckweed.wire.entropy import signed
+from duckweed.wire.frame import HEADER, Reader, WireError, Writer, fingerprint
 
 _KIND: dict[type, int] = {Dense: 1, Sparse: 2, Integer: 3}
 

@@ -8,11 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from duckweed.run.layout import Layout
-
-from .frame import HEADER, Reader, WireError, Writer, fingerprint
-from .rans import Decoder, Encoder
-from .signed import bits_per_value, put_integers, take_integers
-from .tables import look_up, parts, smallest
+from duckweed.wire.entropy.rans import Decoder, Encoder
+from duckweed.wire.entropy.signed import bits_per_value, put_integers, take_integers
+from duckweed.wire.entropy.tables import look_up, parts, smallest
+from duckweed.wire.frame import HEADER, Reader, WireError, Writer, fingerprint
 
 MAX_WEIGHT = 1 << 12
 _KIND = 4

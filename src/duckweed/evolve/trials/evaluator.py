@@ -1,0 +1,151 @@
+"""The evaluator: what a trial's exported weights are worth, by code and data that trials never see.
+
+It trusts nothing but bytes: weights are read as safetensors into the model that the declared
+configuration names; parameters, tokens and FLOPs are counted again; rounds of several peers are
+closed again, must lead to the weights, and their bytes are counted; the loss is computed here; and a
+change of future tokens must leave the logits of the past as they were.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from blake3 import blake3
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from duckweed.evolve.decide.trial_spec import Cell, Result
+from duckweed.evolve.trials.peers_in_one import Exchange, ExchangeError, Moved, replay
+from duckweed.evolve.trials.text_split import read
+from duckweed.evolve.trials.trial import EXCHANGE, Declared, allowance, configuration, plan, taken
+from duckweed.learn.model import model as models
+from duckweed.learn.optim.optimizer import exchanged
+from duckweed.merge.round import MergeError
+from duckweed.run.spec import RunSpec
+from duckweed.wire.frame import WireError
+
+TOKENS = {"select": 32768, "vault": 65536}
+BATCH = 16
+CONFIG_LIMIT = 1 << 16  # bytes of a declared configuration
+EXCHANGE_LIMIT = 1 << 24  # bytes of announcements, beyond the blobs
+TOLERANCE = 1e-4  # of a past logit; the same sums in the same order give 0
+
+
+class Refused(ValueError):
+    """An export that is not what its cell asks for; the trial counts as failed."""
+
+
+class Evaluator:
+    """Holds the held-out texts (folder `held`) and the campaign's plain specification."""
+
+    def __init__(self, plain: RunSpec, base: Path, held: Path, vocabulary: int) -> None:
+        self.plain, self.base, self.held, self.vocabulary = plain, base, held, vocabulary
+
+    def evaluate(self, cell: Cell, out: Path) -> Result:
+        """The result of a cell from the folder its trial wrote. A refusal is a result without
+        loss and with a reason; only a broken installation raises."""
+        spec, cost = plan(self.plain, self.base, self.vocabulary, cell)
+        each, steps = spec.inner.batch * spec.model.sequence, taken(spec)
+        tokens, spent = steps * each, steps * cost.step(each)
+        judged = TOKENS[cell.split] // spec.model.sequence * spec.model.sequence
+        result = Result(None, spent, tokens, cost.parameters)
+        try:
+            declared = msgspec.json.decode((out / "declared.json").read_bytes(), type=Declared)
+            if (declared.steps, declared.tokens) != (steps, tokens):
+                raise Refused(
+                    f"{declared.tokens:,} tokens in {declared.steps} steps are declared, the budget "
+                    f"pays for {tokens:,} in {steps}"
+                )
+            if declared.diverged:
+                raise Refused(f"diverged: {declared.diverged}")
+            model = self._model(spec, cell, out)
+            moved = self._moved(spec, cell, out, model) if spec.rounds.peers > 1 else Moved()
+            check_causal(model, spec.model.sequence, self.vocabulary)
+            loss = self._loss(model, cell, spec.model.sequence)
+            if not math.isfinite(loss):
+                raise Refused(f"the held-out loss is {loss}")
+        except (Refused, OSError, msgspec.MsgspecError) as error:
+            return msgspec.structs.replace(result, reason=str(error)[:300])
+        weights = blake3((out / "model.safetensors").read_bytes()).hexdigest(16)
+        total = spent + cost.forward * judged
+        return msgspec.structs.replace(
+            result, loss=loss, flops=total, weights=weights, sent=moved.sent, fetched=moved.fetched
+        )
+
+    def _moved(self, spec: RunSpec, cell: Cell, out: Path, model: Any) -> Moved:
+        """The bytes of the rounds, which must lead to the weights that were exported."""
+        allowed = allowance(self.plain, self.base, self.vocabulary, cell)
+        path = out / EXCHANGE
+        if path.stat().st_size > spec.rounds.peers * allowed + EXCHANGE_LIMIT:
+            raise Refused(f"what peers handed in is more than {allowed:,} bytes each")
+        exchange = msgspec.msgpack.decode(path.read_bytes(), type=Exchange)
+        config = configuration(spec, self.base, self.vocabulary, cell.size)
+        first: Any = models.build(config, "cpu", spec.seed, spec.architecture.zero_projections)
+        start = models.read_weights(first)
+        try:
+            weights, moved = replay(spec, exchanged(first, spec.inner), start, exchange)
+        except (ExchangeError, MergeError, WireError) as error:
+            raise Refused(f"the rounds do not hold: {error}") from error
+        if not np.array_equal(weights, models.read_weights(model)):
+            raise Refused("what peers handed in does not lead to the exported weights")
+        if max(moved.sent, moved.fetched) > allowed:
+            raise Refused(
+                f"{moved.sent:,} bytes sent and {moved.fetched:,} fetched by a peer, allowed are "
+                f"{allowed:,} each"
+            )
+        return moved
+
+    def _model(self, spec: RunSpec, cell: Cell, out: Path) -> Any:
+        """The declared model, which must be the one that the cell's recipe names, with weights."""
+        wanted = configuration(spec, self.base, self.vocabulary, cell.size)
+        path = out / "config.json"
+        if path.stat().st_size > CONFIG_LIMIT:
+            raise Refused("the declared configuration is too long")
+        declared = json.loads(path.read_text("utf-8"))
+        for key in ("model_type", "vocab_size", "hidden_size", "num_hidden_layers"):
+            if declared.get(key) != getattr(wanted, key):
+                raise Refused(f"declares {key} = {declared.get(key)!r}, not {getattr(wanted, key)}")
+        model: Any = models.build(wanted, "cpu")
+        try:
+            weights = load_file(out / "model.safetensors")
+            missing, unknown = model.load_state_dict(weights, strict=False)
+        except (SafetensorError, RuntimeError) as error:
+            raise Refused(f"the weights do not fit the declared model: {error}") from error
+        tied = {"lm_head.weight"} if wanted.tie_word_embeddings else set()
+        if unknown or set(missing) - tied:
+            raise Refused("the weights do not fit the declared model")
+        return model.eval()
+
+    @torch.no_grad()
+    def _loss(self, model: Any, cell: Cell, length: int) -> float:
+        """Bits per byte of held-out text: mean nats per token times tokens per byte."""
+        tokens, facts = read(self.held, cell.split)
+        windows = (tokens.size - 1) // length
+        count = max(1, min(windows, TOKENS[cell.split] // length))
+        chosen = np.arange(count) * windows // count
+        nats = 0.0
+        for first in range(0, count, BATCH):
+            starts = chosen[first : first + BATCH, None] * length
+            window = torch.from_numpy(tokens[starts + np.arange(length + 1)].astype(np.int64))
+            logits = model(input_ids=window[:, :-1]).logits.double()
+            chance = torch.log_softmax(logits, -1).gather(-1, window[:, 1:, None])
+            nats -= float(chance.sum())
+        return nats / (count * length) / math.log(2) * facts.tokens / facts.bytes
+
+
+@torch.no_grad()
+def check_causal(model: Any, length: int, vocabulary: int) -> None:
+    """Raises Refused where the past sees the future."""
+    rng = np.random.default_rng(0)
+    before = torch.from_numpy(rng.integers(0, vocabulary, (2, length)))
+    cut = length // 2
+    after = before.clone()
+    after[:, cut:] = (after[:, cut:] + 1) % vocabulary
+    one, two = (model(input_ids=tokens).logits[:, :cut] for tokens in (before, after))
+    gap = float((one - two).abs().max())
+    if not gap <= TOLERANCE:
+        raise Refused(f"not causal: later tokens change earlier logits by {gap:.3g}")

@@ -1,0 +1,104 @@
+"""A trial of several peers: the rounds of a swarm in one process, and what was handed in at each.
+
+A run's own functions train, compress, merge and step, so that wire, merge and outer settings are
+tried as they are used. What peers handed in lies beside the exported weights: the evaluator closes
+the same rounds again and must reach the same weights, so that bytes are counted, not claimed.
+"""
+
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from duckweed.learn.data.dataset import Dataset
+from duckweed.learn.model import model as models
+from duckweed.learn.optim.optimizer import exchanged
+from duckweed.learn.trainer import Trainer
+from duckweed.merge.round import Announcement, Closed, advance, blob_hash, gathered
+from duckweed.round.founding import first_scales
+from duckweed.round.worker import Worker
+from duckweed.run.layout import Layout
+from duckweed.run.sections import Integer
+from duckweed.run.spec import RunSpec
+from duckweed.run.state import State, first
+
+Handed = list[tuple[Announcement, bytes]]
+"""What peers hand in at one round, in their order."""
+
+
+class ExchangeError(ValueError):
+    """Rounds that are not those that a trial's specification asks for."""
+
+
+class Exchange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """scales: common scale per tensor of the first round; rounds: what was handed in at each."""
+
+    scales: list[float]
+    rounds: list[Handed]
+
+
+class Moved(msgspec.Struct, frozen=True):
+    """Bytes of contributions that the busiest peer sends, and of updates that every peer fetches."""
+
+    sent: int = 0
+    fetched: int = 0
+
+
+def train(spec: RunSpec, model: Any, dataset: Dataset) -> tuple[np.ndarray, Exchange]:
+    """Weights f32[P] after all rounds. Raises trainer.Diverged, MergeError, WireError."""
+    layout = exchanged(model, spec.inner)
+    state = first(layout, models.read_weights(model))
+    if isinstance(spec.wire, Integer):
+        state.scales = first_scales(spec, layout, dataset, model, state, "cpu")
+    exchange = Exchange([float(scale) for scale in state.scales], [])
+    workers = [
+        Worker(spec, layout, dataset, Trainer(model, spec.inner, spec.total_steps, "cpu"))
+        for _ in range(spec.rounds.peers)
+    ]
+    for number in range(spec.rounds.count):
+        handed: Handed = []
+        for peer, worker in enumerate(workers):
+            made = worker.contribute(state, peer, number * len(workers) + peer)
+            handed.append((made.announcement, made.blob))
+        state, closed, _ = _close(spec, layout, state, handed)
+        for peer, worker in enumerate(workers):
+            worker.settle(peer in closed.accepted, number)
+        exchange.rounds.append(handed)
+    return state.weights, exchange
+
+
+def replay(
+    spec: RunSpec, layout: Layout, weights: np.ndarray, exchange: Exchange
+) -> tuple[np.ndarray, Moved]:
+    """Where the first weights f32[P] lead by what was handed in, and the bytes that it took. Raises
+    ExchangeError, MergeError, WireError."""
+    if len(exchange.rounds) != spec.rounds.count or len(exchange.scales) != len(layout.names):
+        raise ExchangeError(f"{len(exchange.rounds)} rounds, not {spec.rounds.count}")
+    state = first(layout, weights)
+    state.scales = np.array(exchange.scales, np.float32)
+    sent, fetched = [0] * spec.rounds.peers, 0
+    for number, handed in enumerate(exchange.rounds):
+        if [_said(a) for a, _ in handed] != [
+            (number, peer, spec.inner.steps, spec.tokens_per_block)
+            for peer in range(spec.rounds.peers)
+        ]:
+            raise ExchangeError(f"round {number} is not one block of each peer")
+        if any(a.blob != blob_hash(blob) for a, blob in handed):
+            raise ExchangeError(f"round {number}: a blob is not the one that was announced")
+        state, _, down = _close(spec, layout, state, handed)
+        sent = [total + len(blob) for total, (_, blob) in zip(sent, handed, strict=True)]
+        fetched += down
+    return state.weights, Moved(max(sent), fetched)
+
+
+def _said(a: Announcement) -> tuple[int, int, int, int]:
+    return a.round, a.peer, a.steps, a.tokens
+
+
+def _close(
+    spec: RunSpec, layout: Layout, state: State, handed: Handed
+) -> tuple[State, Closed, int]:
+    """The next state, how the round closed, and the bytes that lead from one to the other."""
+    closed, blobs = gathered(spec, layout, [float(s) for s in state.scales], handed)
+    down = sum(len(blobs[digest]) for digest in closed.needed())
+    return advance(spec, layout, state, closed, blobs.__getitem__), closed, down

@@ -1,0 +1,191 @@
+"""Machines elsewhere that run trials for this campaign, by invitation.
+
+They are workers like the processes here, except that they come and go, and are not believed
+(`duckweed.evolve.workers.audit`).
+"""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import shutil
+import threading
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from duckweed.evolve.campaign.folder import Campaign
+from duckweed.evolve.decide.trial_spec import Cell
+from duckweed.evolve.workers import worker_protocol
+from duckweed.net.identity import Identity
+from duckweed.net.transport import Endpoint, Link, LinkError
+from duckweed.swarm.protocol.invitation import Invitation, InvitationError, read
+
+RETRY = 10.0  # seconds until a machine that could not be reached is tried again
+LONGEST = 24 * 3600.0  # seconds for one trial; the pool ends it long before
+EXPORT_LIMIT = 1 << 28  # bytes of a trial's files
+
+T = TypeVar("T")
+
+
+def invitations(lines: list[str]) -> list[Invitation]:
+    """From the lines that `duckweed evolve work` printed. Raises InvitationError."""
+    found = [read(line) for line in lines]
+    for one in found:
+        if one.run != worker_protocol.RUN:
+            raise InvitationError(
+                "this is an invitation to a training run; a machine that runs trials gives one with "
+                "`duckweed evolve work`"
+            )
+    return found
+
+
+class Links:
+    """The event loop and endpoint of all connections, in a thread of their own."""
+
+    def __init__(self, identity: Identity) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self._thread.start()
+        self.endpoint = self.call(Endpoint.bind(identity, worker_protocol.HEAD_LIMIT, "0.0.0.0:0"))
+
+    def start(self, work: Coroutine[Any, Any, T]) -> "concurrent.futures.Future[T]":
+        return asyncio.run_coroutine_threadsafe(work, self.loop)
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.start(work).result()
+
+    def close(self) -> None:
+        with contextlib.suppress(Exception):
+            self.call(self.endpoint.close())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+
+class Guest:
+    """One machine. number: as of a worker; key: its public key; up: whether it can be asked;
+    say: told when it comes and goes, and why."""
+
+    def __init__(
+        self,
+        invitation: Invitation,
+        number: int,
+        campaign: Campaign,
+        links: Links,
+        say: Callable[["Guest", str], None],
+    ) -> None:
+        self.number, self.key = number, invitation.coordinator
+        self.up = False
+        self.expelled = False
+        self._invitation, self._links, self._say = invitation, links, say
+        self._files = worker_protocol.campaign(campaign)
+        self._campaign = worker_protocol.identity(self._files)
+        self._link: Link | None = None
+        self._gone = asyncio.Event()
+        self._asked: concurrent.futures.Future[Any] | None = None
+        self._keeping = links.start(self._keep())
+
+    def ask(self, cell: Cell, out: str) -> dict[str, Any]:
+        """Train a cell there and write its files to `out`. Raises OSError where it went away,
+        ValueError where it would not or sent what is no export."""
+        self._asked = self._links.start(self._ask(cell))
+        try:
+            files = self._asked.result()
+        except concurrent.futures.CancelledError:
+            raise LinkError("took too long, or the campaign ends") from None
+        shutil.rmtree(out, ignore_errors=True)
+        worker_protocol.unpack_export(files, Path(out))
+        return {}
+
+    def wait(self) -> None:
+        """Raises LinkError where it cannot be asked now."""
+        if not self.up:
+            raise LinkError("it is not connected")
+
+    def kill(self) -> None:
+        """Ask no longer for what is being asked."""
+        if self._asked:
+            self._asked.cancel()
+
+    def end(self) -> None:
+        self.kill()
+        self._keeping.cancel()
+        with contextlib.suppress(concurrent.futures.CancelledError, Exception):
+            self._keeping.result(timeout=5)
+
+    def expel(self) -> None:
+        """Never ask it again."""
+        self.expelled, self.up = True, False
+        self._keeping.cancel()
+        self._say(
+            self,
+            "is not asked again: its weights are not those that this machine gets for the same cell "
+            "(a lie, or another processor or version of torch); its trials are run again elsewhere",
+        )
+
+    async def _ask(self, cell: Cell) -> bytes:
+        question = worker_protocol.Train(self._invitation.secret, self._campaign, cell)
+        try:
+            reply, files = await self._question(question, limit=EXPORT_LIMIT, patience=LONGEST)
+        except (LinkError, ValueError):
+            self.up = False
+            self._gone.set()
+            raise
+        if not isinstance(reply, worker_protocol.Trained):
+            raise worker_protocol.ParcelError("an answer to another question")
+        return files
+
+    async def _question(
+        self,
+        message: worker_protocol.Message,
+        body: bytes = b"",
+        limit: int = 0,
+        patience: float = 60.0,
+    ) -> tuple[Any, bytes]:
+        assert self._link
+        head = worker_protocol.encode(message)
+        head, body = await self._link.ask(head, body, body_limit=limit, patience=patience)
+        reply = worker_protocol.answer(head)
+        if isinstance(reply, worker_protocol.Refused):
+            raise worker_protocol.ParcelError(f"it refuses: {reply.reason}")
+        return reply, body
+
+    async def _keep(self) -> None:
+        """Connect, hand over the text, and again whenever the connection is lost."""
+        told = ""
+        while True:
+            reason = ""
+            try:
+                where = self._invitation
+                self._link = await self._links.endpoint.connect(
+                    where.coordinator, list(where.addresses)
+                )
+                await self._hand_over()
+                self._gone.clear()
+                self.up = True
+                self._say(self, "is here")
+                told = ""
+                await self._gone.wait()
+                reason = "went away; its trials are run elsewhere until it is back"
+            except (LinkError, ValueError, msgspec.MsgspecError) as error:
+                reason = f"cannot be used now: {error}"
+            finally:
+                self.up = False
+                if self._link:
+                    self._link.close()
+            if reason != told:  # once, not every ten seconds
+                self._say(self, reason)
+                told = reason
+            await asyncio.sleep(RETRY)
+
+    async def _hand_over(self) -> None:
+        secret = self._invitation.secret
+        reply, _ = await self._question(
+            worker_protocol.Have(worker_protocol.PROTOCOL, secret, self._campaign)
+        )
+        if not reply.holds:
+            await self._question(
+                worker_protocol.Take(secret, self._campaign), self._files, patience=600.0
+            )

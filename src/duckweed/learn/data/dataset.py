@@ -1,0 +1,338 @@
+"""A data set on disk: tokens of both sides in memory-mapped files, and the order of the batches.
+
+`prepare` reads a corpus once and leaves a folder; `batch` and `held_out_batches` read from it.
+Which sequences a batch holds is a pure function of seed and position, so that peers that agree on
+the data set need not talk about data at all.
+"""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from blake3 import blake3
+from numpy.typing import NDArray
+
+from duckweed.learn.data import tokenizer as tokenizers
+from duckweed.learn.data.corpus import HF_LIMIT, DataError, Report, Spool, files, kind
+from duckweed.learn.data.permutation import derive, permute
+from duckweed.learn.data.tokenizer import Tokenizer
+from duckweed.run.lock import alone
+from duckweed.run.sections import DataSpec
+
+FORMAT = 1  # of the folder; another number is another cache key
+MANIFEST, TRAIN, HELD_OUT, TOKENIZER = "manifest.json", "train.bin", "held_out.bin", "tokenizer"
+CHUNK = 4 << 20  # bytes of text that are tokenised at a time
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a data set holds. Bytes are those of the UTF-8 text, end-of-document tokens excluded;
+    tokens include them."""
+
+    format: int
+    hash: str  # blake3 over the documents in order: the same text gives the same hash
+    tokens_hash: str  # blake3 over train.bin and held_out.bin: the same training data
+    tokenizer: str  # as in the specification
+    tokenizer_hash: str
+    vocabulary: int
+    dtype: str  # of the two files, little-endian: "uint8", "uint16" or "uint32"
+    split: str  # "documents" or, where documents are too few or too uneven, "position"
+    documents: int
+    train_documents: int
+    train_bytes: int
+    train_tokens: int
+    held_out_documents: int
+    held_out_bytes: int
+    held_out_tokens: int
+    skipped: dict[str, int]  # reason -> texts left out: "empty", "binary", "not UTF-8"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The tokens of a prepared folder: `train` and `held_out` are read-only 1-d memory maps."""
+
+    folder: Path
+    manifest: Manifest
+    train: NDArray[np.unsignedinteger]
+    held_out: NDArray[np.unsignedinteger]
+
+    @classmethod
+    def open(cls, folder: Path) -> "Dataset":
+        """The data set in `folder`; DataError if it is none or a file has the wrong size."""
+        try:
+            manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+            if manifest.format != FORMAT:
+                raise DataError(f"format {manifest.format}; this version reads {FORMAT}")
+            train = _mapped(folder / TRAIN, manifest.train_tokens, manifest.dtype)
+            held_out = _mapped(folder / HELD_OUT, manifest.held_out_tokens, manifest.dtype)
+        except (OSError, ValueError, TypeError) as error:  # msgspec's and DataError are ValueErrors
+            raise DataError(
+                f"data set {folder} is damaged: {error}; delete the folder and prepare it again"
+            ) from error
+        return cls(folder, manifest, train, held_out)
+
+    def verify(self) -> None:
+        """Reads both files whole; DataError if a token differs from when they were written."""
+        if tokens_hash(self.folder) != self.manifest.tokens_hash:
+            raise DataError(
+                f"data set {self.folder} was altered: its tokens do not match its manifest; "
+                "delete the folder and prepare it again"
+            )
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that made the tokens, read from the folder."""
+        return tokenizers.load(self.folder / TOKENIZER)
+
+
+def tokens_hash(folder: Path) -> str:
+    """blake3 (hex) over the sizes and contents of the two token files of `folder`."""
+    digest = blake3()
+    for name in (TRAIN, HELD_OUT):
+        digest.update((folder / name).stat().st_size.to_bytes(8, "little"))
+        digest.update_mmap(folder / name)
+    return digest.hexdigest()
+
+
+def _mapped(path: Path, tokens: int, dtype: str) -> NDArray[np.unsignedinteger]:
+    if dtype not in ("uint8", "uint16", "uint32"):
+        raise DataError(f"{path.name} of unknown type {dtype}")
+    kind = np.dtype(dtype).newbyteorder("<")
+    size = path.stat().st_size
+    if size != tokens * kind.itemsize:
+        raise DataError(f"{path.name} has {size} bytes instead of {tokens * kind.itemsize}")
+    if not tokens:
+        return np.empty(0, kind)  # an empty file cannot be mapped
+    return np.memmap(path, dtype=kind, mode="r")
+
+
+def sequences(dataset: Dataset, length: int) -> int:
+    """How many training windows of length + 1 tokens there are, one every `length` tokens.
+
+    Neighbours share one token: the last target of one is the first input of the next.
+    """
+    return max(0, (len(dataset.train) - 1) // length)
+
+
+def check_size(dataset: Dataset, length: int, needed: int) -> None:
+    """DataError unless there are `needed` training windows and one held-out window of `length`."""
+    found = sequences(dataset, length)
+    if found < needed:
+        raise DataError(
+            f"data: {found} sequences of {length} tokens, but {needed} are needed at once "
+            f"({len(dataset.train):,} training tokens in all); give more text, or lower the batch "
+            "size, the number of peers or the sequence length"
+        )
+    held_out_windows(dataset, length)
+
+
+def position(block: int, step: int, steps: int, batch: int) -> int:
+    """Where the batch of step `step` of block `block` starts in the endless stream of windows."""
+    return (block * steps + step) * batch
+
+
+def epoch_of(dataset: Dataset, length: int, position: int) -> int:
+    """How often the training data was used up before the window at `position`."""
+    return position // sequences(dataset, length)
+
+
+def batch(
+    dataset: Dataset, seed: int, block: int, step: int, steps: int, batch: int, length: int
+) -> NDArray[np.int64]:
+    """The tokens of one inner step, int64[batch, length + 1]: inputs [:, :-1], targets [:, 1:].
+
+    Blocks are numbered over the whole run, each of `steps` batches, and no two of them share a
+    window within an epoch. A pure function of its arguments and the tokens. Each epoch uses every
+    window once, in an order of its own. Raises DataError if there is no window at all.
+    """
+    windows = sequences(dataset, length)
+    if not windows:
+        check_size(dataset, length, 1)
+    start = position(block, step, steps, batch)
+    places = np.arange(start, start + batch, dtype=np.int64)
+    chosen = np.empty(batch, dtype=np.int64)
+    for epoch in range(start // windows, (start + batch - 1) // windows + 1):
+        inside = places // windows == epoch
+        chosen[inside] = permute(derive(seed, epoch), places[inside] % windows, windows)
+    return _windows(dataset.train, chosen, length)
+
+
+def held_out_windows(dataset: Dataset, length: int) -> int:
+    """How many held-out windows there are; DataError if there is none."""
+    windows = (len(dataset.held_out) - 1) // length
+    if windows < 1:
+        raise DataError(
+            f"data: {len(dataset.held_out):,} held-out tokens are fewer than one sequence of "
+            f"{length + 1}; give more text, raise held_out, or lower the sequence length"
+        )
+    return windows
+
+
+def held_out_batches(
+    dataset: Dataset, length: int, limit_tokens: int | None = None, batch: int = 16
+) -> Iterator[NDArray[np.int64]]:
+    """Held-out windows, int64[at most `batch`, length + 1], evenly spread and always the same.
+
+    About `limit_tokens` targets in all (at least one window); None: every window once.
+    """
+    windows = held_out_windows(dataset, length)
+    count = windows
+    if limit_tokens is not None:
+        count = min(windows, max(1, limit_tokens // length))
+    chosen = np.arange(count, dtype=np.int64) * windows // count
+    for first in range(0, count, batch):
+        yield _windows(dataset.held_out, chosen[first : first + batch], length)
+
+
+def _windows(
+    tokens: NDArray[np.unsignedinteger], chosen: NDArray[np.int64], length: int
+) -> NDArray[np.int64]:
+    return tokens[chosen[:, None] * length + np.arange(length + 1)].astype(np.int64)
+
+
+def prepare(spec: DataSpec, base: Path, cache: Path, report: Report | None = None) -> Dataset:
+    """The data set of `spec`, read from a folder below `cache` or made there.
+
+    Relative paths in `spec` are relative to folder `base`. The folder is used again as long as
+    the specification and the files' names, sizes and times of change are the same. Any number of
+    processes may call this at once: one works, the others wait. The same text gives the same
+    tokens and the same `manifest.hash` on every machine. Raises DataError for whatever is wrong
+    with the data, and when the disk has too little room.
+    """
+    key = _cache_key(spec, base)
+    folder, part = cache / key, cache / f"{key}.part"
+    cache.mkdir(parents=True, exist_ok=True)
+    with alone(cache / f"{key}.lock"):
+        if folder.exists():
+            try:
+                return Dataset.open(folder)
+            except DataError:  # it is only a cache
+                shutil.rmtree(folder)
+        shutil.rmtree(part, ignore_errors=True)  # left by a process that was killed
+        part.mkdir()
+        try:
+            _write(spec, base, part, report or (lambda what, done: None))
+            part.rename(folder)
+        except OSError as error:
+            raise DataError(f"data: {cache} cannot be written ({error}); free some room") from error
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+        return Dataset.open(folder)
+
+
+def _write(spec: DataSpec, base: Path, part: Path, report: Report) -> None:
+    """Fills the folder `part`: text to a spool, the spool to tokens, the manifest last."""
+    _check_room(part, 2 * _expected_bytes(spec, base))
+    spool = Spool(part / "text")
+    spool.fill(spec, base, report)
+    by_position = spool.uneven(spec.held_out)
+    _check_room(part, spool.bytes)
+
+    def sides() -> Iterator[tuple[bool, str]]:
+        return spool.by_position(spec.held_out) if by_position else spool.by_document()
+
+    size = tokenizers.bpe_size(spec.tokenizer)
+    if size:
+        tokenizer = tokenizers.train_bpe((text for held, text in sides() if not held), size)
+    else:
+        tokenizer = tokenizers.load(spec.tokenizer, base)
+    tokenizer.save(part / TOKENIZER)
+    train, held_out = _tokenise(sides(), tokenizer, part, report)
+    spool.path.unlink()
+    manifest = Manifest(
+        format=FORMAT,
+        hash=spool.hash.hexdigest(),
+        tokens_hash=tokens_hash(part),
+        tokenizer=spec.tokenizer,
+        tokenizer_hash=tokenizer.hash,
+        vocabulary=tokenizer.size,
+        dtype=tokenizer.dtype.name,
+        split="position" if by_position else "documents",
+        documents=len(spool.lengths),
+        train_documents=train.documents,
+        train_bytes=train.bytes,
+        train_tokens=train.tokens,
+        held_out_documents=held_out.documents,
+        held_out_bytes=held_out.bytes,
+        held_out_tokens=held_out.tokens,
+        skipped=dict(sorted(spool.skipped.items())),
+    )
+    (part / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
+
+
+@dataclass
+class _Side:
+    documents: int = 0
+    bytes: int = 0
+    tokens: int = 0
+
+
+def _tokenise(
+    texts: Iterator[tuple[bool, str]], tokenizer: Tokenizer, part: Path, report: Report
+) -> tuple[_Side, _Side]:
+    """Writes train.bin and held_out.bin, each text followed by the end-of-document token."""
+    sides = _Side(), _Side()
+    end = np.array([tokenizer.end], tokenizer.dtype).tobytes()
+    with (part / TRAIN).open("wb") as train, (part / HELD_OUT).open("wb") as held_out:
+        out = train, held_out
+        for chunk in _chunks(texts):
+            for (held, text), ids in zip(
+                chunk, tokenizer.encode([t for _, t in chunk]), strict=True
+            ):
+                out[held].write(ids.tobytes() + end)
+                sides[held].documents += 1
+                sides[held].bytes += len(text.encode())
+                sides[held].tokens += len(ids) + 1
+            report("tokenise", sides[0].bytes + sides[1].bytes)
+    return sides
+
+
+def _chunks(texts: Iterator[tuple[bool, str]]) -> Iterator[list[tuple[bool, str]]]:
+    chunk, size = [], 0
+    for item in texts:
+        chunk.append(item)
+        size += len(item[1])
+        if size >= CHUNK:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _local_files(spec: DataSpec, base: Path) -> list[Path]:
+    return [f for name in spec.paths if not name.startswith("hf:") for f in files(name, base)]
+
+
+def _cache_key(spec: DataSpec, base: Path) -> str:
+    """32 hex digits of what the data set is made from: specification, files, their state."""
+    paths = _local_files(spec, base)
+    tokenizer = base / Path(spec.tokenizer).expanduser()
+    if tokenizer.is_dir():
+        paths += sorted(f for f in tokenizer.iterdir() if f.is_file())
+    elif tokenizer.is_file():
+        paths.append(tokenizer)
+    state = [(str(f.resolve()), (s := f.stat()).st_size, s.st_mtime_ns) for f in paths]
+    what = [FORMAT, version("tokenizers"), msgspec.to_builtins(spec), state]
+    return blake3(msgspec.json.encode(what)).hexdigest(16)
+
+
+def _expected_bytes(spec: DataSpec, base: Path) -> int:
+    """A guess at the bytes of text, before any is read: compressed text grows about four times."""
+    size = sum(HF_LIMIT for name in spec.paths if name.startswith("hf:"))
+    for file in _local_files(spec, base):
+        suffix, compression = kind(file)
+        size += file.stat().st_size * (4 if compression or suffix == ".parquet" else 1)
+    return size if spec.limit is None else min(size, spec.limit)
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise DataError(
+            f"data: preparing it needs about {needed / 1e6:,.0f} MB in {folder.parent}, where "
+            f"{free / 1e6:,.0f} MB are free; free some room or set a limit = BYTES in [data]"
+        )

@@ -1,0 +1,231 @@
+"""The ledger of a run: append-only, hash-chained, signed. One SQLite table that a person can read.
+
+Entry n holds blake3(previous hash, kind, round, body) and the signature of that hash by who was in
+charge (duckweed.ledger.term), so that no entry can be changed, dropped or put elsewhere without the
+chain showing it. A copy on another machine takes entries only if chain and signature hold.
+"""
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from blake3 import blake3
+
+from duckweed.ledger import term as charges
+from duckweed.ledger.term import Charge, ChargeError, Verify, unhex
+
+Sign = Callable[[bytes], bytes]
+
+TABLE = """CREATE TABLE IF NOT EXISTS ledger (
+    number INTEGER PRIMARY KEY, kind TEXT NOT NULL, round INTEGER NOT NULL, body TEXT NOT NULL,
+    hash TEXT NOT NULL, signature TEXT NOT NULL)"""
+
+OF_KIND = "WHERE kind = ? ORDER BY number"
+
+
+class LedgerError(ValueError):
+    """The ledger is damaged or was tampered with; the message names the first bad entry."""
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """kind: "genesis", "peer" (one was admitted), "round" (a closed round), "state" (the state hash its
+    peers agreed on), or "succession" (who is in charge from here on)."""
+
+    number: int
+    kind: str
+    round: int
+    body: dict[str, Any]
+    hash: str
+    signature: str
+
+
+class Row(msgspec.Struct, frozen=True, array_like=True):
+    """An entry as it is copied from one machine to another. body: JSON; signature: hex."""
+
+    number: int
+    kind: str
+    round: int
+    body: str
+    signature: str
+
+
+def entry_hash(previous: str, number: int, kind: str, round_: int, body: str) -> str:
+    """blake3 of an entry and of the hash before it, 64 hex digits; body: canonical JSON."""
+    parts = [previous, number, kind, round_, body]
+    return blake3("\n".join(map(str, parts)).encode()).hexdigest()
+
+
+class Ledger:
+    """An open ledger. Every append is on disk before it returns. sign: None for a ledger that is only
+    read; aside: a file that gets what is cut off."""
+
+    def __init__(self, path: Path, sign: Sign | None = None, aside: Path | None = None) -> None:
+        self.path, self._sign, self._aside = path, sign, aside
+        self.grown: Callable[[], None] = lambda: None  # called after every change
+        if not sign and not path.is_file():
+            raise LedgerError(f"{path}: no such file; is this the folder of a run?")
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            if sign:
+                self._db.execute(TABLE)
+        except sqlite3.DatabaseError as error:
+            raise LedgerError(f"{path}: cannot be read as a ledger: {error}") from error
+        self._find_end()
+
+    def _find_end(self) -> None:
+        last = self._select("ORDER BY number DESC LIMIT 1")
+        self.number: int = last[0][0] if last else -1
+        self.head: str = last[0][4] if last else ""
+        self.charge: Charge | None = None
+        where = "WHERE kind IN ('genesis', 'succession') ORDER BY number"
+        for number, kind, _, text, _, _ in self._select(where):
+            body = _body(self.path, number, text)
+            self.charge = _in_charge(self.path, self.charge, number, kind, body, None)
+
+    def append(self, kind: str, round_: int, body: dict[str, Any]) -> Entry:
+        """Add one signed entry and return it."""
+        if not self._sign:
+            raise LedgerError(f"{self.path}: opened for reading only")
+        text = json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        number = self.number + 1
+        digest = entry_hash(self.head, number, kind, round_, text)
+        signature = self._sign(digest.encode()).hex()
+        charge = _in_charge(self.path, self.charge, number, kind, body, None)
+        self._insert(Row(number, kind, round_, text, signature), digest)
+        self.charge = charge
+        self.grown()
+        return Entry(number, kind, round_, body, digest, signature)
+
+    def _insert(self, row: Row, digest: str) -> None:
+        values = (row.number, row.kind, row.round, row.body, digest, row.signature)
+        try:
+            self._db.execute("INSERT INTO ledger VALUES (?, ?, ?, ?, ?, ?)", values)
+        except sqlite3.Error as error:
+            raise LedgerError(
+                f"{self.path}: entry {row.number} cannot be written: {error}; nothing was lost, make "
+                "room or end the other program that writes here, then resume"
+            ) from error
+        self.number, self.head = row.number, digest
+
+    # --- copies
+
+    def hash_at(self, number: int) -> str | None:
+        """Hash of an entry, "" before the first one, None where there is none."""
+        if number == -1:
+            return ""
+        found = self._select("WHERE number = ?", number)
+        return found[0][4] if found else None
+
+    def rows(self, start: int, size: int, last: int) -> list[Row]:
+        """Entries `start` to `last`, as many as fit into `size` bytes, but one at least."""
+        found: list[Row] = []
+        for number, kind, round_, body, _, signature in self._select(
+            "WHERE number BETWEEN ? AND ? ORDER BY number LIMIT 1000", start, last
+        ):
+            size -= len(body) + 200
+            if found and size < 0:
+                break
+            found.append(Row(number, kind, round_, body, signature))
+        return found
+
+    def take(self, row: Row, verify: Verify) -> None:
+        """Add an entry that another machine has written. Raises LedgerError if it does not follow on
+        the last one here or is not signed by who was in charge."""
+        digest = entry_hash(self.head, row.number, row.kind, row.round, row.body)
+        body = _body(self.path, row.number, row.body)
+        charge = _in_charge(self.path, self.charge, row.number, row.kind, body, verify)
+        signed = verify(charge.key, digest.encode(), unhex(row.signature))
+        if row.number != self.number + 1 or not signed:
+            raise LedgerError(f"{self.path}: what came as entry {row.number} does not follow here")
+        self._insert(row, digest)
+        self.charge = charge
+        self.grown()
+
+    def cut(self, last: int) -> int:
+        """Remove the entries after `last`, which nobody has acknowledged; they are kept in the file
+        aside. Returns how many there were."""
+        gone = self._select("WHERE number > ? ORDER BY number", last)
+        if gone and self._aside:
+            with self._aside.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(row) + "\n" for row in gone)
+        self._db.execute("DELETE FROM ledger WHERE number > ?", (last,))
+        self._find_end()
+        self.grown()
+        return len(gone)
+
+    # --- reading
+
+    def entries(self, kind: str | None = None) -> Iterator[Entry]:
+        """All entries in order, or those of one kind. Raises LedgerError."""
+        found = self._rows() if kind is None else self._select(OF_KIND, kind)
+        for number, name, round_, body, digest, signature in found:
+            yield Entry(number, name, round_, _body(self.path, number, body), digest, signature)
+
+    def last(self, kind: str) -> Entry | None:
+        """The newest entry of a kind. Raises LedgerError."""
+        found = self._select("WHERE kind = ? ORDER BY number DESC LIMIT 1", kind)
+        for number, name, round_, body, digest, signature in found:
+            return Entry(number, name, round_, _body(self.path, number, body), digest, signature)
+        return None
+
+    def verify(self, verify: Verify) -> int:
+        """Check the whole chain and every signature; returns the number of entries.
+
+        Raises LedgerError naming the first entry that does not hold. Entries cut off at the end
+        leave a chain that holds; that the states on disk are further on gives them away.
+        """
+        previous, count, charge = "", 0, None
+        for number, kind, round_, body, digest, signature in self._rows():
+            if number != count or digest != entry_hash(previous, number, kind, round_, body):
+                raise LedgerError(
+                    f"{self.path}: entry {number} does not follow from the one before it; "
+                    "the ledger was changed after it was written"
+                )
+            read = _body(self.path, number, body)
+            charge = _in_charge(self.path, charge, number, kind, read, verify)
+            if not verify(charge.key, digest.encode(), unhex(signature)):
+                raise LedgerError(f"{self.path}: entry {number} is not signed by the coordinator")
+            previous, count = digest, count + 1
+        return count
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _rows(self) -> list[tuple]:
+        return self._select("ORDER BY number")
+
+    def _select(self, which: str, *values: int | str) -> list[tuple]:
+        columns = "number, kind, round, body, hash, signature"
+        try:
+            return self._db.execute(f"SELECT {columns} FROM ledger {which}", values).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise LedgerError(f"{self.path}: damaged: {error}") from error
+
+
+def _in_charge(
+    path: Path, charge: Charge | None, number: int, kind: str, body: dict, verify: Verify | None
+) -> Charge:
+    """Who is in charge after an entry, and so has signed it. Raises LedgerError."""
+    try:
+        if number == 0 and kind == "genesis":
+            return charges.first(body)
+        if charge is None or kind == "genesis":
+            raise ChargeError("a ledger begins with one genesis entry")
+        return charges.after(charge, number, body, verify) if kind == "succession" else charge
+    except ChargeError as error:
+        raise LedgerError(f"{path}: entry {number}: {error}") from error
+
+
+def _body(path: Path, number: int, text: str) -> dict[str, Any]:
+    try:
+        body = json.loads(text)
+    except (ValueError, TypeError) as error:
+        raise LedgerError(f"{path}: entry {number} is not readable: {error}") from error
+    if not isinstance(body, dict):
+        raise LedgerError(f"{path}: entry {number} is not readable: not an object")
+    return body

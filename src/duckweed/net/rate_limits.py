@@ -1,0 +1,116 @@
+"""What the network may cost a coordinator: limits for each key and each address, and a count of all
+that was refused. Whoever goes on with nonsense is cut off for a while."""
+
+import ipaddress
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+
+from duckweed.net.token_bucket import Bucket
+
+KNOWN = 4096  # keys or addresses that are remembered; the one heard of longest ago is forgotten
+NEW = 30 / 60, 30.0  # connections of one address: per second, at once
+ASKED = 100.0, 400.0  # questions of one key
+NONSENSE = 1 / 2, 20.0  # refused messages of one key; beyond, its connection is closed
+STRANGER_HEAD = 4096  # bytes; nobody says more before having joined
+RELAYED = "relay"  # the address of all who come through one
+HERE = "here"  # and of those on this machine
+
+
+def origin(address: str) -> str:
+    """What counts as one address: an IPv4 address, the /64 network of an IPv6 one, RELAYED where it
+    is not known, HERE for loopback. address: ip:port, or anything else for unknown."""
+    try:
+        ip = ipaddress.ip_address(address.rpartition(":")[0].strip("[]").partition("%")[0])
+    except ValueError:
+        return RELAYED
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
+        ip = ip.ipv4_mapped
+    if ip.is_loopback:
+        return HERE
+    if ip.version == 6:
+        return str(ipaddress.ip_network((int(ip), 64), strict=False))
+    return str(ip)
+
+
+class Buckets:
+    """A bucket for each name, in bounded memory."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self.rate, self.burst = rate, burst
+        self._of: OrderedDict[str, Bucket] = OrderedDict()
+
+    def take(self, name: str, count: float = 1.0) -> bool:
+        bucket = self._of.get(name)
+        if bucket is None:
+            bucket = self._of[name] = Bucket(self.rate, self.burst)
+            if len(self._of) > KNOWN:
+                self._of.popitem(last=False)
+        self._of.move_to_end(name)
+        return bucket.take(count)
+
+
+class Guard:
+    """Stands between the network and a coordinator. knows: whether a key is that of a member."""
+
+    def __init__(self, knows: Callable[[str], bool]) -> None:
+        self.knows = knows
+        self.refused: Counter[str] = Counter()
+        self.by_key: Counter[str] = Counter()
+        self._new = Buckets(*NEW)
+        self._asked = Buckets(*ASKED)
+        self._nonsense = Buckets(*NONSENSE)
+        self._cut: OrderedDict[str, Bucket] = OrderedDict()
+        self._origins: OrderedDict[str, str] = OrderedDict()
+
+    def greet(self, address: str) -> bool:
+        """Whether a connection from this address is worth a handshake."""
+        where = origin(address)
+        if where in (HERE, RELAYED) or self._new.take(where):
+            return True
+        self.refused["connections: too many from one address"] += 1
+        return False
+
+    def met(self, key: str, address: str) -> bool:
+        """A key has shown itself at an address. False: it is cut off, hang up."""
+        self._origins[key] = origin(address)
+        self._origins.move_to_end(key)
+        while len(self._origins) > KNOWN:
+            self._origins.popitem(last=False)
+        return not self.cut_off(key)
+
+    def origin_of(self, key: str) -> str:
+        """Where the holder of a key was last seen."""
+        return self._origins.get(key, RELAYED)
+
+    def cut_off(self, key: str) -> bool:
+        """Whether this key is not heard at the moment."""
+        bucket = self._cut.get(key)
+        if bucket is None:
+            return False
+        if bucket.full:
+            del self._cut[key]
+            return False
+        return True
+
+    def asks(self, key: str) -> None:
+        """A question has come. Raises ValueError if there were too many of late."""
+        if not self._asked.take(key):
+            raise ValueError("too many questions")
+
+    def fault(self, key: str, why: str) -> bool:
+        """Count a message that was refused. True: it was one too many, close the connection."""
+        self.refused[why] += 1
+        if len(self.by_key) < KNOWN or key in self.by_key:
+            self.by_key[key] += 1
+        if self._nonsense.take(key):
+            return False
+        self.refused["connections: cut off after too much nonsense"] += 1
+        bucket = self._cut[key] = Bucket(1.0, 60.0)
+        bucket.take(60.0)
+        while len(self._cut) > KNOWN:
+            self._cut.popitem(last=False)
+        return True
+
+    def head_limit(self, key: str, of_members: int) -> int:
+        """Most bytes of a head from this key."""
+        return of_members if self.knows(key) else STRANGER_HEAD

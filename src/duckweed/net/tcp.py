@@ -1,0 +1,345 @@
+"""Large bodies over TCP with TLS 1.3, to machines that can be reached at an address of their own.
+
+On a link that loses packets TCP with BBR carries many times as much as iroh, which has CUBIC only
+(docs/wan.md). Identity is that of iroh: the server's certificate is self-signed with its Ed25519
+key, and the key, not a name or a date, is compared. The client signs the server's nonce together
+with the server's key, so that no server can use the signature elsewhere. One question at a time per
+connection.
+"""
+
+import asyncio
+import contextlib
+import datetime
+import os
+import socket
+import ssl
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from duckweed.net import framing
+from duckweed.net.framing import STALL, LinkError, Service
+from duckweed.net.identity import Identity, verify
+from duckweed.net.rate_limits import HERE, origin
+from duckweed.net.timeouts import within
+from duckweed.net.token_bucket import Pace
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+NONCE = 32
+SIGNED = b"duckweed tcp 1"
+BUFFER = 1 << 20
+PER_KEY, PER_ADDRESS, TOTAL = 8, 64, 4096  # connections of one key, of one address, of all
+IDLE = 20.0  # seconds without a question after which the asker hangs up; the answerer: thrice that
+DIAL = 5.0  # seconds for a connection to be made
+HURRY, TRIPS = 0.25, 5  # a question waits for that for so many seconds and round trips (it needs 3)
+AGAIN = 300.0  # seconds until an address is tried again that did not answer over TCP
+DEAD = 8000  # ms without an acknowledgement after which the kernel gives a connection up
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class Closed(ConnectionError):
+    """There is no way over TCP, and nothing was sent."""
+
+
+def _certificate(identity: Identity, context: ssl.SSLContext) -> None:
+    """A certificate for the peer's key. Its name and dates mean nothing: nobody looks at them."""
+    key = Ed25519PrivateKey.from_private_bytes(identity.secret)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "duckweed")])
+    begin = datetime.datetime(2020, 1, 1)
+    made = x509.CertificateBuilder().subject_name(name).issuer_name(name)
+    made = made.public_key(key.public_key()).serial_number(1)
+    made = made.not_valid_before(begin).not_valid_after(begin.replace(year=2120))
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    signed = made.sign(key, None).public_bytes(serialization.Encoding.PEM)
+    # ssl reads keys from files only; this one is readable by its owner, and gone at once.
+    handle, path = tempfile.mkstemp()
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(private + signed)
+        context.load_cert_chain(path)
+    finally:
+        Path(path).unlink()
+
+
+def _context(side: int) -> ssl.SSLContext:
+    context = ssl.SSLContext(side)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return context
+
+
+def _tune(writer: asyncio.StreamWriter) -> None:
+    """Notice a dead peer in seconds; BBR where the kernel has it. What is missing is left out."""
+    here = writer.get_extra_info("socket")
+    wanted = [("TCP_NODELAY", 1), ("TCP_KEEPIDLE", 3), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3),
+              ("TCP_USER_TIMEOUT", DEAD), ("TCP_CONGESTION", b"bbr")]  # fmt: skip
+    here.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in wanted:
+        with contextlib.suppress(OSError, AttributeError):
+            here.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _server_key(writer: asyncio.StreamWriter) -> str:
+    """The key in the certificate whose possession the handshake has proved; "" if it is of
+    another kind."""
+    found = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    try:
+        key = x509.load_der_x509_certificate(found or b"").public_key()
+    except ValueError:
+        return ""
+    return key.public_bytes_raw().hex() if isinstance(key, Ed25519PublicKey) else ""
+
+
+def _parts(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def _peer_name(writer: asyncio.StreamWriter) -> str:
+    host, port = (writer.get_extra_info("peername") or ("", 0))[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _less(counts: Counter[str], name: str) -> None:
+    counts[name] -= 1
+    if not counts[name]:
+        del counts[name]
+
+
+def _files() -> int:
+    """How many files and sockets this process may have open, after asking for as many as allowed."""
+    if resource is None:
+        return 1024
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 2 * TOTAL)), hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+async def _write(writer: asyncio.StreamWriter, data: bytes) -> None:
+    writer.write(data)
+    await writer.drain()
+
+
+async def dial(identity: Identity, peer: str, address: str) -> Streams:
+    """A connection on which this side has named itself. Raises OSError, LinkError, TimeoutError."""
+    host, port = _parts(address)
+    context = _context(ssl.PROTOCOL_TLS_CLIENT)
+    reader, writer = await asyncio.open_connection(host, port, ssl=context, limit=BUFFER)
+    try:
+        if _server_key(writer) != peer:
+            raise LinkError(f"somebody else answers at {address}")
+        _tune(writer)
+        nonce = await reader.readexactly(NONCE)
+        signature = identity.sign(SIGNED + bytes.fromhex(peer) + nonce)
+        await _write(writer, bytes.fromhex(identity.id) + signature)
+    except BaseException:
+        writer.transport.abort()
+        raise
+    return reader, writer
+
+
+class Lane:
+    """Connections over TCP to one peer: opened when they are needed, one question on each at a time,
+    closed when they are idle. trip: seconds of a round trip, as far as is known."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        peer: str,
+        addresses: list[str],
+        head_limit: int,
+        pace: Pace,
+        trip: Callable[[], float],
+    ) -> None:
+        self._identity, self._peer, self._addresses = identity, peer, addresses
+        self._trip, self._dials = trip, set[asyncio.Task[Streams]]()
+        self._head_limit, self._pace = head_limit, pace
+        self._idle: list[tuple[Streams, asyncio.TimerHandle]] = []
+        self._open: set[asyncio.StreamWriter] = set()
+        self._shut = 0.0  # until then it is not tried again
+        self.used = 0  # questions that went this way
+
+    async def ask(
+        self, head: bytes, body: bytes, body_limit: int, patience: float
+    ) -> tuple[bytes, bytes]:
+        """Raises Closed if nothing was sent, since nobody can be reached; TimeoutError, LinkError,
+        OSError or IncompleteReadError if it broke later."""
+        reader, writer = await self._connection()
+        try:
+            await framing.send(lambda data: _write(writer, data), head, body, self._pace)
+            read = reader.readexactly
+            answer = await framing.read_head(read, self._head_limit, patience)
+            answered = answer, await framing.read_body(read, body_limit, self._pace)
+        except BaseException:  # cancelled, too: what follows would be half an answer
+            self._drop(writer)
+            raise
+        self.used += 1
+        self._keep((reader, writer))
+        return answered
+
+    async def _connection(self) -> Streams:
+        while self._idle:
+            streams, timer = self._idle.pop()
+            timer.cancel()
+            if not streams[1].transport.is_closing() and not streams[0].at_eof():
+                return streams
+            self._drop(streams[1])
+        if not self._addresses or time.monotonic() < self._shut:
+            raise Closed("not reachable over TCP")
+        dialling = asyncio.create_task(_first([self._dial(x) for x in self._addresses]))
+        self._dials.add(dialling)
+        dialling.add_done_callback(self._dials.discard)
+        done, _ = await asyncio.wait({dialling}, timeout=HURRY + TRIPS * self._trip())
+        if not done:  # packets are dropped, or lost: it is for later questions, if it comes
+            dialling.add_done_callback(self._came_late)
+            raise Closed("not reachable over TCP in time")
+        if not isinstance(error := dialling.exception(), Closed):
+            found = dialling.result()
+            self._open.add(found[1])
+            return found
+        self._shut = time.monotonic() + AGAIN
+        raise error
+
+    def _came_late(self, dialling: asyncio.Task[Streams]) -> None:
+        if dialling.cancelled():
+            return
+        if dialling.exception():
+            self._shut = max(self._shut, time.monotonic() + AGAIN)
+        else:
+            self._open.add(dialling.result()[1])
+            self._keep(dialling.result())
+
+    def _keep(self, streams: Streams) -> None:
+        timer = asyncio.get_running_loop().call_later(IDLE, self._drop, streams[1])
+        self._idle.append((streams, timer))
+
+    async def _dial(self, address: str) -> Streams:
+        return await within(DIAL, dial(self._identity, self._peer, address))
+
+    def _drop(self, writer: asyncio.StreamWriter) -> None:
+        self._open.discard(writer)
+        self._idle = [x for x in self._idle if x[0][1] is not writer]
+        writer.transport.abort()
+
+    def close(self) -> None:
+        self._shut = float("inf")
+        for dialling in list(self._dials):
+            dialling.cancel()
+        for writer in list(self._open):
+            self._drop(writer)
+
+
+async def _first(ways: list[Coroutine[None, None, Streams]]) -> Streams:
+    """The first connection that is made; the others are given up. Raises Closed if none is."""
+    tasks = [asyncio.create_task(way) for way in ways]
+    try:
+        for done in asyncio.as_completed(tasks):
+            with contextlib.suppress(
+                OSError, TimeoutError, ValueError, LinkError, asyncio.IncompleteReadError
+            ):
+                return await done
+    finally:
+        for task in tasks:
+            task.cancel()
+    raise Closed("not reachable over TCP")
+
+
+class Listener:
+    """Answers questions that come over TCP."""
+
+    def __init__(self, identity: Identity, service: Service) -> None:
+        self._identity, self._service = identity, service
+        self._here: Counter[str] = Counter()
+        self._from: Counter[str] = Counter()
+        self._most = min(TOTAL, _files() // 2)
+        self._tasks: set[asyncio.Task] = set()
+        self._server: asyncio.Server | None = None
+
+    async def listen(self, address: str) -> None:
+        """Raises OSError if the address is taken."""
+        context = _context(ssl.PROTOCOL_TLS_SERVER)
+        _certificate(self._identity, context)
+        self._server = await asyncio.start_server(
+            self._meet, *_parts(address), ssl=context, limit=BUFFER, ssl_handshake_timeout=STALL
+        )
+
+    def close(self) -> None:
+        if self._server:
+            self._server.close()
+        for task in list(self._tasks):
+            task.cancel()
+
+    async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task, where = asyncio.current_task(), origin(_peer_name(writer))
+        assert task is not None
+        self._tasks.add(task)
+        self._from[where] += 1
+        try:
+            if len(self._tasks) <= self._most and (
+                where == HERE or self._from[where] <= PER_ADDRESS
+            ):
+                await self._serve(reader, writer)
+        except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError):
+            return  # a stranger, or a peer that went away: nothing else ends
+        except asyncio.CancelledError:
+            return
+        finally:
+            self._tasks.discard(task)
+            _less(self._from, where)
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen = _peer_name(writer)
+        _tune(writer)
+        nonce = os.urandom(NONCE)
+        await _write(writer, nonce)
+        named = await within(STALL, reader.readexactly(32 + 64))
+        key, signature = named[:32].hex(), named[32:]
+        if not verify(key, SIGNED + bytes.fromhex(self._identity.id) + nonce, signature):
+            return
+        if self._here[key] >= PER_KEY or not self._service.meets(key, seen):
+            return
+        self._here[key] += 1
+        try:
+            await self._questions(key, seen, reader, writer)
+        finally:
+            _less(self._here, key)
+
+    async def _questions(
+        self, key: str, seen: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        while True:
+            first = await within(3 * IDLE, reader.readexactly(1))
+            if self._service.cut_off(key):
+                return
+            buffered = bytearray(first)
+
+            async def read(size: int, buffered: bytearray = buffered) -> bytes:
+                had = bytes(buffered[:size])
+                del buffered[:size]
+                return had + await reader.readexactly(size - len(had)) if size > len(had) else had
+
+            try:
+                await self._service.answer(
+                    key, seen, read, lambda data: _write(writer, data), STALL
+                )
+            except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError) as error:
+                self._service.fault(key, error)
+                return

@@ -1,0 +1,311 @@
+"""Links between machines: dial by public key, ask, be answered.
+
+Addresses are ip:port pairs, or URLs of relays (http://..., see relay.py). iroh (QUIC over UDP) makes
+and keeps the connection, through NATs and relays if need be; questions with large bodies go over TCP
+(tcp.py) where the other side can be reached so, because that is faster on links that lose packets. An
+endpoint listens with both at the same port number.
+
+What iroh 1.2 leaves open is closed here: a dead peer shows only after 30 s, so every read has a
+deadline of its own and a long wait pings; a failed handshake of a stranger must not end the accept
+loop; an old connection must be closed before the same peer is dialled again. What its Python code gets
+wrong is mended in iroh_patches.py.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import iroh
+from iroh import (
+    Connection,
+    EndpointAddr,
+    EndpointId,
+    EndpointOptions,
+    IrohError,
+    RelayMode,
+    iroh_ffi,
+    preset_minimal,
+)
+
+from duckweed.net import framing, iroh_patches, tcp
+from duckweed.net.framing import STALL, Handler, LinkError, Service, Sizes, Watch
+from duckweed.net.identity import Identity
+from duckweed.net.timeouts import within
+from duckweed.net.token_bucket import Pace
+
+iroh_patches.mend()
+
+__all__ = ["Endpoint", "Link", "LinkError", "is_loopback", "is_relay"]
+
+ALPN = b"duckweed/1"
+LOOPBACK = ("127.", "[::1]", "localhost")
+LARGE = 64 << 10  # bytes of body from which on TCP is tried
+LOOK = 6.0  # seconds of waiting for an answer between two pings; above timing.POLL
+SILENT = 6.0  # seconds for a ping to be answered
+
+
+def is_relay(address: str) -> bool:
+    return address.startswith(("http://", "https://"))
+
+
+def is_loopback(address: str) -> bool:
+    """Whether ip:port, or the URL of a relay, is on this machine."""
+    return address.partition("//")[2].startswith(LOOPBACK) or address.startswith(LOOPBACK)
+
+
+class Link:
+    """A connection to one peer that questions can be asked over."""
+
+    def __init__(
+        self, connection: Connection, head_limit: int, pace: Pace, lane: tcp.Lane | None
+    ) -> None:
+        self._connection, self._head_limit, self._pace = connection, head_limit, pace
+        self.lane = lane
+
+    async def ask(
+        self, head: bytes, body: bytes = b"", *, body_limit: int = 0, patience: float = STALL
+    ) -> tuple[bytes, bytes]:
+        """Head and body of the answer. patience: seconds until its first byte must be there.
+
+        Raises LinkError.
+        """
+        asking = asyncio.ensure_future(self._ask(head, body, body_limit, patience))
+        try:
+            while not (await asyncio.wait({asking}, timeout=LOOK))[0]:
+                if head != framing.PING:
+                    await self._alive(asking)
+            return asking.result()
+        finally:
+            asking.cancel()
+
+    async def ping(self, patience: float = STALL) -> framing.Pong:
+        """Raises LinkError."""
+        return framing.pong((await self.ask(framing.PING, patience=patience))[0])
+
+    async def _alive(self, asking: asyncio.Future) -> None:
+        """Whoever answers no ping for SILENT seconds is gone, whatever we wait for."""
+        pinging = asyncio.ensure_future(self.ping(SILENT))
+        try:
+            await asyncio.wait({asking, pinging}, return_when=asyncio.FIRST_COMPLETED)
+            if not asking.done() and pinging.exception():
+                raise LinkError("the other side went away")
+        finally:
+            pinging.cancel()
+
+    async def _ask(
+        self, head: bytes, body: bytes, body_limit: int, patience: float
+    ) -> tuple[bytes, bytes]:
+        try:
+            if self.lane and max(len(body), body_limit) >= LARGE:
+                with contextlib.suppress(tcp.Closed):
+                    return await self.lane.ask(head, body, body_limit, patience)
+            stream = await within(STALL, self._connection.open_bi())
+            sending, reply = stream.send(), stream.recv()
+            await framing.send(sending.write_all, head, body, self._pace)
+            await sending.finish()
+            answer = await framing.read_head(reply.read_exact, self._head_limit, patience)
+            return answer, await framing.read_body(reply.read_exact, body_limit, self._pace)
+        except TimeoutError as error:
+            raise LinkError("no answer in time") from error
+        except IrohError as error:
+            raise LinkError(f"connection lost ({error.message().splitlines()[-1]})") from error
+        except asyncio.IncompleteReadError as error:
+            raise LinkError("connection lost (in the middle of an answer)") from error
+        except LinkError:
+            raise
+        except OSError as error:
+            raise LinkError(f"connection lost ({error})") from error
+
+    def datagram_bytes(self) -> tuple[int, int]:
+        """Bytes of UDP sent and received on this connection, with all that QUIC adds."""
+        stats = self._connection.stats()
+        return stats.udp_tx_bytes, stats.udp_rx_bytes
+
+    def direct(self) -> bool:
+        """Whether there is a path straight to the other side, not through a relay."""
+        return any(not path.is_relay for path in self._connection.paths())
+
+    def close(self) -> None:
+        """Needed before the same peer is dialled again: else iroh keeps to the dead path."""
+        if self.lane:
+            self.lane.close()
+        with contextlib.suppress(IrohError):
+            self._connection.close(0, b"")
+
+
+class Endpoint:
+    """This machine's end: its key, its address, what it serves, how fast bodies may move."""
+
+    def __init__(
+        self,
+        endpoint: iroh.Endpoint,
+        identity: Identity,
+        head_limit: int,
+        relays: Sequence[str] = (),
+    ) -> None:
+        self._endpoint, self._identity, self._head_limit = endpoint, identity, head_limit
+        self._tasks: set[asyncio.Task] = set()
+        self._relays, self._seen = list(relays), ""
+        self._listener: tcp.Listener | None = None
+        self.pace = Pace()
+        self.id = identity.id
+
+    @classmethod
+    async def bind(
+        cls, identity: Identity, head_limit: int, address: str, relays: Sequence[str] = ()
+    ) -> "Endpoint":
+        """Listen on "ip:port" (port 0: any), and at relays. Raises LinkError if that is not possible."""
+        iroh_ffi.uniffi_set_event_loop(asyncio.get_running_loop())  # type: ignore[arg-type]
+        try:
+            options = EndpointOptions(
+                preset=preset_minimal(),  # nobody's discovery, nobody's relays
+                bind_addr=address,
+                secret_key=identity.secret,
+                alpns=[ALPN],
+                relay_mode=RelayMode.custom_from_urls(list(relays)),
+            )
+        except IrohError as error:
+            raise LinkError(f"{', '.join(relays)}: not the URL of a relay") from error
+        try:
+            return cls(await iroh.Endpoint.bind(options), identity, head_limit, relays)
+        except IrohError as error:
+            raise LinkError(
+                f"cannot listen on {address}: {error.message().splitlines()[-1].strip()}; "
+                "is the port taken? choose another with --port, or 0 for any"
+            ) from error
+
+    @classmethod
+    async def toward(
+        cls,
+        identity: Identity,
+        head_limit: int,
+        addresses: Sequence[str],
+        port: int = 0,
+        farther: bool = False,
+    ) -> "Endpoint":
+        """An end that can reach these addresses, with the relays among them. It is on loopback only if
+        they are, and nothing farther is to be reached. port: preferred, if it is free. Raises
+        LinkError."""
+        here = "127.0.0.1" if all(map(is_loopback, addresses)) and not farther else "0.0.0.0"
+        relays = [x for x in addresses if is_relay(x)]
+        if port:
+            with contextlib.suppress(LinkError):
+                return await cls.bind(identity, head_limit, f"{here}:{port}", relays)
+        return await cls.bind(identity, head_limit, f"{here}:0", relays)
+
+    @property
+    def bound(self) -> list[str]:
+        """ip:port pairs that this end is bound to; 0.0.0.0 and [::] mean every address."""
+        return list(self._endpoint.bound_sockets())
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where others may reach this end: ip:port pairs, then its relays. On loopback that alone."""
+        if not all(map(is_loopback, (x for x in self.bound if not x.startswith("[")))):
+            return [*self._endpoint.addr().direct_addresses(), *self._relays]
+        return [*(x for x in self.bound if is_loopback(x)), *self._relays]
+
+    @property
+    def offered(self) -> list[str]:
+        """The same, as many and as long as a message may hold."""
+        return [x for x in self.addresses if len(x) <= framing.ADDRESS][: framing.ADDRESSES]
+
+    async def seen_at(self, address: str) -> bool:
+        """Others see this end at ip:port: offer it to those who dial, so that NATs are punched.
+        Whether that is news."""
+        if not address or address == self._seen:
+            return False
+        with contextlib.suppress(IrohError):
+            if self._seen:
+                await self._endpoint.remove_external_addr(self._seen)
+            await self._endpoint.add_external_addr(address)
+        self._seen = address
+        return True
+
+    async def connect(
+        self, peer: str, addresses: list[str], patience: float = STALL, lane: bool = True
+    ) -> Link:
+        """Directly if that is possible, else through a relay that both ends use. lane: whether large
+        bodies may go over TCP. Raises LinkError."""
+        direct = [x for x in addresses if not is_relay(x)]
+        relay = next((x for x in addresses if x in self._relays), next(iter(self._relays), None))
+        try:
+            target = EndpointAddr(EndpointId.from_string(peer), relay, direct)
+            connection = await within(patience, self._endpoint.connect(target, ALPN))
+        except (IrohError, TimeoutError) as error:
+            raise LinkError(f"{peer[:10]} does not answer at {', '.join(addresses)}") from error
+        large = tcp.Lane(
+            self._identity, peer, direct, self._head_limit, self.pace, lambda: _trip(connection)
+        )
+        return Link(connection, self._head_limit, self.pace, large if lane else None)
+
+    async def serve(self, handler: Handler, sizes: Sizes, watch: Watch | None = None) -> None:
+        """Answer questions until the endpoint is closed."""
+        service = Service(handler, sizes, watch, self._head_limit, self.pace)
+        self._listener = tcp.Listener(self._identity, service)
+        with contextlib.suppress(OSError):  # the port is taken for TCP: iroh alone, then
+            await self._listener.listen(next(a for a in self.bound if not a.startswith("[")))
+        while (incoming := await self._endpoint.accept_next()) is not None:
+            self._spawn(self._greet(incoming, service))
+
+    async def close(self) -> None:
+        if self._listener:
+            self._listener.close()
+        for task in list(self._tasks):
+            task.cancel()
+        with contextlib.suppress(TimeoutError):
+            await within(STALL, self._endpoint.close())
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _greet(self, incoming: Any, service: Service) -> None:
+        # A stranger's failed handshake raises here, in a task of its own, and ends nothing else.
+        with contextlib.suppress(IrohError, TimeoutError):
+            address = _address(await incoming.remote_addr())
+            if not service.greets(address):
+                await incoming.ignore()
+                return
+            connection = await within(STALL, (await incoming.accept()).connect())
+            peer = str(connection.remote_id())
+            if not service.meets(peer, address):
+                connection.close(1, b"")
+                return
+            while True:
+                stream = await connection.accept_bi()
+                if service.cut_off(peer):
+                    connection.close(1, b"")
+                    return
+                self._spawn(_reply(peer, _seen(connection), stream, service))
+
+
+async def _reply(peer: str, address: str, stream: Any, service: Service) -> None:
+    sending = stream.send()
+    try:
+        read = stream.recv().read_exact
+        await service.answer(peer, address, read, sending.write_all, STALL)
+        await sending.finish()
+    except (IrohError, TimeoutError, LinkError, ValueError, OSError) as error:
+        service.fault(peer, error)
+        with contextlib.suppress(IrohError):
+            await sending.reset(1)
+
+
+def _trip(connection: Connection) -> float:
+    """Seconds of a round trip on the path in use."""
+    return min((x.rtt_ms for x in connection.paths() if x.is_selected), default=300) / 1e3
+
+
+def _seen(connection: Connection) -> str:
+    """ip:port at which the other side is at this moment; "" while all goes through a relay."""
+    paths = [x for x in connection.paths() if x.is_ip]
+    paths.sort(key=lambda x: not x.is_selected)
+    return paths[0].remote_addr if paths else ""
+
+
+def _address(remote: Any) -> str:
+    """ip:port that a connection came from; "" where that is not known (through a relay)."""
+    return remote.addr if remote.is_IP() else ""

@@ -1,0 +1,83 @@
+"""The end of a run: the last weights measured on all held-out text, exported, tried out."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+
+from duckweed.learn.data.dataset import Dataset, held_out_batches
+from duckweed.learn.model import model as models
+from duckweed.learn.trainer import Trainer
+from duckweed.ledger.ledger import Ledger
+from duckweed.merge.round import Closed, advance
+from duckweed.round import founding
+from duckweed.round.founding import Ground
+from duckweed.run import state as states
+from duckweed.run.folder import RunFolder
+from duckweed.run.spec import RunSpec
+from duckweed.run.state import State
+
+FINAL_TOKENS = 262_144  # of held-out text for the measure at the end; all of it where there is less
+EVALUATION_BATCH = 16
+
+
+def bytes_per_token(dataset: Dataset) -> float:
+    """Bytes of text per token of the held-out side: what turns nats per token into bits per byte."""
+    return dataset.manifest.held_out_bytes / max(1, dataset.manifest.held_out_tokens)
+
+
+def latest_state(folder: RunFolder, spec: RunSpec) -> State:
+    """The state after the last closed round: the newest one saved, and the updates since.
+
+    Raises StateError, LedgerError, MergeError.
+    """
+    layout = founding.layout(folder)
+    newest = folder.saved_rounds()[-1]
+    state = states.load(folder.state(newest), layout)
+    ledger = Ledger(folder.ledger)
+    for entry in ledger.entries("round"):
+        if entry.round == state.round:
+            closed = msgspec.convert(entry.body["closed"], Closed, strict=False)
+            state = advance(spec, layout, state, closed, lambda h: folder.blob(h).read_bytes())
+    ledger.close()
+    return state
+
+
+def harvest(folder: RunFolder, spec: RunSpec, ground: Ground, device: str) -> str:
+    """Write folder.model, record the final held-out loss; returns a sample of generated text."""
+    state = latest_state(folder, spec)
+    dataset = ground.dataset
+    model = models.build(founding.configuration(spec, ground), device)
+    trainer = Trainer(model, spec.inner, spec.total_steps, device)
+    windows = held_out_batches(dataset, spec.model.sequence, FINAL_TOKENS, EVALUATION_BATCH)
+    nats, tokens = trainer.evaluate(state.weights, windows)
+    folder.record(event="final", round=state.round, held_out=nats / tokens, tokens=tokens)
+    models.export(model, state.weights, folder.model, dataset.tokenizer.end)
+    dataset.tokenizer.save(folder.model)
+    return generate(folder.model, "def ", 160, 0.7, spec.seed, device)
+
+
+def generate(
+    model: Path, prompt: str, tokens: int, temperature: float, seed: int, device: str
+) -> str:
+    """The prompt continued by up to `tokens` tokens; temperature 0 takes the likeliest each time."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    network: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    network = network.to(device).eval()
+    ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)["input_ids"]
+    if ids.numel() == 0:
+        ids = torch.tensor([[tokenizer.eos_token_id]])
+    torch.manual_seed(seed)
+    sampling = {"do_sample": True, "temperature": temperature, "top_p": 0.95}
+    with torch.no_grad():
+        out = network.generate(
+            input_ids=ids.to(device),
+            attention_mask=torch.ones_like(ids).to(device),
+            max_new_tokens=tokens,
+            pad_token_id=tokenizer.eos_token_id,
+            **(sampling if temperature > 0 else {"do_sample": False}),
+        )
+    return str(tokenizer.decode(out[0], skip_special_tokens=True))

@@ -1,0 +1,161 @@
+"""The beginning of a run: its data, its first weights, the first scales, its ledger."""
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from torch import nn
+from transformers import PretrainedConfig
+
+from duckweed.learn.data import dataset as datasets
+from duckweed.learn.data.dataset import Dataset
+from duckweed.learn.memory import check_memory
+from duckweed.learn.model import model as models
+from duckweed.learn.optim.optimizer import exchanged
+from duckweed.learn.trainer import Trainer
+from duckweed.ledger.ledger import Ledger
+from duckweed.net.identity import load_or_create
+from duckweed.round.worker import disk_needed, sizes, with_momenta
+from duckweed.run import toml
+from duckweed.run.folder import RunFolder, write_atomically
+from duckweed.run.layout import Layout
+from duckweed.run.sections import Integer
+from duckweed.run.spec import RunSpec
+from duckweed.run.state import State, first
+
+Report = Callable[[str], None]
+
+
+def cache_folder() -> Path:
+    """Where prepared data sets are kept between runs."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "duckweed"
+
+
+class Ground(msgspec.Struct):
+    """What a run stands on, on this machine: the folder of its specification (relative paths start
+    there) and its prepared data."""
+
+    base: Path
+    dataset: Dataset
+
+
+def prepare(spec: RunSpec, base: Path, say: Report) -> Ground:
+    """Data read and tokenised, its size checked. Raises DataError."""
+    say("reading the data")
+    dataset = datasets.prepare(spec.data, base, cache_folder())
+    sequences = spec.rounds.peers * spec.inner.batch
+    datasets.check_size(dataset, spec.model.sequence, sequences)
+    return Ground(base, dataset)
+
+
+def configuration(spec: RunSpec, ground: Ground) -> PretrainedConfig:
+    """The configuration of the run's model. Raises ModelError."""
+    return models.configuration(
+        spec.model.source,
+        ground.base,
+        ground.dataset.manifest.vocabulary,
+        spec.model.sequence,
+        given=spec.model.weights == "given",
+        architecture=spec.architecture,
+    )
+
+
+def first_model(spec: RunSpec, ground: Ground) -> nn.Module:
+    """The model with the weights that the run starts from, on the CPU."""
+    if spec.model.weights == "given":
+        return models.given_weights(spec.model.source, ground.base)
+    zero = spec.architecture.zero_projections
+    return models.build(configuration(spec, ground), "cpu", spec.seed, zero)
+
+
+def found(
+    spec: RunSpec, ground: Ground, folder: RunFolder, device: str, machine_peers: int, say: Report
+) -> State:
+    """Write a run's folder: specification, layout, first state, ledger with its genesis entry.
+
+    machine_peers: how many peers will share this machine's memory. Raises ModelError, DataError,
+    MemoryError with what is needed.
+    """
+    skeleton = models.skeleton(configuration(spec, ground))
+    check_memory(skeleton, spec, device, machine_peers)
+    layout = exchanged(skeleton, spec.inner)
+    check_room(folder, spec, layout)
+    say(f"making a model of {layout.parameters:,} parameters")
+    model = first_model(spec, ground)
+    state = first(layout, models.read_weights(model))
+    if isinstance(spec.wire, Integer):
+        say("measuring the first scales")
+        state.scales = first_scales(spec, layout, ground.dataset, model, state, device)
+    write_atomically(folder.spec, toml.write(spec).encode())
+    write_atomically(folder.path / "layout.json", msgspec.json.encode(layout))
+    facts = {"base": str(ground.base), "dataset": str(ground.dataset.folder)}
+    write_atomically(folder.path / "local.json", json.dumps(facts).encode())
+    digest = state.save(folder.state(0))
+    ledger = Ledger(folder.ledger, load_or_create(folder.coordinator_key).sign)
+    ledger.append(
+        "genesis",
+        0,
+        {
+            "run": spec.identity,
+            "coordinator": load_or_create(folder.coordinator_key).id,
+            "spec": toml.write(spec),
+            "layout": layout.digest(),
+            "parameters": layout.parameters,
+            "data": ground.dataset.manifest.hash,
+            "tokens": ground.dataset.manifest.tokens_hash,
+            "windows": datasets.sequences(ground.dataset, spec.model.sequence),
+            "state": digest,
+            "scales": [float(scale) for scale in state.scales],
+        },
+    )
+    ledger.close()
+    return state
+
+
+def first_scales(
+    spec: RunSpec, layout: Layout, dataset: Dataset, model: nn.Module, state: State, device: str
+) -> np.ndarray:
+    """Scales f32[T] for round 0, before anybody has announced a size: the RMS per tensor of the
+    pseudo-gradient of block 0 (and of the momenta that it ends with), trained here once."""
+    trainer = Trainer(model.to(device), spec.inner, spec.total_steps, device)
+    steps = spec.inner.steps
+    batches = (
+        datasets.batch(dataset, spec.seed, 0, s, steps, spec.inner.batch, spec.model.sequence)
+        for s in range(steps)
+    )
+    work = trainer.train(state.weights, batches, 0, keep=bool(layout.momenta))
+    said = with_momenta(work.delta, work.moments, layout)
+    return np.array(sizes(said, layout), np.float32)
+
+
+def reopen(folder: RunFolder, spec: RunSpec) -> Ground:
+    """The ground of an existing run; data that is no longer in the cache is prepared again."""
+    facts = json.loads((folder.path / "local.json").read_text("utf-8"))
+    place = Path(facts["dataset"])
+    base = Path(facts["base"])
+    if place.is_dir():
+        return Ground(base, Dataset.open(place))
+    return Ground(base, datasets.prepare(spec.data, base, cache_folder()))
+
+
+def layout(folder: RunFolder) -> Layout:
+    """The layout of an existing run's model."""
+    return msgspec.json.decode((folder.path / "layout.json").read_bytes(), type=Layout)
+
+
+def check_room(folder: RunFolder, spec: RunSpec, layout: Layout) -> None:
+    """Raises OSError if the disk has too little room for what the run will surely write."""
+    needed = disk_needed(spec.inner, layout, spec.rounds.peers)
+    free = shutil.disk_usage(folder.path).free
+    if free < needed:
+        raise OSError(
+            errno.ENOSPC,
+            f"{free / 1e6:,.0f} MB free, at least {needed / 1e6:,.0f} MB needed",
+            str(folder.path),
+        )

@@ -1,0 +1,120 @@
+"""What is past of a run, as its ledger tells it: who came, what was given out, closed and agreed on.
+
+Read from the ledger when a machine is put in charge, and written into it from then on: what is not in
+the ledger has not happened, so that a coordinator that was killed knows what this one knows.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from duckweed.ledger.ledger import Entry, Ledger, LedgerError
+from duckweed.merge.round import Announcement, Closed
+from duckweed.round.blocks import Blocks, Span
+from duckweed.round.round_record import assignments, ledger_body
+from duckweed.run.folder import RunFolder
+from duckweed.run.layout import Layout
+from duckweed.run.spec import RunSpec
+
+REPLAYS = 64  # rounds for which a blob that was handed in is known
+
+
+class Past:
+    """peers: their keys, by index; closed: how each round ended; agreed: round -> hash of the state that
+    it began from; blocks: what is left of the data; scales: common scale per tensor for the next
+    round; tokens: hash of the data, windows: sequences in it; handed: blob -> round that closed with
+    it, of late."""
+
+    def __init__(self, folder: RunFolder, spec: RunSpec, layout: Layout, ledger: Ledger) -> None:
+        """Raises LedgerError if the ledger is not that of this run, or not the whole of it."""
+        self.ledger = ledger
+        self.peers: list[str] = []
+        self.closed: dict[int, Closed] = {}
+        self.agreed: dict[int, str] = {}
+        self.blocks = Blocks(spec.inner.steps)
+        self.scales: list[float] = []
+        self.tokens, self.windows = "", 1
+        self.handed: dict[str, int] = {}
+        self._entry_of: dict[int, int] = {}  # round -> its entry in the ledger
+        for entry in ledger.entries():
+            if entry.kind == "genesis":
+                _check(entry.body, folder, spec, layout)
+            self._replay(entry)
+        saved = folder.saved_rounds()
+        if saved and saved[-1] > self.number:
+            raise LedgerError(
+                f"{ledger.path}: ends with round {self.number}, but there is a state after "
+                f"round {saved[-1]}; entries were cut off. Put the whole ledger back"
+            )
+
+    def _replay(self, entry: Entry) -> None:
+        body = entry.body
+        if entry.kind == "genesis":
+            self.agreed[0], self.scales = body["state"], body["scales"]
+            self.tokens, self.windows = body["tokens"], body["windows"]
+        elif entry.kind == "peer":
+            self.peers.append(body["key"])
+        elif entry.kind == "round":
+            closed = msgspec.convert(body["closed"], Closed, strict=False)
+            self.blocks.replay(assignments(body, self.blocks.steps), closed.accepted)
+            self._note(entry, closed, (x["blob"] for x in body["contributions"].values()))
+        elif entry.kind == "state":
+            self.agreed[entry.round] = body["hash"]
+
+    def _note(self, entry: Entry, closed: Closed, blobs: Iterable[str]) -> None:
+        self.closed[closed.round], self.scales = closed, closed.scales
+        self._entry_of[closed.round] = entry.number
+        self.handed.update(dict.fromkeys(blobs, closed.round))
+        while self.handed and next(iter(self.handed.values())) <= closed.round - REPLAYS:
+            del self.handed[next(iter(self.handed))]
+
+    @property
+    def number(self) -> int:
+        """How many rounds are closed."""
+        return len(self.closed)
+
+    def counted(self, number: int) -> Iterator[list[int]]:
+        """Whose work counted in the rounds before this one, the last first."""
+        return (self.closed[n].accepted for n in range(number - 1, -1, -1))
+
+    def entry_of(self, round_: int) -> int:
+        """The entry of a closed round in the ledger; -1 where there is none."""
+        return self._entry_of.get(round_, -1)
+
+    # --- what becomes past
+
+    def admit(self, key: str, round_: int) -> int:
+        """A new peer; returns its index, which is its own for good."""
+        index = len(self.peers)
+        self.ledger.append("peer", round_, {"index": index, "key": key})
+        self.peers.append(key)
+        return index
+
+    def close(
+        self,
+        closed: Closed,
+        assigned: dict[int, Span],
+        handed: list[tuple[Announcement, bytes]],
+    ) -> None:
+        """A round, with what was assigned in it and handed in. What did not count is given out again."""
+        body = ledger_body(closed, assigned, handed, self.blocks.steps)
+        entry = self.ledger.append("round", closed.round, body)
+        self.blocks.settle(assigned, closed.accepted)
+        self._note(entry, closed, (announcement.blob for announcement, _ in handed))
+
+    def agree(self, round_: int, digest: str, peers: int) -> None:
+        """The state that a round begins from, as so many peers hold it."""
+        self.ledger.append("state", round_, {"hash": digest, "peers": peers})
+        self.agreed[round_] = digest
+
+
+def _check(body: dict[str, Any], folder: RunFolder, spec: RunSpec, layout: Layout) -> None:
+    """Whether the genesis is that of this run. Raises LedgerError."""
+    if body["run"] != spec.identity:
+        raise LedgerError(
+            f"{folder.spec} is not the specification that the run began with; put the old "
+            "one back (the ledger has it, in its first entry), or start a new run with it"
+        )
+    if body["layout"] != layout.digest():
+        raise LedgerError(f"{folder.path}: layout.json was changed after the run began")

@@ -1,0 +1,175 @@
+"""Who takes part: peers are admitted, heard, and missed."""
+
+import hmac
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+
+from duckweed.net.rate_limits import HERE, RELAYED, Guard
+from duckweed.net.timeouts import AWAY, BEAT, beat, silence
+from duckweed.round.blocks import Member
+from duckweed.round.history import Past
+from duckweed.run.sections import Members
+from duckweed.swarm.coordinator.guest_book import EXPELLED, Guests
+from duckweed.swarm.protocol import messages as m
+
+LOOK = 0.25  # seconds between two looks for silent members
+READ = 1.0  # and into the book of guests
+
+
+class Admission:
+    """The members of a run: those of its past, and whoever is admitted. secret: that of the
+    organiser's own machine, which opens every door."""
+
+    def __init__(
+        self,
+        past: Past,
+        guests: Guests,
+        secret: str,
+        rules: Members,
+        guard: Guard,
+    ) -> None:
+        self.past, self.guests, self.secret, self.rules = past, guests, secret, rules
+        self.members: dict[str, Member] = {}
+        self.by_index: list[Member] = []
+        self.expelled = guests.expelled()
+        self.guard = guard
+        self.beat = BEAT
+        self._version = guests.version()
+        self._looked = self._read = time.monotonic()
+        for index, key in enumerate(past.peers):
+            self._add(Member(index, key))
+        for closed in past.closed.values():
+            self.counted(closed.round, closed.accepted)
+
+    def _add(self, member: Member) -> None:
+        self.members[member.key] = member
+        self.by_index.append(member)
+
+    # --- the door
+
+    def objection(self, key: str, protocol: int, secret: str) -> str | None:
+        """Why a peer may not come in; None if it may. Costs no more than a look into the book."""
+        if protocol != m.PROTOCOL:
+            return (
+                f"this run speaks protocol {m.PROTOCOL}, the peer {protocol}: "
+                "install the same version of duckweed on both sides"
+            )
+        if key in self.expelled:
+            return EXPELLED
+        if hmac.compare_digest(secret.encode(), self.secret.encode()) or key in self.rules.keys:
+            return None
+        # A successor has not the book of those who came by which invitation.
+        if self.rules.successors and (key in self.members or key in dict(self.rules.heirs)):
+            return None
+        if self.rules.join == "invited":
+            return self.guests.objection(key, secret)
+        if key in self.members:
+            return None
+        origin = self.guard.origin_of(key)
+        there = sum(x.origin == origin for x in self.by_index if x.here)
+        if origin not in (HERE, RELAYED) and there >= self.rules.per_address:
+            return f"{there} peers of your address take part already, as many as this run allows"
+        return None
+
+    def admit(self, key: str, secret: str, round_: int) -> Member:
+        """The member with this key, new or known; its index is its own for good."""
+        member = self.members.get(key)
+        if member is None:
+            member = Member(self.past.admit(key, round_), key)
+            self._add(member)
+        if self.rules.join == "invited" and secret and secret != self.secret:
+            self.guests.note(key, secret)
+        member.origin = self.guard.origin_of(key)
+        self.hear(member)
+        member.doing = "starting"
+        return member
+
+    # --- signs of life
+
+    def hear(self, member: Member) -> None:
+        """A sign of life."""
+        now = time.monotonic()
+        if member.here:
+            member.gap = max(now - member.heard, 0.9 * member.gap)
+        member.heard, member.here = now, True
+
+    def missed(self) -> list[tuple[Member, str]]:
+        """Members that are no longer waited for, and why: too long silent, or put out."""
+        now = time.monotonic()
+        if now - self._looked > AWAY:  # nobody was listening: not the peers' fault
+            for member in self.members.values():
+                member.heard += now - self._looked
+        elif now - self._looked < LOOK:
+            return []
+        self._looked = now
+        gone, here = [], self.here()
+        self.beat = max(beat(len(here)), 0.5 * self.beat)  # who was told to be slow may be it
+        for member in here:
+            if now - member.heard > silence(member.gap, self.beat):
+                gone.append((member, "no sign of life"))
+                member.here, member.doing = False, "silent"
+        return gone + self._put_out(now)
+
+    def _put_out(self, now: float) -> list[tuple[Member, str]]:
+        if now - self._read < READ:
+            return []
+        self._read = now
+        if self._version == (version := self.guests.version()):
+            return []
+        self._version, self.expelled = version, self.guests.expelled()
+        gone = [x for x in self.here() if x.key in self.expelled]
+        for member in gone:
+            member.here, member.doing = False, "put out"
+        return [(member, EXPELLED) for member in gone]
+
+    def here(self) -> list[Member]:
+        """The members that take part at this moment, in the order of their indices."""
+        return [x for x in self.by_index if x.here]
+
+    # --- what counts
+
+    def counted(self, round_: int, accepted: list[int]) -> None:
+        """Note whose work counted in a round."""
+        for index in accepted:
+            member = self.by_index[index]
+            member.counted, member.last = member.counted + 1, round_
+
+    def crowded(self, tokens: Mapping[int, int]) -> dict[int, str]:
+        """peer -> why its work must not count in this round, of peers that have handed in work on
+        so many tokens: in an open run nobody gains weight by coming under many names."""
+        if self.rules.join == "invited" or self.rules.share >= 1:
+            return {}
+        new = {x for x in tokens if self.by_index[x].counted < self.rules.probation}
+        origins = {x: self.by_index[x].origin for x in tokens}
+        return crowded(tokens, origins, new, self.rules.share)
+
+
+def crowded(
+    tokens: Mapping[int, int], origins: Mapping[int, str], new: set[int], share: float
+) -> dict[int, str]:
+    """peer -> reason: newcomers, and the peers of one address, weigh at most `share` of what they and
+    all others have handed in together; of each such group those who joined last are left out,
+    but never all. A group that nobody else has joined is not limited, nor is the organiser's machine.
+
+    tokens: peer -> tokens of its contribution; origins: peer -> its address.
+    """
+    groups: dict[str, set[int]] = defaultdict(set)
+    for peer in tokens:
+        groups[origins[peer]].add(peer)
+    groups.pop(HERE, None)
+    reasons = [(members, "from one address") for members in groups.values()]
+    reasons.append((new, "from newcomers"))
+    total = sum(tokens.values())
+    out: dict[int, str] = {}
+    for group, what in reasons:
+        weight = sum(tokens[peer] for peer in group)
+        allowed = (total - weight) * share / (1 - share)
+        if weight == total:
+            continue
+        for peer in sorted(group, reverse=True)[:-1]:
+            if weight <= allowed:
+                break
+            weight -= tokens[peer]
+            out[peer] = f"more than {share:.0%} of the round came {what}"
+    return out

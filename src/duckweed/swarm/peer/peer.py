@@ -1,0 +1,320 @@
+"""A peer: joins, asks what to do, trains, hands in, applies. Holds the whole state of the run."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from duckweed.learn.memory import trim
+from duckweed.merge.round import Closed, advance, blob_hash
+from duckweed.net.identity import Identity
+from duckweed.net.transport import Endpoint, LinkError
+from duckweed.round.blocks import Span, lead
+from duckweed.round.worker import Contribution, Trained, Worker, forget_before, residual_path
+from duckweed.run.folder import RunFolder
+from duckweed.run.state import State
+from duckweed.swarm.blobs.peer_links import Neighbours
+from duckweed.swarm.blobs.store import Library
+from duckweed.swarm.node.node import Station
+from duckweed.swarm.node.replica import blob_limit
+from duckweed.swarm.peer.coordinator_client import Line, PeerStopped
+from duckweed.swarm.peer.overlap import Ahead, span_of
+from duckweed.swarm.protocol import messages as m
+from duckweed.volunteer.watch import LOOK, HandedBack, Keeper
+
+
+class Peer:
+    """One peer of a run. home: its own folder; shared: where it saves states when it is asked to;
+    station: this machine's end of the run, where it has one apart from the coordinator's."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        worker: Worker,
+        state: State,
+        home: Path,
+        shared: RunFolder,
+        coordinator: tuple[str, list[str]],
+        secret: str,
+        say: Callable[[str], None],
+        station: Station | None = None,
+    ) -> None:
+        self.identity, self.worker, self.state, self.say = identity, worker, state, say
+        self.home, self.shared, self.coordinator = home, shared, coordinator
+        self.secret, self.keeper = secret, Keeper(home, say)
+        self.progress = m.Progress("starting", state.round)
+        self.timings = m.Timings()
+        self.saves = False
+        self.ahead = Ahead(worker)
+        self.station, self.index = station, -1
+        self.handed = -1  # the round for which work of this peer is in hand at the coordinator
+        self._sent: tuple[m.Contribute, bytes] | None = None  # to send again, should it be lost
+        self._done_at = time.perf_counter()  # when the work for the round before was done
+
+    async def run(self) -> str:
+        """Take part until the run ends; returns the reason. Raises PeerStopped, LinkError."""
+        if self.station:
+            return await self._run(self.station.endpoint)
+        farther = bool(self.worker.spec.members.successors)  # they may be on other machines
+        endpoint = await Endpoint.toward(
+            self.identity, m.HEAD_LIMIT, self.coordinator[1], farther=farther
+        )
+        try:
+            return await self._run(endpoint)
+        finally:
+            await endpoint.close()
+
+    async def _run(self, endpoint: Endpoint) -> str:
+        endpoint.pace = self.keeper.pace
+        line = self.line = Line(endpoint, self.coordinator, self.secret, self.say, self.station)
+        line.welcomed, line.aside = self._welcomed, self._aside
+        self._neighbours = Neighbours(endpoint, Library(self.shared), self._ask_for)
+        tasks = [asyncio.create_task(line.beat(lambda: self.progress))]
+        if self.station:
+            self.station.neighbours = self._neighbours
+        else:
+            tasks.append(asyncio.create_task(self._neighbours.serve()))
+        try:
+            await line.join()
+            self._done_at = time.perf_counter()
+            return await self._take_part()
+        except (asyncio.CancelledError, OSError, MemoryError, RuntimeError) as error:
+            self.keeper.ended = True  # a block that is being trained ends with its next step
+            await line.leave(str(error) or "ended by hand")
+            raise
+        finally:
+            await self.ahead.drop()
+            for task in tasks:
+                task.cancel()
+            self._neighbours.close()
+            line.close()
+
+    async def _take_part(self) -> str:
+        digest = self.state.hash()
+        while True:
+            if self.keeper.leaving():
+                await self.line.leave("its volunteer let it go")
+                return "left"
+            if reason := self.keeper.pausing():
+                await self._pause(reason)
+                continue
+            began = time.perf_counter()
+            near = self._neighbours
+            contributed = self.handed == self.state.round
+            question = m.Next(self.state.round, digest, contributed, near.given, near.fetched)
+            answer, _ = await self.line.ask(question)
+            match answer:
+                case m.Train():
+                    await self._contribute(answer)
+                case m.Apply():
+                    self.timings.wait += time.perf_counter() - began
+                    await self._apply(answer.closed)
+                    digest = self.state.hash()
+                case m.Wait():
+                    self.timings.wait += time.perf_counter() - began
+                    self._set("waiting")
+                case m.Stop(reason=reason, fault=fault):
+                    if fault:
+                        raise PeerStopped(reason)
+                    # Whoever was to save it may be gone.
+                    if self.saves or not self.shared.state(self.state.round).exists():
+                        self.state.save(self.shared.state(self.state.round))
+                    await self.line.ask(m.Leave(reason))
+                    return reason
+                case m.Refused(reason=reason):
+                    raise PeerStopped(f"the coordinator refused: {reason}")
+
+    # --- a round
+
+    async def _contribute(self, task: m.Train) -> None:
+        """Hand in the work for a round and, with overlap, begin the next meanwhile; unless the
+        volunteer wants the machine back before the block is trained."""
+        self.saves = task.share == 0
+        self._save_state()
+        steps = self.worker.spec.inner.steps
+        if self._sent and _is_for(self._sent[0], task, steps):
+            await self._hand_in(*self._sent)
+            return
+        try:
+            made, nats = await self._make(task)
+        except HandedBack:
+            return
+        await self._go_on()
+        # On disk before it is sent: once it counts, the residual must not be lost.
+        self.worker.save(residual_path(self.home, task.round))
+        self.timings.compress = made.compress_seconds
+        signature = self.identity.sign(m.signed_part(made.announcement))
+        question = m.Contribute(made.announcement, signature, self.timings, *nats)
+        self._sent = question, made.blob
+        await self._hand_in(question, made.blob)
+
+    async def _make(self, task: m.Train) -> tuple[Contribution, tuple[float, int]]:
+        """Evaluate if asked, train what is left of a block and compress it; nothing of what lies
+        between stays in memory. Raises HandedBack, Diverged."""
+        begun = await self.ahead.take(task)
+        nats = await self._evaluate(task)
+        trained = await self._train(task, begun)
+        now = time.perf_counter()
+        self.timings.train, self.timings.wall = trained.seconds, now - self._done_at
+        self._done_at = now
+        made = await asyncio.to_thread(self.worker.compress, self.state, self.index, trained)
+        del begun, trained
+        trim()  # before the next block is begun
+        return made, nats
+
+    async def _evaluate(self, task: m.Train) -> tuple[float, int]:
+        if not task.evaluate:
+            return 0.0, 0
+        began = time.perf_counter()
+        nats = await asyncio.to_thread(self.worker.evaluate, self.state, task.share, task.shares)
+        self.timings.evaluate = time.perf_counter() - began
+        return nats
+
+    async def _train(self, task: m.Train, begun: Trained | None) -> Trained:
+        """What is left of a task. Raises HandedBack, Diverged."""
+        self._set("training")
+        span = span_of(task, self.worker.spec.inner.steps)
+        report = self._stepping(task.round, begun.steps if begun else 0, span.steps)
+        return await asyncio.to_thread(self.worker.train, self.state, span, report, begun)
+
+    async def _go_on(self) -> None:
+        """Begin with the next round, from the state that is held and what this peer has sent."""
+        rounds, coming = self.worker.spec.rounds, self.state.round + 1
+        if not rounds.overlap or coming >= rounds.count or self.ahead.round is not None:
+            return
+        task, _ = await self.line.ask(m.Ahead(self.state.round))
+        if isinstance(task, m.Train) and task.round == coming:
+            steps = lead(rounds.overlap, span_of(task, self.worker.spec.inner.steps).steps)
+            self.ahead.begin(self.state, task, self._stepping(coming, 0, steps))
+
+    async def _hand_in(self, question: m.Contribute, blob: bytes) -> None:
+        self._set("sending")
+        began = time.perf_counter()
+        answer, _ = await self.line.ask(question, blob)
+        self.timings = m.Timings(send=time.perf_counter() - began)
+        if isinstance(answer, m.Refused):
+            self.say(f"round {question.announcement.round}: not accepted: {answer.reason}")
+        self.handed = question.announcement.round
+        self._set("waiting")
+
+    async def _apply(self, closed: Closed) -> None:
+        self._set("applying")
+        worker, accepted = self.worker, self.index in closed.accepted
+        worker.settle(accepted, closed.round)
+        if accepted:
+            forget_before(self.home, closed.round)
+        else:
+            await self.ahead.drop()  # it builds on what did not count
+        self._sent = None
+        if self.ahead.round != closed.round + 1:
+            await self.ahead.drop()
+            await self._go_on()
+        began = time.perf_counter()
+        blobs = {digest: await self._fetch(digest) for digest in closed.needed()}
+        self.timings.fetch = time.perf_counter() - began
+        began = time.perf_counter()
+        self.state = await asyncio.to_thread(
+            advance, worker.spec, worker.layout, self.state, closed, blobs.__getitem__
+        )
+        trim()
+        self.keeper.tidy(self.shared)
+        self.timings.apply = time.perf_counter() - began
+        if self.station:
+            with contextlib.suppress(LinkError):  # with the next round, then
+                await self.station.copy()
+
+    # --- the volunteer's wishes
+
+    async def _pause(self, reason: str) -> None:
+        """Hand back what was begun, do nothing while there is a reason, join again."""
+        began = time.perf_counter()
+        self.say(f"pausing: {reason}")
+        await self.line.leave(f"paused: {reason}")
+        while self.keeper.pausing() and not self.keeper.leaving():
+            await asyncio.sleep(LOOK)
+        if not self.keeper.leaving():
+            self.say("going on")
+            await self.line.join()
+            self._done_at += time.perf_counter() - began  # no time of the run
+
+    # --- memory
+
+    def _welcomed(self, welcome: m.Welcome) -> None:
+        """Admitted, for the first time or again, perhaps by another coordinator."""
+        first, known = self.index < 0, self.index == welcome.index
+        self.index, self.handed = welcome.index, welcome.handed
+        if first:
+            self._recall(welcome)
+        elif not known:
+            self._sent = None
+
+    def _recall(self, welcome: m.Welcome) -> None:
+        """Take up the residual of the last round that counted, and that of the contribution which is
+        in hand, if there is one; what is lost starts from zero."""
+        worker, counted, handed = self.worker, welcome.last_accepted, welcome.handed
+        if counted >= 0 and not worker.load(residual_path(self.home, counted), counted):
+            self.say(f"the residual of round {counted} is lost; going on without it")
+        path = residual_path(self.home, handed)
+        if handed >= 0 and not worker.load_pending(path, handed):
+            self.say(f"the residual of round {handed} is lost; going on without it")
+
+    def _aside(self) -> str:
+        done = self.ahead.done
+        return f"round {self.ahead.round} is begun, as far as it can be, and kept" if done else ""
+
+    def _save_state(self) -> None:
+        every = self.worker.spec.rounds.checkpoint
+        # Beside the coordinator one peer saves for all; elsewhere each, to give it to newcomers.
+        beside = self.line.coordinator[0] == self.coordinator[0] and not self.station
+        saves = self.saves or not beside or not self.shared.coordinator_key.exists()
+        if saves and self.state.round and self.state.round % every == 0:
+            self.state.save(self.shared.state(self.state.round))
+            for old in self.shared.saved_rounds()[1:-2]:
+                self.shared.state(old).unlink(missing_ok=True)
+
+    # --- talking
+
+    async def _fetch(self, digest: str) -> bytes:
+        spec, layout = self.worker.spec, self.worker.layout
+        limit = blob_limit(spec, layout)
+        here = self.shared.blob(digest)
+        if self.station and here.exists() and blob_hash(blob := here.read_bytes()) == digest:
+            return blob
+        answer, blob = await self.line.ask(m.Fetch(digest), body_limit=limit)
+        if isinstance(answer, m.Held) and answer.size <= limit:
+            try:
+                blob = await self._neighbours.blob(digest, answer)
+                answer = m.Blob()
+            except (LinkError, ValueError) as error:
+                self.say(f"fetching from the coordinator alone: {error}")
+        if not isinstance(answer, m.Blob) or blob_hash(blob) != digest:
+            answer, blob = await self.line.ask(m.Fetch(digest, whole=True), body_limit=limit)
+        if not isinstance(answer, m.Blob):
+            raise PeerStopped(f"the coordinator has no blob {digest[:10]}")
+        if blob_hash(blob) != digest:
+            raise PeerStopped(f"what came is not blob {digest[:10]}; the coordinator is at fault")
+        return blob
+
+    async def _ask_for(self, question: m.Message, limit: int) -> tuple[m.Answer, bytes]:
+        return await self.line.ask(question, body_limit=limit)
+
+    def _set(self, doing: str) -> None:
+        self.progress = m.Progress(doing, self.state.round, 0, self.progress.loss)  # type: ignore[arg-type]
+
+    def _stepping(self, round_: int, done: int, steps: int) -> Callable[[int, float], None]:
+        """What is to be called after every inner step for a round, from `done` to `steps`."""
+        self.keeper.steps = steps - done
+
+        def stepped(step: int, loss: float) -> None:
+            self.progress = m.Progress("training", round_, done + step, loss)
+            self.keeper.stepped(step)
+
+        return stepped
+
+
+def _is_for(question: m.Contribute, task: m.Train, steps: int) -> bool:
+    """Whether a contribution is the work for this task; steps: those of a whole block."""
+    said, span = question.announcement, span_of(task, steps)
+    done = Span(said.block, said.first, said.steps)
+    return (said.round, done) == (task.round, span)

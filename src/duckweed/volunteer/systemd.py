@@ -1,0 +1,53 @@
+"""A systemd user service for a peer: starts with the session or the machine, needs no root."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from duckweed.run.folder import write_atomically
+from duckweed.volunteer.peer_home import Place
+
+UNIT = """[Unit]
+Description=duckweed: peer of run {run}
+
+[Service]
+# The invitation and the limits (controls.toml) lie in the peer's folder, not here.
+ExecStart={command}
+WorkingDirectory={folder}
+Restart=on-failure
+RestartSec=60
+# SIGINT is Ctrl-C: the peer says good-bye.
+KillSignal=SIGINT
+SuccessExitStatus=130
+TimeoutStopSec=30
+NoNewPrivileges=yes
+
+[Install]
+WantedBy=default.target
+"""
+
+
+def unit(place: Place, program: Sequence[str], data: Sequence[str], device: str) -> str:
+    """The text of the unit file. program: the words that start duckweed."""
+    words = [*program, "join", "--home", str(place.home.resolve()), "--device", device]
+    for path in data:
+        words += ["--data", str(Path(path).resolve()) if Path(path).exists() else path]
+    return UNIT.format(
+        run=place.invitation.run[:12],
+        command=" ".join(map(quoted, words)),
+        folder=str(Path.cwd()).replace("%", "%%"),
+    )
+
+
+def quoted(word: str) -> str:
+    """A word of an ExecStart line, as systemd.service(5) and systemd.syntax(7) read it."""
+    word = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return f'"{word}"' if not word or set(word) & set(" \t'\"\\;") else word
+
+
+def write(place: Place, text: str) -> Path:
+    """Write the unit into the user's folder of units; returns its path."""
+    root = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    path = Path(root) / "systemd" / "user" / f"duckweed-{place.invitation.run[:12]}.service"
+    write_atomically(path, text.encode())
+    return path

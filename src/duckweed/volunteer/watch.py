@@ -1,0 +1,159 @@
+"""Keeps a peer within what its volunteer allows: pauses it, lets it go, limits links, memory and disk.
+
+Wishes come as files in the peer's folder, so that they need no open port and outlive a restart:
+`controls.toml` (with `paused`) and `leave`.
+"""
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from duckweed.net.token_bucket import Pace
+from duckweed.run.folder import RunFolder
+from duckweed.volunteer import controls as files
+from duckweed.volunteer.controls import Controls, ControlsError
+from duckweed.volunteer.cpu_load import BUSY, IDLE, Load
+
+LEAVE = "leave"
+LOOK = 1.0  # seconds between looks into the files
+FINISH = 15.0  # seconds of work that a block may still need to be finished before a pause
+
+
+class HandedBack(Exception):
+    """The block that is being trained is given back, because the volunteer wants the machine."""
+
+
+class Keeper:
+    """Watches the files of one peer. home: the folder of the peer on this machine."""
+
+    def __init__(self, home: Path, say: Callable[[str], None]) -> None:
+        self.home, self.say = home, say
+        self.pace = Pace()
+        self.controls = Controls()
+        self._load = Load()
+        self._busy = False
+        self._fault = ""
+        self._looked = -LOOK
+        self._stamp: tuple[int, int] | None = None
+        self.steps = 0
+        self.ended = False
+        self._began = (0.0, 0)
+        (home / LEAVE).unlink(missing_ok=True)
+        self.look()
+
+    # --- what the volunteer wants
+
+    def look(self) -> None:
+        """Read the controls if they were changed; what cannot be read changes nothing and is said."""
+        now = time.monotonic()
+        if now - self._looked < LOOK:
+            return
+        self._looked = now
+        stamp = _stamp(self.home / files.FILE)
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self.controls = files.load(self.home)
+        except ControlsError as error:
+            self.say(f"{error}; the controls stay as they were")
+            return
+        self.pace.limit(self.controls.up_bytes, self.controls.down_bytes)
+
+    def leaving(self) -> bool:
+        """Whether `duckweed leave` was said."""
+        return (self.home / LEAVE).exists()
+
+    def pausing(self) -> str | None:
+        """Why the peer should not work at this moment; None if it should."""
+        self.look()
+        if self.controls.paused:
+            return "paused by its volunteer"
+        if self.controls.hours and not files.within(self.controls.hours, time.localtime()):
+            return f"outside its hours ({self.controls.hours})"
+        if not self.controls.pause_when_busy:
+            return None
+        self._busy = self._load.others() > (IDLE if self._busy else BUSY)
+        return "other programs need the machine" if self._busy else None
+
+    def stepped(self, step: int) -> None:
+        """Called after every inner step of a block of `steps`. Raises HandedBack if the volunteer
+        wants the machine and the rest of the block would take long."""
+        now = time.monotonic()
+        if step <= 1:
+            self._began = now, step
+        if self.ended:
+            raise HandedBack
+        if not (self.leaving() or self.pausing()):
+            return
+        began, first = self._began
+        pace = (now - began) / max(1, step - first)
+        if step == first or pace * (self.steps - step) > FINISH:
+            raise HandedBack
+
+    # --- the machine
+
+    def tidy(self, folder: RunFolder) -> None:
+        """Keep the peer's files within its share of the disk: blobs first, then states but the
+        newest, the oldest of each first."""
+        limit = self.controls.disk_bytes
+        if limit is None:
+            return
+        over = used(folder.path) - limit
+        kept = folder.saved_rounds()[-1:]
+        spare = [p for p in folder.states.glob("*.safetensors") if p.stem.isdigit()]
+        spare = [p for p in spare if int(p.stem) not in kept]
+        for path in [*_by_age(folder.blobs.glob("*")), *_by_age(spare)]:
+            if over <= 0:
+                return
+            with contextlib.suppress(OSError):
+                over -= path.stat().st_size
+                path.unlink()
+
+
+def used(folder: Path) -> int:
+    """Bytes of all files in a folder."""
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            total += path.stat().st_size if path.is_file() else 0
+    return total
+
+
+def ask_to_leave(home: Path) -> None:
+    """Let the peer of this folder hand back its work and end."""
+    (home / LEAVE).touch()
+
+
+def hold_to(controls: Controls, device: str) -> None:
+    """Set what must be set before the work begins: niceness and, on Linux, a limit on the memory that
+    this process may allocate for itself; an allocation beyond it fails instead of the machine."""
+    if controls.nice and hasattr(os, "nice"):
+        os.nice(max(0, controls.nice - os.nice(0)))
+    if controls.memory_bytes and sys.platform == "linux" and device == "cpu":
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        wanted = int(controls.memory_bytes)
+        if hard != resource.RLIM_INFINITY:
+            wanted = min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_mtime_ns, facts.st_ino
+
+
+def _by_age(paths) -> list[Path]:
+    found = []
+    for path in paths:
+        with contextlib.suppress(OSError):
+            found.append((path.stat().st_mtime, path))
+    return [path for _, path in sorted(found)]

@@ -1,0 +1,340 @@
+"""Links over loopback, both ends in one process."""
+
+import asyncio
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import time
+from contextlib import asynccontextmanager
+
+import pytest
+from iroh import IrohError
+
+from duckweed.net import tcp, transport
+from duckweed.net.identity import Identity
+from duckweed.net.transport import Endpoint, LinkError
+
+LIMIT = 10_000
+SERVER, CLIENT = Identity(b"s" * 32), Identity(b"c" * 32)
+
+
+class Server:
+    """Answers with what it was asked; remembers it."""
+
+    def __init__(self, body_limit=LIMIT):
+        self.heard, self.body_limit = [], body_limit
+
+    def sizes(self, peer, head):
+        if head == b"stranger":
+            raise ValueError("not you")
+        return self.body_limit
+
+    async def handle(self, peer, head, body):
+        self.heard.append((peer, head, len(body)))
+        if head == b"raise":
+            raise ValueError("bad question")
+        if head == b"disk":
+            raise OSError(28, "No space left on device")
+        if head == b"sleep":
+            await asyncio.sleep(60)
+        return b"re: " + head, body[::-1]
+
+
+@asynccontextmanager
+async def linked(server):
+    here = await Endpoint.bind(SERVER, LIMIT, "127.0.0.1:0")
+    serving = asyncio.create_task(here.serve(server.handle, server.sizes))
+    there = await Endpoint.bind(CLIENT, LIMIT, "127.0.0.1:0")
+    link = await there.connect(here.id, here.addresses)
+    try:
+        yield link, here, there
+    finally:
+        link.close()
+        serving.cancel()
+        await there.close()
+        await here.close()
+
+
+def play(scene, server=None):
+    """Run an async scene(link, here, there) against a server; returns the server."""
+    server = server or Server()
+
+    async def all_of_it():
+        async with linked(server) as ends:
+            await asyncio.wait_for(scene(*ends), 30)
+
+    asyncio.run(all_of_it())
+    return server
+
+
+async def still_answers(link):
+    assert await link.ask(b"hello", b"abc", body_limit=LIMIT) == (b"re: hello", b"cba")
+
+
+def test_question_and_answer_with_the_key_of_the_asker():
+    async def scene(link, here, there):
+        await still_answers(link)
+        assert await link.ask(b"") == (b"re: ", b"")
+        answers = await asyncio.gather(*(link.ask(str(n).encode()) for n in range(20)))
+        assert [head for head, _ in answers] == [f"re: {n}".encode() for n in range(20)]
+        sent, received = link.datagram_bytes()
+        assert sent > 100
+        assert received > 100
+
+    server = play(scene)
+    assert {peer for peer, _, _ in server.heard} == {CLIENT.id}
+
+
+BIG = os.urandom((2 << 20) + 12345)
+
+
+@pytest.mark.parametrize("lane", [True, False])
+def test_bodies_of_several_pieces_arrive_whole(lane, monkeypatch):
+    monkeypatch.setattr(tcp, "HURRY", 20.0)  # however busy this machine is
+
+    async def scene(link, here, there):
+        used = await there.connect(here.id, here.addresses, lane=lane)
+        heads = [f"{n}".encode() for n in range(3)]
+        answers = await asyncio.gather(*(used.ask(x, BIG, body_limit=len(BIG)) for x in heads))
+        assert answers == [(b"re: " + x, BIG[::-1]) for x in heads]
+        if lane:
+            assert used.lane.used == 3
+        used.close()
+
+    server = play(scene, Server(len(BIG)))
+    assert {peer for peer, _, _ in server.heard} == {CLIENT.id}
+
+
+def test_where_tcp_is_closed_large_bodies_go_over_iroh():
+    async def scene(link, here, there):
+        here._listener.close()
+        _, back = await link.ask(b"big", BIG, body_limit=len(BIG))
+        assert back == BIG[::-1]
+        assert link.lane.used == 0
+
+    play(scene, Server(len(BIG)))
+
+
+def test_large_bodies_are_refused_over_tcp_as_well():
+    async def scene(link, here, there):
+        with pytest.raises(LinkError):
+            await link.ask(b"much", BIG, body_limit=LIMIT)
+        with pytest.raises(LinkError):
+            await link.ask(b"stranger", BIG)
+        await still_answers(link)
+
+    play(scene)
+
+
+def test_whoever_answers_over_tcp_without_the_key_is_not_talked_to():
+    async def scene(link, here, there):
+        thief = await Endpoint.bind(Identity(b"t" * 32), LIMIT, "127.0.0.1:0")
+        stealing = asyncio.create_task(thief.serve(Server().handle, Server().sizes))
+        while thief._listener is None:
+            await asyncio.sleep(0)
+        lane = tcp.Lane(CLIENT, here.id, list(thief.addresses), LIMIT, there.pace, lambda: 3.0)
+        with pytest.raises(tcp.Closed):
+            await lane.ask(b"hello", b"", 0, 5)
+        stealing.cancel()
+        await thief.close()
+
+    assert play(scene).heard == []
+
+
+def test_a_peer_over_tcp_must_prove_its_key_and_noise_ends_nothing():
+    async def scene(link, here, there):
+        address = next(x for x in here.addresses if x.startswith("127."))
+        host, port = address.split(":")
+        for named in (bytes.fromhex(CLIENT.id) + bytes(64), os.urandom(96), b"short"):
+            context = tcp._context(ssl.PROTOCOL_TLS_CLIENT)
+            reader, writer = await asyncio.open_connection(host, int(port), ssl=context)
+            await reader.readexactly(tcp.NONCE)
+            writer.write(named + b"\x00\x00\x00\x05hello" + bytes(8))
+            writer.write_eof() if writer.can_write_eof() else writer.close()
+            with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+                await asyncio.wait_for(reader.readexactly(1), 20)
+            writer.close()
+        _, plain = await asyncio.open_connection(host, int(port))
+        plain.write(os.urandom(999))
+        plain.close()
+        assert await link.ask(b"big", BIG, body_limit=len(BIG)) == (b"re: big", BIG[::-1])
+        assert link.lane.used == 1
+
+    server = play(scene, Server(len(BIG)))
+    assert [head for _, head, _ in server.heard] == [b"big"]
+
+
+def test_a_ping_says_where_one_is_seen():
+    async def scene(link, here, there):
+        pong = await link.ping()
+        assert pong.seen in there.bound
+        assert abs(pong.clock - time.time()) < 20
+
+    play(scene)
+
+
+def test_a_dead_machine_is_noticed_while_its_answer_is_waited_for(monkeypatch):
+    """It is stopped, not closed: no packet says so. The answer may take a minute; a ping may not."""
+    monkeypatch.setattr(transport, "LOOK", 1.0)
+    monkeypatch.setattr(transport, "SILENT", 3.0)
+    code = (
+        "import asyncio; from tests.net.test_transport import *\n"
+        "async def main():\n"
+        "    here = await Endpoint.bind(SERVER, LIMIT, '127.0.0.1:0')\n"
+        "    print(here.addresses[0], flush=True)\n"
+        "    await here.serve(Server().handle, Server().sizes)\n"
+        "asyncio.run(main())"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+
+    async def all_of_it():
+        address = process.stdout.readline().strip()
+        there = await Endpoint.bind(CLIENT, LIMIT, "127.0.0.1:0")
+        link = await there.connect(SERVER.id, [address])
+        await still_answers(link)
+        asking = asyncio.create_task(link.ask(b"sleep", patience=60))
+        await link.ping()
+        process.send_signal(signal.SIGSTOP)
+        with pytest.raises(LinkError, match="went away"):
+            await asyncio.wait_for(asking, 50)
+        link.close()
+        await there.close()
+
+    try:
+        asyncio.run(all_of_it())
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_body_above_the_limit_is_refused_without_being_read():
+    async def scene(link, here, there):
+        with pytest.raises(LinkError):
+            await link.ask(b"much", bytes(LIMIT + 1), body_limit=LIMIT)
+        # Announced only, a terabyte: the answer comes at once, not when it has arrived.
+        stream = await link._connection.open_bi()
+        head = b"more"
+        await stream.send().write_all(
+            len(head).to_bytes(4, "big") + head + (1 << 40).to_bytes(8, "big")
+        )
+        began = time.monotonic()
+        with pytest.raises(IrohError):
+            await asyncio.wait_for(stream.recv().read_exact(4), 8)
+        assert time.monotonic() - began < 5
+        await still_answers(link)
+
+    server = play(scene)
+    assert [head for _, head, _ in server.heard] == [b"hello"]
+
+
+def test_a_head_above_the_limit_is_refused():
+    async def scene(link, here, there):
+        with pytest.raises(LinkError):
+            await link.ask(bytes(LIMIT + 1))
+        await still_answers(link)
+
+    assert len(play(scene).heard) == 1
+
+
+def test_an_answer_above_what_the_asker_allows_is_refused():
+    async def scene(link, here, there):
+        with pytest.raises(LinkError, match="at most 10 allowed"):
+            await link.ask(b"q", b"x" * 11, body_limit=10)
+        await still_answers(link)
+
+    play(scene)
+
+
+@pytest.mark.parametrize("question", [b"raise", b"stranger", b"disk"])
+def test_a_question_that_cannot_be_answered_ends_nothing_else(question):
+    async def scene(link, here, there):
+        with pytest.raises(LinkError):
+            await link.ask(question)
+        await still_answers(link)
+
+    play(scene)
+
+
+def test_garbage_does_not_end_the_server():
+    async def scene(link, here, there):
+        for noise in (
+            b"",
+            b"\x00",
+            b"\x00\x00",
+            b"\xff" * 4,
+            os.urandom(500),
+            bytes(4) + b"\xff" * 8,
+        ):
+            stream = await link._connection.open_bi()
+            if noise:
+                await stream.send().write_all(noise)
+            await stream.send().finish()
+        stream = await link._connection.open_bi()
+        await stream.send().write_all(b"\x00\x00\x00\x05he")
+        await stream.send().reset(7)
+        await still_answers(link)
+        other = await there.connect(here.id, here.addresses)
+        other.close()
+
+    server = play(scene)
+    assert all(len(head) <= LIMIT for _, head, _ in server.heard)
+
+
+def test_a_silent_server_is_given_up_in_time():
+    async def scene(link, here, there):
+        began = time.monotonic()
+        with pytest.raises(LinkError, match="no answer in time"):
+            await link.ask(b"sleep", patience=0.5)
+        assert 0.4 < time.monotonic() - began < 5
+        await still_answers(link)
+
+    play(scene)
+
+
+def test_a_server_that_went_away_raises_and_can_be_dialled_when_it_is_back():
+    async def all_of_it():
+        server = Server()
+        async with linked(server) as (link, here, there):
+            await still_answers(link)
+            await here.close()
+            with pytest.raises(LinkError):
+                await link.ask(b"hello", patience=3)
+            link.close()
+            again = await Endpoint.bind(SERVER, LIMIT, "127.0.0.1:0")
+            serving = asyncio.create_task(again.serve(server.handle, server.sizes))
+            link = await there.connect(again.id, again.addresses)
+            await still_answers(link)
+            link.close()
+            serving.cancel()
+            await again.close()
+
+    asyncio.run(asyncio.wait_for(all_of_it(), 40))
+
+
+def test_somebody_else_at_the_address_is_not_taken_for_the_coordinator():
+    async def scene(link, here, there):
+        with pytest.raises(LinkError, match="does not answer"):
+            await there.connect(Identity(b"x" * 32).id, here.addresses)
+        await still_answers(link)  # the failed handshake ended nothing on the other side
+
+    play(scene)
+
+
+def test_on_loopback_no_other_address_is_offered():
+    """iroh binds every IPv6 address besides, whatever it is told."""
+
+    async def scene(link, here, there):
+        assert here.addresses
+        assert all(map(transport.is_loopback, here.addresses))
+
+    play(scene)
+
+
+def test_a_port_that_is_taken_is_said():
+    async def scene(link, here, there):
+        with pytest.raises(LinkError, match=r"cannot listen on 127\.0\.0\.1.*--port"):
+            await Endpoint.bind(Identity(b"y" * 32), LIMIT, here.addresses[0])
+
+    play(scene)

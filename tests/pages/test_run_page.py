@@ -1,0 +1,150 @@
+"""The report of a run: whole, self-contained, and not to be broken by what is put into it."""
+
+import json
+from html.parser import HTMLParser
+
+import pytest
+
+from duckweed.pages.page import page, table
+from duckweed.pages.run_page import BARS, loss_plot, peers_plot, run_page, time_plot
+from duckweed.pages.run_summary import history, summarise
+
+from .made import BIT, BYTES_PER_TOKEN, PARAMETERS, close, record, run
+
+SLOTS = {"loss-tokens", "loss-bytes", "time", "peers"}
+
+
+class Reader(HTMLParser):
+    """Collects tags, their attributes, and the text inside of each kind of tag."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.inside: dict[str, list[str]] = {}
+        self._open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "link", "img"):
+            self._open.append(tag)
+
+    def handle_endtag(self, tag):
+        while self._open and self._open.pop() != tag:
+            pass
+
+    def handle_data(self, data):
+        for tag in self._open[-1:]:
+            self.inside.setdefault(tag, []).append(data)
+
+
+def made(folder, spec, sample="def x(): return 1"):
+    summary = summarise(folder, spec, PARAMETERS, BYTES_PER_TOKEN, sample)
+    return summary, run_page(folder, spec, summary)
+
+
+def figures_of(read: Reader) -> dict:
+    return json.loads(next(text for text in read.inside["script"] if text.startswith('{"loss-')))
+
+
+@pytest.fixture
+def two(tmp_path):
+    """Two rounds, evaluated and finished; in the second peer 1 did not count."""
+    folder, spec = run(tmp_path / "two", 2)
+    close(folder, 0, 8.0)
+    record(folder, 0, (80, 0, 10, 20), held_out=8.0)
+    close(folder, 1, 6.0, {"1": "its norm is <far> from the others'"})
+    record(folder, 1, (160, 140, 20, 40), held_out=7.0, train=2.0)
+    folder.record(event="final", round=2, held_out=2.0 * BIT, tokens=5000)
+    return folder, spec
+
+
+def test_nothing_is_loaded_from_anywhere(two):
+    read = Reader(made(*two)[1])
+    assert not [
+        tag for tag, _ in read.tags if tag in ("link", "img", "iframe", "object", "embed", "base")
+    ]
+    assert not [attrs for _, attrs in read.tags if {"src", "href", "srcset", "data"} & attrs.keys()]
+    style = "".join(read.inside["style"])
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_every_figure_has_its_slot_and_every_slot_its_figure(two):
+    read = Reader(made(*two)[1])
+    slots = {attrs["id"] for _, attrs in read.tags if attrs.get("class") == "figure"}
+    assert slots == SLOTS == figures_of(read).keys()
+
+
+def test_what_a_person_looks_for_is_there(two):
+    summary, whole = made(*two)
+    text = " ".join(part for parts in Reader(whole).inside.values() for part in parts)
+    assert "2 peers trained a model of 1 K parameters: from 8.00 to 2.00 bits per byte" in text
+    for part in (summary.head, summary.state, two[1].identity, "def x(): return 1", "[rounds]"):
+        assert part in text
+    assert "2 (M - 1) / M x 2 bytes x P" in text
+
+
+@pytest.mark.parametrize(
+    "kind", ["one round", "no evaluation", "nothing counted", "no metrics", "no rounds"]
+)
+def test_runs_with_little_to_show_have_a_whole_page(tmp_path, kind):
+    folder, spec = run(tmp_path / "little", 1)
+    if kind != "no rounds":
+        close(folder, 0, 8.0, {"0": "late", "1": "late"} if kind == "nothing counted" else None)
+    if kind not in ("no metrics", "no rounds"):
+        record(folder, 0, (80, 0, 1, 1), held_out=8.0 if kind == "one round" else None)
+    read = Reader(made(folder, spec, sample="")[1])
+    assert figures_of(read).keys() == SLOTS
+
+
+def test_loss_is_drawn_where_it_was_measured(two):
+    folder, spec = two
+    summary, _ = made(folder, spec)
+    training, held_out = loss_plot(history(folder), summary, "tokens")["data"]
+    assert training["x"] == [200, 300]
+    assert training["y"] == pytest.approx([8.0, 6.0])
+    assert held_out["x"] == [0, 200, 300]  # of the state before each round, and of the last
+    assert held_out["y"] == pytest.approx([8.0, 7.0, 2.0])
+    training, held_out = loss_plot(history(folder), summary, "bytes")["data"]
+    assert training["x"] == [110, 360]
+    assert held_out["x"] == [0, 110, 360]
+
+
+def test_phases_stack_to_the_mean_of_the_peers(two):
+    bars = {trace["name"]: trace for trace in time_plot(history(two[0]).rounds)["data"]}
+    assert bars["train"]["y"] == pytest.approx([4.5, 2.5])
+    assert bars["wait"]["y"] == pytest.approx([0.5, 0.5])
+    assert "send" not in bars  # nobody spent any time on it
+    assert bars["slowest peer, without waiting"]["y"] == pytest.approx([5.5, 3.5])
+
+
+def test_many_rounds_share_bars(two):
+    rounds = history(two[0]).rounds * BARS
+    assert len(time_plot(rounds)["data"][0]["x"]) == BARS
+
+
+def test_peers_show_speed_and_what_did_not_count(two):
+    heat, crosses = peers_plot(history(two[0]), 1000)["data"]
+    assert heat["z"] == [[250.0, 500.0], [200.0, pytest.approx(333.33)]]
+    assert (crosses["x"], crosses["y"]) == ([1], [1])
+    assert crosses["text"] == ["its norm is &lt;far&gt; from the others&#x27;"]
+
+
+def test_a_sample_or_a_reason_cannot_become_part_of_the_page(two):
+    folder, spec = two
+    close(folder, 2, 5.0, {"1": "</script><img src=x>"})
+    _, text = made(folder, spec, sample="</pre><script>alert(1)</script>")
+    assert "<script>alert" not in text
+    assert "<img" not in text
+
+
+def test_heads_stand_over_their_numbers():
+    text = table(("name", "bytes"), [("a", "1 kB"), ("b", 2)])
+    assert "<th>name</th><th class=number>bytes</th>" in text
+    assert "<th>name</th><th>bytes</th>" in table(("name", "bytes"), [])
+
+
+def test_a_figure_that_is_not_finite_is_refused():
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        page("x", "", {"a": {"data": [{"y": [float("nan")]}]}})

@@ -1,0 +1,68 @@
+"""The past as it is kept while a run goes on, and as it is read again after a restart."""
+
+import random
+
+import pytest
+from fixtures.golden import LAYOUT, announce, numbers
+from fixtures.pretended import SPEC, genesis
+
+from duckweed.ledger.ledger import Ledger
+from duckweed.merge.round import Closed
+from duckweed.net.identity import Identity
+from duckweed.round import history as room
+from duckweed.round.history import Past
+from duckweed.run import folder as folders
+
+KEY = Identity(b"k" * 32)
+WANTED = numbers(1, LAYOUT.total)
+
+
+def facts(past):
+    """All that it tells."""
+    rounds = range(past.number + 1)
+    told = {name: value for name, value in vars(past).items() if name not in ("ledger", "blocks")}
+    entries, counted = [past.entry_of(n) for n in rounds], [[*past.counted(n)] for n in rounds]
+    return told | {"entries": entries, "counted": counted, "left": vars(past.blocks)}
+
+
+@pytest.fixture
+def place(tmp_path):
+    folder = folders.create(tmp_path, "run")
+    ledger = Ledger(folder.ledger, KEY.sign)
+    ledger.append("genesis", 0, genesis(SPEC, KEY.id))
+    return folder, ledger
+
+
+def test_what_is_read_after_a_restart_is_what_was_kept(place, monkeypatch):
+    monkeypatch.setattr(room, "REPLAYS", 3)
+    folder, ledger = place
+    chance, past = random.Random(5), Past(folder, SPEC, LAYOUT, ledger)
+    for number in range(12):
+        if number % 4 == 0:
+            assert past.admit(f"{number:064}", number) == number // 4
+        peers = range(len(past.peers))
+        assigned = {peer: past.blocks.take(chance.randint(1, 4)) for peer in peers}
+        said = [
+            announce(number, peer, f"{number} {peer}".encode(), WANTED, 256 * span.steps)
+            for peer, span in assigned.items()
+        ]
+        accepted = [peer for peer in peers if chance.random() < 0.6]
+        closed = Closed(
+            number,
+            accepted,
+            [said[peer].blob for peer in accepted],
+            [1] * len(accepted),
+            {peer: "too late" for peer in peers if peer not in accepted},
+            None,
+            [chance.random() for _ in LAYOUT.names],
+        )
+        past.close(closed, assigned, [(announcement, b"") for announcement in said])
+        past.agree(number + 1, f"{number + 1:064}", len(peers))
+        again = Past(folder, SPEC, LAYOUT, Ledger(folder.ledger))
+        assert facts(again) == facts(past)
+        assert past.closed[number] == closed
+        assert set(past.handed.values()) == set(range(max(0, number - 2), number + 1))
+    assert past.number == 12
+    assert ledger.number == past.entry_of(11) + 1
+    assert past.entry_of(12) == -1
+    assert past.closed[11].scales == past.scales

@@ -1,0 +1,54 @@
+"""A peer that knows nothing but the invitation takes part like those of the machine itself."""
+
+import asyncio
+import threading
+
+import pytest
+from fixtures import tiny
+
+from duckweed.ledger.ledger import Ledger
+from duckweed.process.local_run import LocalRun
+from duckweed.round import founding
+from duckweed.round.simulation import Simulation
+from duckweed.run import state as states
+from duckweed.swarm.peer.join import join
+from duckweed.swarm.peer.peer import PeerStopped
+from duckweed.swarm.protocol.invitation import Invitation
+
+pytestmark = pytest.mark.slow
+
+# However busy the machine is, no peer is thought slow enough to be given fewer steps than the others.
+ALIKE = {"rounds.patience": 60.0}
+
+
+def test_the_invited_reach_the_bits_of_the_simulation_and_others_stay_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the text and the configuration lie here, as they would there
+    spec = tiny.specification(tmp_path, {"rounds.count": 3, "rounds.peers": 2, **ALIKE})
+    simulated, ground, state = tiny.found(tmp_path, "simulation", spec)
+    layout = founding.layout(simulated)
+    expected = Simulation(simulated, spec, layout, ground, state, "cpu").run().hash()
+    folder, _, _ = tiny.found(tmp_path, "joined", spec)
+
+    with LocalRun(folder, spec, "cpu", 1, 1) as run:
+        serving = run.start()
+        watching = threading.Thread(target=lambda: list(run.events()), daemon=True)
+        watching.start()
+        port = next(a for a in serving["bound"] if a.startswith("127.")).rpartition(":")[2]
+        wrong = Invitation(spec.identity, serving["id"], (f"127.0.0.1:{port}",), "guessed")
+        with pytest.raises(PeerStopped, match="secret"):
+            asyncio.run(join(wrong, tmp_path / "stranger", (), "cpu", lambda text: None))
+        right = Invitation(spec.identity, serving["id"], wrong.addresses, folder.read_secret())
+        said: list[str] = []
+        reason = asyncio.run(join(right, tmp_path / "guest", (), "cpu", said.append))
+        watching.join(60)
+
+    assert reason == "all rounds are done"
+    assert any("fetching the state after round 0" in text for text in said)
+    ledger = Ledger(folder.ledger)
+    assert [e.body["closed"]["accepted"] for e in ledger.entries("round")] == [[0, 1]] * 3
+    assert sum(e.kind == "peer" for e in ledger.entries()) == 2
+    agreed = {e.round: e.body["hash"] for e in ledger.entries("state")}
+    assert agreed[3] == expected
+    assert not (tmp_path / "guest" / "ledger.db").exists()  # copies are for runs with successors
+    path = tmp_path / "guest" / "states" / "00000003.safetensors"
+    assert states.load(path, layout).hash() == expected

@@ -1,0 +1,172 @@
+"""Pieces from several holders: each gives its share, the slow are helped out, the dead replaced."""
+
+import asyncio
+import errno
+import random
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from duckweed.net.transport import LinkError
+from duckweed.swarm.blobs import multi_fetch as room
+from duckweed.swarm.blobs import pieces
+from duckweed.swarm.blobs.multi_fetch import Gather
+from duckweed.swarm.blobs.pieces import Parts
+
+DATA = random.Random(0).randbytes(20 * pieces.LEAST + 77)
+HASHES = pieces.hashes(DATA)
+
+
+def part(number):
+    return DATA[number * pieces.LEAST : (number + 1) * pieces.LEAST]
+
+
+def run(parts, holders, first=None):
+    first = first or [n % len(holders) for n in range(len(HASHES))]
+    work = Gather(parts, holders, first)
+    asyncio.run(asyncio.wait_for(work.run(), 20))
+    return work
+
+
+async def honest(number):
+    await asyncio.sleep(0)
+    return part(number)
+
+
+async def liar(number):
+    return b"x" * len(part(number))
+
+
+async def dead(number):
+    raise LinkError("gone")
+
+
+async def empty(number):
+    return None
+
+
+async def stuck(number):
+    await asyncio.sleep(1000)
+
+
+@given(st.integers(1, 1 << 40))
+def test_pieces_are_few_enough_to_be_named_in_one_answer(size):
+    step = pieces.length(size)
+    assert step >= pieces.LEAST
+    assert -(-size // step) <= pieces.MOST
+    assert step == pieces.LEAST or -(-size // (step // 2)) > pieces.MOST
+
+
+def test_hashes_of_a_file_are_those_of_its_bytes(tmp_path):
+    (tmp_path / "f").write_bytes(DATA)
+    assert pieces.hashes_of(tmp_path / "f") == HASHES
+    assert len(HASHES) == 21
+
+
+def test_every_holder_gives_its_share():
+    parts = Parts(len(DATA), HASHES)
+    work = run(parts, [honest] * 3)
+    assert parts.all() == DATA
+    assert work.given == [7, 7, 7]
+
+
+@pytest.mark.parametrize("bad", [liar, dead])
+def test_who_lies_or_dies_is_replaced_at_once(bad):
+    parts = Parts(len(DATA), HASHES)
+    work = run(parts, [honest, bad, honest])
+    assert parts.all() == DATA
+    assert set(work.faults) == {1}
+    assert work.given[1] == 0
+
+
+@pytest.mark.parametrize("slow", [empty, stuck])
+def test_who_has_nothing_or_hangs_is_helped_out(slow, monkeypatch):
+    monkeypatch.setattr(room, "GRACE", 0.2)
+    monkeypatch.setattr(room, "EMPTY", 0.4)
+    parts = Parts(len(DATA), HASHES)
+    work = run(parts, [honest, slow])
+    assert parts.all() == DATA
+    assert work.given == [21, 0]
+    assert not work.faults
+
+
+def test_who_has_nothing_yet_is_not_asked_without_end():
+    """Many peers wait for each other's pieces at the same time: that must not become a storm."""
+    parts, asked = Parts(len(DATA), HASHES), []
+
+    async def later(number):
+        asked.append(number)
+        return part(number) if time.monotonic() - began > 1.5 else None
+
+    async def trickle(number):
+        await asyncio.sleep(0.1)
+        return part(number)
+
+    began = time.monotonic()
+    run(parts, [trickle, later])
+    assert parts.all() == DATA
+    assert len(asked) < 30  # of which ten give a piece
+
+
+@pytest.mark.parametrize(("holders", "most"), [(2, room.TOGETHER), (room.MANY, 1)])
+def test_few_holders_are_asked_several_things_at_a_time_and_many_one(holders, most):
+    going, seen = [0] * holders, []
+
+    def one(holder):
+        async def ask(number):
+            going[holder] += 1
+            seen.append(going[holder])
+            await asyncio.sleep(0.01)
+            going[holder] -= 1
+            return part(number)
+
+        return ask
+
+    run(Parts(len(DATA), HASHES), [one(n) for n in range(holders)])
+    assert max(seen) == most
+
+
+def test_without_any_holder_it_says_why():
+    with pytest.raises(LinkError, match=r"no holder of the file is left .*gone"):
+        run(Parts(len(DATA), HASHES), [dead, dead])
+
+
+def test_a_broken_transfer_goes_on_with_what_is_there(tmp_path):
+    path = tmp_path / "part"
+
+    async def half(number):
+        if number < 10:
+            return part(number)
+        raise LinkError("gone")
+
+    with pytest.raises(LinkError):
+        run(Parts(len(DATA), HASHES, path), [half])
+    content = bytearray(path.read_bytes())
+    content[3] ^= 1  # damaged meanwhile
+    path.write_bytes(content)
+    parts = Parts(len(DATA), HASHES, path)
+    assert 5 <= len(parts.here) < 10
+    assert 0 not in parts.here
+    before = len(parts.here)
+    work = run(parts, [honest])
+    assert path.read_bytes() == DATA
+    assert sum(work.given) == 21 - before
+
+
+def test_a_full_disk_ends_the_transfer_with_its_own_error():
+    class Full(Parts):
+        async def take(self, number, data):
+            if number == 3:
+                raise OSError(errno.ENOSPC, "no space left on device")
+            return await super().take(number, data)
+
+    with pytest.raises(OSError, match="no space left"):
+        run(Full(len(DATA), HASHES), [honest, honest])
+
+
+def test_sizes_that_do_not_belong_together_are_refused():
+    for size, hashes in ((0, []), (10, []), (10, HASHES), (len(DATA) + pieces.LEAST, HASHES)):
+        with pytest.raises(ValueError, match="do not make"):
+            Parts(size, hashes)

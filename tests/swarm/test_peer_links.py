@@ -1,0 +1,133 @@
+"""Peers on real endpoints fetch one blob from one another, and states from several donors."""
+
+import asyncio
+import contextlib
+import random
+
+from duckweed.merge.round import blob_hash
+from duckweed.net.identity import Identity
+from duckweed.net.transport import Endpoint
+from duckweed.round.blocks import Member
+from duckweed.run import folder as folders
+from duckweed.swarm.blobs import pieces
+from duckweed.swarm.blobs.peer_links import Neighbours
+from duckweed.swarm.blobs.store import Library
+from duckweed.swarm.coordinator import fetch_groups
+from duckweed.swarm.protocol import messages as m
+
+BLOB = random.Random(1).randbytes(6 << 20)
+DIGEST = blob_hash(BLOB)
+
+
+class Hub:
+    """Stands for the coordinator: a library, and who takes part."""
+
+    def __init__(self, path):
+        self.folder = folders.create(path, "hub")
+        self.library, self.given = Library(self.folder), 0
+        self.members: list[Member] = []
+
+    async def ask(self, question, limit):
+        if isinstance(question, m.Known):
+            known = any(x.key == question.key for x in self.members)
+            return (m.Noted() if known else m.Refused("no")), b""
+        answer, data = self.library.part(question)
+        assert len(data) <= limit
+        self.given += len(data)
+        return answer, data
+
+
+class Peers:
+    """So many peers, each with an endpoint and a folder of its own."""
+
+    def __init__(self, path, hub, count):
+        self.path, self.hub, self.count = path, hub, count
+
+    async def __aenter__(self):
+        self.near, self.tasks = [], []
+        for n in range(self.count):
+            endpoint = await Endpoint.bind(Identity(bytes([n + 1]) * 32), 1 << 20, "127.0.0.1:0")
+            library = Library(folders.create(self.path, f"peer{n}"))
+            near = Neighbours(endpoint, library, self.hub.ask)
+            self.near.append(near)
+            self.tasks.append(asyncio.create_task(near.serve()))
+            addresses = [x for x in endpoint.bound if x.startswith("127.")]
+            self.hub.members.append(Member(n, endpoint.id, here=True, addresses=addresses))
+        return self
+
+    async def __aexit__(self, *_):
+        for task in self.tasks:
+            task.cancel()
+        for near in self.near:
+            near.close()
+            with contextlib.suppress(Exception):
+                await near.endpoint.close()
+
+    def held(self, n):
+        size, hashes = self.hub.library.held(DIGEST)
+        return m.Held(size, hashes, fetch_groups.group(self.hub.members, self.hub.members[n]))
+
+
+def play(path, count, scene):
+    async def all_of_it():
+        hub = Hub(path)
+        hub.folder.blob(DIGEST).write_bytes(BLOB)
+        async with Peers(path, hub, count) as peers:
+            await asyncio.wait_for(scene(hub, peers), 60)
+
+    asyncio.run(all_of_it())
+
+
+def test_the_hub_gives_a_blob_about_once_and_each_peer_about_as_much_as_it_gets(tmp_path):
+    async def scene(hub, peers):
+        got = await asyncio.gather(
+            *(x.blob(DIGEST, peers.held(n)) for n, x in enumerate(peers.near))
+        )
+        assert got == [BLOB] * 4
+        assert hub.given < 2 * len(BLOB)  # a star would give four times the blob
+        assert sum(x.given for x in peers.near) + hub.given >= 4 * len(BLOB)
+        assert max(x.given for x in peers.near) < 2 * len(BLOB)
+
+    play(tmp_path, 4, scene)
+
+
+def test_a_peer_that_is_not_there_is_replaced(tmp_path):
+    async def scene(hub, peers):
+        held = peers.held(0)
+        peers.tasks[2].cancel()
+        await peers.near[2].endpoint.close()
+        got = await asyncio.gather(*(peers.near[n].blob(DIGEST, held) for n in (0, 1, 3)))
+        assert got == [BLOB] * 3
+
+    play(tmp_path, 4, scene)
+
+
+def test_strangers_get_nothing_from_a_peer(tmp_path):
+    async def scene(hub, peers):
+        giver, stranger = peers.near
+        path = giver.library.folder.blob(DIGEST)
+        path.write_bytes(BLOB)
+        hub.members.pop(1)
+        holder = m.Holder(hub.members[0].key, hub.members[0].addresses)
+        answer, data = await stranger._question(holder, m.Part(DIGEST, 0), pieces.LEAST)
+        assert isinstance(answer, m.Refused)
+        assert data == b""
+        assert giver.given == 0
+
+    play(tmp_path, 2, scene)
+
+
+def test_the_newest_agreed_state_that_most_offer_is_taken(tmp_path):
+    state, other = random.Random(2).randbytes(3 << 20), b"another" * 99999
+
+    async def scene(hub, peers):
+        for n, data in ((0, state), (1, state), (2, other)):
+            peers.near[n].library.folder.state(4).write_bytes(data)
+        peers.near[2].library.folder.state(9).write_bytes(other)  # nobody agreed on that
+        at = [m.Holder(x.key, x.addresses) for x in hub.members]
+        donors = await peers.near[3].state(m.Donated({0: "a", 4: "b"}, at[:3]), None)
+        assert len(donors) == 2
+        assert donors[0].saved == m.Saved(4, len(state), pieces.hashes(state))
+        assert await donors[1].ask(2) == state[2 * pieces.LEAST : 3 * pieces.LEAST]
+
+    play(tmp_path, 4, scene)
