@@ -19,17 +19,12 @@ HERE = Path(__file__).parent
 WIRES: dict[str, dict[str, Any]] = {
     "dense": {"wire": {"kind": "dense", "dtype": "fp32"}},
     "integer": {"wire": {"kind": "integer", "threshold": 2.0, "value": 2.4, "feedback": 0.9}},
-    "integer, momenta shared": {"inner.state": "shared"},
-    "dense, momenta shared": {
-        "inner.state": "shared",
-        "wire": {"kind": "dense", "dtype": "fp32"},
-    },
     "dense, kept, guided": {
         "inner.state": "kept",
         "inner.guide": 0.3,
         "wire": {"kind": "dense", "dtype": "fp32"},
     },
-    "integer, momenta shared, guided": {"inner.state": "shared", "inner.guide": 0.3},
+    "integer, kept, guided": {"inner.state": "kept", "inner.guide": 0.3},
     "integer, kept, AdamW": {"inner.state": "kept", "inner.optimizer": "adamw"},
     "sparse": {
         "wire": {"kind": "sparse", "keep": 64},

@@ -139,7 +139,7 @@ def measure() -> dict[str, Any]:
     real = processes(spec, "none", spec.total_steps)
     joined = one_process(spec)
     means = np.array(real["losses"]).reshape(-1, spec.inner.steps).mean(1)
-    parameters = Run(spec, founding.prepare(spec, HERE, lambda text: None), True).layout.parameters
+    parameters = Run(spec, founding.prepare(spec, HERE, lambda text: None), True).layout.total
     ring = 2 * (peers - 1) / peers * parameters
     record: dict[str, Any] = {
         "isolated_loopback": isolated,

@@ -17,7 +17,7 @@ from torch import Tensor
 from bench.parity.model import Stack
 from duckweed.learn.data import dataset as datasets
 from duckweed.learn.model import model as models
-from duckweed.learn.optim.optimizer import exchanged, guide, learning_rate
+from duckweed.learn.optim.optimizer import guide, learning_rate
 from duckweed.merge.outer import outer_step
 from duckweed.merge.round import next_scales, summed
 from duckweed.merge.rules import pseudo_gradient, pseudo_gradient_of_sums
@@ -162,7 +162,7 @@ class Run:
         self.spec, self.ground, self.ddp, self.own_scale = spec, ground, ddp, own_scale
         self.dataset = ground.dataset
         model = founding.first_model(spec, ground)
-        self.layout: Layout = exchanged(model, spec.inner)
+        self.layout: Layout = models.layout_of(model)
         self.weights = models.read_weights(model)
         self.momentum = np.zeros_like(self.weights)
         self.peers = 1 if ddp else spec.rounds.peers
@@ -204,7 +204,7 @@ class Run:
             "bits_per_byte": self.evaluate(self.spec.rounds.evaluate_tokens),
             "held_out_tokens": self.spec.rounds.evaluate_tokens,
             "tokens": self.spec.tokens_per_block * self.spec.rounds.peers * self.spec.rounds.count,
-            "parameters": self.layout.parameters,
+            "parameters": self.layout.total,
             "rounds": len(self.losses),
             "curve": self.curve,
             "train_loss": [
@@ -261,33 +261,20 @@ class Run:
             merged = self._integer(wanted, measure, facts)
         else:
             merged = self._plain(wanted, measure, facts)
-        gradient, momenta = np.split(merged, [layout.parameters])
         if measure:
-            own = np.mean([np.linalg.norm(x[: layout.parameters]) for x in made])
-            facts["merged_to_own_norm"] = round(float(np.linalg.norm(gradient) / own), 3)
+            own = np.mean([np.linalg.norm(x) for x in made])
+            facts["merged_to_own_norm"] = round(float(np.linalg.norm(merged) / own), 3)
             left = np.mean([np.linalg.norm(r) for r in self.residuals])
             facts["residual_to_own_norm"] = round(float(left / own), 3)
             self.measured.append(facts)
-        self.weights, self.momentum = outer_step(spec.outer, self.weights, self.momentum, gradient)
+        self.weights, self.momentum = outer_step(spec.outer, self.weights, self.momentum, merged)
         said = made if self.own_scale else wanted
         self.scales = np.array(next_scales([sizes(x, layout) for x in said]), np.float32)
         self.stack.weights.detach().copy_(torch.from_numpy(self.weights))
-        if layout.momenta:
-            self._go_on_with(torch.from_numpy(momenta))
 
     def _made(self, peer: int) -> np.ndarray:
-        """What a peer has to say: its pseudo-gradient and, where they are exchanged, its momenta."""
-        delta = self.weights - self.stack.weights.detach()[peer].numpy()
-        if not self.layout.momenta:
-            return delta
-        momenta = [self.steps.first[peer, part].numpy() for part in self.steps.muon]
-        return np.concatenate([delta, *momenta])
-
-    def _go_on_with(self, momenta: Tensor) -> None:
-        for part, values in zip(
-            self.steps.muon, momenta.split([p.stop - p.start for p in self.steps.muon]), strict=True
-        ):
-            self.steps.first[:, part] = values
+        """A peer's pseudo-gradient, f32[P]."""
+        return self.weights - self.stack.weights.detach()[peer].numpy()
 
     def _integer(
         self, wanted: list[np.ndarray], measure: bool, facts: dict[str, Any]
@@ -298,7 +285,7 @@ class Run:
         every = [integer.quantise(spec.wire, x, layout, self.scales) for x in wanted]
         for p, (x, codes) in enumerate(zip(wanted, every, strict=True)):
             sent = integer.values(codes, unit, layout)
-            self.residuals[p] = feedback.keep(x, sent, layout.parameters)
+            self.residuals[p] = feedback.keep(x, sent)
         update = summed(layout, every, [1] * self.peers)
         if measure:
             facts |= self._bytes(wanted, every, update)
@@ -340,7 +327,7 @@ class Run:
                 blob = compress(spec.wire, x, layout, self.scales).blob
                 bytes_.append(len(blob))
                 assert (decode(spec.wire, blob, layout, self.scales).values == found.values).all()
-            self.residuals[p] = feedback.keep(x, found.values, layout.parameters)
+            self.residuals[p] = feedback.keep(x, found.values)
             decoded.append(found)
         if measure:
             # Without an exact sum the others' blobs are fetched as they are; one's own is at hand.

@@ -16,7 +16,6 @@ from duckweed.evolve.trials.peers_in_one import Exchange
 from duckweed.learn.data import dataset as datasets
 from duckweed.learn.data.dataset import Dataset
 from duckweed.learn.model import model as models
-from duckweed.learn.optim.optimizer import exchanged
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import load_or_create
 from duckweed.round.founding import Ground, first_scales
@@ -29,7 +28,7 @@ from evolve.small import cell as small_cell
 BUDGET = 5e8  # some four rounds
 SPARSE = {"wire.kind": "sparse", "merge.rule": "contributors", "outer.optimizer": "none"}
 # Muon costs more: fewer steps in each of three rounds.
-SHARED = {"inner.state": "shared", "inner.optimizer": "muon", "inner.steps": 2}
+MUON = {"inner.state": "kept", "inner.optimizer": "muon", "inner.steps": 2}
 
 
 def cell(recipe):
@@ -74,7 +73,7 @@ def read(out):
     return msgspec.msgpack.decode((out / trial.EXCHANGE).read_bytes(), type=Exchange)
 
 
-@pytest.mark.parametrize("change", [{}, SPARSE, {"inner.state": "kept"}, SHARED], ids=str)
+@pytest.mark.parametrize("change", [{}, SPARSE, {"inner.state": "kept"}, MUON], ids=str)
 def test_a_trial_ends_where_a_run_of_its_specification_ends(ground, train, tmp_path, change):
     """The weights are those of a simulated run, which are those of a run with processes."""
     folder, plain, _, dataset = ground
@@ -83,7 +82,7 @@ def test_a_trial_ends_where_a_run_of_its_specification_ends(ground, train, tmp_p
     spec, _ = trial.plan(folder.plain(), folder.path, 257, asked)
     config = trial.configuration(spec, folder.path, folder.vocabulary(), 1)
     model = models.build(config, "cpu", spec.seed, spec.architecture.zero_projections)
-    layout = exchanged(model, spec.inner)
+    layout = models.layout_of(model)
     state = first(layout, models.read_weights(model))
     if spec.wire == folder.plain().wire:
         state.scales = first_scales(spec, layout, dataset, model, state, "cpu")
@@ -203,7 +202,7 @@ def test_every_value_of_every_switch_of_the_exchange_applies(ground):
         (SPARSE, {"wire.threshold": 3.0, "wire.value": 4.0, "wire.levels": 7}),
         (SPARSE, {"outer.learning_rate": 0.05, "outer.momentum": 0.9, "inner.guide": 0.5}),
         ({"inner.state": "kept"}, {"inner.guide": 0.5}),  # AdamW
-        (SHARED | {"inner.state": "fresh"}, {"inner.guide": 0.5}),
+        (MUON | {"inner.state": "fresh"}, {"inner.guide": 0.5}),
     ],
     ids=str,
 )

@@ -12,7 +12,6 @@ from transformers import AutoConfig
 from duckweed.learn.model import model as models
 from duckweed.learn.optim.optimizer import (
     InnerOptimizer,
-    exchanged,
     guide,
     hidden_matrices,
     learning_rate,
@@ -90,32 +89,6 @@ def test_muon_takes_the_expert_stacks_of_a_mixture():
     stacks = {name for name, p in model.named_parameters() if p.ndim == 3}
     assert len(stacks) == 2 * 3
     assert stacks <= taken
-
-
-@pytest.mark.parametrize("optimizer", ["muon", "normuon"])
-def test_what_is_exchanged_has_momenta_as_the_optimizer_names_them(optimizer):
-    inner = Inner(optimizer=optimizer, state="shared")
-    model, _ = stepped(inner)
-    layout = exchanged(model, inner)
-    plain = models.layout_of(model)
-    count = len(plain.names)
-    assert (layout.names[:count], layout.shapes[:count]) == (plain.names, plain.shapes)
-    assert layout.parameters == plain.total
-    moments = InnerOptimizer(model, inner).moments()
-    momenta = {
-        n: shape for n, shape in zip(layout.names, layout.shapes, strict=True) if n in moments
-    }
-    assert momenta == {n: tuple(x.shape) for n, x in moments.items() if n.startswith("muon.")}
-    assert len(momenta) == layout.momenta == 2 * 7
-    assert exchanged(models.skeleton(model.config), inner) == layout
-    assert exchanged(model, Inner(optimizer=optimizer, state="kept")) == plain
-
-
-@pytest.mark.parametrize("optimizer", ["adamw", "lion"])
-def test_moments_of_other_optimizers_are_not_exchanged(optimizer):
-    inner = Inner(optimizer=optimizer, state="shared")
-    model, _ = stepped(inner)
-    assert exchanged(model, inner) == models.layout_of(model)
 
 
 def test_a_guided_momentum_keeps_its_length_and_turns_to_the_merged_step():

@@ -5,12 +5,12 @@ import math
 import msgspec
 import numpy as np
 import pytest
-from fixtures.golden import CASES, EVERY, FIXED, LAYOUT, SHARED, announce, merge_trajectory, numbers
+from fixtures.golden import CASES, FIXED, LAYOUT, announce, merge_trajectory, numbers
 from fixtures.golden import PLACE as GOLDEN
 
 from duckweed.merge.round import MergeError, advance, blob_hash, close
 from duckweed.run.spec import RunSpec, override
-from duckweed.run.state import State, first
+from duckweed.run.state import State
 from duckweed.wire import WireError, carry, compress, keep
 
 TENSORS = len(LAYOUT.names)
@@ -51,10 +51,10 @@ def closed_and_next(spec, handed, at=None):
     return closed, advance(spec, LAYOUT, at, closed, blobs.__getitem__)
 
 
-@pytest.mark.parametrize("case", EVERY)
+@pytest.mark.parametrize("case", CASES)
 def test_golden_trajectory(case):
     golden = msgspec.json.decode(GOLDEN.read_bytes())["merge"]
-    assert merge_trajectory(EVERY[case]) == golden[case]
+    assert merge_trajectory(CASES[case]) == golden[case]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -123,52 +123,6 @@ def test_a_norm_far_above_the_median_is_refused(case):
     handed = contributions(spec, 4)
     handed[2] = contributions(spec, 4, factor=1000.0)[2]
     closed, _ = closed_and_next(spec, handed)
-    assert closed.accepted == [0, 1, 3]
-    assert "times as large as the median" in closed.rejected[2]
-
-
-def with_momenta(spec, at, peer, *factors):
-    """A contribution whose weights and momenta are so many times the usual ones."""
-    wanted = numbers(50 + peer, SHARED.total)
-    for kind, factor in zip(SHARED.kinds, factors, strict=True):
-        wanted[kind] *= np.float32(factor)
-    blob = compress(spec.wire, wanted, SHARED, at.scales).blob
-    return (announce(at.round, peer, blob, wanted, 1024, SHARED), blob), wanted
-
-
-def test_momenta_that_are_exchanged_become_those_of_the_state():
-    spec = override(specification("fp32 mean"), {"inner.state": "shared"})
-    at = first(SHARED, numbers(1, SHARED.parameters))
-    pairs, wanted = zip(*(with_momenta(spec, at, peer, 1, 1) for peer in range(4)), strict=True)
-    closed, _ = close(spec, SHARED, at.scales.tolist(), pairs)
-    blobs = {a.blob: blob for a, blob in pairs}
-    after = advance(spec, SHARED, at, closed, blobs.__getitem__)
-    mean = np.mean(wanted, axis=0, dtype=np.float64)
-    np.testing.assert_allclose(after.inner, mean[SHARED.parameters :], atol=1e-6)
-    assert after.weights.shape == after.momentum.shape == (SHARED.parameters,)
-    # The weights go where they would go without momenta.
-    alone = State(0, LAYOUT.digest(), at.weights, at.momentum, at.scales[: -SHARED.momenta])
-    plain = []
-    for (said, _), x in zip(pairs, wanted, strict=True):
-        blob = compress(spec.wire, x[: SHARED.parameters], LAYOUT, alone.scales).blob
-        plain.append((announce(0, said.peer, blob, x[: SHARED.parameters], 1024), blob))
-    _, other = closed_and_next(spec, plain, alone)
-    assert after.weights.tobytes() == other.weights.tobytes()
-    # A round in which nothing counts leaves them as they are.
-    empty = msgspec.structs.replace(closed, round=1, accepted=[], blobs=[], weights=[])
-    later = advance(spec, SHARED, after, empty, blobs.__getitem__)
-    assert later.inner.tobytes() == after.inner.tobytes()
-    assert later.hash() != after.hash()
-
-
-@pytest.mark.parametrize("factors", [(1000, 1), (1, 1000)])
-def test_neither_weights_nor_momenta_hide_behind_the_other_when_norms_are_compared(factors):
-    """Momenta are a thousand times as large here; what is too large is so among its own kind."""
-    spec = override(specification("fp32 mean"), {"inner.state": "shared"})
-    at = first(SHARED, numbers(1, SHARED.parameters))
-    handed = [with_momenta(spec, at, peer, 1, 1000)[0] for peer in range(4)]
-    handed[2] = with_momenta(spec, at, 2, factors[0], 1000 * factors[1])[0]
-    closed, _ = close(spec, SHARED, at.scales.tolist(), handed)
     assert closed.accepted == [0, 1, 3]
     assert "times as large as the median" in closed.rejected[2]
 

@@ -29,7 +29,7 @@ def base(tmp_path_factory):
     return tmp_path_factory.mktemp("local")
 
 
-CASES = {"momenta": {"inner.state": "shared"}, "overlap": {"rounds.overlap": 0.5}}
+CASES = {"overlap": {"rounds.overlap": 0.5}}
 
 
 @pytest.fixture(scope="module", params=CASES)

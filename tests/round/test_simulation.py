@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 from fixtures import tiny
-from fixtures.golden import EVERY, training_trajectory
+from fixtures.golden import CASES, training_trajectory
 from fixtures.golden import PLACE as GOLDEN
 
 from duckweed.ledger.ledger import Ledger
@@ -24,16 +24,16 @@ def simulated(base, name="run", changes=None, **more):
     return folder, simulation, simulation.run()
 
 
-QUICK = ("sparse contributors", "integer-1 mean", "integer-1 bounded, momenta shared")
+QUICK = ("sparse contributors", "integer-1 mean", "integer-1 bounded")
 
 
 @pytest.mark.parametrize(
-    "case", [c if c in QUICK else pytest.param(c, marks=pytest.mark.slow) for c in EVERY]
+    "case", [c if c in QUICK else pytest.param(c, marks=pytest.mark.slow) for c in CASES]
 )
 def test_golden_losses(tmp_path, case):
     """Within a tolerance: processors differ in the last bits of training."""
     golden = json.loads(GOLDEN.read_text())["training"][case]
-    found = training_trajectory(EVERY[case], tmp_path)
+    found = training_trajectory(CASES[case], tmp_path)
     np.testing.assert_allclose(found, golden, rtol=1e-3)
     held_out = [after for _, after in found]
     assert held_out == sorted(held_out, reverse=True)  # it learns

@@ -12,7 +12,7 @@ from duckweed.learn.trainer import Trainer
 from duckweed.merge.round import advance, blob_hash, close, gathered
 from duckweed.round import founding
 from duckweed.round.blocks import Span
-from duckweed.round.worker import Worker, disk_needed, momenta_of, sizes
+from duckweed.round.worker import Worker, disk_needed, sizes
 from duckweed.wire.contribution import decode
 
 
@@ -128,17 +128,9 @@ def test_a_damaged_residual_is_not_taken_up(ground, tmp_path):
     assert not one.left.residual.any()
 
 
-# --- with momenta exchanged
+# --- momenta kept and guided
 
 FP32 = {"wire.kind": "dense", "wire.dtype": "fp32"}
-
-
-@pytest.fixture(scope="module")
-def common(tmp_path_factory):
-    base = tmp_path_factory.mktemp("common")
-    spec = tiny.specification(base, FP32 | {"inner.state": "shared"})
-    folder, ground, state = tiny.found(base, "run", spec)
-    return spec, founding.layout(folder), ground, state
 
 
 def merged(spec, layout, state, made):
@@ -147,57 +139,13 @@ def merged(spec, layout, state, made):
     return advance(spec, layout, state, closed, blobs.__getitem__)
 
 
-def test_what_is_exchanged_are_the_momenta_that_training_ended_with(common):
-    spec, layout, _, state = common
-    one = worker(common)
-    values = decode(spec.wire, one.contribute(state, 0, 0).blob, layout, state.scales).values
-    work = worker(common).trainer.train(state.weights, batches(common, 0), 0, keep=True)
-    assert values[: layout.parameters].tobytes() == work.delta.tobytes()
-    names = layout.names[-layout.momenta :]
-    ended = torch.cat([work.moments[name].flatten() for name in names]).numpy()
-    assert ended.any()
-    assert values[layout.parameters :].tobytes() == ended.tobytes()
-    one.settle(True)
-    assert one.left.moments  # AdamW's stay where they are
-    assert not set(one.left.moments) & set(names)
-
-
-def test_all_go_on_with_the_mean_of_the_momenta(common):
-    spec, layout, _, state = common
-    workers = [worker(common), worker(common)]
-    made = [each.contribute(state, peer, peer) for peer, each in enumerate(workers)]
-    after = merged(spec, layout, state, made)
-    found = [decode(spec.wire, c.blob, layout, state.scales).values for c in made]
-    mean = (found[0] + found[1])[layout.parameters :] / 2
-    np.testing.assert_allclose(after.inner, mean, atol=1e-7)
-    # Who comes new begins with them too: without them it would train something else.
-    none = msgspec.structs.replace(after, inner=np.zeros_like(after.inner))
-    assert worker(common).contribute(after, 2, 2).blob != worker(common).contribute(none, 2, 2).blob
-
-
-def test_what_is_left_out_of_a_momentum_is_not_owed(tmp_path):
-    """Error feedback is for what adds up over the rounds; a momentum is said anew in each."""
-    facts = {"inner.state": "shared", "wire.feedback": 1.0, "wire.threshold": 2.0}
-    spec = tiny.specification(tmp_path, facts)
-    folder, ground, state = tiny.found(tmp_path, "run", spec)
-    layout = founding.layout(folder)
-    one = worker((spec, layout, ground, state))
-    one.contribute(state, 0, 0)
-    one.settle(True)
-    assert one.left.residual[: layout.parameters].any()
-    assert not one.left.residual[layout.parameters :].any()
-    # The first scales are measured for momenta as for weights.
-    assert all(scale > 0 for scale in state.scales[-layout.momenta :])
-
-
 @pytest.mark.parametrize("share", [0.0, 0.4])
-@pytest.mark.parametrize("kind", ["shared", "kept"])
-def test_a_guess_of_the_momenta_is_put_right(tmp_path, kind, share):
+def test_a_guess_of_the_momenta_is_put_right(tmp_path, share):
     """Muon's momentum is linear in the one that it began with: begun with a wrong guess and put right
     it ends as if begun with the right one, guided by what was merged meanwhile. (At a learning rate of
     nearly 0 the gradients are alike.)"""
     facts = FP32 | {
-        "inner.state": kind, "rounds.overlap": 0.7, "inner.steps": 5,
+        "rounds.overlap": 0.7, "inner.steps": 5,
         "inner.learning_rate": 1e-8, "inner.momentum_warmup": 9, "inner.warmup": 0,
         "inner.guide": share, "inner.precision": "fp32",
     }  # fmt: skip
@@ -208,36 +156,17 @@ def test_a_guess_of_the_momenta_is_put_right(tmp_path, kind, share):
     one.contribute(state, 0, 0)
     one.settle(True, 0)
     rng = np.random.default_rng(0)
-    common = rng.standard_normal(state.inner.size, np.float32)
-    guessed = msgspec.structs.replace(state, inner=common + 1)
-    step = rng.standard_normal(layout.parameters, np.float32)
-    after = msgspec.structs.replace(state, round=1, inner=common, momentum=step)
+    step = rng.standard_normal(layout.total, np.float32)
+    after = msgspec.structs.replace(state, round=1, momentum=step)
     block = Span(4, 0, 5)
-    begun = one.ahead(guessed, block)
+    begun = one.ahead(state, block)
     assert begun.ahead == 4
     whole, stepwise = one.train(after, block), one.train(after, block, begun=begun)
-    ends = [momenta_of(x.delta[layout.parameters :], layout) | x.moments for x in (whole, stepwise)]
+    ends = [x.moments for x in (whole, stepwise)]
     matrices = [name for name in ends[0] if name.startswith("muon.")]
     assert len(matrices) == 14
     for name in matrices:
         torch.testing.assert_close(ends[1][name], ends[0][name], atol=1e-4, rtol=0)
-
-
-def test_alone_to_share_is_to_keep(tmp_path):
-    """One peer over an exact wire exchanges its momenta with itself."""
-    ends = []
-    for kind in ("shared", "kept"):
-        facts = FP32 | {"inner.state": kind, "rounds.peers": 1}
-        spec = tiny.specification(tmp_path / kind, facts)
-        folder, ground, state = tiny.found(tmp_path / kind, "run", spec)
-        layout = founding.layout(folder)
-        one = worker((spec, layout, ground, state))
-        for round_ in range(3):
-            made = one.contribute(state, 0, round_)
-            state = merged(spec, layout, state, [made])
-            one.settle(True, round_)
-        ends.append(state.weights)
-    assert ends[0].tobytes() == ends[1].tobytes()
 
 
 def guided(tmp_path, share, more):
@@ -246,10 +175,9 @@ def guided(tmp_path, share, more):
     return spec, founding.layout(folder), ground, state
 
 
-@pytest.mark.parametrize("kind", ["kept", "shared"])
-def test_a_round_begins_with_momenta_turned_to_the_last_merged_step(tmp_path, kind):
+def test_a_round_begins_with_momenta_turned_to_the_last_merged_step(tmp_path):
     """What a peer holds stays as it was: only the steps of the round begin elsewhere."""
-    whole = {"outer.learning_rate": 1.0, "outer.momentum": 0.0, "inner.state": kind}
+    whole = {"outer.learning_rate": 1.0, "outer.momentum": 0.0}
     spec, layout, data, state = guided(tmp_path, 0.3, whole)
     one = worker((spec, layout, data, state))
     made = one.contribute(state, 0, 0)
@@ -258,15 +186,15 @@ def test_a_round_begins_with_momenta_turned_to_the_last_merged_step(tmp_path, ki
     step = state.weights - after.weights
     np.testing.assert_allclose(after.momentum, step, atol=1e-6)
     before = {n: x.clone() for n, x in one.left.moments.items()}
-    moments = {n: x.clone() for n, x in before.items()} | momenta_of(after.inner, layout)
-    weights = set(layout.names[: len(layout.names) - layout.momenta])
+    moments = {n: x.clone() for n, x in before.items()}
+    weights = set(layout.names)
     name = next(n for n in moments if n.startswith("muon."))
     assert name.removeprefix("muon.") in weights
     guide(moments, after.momentum, layout, 0.3)
     own = one.trainer.train(
         after.weights, batches((spec, layout, data, after), 1), 3, moments=moments
     )
-    found = one.train(after, Span(1, 0, 3)).delta[: layout.parameters]
+    found = one.train(after, Span(1, 0, 3)).delta
     assert found.tobytes() == own.delta.tobytes()
     assert same(one.left.moments, before)
 
@@ -274,7 +202,7 @@ def test_a_round_begins_with_momenta_turned_to_the_last_merged_step(tmp_path, ki
 # --- with overlap
 
 
-@pytest.fixture(scope="module", params=["fresh", "kept", "shared"])
+@pytest.fixture(scope="module", params=["fresh", "kept"])
 def half(tmp_path_factory, request):
     """Two of three steps of a round are trained ahead."""
     base = tmp_path_factory.mktemp("half")
@@ -394,7 +322,7 @@ def test_sizes_are_root_mean_squares(ground):
     assert sizes(x, layout) == pytest.approx([3.0] * len(layout.names))
 
 
-@pytest.mark.parametrize("kind", ["fresh", "kept", "shared"])
+@pytest.mark.parametrize("kind", ["fresh", "kept"])
 def test_the_disk_that_is_asked_for_is_what_the_files_take(kind, tmp_path):
     """Three states and two residuals of real files with their moments, but for AdamW's second of
     small parts; what is on top is one vector of blobs."""

@@ -125,7 +125,7 @@ CHANGES = {
     "architecture.norm_epsilon": 1e-4,
     "inner.optimizer": "adamw",
     "inner.schedule": "cosine",
-    "inner.state": "shared",
+    "inner.state": "fresh",
     "inner.precision": "fp32",
     "inner.guide": 0.2,
     "inner.betas": [0.9, 0.99],

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from duckweed.learn.optim.optimizer import exchanged
+from duckweed.learn.model.model import layout_of
 from duckweed.run.layout import Layout
 from duckweed.run.sections import Inner
 from duckweed.run.spec import RunSpec
@@ -27,16 +27,13 @@ def needed(model: nn.Module, spec: RunSpec) -> int:
     """Bytes for one peer: training, the flat vectors of a round, and the moments that it keeps.
 
     Without overlap most vectors are there while it compresses: global weights and outer momentum
-    f32[P], residual, pseudo-gradient with momenta, what is sent f32[V], common momenta f32[V - P].
-    With overlap while it applies a round and trains ahead: weights, outer and common momenta before
-    and after, residual, what it has sent, what was merged, the weights and momenta that it began
-    ahead from, and what decoding needs for a moment. Measured with overlap, where nothing but weights
-    was exchanged (docs/wan.md): 1.57 GB of 1.53.
+    and residual, pseudo-gradient, what is sent, f32[P] each. With overlap while it applies a round
+    and trains ahead: weights and outer momentum before and after, residual, what it has sent, what
+    was merged, the weights and momentum that it began ahead from, and what decoding needs for a
+    moment. Measured with overlap (docs/wan.md): 1.57 GB of 1.53.
     """
-    layout = exchanged(model, spec.inner)
-    weights, values = layout.parameters, layout.total
-    state = weights + values  # outer momentum f32[P]; weights and common momenta f32[V]
-    numbers = 2 * state + 8 * values if spec.rounds.overlap else state + 3 * values
+    layout = layout_of(model)
+    numbers = (12 if spec.rounds.overlap else 5) * layout.total
     own = own_moments(spec.inner, layout)
     numbers += 2 * own  # by what counted last and by what is on its way
     if spec.rounds.overlap and spec.inner.orthogonal:
@@ -59,10 +56,10 @@ def estimate(model: nn.Module, inner: Inner, sequence: int) -> int:
 
 
 def own_moments(inner: Inner, layout: Layout) -> int:
-    """How many numbers a peer carries along for itself: moments of what is not exchanged, roughly."""
+    """How many numbers a peer carries along for itself: its inner moments, roughly."""
     if inner.state == "fresh":
         return 0
-    return _moments(inner) * (2 * layout.parameters - layout.total)
+    return _moments(inner) * layout.total
 
 
 def _moments(inner: Inner) -> int:

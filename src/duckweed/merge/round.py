@@ -128,7 +128,7 @@ def _checked(
     """Decoded contributions, None where one is refused, and peer -> reason."""
     reasons = check.copies([a.blob for a, _ in contributions])
     decoded: list[Decoded | None] = []
-    norms: list[dict[int, float]] = [{} for _ in layout.kinds]
+    norms: dict[int, float] = {}
     for position, (announcement, blob) in enumerate(contributions):
         reason = check.announced_sizes(announcement.sizes, len(layout.names))
         found = None
@@ -141,17 +141,15 @@ def _checked(
             reasons[position] = reason
         decoded.append(found)
         if found and not isinstance(spec.wire, Integer):
-            for kind, part in zip(norms, layout.kinds, strict=True):
-                kind[position] = math.sqrt(squared_norm(found.values[part]))
-    for kind in norms:
-        reasons |= check.too_large(kind)
+            norms[position] = math.sqrt(squared_norm(found.values))
+    reasons |= check.too_large(norms)
     for position in reasons:
         decoded[position] = None
     return decoded, {contributions[p][0].peer: reason for p, reason in reasons.items()}
 
 
 def summed(layout: Layout, codes: Sequence[np.ndarray], weights: Sequence[int]) -> Update:
-    """The exact sum of contributions' codes, int8[V] each, by their integer weights."""
+    """The exact sum of contributions' codes, int8[P] each, by their integer weights."""
     sums = np.zeros(layout.total, np.int32)
     squares = np.zeros((len(codes), len(layout.names)), np.int64)
     for i, (one, weight) in enumerate(zip(codes, weights, strict=True)):
@@ -180,19 +178,16 @@ def advance(
     if not closed.accepted:
         return msgspec.structs.replace(state, round=state.round + 1, scales=scales)
     gradient = _gradient(spec, layout, state, closed, blob)
-    parameters = layout.parameters
-    weights, momentum = outer_step(spec.outer, state.weights, state.momentum, gradient[:parameters])
-    inner = gradient[parameters:].copy()
-    if not (np.isfinite(weights).all() and np.isfinite(inner).all()):
+    weights, momentum = outer_step(spec.outer, state.weights, state.momentum, gradient)
+    if not np.isfinite(weights).all():
         raise MergeError(f"round {closed.round} leads to weights that are not finite")
-    return State(state.round + 1, state.layout, weights, momentum, scales, inner)
+    return State(state.round + 1, state.layout, weights, momentum, scales)
 
 
 def _gradient(
     spec: RunSpec, layout: Layout, state: State, closed: Closed, blob: Callable[[str], bytes]
 ) -> np.ndarray:
-    """The pseudo-gradient of a round in which something was accepted, and the merged momenta after it
-    where they are exchanged: f32[V]."""
+    """The pseudo-gradient f32[P] of a round in which something was accepted."""
     if isinstance(spec.wire, Integer):
         assert closed.update is not None
         update = decode_update(blob(closed.update), layout, spec.wire.levels, PEER_LIMIT)

@@ -16,11 +16,10 @@ from duckweed.learn.data import dataset as datasets
 from duckweed.learn.data.dataset import Dataset
 from duckweed.learn.memory import check_memory
 from duckweed.learn.model import model as models
-from duckweed.learn.optim.optimizer import exchanged
 from duckweed.learn.trainer import Trainer
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import load_or_create
-from duckweed.round.worker import disk_needed, sizes, with_momenta
+from duckweed.round.worker import disk_needed, sizes
 from duckweed.run import toml
 from duckweed.run.folder import RunFolder, write_atomically
 from duckweed.run.layout import Layout
@@ -84,9 +83,9 @@ def found(
     """
     skeleton = models.skeleton(configuration(spec, ground))
     check_memory(skeleton, spec, device, machine_peers)
-    layout = exchanged(skeleton, spec.inner)
+    layout = models.layout_of(skeleton)
     check_room(folder, spec, layout)
-    say(f"making a model of {layout.parameters:,} parameters")
+    say(f"making a model of {layout.total:,} parameters")
     model = first_model(spec, ground)
     state = first(layout, models.read_weights(model))
     if isinstance(spec.wire, Integer):
@@ -106,7 +105,7 @@ def found(
             "coordinator": load_or_create(folder.coordinator_key).id,
             "spec": toml.write(spec),
             "layout": layout.digest(),
-            "parameters": layout.parameters,
+            "parameters": layout.total,
             "data": ground.dataset.manifest.hash,
             "tokens": ground.dataset.manifest.tokens_hash,
             "windows": datasets.sequences(ground.dataset, spec.model.sequence),
@@ -122,16 +121,15 @@ def first_scales(
     spec: RunSpec, layout: Layout, dataset: Dataset, model: nn.Module, state: State, device: str
 ) -> np.ndarray:
     """Scales f32[T] for round 0, before anybody has announced a size: the RMS per tensor of the
-    pseudo-gradient of block 0 (and of the momenta that it ends with), trained here once."""
+    pseudo-gradient of block 0, trained here once."""
     trainer = Trainer(model.to(device), spec.inner, spec.total_steps, device)
     steps = spec.inner.steps
     batches = (
         datasets.batch(dataset, spec.seed, 0, s, steps, spec.inner.batch, spec.model.sequence)
         for s in range(steps)
     )
-    work = trainer.train(state.weights, batches, 0, keep=bool(layout.momenta))
-    said = with_momenta(work.delta, work.moments, layout)
-    return np.array(sizes(said, layout), np.float32)
+    work = trainer.train(state.weights, batches, 0)
+    return np.array(sizes(work.delta, layout), np.float32)
 
 
 def reopen(folder: RunFolder, spec: RunSpec) -> Ground:

@@ -29,8 +29,7 @@ from duckweed.wire.contribution import compress
 
 class Trained(msgspec.Struct):
     """What the first `steps` inner steps of a span gave for round `round`: pseudo-gradient f32[P],
-    once all are done with the inner momenta after it where they are exchanged, f32[V]; tokens, mean
-    loss, seconds. ahead: how many of them began from the state before the one that the round follows
+    tokens, mean loss, seconds. ahead: how many of them began from the state before the one that the round follows
     on. moments: what is to be gone on with, in this span or the next. guess: Muon's momenta that
     those ahead began with."""
 
@@ -56,8 +55,8 @@ class Contribution(msgspec.Struct):
 
 
 class Left(msgspec.Struct):
-    """What a contribution to round `round` leaves behind if it counts: residual f32[V], moments that
-    are not exchanged and, with overlap, what it said, f32[V]."""
+    """What a contribution to round `round` leaves behind if it counts: residual f32[P], moments
+    and, with overlap, what it said, f32[P]."""
 
     round: int
     residual: np.ndarray
@@ -90,13 +89,12 @@ class Worker:
         lead if all peers had sent what this one has ("eager updates", arXiv 2502.12996), or from
         `state` if it has sent nothing. Touches nothing that is kept. Raises trainer.Diverged."""
         steps = range(lead(self.spec.rounds.overlap, span.steps))
-        weights, inner, merged = state.weights, state.inner, state.momentum
+        weights, merged = state.weights, state.momentum
         pending = self._pending
         own = pending if pending and pending.round == state.round else self.left
         if own.round == state.round and own.sent is not None:
-            sent, inner = np.split(own.sent, [self.layout.parameters])
-            weights, merged = outer_step(self.spec.outer, weights, merged, sent)
-        moments = self._moments(own, inner, merged)
+            weights, merged = outer_step(self.spec.outer, weights, merged, own.sent)
+        moments = self._moments(own, merged)
         guess = _copied({name: x for name, x in moments.items() if name.startswith(MUON)})
         work = self._steps(weights, state.round + 1, span, steps, moments, report)
         ahead = len(steps)
@@ -116,10 +114,10 @@ class Worker:
         those that are left, which use it up: they go on from `state`, moved by what was begun. report:
         is given the steps done in this call and their mean loss after each. Raises trainer.Diverged."""
         if begun is None:
-            moments = self._moments(self.left, state.inner, state.momentum)
+            moments = self._moments(self.left, state.momentum)
             work = self._steps(state.weights, state.round, span, range(span.steps), moments, report)
             return Trained(
-                state.round, span, span.steps, 0, with_momenta(work.delta, work.moments, self.layout),
+                state.round, span, span.steps, 0, work.delta,
                 work.tokens, work.loss, work.seconds, work.moments,
             )  # fmt: skip
         assert (begun.round, begun.span) == (state.round, span)
@@ -133,7 +131,7 @@ class Worker:
             tokens, seconds = tokens + work.tokens, seconds + work.seconds
         return Trained(
             state.round, span, span.steps, begun.ahead,
-            with_momenta(delta, moments, self.layout), tokens, loss, seconds, moments,
+            delta, tokens, loss, seconds, moments,
         )  # fmt: skip
 
     def _put_right(self, begun: Trained, state: State) -> None:
@@ -143,15 +141,15 @@ class Worker:
         began_at = begun.round * self.spec.inner.steps
         factors = (momentum(self.spec.inner, began_at + step) for step in range(begun.steps))
         weight = math.prod(factors)
-        right = self._moments(self.left, state.inner, state.momentum)
+        right = self._moments(self.left, state.momentum)
         for name, guessed in begun.guess.items():
             begun.moments[name].add_(right[name] - guessed, alpha=weight)
 
-    def _moments(self, own: Left, inner: np.ndarray, merged: np.ndarray) -> dict[str, torch.Tensor]:
-        """What a round begins with: a peer's own moments, those of all f32[V - P], Muon's turned
-        towards the last merged step f32[P]. With outer momentum that is the outer optimizer's: the
+    def _moments(self, own: Left, merged: np.ndarray) -> dict[str, torch.Tensor]:
+        """What a round begins with: a peer's own moments, Muon's turned towards the last merged step
+        f32[P]. With outer momentum that is the outer optimizer's: the
         merged steps so far, the last weighing most."""
-        moments = _copied(own.moments) | momenta_of(inner, self.layout)
+        moments = _copied(own.moments)
         guide(moments, merged, self.layout, self.spec.inner.guide)
         return moments
 
@@ -188,7 +186,7 @@ class Worker:
         wanted = feedback.carry(trained.delta, self.left.residual, spec.wire.feedback)
         compressed = compress(spec.wire, wanted, self.layout, state.scales)
         said = sizes(wanted, self.layout)
-        kept = feedback.keep(wanted, compressed.sent, self.layout.parameters, out=wanted)
+        kept = feedback.keep(wanted, compressed.sent, out=wanted)
         sent = compressed.sent if spec.rounds.overlap else None
         self.left.sent = None  # part of the state by now: nothing begins from it any more
         self._pending = Left(state.round, kept, trained.moments, sent)
@@ -274,31 +272,15 @@ class Worker:
         return Left(round_, residual, tensors, sent) if fits else None
 
 
-def momenta_of(values: np.ndarray, layout: Layout) -> dict[str, torch.Tensor]:
-    """Copies of the momenta f32[V - P], named as the inner optimizer names its moments."""
-    first = len(layout.names) - layout.momenta
-    parts = torch.tensor(values).split(list(layout.sizes[first:]))
-    named = zip(layout.names[first:], layout.shapes[first:], parts, strict=True)
-    return {name: part.view(shape) for name, shape, part in named}
-
-
-def with_momenta(delta: np.ndarray, moments: dict[str, torch.Tensor], layout: Layout) -> np.ndarray:
-    """What is exchanged of some work, f32[V]: its pseudo-gradient f32[P] and the momenta that it ended
-    with, which are taken out of its moments."""
-    names = layout.names[len(layout.names) - layout.momenta :]
-    momenta = [moments.pop(name).numpy().ravel() for name in names]
-    return np.concatenate([delta, *momenta]) if momenta else delta
-
-
 def _copied(moments: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Moments to go on with, of which those at hand are still needed."""
     return {name: value.clone() for name, value in moments.items()}
 
 
 def disk_needed(inner: Inner, layout: Layout, peers: int = 1) -> int:
-    """Bytes that a machine with so many peers surely writes: three states (weights, outer momentum,
-    inner momenta), two residuals of each peer with its moments, and the model or blobs on their way."""
-    state = layout.parameters + layout.total
+    """Bytes that a machine with so many peers surely writes: three states (weights and outer
+    momentum), two residuals of each peer with its moments, and the model or blobs on their way."""
+    state = 2 * layout.total
     carried = layout.total + own_moments(inner, layout)
     return 4 * (3 * state + 2 * peers * carried + layout.total)
 

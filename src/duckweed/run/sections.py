@@ -95,8 +95,7 @@ class Inner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     head where it is not tied; vectors are norms and biases). epsilon: of AdamW. cautious: weights
     decay only where the update shrinks them too. nesterov, iterations: of Muon, as is
     momentum_warmup, the steps over which its momentum rises from 0.85. state: what becomes of the
-    moments at the end of a round: they start anew, are kept by each peer for itself, or are kept
-    and those of Muon exchanged. guide: how far Muon's momenta turn, as a round begins, to the
+    moments at the end of a round: they start anew, or each peer keeps its own. guide: how far Muon's momenta turn, as a round begins, to the
     direction of the last merged step; 0: not at all (docs/learn.md).
     """
 
@@ -120,7 +119,7 @@ class Inner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     warmup: int = 20
     final: float = 0.1
     decay: float = 0.3
-    state: Literal["fresh", "kept", "shared"] = "kept"
+    state: Literal["fresh", "kept"] = "kept"
     guide: float = 0.1
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 

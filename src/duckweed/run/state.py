@@ -19,25 +19,23 @@ class StateError(ValueError):
 
 class State(msgspec.Struct):
     """After `round` rounds: weights f32[P], outer momentum f32[P], scales f32[T] (the common scale
-    per tensor for the integer wire), inner f32[V - P] (the inner momenta, where they are exchanged)."""
+    per tensor for the integer wire)."""
 
     round: int
     layout: str
     weights: np.ndarray
     momentum: np.ndarray
     scales: np.ndarray
-    inner: np.ndarray = msgspec.field(default_factory=lambda: np.zeros(0, np.float32))
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
-        """By name, little-endian; none that is empty."""
+        """By name, little-endian."""
         named = {
             "weights": self.weights,
             "momentum": self.momentum,
             "scales": self.scales,
-            "inner": self.inner,
         }
-        return {name: np.ascontiguousarray(x, "<f4") for name, x in named.items() if x.size}
+        return {name: np.ascontiguousarray(x, "<f4") for name, x in named.items()}
 
     def hash(self) -> str:
         """blake3 over round, layout and the little-endian float32 arrays; 64 hex digits."""
@@ -58,8 +56,7 @@ class State(msgspec.Struct):
 def first(layout: Layout, weights: np.ndarray) -> State:
     """Before round 0: weights f32[P], no momentum, no scales yet."""
     scales = np.zeros(len(layout.names), np.float32)
-    inner = np.zeros(layout.total - layout.parameters, np.float32)
-    return State(0, layout.digest(), weights, np.zeros_like(weights), scales, inner)
+    return State(0, layout.digest(), weights, np.zeros_like(weights), scales)
 
 
 def load(path: Path, layout: Layout) -> State:
@@ -71,12 +68,10 @@ def load(path: Path, layout: Layout) -> State:
         with safe_open(path, framework="numpy") as file:
             facts = file.metadata() or {}
             sizes = {
-                "weights": layout.parameters,
-                "momentum": layout.parameters,
+                "weights": layout.total,
+                "momentum": layout.total,
                 "scales": len(layout.names),
-                "inner": layout.total - layout.parameters,
             }
-            sizes = {name: size for name, size in sizes.items() if size}
             for name, size in sizes.items():
                 part = file.get_slice(name)
                 if part.get_shape() != [size] or part.get_dtype() != "F32":

@@ -16,8 +16,7 @@ NOTES = {
     "architecture": "what is changed of the source's configuration (docs/learn.md)",
     "inner": "what a peer does alone between two exchanges: `steps` steps of `batch` sequences\n"
     "optimizer: muon (hidden matrices; AdamW for the rest) or adamw; schedule: wsd, cosine, constant\n"
-    "state: 'fresh' starts its moments anew every round, 'kept' carries them along, 'shared' exchanges\n"
-    "those of Muon too: up to twice the bytes, less loss in short runs (docs/learn.md)\n"
+    "state: 'fresh' starts its moments anew every round, 'kept' carries them along\n"
     "guide: how far Muon's momenta turn to what all have merged last, before each round",
     "wire": "what is sent. kind: 'integer' (threshold, value, levels), 'sparse' (chunk, keep),\n"
     "'dense' (dtype fp32, bf16, int8); feedback: share of the unsent rest that is carried over",

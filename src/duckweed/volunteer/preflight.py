@@ -167,6 +167,6 @@ def survey(
 ) -> Survey:
     base = PROCESS if device == "cpu" else 0
     return Survey(
-        device, threads, spec, layout.parameters, terms, max_size(spec.wire, layout), link, speed,
+        device, threads, spec, layout.total, terms, max_size(spec.wire, layout), link, speed,
         memory + base, disk_needed(spec.inner, layout),
     )  # fmt: skip

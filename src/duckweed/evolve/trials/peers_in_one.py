@@ -12,7 +12,6 @@ import numpy as np
 
 from duckweed.learn.data.dataset import Dataset
 from duckweed.learn.model import model as models
-from duckweed.learn.optim.optimizer import exchanged
 from duckweed.learn.trainer import Trainer
 from duckweed.merge.round import Announcement, Closed, advance, blob_hash, gathered
 from duckweed.round.founding import first_scales
@@ -46,7 +45,7 @@ class Moved(msgspec.Struct, frozen=True):
 
 def train(spec: RunSpec, model: Any, dataset: Dataset) -> tuple[np.ndarray, Exchange]:
     """Weights f32[P] after all rounds. Raises trainer.Diverged, MergeError, WireError."""
-    layout = exchanged(model, spec.inner)
+    layout = models.layout_of(model)
     state = first(layout, models.read_weights(model))
     if isinstance(spec.wire, Integer):
         state.scales = first_scales(spec, layout, dataset, model, state, "cpu")

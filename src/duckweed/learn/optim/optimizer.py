@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from duckweed.learn.model.model import layout_of
 from duckweed.learn.optim.lion import Lion
 from duckweed.learn.optim.muon import Muon, shrinking
 from duckweed.run.layout import Layout
@@ -44,20 +43,6 @@ def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
     if head is not None:
         ends.add(id(head.weight))
     return [p for p in model.parameters() if p.ndim in (2, 3) and id(p) not in ends]
-
-
-def exchanged(model: nn.Module, inner: Inner) -> Layout:
-    """What peers exchange of a model: its weights and, with inner.state = "shared", Muon's momenta
-    after them, under the names that `InnerOptimizer.moments` gives them. Other optimizers' moments
-    stay with the peer."""
-    layout = layout_of(model)
-    if inner.state != "shared" or not inner.orthogonal:
-        return layout
-    shapes = dict(zip(layout.names, layout.shapes, strict=True))
-    taken = {id(p) for p in hidden_matrices(model)}
-    momenta = {MUON + name: shapes[name] for name, p in model.named_parameters() if id(p) in taken}
-    both = Layout.of(shapes | momenta)
-    return Layout(both.names, both.shapes, len(momenta))
 
 
 def momentum(inner: Inner, step: int) -> float:

@@ -10,7 +10,6 @@ from duckweed.learn.data import dataset as datasets
 from duckweed.learn.data.corpus import DataError
 from duckweed.learn.memory import check_memory, needed, trim
 from duckweed.learn.model import model as models
-from duckweed.learn.optim.optimizer import exchanged
 from duckweed.learn.trainer import Trainer
 from duckweed.net.identity import Identity, load_or_create
 from duckweed.net.timeouts import RETRY
@@ -118,7 +117,7 @@ async def _prepare(
     ground = _data(spec, data, terms.tokens, say)
     skeleton = models.skeleton(founding.configuration(spec, ground))
     check_memory(skeleton, spec, device, 1, limits.memory_bytes)
-    layout = exchanged(skeleton, spec.inner)
+    layout = models.layout_of(skeleton)
     if layout.digest() != terms.layout:
         raise PeerStopped(
             "this machine builds another model from the specification than the run has; "
