@@ -75,7 +75,7 @@ def _told(run: Opened) -> Opened:
     spec, facts = run.spec, run.ground.dataset.manifest
     console.print(
         f"[bold]{run.folder.path}[/]: {spec.model.source}, "
-        f"{founding.layout(run.folder).parameters:,} parameters, on {run.device}; "
+        f"{founding.layout(run.folder).total:,} parameters, on {run.device}; "
         f"{spec.rounds.peers} peers, {spec.rounds.count} rounds of {spec.inner.steps} steps\n"
         f"data {', '.join(spec.data.paths)}: {facts.train_bytes / 1e6:.1f} MB in "
         f"{facts.train_documents:,} documents to train on, {facts.held_out_bytes / 1e6:.2f} MB held "
@@ -122,7 +122,7 @@ def finish(run: Opened, again: str) -> None:
 
     with console.status("measuring and exporting the model"):
         sample = harvest(run.folder, run.spec, run.ground, run.device)
-        parameters = founding.layout(run.folder).parameters
+        parameters = founding.layout(run.folder).total
         ratio = bytes_per_token(run.ground.dataset)
         summary = summarise(run.folder, run.spec, parameters, ratio, sample)
         page = run_page(run.folder, run.spec, summary)
