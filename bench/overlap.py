@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from bench.rounds_clock import Clock, Costs
 from duckweed.learn.data.dataset import held_out_batches
 from duckweed.learn.model import model as models
 from duckweed.merge.round import Announcement, advance, blob_hash, close
+from duckweed.net.link_spec import parse_links
+from duckweed.process.simulation import Simulation
 from duckweed.round import founding
-from duckweed.round.link_spec import parse_links
-from duckweed.round.simulation import Simulation
-from duckweed.round.virtual_clock import Clock, Costs
 from duckweed.round.worker import sizes
 from duckweed.run import folder as folders
 from duckweed.run.layout import Layout

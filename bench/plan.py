@@ -22,13 +22,13 @@ from typing import Any
 
 import numpy as np
 
+from duckweed.net.link_spec import parse_links
 from duckweed.plan import assumptions, crowd, exchange, models, published
 from duckweed.plan.existing import Measured, measure, model_of, predict
 from duckweed.plan.report import report
 from duckweed.plan.search import Target, default_space, evaluate, only
+from duckweed.process.simulation import Simulation
 from duckweed.round import founding
-from duckweed.round.link_spec import parse_links
-from duckweed.round.simulation import Simulation
 from duckweed.run import folder as folders
 from duckweed.run import state as states
 from duckweed.run.spec import RunSpec, override

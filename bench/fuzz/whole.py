@@ -17,8 +17,8 @@ from bench.fuzz.target import Target, table
 from bench.fuzz.traitor import betray
 from duckweed.ledger.ledger import Ledger
 from duckweed.process.local_run import LocalRun
+from duckweed.process.simulation import Simulation
 from duckweed.round import founding
-from duckweed.round.simulation import Simulation
 from duckweed.run.folder import RunFolder, create
 from duckweed.run.spec import RunSpec, override
 

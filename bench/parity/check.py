@@ -10,8 +10,8 @@ import numpy as np
 from bench.parity.cells import NESTEROV
 from bench.parity.stacked import Run, orthogonalise
 from duckweed.learn.optim import muon
+from duckweed.process.simulation import Simulation
 from duckweed.round import founding
-from duckweed.round.simulation import Simulation
 from duckweed.run import folder as folders
 from duckweed.run.spec import RunSpec, override
 

@@ -18,8 +18,8 @@ from duckweed.learn.data.dataset import Dataset
 from duckweed.learn.model import model as models
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import load_or_create
+from duckweed.process.simulation import Simulation
 from duckweed.round.founding import Ground, first_scales
-from duckweed.round.simulation import Simulation
 from duckweed.run.folder import RunFolder
 from duckweed.run.state import first
 from evolve.small import campaign

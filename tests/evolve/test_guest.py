@@ -15,7 +15,7 @@ import pytest
 from duckweed.evolve.workers import worker_protocol
 from duckweed.evolve.workers.audit import Audit
 from duckweed.evolve.workers.pool import Pool
-from duckweed.evolve.workers.remote_worker import Guest, Links, invitations
+from duckweed.evolve.workers.remote_worker import Guest, LinkSpec, invitations
 from duckweed.evolve.workers.worker_protocol import ParcelError
 from duckweed.net.identity import load_or_create
 from duckweed.swarm.protocol.invitation import Invitation, InvitationError
@@ -75,7 +75,7 @@ class Ground:
         self.cells = [cell(plain, seed, 5e8) for seed in range(4)]
         self.said: list[str] = []
         self.audits: list[bool] = []
-        self.links = Links(load_or_create(self.folder.key))
+        self.links = LinkSpec(load_or_create(self.folder.key))
         self.pool = Pool(self.folder, 1, lambda _, reason: self.said.append(reason))
         self.audit = Audit(self.pool, lambda _, a, b: self.audits.append(a.weights == b.weights))
 

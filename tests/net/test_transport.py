@@ -1,4 +1,4 @@
-"""Links over loopback, both ends in one process."""
+"""LinkSpec over loopback, both ends in one process."""
 
 import asyncio
 import os

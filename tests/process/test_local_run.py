@@ -13,8 +13,8 @@ from fixtures import tiny
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import load_or_create, verify
 from duckweed.process.local_run import LocalRun, RunFailed
+from duckweed.process.simulation import Simulation
 from duckweed.round import founding
-from duckweed.round.simulation import Simulation
 from duckweed.run import state as states
 from duckweed.run.folder import RunFolder
 

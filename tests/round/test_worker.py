@@ -9,9 +9,10 @@ from fixtures import tiny
 from duckweed.learn.model import model as models
 from duckweed.learn.optim.optimizer import guide
 from duckweed.learn.trainer import Trainer
-from duckweed.merge.round import advance, blob_hash, close, gathered
+from duckweed.merge.round import advance, blob_hash, close
 from duckweed.round import founding
 from duckweed.round.blocks import Span
+from duckweed.round.engine import Engine, MemoryBlobs
 from duckweed.round.worker import Worker, disk_needed, sizes
 from duckweed.wire.contribution import decode
 
@@ -134,9 +135,9 @@ FP32 = {"wire.kind": "dense", "wire.dtype": "fp32"}
 
 
 def merged(spec, layout, state, made):
-    pairs = [(c.announcement, c.blob) for c in made]
-    closed, blobs = gathered(spec, layout, state.scales.tolist(), pairs)
-    return advance(spec, layout, state, closed, blobs.__getitem__)
+    engine = Engine(spec, layout, MemoryBlobs({c.announcement.blob: c.blob for c in made}))
+    closed = engine.close(state.scales.tolist(), [c.announcement for c in made])
+    return engine.advance(state, closed)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4])

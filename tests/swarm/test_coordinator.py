@@ -163,14 +163,14 @@ def test_a_round_is_not_closed_before_something_counts(tmp_path):
 def test_work_that_comes_while_a_vain_round_is_judged_is_taken_afterwards(tmp_path, monkeypatch):
     async def scene(run):
         judging, go_on = threading.Event(), threading.Event()
-        really = room.close
+        really = run.it.engine.close
 
         def close(*words):
             judging.set()
             go_on.wait(10)
             return really(*words)
 
-        monkeypatch.setattr(room, "close", close)
+        monkeypatch.setattr(run.it.engine, "close", close)
         await run.start()
         tasks = [await run.task_of(peer) for peer in PEERS]
         await run.ask(PEERS[1], m.Leave("power cut"))
@@ -188,7 +188,7 @@ def test_work_that_comes_while_a_vain_round_is_judged_is_taken_afterwards(tmp_pa
         assert await run.ask(PEERS[1], question, blob) == m.Noted()
         assert (await run.closed(0)).accepted == [1]
 
-    play(tmp_path, scene)
+    play(tmp_path, scene, loop=None)
 
 
 def test_a_straggler_is_not_waited_for_beyond_the_patience(tmp_path):
@@ -285,7 +285,7 @@ def test_a_full_disk_ends_the_run_with_its_own_words(tmp_path, monkeypatch):
         def full(path, data):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(room, "write_atomically", full)
+        monkeypatch.setattr(run.it.engine.blobs, "write", full)
         with pytest.raises(OSError, match="No space"):
             await run.hand_in(1)
         with pytest.raises(OSError, match="No space"):

@@ -8,8 +8,8 @@ from fixtures import tiny
 
 from duckweed.ledger.ledger import Ledger
 from duckweed.process.local_run import LocalRun
+from duckweed.process.simulation import Simulation
 from duckweed.round import founding
-from duckweed.round.simulation import Simulation
 from duckweed.run import state as states
 from duckweed.swarm.peer.join import join
 from duckweed.swarm.peer.peer import PeerStopped

@@ -203,10 +203,10 @@ def _invite(
     """Machines elsewhere, save those that were found out before."""
     if not invitations:
         return
-    from duckweed.evolve.workers.remote_worker import Guest, Links
+    from duckweed.evolve.workers.remote_worker import Guest, LinkSpec
     from duckweed.net.identity import load_or_create
 
-    links = Links(load_or_create(campaign.key))
+    links = LinkSpec(load_or_create(campaign.key))
     outside.callback(links.close)
 
     def say(guest: Guest, reason: str) -> None:

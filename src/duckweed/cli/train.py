@@ -87,7 +87,7 @@ def train(
     Without arguments: four peers train a small model on Python's own sources for some minutes.
     """
     os.environ["OMP_WAIT_POLICY"] = "passive"  # before torch is loaded; see docs/learn.md
-    from duckweed.round.link_spec import parse_links
+    from duckweed.net.link_spec import parse_links
     from duckweed.run import folder as folders
     from duckweed.run import recipe as recipes
     from duckweed.run import spec as specs
@@ -167,8 +167,8 @@ def _swarm(run: running.Opened, threads: int, port: int) -> None:
 
 def _simulate(run: running.Opened, links: Any, step_seconds: float | None) -> None:
     """Train in this process, on a virtual clock."""
+    from duckweed.process.simulation import Simulation
     from duckweed.round import founding
-    from duckweed.round.simulation import Simulation
     from duckweed.run import state as states
 
     layout = founding.layout(run.folder)

@@ -104,21 +104,6 @@ def close(
     )
 
 
-def gathered(
-    spec: RunSpec,
-    layout: Layout,
-    scales: Sequence[float],
-    contributions: Sequence[tuple[Announcement, bytes]],
-) -> tuple[Closed, dict[str, bytes]]:
-    """How a round closes where all blobs are at hand, and the blobs by their hashes, the merged one
-    among them."""
-    closed, update = close(spec, layout, scales, contributions)
-    blobs = {announcement.blob: blob for announcement, blob in contributions}
-    if update is not None and closed.update:
-        blobs[closed.update] = update
-    return closed, blobs
-
-
 def _checked(
     spec: RunSpec,
     layout: Layout,

@@ -1,4 +1,4 @@
-"""Links between machines: dial by public key, ask, be answered.
+"""LinkSpec between machines: dial by public key, ask, be answered.
 
 Addresses are ip:port pairs, or URLs of relays (http://..., see relay.py). iroh (QUIC over UDP) makes
 and keeps the connection, through NATs and relays if need be; questions with large bodies go over TCP

@@ -153,7 +153,7 @@ class OpenRound(msgspec.Struct):
     opened: float
     assigned: dict[int, Span] = {}
     begun: dict[int, float] = {}
-    handed: dict[int, tuple[Announcement, bytes]] = {}
+    handed: dict[int, Announcement] = {}
     seconds: dict[int, float] = {}
     timings: dict[int, m.Timings] = {}
     nats: dict[int, tuple[float, int]] = {}
@@ -178,10 +178,10 @@ class OpenRound(msgspec.Struct):
             self.number, span.block, share, len(self.assigned), measure, span.first, span.steps
         )
 
-    def take(self, member: Member, question: m.Contribute, blob: bytes, now: float) -> None:
+    def take(self, member: Member, question: m.Contribute, now: float) -> None:
         """A contribution, at a time of the coordinator's clock."""
         peer = member.index
-        self.handed[peer] = (question.announcement, blob)
+        self.handed[peer] = question.announcement
         self.seconds[peer] = now - self.opened
         self.timings[peer] = question.timings
         if 0 < question.timings.train < math.inf:

@@ -10,8 +10,9 @@ from duckweed.learn.data.dataset import Dataset, held_out_batches
 from duckweed.learn.model import model as models
 from duckweed.learn.trainer import Trainer
 from duckweed.ledger.ledger import Ledger
-from duckweed.merge.round import Closed, advance
+from duckweed.merge.round import Closed
 from duckweed.round import founding
+from duckweed.round.engine import Engine, FolderBlobs
 from duckweed.round.founding import Ground
 from duckweed.run import state as states
 from duckweed.run.folder import RunFolder
@@ -33,15 +34,15 @@ def latest_state(folder: RunFolder, spec: RunSpec) -> State:
     Raises StateError, LedgerError, MergeError.
     """
     layout = founding.layout(folder)
-    newest = folder.saved_rounds()[-1]
-    state = states.load(folder.state(newest), layout)
+    state = states.load(folder.state(folder.saved_rounds()[-1]), layout)
     ledger = Ledger(folder.ledger)
-    for entry in ledger.entries("round"):
-        if entry.round == state.round:
-            closed = msgspec.convert(entry.body["closed"], Closed, strict=False)
-            state = advance(spec, layout, state, closed, lambda h: folder.blob(h).read_bytes())
+    rounds = [
+        msgspec.convert(entry.body["closed"], Closed, strict=False)
+        for entry in ledger.entries("round")
+        if entry.round >= state.round
+    ]
     ledger.close()
-    return state
+    return Engine(spec, layout, FolderBlobs(folder)).replay(state, rounds)
 
 
 def harvest(folder: RunFolder, spec: RunSpec, ground: Ground, device: str) -> str:

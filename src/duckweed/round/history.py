@@ -95,13 +95,13 @@ class Past:
         self,
         closed: Closed,
         assigned: dict[int, Span],
-        handed: list[tuple[Announcement, bytes]],
+        handed: list[Announcement],
     ) -> None:
         """A round, with what was assigned in it and handed in. What did not count is given out again."""
         body = ledger_body(closed, assigned, handed, self.blocks.steps)
         entry = self.ledger.append("round", closed.round, body)
         self.blocks.settle(assigned, closed.accepted)
-        self._note(entry, closed, (announcement.blob for announcement, _ in handed))
+        self._note(entry, closed, (announcement.blob for announcement in handed))
 
     def agree(self, round_: int, digest: str, peers: int) -> None:
         """The state that a round begins from, as so many peers hold it."""

@@ -16,8 +16,9 @@ from duckweed.learn.memory import own_moments
 from duckweed.learn.optim.optimizer import MUON, guide, momentum
 from duckweed.learn.trainer import Trainer, Work, rows
 from duckweed.merge.outer import outer_step
-from duckweed.merge.round import Announcement, blob_hash
+from duckweed.merge.round import Announcement, Closed, blob_hash
 from duckweed.round.blocks import Span, lead
+from duckweed.round.engine import Engine, MemoryBlobs
 from duckweed.run.layout import Layout
 from duckweed.run.sections import Inner
 from duckweed.run.spec import SEED_LIMIT, RunSpec
@@ -231,6 +232,10 @@ class Worker:
         if accepted and round_ in (None, pending.round):
             self.left = pending
         self._pending = None
+
+    def advance(self, state: State, closed: Closed, blobs: dict[str, bytes]) -> State:
+        """The state after a closed round; blobs: those that it needs. Raises MergeError, WireError."""
+        return Engine(self.spec, self.layout, MemoryBlobs(blobs)).advance(state, closed)
 
     def evaluate(self, state: State, share: int, shares: int) -> tuple[float, int]:
         """Sum of nats and number of tokens over this peer's share of the held-out windows."""

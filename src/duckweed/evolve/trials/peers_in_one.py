@@ -13,7 +13,8 @@ import numpy as np
 from duckweed.learn.data.dataset import Dataset
 from duckweed.learn.model import model as models
 from duckweed.learn.trainer import Trainer
-from duckweed.merge.round import Announcement, Closed, advance, blob_hash, gathered
+from duckweed.merge.round import Announcement, Closed, blob_hash
+from duckweed.round.engine import Engine, MemoryBlobs
 from duckweed.round.founding import first_scales
 from duckweed.round.worker import Worker
 from duckweed.run.layout import Layout
@@ -98,6 +99,8 @@ def _close(
     spec: RunSpec, layout: Layout, state: State, handed: Handed
 ) -> tuple[State, Closed, int]:
     """The next state, how the round closed, and the bytes that lead from one to the other."""
-    closed, blobs = gathered(spec, layout, [float(s) for s in state.scales], handed)
+    blobs = MemoryBlobs({announcement.blob: blob for announcement, blob in handed})
+    engine = Engine(spec, layout, blobs)
+    closed = engine.close([float(s) for s in state.scales], [a for a, _ in handed])
     down = sum(len(blobs[digest]) for digest in closed.needed())
-    return advance(spec, layout, state, closed, blobs.__getitem__), closed, down
+    return engine.advance(state, closed), closed, down

@@ -41,7 +41,7 @@ def invitations(lines: list[str]) -> list[Invitation]:
     return found
 
 
-class Links:
+class LinkSpec:
     """The event loop and endpoint of all connections, in a thread of their own."""
 
     def __init__(self, identity: Identity) -> None:
@@ -73,7 +73,7 @@ class Guest:
         invitation: Invitation,
         number: int,
         campaign: Campaign,
-        links: Links,
+        links: LinkSpec,
         say: Callable[["Guest", str], None],
     ) -> None:
         self.number, self.key = number, invitation.coordinator

@@ -1,10 +1,10 @@
 """Fetching pieces from several holders at once: who is slow is helped out, who dies is replaced."""
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
+from duckweed.net import clock
 from duckweed.net.transport import LinkError
 from duckweed.swarm.blobs.pieces import Parts
 
@@ -31,7 +31,7 @@ class Gather:
         for number, holder in enumerate(first):
             if number not in parts.here:
                 self.queues[holder].append(number)
-        self.gave = [time.monotonic()] * len(holders)  # when each last gave a piece
+        self.gave = [clock.now()] * len(holders)  # when each last gave a piece
         self.heard = list(self.gave)  # and when it last answered at all
         self._rest = [AGAIN] * len(holders)  # seconds until it is asked again
         self.given_up: set[int] = set()
@@ -80,7 +80,7 @@ class Gather:
                 self._give_up(holder, str(error), number)
                 return
             self.asked[holder].discard(number)
-            self.heard[holder] = time.monotonic()
+            self.heard[holder] = clock.now()
             if data is None:
                 self._put_back(holder, number)
                 rest = self._rest[holder]
@@ -108,7 +108,7 @@ class Gather:
         return next((n for n in missing if n not in taken), None)
 
     def _late(self, holder: int) -> bool:
-        now = time.monotonic()
+        now = clock.now()
         return now - self.heard[holder] > GRACE or now - self.gave[holder] > EMPTY
 
     def _put_back(self, holder: int, number: int) -> None:

@@ -1,13 +1,14 @@
 """A peer among peers: gives what it has to members of the run, fetches pieces from them."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from duckweed.net import clock
+from duckweed.net.carrier import Endpoint, Link
+from duckweed.net.framing import LinkError
 from duckweed.net.rate_limits import Guard
-from duckweed.net.transport import Endpoint, Link, LinkError
 from duckweed.swarm.blobs.multi_fetch import Ask, Gather
 from duckweed.swarm.blobs.pieces import Parts, length
 from duckweed.swarm.blobs.store import Library
@@ -22,7 +23,7 @@ Question = Callable[[m.Message, int], Awaitable[tuple[m.Answer, bytes]]]
 
 
 class Neighbours:
-    """Links to other peers, made when they are needed. coordinator: asks it a question."""
+    """LinkSpec to other peers, made when they are needed. coordinator: asks it a question."""
 
     def __init__(self, endpoint: Endpoint, library: Library, coordinator: Question) -> None:
         self.endpoint, self.library, self.coordinator = endpoint, library, coordinator
@@ -47,8 +48,8 @@ class Neighbours:
         if not await self._member(key):
             return m.encode(m.Refused("takes no part in this run")), b""
         answer, data = self.library.give(question)
-        closes = time.monotonic() + HELD
-        while isinstance(answer, m.Wait) and time.monotonic() < closes:
+        closes = clock.now() + HELD
+        while isinstance(answer, m.Wait) and clock.now() < closes:
             await asyncio.sleep(0.05)
             answer, data = self.library.give(question)
         self.given += len(data)
@@ -62,7 +63,7 @@ class Neighbours:
         """Whether the holder of a key takes part: as was heard, or as the coordinator says."""
         if key in self._members:
             return True
-        now = time.monotonic()
+        now = clock.now()
         if now - self._strangers.get(key, -SHUN) < SHUN or len(self._strangers) >= STRANGERS:
             return False
         self._strangers[key] = now
@@ -149,7 +150,7 @@ class Neighbours:
             raise LinkError(f"peer {holder.key[:10]}: {error}") from error
 
     async def _link(self, holder: m.Holder) -> Link:
-        if time.monotonic() - self._shunned.get(holder.key, -SHUN) < SHUN:
+        if clock.now() - self._shunned.get(holder.key, -SHUN) < SHUN:
             raise LinkError(f"peer {holder.key[:10]} could not be reached a moment ago")
         task = self._links.get(holder.key)
         if task is None:
@@ -162,7 +163,7 @@ class Neighbours:
             raise
 
     def _drop(self, key: str) -> None:
-        self._shunned[key] = time.monotonic()
+        self._shunned[key] = clock.now()
         task = self._links.pop(key, None)
         if task and task.done() and not task.cancelled() and not task.exception():
             task.result().close()

@@ -1,10 +1,10 @@
 """Who takes part: peers are admitted, heard, and missed."""
 
 import hmac
-import time
 from collections import defaultdict
 from collections.abc import Mapping
 
+from duckweed.net import clock
 from duckweed.net.rate_limits import HERE, RELAYED, Guard
 from duckweed.net.timeouts import AWAY, BEAT, beat, silence
 from duckweed.round.blocks import Member
@@ -36,7 +36,7 @@ class Admission:
         self.guard = guard
         self.beat = BEAT
         self._version = guests.version()
-        self._looked = self._read = time.monotonic()
+        self._looked = self._read = clock.now()
         for index, key in enumerate(past.peers):
             self._add(Member(index, key))
         for closed in past.closed.values():
@@ -89,14 +89,14 @@ class Admission:
 
     def hear(self, member: Member) -> None:
         """A sign of life."""
-        now = time.monotonic()
+        now = clock.now()
         if member.here:
             member.gap = max(now - member.heard, 0.9 * member.gap)
         member.heard, member.here = now, True
 
     def missed(self) -> list[tuple[Member, str]]:
         """Members that are no longer waited for, and why: too long silent, or put out."""
-        now = time.monotonic()
+        now = clock.now()
         if now - self._looked > AWAY:  # nobody was listening: not the peers' fault
             for member in self.members.values():
                 member.heard += now - self._looked

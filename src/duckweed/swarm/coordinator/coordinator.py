@@ -5,22 +5,22 @@ closed by one insert into the ledger. What is not in the ledger has not happened
 """
 
 import asyncio
-import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from duckweed.ledger.ledger import Ledger, LedgerError
 from duckweed.ledger.succession import Seat
-from duckweed.merge.round import close
+from duckweed.net import clock
 from duckweed.net.rate_limits import Guard
 from duckweed.net.timeouts import GATHER, POLL
 from duckweed.net.wakeup import Bell
 from duckweed.round.blocks import Member, OpenRound, budgets
+from duckweed.round.engine import Engine, FolderBlobs
 from duckweed.round.history import Past
 from duckweed.round.round_record import epoch, told
 from duckweed.run import toml
-from duckweed.run.folder import RunFolder, write_atomically
+from duckweed.run.folder import RunFolder
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
 from duckweed.swarm.blobs.store import Library
@@ -51,13 +51,14 @@ class Coordinator:
         )
         self.agreement = Agreement(self.past)
         self.library = Library(folder)
+        self.engine = Engine(spec, layout, FolderBlobs(folder))
         self.traffic: dict[str, list[int]] = defaultdict(lambda: [0, 0])
         self.durations: deque[float] = deque(maxlen=64)
         self.last: dict[str, Any] | None = None  # what was told of the last round
         self.held_out: float | None = None
         self.stopping = ""
         self.broken: Exception | None = None
-        self._began, self._was_held = time.monotonic(), False
+        self._began, self._was_held = clock.now(), False
         self._gathered = (0, self._began)  # peers that are here, and since when so many
         self._changed = Bell()  # anything that may close a round
         self._news = Bell()  # a round opened or closed: what peers wait for
@@ -159,7 +160,7 @@ class Coordinator:
         )
 
     async def _next(self, member: Member, question: m.Next) -> m.Answer:
-        closes = time.monotonic() + POLL
+        closes = clock.now() + POLL
         voted = False
         while True:
             if self.held(-1) and not voted:
@@ -178,7 +179,7 @@ class Coordinator:
                     return m.Stop("all rounds are done")
             elif self.round and self.round.wants(member.index, question):
                 return self._assign(member, self.round)
-            if not await self._news.wait(closes - time.monotonic()):
+            if not await self._news.wait(closes - clock.now()):
                 return m.Wait(self.waiting_for())
 
     def _held_back(self, round_: int) -> bool:
@@ -205,7 +206,7 @@ class Coordinator:
         if member.index not in open_.assigned:
             open_.assigned[member.index] = self.past.blocks.take(self._budgets()[member.index])
         if not self.spec.rounds.overlap or member.index not in open_.begun:
-            open_.begun[member.index] = time.monotonic()
+            open_.begun[member.index] = clock.now()
         return open_.task(member.index, self.spec.rounds.evaluate)
 
     def _ahead(self, member: Member, question: m.Ahead) -> m.Answer:
@@ -236,8 +237,8 @@ class Coordinator:
         assert open_ is not None
         if member.index in open_.handed:
             return m.Noted()
-        write_atomically(self.folder.blob(question.announcement.blob), blob)
-        open_.take(member, question, blob, time.monotonic())
+        self.engine.blobs.write(question.announcement.blob, blob)
+        open_.take(member, question, clock.now())
         await self._notify()
         return m.Noted()
 
@@ -265,7 +266,7 @@ class Coordinator:
 
     def _voters(self, number: int) -> Sequence[int]:
         here = {member.index for member in self._here()}
-        late = time.monotonic() - self._began > GATHER
+        late = clock.now() - self._began > GATHER
         missed = {x.index for x in self.admission.by_index if x.heard or late} - here
         return voters(self.past.counted(number), here, missed)
 
@@ -276,7 +277,7 @@ class Coordinator:
         await self._until(self._enough_here)
         while self.number < self.spec.rounds.count and not self.ended:
             open_ = self.round = self.coming or self._open(self.number)
-            self.coming, open_.opened = None, time.monotonic()
+            self.coming, open_.opened = None, clock.now()
             await self._notify(news=True)
             event = None
             while event is None and not self.ended:
@@ -291,7 +292,7 @@ class Coordinator:
 
     def _open(self, number: int) -> OpenRound:
         """A round with work for all who are here."""
-        return OpenRound(number, time.monotonic(), self.past.blocks.share(self._budgets()))
+        return OpenRound(number, clock.now(), self.past.blocks.share(self._budgets()))
 
     async def stop(self, reason: str) -> None:
         """End the run here; what is not closed has not happened."""
@@ -341,7 +342,7 @@ class Coordinator:
         """A run begins with all its peers. One that had begun before this coordinator started, or was
         put in charge, goes on without those who do not come back, if anybody is here whose work has
         counted."""
-        here, now = {member.index for member in self._here()}, time.monotonic()
+        here, now = {member.index for member in self._here()}, clock.now()
         if len(here) != self._gathered[0]:
             self._gathered = len(here), now
         succeeded = self.seat.charge.term > 0
@@ -355,18 +356,16 @@ class Coordinator:
         if self.ended:
             return True
         here = {member.index for member in self._here()}
-        return self.round.complete(here, self.durations, self.spec.rounds, time.monotonic())
+        return self.round.complete(here, self.durations, self.spec.rounds, clock.now())
 
     async def _close(self, open_: OpenRound) -> dict[str, Any] | None:
         """Write into the ledger how the round ends, and return what is to be told of it. None if it
         does not end: nothing counts, or another is in charge by now."""
         open_.closing = True  # what comes while the sum is formed is too late
-        crowded = self.admission.crowded({p: a.tokens for p, (a, _) in open_.handed.items()})
+        crowded = self.admission.crowded({p: a.tokens for p, a in open_.handed.items()})
         handed = [open_.handed[peer] for peer in sorted(open_.handed) if peer not in crowded]
         # In a thread: a thousand contributions take a while, and peers want to be heard meanwhile.
-        closed, update = await asyncio.to_thread(
-            close, self.spec, self.layout, self.past.scales, handed
-        )
+        closed = await asyncio.to_thread(self.engine.close, self.past.scales, handed)
         if not closed.accepted:
             await self._go_on(open_, closed.rejected)
             return None
@@ -374,10 +373,7 @@ class Coordinator:
         for peer in open_.assigned:
             if peer not in open_.handed:
                 closed.rejected[peer] = "nothing handed in before the round closed"
-                open_.overdue(self.admission.by_index[peer], time.monotonic())
-        if update is not None:
-            assert closed.update is not None
-            write_atomically(self.folder.blob(closed.update), update)
+                open_.overdue(self.admission.by_index[peer], clock.now())
         if self.unseated:
             return None
         self.past.close(closed, open_.assigned, handed)
@@ -386,8 +382,8 @@ class Coordinator:
         self.durations.extend(open_.seconds.values())
         return told(
             open_, closed,
-            seconds=time.monotonic() - open_.opened,
-            update_size=len(update) if update else 0,
+            seconds=clock.now() - open_.opened,
+            update_size=self.folder.blob(closed.update).stat().st_size if closed.update else 0,
             traffic=self.moved(),
             epoch=epoch(self.spec, (s.block for s in open_.assigned.values()), self.past.windows),
         )  # fmt: skip
@@ -397,7 +393,7 @@ class Coordinator:
         for peer, reason in rejected.items():
             self.tell({"event": "refused", "peer": peer, "reason": reason})
             self._refuse(self.admission.by_index[peer].key, "contributions", reason)
-        open_.go_on(rejected, time.monotonic())
+        open_.go_on(rejected, clock.now())
         text = f"round {open_.number}: nothing that was handed in counts; it stays open"
         self.tell({"event": "said", "text": text})
         await self._notify(news=True)

@@ -2,9 +2,9 @@
 
 import math
 import os
-import time
 from typing import TYPE_CHECKING
 
+from duckweed.net import clock
 from duckweed.round.blocks import Member
 from duckweed.run import toml
 from duckweed.swarm.protocol import messages as m
@@ -44,7 +44,7 @@ def standing(run: "Coordinator") -> m.Standing:
     """How the run stands at this moment."""
     last = run.last or {}
     members = run.admission.by_index
-    now = time.monotonic()
+    now = clock.now()
     shown = sorted(members, key=lambda x: (not x.here, x.index))[:SHOWN]
     return m.Standing(
         run.spec.identity,

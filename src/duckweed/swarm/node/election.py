@@ -3,10 +3,10 @@ duckweed.ledger.succession; who is asked, and when, is decided here."""
 
 import asyncio
 import contextlib
-import time
 
 from duckweed.ledger.ledger import LedgerError
 from duckweed.ledger.succession import Seat, Vote
+from duckweed.net import clock
 from duckweed.net.timeouts import CANVASS, within
 from duckweed.net.transport import LinkError
 from duckweed.swarm.node.replica import PAGE_LIMIT, Replica, decoded
@@ -30,7 +30,7 @@ class Election:
         vote = None
         if question.binding and not reason:
             vote = seat.promise(question.term, key)
-            self.replica.heard = time.monotonic()  # the candidate is given time to begin
+            self.replica.heard = clock.now()  # the candidate is given time to begin
             self.replica.say(
                 f"promised to follow {self.replica.name(key)} in term {question.term} of the run"
             )
@@ -43,7 +43,7 @@ class Election:
             return (
                 "this machine is in charge, and heard by a majority" if replica.in_touch() else ""
             )
-        silent = time.monotonic() - replica.heard
+        silent = clock.now() - replica.heard
         if key in (candidate, replica.me) or silent >= self.seat.charge.absence:
             return ""
         return f"{replica.name(key)}, in charge, was heard {silent:.0f} s ago"
@@ -54,7 +54,7 @@ class Election:
     def due(self) -> bool:
         """Whether nobody in charge was heard for so long that it is this voter's turn to stand: the
         next in line first, each of the others one absence later."""
-        silent = time.monotonic() - self.replica.heard
+        silent = clock.now() - self.replica.heard
         return silent > self.seat.charge.absence * self.seat.charge.in_line(self.replica.me)
 
     async def stand(self) -> None:

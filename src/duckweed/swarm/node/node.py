@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from duckweed.ledger.ledger import Ledger, LedgerError
+from duckweed.net.carrier import Endpoint
+from duckweed.net.framing import LinkError
 from duckweed.net.identity import Identity
 from duckweed.net.rate_limits import Guard
 from duckweed.net.timeouts import HANDOVER, POLL, RETRY
-from duckweed.net.transport import Endpoint, LinkError
 from duckweed.run.folder import RunFolder
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec

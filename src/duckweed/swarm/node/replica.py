@@ -3,7 +3,6 @@ those that keep it too. Rules: duckweed.ledger.succession."""
 
 import asyncio
 import contextlib
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
@@ -14,9 +13,11 @@ from duckweed.ledger.succession import Seat
 from duckweed.ledger.term import Charge
 from duckweed.merge.round import PEER_LIMIT, Closed, blob_hash
 from duckweed.merge.rules import WEIGHT_LIMIT
+from duckweed.net import clock
+from duckweed.net.carrier import Endpoint, Link
+from duckweed.net.framing import LinkError
 from duckweed.net.identity import Identity, verify
 from duckweed.net.timeouts import CANVASS, IN_TOUCH, POLL, within
-from duckweed.net.transport import Endpoint, Link, LinkError
 from duckweed.run.folder import RunFolder, write_atomically, write_for_good
 from duckweed.run.layout import Layout
 from duckweed.run.sections import Integer
@@ -66,7 +67,7 @@ class Replica:
         self.library = Library(folder)
         self.advanced: Callable[[], None] = lambda: None
         self.seat: Seat | None = None
-        self.heard = time.monotonic()  # when who is in charge was heard
+        self.heard = clock.now()  # when who is in charge was heard
         self._limit, self._recent = 0, 0  # bytes of a blob; entries whose blobs may still be needed
         self._acknowledged: dict[str, float] = {}  # voter -> when it was heard
         self._links: dict[str, Link] = {}
@@ -153,21 +154,21 @@ class Replica:
             if key != self.me:
                 self.say(f"{self.name(key)} is in charge of the run now (term {term})")
             self.known.term, self.known.key = term, key
-            self.heard = time.monotonic()  # it is given time to be heard
+            self.heard = clock.now()  # it is given time to be heard
         if msgspec.json.encode(self.known) != before:
             write_atomically(self._file, msgspec.json.encode(self.known))
 
     def in_touch(self) -> bool:
         """Whether a majority of the voters, this one included, was heard of late."""
         assert self.seat is not None
-        since = time.monotonic() - IN_TOUCH
+        since = clock.now() - IN_TOUCH
         recent = sum(t > since for key, t in self._acknowledged.items() if key != self.me)
         return recent + 1 >= self.seat.charge.majority
 
     def chosen(self, voters: Iterable[str]) -> None:
         """This machine is put in charge by voters, who have just been heard."""
         assert self.seat is not None
-        self._acknowledged = dict.fromkeys(voters, time.monotonic())
+        self._acknowledged = dict.fromkeys(voters, clock.now())
         self.note(self.seat.charge.term, self.me)
 
     async def look_round(self) -> None:
@@ -203,7 +204,7 @@ class Replica:
             return self.in_charge(), b""
         same = seat.acknowledged(key, question.term, question.number, question.head)
         if votes and same:
-            self._acknowledged[key] = time.monotonic()
+            self._acknowledged[key] = clock.now()
             self.advanced()
             await self._more_than(question.number, seat)
         if not seat.in_charge:
@@ -216,11 +217,11 @@ class Replica:
         return said, msgspec.msgpack.encode(rows)
 
     async def _more_than(self, number: int, seat: Seat) -> None:
-        closes = time.monotonic() + min(POLL, seat.charge.absence / 3)
+        closes = clock.now() + min(POLL, seat.charge.absence / 3)
         while seat.in_charge and self.ledger.number <= number:
             self._grown.clear()
             try:
-                await within(closes - time.monotonic(), self._grown.wait())
+                await within(closes - clock.now(), self._grown.wait())
             except TimeoutError:
                 return
 
@@ -284,7 +285,7 @@ class Replica:
                 self.take_seat()
                 if self.seat:  # the rest as one that votes
                     break
-        self.heard = time.monotonic()
+        self.heard = clock.now()
         return bool(rows)
 
     async def fetch_blobs(self, rows: Sequence[Row], keys: Sequence[str], held: int) -> None:

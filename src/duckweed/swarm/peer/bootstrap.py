@@ -4,7 +4,6 @@ names successors, the machine gets a copy of the ledger and keeps it."""
 import asyncio
 import contextlib
 import secrets
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import msgspec
 
 from duckweed.ledger.ledger import Ledger
+from duckweed.net import clock
 from duckweed.net.identity import Identity
 from duckweed.net.timeouts import HANDOVER, RETRY
 from duckweed.net.transport import Endpoint, Link, LinkError
@@ -101,12 +101,12 @@ class Arrival:
         replica, told = self.station.replica, False
         charge = replica.charge
         patience = charge.absence * (len(charge.voters) + 1) if charge else 0.0
-        closes = time.monotonic() + patience
+        closes = clock.now() + patience
         while True:
             try:
                 return await self._try(self.station)
             except LinkError as error:
-                if time.monotonic() > closes:
+                if clock.now() > closes:
                     raise
                 if not told:
                     self.say(f"{error}; looking for who is in charge of the run")

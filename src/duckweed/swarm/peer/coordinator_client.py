@@ -3,11 +3,13 @@ machine takes over."""
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable
 
 import msgspec
 
+from duckweed.net import clock
+from duckweed.net.carrier import Endpoint, Link
+from duckweed.net.framing import LinkError
 from duckweed.net.timeouts import (
     AROUND,
     BEAT,
@@ -18,7 +20,6 @@ from duckweed.net.timeouts import (
     RETRY,
     SLOWEST,
 )
-from duckweed.net.transport import Endpoint, Link, LinkError
 from duckweed.swarm.node.node import OwnLink, Station
 from duckweed.swarm.protocol import messages as m
 
@@ -52,7 +53,7 @@ class Line:
         self._link: Link | OwnLink | None = None
         self._to = ""  # key of who is at the other end
         self._dialling = asyncio.Lock()
-        self._looked = time.monotonic()
+        self._looked = clock.now()
 
     # --- coming and going
 
@@ -108,7 +109,7 @@ class Line:
             except LinkError as error:
                 self.close()
                 await self._look_round()
-                now = time.monotonic()
+                now = clock.now()
                 away_since = away_since or now
                 if not told or now - told > REMIND:
                     gone = f" for {now - away_since:.0f} s" if told else ""
@@ -120,17 +121,17 @@ class Line:
 
     async def beat(self, progress: Callable[[], m.Progress]) -> None:
         """Signs of life, apart from all other questions, as often as they are wanted."""
-        pause, looked = BEAT, time.monotonic()
+        pause, looked = BEAT, clock.now()
         while True:
             await asyncio.sleep(pause)
             if self._link:
                 try:
                     head, _ = await self._link.ask(m.encode(progress()), patience=PATIENCE)
                     pause = _wanted(head) or pause
-                    if time.monotonic() - looked > AROUND and self._link:
+                    if clock.now() - looked > AROUND and self._link:
                         if await self._look_around(self._link) and self._joined:
                             await self._link.ask(m.encode(self._first_words()))
-                        looked = time.monotonic()
+                        looked = clock.now()
                 except LinkError:
                     continue
 
@@ -198,7 +199,7 @@ class Line:
     async def _look_round(self) -> None:
         """Whoever was asked is not there: is another in charge? Without a copy of the ledger the one
         that was there first is asked."""
-        self._looked = time.monotonic()
+        self._looked = clock.now()
         if self.station:
             await self.station.replica.look_round()
         else:
@@ -206,7 +207,7 @@ class Line:
 
     async def _wonder(self) -> None:
         """There is nothing to do: does it only believe to be in charge?"""
-        if self.station and time.monotonic() - self._looked > IN_TOUCH:
+        if self.station and clock.now() - self._looked > IN_TOUCH:
             await self._look_round()
 
 

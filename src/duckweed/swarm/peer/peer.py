@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from duckweed.learn.memory import trim
-from duckweed.merge.round import Closed, advance, blob_hash
+from duckweed.merge.round import Closed, blob_hash
+from duckweed.net import clock
+from duckweed.net.carrier import Endpoint as Carrier
 from duckweed.net.identity import Identity
 from duckweed.net.transport import Endpoint, LinkError
 from duckweed.round.blocks import Span, lead
@@ -50,22 +51,23 @@ class Peer:
         self.station, self.index = station, -1
         self.handed = -1  # the round for which work of this peer is in hand at the coordinator
         self._sent: tuple[m.Contribute, bytes] | None = None  # to send again, should it be lost
-        self._done_at = time.perf_counter()  # when the work for the round before was done
+        self._done_at = clock.now()  # when the work for the round before was done
 
     async def run(self) -> str:
         """Take part until the run ends; returns the reason. Raises PeerStopped, LinkError."""
         if self.station:
-            return await self._run(self.station.endpoint)
+            return await self.run_over(self.station.endpoint)
         farther = bool(self.worker.spec.members.successors)  # they may be on other machines
         endpoint = await Endpoint.toward(
             self.identity, m.HEAD_LIMIT, self.coordinator[1], farther=farther
         )
         try:
-            return await self._run(endpoint)
+            return await self.run_over(endpoint)
         finally:
             await endpoint.close()
 
-    async def _run(self, endpoint: Endpoint) -> str:
+    async def run_over(self, endpoint: Carrier) -> str:
+        """The same over an endpoint that is there already, which stays open."""
         endpoint.pace = self.keeper.pace
         line = self.line = Line(endpoint, self.coordinator, self.secret, self.say, self.station)
         line.welcomed, line.aside = self._welcomed, self._aside
@@ -77,7 +79,7 @@ class Peer:
             tasks.append(asyncio.create_task(self._neighbours.serve()))
         try:
             await line.join()
-            self._done_at = time.perf_counter()
+            self._done_at = clock.now()
             return await self._take_part()
         except (asyncio.CancelledError, OSError, MemoryError, RuntimeError) as error:
             self.keeper.ended = True  # a block that is being trained ends with its next step
@@ -99,7 +101,7 @@ class Peer:
             if reason := self.keeper.pausing():
                 await self._pause(reason)
                 continue
-            began = time.perf_counter()
+            began = clock.now()
             near = self._neighbours
             contributed = self.handed == self.state.round
             question = m.Next(self.state.round, digest, contributed, near.given, near.fetched)
@@ -108,11 +110,11 @@ class Peer:
                 case m.Train():
                     await self._contribute(answer)
                 case m.Apply():
-                    self.timings.wait += time.perf_counter() - began
+                    self.timings.wait += clock.now() - began
                     await self._apply(answer.closed)
                     digest = self.state.hash()
                 case m.Wait():
-                    self.timings.wait += time.perf_counter() - began
+                    self.timings.wait += clock.now() - began
                     self._set("waiting")
                 case m.Stop(reason=reason, fault=fault):
                     if fault:
@@ -155,7 +157,7 @@ class Peer:
         begun = await self.ahead.take(task)
         nats = await self._evaluate(task)
         trained = await self._train(task, begun)
-        now = time.perf_counter()
+        now = clock.now()
         self.timings.train, self.timings.wall = trained.seconds, now - self._done_at
         self._done_at = now
         made = await asyncio.to_thread(self.worker.compress, self.state, self.index, trained)
@@ -166,9 +168,9 @@ class Peer:
     async def _evaluate(self, task: m.Train) -> tuple[float, int]:
         if not task.evaluate:
             return 0.0, 0
-        began = time.perf_counter()
+        began = clock.now()
         nats = await asyncio.to_thread(self.worker.evaluate, self.state, task.share, task.shares)
-        self.timings.evaluate = time.perf_counter() - began
+        self.timings.evaluate = clock.now() - began
         return nats
 
     async def _train(self, task: m.Train, begun: Trained | None) -> Trained:
@@ -190,9 +192,9 @@ class Peer:
 
     async def _hand_in(self, question: m.Contribute, blob: bytes) -> None:
         self._set("sending")
-        began = time.perf_counter()
+        began = clock.now()
         answer, _ = await self.line.ask(question, blob)
-        self.timings = m.Timings(send=time.perf_counter() - began)
+        self.timings = m.Timings(send=clock.now() - began)
         if isinstance(answer, m.Refused):
             self.say(f"round {question.announcement.round}: not accepted: {answer.reason}")
         self.handed = question.announcement.round
@@ -210,16 +212,14 @@ class Peer:
         if self.ahead.round != closed.round + 1:
             await self.ahead.drop()
             await self._go_on()
-        began = time.perf_counter()
+        began = clock.now()
         blobs = {digest: await self._fetch(digest) for digest in closed.needed()}
-        self.timings.fetch = time.perf_counter() - began
-        began = time.perf_counter()
-        self.state = await asyncio.to_thread(
-            advance, worker.spec, worker.layout, self.state, closed, blobs.__getitem__
-        )
+        self.timings.fetch = clock.now() - began
+        began = clock.now()
+        self.state = await asyncio.to_thread(worker.advance, self.state, closed, blobs)
         trim()
         self.keeper.tidy(self.shared)
-        self.timings.apply = time.perf_counter() - began
+        self.timings.apply = clock.now() - began
         if self.station:
             with contextlib.suppress(LinkError):  # with the next round, then
                 await self.station.copy()
@@ -228,7 +228,7 @@ class Peer:
 
     async def _pause(self, reason: str) -> None:
         """Hand back what was begun, do nothing while there is a reason, join again."""
-        began = time.perf_counter()
+        began = clock.now()
         self.say(f"pausing: {reason}")
         await self.line.leave(f"paused: {reason}")
         while self.keeper.pausing() and not self.keeper.leaving():
@@ -236,7 +236,7 @@ class Peer:
         if not self.keeper.leaving():
             self.say("going on")
             await self.line.join()
-            self._done_at += time.perf_counter() - began  # no time of the run
+            self._done_at += clock.now() - began  # no time of the run
 
     # --- memory
 

@@ -1,4 +1,4 @@
-"""The virtual clock of a simulated run: when each peer would have done what."""
+"""The clock of rounds by arithmetic alone: when each peer would have done what, from the seconds of each phase."""
 
 from collections.abc import Sequence
 

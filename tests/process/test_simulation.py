@@ -11,14 +11,14 @@ from fixtures.golden import PLACE as GOLDEN
 
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import verify
+from duckweed.net.link_spec import LinkSpec, parse_links
+from duckweed.process.simulation import Simulation
 from duckweed.round import founding
-from duckweed.round.link_spec import Links, parse_links
-from duckweed.round.simulation import Simulation
 from duckweed.run import state as states
 
 
 def simulated(base, name="run", changes=None, **more):
-    spec = tiny.specification(base, changes)
+    spec = tiny.specification(base, {"rounds.patience": 60.0} | (changes or {}))
     folder, ground, state = tiny.found(base, name, spec)
     simulation = Simulation(folder, spec, founding.layout(folder), ground, state, "cpu", **more)
     return folder, simulation, simulation.run()
@@ -58,33 +58,38 @@ def test_the_same_specification_gives_the_same_bits(done):
 
 def test_links_and_speed_change_the_clock_and_not_the_result(done):
     _, free, final, base = done
-    slow = [Links(up=1e4, down=1e5, latency=0.5)] * 3
+    slow = [LinkSpec(up=1e4, down=1e5, latency=0.5)] * 3
     _, linked, other = simulated(base, "slow", links=slow, step_seconds=2.0)
     assert other.hash() == final.hash()
-    assert linked.traffic == free.traffic
+    for purpose in ("contributions", "updates"):
+        assert linked.traffic[purpose] == free.traffic[purpose]
     up, down = linked.traffic["contributions"][0], linked.traffic["updates"][1]
-    # Every peer: 3 rounds of 3 steps of 2 s, three latencies a round, its share of the bytes; on
-    # top what compressing and applying really took, and the wait for the largest contribution.
-    least = 3 * (3 * 2.0 + 3 * 0.5) + 8 * up / 3 / 1e4 + 8 * down / 3 / 1e5
-    assert least <= linked.clock < least + 5
+    # Every peer: 3 rounds of 3 steps of 2 s, its share of the bytes, and a round trip of 1 s for each
+    # of the questions Next (twice), Contribute and Fetch; on top what compressing and applying
+    # really took, signs of life on the same link, joining and leaving.
+    least = 3 * (3 * 2.0 + 4 * 1.0) + 8 * up / 3 / 1e4 + 8 * down / 3 / 1e5
+    assert least <= linked.clock < least + 12
 
 
-def test_a_slow_peer_does_fewer_steps_and_delays_nobody(done):
-    _, _, final, base = done
-    folder, slow, other = simulated(base, "one-slow", step_seconds=[5.0, 5.0, 50.0])
-    assert other.hash() != final.hash()
+def test_a_slow_peer_does_fewer_steps_once_its_speed_is_known(done):
+    """Nothing is known in the first round: it closes without the slow peer, whose signs of life tell
+    how far it came. From then on it gets one step in the time that the others need for three."""
+    _, _, _, base = done
+    changes = {"rounds.count": 6}
+    folder, _, _ = simulated(base, "one-slow", changes, step_seconds=[5.0, 5.0, 50.0])
     bodies = [e.body for e in Ledger(folder.ledger).entries("round")]
-    assert [body["parts"] for body in bodies] == [{"2": [step, 1]} for step in range(3)]
-    assert [body["blocks"]["2"] for body in bodies] == [0, 0, 0]
-    assert all(body["closed"]["weights"] == [16, 16, 5] for body in bodies)
-    assert slow.clock < 3 * (50.0 + 5)
+    assert bodies[0]["closed"]["accepted"] == [0, 1]
+    assert "nothing handed in" in bodies[0]["closed"]["rejected"]["2"]
+    late = bodies[3:]  # it has ended its first block, and caught up
+    assert all(body["closed"]["weights"] == [16, 16, 5] for body in late)
+    assert [body["parts"]["2"] for body in late] == [[0, 1], [1, 1], [2, 1]]
     shares = [event["utilisation"] for event in folder.records("round")]
     assert all(0 < share <= 1 for each in shares for share in each.values())
 
 
 def test_with_overlap_slow_links_cost_less_time_and_the_run_still_learns(done):
     _, _, final, base = done
-    slow = {"links": [Links(up=1e4, down=1e5, latency=0.5)] * 3, "step_seconds": 20.0}
+    slow = {"links": [LinkSpec(up=1e4, down=1e5, latency=0.5)] * 3, "step_seconds": 20.0}
     _, waiting, _ = simulated(base, "waiting", **slow)
     folder, overlapped, other = simulated(base, "overlapped", {"rounds.overlap": 0.67}, **slow)
     again = simulated(base, "overlapped-again", {"rounds.overlap": 0.67})[2]
@@ -123,17 +128,17 @@ def test_metrics_are_one_line_for_each_round(done):
     assert all(e["accepted"] == [0, 1, 2] and e["rejected"] == {} for e in events)
     assert [e["tokens"] for e in events] == [3 * 3 * 2 * 32] * 3
     assert events[-1]["traffic"]["contributions"] == simulation.traffic["contributions"]
-    assert (
-        sum(sum(e["contribution_bytes"]) for e in events) == simulation.traffic["contributions"][0]
-    )
+    blobs = sum(sum(e["contribution_bytes"]) for e in events)
+    heads = simulation.traffic["contributions"][0] - blobs
+    assert 0 < heads < 9 * 1000
     assert os.path.getsize(folder.metrics) < 10_000
 
 
 def test_links_are_read():
-    ten = Links(10e6, 50e6, 0.04)
+    ten = LinkSpec(10e6, 50e6, 0.04)
     assert parse_links("10/50 80ms", 3) == [ten] * 3
     assert parse_links(" 10 / 50 Mbit/s 80 ms ", 1) == [ten]
-    assert parse_links("10/50 80ms, 0.5/2", 2) == [ten, Links(0.5e6, 2e6, 0.0)]
+    assert parse_links("10/50 80ms, 0.5/2", 2) == [ten, LinkSpec(0.5e6, 2e6, 0.0)]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import msgspec
 NUMBER = r"\d+(?:\.\d+)?"
 
 
-class Links(msgspec.Struct, frozen=True):
+class LinkSpec(msgspec.Struct, frozen=True):
     """A peer's link: bits per second up and down, seconds of latency one way."""
 
     up: float = float("inf")
@@ -15,7 +15,7 @@ class Links(msgspec.Struct, frozen=True):
     latency: float = 0.0
 
 
-def parse_links(text: str, peers: int) -> list[Links]:
+def parse_links(text: str, peers: int) -> list[LinkSpec]:
     """'UP/DOWN Mbit/s LATENCY ms' for all peers, or one for each separated by commas, such as
     "10/50 80ms" or "10/50 80ms, 5/20 120ms". The latency is that of a round trip.
 
@@ -33,7 +33,7 @@ def parse_links(text: str, peers: int) -> list[Links]:
                 "(megabit per second up and down, round trip in milliseconds)"
             )
         links.append(
-            Links(float(found[1]) * 1e6, float(found[2]) * 1e6, float(found[3] or 0) / 2000)
+            LinkSpec(float(found[1]) * 1e6, float(found[2]) * 1e6, float(found[3] or 0) / 2000)
         )
     if len(links) not in (1, peers):
         raise ValueError(f"links: {len(links)} given for {peers} peers; give one, or one for each")

@@ -1,0 +1,213 @@
+"""A run in one process and in virtual time: the real coordinator and the real peers, over a virtual network.
+
+The same specification reaches the same state hash as a run of processes. What depends on the machine takes
+the time that it took when it was first done, for every peer alike, so that the course of a simulated run
+depends on its specification, the links and the speeds that were given, and on nothing else.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from duckweed.learn.model import model as models
+from duckweed.learn.trainer import Trainer
+from duckweed.ledger.ledger import Ledger
+from duckweed.merge.round import Closed
+from duckweed.net import clock
+from duckweed.net.identity import Identity, load_or_create
+from duckweed.net.link_spec import LinkSpec
+from duckweed.net.virtual import Network, VirtualLoop, spend
+from duckweed.round.blocks import Span
+from duckweed.round.founding import Ground, configuration
+from duckweed.round.worker import Contribution, Trained, Worker
+from duckweed.run.folder import RunFolder
+from duckweed.run.layout import Layout
+from duckweed.run.spec import RunSpec
+from duckweed.run.state import State
+from duckweed.swarm.node.node import Station
+from duckweed.swarm.peer.peer import Peer
+
+Report = Callable[[int, float], None]
+Tell = Callable[[dict[str, Any]], None]
+
+
+class Costs:
+    """Seconds that work takes on this machine: as measured when it was first done."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, float] = {}
+
+    def of(self, kind: str, seconds: float, amount: float = 1.0) -> float:
+        """Virtual seconds of an amount of some kind of work that really took so many."""
+        return amount * self._of.setdefault(kind, seconds / amount)
+
+
+class Simulation:
+    """All peers of a run and their coordinator, on one model in memory."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        spec: RunSpec,
+        layout: Layout,
+        ground: Ground,
+        state: State,
+        device: str,
+        links: Sequence[LinkSpec] | None = None,
+        step_seconds: float | Sequence[float] | None = None,
+        tell: Tell = lambda event: None,
+    ) -> None:
+        """links: of each peer, None: at once. step_seconds: of an inner step, of all peers or of each;
+        None: as measured here, alike for all. tell: takes the events of the run."""
+        self.folder, self.spec, self.layout, self.tell = folder, spec, layout, tell
+        peers = spec.rounds.peers
+        self.links = links or [LinkSpec()] * peers
+        paces = step_seconds if isinstance(step_seconds, Sequence) else [step_seconds] * peers
+        model = models.build(configuration(spec, ground), device)
+        costs, states = Costs(), {state.round: state}
+        self.workers = [
+            SimulatedWorker(
+                spec, layout, ground.dataset,
+                Trainer(model, spec.inner, spec.total_steps, device),
+                peer, pace, costs, states, tell,
+            )
+            for peer, pace in enumerate(paces)
+        ]  # fmt: skip
+        self.state = state
+        self.clock = 0.0
+        """Virtual seconds since the run began."""
+        self.traffic: dict[str, list[int]] = {}
+        """Bytes received and sent by the coordinator, by purpose."""
+
+    def run(self) -> State:
+        """All rounds; ledger and metrics are written as in any run. Raises whatever ends a peer."""
+        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+            return runner.run(self._run())
+
+    async def _run(self) -> State:
+        identity = load_or_create(self.folder.coordinator_key)
+        keys = [load_or_create(self.folder.peer(n) / "key") for n in range(len(self.workers))]
+        ledger = Ledger(self.folder.ledger, identity.sign, self.folder.dropped)
+        self._enlist(ledger, keys)
+        network = Network()
+        node = Station(
+            network.endpoint(identity), identity, self.folder, ledger, (identity.id, []),
+            self._record, self._say,
+        )  # fmt: skip
+        node.begin(self.spec, self.layout)
+        serving = asyncio.create_task(node.serve())
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(node.run())
+                peers = [
+                    tasks.create_task(self._take_part(n, key, network, identity.id))
+                    for n, key in enumerate(keys)
+                ]
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
+        finally:
+            serving.cancel()
+            ledger.close()
+        self.clock, self.traffic = clock.now(), node.account()["traffic"]
+        return peers[0].result()
+
+    def _enlist(self, ledger: Ledger, keys: Sequence[Identity]) -> None:
+        """Give each peer the index that its link and its speed go by, whoever comes first."""
+        if ledger.last("peer") is None:
+            for index, key in enumerate(keys):
+                ledger.append("peer", 0, {"index": index, "key": key.id})
+
+    async def _take_part(self, n: int, key: Identity, network: Network, to: str) -> State:
+        """Peer number n, to the end of the run; returns its last state."""
+        peer = Peer(
+            key, self.workers[n], self.state, self.folder.peer(n), self.folder, (to, []),
+            self.folder.read_secret(), self._say,
+        )  # fmt: skip
+        endpoint = network.endpoint(key, self.links[n])
+        try:
+            await peer.run_over(endpoint)
+        finally:
+            await endpoint.close()
+        return peer.state
+
+    def _record(self, event: dict[str, Any]) -> None:
+        if event["event"] == "round":
+            event = event | {"virtual_clock": clock.now()}
+        self.folder.record(**event)
+        self.tell(event)
+
+    def _say(self, text: str) -> None:
+        self.tell({"event": "said", "text": text})
+
+
+class SimulatedWorker(Worker):
+    """A worker whose work takes virtual time. states: those that some peer has computed, by round; as
+    all peers reach the same ones, each is computed once."""
+
+    def __init__(
+        self, spec: RunSpec, layout: Layout, dataset: Any, trainer: Trainer,
+        peer: int, pace: float | None, costs: Costs, states: dict[int, State], tell: Tell,
+    ) -> None:  # fmt: skip
+        super().__init__(spec, layout, dataset, trainer)
+        self.peer, self.pace, self.costs, self.states, self.tell = peer, pace, costs, states, tell
+
+    def train(
+        self, state: State, span: Span, report: Report | None = None, begun: Trained | None = None
+    ) -> Trained:
+        before, steps = (begun.seconds, begun.steps) if begun else (0.0, 0)
+        losses: list[float] = []
+        trained = super().train(state, span, self._shown(state.round, losses), begun)
+        trained.seconds = before + self._take_time(trained.seconds - before, losses, report)
+        assert len(losses) == span.steps - steps
+        return trained
+
+    def ahead(self, state: State, span: Span, report: Report | None = None) -> Trained:
+        losses: list[float] = []
+        begun = super().ahead(state, span, self._shown(state.round + 1, losses))
+        begun.seconds = self._take_time(begun.seconds, losses, report)
+        return begun
+
+    def _take_time(self, seconds: float, losses: list[float], report: Report | None) -> float:
+        """Let steps that are done take their virtual time, and report each when it would be done."""
+        if not losses:
+            return 0.0
+        steps, loop = len(losses), asyncio.get_running_loop()
+        took = self.costs.of("step", seconds, steps) if self.pace is None else self.pace * steps
+        for step, loss in enumerate(losses, 1):
+            if report:
+                loop.call_later(took * step / steps, report, step, loss)
+        spend(took)
+        return took
+
+    def compress(self, state: State, peer: int, trained: Trained) -> Contribution:
+        made = super().compress(state, peer, trained)
+        made.compress_seconds = self.costs.of("compress", made.compress_seconds)
+        spend(made.compress_seconds)
+        return made
+
+    def advance(self, state: State, closed: Closed, blobs: dict[str, bytes]) -> State:
+        began = time.perf_counter()
+        after = self.states.get(state.round + 1)
+        if after is None:
+            after = self.states[state.round + 1] = super().advance(state, closed, blobs)
+            self.states.pop(state.round - 1, None)
+        spend(self.costs.of("apply", time.perf_counter() - began))
+        return after
+
+    def evaluate(self, state: State, share: int, shares: int) -> tuple[float, int]:
+        began = time.perf_counter()
+        nats, tokens = super().evaluate(state, share, shares)
+        if tokens:
+            spend(self.costs.of("evaluate", time.perf_counter() - began, tokens))
+        return nats, tokens
+
+    def _shown(self, round_: int, losses: list[float]) -> Report:
+        """Tells of every step as it is computed, and keeps its loss."""
+
+        def stepped(step: int, loss: float) -> None:
+            doing = {"peer": self.peer, "doing": "training", "step": step, "loss": loss}
+            self.tell({"event": "peers", "round": round_, "peers": [doing]})
+            losses.append(loss)
+
+        return stepped
