@@ -6,7 +6,7 @@ import msgspec
 
 from bench.chaos.arena import Arena
 from duckweed.ledger.ledger import Ledger
-from duckweed.merge.round import Closed
+from duckweed.ledger.entries import Closed
 from duckweed.net.identity import verify
 from duckweed.round.export import latest_state
 from duckweed.round.round_record import assignments

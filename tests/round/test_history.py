@@ -7,7 +7,7 @@ from fixtures.golden import LAYOUT, announce, numbers
 from fixtures.pretended import SPEC, genesis
 
 from duckweed.ledger.ledger import Ledger
-from duckweed.merge.round import Closed
+from duckweed.ledger.entries import Closed
 from duckweed.net.identity import Identity
 from duckweed.round import history as room
 from duckweed.round.history import Past

@@ -3,17 +3,18 @@
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
 
 from duckweed.learn.data.dataset import Dataset, held_out_batches
 from duckweed.learn.model import model as models
 from duckweed.learn.trainer import Trainer
+from duckweed.ledger.entries import RoundEntry
 from duckweed.ledger.ledger import Ledger
-from duckweed.merge.round import Closed, advance
+from duckweed.merge.round import advance
 from duckweed.round import founding
 from duckweed.round.founding import Ground
 from duckweed.run import state as states
+from duckweed.run.events import FinalLoss
 from duckweed.run.folder import RunFolder
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State
@@ -36,9 +37,9 @@ def latest_state(folder: RunFolder, spec: RunSpec) -> State:
     newest = folder.saved_rounds()[-1]
     state = states.load(folder.state(newest), layout)
     ledger = Ledger(folder.ledger)
-    for entry in ledger.entries("round"):
+    for entry in ledger.entries(RoundEntry):
         if entry.round == state.round:
-            closed = msgspec.convert(entry.body["closed"], Closed, strict=False)
+            closed = entry.body.closed
             state = advance(spec, layout, state, closed, lambda h: folder.blob(h).read_bytes())
     ledger.close()
     return state
@@ -52,7 +53,7 @@ def harvest(folder: RunFolder, spec: RunSpec, ground: Ground, device: str) -> st
     trainer = Trainer(model, spec.inner, spec.total_steps, device)
     windows = held_out_batches(dataset, spec.model.sequence, FINAL_TOKENS, EVALUATION_BATCH)
     nats, tokens = trainer.evaluate(state.weights, windows)
-    folder.record(event="final", round=state.round, held_out=nats / tokens, tokens=tokens)
+    folder.record(FinalLoss(nats / tokens, state.round, tokens))
     models.export(model, state.weights, folder.model, dataset.tokenizer.end)
     dataset.tokenizer.save(folder.model)
     return generate(folder.model, "def ", 160, 0.7, spec.seed, device)

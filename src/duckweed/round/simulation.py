@@ -3,18 +3,18 @@ specification reaches the same state hash. It tells what the links would have co
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from duckweed.learn.data.dataset import sequences
 from duckweed.learn.model import model as models
 from duckweed.learn.trainer import Trainer
+from duckweed.ledger.entries import Closed, PeerEntry, StateEntry
 from duckweed.ledger.ledger import Ledger
-from duckweed.merge.round import Announcement, Closed, advance, gathered
+from duckweed.merge.round import Announcement, advance, gathered
 from duckweed.net.identity import load_or_create
 from duckweed.round.blocks import Blocks, Span, budgets
 from duckweed.round.founding import Ground, configuration
 from duckweed.round.link_spec import Links
-from duckweed.round.round_record import epoch, ledger_body, round_event
+from duckweed.round.round_record import epoch, ledger_entry, round_event
 from duckweed.round.virtual_clock import Clock, Costs
 from duckweed.round.worker import (
     Contribution,
@@ -23,6 +23,7 @@ from duckweed.round.worker import (
     forget_before,
     residual_path,
 )
+from duckweed.run.events import PeerProgress, Progress, Tell
 from duckweed.run.folder import RunFolder, write_atomically
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
@@ -42,7 +43,7 @@ class Simulation:
         device: str,
         links: Sequence[Links] | None = None,
         step_seconds: float | Sequence[float] | None = None,
-        tell: Callable[[dict[str, Any]], None] = lambda event: None,
+        tell: Tell = lambda event: None,
     ) -> None:
         self.folder, self.spec, self.layout, self.state = folder, spec, layout, state
         model = models.build(configuration(spec, ground), device)
@@ -71,7 +72,7 @@ class Simulation:
         ledger = Ledger(self.folder.ledger, load_or_create(self.folder.coordinator_key).sign)
         for index in range(len(self.workers)):
             key = load_or_create(self.folder.peer(index) / "key").id
-            ledger.append("peer", 0, {"index": index, "key": key})
+            ledger.append(0, PeerEntry(index, key))
         try:
             for _ in range(self.state.round, self.spec.rounds.count):
                 self._round(ledger)
@@ -98,10 +99,8 @@ class Simulation:
         self.state = advance(spec, self.layout, state, closed, blobs.__getitem__)
         apply_seconds = time.perf_counter() - began
         self._settle(state, closed)
-        ledger.append("round", state.round, ledger_body(closed, assigned, handed, spec.inner.steps))
-        ledger.append(
-            "state", self.state.round, {"hash": self.state.hash(), "peers": len(self.workers)}
-        )
+        ledger.append(state.round, ledger_entry(closed, assigned, handed, spec.inner.steps))
+        ledger.append(self.state.round, StateEntry(self.state.hash(), len(self.workers)))
         self.blocks.settle(assigned, closed.accepted)
         down = sum(len(blobs[digest]) for digest in closed.needed())
         began = self._clock.now
@@ -183,22 +182,21 @@ class Simulation:
         began: float,
     ) -> None:
         event = round_event(
-            closed.round,
+            closed,
             seconds=self._clock.now - began,
             announcements=announcements,
-            closed=closed,
             update_size=len(blobs[closed.update]) if closed.update else 0,
             nats=nats,
             timings=timings,
             traffic={purpose: list(counts) for purpose, counts in self.traffic.items()},
             epoch=epoch(self.spec, (a.block for a in announcements.values()), self.windows),
-        ) | {"virtual_clock": self._clock.now}
-        self.folder.record(**event)
+            virtual_clock=self._clock.now,
+        )
+        self.folder.record(event)
         self.tell(event)
 
     def _stepped(self, peer: int) -> Callable[[int, float], None]:
         def report(step: int, loss: float) -> None:
-            doing = {"peer": peer, "doing": "training", "step": step, "loss": loss}
-            self.tell({"event": "peers", "round": self.state.round, "peers": [doing]})
+            self.tell(Progress(self.state.round, [PeerProgress(peer, "training", step, loss)]))
 
         return report

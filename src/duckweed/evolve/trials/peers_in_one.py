@@ -14,7 +14,8 @@ from duckweed.learn.data.dataset import Dataset
 from duckweed.learn.model import model as models
 from duckweed.learn.optim.optimizer import exchanged
 from duckweed.learn.trainer import Trainer
-from duckweed.merge.round import Announcement, Closed, advance, blob_hash, gathered
+from duckweed.ledger.entries import Closed
+from duckweed.merge.round import Announcement, advance, blob_hash, gathered
 from duckweed.round.founding import first_scales
 from duckweed.round.worker import Worker
 from duckweed.run.layout import Layout

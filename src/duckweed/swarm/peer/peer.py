@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from duckweed.learn.memory import trim
-from duckweed.merge.round import Closed, advance, blob_hash
+from duckweed.ledger.entries import Closed
+from duckweed.merge.round import advance, blob_hash
 from duckweed.net.identity import Identity
 from duckweed.net.transport import Endpoint, LinkError
 from duckweed.round.blocks import Span, lead
