@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from duckweed.pages.run_summary import utilisation
+from duckweed.round.run_log import utilisation
 from duckweed.round.virtual_clock import Clock, Costs
 
 SLOW = Costs(train=10, compress=1, send=2, fetch=3, apply=1)  # exchange: 7 s
