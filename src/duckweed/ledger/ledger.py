@@ -21,6 +21,8 @@ from duckweed.ledger.term import Charge, ChargeError, Founder, Verify, unhex
 Sign = Callable[[bytes], bytes]
 T = TypeVar("T")
 
+COLUMNS = ("number", "kind", "round", "body", "hash", "signature")
+
 TABLE = """CREATE TABLE IF NOT EXISTS ledger (
     number INTEGER PRIMARY KEY, kind TEXT NOT NULL, round INTEGER NOT NULL, body TEXT NOT NULL,
     hash TEXT NOT NULL, signature TEXT NOT NULL)"""
@@ -183,6 +185,12 @@ class Ledger:
         number, _, round_, text, digest, signature = row
         return Entry(number, round_, _decoded(self.path, number, text, kind), digest, signature)
 
+    def exported(self) -> Iterator[bytes]:
+        """Every entry as a line of JSON: number, kind, round, body, hash, signature. Raises LedgerError."""
+        for row in self._rows():
+            entry = dict(zip(COLUMNS, row, strict=True))
+            yield msgspec.json.encode(entry | {"body": msgspec.Raw(entry["body"].encode())})
+
     def verify(self, verify: Verify) -> int:
         """Check the whole chain and every signature; returns the number of entries.
 
@@ -209,9 +217,10 @@ class Ledger:
         return self._select("ORDER BY number")
 
     def _select(self, which: str, *values: int | str) -> list[tuple]:
-        columns = "number, kind, round, body, hash, signature"
         try:
-            return self._db.execute(f"SELECT {columns} FROM ledger {which}", values).fetchall()
+            return self._db.execute(
+                f"SELECT {', '.join(COLUMNS)} FROM ledger {which}", values
+            ).fetchall()
         except sqlite3.DatabaseError as error:
             raise LedgerError(f"{self.path}: damaged: {error}") from error
 
