@@ -21,6 +21,7 @@ from duckweed.evolve.decide.campaign import begin
 from duckweed.evolve.decide.final_comparison import open_vault
 from duckweed.evolve.decide.requests import Afford, Note, Run, Settings, Standing
 from duckweed.evolve.decide.trial_spec import Cell, Result
+from duckweed.evolve.entries import TrialEntry
 from duckweed.evolve.statistics.multiplier import Multiplier
 from duckweed.evolve.workers.pool import Pool
 from duckweed.evolve.workers.rerun import LONGEST
@@ -55,15 +56,12 @@ def known(campaign: Campaign) -> tuple[Standing, dict[str, Result]]:
     ledger = Ledger(campaign.ledger)
     told = read(ledger)
     check_format(campaign, told.genesis, SAME_TRIALS)
-    results = {
-        entry.body["cell"]: msgspec.convert(entry.body["result"], Result)
-        for entry in ledger.entries("trial")
-    }
+    results = {entry.body.cell: entry.body.result for entry in ledger.entries(TrialEntry)}
     ledger.close()
     if told.tuning is None:
         raise SystemExit(f"{campaign.path}: generation 0 was never tuned")
-    standing = begin(msgspec.convert(told.genesis["settings"], Settings, strict=False))
-    standing.zero, standing.parent = told.tuning["zero"], told.recipe()
+    standing = begin(msgspec.convert(told.genesis.settings, Settings, strict=False))
+    standing.zero, standing.parent = told.tuning.zero, told.recipe()
     return standing, results
 
 

@@ -31,6 +31,7 @@ from duckweed.process.simulation import Simulation
 from duckweed.round import founding
 from duckweed.run import folder as folders
 from duckweed.run import state as states
+from duckweed.run.events import RoundClosed
 from duckweed.run.spec import RunSpec, override
 
 RESULTS = Path(__file__).parent / "results"
@@ -62,7 +63,7 @@ def simulate(
     layout = founding.layout(folder)
     state = states.load(folder.state(0), layout)
     Simulation(folder, spec, layout, ground, state, "cpu", parse_links(links, peers), step).run()
-    return measure(spec, model_of(folder, spec).shape.total, list(folder.records("round"))[1:])
+    return measure(spec, model_of(folder, spec).shape.total, list(folder.records(RoundClosed))[1:])
 
 
 def bits(wire: str, peers: int) -> tuple[float, float]:

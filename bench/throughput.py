@@ -26,8 +26,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from duckweed.pages.run_summary import utilisation
+from duckweed.round.run_log import utilisation
 from duckweed.run import folder as folders
+from duckweed.run.events import RoundClosed
 from duckweed.run.spec import RunSpec, override
 
 RESULTS = Path(__file__).parent / "results" / "throughput.json"
@@ -102,11 +103,11 @@ def swarm(peers: int, steps: int) -> dict[str, float]:
         with LocalRun(folder, spec, "cpu", 1, peers) as run:
             run.start()
             for event in run.events():
-                if event["event"] != "round":
+                if not isinstance(event, RoundClosed):
                     continue
                 ends.append((time.perf_counter(), children_seconds()))
-                if event["round"] > 0:
-                    for times in event["timings"].values():
+                if event.round > 0:
+                    for times in event.timings.values():
                         shares.append(utilisation(times))
     tokens = spec.tokens_per_block * peers * (len(ends) - 1)
     wall, processor = (ends[-1][i] - ends[0][i] for i in (0, 1))

@@ -10,7 +10,7 @@ import msgspec
 from bench.fuzz.target import IN_VAIN, PATIENCE, Ended, sensible, table
 from duckweed.learn.model import model as models
 from duckweed.learn.trainer import Trainer
-from duckweed.merge.round import Closed
+from duckweed.ledger.entries import Closed
 from duckweed.net.identity import Identity
 from duckweed.net.transport import Endpoint
 from duckweed.round import founding

@@ -24,6 +24,7 @@ from duckweed.evolve.decide.requests import (
     Standing,
 )
 from duckweed.evolve.decide.trial_spec import Cell, Proposal, Recipe, Result, digest
+from duckweed.evolve.entries import CampaignEntry
 from duckweed.evolve.propose.allocation import Council, opened
 from duckweed.evolve.propose.proposers import Chance, Evolution, KnownChanges
 from duckweed.evolve.space.commitments import Sealed
@@ -139,12 +140,8 @@ def loop(
         folder.secret.write_bytes(bytes(31) + bytes([settings.seed]))
     journal = Journal(path)
     made = release(REGISTRY, Sealed.open(folder.secret).secret)
-    facts = {
-        "settings": msgspec.to_builtins(settings),
-        "key": journal.key,
-        "plants": list(made.commitments),
-    }
-    journal.take("genesis", lambda: facts)
+    genesis = CampaignEntry(journal.key, msgspec.to_builtins(settings), list(made.commitments))
+    journal.take(CampaignEntry, lambda: genesis)
     proposers = [KnownChanges(REGISTRY), Chance(REGISTRY), Evolution(REGISTRY)]
     council = Council(REGISTRY, proposers, Sealed.open(folder.secret), lambda recipe: None)
     pool: object = workers or MadeWorkers()

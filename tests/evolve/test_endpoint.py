@@ -12,6 +12,7 @@ import pytest
 
 from duckweed.evolve.campaign.budget import Budget
 from duckweed.evolve.decide.requests import Ask
+from duckweed.evolve.entries import ProposalsEntry
 from duckweed.evolve.propose.allocation import Council
 from duckweed.evolve.propose.language_model import EndpointError, LanguageModel
 from duckweed.evolve.space.commitments import Sealed
@@ -221,6 +222,6 @@ def test_a_campaign_goes_on_from_recorded_answers_without_asking_again(tmp_path)
     again = loop(url, 3e11)  # nobody answers there any more
     again.run()
     assert again.standing.parent == first.standing.parent
-    refused = [r for e in again.journal.ledger.entries("proposals") for r in e.body["refused"]]
-    assert any("no such switch" in r["reason"] for r in refused)
+    refused = [r for e in again.journal.ledger.entries(ProposalsEntry) for r in e.body.refused]
+    assert any("no such switch" in r.reason for r in refused)
     again.journal.close()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
+from duckweed.evolve.entries import CampaignEntry
 from duckweed.evolve.space.recipe import idle, specification
 from duckweed.evolve.space.switches import SWARM
 from duckweed.evolve.trials import trial
@@ -89,7 +90,7 @@ def test_a_trial_ends_where_a_run_of_its_specification_ends(ground, train, tmp_p
     run = RunFolder(tmp_path / "run")
     key = load_or_create(run.coordinator_key)
     ledger = Ledger(run.ledger, key.sign)
-    ledger.append("genesis", 0, {"coordinator": key.id})
+    ledger.append(0, CampaignEntry(key.id))
     ledger.close()
     whole = datasets.prepare(spec.data, folder.path.parent, tmp_path / "cache")
     on = Ground(folder.path, whole)  # the same training text; a run evaluates as well

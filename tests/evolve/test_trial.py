@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from duckweed.evolve.campaign.journal import Journal
 from duckweed.evolve.decide.trial_spec import Cell
+from duckweed.evolve.entries import TrialEntry
 from duckweed.evolve.trials import trial
 from duckweed.evolve.trials.evaluator import Evaluator, Refused, check_causal
 from duckweed.evolve.trials.text_split import read
@@ -242,9 +243,9 @@ def test_a_trial_is_run_again_from_the_ledger_alone(ground, tmp_path):
     journal.trial(asked, judge.evaluate(asked, train(asked, "first")), "screening")
     journal.close()
     journal = Journal(tmp_path)
-    body = next(journal.ledger.entries("trial")).body
+    body = next(journal.ledger.entries(TrialEntry)).body
     journal.close()
-    again = msgspec.convert(body["what"], Cell)
+    again = body.what
     found = judge.evaluate(again, train(again, "from-ledger"))
-    assert found.weights == body["result"]["weights"]
-    assert found.loss == body["result"]["loss"]
+    assert found.weights == body.result.weights
+    assert found.loss == body.result.loss

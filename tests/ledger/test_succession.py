@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from duckweed.ledger import term
+from duckweed.ledger.entries import Body, SuccessionEntry
 from duckweed.ledger.ledger import Ledger, LedgerError
 from duckweed.ledger.succession import Fork, Seat, Vote
 from duckweed.run import toml
@@ -16,6 +17,19 @@ from duckweed.run.spec import RunSpec, SpecError, override, parse
 
 SCHEDULES = int(os.environ.get("DUCKWEED_SCHEDULES", "400"))
 KEYS = [f"{n:064x}" for n in range(1, 8)]
+
+
+class Founded(Body, frozen=True):
+    kind = "genesis"
+    run: str
+    coordinator: str
+    spec: str
+
+
+class Closed(Body, frozen=True):
+    kind = "round"
+    by: str = ""
+    dice: int = 0
 
 
 def named(keys):
@@ -32,7 +46,7 @@ def verify(key, message, signature):
 
 def genesis(voters):
     spec = f"[members]\nsuccessors = {named(KEYS[1:voters])}"
-    return {"run": parse(spec).identity, "coordinator": KEYS[0], "spec": spec}
+    return Founded(parse(spec).identity, KEYS[0], spec)
 
 
 class Machine:
@@ -44,7 +58,7 @@ class Machine:
         if place:
             self.ledger.take(world.machines[0].ledger.rows(0, 1, 0)[0], verify)
         else:
-            self.ledger.append("genesis", 0, genesis(world.count))
+            self.ledger.append(0, genesis(world.count))
         self.disk = 0
         self.wake()
 
@@ -58,7 +72,7 @@ class Machine:
 
     @property
     def rounds(self):
-        return [e.number for e in self.ledger.entries("round")]
+        return [e.number for e in self.ledger.entries(Closed)]
 
     # --- what it does of its own accord
 
@@ -66,7 +80,7 @@ class Machine:
         """As the coordinator does: only when the round before is held by a majority."""
         rounds = self.rounds
         if self.seat.in_charge and self.seat.committed >= max([*rounds, self.seat.charge.since]):
-            self.ledger.append("round", len(rounds), {"by": self.key, "dice": self.world.dice()})
+            self.ledger.append(len(rounds), Closed(self.key, self.world.dice()))
 
     def pull(self, other=None, number=None):
         """By itself it asks who it thinks is in charge, or anybody."""
@@ -179,7 +193,7 @@ class World:
         if not seat.in_charge or seat.committed == machine.checked:
             return
         machine.checked, term = seat.committed, seat.charge.term
-        for entry in machine.ledger.entries("round"):
+        for entry in machine.ledger.entries(Closed):
             if entry.number <= seat.committed:
                 at = (entry.number, entry.hash)
                 by = self.acknowledged.setdefault(entry.round, (at, term))
@@ -342,7 +356,7 @@ def copy(follower, leader, committed=-1):
 
 def test_an_entry_counts_when_a_majority_holds_it():
     first, second, third = three()
-    entry = first.ledger.append("round", 0, {})
+    entry = first.ledger.append(0, Closed())
     assert first.seat.committed < entry.number
     assert not first.seat.acknowledged(second.key, 0, entry.number, "00" * 32)
     assert first.seat.committed < entry.number
@@ -354,10 +368,10 @@ def test_an_entry_counts_when_a_majority_holds_it():
 
 def test_a_run_without_successors_waits_for_nobody():
     ledger = Ledger(Path(":memory:"), signer(KEYS[0]))
-    ledger.append("genesis", 0, genesis(1))
+    ledger.append(0, genesis(1))
     seat = Seat(KEYS[0], ledger, signer(KEYS[0]), verify, 0, lambda term: None)
     assert seat.in_charge
-    entry = ledger.append("round", 0, {})
+    entry = ledger.append(0, Closed())
     assert seat.committed == entry.number
 
 
@@ -377,9 +391,9 @@ def test_a_promise_holds_over_a_restart_and_unseats_who_gives_it():
 def test_the_old_coordinator_drops_what_nobody_acknowledged_and_follows(tmp_path):
     first, second, third = three()
     first.ledger._aside = tmp_path / "aside"
-    lost = first.ledger.append("round", 0, {"by": "first"})
+    lost = first.ledger.append(0, Closed("first"))
     elect(second, third)
-    new = second.ledger.append("round", 0, {"by": "second"})
+    new = second.ledger.append(0, Closed("second"))
     assert copy(first, second)
     assert first.ledger.head == new.hash
     assert lost.hash in (tmp_path / "aside").read_text()
@@ -388,7 +402,7 @@ def test_the_old_coordinator_drops_what_nobody_acknowledged_and_follows(tmp_path
 
 def test_a_successor_takes_over_what_one_of_its_voters_has_and_it_lacks():
     first, second, third = three()
-    entry = first.ledger.append("round", 0, {})
+    entry = first.ledger.append(0, Closed())
     assert copy(third, first)
     first.seat.acknowledged(third.key, 0, entry.number, entry.hash)
     assert first.seat.committed == entry.number  # second does not know of it
@@ -404,7 +418,7 @@ def test_a_successor_takes_over_what_one_of_its_voters_has_and_it_lacks():
 def test_entries_of_an_earlier_term_count_only_with_the_succession_after_them():
     """Raft, section 5.4.2: a majority that holds an old entry may still lose it."""
     first, second, third = three()
-    entry = first.ledger.append("round", 0, {})
+    entry = first.ledger.append(0, Closed())
     copy(second, first)
     term, _ = elect(second, third)
     assert second.seat.acknowledged(third.key, term, entry.number, entry.hash)
@@ -423,12 +437,13 @@ def test_nobody_takes_office_without_a_majority_nor_with_forged_promises():
         {second.key: mine, "f" * 64: Vote(b"", 0, 0, "")},
     ):
         assert not second.seat.take_office(term, votes)
-    forged = {"term": term, "key": second.key, "promises": {second.key: mine.signature.hex()}}
+    promises = {second.key: mine.signature.hex()}
+    forged = SuccessionEntry(term, second.key, promises)
     with pytest.raises(LedgerError, match="no majority"):
-        second.ledger.append("succession", 0, forged)
+        second.ledger.append(0, forged)
     assert second.ledger.number == 0
-    forged["promises"][third.key] = "00"
-    row = second.ledger.append("succession", 0, forged)
+    promises[third.key] = "00"
+    row = second.ledger.append(0, forged)
     with pytest.raises(LedgerError, match="not signed"):
         first.ledger.take(second.ledger.rows(row.number, 0, row.number)[0], verify)
     with pytest.raises(LedgerError, match="not signed"):
@@ -438,7 +453,7 @@ def test_nobody_takes_office_without_a_majority_nor_with_forged_promises():
 def test_an_entry_is_taken_only_from_who_is_in_charge():
     first, second, third = three()
     elect(second, third)
-    stale = first.ledger.append("round", 0, {})
+    stale = first.ledger.append(0, Closed())
     copy(third, second)
     row = msgspec.structs.replace(first.ledger.rows(stale.number, 0, stale.number)[0], number=2)
     with pytest.raises(LedgerError, match="does not follow"):
@@ -447,11 +462,11 @@ def test_an_entry_is_taken_only_from_who_is_in_charge():
 
 def test_a_coordinator_that_replaces_what_a_majority_held_is_found_out():
     first, second, third = three()
-    entry = first.ledger.append("round", 0, {"by": "first"})
+    entry = first.ledger.append(0, Closed("first"))
     assert copy(second, first, committed=entry.number)
     first.ledger.cut(0)  # its owner puts an old backup in place, which the rules forbid
     elect(third, first)
-    third.ledger.append("round", 0, {"by": "third"})
+    third.ledger.append(0, Closed("third"))
     with pytest.raises(Fork, match="held by a majority"):
         copy(second, third)
 

@@ -7,7 +7,9 @@ import pytest
 
 from duckweed.pages.page import page, table
 from duckweed.pages.run_page import BARS, loss_plot, peers_plot, run_page, time_plot
-from duckweed.pages.run_summary import history, summarise
+from duckweed.pages.run_summary import summarise
+from duckweed.round.run_log import history
+from duckweed.run.events import FinalLoss
 
 from .made import BIT, BYTES_PER_TOKEN, PARAMETERS, close, record, run
 
@@ -53,9 +55,9 @@ def two(tmp_path):
     folder, spec = run(tmp_path / "two", 2)
     close(folder, 0, 8.0)
     record(folder, 0, (80, 0, 10, 20), held_out=8.0)
-    close(folder, 1, 6.0, {"1": "its norm is <far> from the others'"})
+    close(folder, 1, 6.0, {1: "its norm is <far> from the others'"})
     record(folder, 1, (160, 140, 20, 40), held_out=7.0, train=2.0)
-    folder.record(event="final", round=2, held_out=2.0 * BIT, tokens=5000)
+    folder.record(FinalLoss(2.0 * BIT, 2, 5000))
     return folder, spec
 
 
@@ -91,7 +93,7 @@ def test_what_a_person_looks_for_is_there(two):
 def test_runs_with_little_to_show_have_a_whole_page(tmp_path, kind):
     folder, spec = run(tmp_path / "little", 1)
     if kind != "no rounds":
-        close(folder, 0, 8.0, {"0": "late", "1": "late"} if kind == "nothing counted" else None)
+        close(folder, 0, 8.0, {0: "late", 1: "late"} if kind == "nothing counted" else None)
     if kind not in ("no metrics", "no rounds"):
         record(folder, 0, (80, 0, 1, 1), held_out=8.0 if kind == "one round" else None)
     read = Reader(made(folder, spec, sample="")[1])
@@ -133,7 +135,7 @@ def test_peers_show_speed_and_what_did_not_count(two):
 
 def test_a_sample_or_a_reason_cannot_become_part_of_the_page(two):
     folder, spec = two
-    close(folder, 2, 5.0, {"1": "</script><img src=x>"})
+    close(folder, 2, 5.0, {1: "</script><img src=x>"})
     _, text = made(folder, spec, sample="</pre><script>alert(1)</script>")
     assert "<script>alert" not in text
     assert "<img" not in text

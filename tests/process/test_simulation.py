@@ -9,12 +9,14 @@ from fixtures import tiny
 from fixtures.golden import CASES, training_trajectory
 from fixtures.golden import PLACE as GOLDEN
 
+from duckweed.ledger.entries import RoundEntry, StateEntry
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import verify
 from duckweed.net.link_spec import LinkSpec, parse_links
 from duckweed.process.simulation import Simulation
 from duckweed.round import founding
 from duckweed.run import state as states
+from duckweed.run.events import RoundClosed
 
 
 def simulated(base, name="run", changes=None, **more):
@@ -52,7 +54,7 @@ def test_the_same_specification_gives_the_same_bits(done):
     heads = []
     for one in (folder, other_folder):
         ledger = Ledger(one.ledger)
-        heads.append([e.body for e in ledger.entries("round")])
+        heads.append([e.body for e in ledger.entries(RoundEntry)])
     assert heads[0] == heads[1]
 
 
@@ -77,13 +79,13 @@ def test_a_slow_peer_does_fewer_steps_once_its_speed_is_known(done):
     _, _, _, base = done
     changes = {"rounds.count": 6}
     folder, _, _ = simulated(base, "one-slow", changes, step_seconds=[5.0, 5.0, 50.0])
-    bodies = [e.body for e in Ledger(folder.ledger).entries("round")]
-    assert bodies[0]["closed"]["accepted"] == [0, 1]
-    assert "nothing handed in" in bodies[0]["closed"]["rejected"]["2"]
+    bodies = [e.body for e in Ledger(folder.ledger).entries(RoundEntry)]
+    assert bodies[0].closed.accepted == [0, 1]
+    assert "nothing handed in" in bodies[0].closed.rejected[2]
     late = bodies[3:]  # it has ended its first block, and caught up
-    assert all(body["closed"]["weights"] == [16, 16, 5] for body in late)
-    assert [body["parts"]["2"] for body in late] == [[0, 1], [1, 1], [2, 1]]
-    shares = [event["utilisation"] for event in folder.records("round")]
+    assert all(body.closed.weights == [16, 16, 5] for body in late)
+    assert [body.parts[2] for body in late] == [(0, 1), (1, 1), (2, 1)]
+    shares = [event.utilisation for event in folder.records(RoundClosed)]
     assert all(0 < share <= 1 for each in shares for share in each.values())
 
 
@@ -94,27 +96,27 @@ def test_with_overlap_slow_links_cost_less_time_and_the_run_still_learns(done):
     folder, overlapped, other = simulated(base, "overlapped", {"rounds.overlap": 0.67}, **slow)
     again = simulated(base, "overlapped-again", {"rounds.overlap": 0.67})[2]
     assert other.hash() == again.hash() != final.hash()
-    events = list(folder.records("round"))
-    held_out = [event["held_out"] for event in events]
+    events = list(folder.records(RoundClosed))
+    held_out = [event.held_out for event in events]
     assert held_out == sorted(held_out, reverse=True)
     # 60 s of steps a round, of which 40 can be done meanwhile: only the last of three exchanges of
     # some 6 s is waited for.
     assert 3 * 60 < overlapped.clock < 3 * 60 + 0.6 * (waiting.clock - 3 * 60)
-    assert all(share > 0.95 for event in events for share in event["utilisation"].values())
-    bodies = [e.body for e in Ledger(folder.ledger).entries("round")]
-    steps = [[said.get("ahead") for said in b["contributions"].values()] for b in bodies]
-    assert steps == [[None] * 3, [2] * 3, [2] * 3]
-    assert sorted(b for body in bodies for b in body["blocks"].values()) == list(range(9))
+    assert all(share > 0.95 for event in events for share in event.utilisation.values())
+    bodies = [e.body for e in Ledger(folder.ledger).entries(RoundEntry)]
+    steps = [[said.ahead for said in b.contributions.values()] for b in bodies]
+    assert steps == [[0] * 3, [2] * 3, [2] * 3]
+    assert sorted(b for body in bodies for b in body.blocks.values()) == list(range(9))
 
 
 def test_the_ledger_of_a_simulation_is_one_that_holds(done):
     folder, _, final, _ = done
     ledger = Ledger(folder.ledger)
     assert ledger.verify(verify) > 6
-    agreed = {e.round: e.body["hash"] for e in ledger.entries("state")}
+    agreed = {e.round: e.body.hash for e in ledger.entries(StateEntry)}
     assert sorted(agreed) == [1, 2, 3]
     assert agreed[3] == final.hash()
-    blocks = [b for e in ledger.entries("round") for b in e.body["blocks"].values()]
+    blocks = [b for e in ledger.entries(RoundEntry) for b in e.body.blocks.values()]
     assert sorted(blocks) == list(range(9))
     layout = founding.layout(folder)
     saved = states.load(folder.state(3), layout)
@@ -123,12 +125,12 @@ def test_the_ledger_of_a_simulation_is_one_that_holds(done):
 
 def test_metrics_are_one_line_for_each_round(done):
     folder, simulation, _, _ = done
-    events = list(folder.records("round"))
-    assert [e["round"] for e in events] == [0, 1, 2]
-    assert all(e["accepted"] == [0, 1, 2] and e["rejected"] == {} for e in events)
-    assert [e["tokens"] for e in events] == [3 * 3 * 2 * 32] * 3
-    assert events[-1]["traffic"]["contributions"] == simulation.traffic["contributions"]
-    blobs = sum(sum(e["contribution_bytes"]) for e in events)
+    events = list(folder.records(RoundClosed))
+    assert [e.round for e in events] == [0, 1, 2]
+    assert all(e.accepted == [0, 1, 2] and e.rejected == {} for e in events)
+    assert [e.tokens for e in events] == [3 * 3 * 2 * 32] * 3
+    assert events[-1].traffic["contributions"] == simulation.traffic["contributions"]
+    blobs = sum(sum(e.contribution_bytes) for e in events)
     heads = simulation.traffic["contributions"][0] - blobs
     assert 0 < heads < 9 * 1000
     assert os.path.getsize(folder.metrics) < 10_000

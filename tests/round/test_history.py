@@ -6,8 +6,8 @@ import pytest
 from fixtures.golden import LAYOUT, announce, numbers
 from fixtures.pretended import SPEC, genesis
 
+from duckweed.ledger.entries import Closed
 from duckweed.ledger.ledger import Ledger
-from duckweed.merge.round import Closed
 from duckweed.net.identity import Identity
 from duckweed.round import history as room
 from duckweed.round.history import Past
@@ -29,7 +29,7 @@ def facts(past):
 def place(tmp_path):
     folder = folders.create(tmp_path, "run")
     ledger = Ledger(folder.ledger, KEY.sign)
-    ledger.append("genesis", 0, genesis(SPEC, KEY.id))
+    ledger.append(0, genesis(SPEC, KEY.id))
     return folder, ledger
 
 

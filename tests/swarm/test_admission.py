@@ -8,6 +8,7 @@ import pytest
 from fixtures.pretended import PEERS
 
 from duckweed.net.identity import Identity
+from duckweed.run.events import PeerLeft
 from duckweed.run.spec import SpecError, override
 from duckweed.swarm.coordinator import admission as room
 from duckweed.swarm.coordinator.guest_book import EXPELLED, Guests
@@ -46,7 +47,7 @@ def test_an_invitation_made_while_the_run_is_served_opens_it_and_revoking_closes
         assert not run.it.attended()
 
     run = play(tmp_path, scene)
-    assert {"event": "left", "peer": 0, "reason": EXPELLED} in run.events
+    assert PeerLeft(0, EXPELLED) in run.events
 
 
 def test_keys_on_the_list_need_no_invitation(tmp_path):

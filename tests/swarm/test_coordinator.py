@@ -11,6 +11,8 @@ from fixtures.coordinated import SPEC, play
 from fixtures.golden import LAYOUT
 from fixtures.pretended import PEERS, state
 
+from duckweed.ledger.entries import RUN
+from duckweed.run.events import ContributionRefused, RoundClosed, Said, StateDiffers
 from duckweed.run.spec import override
 from duckweed.swarm.coordinator import coordinator as room
 from duckweed.swarm.protocol import messages as m
@@ -32,11 +34,11 @@ def test_a_whole_run(tmp_path):
         await asyncio.wait_for(run.task, 5)
 
     run = play(tmp_path, scene)
-    kinds = [entry.kind for entry in run.it.ledger.entries()]
+    kinds = [entry.kind for entry in run.it.ledger.entries(*RUN)]
     assert kinds == ["genesis", "peer", "peer", "peer", "round", "state", "round", "state"]
-    events = [e for e in run.events if e["event"] == "round"]
-    assert [e["held_out"] for e in events] == [2.0, 2.0]
-    assert [e["tokens"] for e in events] == [3 * 1024] * 2
+    events = [e for e in run.events if isinstance(e, RoundClosed)]
+    assert [e.held_out for e in events] == [2.0, 2.0]
+    assert [e.tokens for e in events] == [3 * 1024] * 2
 
 
 def test_strangers_and_wrong_words_are_refused_and_leave_no_trace(tmp_path):
@@ -59,7 +61,7 @@ def test_strangers_and_wrong_words_are_refused_and_leave_no_trace(tmp_path):
         assert run.it.body_limit(PEERS[0].id, m.encode(m.Fetch("x"))) == 0
 
     run = play(tmp_path, scene)
-    assert [entry.kind for entry in run.it.ledger.entries()] == ["genesis", "peer"]
+    assert [entry.kind for entry in run.it.ledger.entries(*RUN)] == ["genesis", "peer"]
 
 
 def test_a_peer_keeps_its_index_for_as_long_as_it_keeps_its_key(tmp_path):
@@ -151,13 +153,13 @@ def test_a_round_is_not_closed_before_something_counts(tmp_path):
         assert [(await run.task_of(PEERS[n], 1)).block for n in (0, 1)] == [0, 1]
 
     run = play(tmp_path, scene)
-    refused = [(e["peer"], e["reason"]) for e in run.events if e["event"] == "refused"]
+    refused = [(e.peer, e.reason) for e in run.events if isinstance(e, ContributionRefused)]
     tensors = len(LAYOUT.names)
     reason = f"announced 0 tensor sizes, the model has {tensors} tensors"
     assert refused == [(0, reason), (1, reason), (2, reason)]
-    said = [e["text"] for e in run.events if e["event"] == "said"]
+    said = [e.text for e in run.events if isinstance(e, Said)]
     assert said == ["round 0: nothing that was handed in counts; it stays open"]
-    assert [e["accepted"] for e in run.events if e["event"] == "round"] == [[2]]
+    assert [e.accepted for e in run.events if isinstance(e, RoundClosed)] == [[2]]
 
 
 def test_work_that_comes_while_a_vain_round_is_judged_is_taken_afterwards(tmp_path, monkeypatch):
@@ -262,7 +264,7 @@ def test_a_peer_whose_state_differs_is_told_and_the_others_agree(tmp_path):
         assert ahead.fault
 
     run = play(tmp_path, scene)
-    assert {"event": "differs", "peer": 2, "round": 1} in run.events
+    assert StateDiffers(2, 1) in run.events
 
 
 def test_the_run_ends_though_most_who_counted_in_the_last_round_are_gone(tmp_path):

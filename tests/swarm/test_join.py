@@ -6,6 +6,7 @@ import threading
 import pytest
 from fixtures import tiny
 
+from duckweed.ledger.entries import PeerEntry, RoundEntry, StateEntry
 from duckweed.ledger.ledger import Ledger
 from duckweed.process.local_run import LocalRun
 from duckweed.process.simulation import Simulation
@@ -45,9 +46,9 @@ def test_the_invited_reach_the_bits_of_the_simulation_and_others_stay_out(tmp_pa
     assert reason == "all rounds are done"
     assert any("fetching the state after round 0" in text for text in said)
     ledger = Ledger(folder.ledger)
-    assert [e.body["closed"]["accepted"] for e in ledger.entries("round")] == [[0, 1]] * 3
-    assert sum(e.kind == "peer" for e in ledger.entries()) == 2
-    agreed = {e.round: e.body["hash"] for e in ledger.entries("state")}
+    assert [e.body.closed.accepted for e in ledger.entries(RoundEntry)] == [[0, 1]] * 3
+    assert len(list(ledger.entries(PeerEntry))) == 2
+    agreed = {e.round: e.body.hash for e in ledger.entries(StateEntry)}
     assert agreed[3] == expected
     assert not (tmp_path / "guest" / "ledger.db").exists()  # copies are for runs with successors
     path = tmp_path / "guest" / "states" / "00000003.safetensors"

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from duckweed.merge.round import Announcement, Closed
+from duckweed.ledger.entries import Closed
+from duckweed.merge.round import Announcement
 from duckweed.swarm.protocol import messages as m
 
 ANNOUNCEMENT = Announcement(3, 1, 7, "ab" * 32, 100, 512, 4, 2.5, [0.5, 1.0])

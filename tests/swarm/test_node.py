@@ -8,10 +8,12 @@ from fixtures import pretended
 from fixtures.golden import LAYOUT
 from fixtures.pretended import PEERS, contribution, genesis, state
 
+from duckweed.ledger.entries import RoundEntry
 from duckweed.ledger.ledger import Ledger, LedgerError
 from duckweed.net.identity import Identity, verify
 from duckweed.net.transport import Endpoint, LinkError
 from duckweed.run import folder as folders
+from duckweed.run.events import RoundClosed
 from duckweed.run.spec import override
 from duckweed.swarm.coordinator import coordinator
 from duckweed.swarm.node import node as room
@@ -120,7 +122,7 @@ class Machine:
         return run is not None and not run.unseated
 
     def rounds(self):
-        return list(self.ledger.entries("round"))
+        return list(self.ledger.entries(RoundEntry))
 
     # --- as peers use it
 
@@ -175,7 +177,7 @@ def play(base, scene):
         machines = [Machine(base, name, net) for name in KEYS]
         first, *others = machines
         ledger = Ledger(first.folder.ledger, KEYS["first"].sign)
-        ledger.append("genesis", 0, genesis(SPEC, KEYS["first"].id))
+        ledger.append(0, genesis(SPEC, KEYS["first"].id))
         ledger.close()
         try:
             await first.start()
@@ -225,11 +227,13 @@ def test_two_coordinators_never_close_the_same_round(tmp_path):
         answer = await first.ask(1, question)
         assert isinstance(answer, m.Wait)
         assert "2 of 3" in answer.reason
-        assert [e["round"] for e in first.events if e["event"] == "round"] == [0]  # nor is it told
+        assert [e.round for e in first.events if isinstance(e, RoundClosed)] == [
+            0
+        ]  # nor is it told
         net.split(KEYS)
         await until(lambda: not first.leads)
         await until(lambda: alike([first, anna, ben]))
-        assert [e.body["closed"]["accepted"] for e in first.rounds()] == [[0, 1, 2], [0, 2]]
+        assert [e.body.closed.accepted for e in first.rounds()] == [[0, 1, 2], [0, 2]]
         assert first.folder.dropped.read_text().count('"round"') == 1
         assert (await first.ask(1, question)).key == KEYS["anna"].id
         assert await anna.ask(1, m.Next(0, state(0), False)) == m.Apply(before)

@@ -4,6 +4,7 @@ import pytest
 from fixtures.coordinated import OVERLAP, play
 from fixtures.pretended import PEERS
 
+from duckweed.ledger.entries import RoundEntry
 from duckweed.swarm.protocol import messages as m
 
 
@@ -56,5 +57,5 @@ def test_steps_ahead_are_those_of_the_specification_or_none(tmp_path, round_):
         run.task.cancel()
 
     run = play(tmp_path, scene, OVERLAP)
-    contributions = [e.body["contributions"] for e in run.it.ledger.entries("round")][round_]
-    assert [c.get("ahead") for c in contributions.values()] == ([2, None] if round_ else [None])
+    contributions = [e.body.contributions for e in run.it.ledger.entries(RoundEntry)][round_]
+    assert [c.ahead for c in contributions.values()] == ([2, 0] if round_ else [0])

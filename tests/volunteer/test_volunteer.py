@@ -14,6 +14,7 @@ import msgspec
 import pytest
 from fixtures import tiny
 
+from duckweed.ledger.entries import RoundEntry
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import Identity, load_or_create
 from duckweed.net.timeouts import SILENCE
@@ -107,7 +108,7 @@ class Served:
     def counted(self, index):
         """How many contributions of a peer the ledger has."""
         ledger = Ledger(self.folder.ledger)
-        closed = [entry.body["closed"]["accepted"] for entry in ledger.entries("round")]
+        closed = [entry.body.closed.accepted for entry in ledger.entries(RoundEntry)]
         ledger.close()
         return sum(index in accepted for accepted in closed)
 

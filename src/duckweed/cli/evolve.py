@@ -203,6 +203,7 @@ def _invite(
     """Machines elsewhere, save those that were found out before."""
     if not invitations:
         return
+    from duckweed.evolve.entries import GuestEntry
     from duckweed.evolve.workers.remote_worker import Guest, LinkSpec
     from duckweed.net.identity import load_or_create
 
@@ -210,8 +211,7 @@ def _invite(
     outside.callback(links.close)
 
     def say(guest: Guest, reason: str) -> None:
-        facts = {"number": guest.number, "expelled": guest.expelled, "reason": reason}
-        loop.report("guest", key=guest.key, **facts)
+        loop.report(GuestEntry(guest.key, guest.number, guest.expelled, reason))
 
     for one in invitations:
         if one.coordinator in loop.journal.expelled:
@@ -272,15 +272,16 @@ def repeat(
     """Run trials again from the ledger and compare weights and loss, bit for bit."""
     from duckweed.evolve.campaign import folder as folders
     from duckweed.evolve.campaign.create import SAME_TRIALS, check_format, made_with
+    from duckweed.evolve.entries import CampaignEntry
     from duckweed.evolve.workers import rerun as again
     from duckweed.ledger.ledger import Ledger
     from duckweed.run.lock import Busy, alone
 
     campaign = folders.find(run)
     ledger = Ledger(campaign.ledger)
-    genesis = next(ledger.entries("genesis")).body
+    genesis = next(ledger.entries(CampaignEntry)).body
     check_format(campaign, genesis, SAME_TRIALS)
-    then, now = genesis.get("made_with", {}), made_with()
+    then, now = genesis.made_with, made_with()
     wanted = again.chosen(ledger, entries or [], count)
     ledger.close()
     if other := [key for key in now if then.get(key) != now[key]]:
@@ -291,10 +292,10 @@ def repeat(
         with alone(campaign.path / "lock", wait=False):
             for one in again.repeat(campaign, wanted):
                 differs += not one.same
-                before = one.entry.body["result"]
+                before = one.entry.body.result
                 console.print(
-                    f"entry {one.entry.number} ({one.entry.body['purpose']}): loss {before['loss']}, "
-                    f"now {one.result.loss}; weights {before['weights'][:16]}, now "
+                    f"entry {one.entry.number} ({one.entry.body.purpose}): loss {before.loss}, "
+                    f"now {one.result.loss}; weights {before.weights[:16]}, now "
                     f"{one.result.weights[:16]}: {'the same' if one.same else 'DIFFERS'}"
                 )
     except Busy:

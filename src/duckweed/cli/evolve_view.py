@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from duckweed.evolve.campaign.budget import Budget
     from duckweed.evolve.campaign.folder import Campaign
     from duckweed.evolve.campaign.history import Decided, History
+    from duckweed.evolve.campaign.loop import RunsStarted
     from duckweed.evolve.campaign.outcome import Left
+    from duckweed.evolve.decide.trial_spec import Recipe, Result
+    from duckweed.ledger.entries import Body
 
 COLOURS = {"adopted": "green", "accepted": "cyan", "rejected": "red", "undecided": "yellow"}
 SHOWN = 8  # decisions in the live view
@@ -54,25 +57,25 @@ class EvolveView:
         if self.console.is_terminal:
             self._live.__exit__(*found)
 
-    def take(self, event: dict[str, Any]) -> None:
-        """Show one event."""
-        kind = event["event"]
-        if kind == "runs":
-            self._ran, self._of = 0, sum(len(group) for group in event["groups"])
-            self._doing = f"{event['purpose']}: 0 of {self._of} runs done"
-        elif kind == "trial":
+    def take(self, event: Body | RunsStarted) -> None:
+        """Show what happens."""
+        from duckweed.evolve.campaign.loop import RunsStarted
+        from duckweed.evolve.entries import ProposalsEntry, TrialEntry
+
+        if isinstance(event, RunsStarted):
+            self._ran, self._of = 0, event.count
+            self._doing = f"{event.purpose}: 0 of {self._of} runs done"
+        elif isinstance(event, TrialEntry):
             self._ran += 1
-            last = _result(event["result"])
-            self._doing = (
-                f"{event['purpose']}: {self._ran} of {self._of} runs done; the last: {last}"
-            )
+            last = _result(event.result)
+            self._doing = f"{event.purpose}: {self._ran} of {self._of} runs done; the last: {last}"
             if time.monotonic() > self._read + PAUSE:
                 self._refresh()
-        elif kind != "proposals":
+        elif not isinstance(event, ProposalsEntry):
             self._refresh()
         if self.console.is_terminal:
             self._live.refresh()
-        elif kind != "runs":
+        elif not isinstance(event, RunsStarted):
             for line in _lines(event, self._history):
                 self.console.print(line, markup=False)
 
@@ -119,46 +122,44 @@ def standing(history: History) -> str:
     return f"{text}; {caution}" if caution else text
 
 
-def _result(result: Any) -> str:
+def _result(result: Result) -> str:
     if result.loss is None:
         return result.reason
     return f"{result.loss:.4f} bits/byte in {result.seconds:.1f} s"
 
 
-def _lines(event: dict[str, Any], history: History | None) -> list[str]:
-    """An event in words, for a console that is no terminal."""
-    match event["event"]:
-        case "trial":
-            return []
-        case "tuning":
-            return [f"generation 0 tuned: {difference(event['zero'])}"]
-        case "pilot":
+def _lines(entry: Body, history: History | None) -> list[str]:
+    """An entry in words, for a console that is no terminal."""
+    from duckweed.evolve import entries as e
+
+    match entry:
+        case e.TuningEntry(zero=zero):
+            return [f"generation 0 tuned: {difference(zero)}"]
+        case e.PilotEntry():
             return [
-                f"A/A pilot: sd {event['sd']:.4f} bits/byte over {event['pairs']} pairs; the smallest "
-                f"effect found in 8 of 10 cases: {event['smallest_multiplier']:.2f}x"
+                f"A/A pilot: sd {entry.sd:.4f} bits/byte over {entry.pairs} pairs; the smallest "
+                f"effect found in 8 of 10 cases: {entry.smallest_multiplier:.2f}x"
             ]
-        case "screening":
-            found = event["winner"]
+        case e.ScreeningEntry(winner=found):
             what = "nothing better" if found is None else f"proposal {found} goes on"
-            return [f"wave {event['wave']}: {len(event['screened'])} screened, {what}"]
-        case "decision" if history:
+            return [f"wave {entry.wave}: {len(entry.screened)} screened, {what}"]
+        case e.DecisionEntry() if history:
             d = history.decided[-1]
             return [f"proposal {d.number} {difference(d.difference)}: {d.outcome}: {d.why}"]
-        case "scale":
-            return [f"proposal {event['number']} at {event['size']}x the size: {event['verdict']}"]
-        case "vault" if history:
-            return [f"vault: {standing(history)}" if not event["fault"] else event["fault"]]
-        case "pruning":
-            gone = event["taken_back"]
+        case e.ScaleEntry():
+            return [f"proposal {entry.number} at {entry.size}x the size: {entry.verdict}"]
+        case e.VaultEntry(fault=fault) if history:
+            return [fault or f"vault: {standing(history)}"]
+        case e.PruningEntry(taken_back=gone):
             return [f"leave-one-out: {gone + ' taken back' if gone else 'everything stays'}"]
-        case "failure":
-            return [event["reason"]]
-        case "guest":
-            return [f"guest {event['key'][:8]} {event['reason']}"]
+        case e.FailureEntry(reason=reason):
+            return [reason]
+        case e.GuestEntry(key=key, reason=reason):
+            return [f"guest {key[:8]} {reason}"]
     return []
 
 
-def difference(recipe: dict[str, Any]) -> str:
+def difference(recipe: Recipe) -> str:
     """A difference in one line, without the names of the sections that every trial has: those of an
     exchange have keys of the same names."""
     parts = [f"{re.sub(COMMON, '', key)}={value}" for key, value in recipe.items()]
@@ -169,8 +170,8 @@ def power(history: History) -> str:
     """What can be found, in words: by the pilot, and by the pairs of the confirmations so far."""
     assert history.pilot
     text = (
-        f"the parent against itself, on other seeds: sd {history.pilot['sd']:.3f} bits/byte; in 8 of "
-        f"10 cases {history.pilot['smallest']:.3f} would be found"
+        f"the parent against itself, on other seeds: sd {history.pilot.sd:.3f} bits/byte; in 8 of "
+        f"10 cases {history.pilot.smallest:.3f} would be found"
     )
     if history.scatter is not None:
         text += (
@@ -215,7 +216,7 @@ def ledger_tables(history: History) -> list[RenderableType]:
         runs.add_row(purpose, f"{count:.0f}", f"{flops:.2e}", span(seconds))
     parts += [runs, Text()]
     if history.tuning:
-        parts.append(Text(f"generation 0: {difference(history.tuning['zero'])}"))
+        parts.append(Text(f"generation 0: {difference(history.tuning.zero)}"))
     if history.pilot:
         parts.append(Text(power(history)))
     parts += [Text(), decisions(history.decided), *refusals(history), Text()]
@@ -245,7 +246,7 @@ def refusals(history: History) -> list[RenderableType]:
     """Why proposals were refused before anything was run, the commonest reasons first."""
     if not history.refused:
         return []
-    reasons = Counter(refusal["reason"] for refusal in history.refused).most_common(REASONS)
+    reasons = Counter(refusal.reason for refusal in history.refused).most_common(REASONS)
     lines = [f"  {count} x {reason}" for reason, count in reasons]
     said = f"{len(history.refused)} proposals refused before anything was run, most often:"
     return [Text(), Text("\n".join([said, *lines]))]

@@ -13,6 +13,7 @@ from duckweed.cli.errors import fail, plain_errors
 from duckweed.cli.view import size
 
 if TYPE_CHECKING:
+    from duckweed.ledger.entries import RoundEntry
     from duckweed.ledger.term import Charge
 
 console = Console(highlight=False)
@@ -28,32 +29,38 @@ def register(app: typer.Typer) -> None:
 @plain_errors
 def show(run: Run) -> None:
     """The ledger of a run as a table: who contributed what, accepted or why not."""
+    from duckweed.ledger.entries import (
+        GenesisEntry,
+        PeerEntry,
+        RoundEntry,
+        StateEntry,
+        SuccessionEntry,
+    )
     from duckweed.ledger.ledger import Ledger
     from duckweed.net.identity import verify
     from duckweed.run import folder as folders
 
     folder = folders.find(run)
     ledger = Ledger(folder.ledger)
-    entries = list(ledger.entries())
-    if not entries or entries[0].kind != "genesis":
+    genesis = next((entry.body for entry in ledger.entries(GenesisEntry)), None)
+    if genesis is None:
         fail(f"{folder.ledger}: has no genesis entry; this is not the ledger of a run")
-    genesis = entries[0].body
     count = ledger.verify(verify)
-    states = {entry.round: entry.body["hash"] for entry in entries if entry.kind == "state"}
+    states = {entry.round: entry.body.hash for entry in ledger.entries(StateEntry)}
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     for name in ("round", "peer", "block", "tokens", "loss", "bytes", "counted", "state after"):
         table.add_column(name, justify="right" if name in ("tokens", "loss", "bytes") else "left")
-    for entry in entries:
-        if entry.kind == "round":
-            _rows(table, entry.round, entry.body, states.get(entry.round + 1, "")[:12])
-        elif entry.kind == "succession":
+    for entry in ledger.entries(RoundEntry, SuccessionEntry):
+        if isinstance(entry.body, RoundEntry):
+            _rows(table, entry.body, states.get(entry.round + 1, "")[:12])
+        elif isinstance(entry.body, SuccessionEntry):
             assert ledger.charge is not None
-            who = ledger.charge.name(entry.body["key"])
+            who = ledger.charge.name(entry.body.key)
             table.add_row(str(entry.round), *[""] * 6, f"{who} takes over")
     console.print(table)
-    peers = sum(entry.kind == "peer" for entry in entries)
+    peers = sum(1 for _ in ledger.entries(PeerEntry))
     console.print(
-        f"\nrun {genesis['run'][:16]}, {genesis['parameters']:,} parameters, {peers} peers; "
+        f"\nrun {genesis.run[:16]}, {genesis.parameters:,} parameters, {peers} peers; "
         f"{count} entries, chain and signatures hold; head {ledger.head[:16]}"
         + _in_charge(ledger.charge)
     )
@@ -67,18 +74,17 @@ def _in_charge(charge: "Charge | None") -> str:
     return f"\nin charge: {charge.name(charge.key)}, key {charge.key[:10]}, term {charge.term}"
 
 
-def _rows(table: Table, number: int, body: dict[str, Any], state: str) -> None:
-    closed = body["closed"]
-    for row, (peer, block) in enumerate(sorted(body["blocks"].items(), key=lambda p: int(p[0]))):
-        said = body["contributions"].get(peer)
-        reason = closed["rejected"].get(peer)
+def _rows(table: Table, entry: "RoundEntry", state: str) -> None:
+    for row, (peer, block) in enumerate(sorted(entry.blocks.items())):
+        said = entry.contributions.get(peer)
+        reason = entry.closed.rejected.get(peer)
         table.add_row(
-            str(number) if row == 0 else "",
-            peer,
+            str(entry.closed.round) if row == 0 else "",
+            str(peer),
             str(block),
-            f"{said['tokens']:,}" if said else "-",
-            f"{said['loss']:.3f}" if said else "-",
-            size(said["size"]) if said else "-",
+            f"{said.tokens:,}" if said else "-",
+            f"{said.loss:.3f}" if said else "-",
+            size(said.size) if said else "-",
             f"[red]no: {reason}[/]" if reason else "yes",
             state if row == 0 else "",
         )

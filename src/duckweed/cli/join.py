@@ -3,12 +3,16 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from duckweed.cli.errors import fail, plain_errors
+
+if TYPE_CHECKING:
+    from duckweed.volunteer.controls import Controls
+    from duckweed.volunteer.peer_home import Place
 
 console = Console(highlight=False)
 
@@ -85,7 +89,9 @@ def join(
         fail(f"{place.home} is taking part already; end it with: duckweed leave {place.home}")
 
 
-def _take_part(place: Any, data: list[str] | None, device: str, limits: Any, dry_run: bool) -> None:
+def _take_part(
+    place: "Place", data: list[str] | None, device: str, limits: "Controls", dry_run: bool
+) -> None:
     os.environ["OMP_WAIT_POLICY"] = "passive"
     import asyncio
 
@@ -123,7 +129,7 @@ def _take_part(place: Any, data: list[str] | None, device: str, limits: Any, dry
     console.print(f"Done: {reason}")
 
 
-def _service(place: Any, data: list[str] | None, device: str) -> None:
+def _service(place: "Place", data: list[str] | None, device: str) -> None:
     from duckweed.volunteer.systemd import unit, write
 
     path = write(place, unit(place, [sys.executable, "-m", "duckweed"], data or [], device))

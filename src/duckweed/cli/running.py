@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
@@ -13,6 +13,7 @@ from rich.console import Console
 if TYPE_CHECKING:
     from duckweed.cli.view import View
     from duckweed.round.founding import Ground
+    from duckweed.run.events import Event
     from duckweed.run.folder import RunFolder
     from duckweed.run.spec import RunSpec
 
@@ -92,7 +93,7 @@ def view(run: Opened) -> View:
     return View(console, run.folder.path.name, run.spec, bytes_per_token(run.ground.dataset))
 
 
-def watch(run: Opened, events: Iterable[dict[str, Any]]) -> None:
+def watch(run: Opened, events: Iterable[Event]) -> None:
     """Show what happens until it ends."""
     with view(run) as shown:
         for event in events:
@@ -102,11 +103,12 @@ def watch(run: Opened, events: Iterable[dict[str, Any]]) -> None:
 def finish(run: Opened, again: str) -> None:
     """After the last round: measure, export, report. Before: say how to go on (again: the command
     that does, without the folder); exit code 130."""
+    from duckweed.ledger.entries import RoundEntry
     from duckweed.ledger.ledger import Ledger
     from duckweed.round import founding
 
     ledger = Ledger(run.folder.ledger)
-    closed = sum(1 for _ in ledger.entries("round"))
+    closed = sum(1 for _ in ledger.entries(RoundEntry))
     ledger.close()
     if closed < run.spec.rounds.count:
         console.print(

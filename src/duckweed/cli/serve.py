@@ -88,19 +88,19 @@ def serve(
         elsewhere = relay or []
         at, relay_at = _ports(run.folder, listen)
         serving = processes.start(at, elsewhere, relay_at if own_relay else None)
-        direct = [*(public or []), *serving["addresses"]]
-        own = [relays.url_for(direct, serving["relay"])] if own_relay else []
+        direct = [*(public or []), *serving.addresses]
+        own = [relays.url_for(direct, serving.relay)] if serving.relay else []
         addresses = (*direct, *own, *elsewhere)
-        invitation = Invitation(run.spec.identity, serving["id"], addresses, secret)
+        invitation = Invitation(run.spec.identity, serving.id, addresses, secret)
         publish(run.folder, invitation)
         console.print(
             "Anybody can take part:\n" if is_open else "Whoever has this line can come:\n"
         )
         console.print(f"duckweed join {invitation}\n", soft_wrap=True)
-        port = serving["bound"][0].rpartition(":")[2]
+        port = serving.bound[0].rpartition(":")[2]
         console.print(
             f"Others reach this machine at UDP port {port} and, faster, TCP port {port}"
-            + (f"; the relay is at TCP port {serving['relay']}." if own_relay else "."),
+            + (f"; the relay is at TCP port {serving.relay}." if own_relay else "."),
             style="dim",
         )
         if words := _successors(run.spec):

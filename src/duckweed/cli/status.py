@@ -93,16 +93,18 @@ def _print(found: "Standing", shown: int | None) -> None:
 
 def _at_rest(folder: "RunFolder") -> None:
     """What the files tell of a run that nobody serves at the moment."""
+    from duckweed.ledger.entries import RoundEntry
     from duckweed.ledger.ledger import Ledger
+    from duckweed.run.events import RunEnded
 
     ledger = Ledger(folder.ledger)
-    closed = sum(1 for _ in ledger.entries("round"))
+    closed = sum(1 for _ in ledger.entries(RoundEntry))
     ledger.close()
     again = "serve" if folder.coordinator_key.exists() else "join --home"
     console.print(
         f"{folder.path} is not being served at the moment; {closed} rounds are closed. "
         f"Go on with: duckweed {again} {folder.path}"
     )
-    for last in list(folder.records("end"))[-1:]:
-        for reason, count in sorted(last.get("refused", {}).items()):
+    for last in list(folder.records(RunEnded))[-1:]:
+        for reason, count in sorted(last.refused.items()):
             console.print(f"refused: {count:,} x {reason}", markup=False)

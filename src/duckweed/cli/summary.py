@@ -5,7 +5,8 @@ from rich.table import Table
 from rich.text import Text
 
 from duckweed.cli.view import size, span
-from duckweed.pages.run_summary import DATA_PARALLEL, PURPOSES, Summary, fewer
+from duckweed.pages.run_summary import DATA_PARALLEL, Summary, fewer
+from duckweed.round.run_log import PURPOSES
 
 
 def render_terminal(summary: Summary) -> RenderableType:

@@ -4,13 +4,16 @@ import contextlib
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from duckweed.cli import running
 from duckweed.cli.errors import fail, plain_errors
+
+if TYPE_CHECKING:
+    from duckweed.round.link_spec import Links
 
 console = Console(highlight=False)
 
@@ -165,7 +168,7 @@ def _swarm(run: running.Opened, threads: int, port: int) -> None:
         running.watch(run, processes.events())
 
 
-def _simulate(run: running.Opened, links: Any, step_seconds: float | None) -> None:
+def _simulate(run: running.Opened, links: "list[Links] | None", step_seconds: float | None) -> None:
     """Train in this process, on a virtual clock."""
     from duckweed.process.simulation import Simulation
     from duckweed.round import founding

@@ -2,7 +2,6 @@
 
 import math
 import time
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -11,6 +10,18 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from duckweed.run.events import (
+    UNSET,
+    ContributionRefused,
+    Event,
+    PeerLeft,
+    PeerProgress,
+    ProcessFailed,
+    Progress,
+    RoundClosed,
+    Said,
+    StateDiffers,
+)
 from duckweed.run.spec import RunSpec
 
 COLOURS = {"training": "green", "sending": "cyan", "applying": "cyan", "waiting": "yellow"}
@@ -43,7 +54,7 @@ class View:
         self._first: float | None = None
         self._held_out: float | None = None
         self._loss: float | None = None
-        self._peers: dict[int, dict[str, Any]] = {}
+        self._peers: dict[int, PeerProgress] = {}
         self._traffic: dict[str, list[int]] = {}
         self._busy: dict[int, float] = {}  # peer -> share of its last round in which it computed
         self._messages: list[str] = []
@@ -58,16 +69,15 @@ class View:
         if self.console.is_terminal:
             self._live.stop()
 
-    def take(self, event: dict[str, Any]) -> None:
+    def take(self, event: Event) -> None:
         """Note an event and show it."""
-        kind = event["event"]
-        if kind == "peers":
-            self._peers.update({peer["peer"]: peer for peer in event["peers"]})
-            self._traffic = event.get("traffic", self._traffic)
-        elif kind == "round":
+        if isinstance(event, Progress):
+            self._peers.update({one.peer: one for one in event.peers})
+            self._traffic = self._traffic if event.traffic is UNSET else event.traffic
+        elif isinstance(event, RoundClosed):
             self._round(event)
-        elif kind in ("said", "left", "refused", "differs", "failed"):
-            self.say(_words(event))
+        elif text := _words(event):
+            self.say(text)
         if self.console.is_terminal:
             self._live.update(self._render())
 
@@ -77,25 +87,25 @@ class View:
         if not self.console.is_terminal:
             self.console.print(text)
 
-    def _round(self, event: dict[str, Any]) -> None:
-        self._done = event["round"] + 1
-        self._tokens += event["tokens"]
-        self._seconds += event["seconds"]
-        self._loss = event["loss"]
-        self._traffic = event["traffic"]
-        self._busy |= {int(peer): share for peer, share in event.get("utilisation", {}).items()}
-        if event["held_out"] is not None:
-            self._held_out = event["held_out"]
+    def _round(self, event: RoundClosed) -> None:
+        self._done = event.round + 1
+        self._tokens += event.tokens
+        self._seconds += event.seconds
+        self._loss = event.loss
+        self._traffic = event.traffic
+        self._busy |= event.utilisation
+        if event.held_out is not None:
+            self._held_out = event.held_out
             self._first = self._first or self._held_out
-        for peer, reason in event["rejected"].items():
-            self.say(f"round {event['round']}: peer {peer} did not count: {reason}")
+        for peer, reason in event.rejected.items():
+            self.say(f"round {event.round}: peer {peer} did not count: {reason}")
         if not self.console.is_terminal:
-            measured = event["held_out"] is not None
+            measured = event.held_out is not None
             held_out = f", held out {self._bits(self._held_out)}" if measured else ""
             self.console.print(
                 f"round {self._done}/{self.spec.rounds.count}: training loss "
-                f"{self._bits(self._loss)} bits/byte{held_out}, {event['seconds']:.1f} s, "
-                f"{len(event['accepted'])} peers",
+                f"{self._bits(self._loss)} bits/byte{held_out}, {event.seconds:.1f} s, "
+                f"{len(event.accepted)} peers",
                 highlight=False,
             )
 
@@ -133,15 +143,14 @@ class View:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
         for name in ("peer", "doing", "step", "loss", "computing"):
             table.add_column(name, justify="left" if name == "doing" else "right")
-        for peer in sorted(self._peers.values(), key=lambda p: p["peer"]):
-            doing = peer["doing"]
-            training = doing == "training"
+        for peer in sorted(self._peers.values(), key=lambda p: p.peer):
+            training = peer.doing == "training"
             table.add_row(
-                str(peer["peer"]),
-                Text(doing, COLOURS.get(doing, "red")),
-                f"{peer['step']}/{self.spec.inner.steps}" if training else "",
-                self._bits(peer["loss"]) if peer["loss"] else "",
-                f"{self._busy[peer['peer']]:.0%}" if peer["peer"] in self._busy else "",
+                str(peer.peer),
+                Text(peer.doing, COLOURS.get(peer.doing, "red")),
+                f"{peer.step}/{self.spec.inner.steps}" if training else "",
+                self._bits(peer.loss) if peer.loss else "",
+                f"{self._busy[peer.peer]:.0%}" if peer.peer in self._busy else "",
             )
         if not self._peers:
             return Text("starting the peers ...", "dim")
@@ -154,15 +163,17 @@ class View:
         return Text(f"\nup {size(up)}   down {size(down)}   control {size(control)}", "dim")
 
 
-def _words(event: dict[str, Any]) -> str:
-    match event["event"]:
-        case "said":
-            return f"peer {event['slot']}: {event['text']}" if "slot" in event else event["text"]
-        case "failed":
-            return f"peer {event['slot']} ended: {event['reason']}"
-        case "left":
-            return f"peer {event['peer']} left: {event['reason']}"
-        case "refused":
-            return f"peer {event['peer']}: contribution refused: {event['reason']}"
-        case _:
-            return f"peer {event['peer']} holds other weights than the rest; it is out"
+def _words(event: Event) -> str:
+    """An event as a line of text; "" for one that is not shown."""
+    match event:
+        case Said(text=text, slot=slot):
+            return text if slot is UNSET else f"peer {slot}: {text}"
+        case ProcessFailed(slot=slot, reason=reason):
+            return f"peer {slot} ended: {reason}"
+        case PeerLeft(peer=peer, reason=reason):
+            return f"peer {peer} left: {reason}"
+        case ContributionRefused(peer=peer, reason=reason):
+            return f"peer {peer}: contribution refused: {reason}"
+        case StateDiffers(peer=peer):
+            return f"peer {peer} holds other weights than the rest; it is out"
+    return ""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from duckweed.ledger import term as charges
+from duckweed.ledger.entries import RoundEntry, SuccessionEntry
 from duckweed.ledger.ledger import Ledger, LedgerError, Row, Sign
 from duckweed.ledger.term import Charge, Verify
 
@@ -166,9 +167,9 @@ class Seat:
         if newest is None or (self.charge.term, self.ledger.number) < votes[newest].newness:
             return False
         promises = {x: v.signature.hex() for x, v in votes.items() if self._counts(term, x, v)}
-        body = {"term": term, "key": self.me, "promises": promises}
-        last = self.ledger.last("round")
-        self.ledger.append("succession", last.round + 1 if last else 0, body)
+        last = self.ledger.last_round(RoundEntry)
+        round_ = 0 if last is None else last + 1
+        self.ledger.append(round_, SuccessionEntry(term, self.me, promises))
         self._held.clear()
         self.in_charge = True
         return True

@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 from blake3 import blake3
 
+from duckweed.ledger.entries import Closed
 from duckweed.merge import check
 from duckweed.merge.exact import median, squared_norm
 from duckweed.merge.outer import outer_step
@@ -43,24 +44,6 @@ class Announcement(msgspec.Struct, forbid_unknown_fields=True):
     sizes: list[float]
     first: int = 0
     ahead: int = 0
-
-
-class Closed(msgspec.Struct, forbid_unknown_fields=True):
-    """What a round closed with. accepted: peers in order, with blob and integer weight each;
-    rejected: peer -> reason; update: hash of the merged blob (additive wires) or None (the
-    contributions themselves are fetched); scales: common scale per tensor for the next round."""
-
-    round: int
-    accepted: list[int]
-    blobs: list[str]
-    weights: list[int]
-    rejected: dict[int, str]
-    update: str | None
-    scales: list[float]
-
-    def needed(self) -> list[str]:
-        """Hashes of the blobs that lead to the next state."""
-        return [self.update] if self.update else list(self.blobs)
 
 
 def blob_hash(blob: bytes) -> str:

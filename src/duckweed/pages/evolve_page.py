@@ -94,8 +94,8 @@ def _story(name: str, told: History) -> str:
             parts.append(f"what the figure leaves out: {best.vault.caution}")
     if told.pilot:
         parts.append(
-            f"the parent against itself, on other seeds, differs by {told.pilot['sd']:.3f} bits per "
-            f"byte (sd), so that {told.pilot['smallest']:.3f} would be found in 8 of 10 cases"
+            f"the parent against itself, on other seeds, differs by {told.pilot.sd:.3f} bits per "
+            f"byte (sd), so that {told.pilot.smallest:.3f} would be found in 8 of 10 cases"
         )
     if told.pilot and told.scatter is not None:
         parts.append(
@@ -296,7 +296,7 @@ def _proposers(told: History) -> str:
 
 def _planted(told: History) -> str:
     rows = [(PLANTED[kind], found.decided, found.accepted) for kind, found in honesty(told).items()]
-    alpha = float(told.genesis["settings"].get("alpha", math.nan))
+    alpha = float(told.genesis.settings.get("alpha", math.nan))
     return table(["planted", "decided", "accepted"], rows) + _paragraph(
         f"False discovery rate aimed at: {alpha:g}. Planted proposals go through the same "
         "confirmation as all others; their labels were sealed until they had been decided.",

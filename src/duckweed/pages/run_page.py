@@ -4,18 +4,8 @@ import html
 from collections.abc import Sequence
 
 from duckweed.pages.page import Figure, figure_slot, page, table
-from duckweed.pages.run_summary import (
-    DATA_PARALLEL,
-    PHASES,
-    PURPOSES,
-    History,
-    Round,
-    Summary,
-    bits_per_byte,
-    fewer,
-    history,
-    mean_phases,
-)
+from duckweed.pages.run_summary import DATA_PARALLEL, Summary, bits_per_byte, fewer
+from duckweed.round.run_log import PHASES, PURPOSES, History, Round, history, mean_phases
 from duckweed.run import toml
 from duckweed.run.folder import RunFolder
 from duckweed.run.spec import RunSpec
@@ -32,7 +22,7 @@ DOTS = 60  # more points than this are drawn as a line alone
 
 
 def run_page(folder: RunFolder, spec: RunSpec, summary: Summary) -> str:
-    """The whole page as a string. Raises as `duckweed.pages.run_summary.history` does."""
+    """The whole page as a string. Raises as `duckweed.round.run_log.history` does."""
     told = history(folder)
     figures = {
         "loss-tokens": loss_plot(told, summary, "tokens"),

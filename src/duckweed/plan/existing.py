@@ -5,7 +5,6 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from duckweed.learn.model.presets import PRESETS
 from duckweed.plan import assumptions
@@ -21,6 +20,7 @@ from duckweed.plan.request import Parsed
 from duckweed.plan.search import Space, Target, evaluate
 from duckweed.run import folder as folders
 from duckweed.run import units
+from duckweed.run.events import RoundClosed
 from duckweed.run.spec import RunSpec
 from duckweed.run.spec import load as load_spec
 
@@ -99,7 +99,7 @@ def read(path: Path, crowd: str, tokens: str, deadline: str) -> Parsed:
         spec = load_spec(found.spec)
     except ValueError as error:
         raise PlanError(str(error)) from error
-    records = list(found.records("round"))
+    records = list(found.records(RoundClosed))
     if not records:
         raise PlanError(
             f"{found.path}: no round has closed yet, so nothing is measured. Plan with --model and "
@@ -144,11 +144,11 @@ def model_of(found: folders.RunFolder, spec: RunSpec) -> Model:
     return by_hand(spec.model.source, total, total, context=context)
 
 
-def measure(spec: RunSpec, parameters: int, records: list[dict[str, Any]]) -> Measured:
+def measure(spec: RunSpec, parameters: int, records: list[RoundClosed]) -> Measured:
     """Medians over the rounds and peers of a run's metrics."""
-    timings = [times for record in records for times in record["timings"].values()]
-    sent = [size for record in records for size in record["contribution_bytes"]]
-    fetched = [record["update_bytes"] or sum(record["contribution_bytes"]) for record in records]
+    timings = [times for record in records for times in record.timings.values()]
+    sent = [size for record in records for size in record.contribution_bytes]
+    fetched = [record.update_bytes or sum(record.contribution_bytes) for record in records]
 
     def phase(*names: str) -> float:
         return median(sum(times.get(name, 0.0) for name in names) for times in timings)
@@ -157,12 +157,12 @@ def measure(spec: RunSpec, parameters: int, records: list[dict[str, Any]]) -> Me
         seconds = phase(name)
         return min(FASTEST, size * 8 / seconds) if seconds > 0 else FASTEST
 
-    peers = round(median(len(record["accepted"]) for record in records))
+    peers = round(median(len(record.accepted) for record in records))
     return Measured(
         parameters, max(1, peers), spec.inner.steps, phase("train") / spec.inner.steps,
         median(sent) * 8 / parameters, median(fetched) * 8 / parameters, phase("compress", "apply"),
         speed(median(sent), "send"), speed(median(fetched), "fetch"), 0.0,
-        median(record["seconds"] for record in records), len(records),
+        median(record.seconds for record in records), len(records),
     )  # fmt: skip
 
 

@@ -6,26 +6,43 @@ Each writes events as JSON lines to its standard output for the process that sta
 import argparse
 import asyncio
 import errno
-import json
+import math
 import os
 import signal
 import sys
 import threading
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import load_or_create, verify
+from duckweed.process.child import ExitCode
+from duckweed.run import events
 from duckweed.run import spec as specs
+from duckweed.run.events import (
+    Event,
+    Following,
+    PeerEnded,
+    PeerProgress,
+    ProcessFailed,
+    Progress,
+    Said,
+    Serving,
+)
 from duckweed.run.folder import RunFolder, write_atomically
 from duckweed.run.lock import Busy, alone
+
+if TYPE_CHECKING:
+    from duckweed.swarm.node.node import Station
 
 SHOWN = 200  # peers of which it is told a second
 
 
-def tell(facts: dict[str, Any]) -> None:
-    print(json.dumps(facts), flush=True)
+def tell(event: Event) -> None:
+    """To the process that started this one."""
+    sys.stdout.buffer.write(events.encode(event))
+    sys.stdout.buffer.flush()
 
 
 async def coordinate(
@@ -44,12 +61,12 @@ async def coordinate(
     identity = load_or_create(folder.coordinator_key)
     layout = msgspec.json.decode((folder.path / "layout.json").read_bytes(), type=Layout)
 
-    def record(facts: dict[str, Any]) -> None:
-        folder.record(**facts)
-        tell(facts)
+    def record(event: Event) -> None:
+        folder.record(event)
+        tell(event)
 
     def say(text: str) -> None:
-        tell({"event": "said", "text": text})
+        tell(Said(text))
 
     ledger = Ledger(folder.ledger, identity.sign, folder.dropped)
     ledger.verify(verify)
@@ -69,20 +86,13 @@ async def coordinate(
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, lambda: asyncio.ensure_future(station.stop("stopped")))
-    tell(
-        {
-            "event": "serving",
-            "id": identity.id,
-            "bound": endpoint.bound,
-            "addresses": [x for x in endpoint.addresses if not is_relay(x)],
-            "relay": relay_port,
-        }
-    )
+    direct = [x for x in endpoint.addresses if not is_relay(x)]
+    tell(Serving(identity.id, endpoint.bound, direct, relay_port))
     serving = asyncio.create_task(station.serve())
     showing = asyncio.create_task(_show(station))
     try:
         await station.run()
-        folder.record(event="end", relayed=relay.bytes if relay else 0, **station.account())
+        folder.record(station.account(relay.bytes if relay else 0))
     finally:
         for task in (serving, showing):
             task.cancel()
@@ -92,28 +102,21 @@ async def coordinate(
         ledger.close()
 
 
-async def _show(station: Any) -> None:
+async def _show(station: "Station") -> None:
     """What each peer is doing, twice a second, of many less often, for whoever watches; and, while
     another coordinates the run, that this machine follows."""
     while True:
         coordinator = station.coordinator
         if coordinator is None:
-            tell({"event": "following"})
+            tell(Following())
             await asyncio.sleep(0.5)
             continue
         peers = [
-            {"peer": x.index, "doing": x.doing, "step": x.step, "loss": x.loss}
+            PeerProgress(x.index, x.doing, x.step, x.loss if math.isfinite(x.loss) else None)
             for x in coordinator.admission.by_index
         ]
-        tell(
-            {
-                "event": "peers",
-                "round": coordinator.number,
-                "peers": peers,
-                "traffic": coordinator.moved(),
-            }
-        )
-        await asyncio.sleep(max(0.5, len(coordinator.admission.by_index) / SHOWN))
+        tell(Progress(coordinator.number, peers, coordinator.moved()))
+        await asyncio.sleep(max(0.5, len(peers) / SHOWN))
 
 
 async def take_part(
@@ -144,7 +147,7 @@ async def take_part(
     identity = load_or_create(home / "key")
 
     def say(text: str) -> None:
-        tell({"event": "said", "slot": slot, "text": text})
+        tell(Said(text, slot))
 
     secret = folder.read_secret()
     return await Peer(identity, worker, state, home, folder, coordinator, secret, say).run()
@@ -191,16 +194,15 @@ def main() -> int:
         else:
             meeting = (given.coordinator, given.addresses)
             reason = asyncio.run(take_part(folder, given.slot, meeting, given.device))
-            tell({"event": "ended", "slot": given.slot, "reason": reason})
+            tell(PeerEnded(given.slot, reason))
     except Exception as error:
-        # Whatever it was, whoever watches must hear of it; the log has the whole story.
+        # The process that started this one shows the reason; the log has the whole story.
         traceback.print_exc()
-        reason = _words(error, folder)
-        tell({"event": "failed", "role": given.role, "slot": given.slot, "reason": reason})
-        return 1
+        tell(ProcessFailed(given.role, given.slot, _words(error, folder)))
+        return ExitCode.FAILED
     finally:
         pid.unlink(missing_ok=True)
-    return 0
+    return ExitCode.DONE
 
 
 if __name__ == "__main__":

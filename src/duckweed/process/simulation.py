@@ -8,12 +8,15 @@ depends on its specification, the links and the speeds that were given, and on n
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from math import isfinite
 from typing import Any
+
+import msgspec
 
 from duckweed.learn.model import model as models
 from duckweed.learn.trainer import Trainer
+from duckweed.ledger.entries import Closed, PeerEntry
 from duckweed.ledger.ledger import Ledger
-from duckweed.merge.round import Closed
 from duckweed.net import clock
 from duckweed.net.identity import Identity, load_or_create
 from duckweed.net.link_spec import LinkSpec
@@ -21,6 +24,7 @@ from duckweed.net.virtual import Network, VirtualLoop, spend
 from duckweed.round.blocks import Span
 from duckweed.round.founding import Ground, configuration
 from duckweed.round.worker import Contribution, Trained, Worker
+from duckweed.run.events import Event, PeerProgress, Progress, RoundClosed, Said, Tell
 from duckweed.run.folder import RunFolder
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
@@ -29,7 +33,6 @@ from duckweed.swarm.node.node import Station
 from duckweed.swarm.peer.peer import Peer
 
 Report = Callable[[int, float], None]
-Tell = Callable[[dict[str, Any]], None]
 
 
 class Costs:
@@ -109,14 +112,14 @@ class Simulation:
         finally:
             serving.cancel()
             ledger.close()
-        self.clock, self.traffic = clock.now(), node.account()["traffic"]
+        self.clock, self.traffic = clock.now(), node.account(0).traffic
         return peers[0].result()
 
     def _enlist(self, ledger: Ledger, keys: Sequence[Identity]) -> None:
         """Give each peer the index that its link and its speed go by, whoever comes first."""
-        if ledger.last("peer") is None:
+        if not any(True for _ in ledger.entries(PeerEntry)):
             for index, key in enumerate(keys):
-                ledger.append("peer", 0, {"index": index, "key": key.id})
+                ledger.append(0, PeerEntry(index, key.id))
 
     async def _take_part(self, n: int, key: Identity, network: Network, to: str) -> State:
         """Peer number n, to the end of the run; returns its last state."""
@@ -131,14 +134,14 @@ class Simulation:
             await endpoint.close()
         return peer.state
 
-    def _record(self, event: dict[str, Any]) -> None:
-        if event["event"] == "round":
-            event = event | {"virtual_clock": clock.now()}
-        self.folder.record(**event)
+    def _record(self, event: Event) -> None:
+        if isinstance(event, RoundClosed):
+            event = msgspec.structs.replace(event, virtual_clock=clock.now())
+        self.folder.record(event)
         self.tell(event)
 
     def _say(self, text: str) -> None:
-        self.tell({"event": "said", "text": text})
+        self.tell(Said(text))
 
 
 class SimulatedWorker(Worker):
@@ -206,8 +209,8 @@ class SimulatedWorker(Worker):
         """Tells of every step as it is computed, and keeps its loss."""
 
         def stepped(step: int, loss: float) -> None:
-            doing = {"peer": self.peer, "doing": "training", "step": step, "loss": loss}
-            self.tell({"event": "peers", "round": round_, "peers": [doing]})
+            doing = PeerProgress(self.peer, "training", step, loss if isfinite(loss) else None)
+            self.tell(Progress(round_, [doing]))
             losses.append(loss)
 
         return stepped

@@ -3,18 +3,18 @@
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
 
 from duckweed.learn.data.dataset import Dataset, held_out_batches
 from duckweed.learn.model import model as models
 from duckweed.learn.trainer import Trainer
+from duckweed.ledger.entries import RoundEntry
 from duckweed.ledger.ledger import Ledger
-from duckweed.merge.round import Closed
 from duckweed.round import founding
 from duckweed.round.engine import Engine, FolderBlobs
 from duckweed.round.founding import Ground
 from duckweed.run import state as states
+from duckweed.run.events import FinalLoss
 from duckweed.run.folder import RunFolder
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State
@@ -36,11 +36,7 @@ def latest_state(folder: RunFolder, spec: RunSpec) -> State:
     layout = founding.layout(folder)
     state = states.load(folder.state(folder.saved_rounds()[-1]), layout)
     ledger = Ledger(folder.ledger)
-    rounds = [
-        msgspec.convert(entry.body["closed"], Closed, strict=False)
-        for entry in ledger.entries("round")
-        if entry.round >= state.round
-    ]
+    rounds = [entry.body.closed for entry in ledger.entries(RoundEntry)]
     ledger.close()
     return Engine(spec, layout, FolderBlobs(folder)).replay(state, rounds)
 
@@ -53,7 +49,7 @@ def harvest(folder: RunFolder, spec: RunSpec, ground: Ground, device: str) -> st
     trainer = Trainer(model, spec.inner, spec.total_steps, device)
     windows = held_out_batches(dataset, spec.model.sequence, FINAL_TOKENS, EVALUATION_BATCH)
     nats, tokens = trainer.evaluate(state.weights, windows)
-    folder.record(event="final", round=state.round, held_out=nats / tokens, tokens=tokens)
+    folder.record(FinalLoss(nats / tokens, state.round, tokens))
     models.export(model, state.weights, folder.model, dataset.tokenizer.end)
     dataset.tokenizer.save(folder.model)
     return generate(folder.model, "def ", 160, 0.7, spec.seed, device)

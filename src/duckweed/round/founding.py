@@ -17,6 +17,7 @@ from duckweed.learn.data.dataset import Dataset
 from duckweed.learn.memory import check_memory
 from duckweed.learn.model import model as models
 from duckweed.learn.trainer import Trainer
+from duckweed.ledger.entries import GenesisEntry
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import load_or_create
 from duckweed.round.worker import disk_needed, sizes
@@ -98,20 +99,19 @@ def found(
     digest = state.save(folder.state(0))
     ledger = Ledger(folder.ledger, load_or_create(folder.coordinator_key).sign)
     ledger.append(
-        "genesis",
         0,
-        {
-            "run": spec.identity,
-            "coordinator": load_or_create(folder.coordinator_key).id,
-            "spec": toml.write(spec),
-            "layout": layout.digest(),
-            "parameters": layout.total,
-            "data": ground.dataset.manifest.hash,
-            "tokens": ground.dataset.manifest.tokens_hash,
-            "windows": datasets.sequences(ground.dataset, spec.model.sequence),
-            "state": digest,
-            "scales": [float(scale) for scale in state.scales],
-        },
+        GenesisEntry(
+            run=spec.identity,
+            coordinator=load_or_create(folder.coordinator_key).id,
+            spec=toml.write(spec),
+            layout=layout.digest(),
+            tokens=ground.dataset.manifest.tokens_hash,
+            windows=datasets.sequences(ground.dataset, spec.model.sequence),
+            state=digest,
+            scales=[float(scale) for scale in state.scales],
+            parameters=layout.total,
+            data=ground.dataset.manifest.hash,
+        ),
     )
     ledger.close()
     return state

@@ -13,6 +13,7 @@ from duckweed.evolve.campaign.folder import Campaign
 from duckweed.evolve.campaign.journal import Journal, JournalError
 from duckweed.evolve.decide.requests import Settings
 from duckweed.evolve.decide.trial_spec import Cell, Recipe
+from duckweed.evolve.entries import CampaignEntry
 from duckweed.evolve.propose.allocation import Council
 from duckweed.evolve.propose.language_model import LanguageModel
 from duckweed.evolve.propose.proposers import Bayes, Chance, Evolution, KnownChanges, Proposer
@@ -93,23 +94,23 @@ def create(
     except BaseException:
         shutil.rmtree(path, ignore_errors=True)
         raise
-    genesis = {
-        "format": FORMAT,
-        "key": journal.key,
-        "made_with": made_with(),
-        "plain": toml.write(spec),
-        "settings": msgspec.to_builtins(settings),
-        "registry": registry.identity,
-        "plants": list(made.commitments),
-        "data": dataset.manifest.hash,
-        "tokens": dataset.manifest.tokens_hash,
-        "held": msgspec.to_builtins(held),
-    }
-    journal.note("genesis", genesis)
+    genesis = CampaignEntry(
+        format=FORMAT,
+        key=journal.key,
+        made_with=made_with(),
+        plain=toml.write(spec),
+        settings=msgspec.to_builtins(settings),
+        registry=registry.identity,
+        plants=list(made.commitments),
+        data=dataset.manifest.hash,
+        tokens=dataset.manifest.tokens_hash,
+        held=msgspec.to_builtins(held),
+    )
+    journal.take(CampaignEntry, lambda: genesis)
     return folder, journal
 
 
-def made_with() -> dict[str, Any]:
+def made_with() -> dict[str, str | int]:
     """What a trial's bits depend on besides the ledger: program, torch, instructions, threads."""
     import torch
 
@@ -132,11 +133,11 @@ def code_hash() -> str:
     return found.hexdigest(16)
 
 
-def check_format(folder: Campaign, genesis: dict[str, Any], known: tuple[int, ...]) -> None:
+def check_format(folder: Campaign, genesis: CampaignEntry, known: tuple[int, ...]) -> None:
     """Ledgers of another format meant something else by the same words. Raises JournalError."""
-    if genesis.get("format") not in known:
+    if genesis.format not in known:
         raise JournalError(
-            f"{folder.ledger}: format {genesis.get('format')}, this version reads "
+            f"{folder.ledger}: format {genesis.format}, this version reads "
             f"{' and '.join(map(str, known))} here; use the version that made it, or start a new campaign"
         )
 
@@ -147,17 +148,17 @@ def reopen(folder: Campaign, registry: Registry) -> tuple[Journal, Settings]:
     journal = Journal(folder.path)
     if not journal.replaying:
         raise JournalError(f"{journal.ledger.path}: an empty ledger; start a new campaign")
-    body, _ = journal.take("genesis", dict)
-    check_format(folder, body, (FORMAT,))
-    if body["registry"] != registry.identity:
+    genesis, _ = journal.take(CampaignEntry, lambda: CampaignEntry(journal.key))
+    check_format(folder, genesis, (FORMAT,))
+    if genesis.registry != registry.identity:
         raise JournalError(
-            f"{journal.ledger.path}: made with another registry of switches ({body['registry'][:12]}) "
+            f"{journal.ledger.path}: made with another registry of switches ({genesis.registry[:12]}) "
             f"than this version's ({registry.identity[:12]}); go on with the version that made it, or "
             "start a new campaign"
         )
-    if body["plain"] != folder.spec.read_text("utf-8"):
+    if genesis.plain != folder.spec.read_text("utf-8"):
         raise JournalError(f"{folder.spec}: differs from the specification in the ledger")
-    return journal, msgspec.convert(body["settings"], Settings, strict=False)
+    return journal, msgspec.convert(genesis.settings, Settings, strict=False)
 
 
 def _with_own_model(spec: RunSpec, base: Path, folder: Campaign) -> RunSpec:

@@ -2,18 +2,41 @@
 
 import math
 import statistics
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
-from duckweed.evolve.decide.trial_spec import Proposal, Recipe, digest
+from duckweed.evolve.decide.trial_spec import Proposal, Recipe, Result, digest
+from duckweed.evolve.entries import (
+    CAMPAIGN,
+    AnnouncementEntry,
+    AuditEntry,
+    CampaignEntry,
+    CheckEntry,
+    DecisionEntry,
+    FailureEntry,
+    GenerationEntry,
+    GuestEntry,
+    PilotEntry,
+    PlantsEntry,
+    ProposalsEntry,
+    PruningEntry,
+    Refusal,
+    RevealEntry,
+    ScaleEntry,
+    StopEntry,
+    TrialEntry,
+    TuningEntry,
+    VaultEntry,
+)
 from duckweed.evolve.space.commitments import Kind, commitment
 from duckweed.evolve.space.registry import RegistryError
 from duckweed.evolve.space.signed_registry import Opened, check_opened
 from duckweed.evolve.statistics.multiplier import Multiplier
 from duckweed.evolve.statistics.returns import Point
 from duckweed.evolve.statistics.sequential import smallest_effect
-from duckweed.ledger.ledger import Entry, Ledger, LedgerError
+from duckweed.ledger.entries import Body
+from duckweed.ledger.ledger import Ledger, LedgerError
 
 Outcome = Literal["adopted", "accepted", "rejected", "undecided", "open"]
 """accepted: confirmed, but fails at size or changes nothing, so not adopted."""
@@ -74,14 +97,14 @@ class Share(msgspec.Struct):
 class History(msgspec.Struct):
     """A campaign as its ledger tells it."""
 
-    genesis: dict[str, Any]
-    tuning: dict[str, Any] | None = None
-    pilot: dict[str, Any] | None = None
+    genesis: CampaignEntry
+    tuning: TuningEntry | None = None
+    pilot: PilotEntry | None = None
     decided: list[Decided] = msgspec.field(default_factory=list)
     generations: list[Generation] = msgspec.field(default_factory=list)
     shares: dict[str, Share] = msgspec.field(default_factory=dict)
     runs: dict[str, list[float]] = msgspec.field(default_factory=dict)  # purpose: count, FLOPs, s
-    refused: list[dict[str, str]] = msgspec.field(default_factory=list)
+    refused: list[Refusal] = msgspec.field(default_factory=list)
     failures: int = 0
     guests: dict[str, str] = msgspec.field(
         default_factory=dict
@@ -105,7 +128,7 @@ class History(msgspec.Struct):
 
     @property
     def slope(self) -> float:
-        return float(self.tuning["slope"]) if self.tuning else math.nan
+        return self.tuning.slope if self.tuning and self.tuning.slope is not None else math.nan
 
     def multiplier(self, gain: float) -> float:
         """A gain in bits per byte as a factor of compute, by the slope that tuning measured."""
@@ -120,15 +143,15 @@ class History(msgspec.Struct):
 
     def findable(self) -> float:
         """Bits per byte that the first test finds in 8 of 10 cases where pairs scatter like that."""
-        settings = self.genesis["settings"]
-        level = self.pilot["level"] if self.pilot else math.nan
-        return smallest_effect(self.scatter or math.nan, level, int(settings["pairs"]))
+        level = self.pilot.level if self.pilot else math.nan
+        pairs = int(self.genesis.settings["pairs"])
+        return smallest_effect(self.scatter or math.nan, level, pairs)
 
     def recipe(self) -> Recipe:
         """The recipe that the last opened vault stands behind; generation 0 before any."""
         if best := self.best():
             return best.recipe
-        return self.tuning["zero"] if self.tuning else {}
+        return self.tuning.zero if self.tuning else {}
 
     def best(self) -> Generation | None:
         measured = [g for g in self.generations if g.vault is not None]
@@ -145,166 +168,162 @@ class History(msgspec.Struct):
     @property
     def before(self) -> float:
         """Research compute that generation 0 embodies."""
-        return float(self.pilot["spent"]) if self.pilot else self.spent
+        return self.pilot.spent if self.pilot else self.spent
 
 
 def read(ledger: Ledger) -> History:
     """From all entries. Raises LedgerError where they make no campaign."""
     told: History | None = None
     proposals: dict[int, Proposal] = {}
-    for entry in ledger.entries():
+    for entry in ledger.entries(*CAMPAIGN):
         if told is None:
-            if entry.kind != "genesis" or "settings" not in entry.body:
+            if not isinstance(entry.body, CampaignEntry) or not entry.body.settings:
                 raise LedgerError(f"{ledger.path}: not the ledger of a campaign")
             told = History(entry.body)
         told.entries += 1
-        _take(told, entry, proposals)
+        _take(told, entry.body, proposals)
     if told is None:
         raise LedgerError(f"{ledger.path}: an empty ledger")
     return told
 
 
-def _take(told: History, entry: Entry, proposals: dict[int, Proposal]) -> None:
-    body = entry.body
-    match entry.kind:
-        case "tuning":
-            told.tuning, told.parent = body, body["zero"]
-        case "pilot":
+def _take(told: History, body: Body, proposals: dict[int, Proposal]) -> None:
+    match body:
+        case TuningEntry():
+            told.tuning, told.parent = body, body.zero
+        case PilotEntry():
             told.pilot = body
-        case "trial":
-            _trial(told, body["purpose"], body["result"])
+        case TrialEntry():
+            _trial(told, body.purpose, body.result)
             _charge(told, body)
-        case "check":
-            _trial(told, "check", body["result"])
-        case "proposals":
+        case CheckEntry():
+            _trial(told, "check", body.result)
+        case ProposalsEntry():
             _proposals(told, body, proposals)
-        case "announcement":
-            p = proposals[body["number"]]
+        case AnnouncementEntry():
+            p = proposals[body.number]
             told.decided.append(
-                Decided(p.number, p.difference, p.proposer, p.provenance, body["level"])
+                Decided(p.number, p.difference, p.proposer, p.provenance, body.level)
             )
-        case "decision":
+        case DecisionEntry():
             _decision(told, body)
-        case "scale":
+        case ScaleEntry():
             _scale(told, body)
-        case "generation":
+        case GenerationEntry():
             _generation(told, body)
-        case "vault" if told.generations:
+        case VaultEntry() if told.generations:
             last = told.generations[-1]
-            last.vault = msgspec.convert(body["found"], Multiplier) if body["found"] else None
-            last.fault, last.measured = body["fault"], body["spent"]
-        case "pruning" if told.generations and body["taken_back"]:
+            last.vault, last.fault, last.measured = body.found, body.fault, body.spent
+        case PruningEntry(taken_back=str(key)) if told.generations:
             last = told.generations[-1]
-            last.taken_back.append(body["taken_back"])
-            last.recipe = told.parent = body["recipe"]
+            last.taken_back.append(key)
+            last.recipe = told.parent = body.recipe
             last.vault = None  # that was another recipe
-        case "failure":
+        case FailureEntry():
             told.failures += 1
-        case "guest":
-            told.guests[body["key"]] = body["reason"]
-        case "audit":
-            _trial(told, "audit", body["result"])
+        case GuestEntry():
+            told.guests[body.key] = body.reason
+        case AuditEntry(theirs=theirs, result=ours):
+            _trial(told, "audit", ours)
             told.audits += 1
-            theirs, ours = body["theirs"], body["result"]
-            told.disagreed += any(theirs[x] != ours[x] for x in ("weights", "loss"))
-        case "reveal":
+            told.disagreed += (theirs.weights, theirs.loss) != (ours.weights, ours.loss)
+        case RevealEntry():
             _reveal(told, body, proposals)
-        case "plants":
+        case PlantsEntry():
             told.plants = _plants(told, body)
-        case "stop":
-            told.stops.append(body["reason"])
+        case StopEntry():
+            told.stops.append(body.reason)
 
 
-def _trial(told: History, purpose: str, result: dict[str, Any]) -> None:
+def _trial(told: History, purpose: str, result: Result) -> None:
     row = told.runs.setdefault(purpose, [0.0, 0.0, 0.0])
     row[0] += 1
-    row[1] += result["flops"]
-    row[2] += result["seconds"]
-    told.diverged += result["loss"] is None
+    row[1] += result.flops
+    row[2] += result.seconds
+    told.diverged += result.loss is None
 
 
-def _charge(told: History, body: dict[str, Any]) -> None:
+def _charge(told: History, trial: TrialEntry) -> None:
     """The run's cost to whoever proposed what it tests; confirmation pays for both arms."""
     who = None
-    recipe = body["what"]["recipe"]
-    if body["purpose"] == "screening" and recipe != told.parent:
+    recipe = trial.what.recipe
+    if trial.purpose == "screening" and recipe != told.parent:
         who = told.children.get(digest(recipe))
-    elif body["purpose"] in ("confirmation", "scale") and told.decided:
+    elif trial.purpose in ("confirmation", "scale") and told.decided:
         who = told.decided[-1].proposer
     if who is not None:
-        told.shares.setdefault(who, Share()).flops += body["result"]["flops"]
+        told.shares.setdefault(who, Share()).flops += trial.result.flops
 
 
-def _proposals(told: History, body: dict[str, Any], proposals: dict[int, Proposal]) -> None:
-    for raw in body["proposals"]:
-        proposal = msgspec.convert(raw, Proposal)
+def _proposals(told: History, entry: ProposalsEntry, proposals: dict[int, Proposal]) -> None:
+    for proposal in entry.proposals:
         proposals[proposal.number] = proposal
         told.shares.setdefault(proposal.proposer, Share()).proposals += 1
         told.children[digest(told.parent | proposal.difference)] = proposal.proposer
-    for refusal in body["refused"]:
+    for refusal in entry.refused:
         told.refused.append(refusal)
-        told.shares.setdefault(refusal["proposer"], Share()).refused += 1
+        told.shares.setdefault(refusal.proposer, Share()).refused += 1
 
 
-def _decision(told: History, body: dict[str, Any]) -> None:
+def _decision(told: History, entry: DecisionEntry) -> None:
     d = told.decided[-1]
-    d.pairs, d.mean, d.e_value = len(body["differences"]), body["mean"], body["e_value"]
-    d.low, d.high = body["interval"]
-    d.verdict, d.spent = body["verdict"], body["spent"]
-    finite = [x for x in body["differences"] if x is not None]
+    e_value = math.inf if entry.e_value is None else entry.e_value
+    d.pairs, d.mean, d.e_value = len(entry.differences), entry.mean, e_value
+    d.low, d.high = entry.interval
+    d.verdict, d.spent = entry.verdict, entry.spent
+    finite = [x for x in entry.differences if x is not None]
     d.sd = statistics.stdev(finite) if len(finite) > 1 else None
     words = {
-        "accepted": f"e-value {body['e_value']:.3g} reached 1/{d.level:.2g}",
+        "accepted": f"e-value {e_value:.3g} reached 1/{d.level:.2g}",
         "worse": "shown to be worse",
         "futile": "ended early: no gain in sight",
         "undecided": f"no verdict after {d.pairs} pairs",
     }
-    d.why = words[body["verdict"]]
-    if body["inert"]:
+    d.why = words[entry.verdict]
+    if entry.inert:
         d.why = "changes nothing at all"
-    if None in body["differences"]:
+    if None in entry.differences:
         d.why = "diverged"
-    d.outcome = "rejected" if body["verdict"] in ("worse", "futile") else "undecided"
-    if body["verdict"] == "accepted":
+    d.outcome = "rejected" if entry.verdict in ("worse", "futile") else "undecided"
+    if entry.verdict == "accepted":
         d.outcome = "accepted"
         told.shares.setdefault(d.proposer, Share()).confirmed += 1
-        if not body["accepted"]:
+        if not entry.accepted:
             d.outcome, d.why = "undecided", "another worker could not reach the same weights"
         elif not d.difference:
             d.why += "; the parent itself, nothing to adopt"
 
 
-def _scale(told: History, body: dict[str, Any]) -> None:
+def _scale(told: History, entry: ScaleEntry) -> None:
     d = told.decided[-1]
-    d.scale = body["verdict"]
-    if body["verdict"] == "fails":
-        d.why += f"; not adopted: no better at {body['size']} times the size"
+    d.scale = entry.verdict
+    if entry.verdict == "fails":
+        d.why += f"; not adopted: no better at {entry.size} times the size"
 
 
-def _generation(told: History, body: dict[str, Any]) -> None:
+def _generation(told: History, entry: GenerationEntry) -> None:
     d = told.decided[-1]
     d.outcome = "adopted"
-    told.parent = body["recipe"]
+    told.parent = entry.recipe
     share = told.shares.setdefault(d.proposer, Share())
     share.adopted += 1
     share.gain += max(0.0, d.mean or 0.0) / told.slope
     told.generations.append(
         Generation(
-            body["generation"], body["number"], body["difference"], body["proposer"],
-            body["provenance"], body["recipe"], body["scale"], body["spent"],
+            entry.generation, entry.number, entry.difference, entry.proposer, entry.provenance,
+            entry.recipe, entry.scale, entry.spent,
         )
     )  # fmt: skip
 
 
-def _reveal(told: History, body: dict[str, Any], proposals: dict[int, Proposal]) -> None:
-    number, kind = body["number"], body["kind"]
-    proposal = proposals.get(number)
-    sealed = proposal and commitment(body["salt"], number, kind, proposal.difference)
+def _reveal(told: History, entry: RevealEntry, proposals: dict[int, Proposal]) -> None:
+    proposal = proposals.get(entry.number)
+    sealed = proposal and commitment(entry.salt, entry.number, entry.label, proposal.difference)
     if proposal is None or sealed != proposal.commitment:
-        raise LedgerError(f"the seal of proposal {number} does not hold what was opened")
+        raise LedgerError(f"the seal of proposal {entry.number} does not hold what was opened")
     for d in told.decided:
-        if d.number == number:
-            d.kind = kind
+        if d.number == entry.number:
+            d.kind = entry.label
 
 
 class Honesty(msgspec.Struct, frozen=True):
@@ -324,11 +343,10 @@ def honesty(told: History) -> dict[str, Honesty]:
     return found
 
 
-def _plants(told: History, body: dict[str, Any]) -> tuple[Opened, ...]:
+def _plants(told: History, entry: PlantsEntry) -> tuple[Opened, ...]:
     """The plants as opened at the end, which must be those that the genesis committed to."""
-    plants = msgspec.convert(body["opened"], tuple[Opened, ...])
     try:
-        check_opened(told.genesis["plants"], plants)
+        check_opened(told.genesis.plants, entry.opened)
     except RegistryError as error:
         raise LedgerError(f"entry of kind 'plants': {error}") from error
-    return plants
+    return entry.opened

@@ -28,15 +28,38 @@ from duckweed.evolve.decide.requests import (
     Standing,
 )
 from duckweed.evolve.decide.trial_spec import Cell, Proposal, Recipe, Result
+from duckweed.evolve.entries import (
+    AffordEntry,
+    CheckEntry,
+    DecisionEntry,
+    FailureEntry,
+    GenerationEntry,
+    PlantsEntry,
+    ProposalsEntry,
+    RevealEntry,
+    StopEntry,
+)
 from duckweed.evolve.propose.allocation import Council, opened
 from duckweed.evolve.space import signed_registry
 from duckweed.evolve.workers.audit import Audit
 from duckweed.evolve.workers.pool import Pool, Stopped
+from duckweed.ledger.entries import Body
 
 HANGS = 20.0  # times the expected duration after which a worker counts as hung
 LEAST_LIMIT = 300.0  # seconds
 
-Tell = Callable[[dict[str, Any]], None]
+
+class RunsStarted(msgspec.Struct, frozen=True):
+    """Trials are about to be run."""
+
+    purpose: str
+    """What they are for, as in `TrialEntry`."""
+    count: int
+    """How many there are."""
+
+
+Tell = Callable[[Body | RunsStarted], None]
+"""Takes what happens in a campaign: mostly entries, once they are in the ledger."""
 
 
 class Exhausted(Exception):
@@ -66,8 +89,8 @@ class Loop:
         self._before = sum(r.seconds for r in journal.results.values())
         self._audit = Audit(pool, journal.audit)
         # Workers' threads report here; the ledger is written in this one alone.
-        self._reports: queue.SimpleQueue[tuple[str, dict[str, Any]]] = queue.SimpleQueue()
-        pool.failed = lambda cell, reason: self.report("failure", cell=cell.id, reason=reason)
+        self._reports: queue.SimpleQueue[Body] = queue.SimpleQueue()
+        pool.failed = lambda cell, reason: self.report(FailureEntry(cell.id, reason))
 
     def run(self) -> str:
         """Until the budget is spent or something stops it; returns why it ended."""
@@ -91,7 +114,7 @@ class Loop:
         self.reveal()
         if ended:
             self.open_plants()
-        self.journal.aside("stop", {"reason": reason, "seconds": self.seconds})
+        self.journal.aside(StopEntry(reason, self.seconds))
         return reason
 
     @property
@@ -109,11 +132,11 @@ class Loop:
                 return self._ask(request)
             case Allowed(recipes):
                 return [self.council.affordable(recipe) is None for recipe in recipes]
-            case Note(kind, body):
-                head = self.journal.note(kind, body)
-                if kind == "generation":
-                    self.journal.number = body["generation"]
-                self.tell({"event": kind, **body})
+            case Note(kind, facts):
+                body, head = self.journal.note(kind, facts)
+                if isinstance(body, GenerationEntry):
+                    self.journal.number = body.generation
+                self.tell(body)
                 return head
             case Need(flops, why):
                 return self._need(flops, why)
@@ -128,11 +151,10 @@ class Loop:
         missing = [group for group in missing if group]
 
         def done(cell: Cell, result: Result) -> None:
-            self.journal.trial(cell, result, purpose)
-            self.tell({"event": "trial", "purpose": purpose, "cell": cell, "result": result})
+            self.tell(self.journal.trial(cell, result, purpose))
 
         if missing:
-            self.tell({"event": "runs", "purpose": purpose, "groups": missing})
+            self.tell(RunsStarted(purpose, sum(map(len, missing))))
             self._at_work(self._audit.run, missing, done)
         for group in groups:
             for cell in group:
@@ -142,15 +164,15 @@ class Loop:
     def _check(self, cell: Cell) -> tuple[Result, Result]:
         first = self.journal.results[cell.id]
 
-        def again() -> dict[str, Any]:
+        def again() -> CheckEntry:
             found: list[Result] = []
             self._at_work(
                 self.pool.run, [[cell]], lambda _, result: found.append(result), avoid=first.worker
             )
-            return {"cell": cell.id, "result": msgspec.to_builtins(found[0])}
+            return CheckEntry(cell.id, found[0])
 
-        body, _ = self.journal.take("check", again)
-        return first, msgspec.convert(body["result"], Result)
+        body, _ = self.journal.take(CheckEntry, again)
+        return first, body.result
 
     def _at_work(
         self,
@@ -185,28 +207,30 @@ class Loop:
     # --- proposals
 
     def _ask(self, request: Ask) -> list[Proposal]:
-        def make() -> dict[str, Any]:
-            return msgspec.to_builtins(self.council.propose(request, self.standing))
+        def make() -> ProposalsEntry:
+            return msgspec.convert(
+                msgspec.to_builtins(self.council.propose(request, self.standing)), ProposalsEntry
+            )
 
-        body, _ = self.journal.take("proposals", make)
-        self.tell({"event": "proposals", "planted": request.planted, **body})
-        return msgspec.convert(body["proposals"], list[Proposal])
+        body, _ = self.journal.take(ProposalsEntry, make)
+        self.tell(body)
+        return body.proposals
 
     def reveal(self) -> None:
         """Open the seals of what was decided."""
-        known = {e.body["number"] for e in self.journal.ledger.entries("reveal")}
-        decided = {e.body["number"] for e in self.journal.ledger.entries("decision")}
-        for entry in list(self.journal.ledger.entries("proposals")):
-            for proposal in msgspec.convert(entry.body["proposals"], list[Proposal]):
+        known = {e.body.number for e in self.journal.ledger.entries(RevealEntry)}
+        decided = {e.body.number for e in self.journal.ledger.entries(DecisionEntry)}
+        for entry in list(self.journal.ledger.entries(ProposalsEntry)):
+            for proposal in entry.body.proposals:
                 if proposal.number in decided - known:
-                    body = opened(self.council.sealed, self.council.registry, proposal)
-                    self.journal.aside("reveal", body)
+                    seal = opened(self.council.sealed, self.council.registry, proposal)
+                    self.journal.aside(msgspec.convert(seal, RevealEntry))
 
     def open_plants(self) -> None:
         """At the end: everything that the registry could plant, with labels and salts."""
-        if not any(self.journal.ledger.entries("plants")):
+        if not any(self.journal.ledger.entries(PlantsEntry)):
             plants = signed_registry.opened(self.council.registry, self.council.sealed.secret)
-            self.journal.aside("plants", {"opened": msgspec.to_builtins(plants)})
+            self.journal.aside(PlantsEntry(plants))
 
     # --- budget
 
@@ -219,13 +243,12 @@ class Loop:
             self._refuse(needed, left, why)
 
     def _afford(self, request: Afford) -> bool:
-        def make() -> dict[str, Any]:
+        def make() -> AffordEntry:
             self._stop_if_asked()
             needed, left = self._funds(request.flops)
-            return {"flops": request.flops, "why": request.why, "paid": needed <= left}
+            return AffordEntry(request.flops, request.why, needed <= left)
 
-        body, _ = self.journal.take("afford", make)
-        return bool(body["paid"])
+        return self.journal.take(AffordEntry, make)[0].paid
 
     def _funds(self, flops: float) -> tuple[float, float]:
         """What runs of so many training FLOPs need, and what is left: in FLOPs, or in seconds."""
@@ -266,12 +289,12 @@ class Loop:
         if reason := self._stopped():
             raise Stopped(reason)
 
-    def report(self, kind: str, **facts: Any) -> None:
-        """To the ledger, as soon as it is free, and to whoever watches. From any thread."""
-        self._reports.put((kind, facts))
+    def report(self, entry: Body) -> None:
+        """Write into the ledger, as soon as it is free, and tell. From any thread."""
+        self._reports.put(entry)
 
     def _record_reports(self) -> None:
         while not self._reports.empty():
-            kind, facts = self._reports.get()
-            self.journal.aside(kind, facts)
-            self.tell({"event": kind, **facts})
+            entry = self._reports.get()
+            self.journal.aside(entry)
+            self.tell(entry)

@@ -13,7 +13,8 @@ import numpy as np
 from duckweed.learn.data.dataset import Dataset
 from duckweed.learn.model import model as models
 from duckweed.learn.trainer import Trainer
-from duckweed.merge.round import Announcement, Closed, blob_hash
+from duckweed.ledger.entries import Closed
+from duckweed.merge.round import Announcement, blob_hash
 from duckweed.round.engine import Engine, MemoryBlobs
 from duckweed.round.founding import first_scales
 from duckweed.round.worker import Worker

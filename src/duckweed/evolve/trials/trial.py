@@ -22,7 +22,7 @@ from duckweed.learn.data.dataset import Dataset
 from duckweed.learn.model import model as models
 from duckweed.learn.trainer import Diverged, Trainer
 from duckweed.merge.round import MergeError
-from duckweed.pages.run_summary import data_parallel_bytes
+from duckweed.round.run_log import data_parallel_bytes
 from duckweed.run.folder import write_atomically
 from duckweed.run.sections import Integer
 from duckweed.run.spec import RunSpec

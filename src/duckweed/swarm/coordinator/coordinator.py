@@ -7,7 +7,6 @@ closed by one insert into the ledger. What is not in the ledger has not happened
 import asyncio
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from duckweed.ledger.ledger import Ledger, LedgerError
 from duckweed.ledger.succession import Seat
@@ -20,6 +19,7 @@ from duckweed.round.engine import Engine, FolderBlobs
 from duckweed.round.history import Past
 from duckweed.round.round_record import epoch, told
 from duckweed.run import toml
+from duckweed.run.events import ContributionRefused, PeerLeft, RoundClosed, Said, StateDiffers, Tell
 from duckweed.run.folder import RunFolder
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
@@ -30,8 +30,6 @@ from duckweed.swarm.coordinator.agreement import Agreement, voters
 from duckweed.swarm.coordinator.guest_book import EXPELLED, Guests
 from duckweed.swarm.protocol import messages as m
 from duckweed.wire.contribution import max_size
-
-Tell = Callable[[dict[str, Any]], None]
 
 
 class Coordinator:
@@ -54,7 +52,7 @@ class Coordinator:
         self.engine = Engine(spec, layout, FolderBlobs(folder))
         self.traffic: dict[str, list[int]] = defaultdict(lambda: [0, 0])
         self.durations: deque[float] = deque(maxlen=64)
-        self.last: dict[str, Any] | None = None  # what was told of the last round
+        self.last: RoundClosed | None = None  # how the last round closed
         self.held_out: float | None = None
         self.stopping = ""
         self.broken: Exception | None = None
@@ -232,7 +230,7 @@ class Coordinator:
             late = open_ is not None and question.announcement.round < open_.number
             if open_ is not None and not open_.closing and not late:
                 open_.refused.add(member.index)
-            self.tell({"event": "refused", "peer": member.index, "reason": reason})
+            self.tell(ContributionRefused(member.index, reason))
             return self._refuse(member.key, "contributions", reason)
         assert open_ is not None
         if member.index in open_.handed:
@@ -245,7 +243,7 @@ class Coordinator:
     async def _left(self, member: Member, reason: str) -> None:
         member.here, member.doing = False, "gone"
         if self.number < self.spec.rounds.count:
-            self.tell({"event": "left", "peer": member.index, "reason": reason})
+            self.tell(PeerLeft(member.index, reason))
         await self._notify()
 
     # --- agreement on the state
@@ -261,7 +259,7 @@ class Coordinator:
             await self._notify(news=True)
         if (reason := self.agreement.differs(number, question.hash)) is None:
             return None
-        self.tell({"event": "differs", "peer": member.index, "round": number})
+        self.tell(StateDiffers(member.index, number))
         return m.Stop(reason, fault=True)
 
     def _voters(self, number: int) -> Sequence[int]:
@@ -335,7 +333,7 @@ class Coordinator:
 
     def _here(self) -> list[Member]:
         for member, reason in self.admission.missed():
-            self.tell({"event": "left", "peer": member.index, "reason": reason})
+            self.tell(PeerLeft(member.index, reason))
         return self.admission.here()
 
     def _enough_here(self) -> bool:
@@ -358,7 +356,7 @@ class Coordinator:
         here = {member.index for member in self._here()}
         return self.round.complete(here, self.durations, self.spec.rounds, clock.now())
 
-    async def _close(self, open_: OpenRound) -> dict[str, Any] | None:
+    async def _close(self, open_: OpenRound) -> RoundClosed | None:
         """Write into the ledger how the round ends, and return what is to be told of it. None if it
         does not end: nothing counts, or another is in charge by now."""
         open_.closing = True  # what comes while the sum is formed is too late
@@ -391,18 +389,18 @@ class Coordinator:
     async def _go_on(self, open_: OpenRound, rejected: dict[int, str]) -> None:
         """Nothing counts: were the round closed, whoever is alone with a run could use it up."""
         for peer, reason in rejected.items():
-            self.tell({"event": "refused", "peer": peer, "reason": reason})
+            self.tell(ContributionRefused(peer, reason))
             self._refuse(self.admission.by_index[peer].key, "contributions", reason)
         open_.go_on(rejected, clock.now())
         text = f"round {open_.number}: nothing that was handed in counts; it stays open"
-        self.tell({"event": "said", "text": text})
+        self.tell(Said(text))
         await self._notify(news=True)
 
-    def _report(self, event: dict[str, Any]) -> None:
+    def _report(self, event: RoundClosed) -> None:
         """Tell how a round has closed."""
         self.last = event
-        if event["held_out"] is not None:
-            self.held_out = event["held_out"]
+        if event.held_out is not None:
+            self.held_out = event.held_out
         self.tell(event)
 
     async def _notify(self, news: bool = False) -> None:

@@ -24,10 +24,10 @@ def answer(run: "Coordinator", question: m.Enquire | m.Look | m.Probe) -> tuple[
 
 def terms(run: "Coordinator") -> m.Terms:
     """What a newcomer would take part in."""
-    last = run.last or {}
-    sizes = last.get("contribution_bytes") or [0]
+    last = run.last
+    sizes = (last and last.contribution_bytes) or [0]
     # Without a merged update every peer fetches the contributions of all.
-    down = last.get("update_bytes") or sum(sizes)
+    down = (last and last.update_bytes) or sum(sizes)
     return m.Terms(
         toml.write(run.spec),
         run.layout.digest(),
@@ -36,13 +36,13 @@ def terms(run: "Coordinator") -> m.Terms:
         len(run.admission.here()),
         sum(sizes) // len(sizes),
         down,
-        last.get("seconds", 0.0),
+        last.seconds if last else 0.0,
     )
 
 
 def standing(run: "Coordinator") -> m.Standing:
     """How the run stands at this moment."""
-    last = run.last or {}
+    last = run.last
     members = run.admission.by_index
     now = clock.now()
     shown = sorted(members, key=lambda x: (not x.here, x.index))[:SHOWN]
@@ -52,9 +52,9 @@ def standing(run: "Coordinator") -> m.Standing:
         run.spec.rounds.count,
         len(members),
         [_peer(x, now) for x in sorted(shown, key=lambda x: x.index)],
-        last.get("loss"),
+        last.loss if last else None,
         run.held_out,
-        last.get("seconds", 0.0),
+        last.seconds if last else 0.0,
         run.waiting_for(),
         run.moved(),
         dict(run.admission.guard.refused),

@@ -3,14 +3,15 @@ run for as long as it is in charge."""
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
+from duckweed.ledger.entries import StateEntry
 from duckweed.ledger.ledger import Ledger, LedgerError
 from duckweed.net.carrier import Endpoint
 from duckweed.net.framing import LinkError
 from duckweed.net.identity import Identity
 from duckweed.net.rate_limits import Guard
 from duckweed.net.timeouts import HANDOVER, POLL, RETRY
+from duckweed.run.events import RunEnded, Tell
 from duckweed.run.folder import RunFolder
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
@@ -19,8 +20,6 @@ from duckweed.swarm.coordinator.coordinator import Coordinator
 from duckweed.swarm.node.election import Election
 from duckweed.swarm.node.replica import Replica
 from duckweed.swarm.protocol import messages as m
-
-Tell = Callable[[dict[str, Any]], None]
 
 
 class OwnLink:
@@ -80,9 +79,10 @@ class Station:
             or self.replica.knows(key)
         )
 
-    def account(self) -> dict[str, Any]:
-        """What this machine moved as coordinator, and what it refused."""
-        return {"traffic": self._moved, "refused": dict(self.guard.refused)}
+    def account(self, relayed: int) -> RunEnded:
+        """What this machine moved as coordinator, and what it refused; relayed: bytes that went through
+        its relay."""
+        return RunEnded(relayed=relayed, traffic=self._moved, refused=dict(self.guard.refused))
 
     # --- answers
 
@@ -185,8 +185,7 @@ class Station:
     def _done(self) -> bool:
         """Whether the ledger tells of the end of the run."""
         assert self.spec is not None
-        last = self.replica.ledger.last("state")
-        return last is not None and last.round == self.spec.rounds.count
+        return self.replica.ledger.last_round(StateEntry) == self.spec.rounds.count
 
     async def _follow(self, election: Election) -> None:
         """Keep up with who is in charge, for a moment; if nobody was for too long, stand for office."""

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
+from duckweed.ledger.entries import Closed, PeerEntry, RoundEntry
 from duckweed.ledger.ledger import Ledger, Row
 from duckweed.ledger.succession import Seat
 from duckweed.ledger.term import Charge
-from duckweed.merge.round import PEER_LIMIT, Closed, blob_hash
+from duckweed.merge.round import PEER_LIMIT, blob_hash
 from duckweed.merge.rules import WEIGHT_LIMIT
 from duckweed.net import clock
 from duckweed.net.carrier import Endpoint, Link
@@ -121,7 +122,7 @@ class Replica:
         if self.votes(key):
             return True
         if key not in self._members[1] and self._members[0] != self.ledger.number:
-            keys = {entry.body["key"] for entry in self.ledger.entries("peer")}
+            keys = {entry.body.key for entry in self.ledger.entries(PeerEntry)}
             self._members = self.ledger.number, keys
         return key in self._members[1]
 
@@ -293,10 +294,9 @@ class Replica:
         round must have it, so that it cannot be lost; of the entries up to `held`, which others keep
         already, the newest are fetched if they can be had. Raises LinkError."""
         for row in rows:
-            if row.kind != "round" or row.number <= held - self._recent:
+            if row.kind != RoundEntry.kind or row.number <= held - self._recent:
                 continue
-            facts = msgspec.json.decode(row.body)["closed"]
-            for digest in msgspec.convert(facts, Closed, strict=False).needed():
+            for digest in _closed(row).needed():
                 if not await self._fetch_blob(digest, keys) and row.number > held:
                     raise LinkError(f"nobody gives blob {digest[:10]}")
 
@@ -309,6 +309,14 @@ class Replica:
                     write_atomically(place, blob)
                     break
         return place.exists()
+
+
+def _closed(row: Row) -> Closed:
+    """How the round of an entry closed. Raises LinkError."""
+    try:
+        return msgspec.json.decode(row.body, type=RoundEntry).closed
+    except msgspec.DecodeError as error:
+        raise LinkError(f"entry {row.number} makes no sense: {error}") from error
 
 
 def decoded(body: bytes) -> list[Row]:

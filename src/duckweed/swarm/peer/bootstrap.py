@@ -18,6 +18,7 @@ from duckweed.net.transport import Endpoint, Link, LinkError
 from duckweed.round import founding
 from duckweed.round.worker import Worker
 from duckweed.run import spec as specs
+from duckweed.run.events import Event, PeerLeft, RoundClosed
 from duckweed.run.folder import RunFolder, write_atomically
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
@@ -192,13 +193,13 @@ class Arrival:
         at = tuple(self.endpoint.offered)
         publish(self.folder, Invitation(charge.run, self.endpoint.id, at, ""))
 
-    def _told(self, event: dict[str, Any]) -> None:
+    def _told(self, event: Event) -> None:
         """What happens while this machine coordinates."""
-        self.folder.record(**event)
-        if event["event"] == "round":
-            self.say(f"round {event['round']} closed with {len(event['accepted'])} peers")
-        elif event["event"] == "left":
-            self.say(f"peer {event['peer']} left: {event['reason']}")
+        self.folder.record(event)
+        if isinstance(event, RoundClosed):
+            self.say(f"round {event.round} closed with {len(event.accepted)} peers")
+        elif isinstance(event, PeerLeft):
+            self.say(f"peer {event.peer} left: {event.reason}")
 
 
 def _read(port: Path) -> int:

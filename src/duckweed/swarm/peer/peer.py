@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from duckweed.learn.memory import trim
-from duckweed.merge.round import Closed, blob_hash
+from duckweed.ledger.entries import Closed
+from duckweed.merge.round import blob_hash
 from duckweed.net import clock
 from duckweed.net.carrier import Endpoint as Carrier
 from duckweed.net.identity import Identity

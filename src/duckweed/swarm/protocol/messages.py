@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from duckweed.ledger.entries import Closed
 from duckweed.ledger.succession import Vote
-from duckweed.merge.round import Announcement, Closed
+from duckweed.merge.round import Announcement
 from duckweed.net.framing import ADDRESS, ADDRESSES
 
 PROTOCOL = 4
