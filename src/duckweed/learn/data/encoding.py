@@ -20,6 +20,12 @@ MARKS = (
 )
 # Python's codecs of these names take the order of the machine's own bytes.
 WITHOUT_MARK = {"utf-16": "utf-16-le", "utf-32": "utf-32-le"}
+# Encodings that files are in where they are no Unicode; of all that Python knows, rare ones fit
+# short texts by chance.
+COMMON = (
+    "cp1252", "cp1250", "cp1251", "koi8_r", "cp1253", "cp1254", "cp1255", "cp1256", "cp874",
+    "cp932", "euc_jp", "gb18030", "big5", "cp949", "mac_roman",
+)  # fmt: skip
 BAD = "duckweed.bad"
 codecs.register_error(BAD, lambda error: ("\udcff", error.end))  # type: ignore[attr-defined]
 
@@ -83,36 +89,37 @@ def advice(data: bytes) -> str:
     """What to do about `data`, which is no UTF-8 or holds a zero byte: which encoding it looks
     like and the option for it; "" if it looks like no text at all."""
     if b"\0" in data:
-        name = _wide(data[:SAMPLE])
-        return f"looks like {name}; if so, read it with --encoding {name}" if name else ""
-    name = guess(around(data))
-    if name == UTF8:
+        wide = _wide(data[:SAMPLE])
+        return f"looks like {wide}; if so, read it with --encoding {wide}" if wide else ""
+    names = guesses(_around(data))
+    if not names:
+        return "if you know its encoding, read it with --encoding NAME"
+    if names[0] == UTF8:
         return "some bytes of it are damaged"
-    if name:
-        return f"looks like {name}; if so, read it with --encoding {name}"
-    return "if you know its encoding, read it with --encoding NAME"
+    others = f" (or {', '.join(names[1:3])})" if names[1:] else ""
+    return f"looks like {names[0]}{others}; if so, read it with --encoding {names[0]}"
 
 
-def guess(data: bytes) -> str | None:
-    """The encoding of one byte a character, or one of East Asia, that `data` looks like, by its
-    letters and their frequencies; None if none fits.
-
-    UTF8 where most characters beyond ASCII are UTF-8 all the same.
-    """
+def guesses(data: bytes) -> list[str]:
+    """The encodings of old that `data` looks like, by its letters and their frequencies, the
+    likeliest first; UTF8 alone where most characters beyond ASCII are UTF-8 all the same."""
     from charset_normalizer import from_bytes  # a tenth of a second, and seldom needed
 
     text = data.decode(errors="replace")
     if sum(not character.isascii() for character in text) > 10 * text.count("\ufffd"):
-        return UTF8
-    found = [match for match in from_bytes(data) if not match.encoding.startswith("utf")]
-    for match in found:  # of those that fit as well as the best, the most common one
+        return [UTF8]
+    found = list(from_bytes(data, cp_isolation=[*COMMON]))
+    names = [match.encoding for match in found]
+    for match in found:
+        # Of those that fit as well as the best, the most common one of all.
         if (
-            "cp1252" in (match.encoding, *match.could_be_from_charset)
+            COMMON[0] in (match.encoding, *match.could_be_from_charset)
             and match.chaos <= found[0].chaos
             and match.coherence >= found[0].coherence
         ):
-            return "cp1252"
-    return found[0].encoding.replace("_", "-") if found else None
+            names = [COMMON[0], *(name for name in names if name != COMMON[0])]
+            break
+    return [name.replace("_", "-") for name in names]
 
 
 def _wide(data: bytes) -> str | None:
@@ -133,7 +140,7 @@ def _wide(data: bytes) -> str | None:
     return None
 
 
-def around(data: bytes) -> bytes:
+def _around(data: bytes) -> bytes:
     """A sample of `data` around its first byte that is no UTF-8."""
     try:
         data.decode()

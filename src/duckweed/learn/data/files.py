@@ -40,8 +40,8 @@ def files(name: str, base: Path, reading: Reading | None = None) -> list[Path]:
         found = [_plain(path, name)]
     else:
         top = next(parent for parent in path.parents if parent.is_dir())
-        names = glob.glob(_pattern(path, top), recursive=True) if glob.has_magic(name) else []
-        matched = [f for m in sorted(map(Path, names)) for f in walk.at(m)]
+        matches = walk.glob(top, path.relative_to(top).parts) if glob.has_magic(name) else []
+        matched = [f for m in sorted(matches) for f in walk.at(m)]
         found = walk.once(matched, top)  # `**` names a folder and the files in it
     if not found:
         raise DataError(_none_found(name, path, walk.reading))
@@ -76,8 +76,40 @@ class _Walk:
             else:
                 self._leave_out("no file", path)
 
-    def below(self, top: Path, skip: frozenset[str] = frozenset()) -> list[Path]:
-        """All files below the folder `top`, by relative path; no hidden ones, no folders `skip`."""
+    def glob(self, top: Path, pattern: tuple[str, ...]) -> list[Path]:
+        """What is at `pattern`, a part for each level, below the folder `top`.
+
+        `top` is taken literally: it may be called [data]. "**" enters every folder once; that of
+        Python's own glob goes round a circle of links until it has made 2^40 paths of it.
+        """
+        places = [top]
+        for number, part in enumerate(pattern, 1):
+            if part == "**":
+                if number < len(pattern):  # at the end, the folders stand for all that is in them
+                    places = [folder for place in places for folder in self._folders(place)]
+            else:
+                names = (os.path.join(glob.escape(str(place)), part) for place in places)
+                places = [Path(match) for name in names for match in glob.glob(name)]
+        return places
+
+    def _folders(self, top: Path) -> list[Path]:
+        """`top` and all folders below."""
+        if not top.is_dir():
+            return []
+        walk = _Walk(self.base, Reading())
+        folders: list[Path] = []
+        walk.below(top, folders=folders)
+        if reason := walk.reading.examples.get("not readable"):
+            self.reading.leave_out("not readable", reason)
+        return folders
+
+    def below(
+        self, top: Path, skip: frozenset[str] = frozenset(), folders: list[Path] | None = None
+    ) -> list[Path]:
+        """All files below the folder `top`, by relative path; no hidden ones, no folders `skip`.
+
+        folders: where to note the folders that were entered.
+        """
         found: list[Path] = []
         entered: set[tuple[int, int]] = set()  # device and inode: links may lead in a circle
         waiting = [top]
@@ -86,32 +118,37 @@ class _Walk:
             links: list[Path] = []
             while waiting:
                 folder = waiting.pop()
-                for entry in self._entries(folder, entered):
+                entries = self._entries(folder, entered)
+                if folders is not None and entries is not None:
+                    folders.append(folder)
+                for entry in entries or ():
                     path = folder / entry.name
                     if entry.name.startswith("."):
                         self._leave_out("hidden", path)
                     elif entry.is_file(follow_symlinks=False):
                         found.append(path)
-                    elif not entry.is_dir():
+                    elif not path.is_dir():  # DirEntry.is_dir raises where a link leads to itself
                         found += self.at(path)
                     elif entry.name not in skip:
                         (links if entry.is_symlink() else waiting).append(path)
             waiting = sorted(links, reverse=True)
         return sorted(found, key=lambda f: str(f).replace(os.sep, "/"))
 
-    def _entries(self, folder: Path, entered: set[tuple[int, int]]) -> list["os.DirEntry[str]"]:
-        """What is in `folder`; nothing if it was entered before or may not be read."""
+    def _entries(
+        self, folder: Path, entered: set[tuple[int, int]]
+    ) -> list["os.DirEntry[str]"] | None:
+        """What is in `folder`; None if it was entered before or may not be read."""
         try:
             status = folder.stat()
             identity = status.st_dev, status.st_ino
             if identity in entered:
                 self._leave_out("reached twice", folder)
-                return []
+                return None
             with os.scandir(folder) as scan:
                 entries = list(scan)
         except OSError:
             self._leave_out("not readable", folder)
-            return []
+            return None
         entered.add(identity)
         return entries
 
@@ -152,11 +189,6 @@ def _with_folders(paths: list[Path], top: Path) -> Iterator[Path]:
                 break
             seen.add(parent)
             yield parent
-
-
-def _pattern(path: Path, top: Path) -> str:
-    """`path` for glob, with the folder `top` taken literally: it may be called [data]."""
-    return os.path.join(glob.escape(str(top)), path.relative_to(top))
 
 
 def _plain(path: Path, name: str) -> Path:

@@ -236,16 +236,19 @@ def _bytes_of(column: Any, inside: list[str], encoding: str) -> Iterator[bytes |
         column = pyarrow.compute.struct_field(column, name)
     if isinstance(column.type, pyarrow.DictionaryType):
         column = column.dictionary_decode()
+    strings = "string" in str(column.type)  # which are UTF-8, if they are as they should be
     for cell in column.cast(pyarrow.large_binary()).to_pylist():
-        yield cell if cell is None or encoding == UTF8 else _decoded(cell, encoding)
+        if cell is None or encoding == UTF8 or (strings and _is_utf8(cell)):
+            yield cell
+        else:
+            yield cell.decode(encoding, BAD)
 
 
-def _decoded(data: bytes, encoding: str) -> str:
-    """UTF-8 where it is, for Parquet's strings are; else `encoding`."""
+def _is_utf8(data: bytes) -> bool:
     try:
-        return data.decode()
+        return data.isascii() or bool(data.decode())
     except UnicodeDecodeError:
-        return data.decode(encoding, BAD)
+        return False
 
 
 def text_of(row: Any, field: str, where: str) -> str | None:
