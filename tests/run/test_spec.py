@@ -114,6 +114,7 @@ CHANGES = {
     "data.tokenizer": "bpe:300",
     "data.held_out": 0.1,
     "data.limit": 5,
+    "data.encoding": "cp1252",
     "model.source": "llama-15m",
     "model.weights": "given",
     "model.sequence": 64,

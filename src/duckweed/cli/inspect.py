@@ -114,7 +114,8 @@ def generate(
 def evaluate(
     run: Run,
     data: Annotated[list[str], typer.Option(help="Text to measure the model on. Repeatable.")],
-    field: Annotated[str, typer.Option(help="Field of .jsonl, column of .parquet.")] = "text",
+    field: Annotated[str, typer.Option(help="Field of JSON, column of .parquet.")] = "text",
+    encoding: Annotated[str, typer.Option(help="Of text without a byte-order mark.")] = "utf-8",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
     """Bits per byte and perplexity of a finished run's model on any text."""
@@ -132,7 +133,8 @@ def evaluate(
     from duckweed.run.sections import DataSpec
 
     spec = specs.load(folders.find(run).spec)
-    wanted = DataSpec(path=tuple(data), field=field, tokenizer=str(model.resolve()), held_out=1.0)
+    tokenizer = str(model.resolve())
+    wanted = DataSpec(tuple(data), field, tokenizer, held_out=1.0, encoding=encoding)
     with console.status("reading the data"):
         dataset = datasets.prepare(wanted, Path.cwd(), cache_folder())
     place = choose(device)

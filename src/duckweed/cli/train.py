@@ -54,6 +54,12 @@ def train(
         str | None, typer.Option(help="Preset, folder, config.json or hub name.")
     ] = None,
     tokenizer: Annotated[str | None, typer.Option(help="bytes, bpe:N, or a tokenizer.")] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(
+            help="Of text without a byte-order mark: cp1252, utf-16-le ... Default: utf-8."
+        ),
+    ] = None,
     peers: Annotated[int | None, typer.Option(help="How many peers.")] = None,
     rounds: Annotated[int | None, typer.Option(help="How many rounds.")] = None,
     seed: Annotated[int | None, typer.Option(help="Everything random follows from it.")] = None,
@@ -99,7 +105,7 @@ def train(
         fail("give either a specification or --resume, not both: a run keeps its specification")
     if (links or step_seconds is not None) and not simulate:
         fail("--links and --step-seconds go with --simulate")
-    changes = _changes(data, model, tokenizer, peers, rounds, seed, set_)
+    changes = _changes(data, model, tokenizer, encoding, peers, rounds, seed, set_)
     if resume is not None:
         if recipe is not None:
             fail("a run keeps its specification: --recipe does not go with --resume")
@@ -125,6 +131,7 @@ def _changes(
     data: list[str] | None,
     model: str | None,
     tokenizer: str | None,
+    encoding: str | None,
     peers: int | None,
     rounds: int | None,
     seed: int | None,
@@ -135,6 +142,7 @@ def _changes(
         "data.path": (data[0] if len(data) == 1 else data) if data else None,
         "model.source": model,
         "data.tokenizer": tokenizer,
+        "data.encoding": encoding,
         "rounds.peers": peers,
         "rounds.count": rounds,
         "seed": seed,

@@ -49,6 +49,7 @@ def prepare(spec: RunSpec, base: Path, say: Report) -> Ground:
     """Data read and tokenised, its size checked. Raises DataError."""
     say("reading the data")
     dataset = datasets.prepare(spec.data, base, cache_folder())
+    say(dataset.manifest.told())
     sequences = spec.rounds.peers * spec.inner.batch
     datasets.check_size(dataset, spec.model.sequence, sequences)
     return Ground(base, dataset)

@@ -1,5 +1,6 @@
 """The sections of a run specification: typed, validated, each default justified in docs/run.md."""
 
+import codecs
 import re
 from typing import Literal
 
@@ -20,6 +21,9 @@ class DataSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tokenizer: str = "bytes"  # "bytes", "bpe:N", a tokenizer.json, a folder, or a hub name
     held_out: float = 0.05  # share of the documents that is never trained on; 1.0: all of them
     limit: int | None = None  # at most this many bytes of text; an hf: stream stops at 200 MB
+    # Of files without a byte-order mark; unset: UTF-8. Unset and not a default, so that runs which
+    # do not name it keep their identity.
+    encoding: str | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         if not self.paths or not all(self.paths):
@@ -28,6 +32,19 @@ class DataSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"data: held_out = {self.held_out}; expected a share in (0, 1]")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"data: limit = {self.limit}; expected a number of bytes, 1 or more")
+        try:
+            "".encode(self.charset)
+            codecs.getincrementaldecoder(self.charset)
+        except (LookupError, ValueError) as error:
+            raise ValueError(
+                f"data: encoding = {self.encoding!r} is no encoding of text that Python knows; "
+                "expected a name such as utf-8, utf-16-le, cp1252, shift_jis or gb18030"
+            ) from error
+
+    @property
+    def charset(self) -> str:
+        """`encoding` by the name that Python gives it."""
+        return "utf-8" if self.encoding is msgspec.UNSET else codecs.lookup(self.encoding).name
 
     @property
     def paths(self) -> tuple[str, ...]:

@@ -9,7 +9,8 @@ from duckweed.run.spec import RunSpec
 
 NOTES = {
     "seed": "everything random in the run follows from this number",
-    "data": "path: 'stdlib', files, folders, globs (also .gz .zst .jsonl .parquet), or hf:NAME[:config]\n"
+    "data": "path: 'stdlib', files, folders, globs (text, JSON, JSON lines, Parquet; also .gz .zst), or\n"
+    "hf:NAME[:config]; encoding = 'NAME' where text is no UTF-8 and has no byte-order mark\n"
     "tokenizer: 'bytes', 'bpe:N' (trained on this data), a tokenizer.json, a folder, or a hub name",
     "model": "source: a preset (llama-0.5m, llama-0.6m, llama-1m, llama-15m, llama-125m, llama-1b, qwen3-0.6b,\n"
     "deepseek-v3-mini), a folder, a config.json, or a hub name; sequence: tokens per training sequence",
