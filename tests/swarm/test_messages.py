@@ -1,10 +1,13 @@
 """What is said is understood; what is not in the schema is refused."""
 
+from pathlib import Path
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from duckweed.ledger.succession import Vote
 from duckweed.merge.round import Announcement, Closed
 from duckweed.swarm.protocol import messages as m
 
@@ -28,6 +31,11 @@ QUESTIONS = [
     m.Leave("done"),
     m.Snapshot(),
     m.Piece(10, 1 << 22),
+    m.Ahead(4),
+    m.Entries(2, 17, "ab" * 32),
+    m.Extract(3, 17, "ab" * 32),
+    m.Promise(5, True),
+    m.Who(["10.77.0.2:7000"]),
 ]
 ANSWERS = [
     m.Welcome(1, "seed = 0\n", -1, "layout", "tokens"),
@@ -54,8 +62,14 @@ ANSWERS = [
     m.Stop("over", fault=True),
     m.Blob(),
     m.Noted(),
+    m.Noted(2.5),
     m.Refused("no"),
+    m.Copied(2, 17, "ab" * 32, True, 16, [m.Holder("ab" * 32, ["10.77.0.2:7000"])]),
+    m.Promised(5, Vote(b"s" * 64, 2, 17, "ab" * 32), ""),
+    m.Promised(5, None, "term 5 was promised before"),
+    m.InCharge(2, "ab" * 32, [m.Holder("ab" * 32, ["10.77.0.2:7000"])]),
 ]
+GOLDEN = Path(__file__).with_name("messages.txt").read_text("ascii").split()
 
 
 def packed(message, **changes):
@@ -75,6 +89,15 @@ def test_answers_arrive_as_they_were_given(message):
     assert m.answer(m.encode(message)) == message
     with pytest.raises(msgspec.ValidationError):
         m.question(m.encode(message))
+
+
+@pytest.mark.parametrize(
+    ("message", "golden"),
+    zip([*QUESTIONS, *ANSWERS], GOLDEN, strict=True),
+    ids=lambda x: type(x).__name__,
+)
+def test_messages_are_the_same_bytes_in_every_version_of_the_protocol(message, golden):
+    assert m.encode(message).hex() == golden
 
 
 @pytest.mark.parametrize(
