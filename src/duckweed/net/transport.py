@@ -13,6 +13,7 @@ wrong is mended in iroh_patches.py.
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,7 +30,7 @@ from iroh import (
 )
 
 from duckweed.net import framing, iroh_patches, tcp
-from duckweed.net.framing import STALL, Handler, LinkError, Service, Sizes, Watch
+from duckweed.net.framing import STALL, Accept, LinkError, Service, Watch
 from duckweed.net.identity import Identity
 from duckweed.net.timeouts import within
 from duckweed.net.token_bucket import Pace
@@ -37,6 +38,8 @@ from duckweed.net.token_bucket import Pace
 iroh_patches.mend()
 
 __all__ = ["Endpoint", "Link", "LinkError", "is_loopback", "is_relay"]
+
+log = logging.getLogger(__name__)
 
 ALPN = b"duckweed/1"
 LOOPBACK = ("127.", "[::1]", "localhost")
@@ -89,7 +92,7 @@ class Link:
         try:
             await asyncio.wait({asking, pinging}, return_when=asyncio.FIRST_COMPLETED)
             if not asking.done() and pinging.exception():
-                raise LinkError("the other side went away")
+                raise LinkError(f"the other side answered no ping for {SILENT:.0f} s")
         finally:
             pinging.cancel()
 
@@ -107,9 +110,9 @@ class Link:
             answer = await framing.read_head(reply.read_exact, self._head_limit, patience)
             return answer, await framing.read_body(reply.read_exact, body_limit, self._pace)
         except TimeoutError as error:
-            raise LinkError("no answer in time") from error
+            raise LinkError(f"no answer within {patience:.0f} s") from error
         except IrohError as error:
-            raise LinkError(f"connection lost ({error.message().splitlines()[-1]})") from error
+            raise LinkError(f"connection lost ({_reason(error)})") from error
         except asyncio.IncompleteReadError as error:
             raise LinkError("connection lost (in the middle of an answer)") from error
         except LinkError:
@@ -171,7 +174,7 @@ class Endpoint:
             return cls(await iroh.Endpoint.bind(options), identity, head_limit, relays)
         except IrohError as error:
             raise LinkError(
-                f"cannot listen on {address}: {error.message().splitlines()[-1].strip()}; "
+                f"cannot listen on {address}: {_reason(error)}; "
                 "is the port taken? choose another with --port, or 0 for any"
             ) from error
 
@@ -234,18 +237,23 @@ class Endpoint:
             target = EndpointAddr(EndpointId.from_string(peer), relay, direct)
             connection = await within(patience, self._endpoint.connect(target, ALPN))
         except (IrohError, TimeoutError) as error:
+            log.info("cannot connect to %s at %s: %s", peer[:10], addresses, _reason(error))
             raise LinkError(f"{peer[:10]} does not answer at {', '.join(addresses)}") from error
+        log.debug("connected to %s at %s", peer[:10], addresses)
         large = tcp.Lane(
             self._identity, peer, direct, self._head_limit, self.pace, lambda: _trip(connection)
         )
         return Link(connection, self._head_limit, self.pace, large if lane else None)
 
-    async def serve(self, handler: Handler, sizes: Sizes, watch: Watch | None = None) -> None:
+    async def serve(self, accept: Accept, watch: Watch | None = None) -> None:
         """Answer questions until the endpoint is closed."""
-        service = Service(handler, sizes, watch, self._head_limit, self.pace)
+        service = Service(accept, watch, self._head_limit, self.pace)
         self._listener = tcp.Listener(self._identity, service)
-        with contextlib.suppress(OSError):  # the port is taken for TCP: iroh alone, then
-            await self._listener.listen(next(a for a in self.bound if not a.startswith("[")))
+        address = next(a for a in self.bound if not a.startswith("["))
+        try:
+            await self._listener.listen(address)
+        except OSError as error:
+            log.warning("no TCP at %s (%s): large bodies come over QUIC alone", address, error)
         while (incoming := await self._endpoint.accept_next()) is not None:
             self._spawn(self._greet(incoming, service))
 
@@ -264,7 +272,8 @@ class Endpoint:
 
     async def _greet(self, incoming: Any, service: Service) -> None:
         # A stranger's failed handshake raises here, in a task of its own, and ends nothing else.
-        with contextlib.suppress(IrohError, TimeoutError):
+        peer = "a caller"
+        try:
             address = _address(await incoming.remote_addr())
             if not service.greets(address):
                 await incoming.ignore()
@@ -272,14 +281,18 @@ class Endpoint:
             connection = await within(STALL, (await incoming.accept()).connect())
             peer = str(connection.remote_id())
             if not service.meets(peer, address):
+                log.info("%s at %s is cut off: connection refused", peer[:10], address or "a relay")
                 connection.close(1, b"")
                 return
+            log.debug("%s connected from %s", peer[:10], address or "a relay")
             while True:
                 stream = await connection.accept_bi()
                 if service.cut_off(peer):
                     connection.close(1, b"")
                     return
                 self._spawn(_reply(peer, _seen(connection), stream, service))
+        except (IrohError, TimeoutError) as error:
+            log.debug("connection of %s ended: %s", peer[:10], _reason(error))
 
 
 async def _reply(peer: str, address: str, stream: Any, service: Service) -> None:
@@ -292,6 +305,13 @@ async def _reply(peer: str, address: str, stream: Any, service: Service) -> None
         service.fault(peer, error)
         with contextlib.suppress(IrohError):
             await sending.reset(1)
+
+
+def _reason(error: IrohError | TimeoutError) -> str:
+    """The last line of iroh's message, which is the cause."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return error.message().splitlines()[-1].strip()
 
 
 def _trip(connection: Connection) -> float:

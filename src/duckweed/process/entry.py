@@ -38,7 +38,7 @@ async def coordinate(
     from duckweed.net.relay import Relay
     from duckweed.net.transport import Endpoint, LinkError, is_relay
     from duckweed.run.layout import Layout
-    from duckweed.swarm.node.node import Station
+    from duckweed.swarm.node.node import Node
     from duckweed.swarm.protocol import messages as m
 
     identity = load_or_create(folder.coordinator_key)
@@ -55,7 +55,7 @@ async def coordinate(
     ledger.verify(verify)
     relay = None
     if relay_port is not None:
-        relay = Relay(lambda key: key == identity.id or station.guard.knows(key))
+        relay = Relay(lambda key: key == identity.id or node.guard.knows(key))
         try:
             relay_port, at = await relay.start(address.rpartition(":")[0], relay_port)
         except LinkError as error:
@@ -64,11 +64,13 @@ async def coordinate(
             ) from error
         relays = [at, *relays]
     endpoint = await Endpoint.bind(identity, m.HEAD_LIMIT, address, relays)
-    station = Station(endpoint, identity, folder, ledger, (identity.id, []), record, say)
-    station.begin(specs.load(folder.spec), layout)
+    first: tuple[str, list[str]] = (identity.id, [])
+    node = Node(
+        endpoint, identity, folder, ledger, specs.load(folder.spec), layout, first, record, say
+    )
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, lambda: asyncio.ensure_future(station.stop("stopped")))
+        loop.add_signal_handler(name, lambda: asyncio.ensure_future(node.stop("stopped")))
     tell(
         {
             "event": "serving",
@@ -78,11 +80,11 @@ async def coordinate(
             "relay": relay_port,
         }
     )
-    serving = asyncio.create_task(station.serve())
-    showing = asyncio.create_task(_show(station))
+    serving = asyncio.create_task(node.serve())
+    showing = asyncio.create_task(_show(node))
     try:
-        await station.run()
-        folder.record(event="end", relayed=relay.bytes if relay else 0, **station.account())
+        await node.run()
+        folder.record(event="end", relayed=relay.bytes if relay else 0, **node.account())
     finally:
         for task in (serving, showing):
             task.cancel()
@@ -92,11 +94,11 @@ async def coordinate(
         ledger.close()
 
 
-async def _show(station: Any) -> None:
+async def _show(node: Any) -> None:
     """What each peer is doing, twice a second, of many less often, for whoever watches; and, while
     another coordinates the run, that this machine follows."""
     while True:
-        coordinator = station.coordinator
+        coordinator = node.coordinator
         if coordinator is None:
             tell({"event": "following"})
             await asyncio.sleep(0.5)

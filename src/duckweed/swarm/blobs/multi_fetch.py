@@ -20,7 +20,7 @@ Ask = Callable[[int], Awaitable[bytes | None]]
 """number of a piece -> its bytes, or None: not there yet. Raises LinkError if the holder is gone."""
 
 
-class Gather:
+class MultiFetch:
     """One file from several holders. first: for each piece the position of the holder that is asked
     before all others, so that no holder gives more than its share. Others are asked as well when it
     is gone, sends something else, or has said nothing for GRACE or given nothing for EMPTY."""

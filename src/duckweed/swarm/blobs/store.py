@@ -3,15 +3,29 @@
 from collections import OrderedDict
 from pathlib import Path
 
+from duckweed.merge.round import PEER_LIMIT
+from duckweed.merge.rules import WEIGHT_LIMIT
 from duckweed.run.folder import RunFolder
+from duckweed.run.layout import Layout
+from duckweed.run.sections import Integer
+from duckweed.run.spec import RunSpec
 from duckweed.swarm.blobs import pieces
 from duckweed.swarm.blobs.pieces import Parts
 from duckweed.swarm.protocol import messages as m
+from duckweed.wire.contribution import max_size
+from duckweed.wire.update import max_update_size
 
 GATHERED = 4  # blobs that are kept in memory for others after they were fetched
 
 
-class Library:
+def blob_limit(spec: RunSpec, layout: Layout) -> int:
+    """Most bytes of a blob that leads to the next state."""
+    if isinstance(spec.wire, Integer):
+        return max_update_size(layout, spec.wire.levels, PEER_LIMIT, WEIGHT_LIMIT)
+    return max_size(spec.wire, layout)
+
+
+class Store:
     """Reads from a run's folder and from what is being gathered; each answer is a message and the
     bytes that go with it."""
 
@@ -40,7 +54,7 @@ class Library:
         while len(self._gathered) > GATHERED:
             self._gathered.popitem(last=False)
 
-    def part(self, question: m.Part) -> tuple[m.Answer, bytes]:
+    def part(self, question: m.GetBlobPiece) -> tuple[m.Answer, bytes]:
         """A piece of a blob; Wait if it is being gathered and this piece is not here yet."""
         parts = self._gathered.get(question.blob)
         if parts and 0 <= question.number < len(parts.hashes):
@@ -57,26 +71,28 @@ class Library:
         """Size of a blob and hashes of its pieces. Raises FileNotFoundError, ValueError."""
         return self._hashes(self._path(digest))
 
-    def give(self, question: m.Part | m.Piece | m.Snapshot) -> tuple[m.Answer, bytes]:
+    def give(
+        self, question: m.GetBlobPiece | m.GetStatePiece | m.GetSavedState
+    ) -> tuple[m.Answer, bytes]:
         """What peers and the coordinator give alike."""
         match question:
-            case m.Part():
+            case m.GetBlobPiece():
                 return self.part(question)
-            case m.Piece():
+            case m.GetStatePiece():
                 return self.piece(question)
-            case m.Snapshot():
+            case m.GetSavedState():
                 return self.newest(), b""
 
     def newest(self) -> m.Answer:
         """The newest saved state, its size and the hashes of its pieces."""
         for saved in reversed(self.folder.saved_rounds()):
             try:
-                return m.Saved(saved, *self._hashes(self.folder.state(saved)))
+                return m.SavedState(saved, *self._hashes(self.folder.state(saved)))
             except FileNotFoundError:  # tidied away at this moment
                 continue
         return m.Refused("no state is kept here")
 
-    def piece(self, question: m.Piece) -> tuple[m.Answer, bytes]:
+    def piece(self, question: m.GetStatePiece) -> tuple[m.Answer, bytes]:
         """A piece of a saved state."""
         if question.round < 0:
             return m.Refused("no such piece"), b""

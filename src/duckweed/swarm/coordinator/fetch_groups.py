@@ -18,27 +18,27 @@ def fetch(run: "Coordinator", member: Member, question: m.Fetch) -> tuple[m.Answ
     """A blob, or where its pieces are."""
     if not question.whole and member.addresses:
         try:
-            size, pieces = run.library.held(question.blob)
+            size, pieces = run.store.held(question.blob)
         except (FileNotFoundError, ValueError):
-            return run.library.blob(question.blob)
+            return run.store.blob(question.blob)
         at = group(run.admission.here(), member)
         if size >= LARGE and len(at) > 1:
-            return m.Held(size, pieces, at), b""
-    return run.library.blob(question.blob)
+            return m.BlobManifest(size, pieces, at), b""
+    return run.store.blob(question.blob)
 
 
-def group(here: list[Member], member: Member) -> list[m.Holder]:
+def group(here: list[Member], member: Member) -> list[m.PeerAddress]:
     """The peers that fetch together with one, itself among them, in an order common to all."""
     able = [x for x in here if x.addresses]
     place = next((i for i, x in enumerate(able) if x is member), 0) // GROUP * GROUP
-    return [m.Holder(x.key, x.addresses) for x in able[place : place + GROUP]]
+    return [m.PeerAddress(x.key, x.addresses) for x in able[place : place + GROUP]]
 
 
-def donated(run: "Coordinator", member: Member) -> m.Donated:
+def donors(run: "Coordinator", member: Member) -> m.DonorList:
     """Peers that may have a saved state, and the hashes that it must have."""
     newest = sorted(run.past.agreed)[-NEWEST:]
     others = [x for x in run.admission.here() if x.addresses and x is not member]
-    return m.Donated(
+    return m.DonorList(
         {n: run.past.agreed[n] for n in newest},
-        [m.Holder(x.key, x.addresses) for x in others[:GROUP]],
+        [m.PeerAddress(x.key, x.addresses) for x in others[:GROUP]],
     )
