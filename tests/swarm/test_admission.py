@@ -184,7 +184,7 @@ def test_a_clock_that_is_an_hour_off_and_jumps_changes_nothing(tmp_path, monkeyp
 def test_a_flood_of_questions_of_one_member_is_refused_and_the_others_go_on(tmp_path):
     async def scene(run):
         await run.join()
-        beat = m.encode(m.Progress("waiting", 0))
+        beat = m.Progress("waiting", 0)
         with pytest.raises(ValueError, match="too many questions"):  # noqa: PT012
             for _ in range(10_000):
                 await run.it.handle(PEERS[0].id, beat, b"")
@@ -194,7 +194,7 @@ def test_a_flood_of_questions_of_one_member_is_refused_and_the_others_go_on(tmp_
     play(tmp_path, scene)
 
 
-def test_terms_and_standing_fit_their_messages():
+def test_the_status_of_a_large_run_fits_into_a_message():
     many = m.PeerStatus(10**6, "ab" * 32, True, "training", 10**6, 1.0, 1.0, 10**6)
     standing = m.Status(
         "ab" * 32, 1, 1, 2000, [many] * 2000, 1.0, 1.0, 1.0, "x" * 300, {"control": [1, 2]}, {}

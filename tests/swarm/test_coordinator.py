@@ -1,6 +1,7 @@
 """The coordinator, asked without network by peers that only pretend to train."""
 
 import asyncio
+import gc
 import math
 import threading
 
@@ -319,5 +320,23 @@ def test_only_blobs_and_states_are_given_away(tmp_path):
             assert isinstance(await run.ask(PEERS[0], m.GetStatePiece(round_, number)), m.Refused)
         _, body = await run.it.handle(PEERS[0].id, m.GetStatePiece(0, 0), b"")
         assert body == b"state of round zero"
+
+    play(tmp_path, scene)
+
+
+def test_everything_that_is_begun_in_the_background_is_kept_until_it_is_done(tmp_path):
+    """The event loop keeps no tasks: one that only `ensure_future` knows of may be collected."""
+
+    async def scene(run):
+        await run.join()
+        for _ in range(3):
+            run.it.step_down()
+        assert len(run.it._background) == 3
+        gc.collect()
+        await asyncio.gather(*run.it._background)
+        await asyncio.sleep(0)
+        assert not run.it._background
+        answer = await run.ask(PEERS[0], m.Next(0, state(0), False))
+        assert answer == m.Wait("another machine leads the run now")
 
     play(tmp_path, scene)

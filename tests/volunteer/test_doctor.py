@@ -126,7 +126,7 @@ def test_no_way_at_all_says_whose_side(address, outcome, words):
 
 
 def test_nats_and_clocks():
-    well = {"udp": True, "own": ["192.168.1.2:5000"], "port": "5000", "answer": TERMS}
+    well = {"udp": True, "own": ["192.168.1.2:5000"], "port": "5000", "info": TERMS}
     assert verdict([], **well, seen="203.0.113.9:5000")["NAT"].state == "good"
     assert "may need a relay" in verdict([], **well, seen="203.0.113.9:41234")["NAT"].words
     assert "3,600 s behind" in verdict([], **well, clock=3600.0)["clock"].words

@@ -110,7 +110,7 @@ class Link:
             answer = await framing.read_head(reply.read_exact, self._head_limit, patience)
             return answer, await framing.read_body(reply.read_exact, body_limit, self._pace)
         except TimeoutError as error:
-            raise LinkError(f"no answer within {patience:.0f} s") from error
+            raise LinkError("no answer in time") from error
         except IrohError as error:
             raise LinkError(f"connection lost ({_reason(error)})") from error
         except asyncio.IncompleteReadError as error:

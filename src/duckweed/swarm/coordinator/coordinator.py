@@ -182,7 +182,7 @@ class Coordinator:
                 if fault := await self._vote(member, question):
                     return fault
             if self.deposed:
-                return m.Wait("another machine is in charge now")
+                return m.Wait("another machine leads the run now")
             closed = self.past.closed.get(question.round)
             if closed and not self._held_back(question.round):
                 return m.Apply(closed)
