@@ -17,6 +17,7 @@ from typing import Any
 
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import load_or_create, verify
+from duckweed.process import logs
 from duckweed.run import spec as specs
 from duckweed.run.folder import RunFolder, write_atomically
 from duckweed.run.lock import Busy, alone
@@ -186,6 +187,7 @@ def main() -> int:
     pid = folder.path / f"{given.role}{given.slot if given.role == 'peer' else ''}.pid"
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
+        logs.configure()
         write_atomically(pid, str(os.getpid()).encode())
         if given.role == "coordinator":
             with alone(folder.path / "coordinator.lock", wait=False):
