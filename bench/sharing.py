@@ -61,9 +61,9 @@ async def hub(address: str, count: int, size: int) -> None:
                         said, blob = store.blob(question.blob)
                     else:
                         at = fetch_groups.group(list(members.values()), members[key])
-                        said = m.BlobManifest(*store.held(question.blob), at)
+                        said = m.BlobManifest(*store.pieces_of(question.blob), at)
                 case m.GetBlobPiece():
-                    said, blob = store.part(question)
+                    said, blob = store.blob_piece(question)
                 case m.Leave():
                     members[key].here = False
                     if not any(x.here for x in members.values()):

@@ -36,7 +36,7 @@ class Hub:
             if not known:
                 raise QuestionRefused(question, "no")
             return m.Ack(), b""
-        answer, data = self.store.part(question)
+        answer, data = self.store.blob_piece(question)
         assert len(data) <= body_limit
         self.given += len(data)
         return answer, data
@@ -69,7 +69,7 @@ class Peers:
                 await near.endpoint.close()
 
     def held(self, n):
-        size, hashes = self.hub.store.held(DIGEST)
+        size, hashes = self.hub.store.pieces_of(DIGEST)
         return m.BlobManifest(
             size, hashes, fetch_groups.group(self.hub.members, self.hub.members[n])
         )

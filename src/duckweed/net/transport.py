@@ -1,4 +1,4 @@
-"""Links between machines: dial by public key, ask, be answered.
+"""Connections between machines: dial by public key, ask, be answered.
 
 Addresses are ip:port pairs, or URLs of relays (http://..., see relay.py). iroh (QUIC over UDP) makes
 and keeps the connection, through NATs and relays if need be; questions with large bodies go over TCP
@@ -87,7 +87,7 @@ class Link:
         return framing.pong((await self.ask(framing.PING, patience=patience))[0])
 
     async def _alive(self, asking: asyncio.Future) -> None:
-        """Whoever answers no ping for SILENT seconds is gone, whatever we wait for."""
+        """Raises LinkError if the other side answers no ping for SILENT seconds, whatever we wait for."""
         pinging = asyncio.ensure_future(self.ping(SILENT))
         try:
             await asyncio.wait({asking, pinging}, return_when=asyncio.FIRST_COMPLETED)
@@ -187,9 +187,11 @@ class Endpoint:
         port: int = 0,
         farther: bool = False,
     ) -> "Endpoint":
-        """An end that can reach these addresses, with the relays among them. It is on loopback only if
-        they are, and nothing farther is to be reached. port: preferred, if it is free. Raises
-        LinkError."""
+        """An endpoint that can reach these addresses, through the relays among them.
+
+        It is bound to loopback if all addresses are on this machine, unless `farther` ones will have to
+        be reached too. port: preferred, if it is free. Raises LinkError.
+        """
         here = "127.0.0.1" if all(map(is_loopback, addresses)) and not farther else "0.0.0.0"
         relays = [x for x in addresses if is_relay(x)]
         if port:
@@ -211,12 +213,12 @@ class Endpoint:
 
     @property
     def offered(self) -> list[str]:
-        """The same, as many and as long as a message may hold."""
+        """The addresses that fit into a message: limited in number and length."""
         return [x for x in self.addresses if len(x) <= framing.ADDRESS][: framing.ADDRESSES]
 
     async def seen_at(self, address: str) -> bool:
-        """Others see this end at ip:port: offer it to those who dial, so that NATs are punched.
-        Whether that is news."""
+        """Others see this end at ip:port: offer that address to those who dial, so that NATs are punched.
+        True if that is news."""
         if not address or address == self._seen:
             return False
         with contextlib.suppress(IrohError):

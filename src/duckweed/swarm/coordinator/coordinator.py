@@ -140,9 +140,9 @@ class Coordinator:
             case m.GetSavedState() | m.GetStatePiece() | m.GetBlobPiece():
                 return self.store.give(question)
             case m.Fetch():
-                return fetch_groups.fetch(self, member, question)
+                return fetch_groups.fetch(self.store, self.admission.here(), member, question)
             case m.GetDonors():
-                return fetch_groups.donors(self, member), b""
+                return fetch_groups.donors(self.past.agreed, self.admission.here(), member), b""
             case m.IsMember(key=key):
                 known = key in self.admission.members and key not in self.admission.expelled
                 return m.Ack() if known else m.Refused("that key takes no part in this run"), b""
@@ -313,7 +313,7 @@ class Coordinator:
         self.stopping = reason
         await self._notify(news=True)
 
-    # --- in charge, among others that could be (duckweed.ledger.succession)
+    # --- the leader, among voters that could lead (duckweed.ledger.succession)
 
     def held(self, round_: int) -> bool:
         """Whether a majority of those who keep the ledger have a closed round; -1: whether they follow
@@ -327,7 +327,7 @@ class Coordinator:
             self._later(self._notify(news=True))
 
     def step_down(self) -> None:
-        """Another is in charge from now on; what is not acknowledged has not happened."""
+        """Another machine leads from now on; what is not acknowledged has not happened."""
         self.deposed = True
         self._later(self._notify(news=True))
 

@@ -1,4 +1,4 @@
-"""What a coordinator tells those who are not in the run: newcomers, and whoever asks how it is doing."""
+"""What a coordinator tells those who are not in the run: newcomers, and those who ask how it is doing."""
 
 import math
 import os

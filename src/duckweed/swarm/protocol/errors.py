@@ -1,4 +1,4 @@
-"""Why a peer stops, or stops a block. A leaf: whoever raises or catches these needs nothing else."""
+"""Why a peer stops, or gives back a block. This module imports nothing, so that all rooms may use it."""
 
 
 class PeerStopped(RuntimeError):
