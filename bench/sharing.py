@@ -46,7 +46,8 @@ async def hub(address: str, count: int, size: int) -> None:
 
         async def answer(key: str, question: m.AnyQuestion, body: bytes) -> tuple[m.Answer, bytes]:
             nonlocal given
-            blob, said = b"", m.Ack()
+            blob = b""
+            said: m.Answer = m.Ack()
             match question:
                 case m.Join():
                     members[key] = Member(

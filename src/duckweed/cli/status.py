@@ -15,7 +15,7 @@ from duckweed.cli.view import size, span
 
 if TYPE_CHECKING:
     from duckweed.run.folder import RunFolder
-    from duckweed.swarm.protocol.messages import Status
+    from duckweed.swarm.protocol.status import Status
 
 console = Console(highlight=False)
 SHOWN = 40  # peers; the others are counted

@@ -101,8 +101,10 @@ class Link:
     ) -> tuple[bytes, bytes]:
         try:
             if self.lane and max(len(body), body_limit) >= LARGE:
-                with contextlib.suppress(tcp.Closed):
+                try:
                     return await self.lane.ask(head, body, body_limit, patience)
+                except tcp.Closed as error:
+                    log.debug("a large body goes over QUIC: %s", error)
             stream = await within(STALL, self._connection.open_bi())
             sending, reply = stream.send(), stream.recv()
             await framing.send(sending.write_all, head, body, self._pace)

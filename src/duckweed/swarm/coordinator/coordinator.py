@@ -163,6 +163,7 @@ class Coordinator:
     async def _admit(self, key: str, join: m.Join) -> m.Answer:
         member = self.admission.admit(key, join.secret, self.number)
         member.addresses = join.addresses
+        log.info("peer %d joined: key %s, from %s", member.index, key[:10], member.origin)
         await self._notify()
         return m.Welcome(
             member.index,
@@ -258,6 +259,7 @@ class Coordinator:
 
     async def _left(self, member: Member, reason: str) -> None:
         member.here, member.doing = False, "gone"
+        log.info("peer %d left: %s", member.index, reason)
         if self.number < self.spec.rounds.count:
             self.tell({"event": "left", "peer": member.index, "reason": reason})
         await self._notify()

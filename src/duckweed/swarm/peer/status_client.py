@@ -2,18 +2,19 @@
 
 from duckweed.net.identity import Identity
 from duckweed.net.transport import Endpoint
-from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol.client import Client
 from duckweed.swarm.protocol.invitation import Invitation
+from duckweed.swarm.protocol.message import HEAD_LIMIT, PROTOCOL
+from duckweed.swarm.protocol.status import GetStatus, Status
 
 
-async def status(invitation: Invitation, identity: Identity) -> m.Status:
+async def status(invitation: Invitation, identity: Identity) -> Status:
     """How the run is doing at this moment. Raises LinkError; of these, AnswerError if the coordinator is
     there and does not say."""
-    endpoint = await Endpoint.toward(identity, m.HEAD_LIMIT, invitation.addresses)
+    endpoint = await Endpoint.toward(identity, HEAD_LIMIT, invitation.addresses)
     try:
         client = Client(await endpoint.connect(invitation.coordinator, list(invitation.addresses)))
-        found, _ = await client.ask(m.GetStatus(m.PROTOCOL, invitation.secret))
+        found, _ = await client.ask(GetStatus(PROTOCOL, invitation.secret))
         client.close()
         return found
     finally:

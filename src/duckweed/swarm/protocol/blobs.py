@@ -4,8 +4,7 @@ from typing import Annotated
 
 import msgspec
 
-from duckweed.swarm.protocol.message import Ack, Answer, Key, PeerAddress, Question
-from duckweed.swarm.protocol.peer import Wait
+from duckweed.swarm.protocol.message import Ack, Answer, Blob, Key, PeerAddress, Question, Wait
 
 PieceHashes = Annotated[
     list[Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]],
@@ -13,10 +12,6 @@ PieceHashes = Annotated[
 ]
 
 # --- answers
-
-
-class Blob(Answer, tag="blob"):
-    """The body is what was asked for."""
 
 
 class BlobManifest(Answer, tag="held"):

@@ -47,6 +47,16 @@ class Ack(Answer, tag="noted"):
     beat: float = 0.0  # seconds until the next sign of life is wanted; 0: as before
 
 
+class Blob(Answer, tag="blob"):
+    """The body is what was asked for."""
+
+
+class Wait(Answer, tag="wait"):
+    """Not yet; ask again."""
+
+    reason: str  # what the other side waits for
+
+
 class Refused(Answer, tag="refused"):
     """The question was not accepted."""
 

@@ -1,4 +1,4 @@
-"""All messages of a run in one namespace, and how bytes become one of them.
+"""All messages of a run in one namespace (`messages as m`), and how bytes become one of them.
 
 Each question is one stream: a head (an encoded message) and, for some, a body of raw bytes, whose size is
 limited before it is read; the answer likewise.
@@ -6,8 +6,7 @@ limited before it is read; the answer likewise.
 
 import msgspec
 
-from duckweed.swarm.protocol.blobs import (
-    Blob,
+from duckweed.swarm.protocol.blobs import (  # noqa: F401
     BlobManifest,
     DonorList,
     Fetch,
@@ -18,7 +17,7 @@ from duckweed.swarm.protocol.blobs import (
     IsMember,
     SavedState,
 )
-from duckweed.swarm.protocol.ledger import (
+from duckweed.swarm.protocol.ledger import (  # noqa: F401
     GetEntries,
     GetEntryRange,
     GetLeader,
@@ -26,19 +25,21 @@ from duckweed.swarm.protocol.ledger import (
     RequestVote,
     VoteReply,
 )
-from duckweed.swarm.protocol.message import (
+from duckweed.swarm.protocol.message import (  # noqa: F401
     HEAD_LIMIT,
     PROTOCOL,
     Ack,
     Answer,
+    Blob,
     Leader,
     Message,
     PeerAddress,
     Question,
     Refused,
+    Wait,
     encode,
 )
-from duckweed.swarm.protocol.peer import (
+from duckweed.swarm.protocol.peer import (  # noqa: F401
     Ahead,
     Apply,
     Contribute,
@@ -49,11 +50,10 @@ from duckweed.swarm.protocol.peer import (
     Stop,
     Timings,
     Train,
-    Wait,
     Welcome,
     signed_part,
 )
-from duckweed.swarm.protocol.status import (
+from duckweed.swarm.protocol.status import (  # noqa: F401
     PROBE_LIMIT,
     GetRunInfo,
     GetStatus,
@@ -62,6 +62,7 @@ from duckweed.swarm.protocol.status import (
     RunInfo,
     Status,
 )
+
 
 AnyQuestion = (
     Join
@@ -103,59 +104,6 @@ AnyAnswer = (
     | Ack
     | Refused
 )
-
-__all__ = [
-    "HEAD_LIMIT",
-    "PROBE_LIMIT",
-    "PROTOCOL",
-    "Ack",
-    "Ahead",
-    "Answer",
-    "AnyAnswer",
-    "AnyQuestion",
-    "Apply",
-    "Blob",
-    "BlobManifest",
-    "Contribute",
-    "DonorList",
-    "Fetch",
-    "GetBlobPiece",
-    "GetDonors",
-    "GetEntries",
-    "GetEntryRange",
-    "GetLeader",
-    "GetRunInfo",
-    "GetSavedState",
-    "GetStatePiece",
-    "GetStatus",
-    "IsMember",
-    "Join",
-    "Leader",
-    "Leave",
-    "LedgerEntries",
-    "Message",
-    "Next",
-    "PeerAddress",
-    "PeerStatus",
-    "Probe",
-    "Progress",
-    "Question",
-    "Refused",
-    "RequestVote",
-    "RunInfo",
-    "SavedState",
-    "Status",
-    "Stop",
-    "Timings",
-    "Train",
-    "VoteReply",
-    "Wait",
-    "Welcome",
-    "answer",
-    "encode",
-    "question",
-    "signed_part",
-]
 
 _questions = msgspec.msgpack.Decoder(AnyQuestion)
 _answers = msgspec.msgpack.Decoder(AnyAnswer)

@@ -5,7 +5,7 @@ from typing import Literal
 import msgspec
 
 from duckweed.merge.round import Announcement, Closed
-from duckweed.swarm.protocol.message import Ack, Addresses, Answer, Question, encode
+from duckweed.swarm.protocol.message import Ack, Addresses, Answer, Question, Wait, encode
 
 # --- answers
 
@@ -41,12 +41,6 @@ class Apply(Answer, tag="apply"):
     """The round that follows the peer's state has closed: apply it."""
 
     closed: Closed
-
-
-class Wait(Answer, tag="wait"):
-    """Nothing to do yet; ask again."""
-
-    reason: str  # what the other side waits for
 
 
 class Stop(Answer, tag="stop"):

@@ -2,8 +2,7 @@
 
 import msgspec
 
-from duckweed.swarm.protocol.blobs import Blob
-from duckweed.swarm.protocol.message import Answer, Question
+from duckweed.swarm.protocol.message import Answer, Blob, Question
 
 PROBE_LIMIT = 512 << 10  # bytes of body, each way, of one question that measures a connection
 
