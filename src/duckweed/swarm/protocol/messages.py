@@ -6,7 +6,7 @@ limited before it is read; the answer likewise.
 
 import msgspec
 
-from duckweed.swarm.protocol.blobs import (  # noqa: F401
+from duckweed.swarm.protocol.blobs import (
     BlobManifest,
     DonorList,
     Fetch,
@@ -17,7 +17,7 @@ from duckweed.swarm.protocol.blobs import (  # noqa: F401
     IsMember,
     SavedState,
 )
-from duckweed.swarm.protocol.ledger import (  # noqa: F401
+from duckweed.swarm.protocol.ledger import (
     GetEntries,
     GetEntryRange,
     GetLeader,
@@ -62,7 +62,6 @@ from duckweed.swarm.protocol.status import (  # noqa: F401
     RunInfo,
     Status,
 )
-
 
 AnyQuestion = (
     Join
