@@ -32,7 +32,7 @@ from duckweed.swarm.blobs.store import Store
 from duckweed.swarm.peer.bootstrap import Bootstrap
 from duckweed.swarm.peer.peer import Peer
 from duckweed.swarm.protocol import messages as m
-from duckweed.swarm.protocol.client import AnswerError, Client, QuestionRefused
+from duckweed.swarm.protocol.client import AnswerError, Client, NotLeader, QuestionRefused
 from duckweed.swarm.protocol.errors import PeerStopped
 from duckweed.swarm.protocol.invitation import Invitation
 from duckweed.volunteer import controls
@@ -68,10 +68,11 @@ async def join(
             return await _take_part(
                 invitation, folder, identity, data, device, limits, say, dry_run
             )
-        except AnswerError:  # it is there, and asking again would not change its mind
-            raise
         except LinkError as error:
-            if not folder.saved_rounds():  # a newcomer learns at once that nobody answers
+            # A coordinator that is there and says no, or nonsense, would say it again.
+            final = isinstance(error, AnswerError) and not isinstance(error, NotLeader)
+            # A newcomer learns at once that nobody answers.
+            if final or not folder.saved_rounds():
                 raise
             if told != str(error):
                 told = str(error)
