@@ -141,7 +141,7 @@ class Light:
         signature = self.identity.sign(m.signed_part(announcement))
         timings = m.Timings(train=self.seconds)
         answer, _ = await self.ask(m.Contribute(announcement, signature, timings, 3.0, 1), blob)
-        assert isinstance(answer, m.Noted), answer
+        assert isinstance(answer, m.Ack), answer
 
     async def ask(
         self, question: m.Message, body: bytes = b"", limit: int = 0
@@ -176,7 +176,7 @@ class Light:
                     continue
                 self.questions += 1
                 answer = m.answer(head)
-                pause = (answer.beat if isinstance(answer, m.Noted) else 0) or pause
+                pause = (answer.beat if isinstance(answer, m.Ack) else 0) or pause
 
 
 async def crowd(first: int, count: int, given: dict[str, Any]) -> dict[str, int]:

@@ -64,7 +64,7 @@ async def betray(target: Target, count: int, dice: random.Random, spec: RunSpec,
             assert isinstance(welcome, m.Welcome)
             state = "ff" * 32  # it lies about its state too, once there is one to lie about
             for _ in range(PER_KEY):
-                run = await target.standing()
+                run = await target.status()
                 counted = run.refused
                 if run.round >= run.rounds:
                     await endpoint.close()

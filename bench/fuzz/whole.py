@@ -99,7 +99,7 @@ def fuzz(messages: int, seed: int, base: Path, rounds: int = 40, steps: int = 60
         before, began = target.memory(), time.monotonic()
         ended = asyncio.run(bombard(target, messages - messages // 10, dice)) + first
         told["seconds"] = time.monotonic() - began
-        seen = asyncio.run(target.standing())
+        seen = asyncio.run(target.status())
         if seen.round >= seen.rounds:
             raise SystemExit("the run was over before the bombardment; give it more --rounds")
         told["memory"] = {"before": before, "after": target.memory()}
@@ -113,11 +113,11 @@ def fuzz(messages: int, seed: int, base: Path, rounds: int = 40, steps: int = 60
 
     folder, *_ = found(base, "betrayed", spec)
     with served(folder, spec) as (target, watching):
-        while len(asyncio.run(target.standing()).peers) < spec.rounds.peers:
+        while len(asyncio.run(target.status()).peers) < spec.rounds.peers:
             if not watching.is_alive():
                 raise SystemExit("the run ended before its peers were there")
             time.sleep(0.2)
-        honest = {x.peer for x in asyncio.run(target.standing()).peers}
+        honest = {x.peer for x in asyncio.run(target.status()).peers}
         ended, told["counted of the betrayer"] = asyncio.run(
             betray(target, messages // 20, dice, spec, len(layout.names))
         )

@@ -15,6 +15,7 @@ import sys
 import time
 from typing import Any
 
+from duckweed.net.framing import Accepted
 from duckweed.net.identity import Identity
 from duckweed.net.relay import Relay, port_beside
 from duckweed.net.transport import Endpoint, Link, LinkError
@@ -27,9 +28,13 @@ def tell(facts: dict[str, Any]) -> None:
     print(json.dumps(facts), flush=True)
 
 
-async def answer(key: str, head: bytes, body: bytes) -> tuple[bytes, bytes]:
+def accept(key: str, head: bytes) -> Accepted:
     size = int(head)
-    return b"here", (NOISE * (size // len(NOISE) + 1))[:size]
+
+    async def answer(body: bytes) -> tuple[bytes, bytes]:
+        return b"here", (NOISE * (size // len(NOISE) + 1))[:size]
+
+    return Accepted(LIMIT, answer)
 
 
 async def hub(listen: str) -> None:
@@ -37,7 +42,7 @@ async def hub(listen: str) -> None:
     _, url = await relay.start(listen.partition(":")[0], port_beside(listen))
     endpoint = await Endpoint.bind(Identity(os.urandom(32)), 1 << 12, listen, [url])
     tell({"id": endpoint.id, "addresses": [listen, url]})
-    await endpoint.serve(answer, lambda key, head: LIMIT)
+    await endpoint.serve(accept)
 
 
 async def move(endpoint: Endpoint, task: dict[str, Any]) -> dict[str, Any]:
@@ -77,7 +82,7 @@ async def ping(endpoint: Endpoint, hub: tuple[str, list[str]], task: dict[str, A
 
 async def peer(hub: tuple[str, list[str]]) -> None:
     endpoint = await Endpoint.toward(Identity(os.urandom(32)), 1 << 12, hub[1])
-    serving = asyncio.create_task(endpoint.serve(answer, lambda key, head: LIMIT))
+    serving = asyncio.create_task(endpoint.serve(accept))
     link = await endpoint.connect(*hub)
     await endpoint.seen_at((await link.ping()).seen)
     tell({"id": endpoint.id, "addresses": endpoint.addresses})

@@ -15,6 +15,7 @@ LITTER = """
 import asyncio, gc, random
 from iroh import iroh_ffi
 from duckweed.net import iroh_patches
+from duckweed.net.framing import Accepted
 from duckweed.net.identity import Identity
 from duckweed.net.transport import Endpoint
 
@@ -28,13 +29,16 @@ def collect(number, code):
 iroh_ffi._uniffi_continuation_callback = iroh_ffi._UNIFFI_RUST_FUTURE_CONTINUATION_CALLBACK(collect)
 gc.disable()
 
-async def handle(peer, head, body):
-    return head, body
+def accept(peer, head):
+    async def answer(body):
+        return head, body
+
+    return Accepted(100, answer)
 
 async def main():
     here = await Endpoint.bind(Identity(b"h" * 32), 100, "127.0.0.1:0")
     there = await Endpoint.bind(Identity(b"t" * 32), 100, "127.0.0.1:0")
-    serving = asyncio.create_task(here.serve(handle, lambda peer, head: 100))
+    serving = asyncio.create_task(here.serve(accept))
     link = await there.connect(here.id, here.addresses)
 
     async def litter():

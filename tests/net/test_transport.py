@@ -13,6 +13,7 @@ import pytest
 from iroh import IrohError
 
 from duckweed.net import tcp, transport
+from duckweed.net.framing import Accepted
 from duckweed.net.identity import Identity
 from duckweed.net.transport import Endpoint, LinkError
 
@@ -26,10 +27,10 @@ class Server:
     def __init__(self, body_limit=LIMIT):
         self.heard, self.body_limit = [], body_limit
 
-    def sizes(self, peer, head):
+    def accept(self, peer, head):
         if head == b"stranger":
             raise ValueError("not you")
-        return self.body_limit
+        return Accepted(self.body_limit, lambda body: self.handle(peer, head, body))
 
     async def handle(self, peer, head, body):
         self.heard.append((peer, head, len(body)))
@@ -45,7 +46,7 @@ class Server:
 @asynccontextmanager
 async def linked(server):
     here = await Endpoint.bind(SERVER, LIMIT, "127.0.0.1:0")
-    serving = asyncio.create_task(here.serve(server.handle, server.sizes))
+    serving = asyncio.create_task(here.serve(server.accept))
     there = await Endpoint.bind(CLIENT, LIMIT, "127.0.0.1:0")
     link = await there.connect(here.id, here.addresses)
     try:
@@ -131,7 +132,7 @@ def test_large_bodies_are_refused_over_tcp_as_well():
 def test_whoever_answers_over_tcp_without_the_key_is_not_talked_to():
     async def scene(link, here, there):
         thief = await Endpoint.bind(Identity(b"t" * 32), LIMIT, "127.0.0.1:0")
-        stealing = asyncio.create_task(thief.serve(Server().handle, Server().sizes))
+        stealing = asyncio.create_task(thief.serve(Server().accept))
         while thief._listener is None:
             await asyncio.sleep(0)
         lane = tcp.Lane(CLIENT, here.id, list(thief.addresses), LIMIT, there.pace, lambda: 3.0)
@@ -184,7 +185,7 @@ def test_a_dead_machine_is_noticed_while_its_answer_is_waited_for(monkeypatch):
         "async def main():\n"
         "    here = await Endpoint.bind(SERVER, LIMIT, '127.0.0.1:0')\n"
         "    print(here.addresses[0], flush=True)\n"
-        "    await here.serve(Server().handle, Server().sizes)\n"
+        "    await here.serve(Server().accept)\n"
         "asyncio.run(main())"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -197,7 +198,7 @@ def test_a_dead_machine_is_noticed_while_its_answer_is_waited_for(monkeypatch):
         asking = asyncio.create_task(link.ask(b"sleep", patience=60))
         await link.ping()
         process.send_signal(signal.SIGSTOP)
-        with pytest.raises(LinkError, match="went away"):
+        with pytest.raises(LinkError, match="answered no ping"):
             await asyncio.wait_for(asking, 50)
         link.close()
         await there.close()
@@ -303,7 +304,7 @@ def test_a_server_that_went_away_raises_and_can_be_dialled_when_it_is_back():
                 await link.ask(b"hello", patience=3)
             link.close()
             again = await Endpoint.bind(SERVER, LIMIT, "127.0.0.1:0")
-            serving = asyncio.create_task(again.serve(server.handle, server.sizes))
+            serving = asyncio.create_task(again.serve(server.accept))
             link = await there.connect(again.id, again.addresses)
             await still_answers(link)
             link.close()

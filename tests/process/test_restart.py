@@ -43,7 +43,7 @@ def test_a_run_that_had_begun_goes_on_without_a_peer_that_does_not_come_back(tmp
         monkeypatch.setattr(room, "GATHER", 0.1)
         await run.it._notify()
         for number in range(2):
-            while not isinstance(await run.hand_in_if_open(number), m.Noted):
+            while not isinstance(await run.hand_in_if_open(number), m.Ack):
                 await asyncio.sleep(0.02)
         assert (await run.closed(1)).accepted == [0, 1]
 

@@ -13,7 +13,7 @@ from duckweed.process.simulation import Simulation
 from duckweed.round import founding
 from duckweed.run import state as states
 from duckweed.swarm.peer.join import join
-from duckweed.swarm.peer.peer import PeerStopped
+from duckweed.swarm.protocol.client import QuestionRefused
 from duckweed.swarm.protocol.invitation import Invitation
 
 pytestmark = pytest.mark.slow
@@ -36,7 +36,7 @@ def test_the_invited_reach_the_bits_of_the_simulation_and_others_stay_out(tmp_pa
         watching.start()
         port = next(a for a in serving["bound"] if a.startswith("127.")).rpartition(":")[2]
         wrong = Invitation(spec.identity, serving["id"], (f"127.0.0.1:{port}",), "guessed")
-        with pytest.raises(PeerStopped, match="secret"):
+        with pytest.raises(QuestionRefused, match="secret"):
             asyncio.run(join(wrong, tmp_path / "stranger", (), "cpu", lambda text: None))
         right = Invitation(spec.identity, serving["id"], wrong.addresses, folder.read_secret())
         said: list[str] = []

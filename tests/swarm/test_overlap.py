@@ -52,7 +52,7 @@ def test_steps_ahead_are_those_of_the_specification_or_none(tmp_path, round_):
         allowed = {0, 2} if round_ else {0}
         for number, ahead in enumerate((2, 0, 1)):
             answer = await run.hand_in(number, round_, ahead=ahead)
-            assert isinstance(answer, m.Noted) == (ahead in allowed), (ahead, answer)
+            assert isinstance(answer, m.Ack) == (ahead in allowed), (ahead, answer)
         assert (await run.closed(round_)).accepted == ([0, 1] if round_ else [1])
         run.task.cancel()
 

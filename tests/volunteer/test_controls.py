@@ -10,6 +10,7 @@ import pytest
 
 from duckweed.run.folder import RunFolder
 from duckweed.run.units import UnitError
+from duckweed.swarm.protocol.errors import HandedBack
 from duckweed.swarm.protocol.invitation import Invitation
 from duckweed.volunteer import controls as files
 from duckweed.volunteer import cpu_load as loads
@@ -19,7 +20,7 @@ from duckweed.volunteer.cpu_load import Load
 from duckweed.volunteer.error_words import words
 from duckweed.volunteer.peer_home import Place, PlaceError, find
 from duckweed.volunteer.systemd import quoted, unit
-from duckweed.volunteer.watch import HandedBack, Keeper
+from duckweed.volunteer.watch import Keeper
 
 
 def at(hour, minute=0):

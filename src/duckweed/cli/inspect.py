@@ -68,10 +68,10 @@ def show(run: Run) -> None:
 
 
 def _in_charge(charge: "Charge | None") -> str:
-    """Who is in charge, where the specification names successors."""
+    """The leader, where the specification names successors."""
     if charge is None or len(charge.voters) == 1:
         return ""
-    return f"\nin charge: {charge.name(charge.key)}, key {charge.key[:10]}, term {charge.term}"
+    return f"\nleader: {charge.name(charge.key)}, key {charge.key[:10]}, term {charge.term}"
 
 
 def _rows(table: Table, entry: "RoundEntry", state: str) -> None:

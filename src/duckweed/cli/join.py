@@ -66,10 +66,12 @@ def join(
     `duckweed pause`, `resume` and `leave` do the rest.
     """
     from duckweed.net import identity as identities
+    from duckweed.process import logs
     from duckweed.run.lock import Busy, alone
     from duckweed.volunteer import controls as files
     from duckweed.volunteer.peer_home import Place
 
+    logs.configure()
     place = Place.of(invitation, home)
     if identity:
         identities.adopt(place.peer / "key", identity)

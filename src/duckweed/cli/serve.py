@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from duckweed.swarm.coordinator.guest_book import Guests
 
 console = Console(highlight=False)
-STANDING = "serve"  # name of the invitation that `duckweed serve` prints
+SERVED = "serve"  # name of the invitation that `duckweed serve` prints
 
 
 def register(app: typer.Typer) -> None:
@@ -79,7 +79,7 @@ def serve(
         run = running.begin(spec, base, folders.create(runs, name), device, threads, train)
     is_open = run.spec.members.join == "open"
     guests = Guests(run.folder.guests)
-    secret = "" if is_open else guests.standing(STANDING)
+    secret = "" if is_open else guests.unlimited(SERVED)
     guests.close()
     with (
         contextlib.suppress(KeyboardInterrupt),

@@ -4,12 +4,13 @@ Two carriers: `net.transport` (iroh and TCP, between machines) and `net.virtual`
 virtual time).
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from duckweed.net.framing import STALL, Handler, Pong, Sizes, Watch
+from duckweed.net.framing import STALL, Accept, Pong, Watch
 from duckweed.net.token_bucket import Pace
 
 
+@runtime_checkable
 class Link(Protocol):
     """A connection to one other machine."""
 
@@ -44,7 +45,7 @@ class Endpoint(Protocol):
         """A link to the holder of a key. Raises LinkError."""
         ...
 
-    async def serve(self, handler: Handler, sizes: Sizes, watch: Watch | None = None) -> None:
+    async def serve(self, accept: Accept, watch: Watch | None = None) -> None:
         """Answer questions until the endpoint is closed."""
         ...
 

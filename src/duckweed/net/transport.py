@@ -1,4 +1,4 @@
-"""LinkSpec between machines: dial by public key, ask, be answered.
+"""Connections between machines: dial by public key, ask, be answered.
 
 Addresses are ip:port pairs, or URLs of relays (http://..., see relay.py). iroh (QUIC over UDP) makes
 and keeps the connection, through NATs and relays if need be; questions with large bodies go over TCP
@@ -13,6 +13,7 @@ wrong is mended in iroh_patches.py.
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,7 +30,7 @@ from iroh import (
 )
 
 from duckweed.net import framing, iroh_patches, tcp
-from duckweed.net.framing import STALL, Handler, LinkError, Service, Sizes, Watch
+from duckweed.net.framing import STALL, Accept, LinkError, Service, Watch
 from duckweed.net.identity import Identity
 from duckweed.net.timeouts import within
 from duckweed.net.token_bucket import Pace
@@ -37,6 +38,8 @@ from duckweed.net.token_bucket import Pace
 iroh_patches.mend()
 
 __all__ = ["Endpoint", "Link", "LinkError", "is_loopback", "is_relay"]
+
+log = logging.getLogger(__name__)
 
 ALPN = b"duckweed/1"
 LOOPBACK = ("127.", "[::1]", "localhost")
@@ -84,12 +87,12 @@ class Link:
         return framing.pong((await self.ask(framing.PING, patience=patience))[0])
 
     async def _alive(self, asking: asyncio.Future) -> None:
-        """Whoever answers no ping for SILENT seconds is gone, whatever we wait for."""
+        """Raises LinkError if the other side answers no ping for SILENT seconds, whatever we wait for."""
         pinging = asyncio.ensure_future(self.ping(SILENT))
         try:
             await asyncio.wait({asking, pinging}, return_when=asyncio.FIRST_COMPLETED)
             if not asking.done() and pinging.exception():
-                raise LinkError("the other side went away")
+                raise LinkError(f"the other side answered no ping for {SILENT:.0f} s")
         finally:
             pinging.cancel()
 
@@ -98,8 +101,10 @@ class Link:
     ) -> tuple[bytes, bytes]:
         try:
             if self.lane and max(len(body), body_limit) >= LARGE:
-                with contextlib.suppress(tcp.Closed):
+                try:
                     return await self.lane.ask(head, body, body_limit, patience)
+                except tcp.Closed as error:
+                    log.debug("a large body goes over QUIC: %s", error)
             stream = await within(STALL, self._connection.open_bi())
             sending, reply = stream.send(), stream.recv()
             await framing.send(sending.write_all, head, body, self._pace)
@@ -109,7 +114,7 @@ class Link:
         except TimeoutError as error:
             raise LinkError("no answer in time") from error
         except IrohError as error:
-            raise LinkError(f"connection lost ({error.message().splitlines()[-1]})") from error
+            raise LinkError(f"connection lost ({_reason(error)})") from error
         except asyncio.IncompleteReadError as error:
             raise LinkError("connection lost (in the middle of an answer)") from error
         except LinkError:
@@ -171,7 +176,7 @@ class Endpoint:
             return cls(await iroh.Endpoint.bind(options), identity, head_limit, relays)
         except IrohError as error:
             raise LinkError(
-                f"cannot listen on {address}: {error.message().splitlines()[-1].strip()}; "
+                f"cannot listen on {address}: {_reason(error)}; "
                 "is the port taken? choose another with --port, or 0 for any"
             ) from error
 
@@ -184,9 +189,11 @@ class Endpoint:
         port: int = 0,
         farther: bool = False,
     ) -> "Endpoint":
-        """An end that can reach these addresses, with the relays among them. It is on loopback only if
-        they are, and nothing farther is to be reached. port: preferred, if it is free. Raises
-        LinkError."""
+        """An endpoint that can reach these addresses, through the relays among them.
+
+        It is bound to loopback if all addresses are on this machine, unless `farther` ones will have to
+        be reached too. port: preferred, if it is free. Raises LinkError.
+        """
         here = "127.0.0.1" if all(map(is_loopback, addresses)) and not farther else "0.0.0.0"
         relays = [x for x in addresses if is_relay(x)]
         if port:
@@ -208,12 +215,12 @@ class Endpoint:
 
     @property
     def offered(self) -> list[str]:
-        """The same, as many and as long as a message may hold."""
+        """The addresses that fit into a message: limited in number and length."""
         return [x for x in self.addresses if len(x) <= framing.ADDRESS][: framing.ADDRESSES]
 
     async def seen_at(self, address: str) -> bool:
-        """Others see this end at ip:port: offer it to those who dial, so that NATs are punched.
-        Whether that is news."""
+        """Others see this end at ip:port: offer that address to those who dial, so that NATs are punched.
+        True if that is news."""
         if not address or address == self._seen:
             return False
         with contextlib.suppress(IrohError):
@@ -234,18 +241,23 @@ class Endpoint:
             target = EndpointAddr(EndpointId.from_string(peer), relay, direct)
             connection = await within(patience, self._endpoint.connect(target, ALPN))
         except (IrohError, TimeoutError) as error:
+            log.info("cannot connect to %s at %s: %s", peer[:10], addresses, _reason(error))
             raise LinkError(f"{peer[:10]} does not answer at {', '.join(addresses)}") from error
+        log.debug("connected to %s at %s", peer[:10], addresses)
         large = tcp.Lane(
             self._identity, peer, direct, self._head_limit, self.pace, lambda: _trip(connection)
         )
         return Link(connection, self._head_limit, self.pace, large if lane else None)
 
-    async def serve(self, handler: Handler, sizes: Sizes, watch: Watch | None = None) -> None:
+    async def serve(self, accept: Accept, watch: Watch | None = None) -> None:
         """Answer questions until the endpoint is closed."""
-        service = Service(handler, sizes, watch, self._head_limit, self.pace)
+        service = Service(accept, watch, self._head_limit, self.pace)
         self._listener = tcp.Listener(self._identity, service)
-        with contextlib.suppress(OSError):  # the port is taken for TCP: iroh alone, then
-            await self._listener.listen(next(a for a in self.bound if not a.startswith("[")))
+        address = next(a for a in self.bound if not a.startswith("["))
+        try:
+            await self._listener.listen(address)
+        except OSError as error:
+            log.warning("no TCP at %s (%s): large bodies come over QUIC alone", address, error)
         while (incoming := await self._endpoint.accept_next()) is not None:
             self._spawn(self._greet(incoming, service))
 
@@ -264,7 +276,8 @@ class Endpoint:
 
     async def _greet(self, incoming: Any, service: Service) -> None:
         # A stranger's failed handshake raises here, in a task of its own, and ends nothing else.
-        with contextlib.suppress(IrohError, TimeoutError):
+        peer = "a caller"
+        try:
             address = _address(await incoming.remote_addr())
             if not service.greets(address):
                 await incoming.ignore()
@@ -272,14 +285,18 @@ class Endpoint:
             connection = await within(STALL, (await incoming.accept()).connect())
             peer = str(connection.remote_id())
             if not service.meets(peer, address):
+                log.info("%s at %s is cut off: connection refused", peer[:10], address or "a relay")
                 connection.close(1, b"")
                 return
+            log.debug("%s connected from %s", peer[:10], address or "a relay")
             while True:
                 stream = await connection.accept_bi()
                 if service.cut_off(peer):
                     connection.close(1, b"")
                     return
                 self._spawn(_reply(peer, _seen(connection), stream, service))
+        except (IrohError, TimeoutError) as error:
+            log.debug("connection of %s ended: %s", peer[:10], _reason(error))
 
 
 async def _reply(peer: str, address: str, stream: Any, service: Service) -> None:
@@ -292,6 +309,13 @@ async def _reply(peer: str, address: str, stream: Any, service: Service) -> None
         service.fault(peer, error)
         with contextlib.suppress(IrohError):
             await sending.reset(1)
+
+
+def _reason(error: IrohError | TimeoutError) -> str:
+    """The last line of iroh's message, which is the cause."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return error.message().splitlines()[-1].strip()
 
 
 def _trip(connection: Connection) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from duckweed.net.clock import now
-from duckweed.net.framing import STALL, Handler, LinkError, Pong, Service, Sizes, Watch
+from duckweed.net.framing import STALL, Accept, LinkError, Pong, Service, Watch
 from duckweed.net.identity import Identity
 from duckweed.net.link_spec import LinkSpec
 from duckweed.net.timeouts import within
@@ -122,9 +122,9 @@ class VirtualEndpoint:
             raise LinkError(f"{peer[:10]} does not answer")
         return VirtualLink(self, service)
 
-    async def serve(self, handler: Handler, sizes: Sizes, watch: Watch | None = None) -> None:
+    async def serve(self, accept: Accept, watch: Watch | None = None) -> None:
         """Answer questions until the endpoint is closed."""
-        self.network.serving[self.id] = Service(handler, sizes, watch, HEAD_LIMIT, self.pace)
+        self.network.serving[self.id] = Service(accept, watch, HEAD_LIMIT, self.pace)
         await self._closed.wait()
 
     async def seen_at(self, address: str) -> bool:
@@ -148,9 +148,10 @@ class VirtualLink:
         service, key = self._service, self._end.id
         await self._end.up.carry(len(head) + len(body))
         try:
-            if len(body) > service.sizes(key, head):
+            accepted = service.accept(key, head)
+            if len(body) > accepted.body_limit:
                 raise LinkError("the body is longer than the other side allows")
-            reply, data = await within(patience, service.handler(key, head, body))
+            reply, data = await within(patience, accepted.answer(body))
         except TimeoutError as error:
             raise LinkError("no answer in time") from error
         except (ValueError, OSError) as error:

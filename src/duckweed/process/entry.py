@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import load_or_create, verify
+from duckweed.process import logs
 from duckweed.process.child import ExitCode
 from duckweed.run import events
 from duckweed.run import spec as specs
@@ -34,7 +35,7 @@ from duckweed.run.folder import RunFolder, write_atomically
 from duckweed.run.lock import Busy, alone
 
 if TYPE_CHECKING:
-    from duckweed.swarm.node.node import Station
+    from duckweed.swarm.node.node import Node
 
 SHOWN = 200  # peers of which it is told a second
 
@@ -55,7 +56,7 @@ async def coordinate(
     from duckweed.net.relay import Relay
     from duckweed.net.transport import Endpoint, LinkError, is_relay
     from duckweed.run.layout import Layout
-    from duckweed.swarm.node.node import Station
+    from duckweed.swarm.node.node import Node
     from duckweed.swarm.protocol import messages as m
 
     identity = load_or_create(folder.coordinator_key)
@@ -72,7 +73,7 @@ async def coordinate(
     ledger.verify(verify)
     relay = None
     if relay_port is not None:
-        relay = Relay(lambda key: key == identity.id or station.guard.knows(key))
+        relay = Relay(lambda key: key == identity.id or node.guard.knows(key))
         try:
             relay_port, at = await relay.start(address.rpartition(":")[0], relay_port)
         except LinkError as error:
@@ -81,18 +82,20 @@ async def coordinate(
             ) from error
         relays = [at, *relays]
     endpoint = await Endpoint.bind(identity, m.HEAD_LIMIT, address, relays)
-    station = Station(endpoint, identity, folder, ledger, (identity.id, []), record, say)
-    station.begin(specs.load(folder.spec), layout)
+    first: tuple[str, list[str]] = (identity.id, [])
+    node = Node(
+        endpoint, identity, folder, ledger, specs.load(folder.spec), layout, first, record, say
+    )
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, lambda: asyncio.ensure_future(station.stop("stopped")))
+        loop.add_signal_handler(name, lambda: asyncio.ensure_future(node.stop("stopped")))
     direct = [x for x in endpoint.addresses if not is_relay(x)]
     tell(Serving(identity.id, endpoint.bound, direct, relay_port))
-    serving = asyncio.create_task(station.serve())
-    showing = asyncio.create_task(_show(station))
+    serving = asyncio.create_task(node.serve())
+    showing = asyncio.create_task(_show(node))
     try:
-        await station.run()
-        folder.record(station.account(relay.bytes if relay else 0))
+        await node.run()
+        folder.record(node.account(relay.bytes if relay else 0))
     finally:
         for task in (serving, showing):
             task.cancel()
@@ -102,11 +105,11 @@ async def coordinate(
         ledger.close()
 
 
-async def _show(station: "Station") -> None:
+async def _show(node: "Node") -> None:
     """What each peer is doing, twice a second, of many less often, for whoever watches; and, while
     another coordinates the run, that this machine follows."""
     while True:
-        coordinator = station.coordinator
+        coordinator = node.coordinator
         if coordinator is None:
             tell(Following())
             await asyncio.sleep(0.5)
@@ -187,6 +190,7 @@ def main() -> int:
     pid = folder.path / f"{given.role}{given.slot if given.role == 'peer' else ''}.pid"
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
+        logs.configure()
         write_atomically(pid, str(os.getpid()).encode())
         if given.role == "coordinator":
             with alone(folder.path / "coordinator.lock", wait=False):

@@ -29,7 +29,7 @@ from duckweed.run.folder import RunFolder
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State
-from duckweed.swarm.node.node import Station
+from duckweed.swarm.node.node import Node
 from duckweed.swarm.peer.peer import Peer
 
 Report = Callable[[int, float], None]
@@ -94,11 +94,10 @@ class Simulation:
         ledger = Ledger(self.folder.ledger, identity.sign, self.folder.dropped)
         self._enlist(ledger, keys)
         network = Network()
-        node = Station(
-            network.endpoint(identity), identity, self.folder, ledger, (identity.id, []),
-            self._record, self._say,
+        node = Node(
+            network.endpoint(identity), identity, self.folder, ledger, self.spec, self.layout,
+            (identity.id, []), self._record, self._say,
         )  # fmt: skip
-        node.begin(self.spec, self.layout)
         serving = asyncio.create_task(node.serve())
         try:
             async with asyncio.TaskGroup() as tasks:

@@ -16,6 +16,7 @@ from duckweed.net.identity import Identity
 from duckweed.net.timeouts import within
 from duckweed.net.transport import Endpoint, Link, LinkError, is_loopback, is_relay
 from duckweed.swarm.protocol import messages as m
+from duckweed.swarm.protocol.client import AnswerError, Client, QuestionRefused
 from duckweed.swarm.protocol.invitation import Invitation
 
 PATIENCE = 6.0  # seconds for each attempt
@@ -25,30 +26,27 @@ Reached = Literal["open", "refused", "silent", "no network", "somebody else", "f
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """state: "good"; "poor": it works without; "bad": it does not work. words: what was found, on
-    whose side it is, what to do."""
+    """One thing that was looked at."""
 
     what: str
-    state: Literal["good", "poor", "bad"]
-    words: str
+    state: Literal["good", "poor", "bad"]  # poor: it works without; bad: it does not work
+    words: str  # what was found, on whose side it is, what to do
 
 
 class Facts(msgspec.Struct):
-    """What was tried. tcp: address -> outcome; udp: whether the coordinator answered directly;
-    relays: URL -> outcome of a connection to it; relayed: those through which the coordinator
-    answered; port: the UDP port of this end, own: its addresses, seen: where the coordinator sees it;
-    trip: seconds; clock: seconds that the coordinator's is ahead; answer: its words to a guest."""
+    """What was tried."""
 
-    tcp: dict[str, Reached] = {}
-    udp: bool = False
-    relays: dict[str, Reached] = {}
-    relayed: list[str] = []
-    port: str = ""
-    own: list[str] = []
-    seen: str = ""
-    trip: float = 0.0
-    clock: float = 0.0
-    answer: m.Terms | m.Refused | None = None
+    tcp: dict[str, Reached] = {}  # address -> outcome
+    udp: bool = False  # whether the coordinator answered directly
+    relays: dict[str, Reached] = {}  # URL -> outcome of a connection to it
+    relayed: list[str] = []  # those through which the coordinator answered
+    port: str = ""  # UDP port of this end
+    own: list[str] = []  # addresses of this end
+    seen: str = ""  # where the coordinator sees this end
+    trip: float = 0.0  # seconds of a round trip
+    clock: float = 0.0  # seconds that the coordinator's clock is ahead
+    info: m.RunInfo | None = None  # what it says of the run to a guest
+    fault: AnswerError | None = None  # why it did not say
 
 
 async def examine(invitation: Invitation, identity: Identity) -> Facts:
@@ -92,18 +90,17 @@ async def _try(
 
 
 async def _talk(facts: Facts, link: Link, invitation: Invitation) -> None:
-    if facts.answer is not None:
+    if facts.info or facts.fault:
         return
     began = time.time()
     pong = await link.ping()
     facts.trip = time.time() - began
     facts.seen, facts.clock = pong.seen, pong.clock - (began + facts.trip / 2)
-    head, _ = await link.ask(m.encode(m.Enquire(m.PROTOCOL, invitation.secret)))
     try:
-        answer = m.answer(head)
-    except msgspec.DecodeError:
-        answer = m.Refused("the coordinator speaks another version of duckweed")
-    facts.answer = answer if isinstance(answer, m.Terms | m.Refused) else None
+        question = m.GetRunInfo(m.PROTOCOL, invitation.secret)
+        facts.info, _ = await Client(link).ask(question)
+    except AnswerError as error:
+        facts.fault = error
 
 
 async def _tls(identity: Identity, coordinator: str, address: str) -> Reached:
@@ -273,12 +270,13 @@ def _clock(facts: Facts) -> Finding:
 
 
 def _version(facts: Facts) -> Finding:
-    match facts.answer:
-        case m.Refused(reason=reason):
-            return Finding("admission", "bad", f"the coordinator says: {reason}")
-        case m.Terms():
-            round_ = f"round {facts.answer.round}, {facts.answer.peers} peers here"
-            return Finding("admission", "good", f"same version; you would be let in ({round_})")
+    if facts.info:
+        words = f"round {facts.info.round}, {facts.info.peers} peers here"
+        return Finding("admission", "good", f"same version; you would be let in ({words})")
+    if isinstance(facts.fault, QuestionRefused):
+        return Finding("admission", "bad", f"the coordinator says: {facts.fault.reason}")
+    if facts.fault:
+        return Finding("admission", "bad", str(facts.fault))
     return Finding("admission", "bad", "the coordinator broke off; ask the organiser to look")
 
 

@@ -5,7 +5,6 @@ import errno
 import os
 import shutil
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -19,6 +18,7 @@ from duckweed.run import units
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
 from duckweed.swarm.protocol import messages as m
+from duckweed.swarm.protocol.client import Asks
 from duckweed.volunteer.controls import Controls, ControlsError
 from duckweed.volunteer.watch import used
 from duckweed.wire.contribution import max_size
@@ -28,17 +28,13 @@ QUICK = 0.25  # seconds
 WORK = 3.0  # seconds of training that are measured
 STEPS = 6  # at most; the first is not counted
 
-Ask = Callable[[m.Message, bytes, int], Awaitable[tuple[m.Answer, bytes]]]
-"""(question, body, most bytes of the answer's body) -> answer and its body."""
-
 
 class LinkSpeed(msgspec.Struct, frozen=True):
-    """Seconds of a round trip; bytes a second up and down, as a short exchange got them: a fast link
-    may be faster than that."""
+    """How fast a connection is, from a short exchange: a fast one may be faster than that."""
 
-    trip: float
-    up: float
-    down: float
+    trip: float  # seconds of a round trip
+    up: float  # bytes a second
+    down: float  # bytes a second
 
     def __str__(self) -> str:
         return (
@@ -47,24 +43,24 @@ class LinkSpeed(msgspec.Struct, frozen=True):
         )
 
 
-async def measure_link(ask: Ask, secret: str) -> LinkSpeed:
+async def measure_link(client: Asks, secret: str) -> LinkSpeed:
     """Three small questions, then one body each way, then a larger one if that went quickly."""
-    trips = [await _timed(ask, m.Probe(0, secret), b"") for _ in range(3)]
+    trips = [await _timed(client, m.Probe(0, secret), b"") for _ in range(3)]
     trip = min(trips)
     up = down = 0.0
     for size in (SMALL, m.PROBE_LIMIT):
         noise = os.urandom(size)
-        there = await _timed(ask, m.Probe(0, secret), noise)
-        back = await _timed(ask, m.Probe(size, secret), b"")
+        there = await _timed(client, m.Probe(0, secret), noise)
+        back = await _timed(client, m.Probe(size, secret), b"")
         up, down = size / max(1e-6, there - trip), size / max(1e-6, back - trip)
         if max(there, back) > QUICK:
             break
     return LinkSpeed(trip, up, down)
 
 
-async def _timed(ask: Ask, question: m.Probe, body: bytes) -> float:
+async def _timed(client: Asks, question: m.Probe, body: bytes) -> float:
     began = time.perf_counter()
-    await ask(question, body, question.size)
+    await client.ask(question, body, body_limit=question.size)
     return time.perf_counter() - began
 
 
@@ -98,7 +94,7 @@ class Survey(msgspec.Struct, frozen=True):
     threads: int
     spec: RunSpec
     parameters: int
-    terms: m.Terms
+    terms: m.RunInfo
     most_up: int
     link: LinkSpeed
     speed: float
@@ -158,7 +154,7 @@ def check_disk(home: Path, spec: RunSpec, layout: Layout, controls: Controls) ->
 def survey(
     spec: RunSpec,
     layout: Layout,
-    terms: m.Terms,
+    terms: m.RunInfo,
     link: LinkSpeed,
     speed: float,
     memory: int,

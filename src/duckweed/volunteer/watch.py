@@ -13,6 +13,7 @@ from pathlib import Path
 
 from duckweed.net.token_bucket import Pace
 from duckweed.run.folder import RunFolder
+from duckweed.swarm.protocol.errors import HandedBack
 from duckweed.volunteer import controls as files
 from duckweed.volunteer.controls import Controls, ControlsError
 from duckweed.volunteer.cpu_load import BUSY, IDLE, Load
@@ -20,10 +21,6 @@ from duckweed.volunteer.cpu_load import BUSY, IDLE, Load
 LEAVE = "leave"
 LOOK = 1.0  # seconds between looks into the files
 FINISH = 15.0  # seconds of work that a block may still need to be finished before a pause
-
-
-class HandedBack(Exception):
-    """The block that is being trained is given back, because the volunteer wants the machine."""
 
 
 class Keeper:

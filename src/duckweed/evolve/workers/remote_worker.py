@@ -13,13 +13,12 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
-import msgspec
-
 from duckweed.evolve.campaign.folder import Campaign
 from duckweed.evolve.decide.trial_spec import Cell
 from duckweed.evolve.workers import worker_protocol
 from duckweed.net.identity import Identity
-from duckweed.net.transport import Endpoint, Link, LinkError
+from duckweed.net.transport import Endpoint, LinkError
+from duckweed.swarm.protocol.client import Client, QuestionRefused
 from duckweed.swarm.protocol.invitation import Invitation, InvitationError, read
 
 RETRY = 10.0  # seconds until a machine that could not be reached is tried again
@@ -82,7 +81,7 @@ class Guest:
         self._invitation, self._links, self._say = invitation, links, say
         self._files = worker_protocol.campaign(campaign)
         self._campaign = worker_protocol.identity(self._files)
-        self._link: Link | None = None
+        self._client: Client | None = None
         self._gone = asyncio.Event()
         self._asked: concurrent.futures.Future[Any] | None = None
         self._keeping = links.start(self._keep())
@@ -128,29 +127,20 @@ class Guest:
     async def _ask(self, cell: Cell) -> bytes:
         question = worker_protocol.Train(self._invitation.secret, self._campaign, cell)
         try:
-            reply, files = await self._question(question, limit=EXPORT_LIMIT, patience=LONGEST)
-        except (LinkError, ValueError):
-            self.up = False
-            self._gone.set()
+            if self._client is None:
+                raise LinkError("it is not connected")
+            _, files = await self._client.ask(question, body_limit=EXPORT_LIMIT, patience=LONGEST)
+        except QuestionRefused as error:
+            self._lost()
+            raise worker_protocol.ParcelError(f"it refuses: {error.reason}") from error
+        except LinkError:
+            self._lost()
             raise
-        if not isinstance(reply, worker_protocol.Trained):
-            raise worker_protocol.ParcelError("an answer to another question")
         return files
 
-    async def _question(
-        self,
-        message: worker_protocol.Message,
-        body: bytes = b"",
-        limit: int = 0,
-        patience: float = 60.0,
-    ) -> tuple[Any, bytes]:
-        assert self._link
-        head = worker_protocol.encode(message)
-        head, body = await self._link.ask(head, body, body_limit=limit, patience=patience)
-        reply = worker_protocol.answer(head)
-        if isinstance(reply, worker_protocol.Refused):
-            raise worker_protocol.ParcelError(f"it refuses: {reply.reason}")
-        return reply, body
+    def _lost(self) -> None:
+        self.up = False
+        self._gone.set()
 
     async def _keep(self) -> None:
         """Connect, hand over the text, and again whenever the connection is lost."""
@@ -159,33 +149,32 @@ class Guest:
             reason = ""
             try:
                 where = self._invitation
-                self._link = await self._links.endpoint.connect(
-                    where.coordinator, list(where.addresses)
-                )
-                await self._hand_over()
+                link = await self._links.endpoint.connect(where.coordinator, list(where.addresses))
+                self._client = Client(link)
+                await self._hand_over(self._client)
                 self._gone.clear()
                 self.up = True
                 self._say(self, "is here")
                 told = ""
                 await self._gone.wait()
                 reason = "went away; its trials are run elsewhere until it is back"
-            except (LinkError, ValueError, msgspec.MsgspecError) as error:
+            except (LinkError, ValueError) as error:
                 reason = f"cannot be used now: {error}"
             finally:
                 self.up = False
-                if self._link:
-                    self._link.close()
+                if self._client:
+                    self._client.close()
             if reason != told:  # once, not every ten seconds
                 self._say(self, reason)
                 told = reason
             await asyncio.sleep(RETRY)
 
-    async def _hand_over(self) -> None:
-        secret = self._invitation.secret
-        reply, _ = await self._question(
-            worker_protocol.Have(worker_protocol.PROTOCOL, secret, self._campaign)
+    async def _hand_over(self, client: Client) -> None:
+        """The campaign's files, unless they are there."""
+        secret, protocol = self._invitation.secret, worker_protocol.PROTOCOL
+        reply, _ = await client.ask(
+            worker_protocol.Have(protocol, secret, self._campaign), patience=60.0
         )
         if not reply.holds:
-            await self._question(
-                worker_protocol.Take(secret, self._campaign), self._files, patience=600.0
-            )
+            question = worker_protocol.Take(secret, self._campaign)
+            await client.ask(question, self._files, patience=600.0)

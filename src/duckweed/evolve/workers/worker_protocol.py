@@ -16,6 +16,7 @@ from blake3 import blake3
 from duckweed.evolve.campaign.folder import Campaign
 from duckweed.evolve.decide.trial_spec import Cell
 from duckweed.run.folder import write_atomically
+from duckweed.swarm.protocol.message import Answer, Question
 
 PROTOCOL = 2
 RUN = blake3(b"duckweed trials 1").hexdigest()
@@ -31,66 +32,46 @@ class ParcelError(ValueError):
     """A message or parcel that cannot be what it says; nothing of it was kept."""
 
 
-class Message(msgspec.Struct, tag_field="is", forbid_unknown_fields=True):
-    """Base of all messages."""
+class Holds(Answer, tag="holds"):
+    """Whether the campaign's files are here."""
+
+    holds: bool
 
 
-class Have(Message, tag="have"):
-    """Do you hold the campaign's files already? Answered with Holds."""
+class Trained(Answer, tag="trained"):
+    """The cell was trained; the evaluator counts for itself."""
+
+
+class Have(Question[Holds], tag="have"):
+    """Do you hold the campaign's files already?"""
 
     protocol: int
     secret: str
     campaign: str
 
 
-class Take(Message, tag="take"):
-    """The body is the parcel of the campaign's files. Answered with Holds."""
+class Take(Question[Holds], tag="take"):
+    """The body is the parcel of the campaign's files."""
 
     secret: str
     campaign: str
 
 
-class Train(Message, tag="train"):
-    """Train the cell. Answered with Trained, its body the parcel of the export."""
+class Train(Question[Trained], tag="train"):
+    """Train the cell. The body of the answer is the parcel of the export."""
 
     secret: str
     campaign: str
     cell: Cell
 
 
-class Holds(Message, tag="holds"):
-    """Whether the campaign's files are here."""
-
-    holds: bool
-
-
-class Trained(Message, tag="trained"):
-    """The cell was trained; the evaluator counts for itself."""
-
-
-class Refused(Message, tag="refused"):
-    """The question was not answered, and why."""
-
-    reason: str
-
-
 _questions = msgspec.msgpack.Decoder(Have | Take | Train)
-_answers = msgspec.msgpack.Decoder(Holds | Trained | Refused)
 _parcels = msgspec.msgpack.Decoder(dict[str, bytes])
-
-
-def encode(message: Message) -> bytes:
-    return msgspec.msgpack.encode(message)
 
 
 def question(head: bytes) -> Have | Take | Train:
     """Raises msgspec.DecodeError or ValidationError."""
     return _questions.decode(head)
-
-
-def answer(head: bytes) -> Holds | Trained | Refused:
-    """Raises msgspec.DecodeError or ValidationError."""
-    return _answers.decode(head)
 
 
 def campaign(folder: Campaign) -> bytes:

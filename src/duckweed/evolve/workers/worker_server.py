@@ -10,7 +10,6 @@ import hmac
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from duckweed.evolve.campaign.folder import Campaign
 from duckweed.evolve.decide.trial_spec import Cell
@@ -18,8 +17,13 @@ from duckweed.evolve.trials.trial import plan
 from duckweed.evolve.workers import worker_protocol
 from duckweed.evolve.workers.pool import Worker
 from duckweed.learn.model.presets import PRESETS
+from duckweed.net.framing import Accept
 from duckweed.net.identity import Identity, load_or_create
 from duckweed.net.transport import Endpoint
+from duckweed.swarm.protocol.message import Answer, Refused
+from duckweed.swarm.protocol.server import accepting
+
+Asked = worker_protocol.Have | worker_protocol.Take | worker_protocol.Train
 
 KEPT = 4  # campaigns whose files are kept
 MEMORY = 4e9  # bytes that a trial may take
@@ -45,7 +49,7 @@ class Lender:
     async def serve(self, identity: Identity, address: str) -> Endpoint:
         """Listen; the endpoint answers until it is closed. Raises LinkError."""
         endpoint = await Endpoint.bind(identity, worker_protocol.HEAD_LIMIT, address)
-        self._serving = asyncio.ensure_future(endpoint.serve(self.answer, self.sizes))
+        self._serving = asyncio.ensure_future(endpoint.serve(self.accept))
         return endpoint
 
     async def served(self) -> None:
@@ -57,31 +61,31 @@ class Lender:
             self._worker.end()
             self._worker = None
 
-    def sizes(self, asker: str, head: bytes) -> int:
-        """Bytes of body that may follow; those who are not invited get a refusal and send none."""
-        asked = worker_protocol.question(head)
-        return (
-            worker_protocol.TEXT_LIMIT
-            if isinstance(asked, worker_protocol.Take) and self._invited(asked)
-            else 0
-        )
+    @property
+    def accept(self) -> Accept:
+        """What the endpoint does with a question."""
+        return accepting(worker_protocol.question, self._body_limit, self._answer)
 
-    async def answer(self, asker: str, head: bytes, body: bytes) -> tuple[bytes, bytes]:
-        asked = worker_protocol.question(head)
+    def _body_limit(self, asker: str, asked: Asked) -> int:
+        """Most bytes of body that may follow. A machine that is not invited gets a refusal, and may send
+        none."""
+        takes = isinstance(asked, worker_protocol.Take) and self._invited(asked)
+        return worker_protocol.TEXT_LIMIT if takes else 0
+
+    async def _answer(self, asker: str, asked: Asked, body: bytes) -> tuple[Answer, bytes]:
         try:
             if not self._invited(asked):
                 raise worker_protocol.ParcelError(
                     "the invitation's secret is not the one given out here"
                 )
-            message, files = await self._do(asked, body)
+            return await self._do(asked, body)
         except (ValueError, OSError) as error:
-            message, files = worker_protocol.Refused(str(error)[:300]), b""
-        return worker_protocol.encode(message), files
+            return Refused(str(error)[:300]), b""
 
-    def _invited(self, asked: Any) -> bool:
+    def _invited(self, asked: Asked) -> bool:
         return hmac.compare_digest(asked.secret.encode(), self._secret.encode())
 
-    async def _do(self, asked: Any, body: bytes) -> tuple[worker_protocol.Message, bytes]:
+    async def _do(self, asked: Asked, body: bytes) -> tuple[Answer, bytes]:
         match asked:
             case worker_protocol.Have(protocol, _, campaign):
                 if protocol != worker_protocol.PROTOCOL:
@@ -98,7 +102,6 @@ class Lender:
                     return worker_protocol.Trained(), await asyncio.to_thread(
                         self._train, campaign, cell
                     )
-        raise worker_protocol.ParcelError("not a question")
 
     def _place(self, campaign: str) -> Path:
         if len(campaign) != 32 or not set(campaign) <= set("0123456789abcdef"):

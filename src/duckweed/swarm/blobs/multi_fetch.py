@@ -1,12 +1,15 @@
-"""Fetching pieces from several holders at once: who is slow is helped out, who dies is replaced."""
+"""Fetching pieces from several holders at once: others help out a slow one and replace one that is gone."""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
 from duckweed.net import clock
 from duckweed.net.transport import LinkError
 from duckweed.swarm.blobs.pieces import Parts
+
+log = logging.getLogger(__name__)
 
 GRACE = 3.0  # seconds without a word from a holder after which others are asked for its pieces
 EMPTY = 10.0  # the same without a piece, if it says that it has none yet
@@ -20,10 +23,13 @@ Ask = Callable[[int], Awaitable[bytes | None]]
 """number of a piece -> its bytes, or None: not there yet. Raises LinkError if the holder is gone."""
 
 
-class Gather:
-    """One file from several holders. first: for each piece the position of the holder that is asked
-    before all others, so that no holder gives more than its share. Others are asked as well when it
-    is gone, sends something else, or has said nothing for GRACE or given nothing for EMPTY."""
+class MultiFetch:
+    """Fetches one file from several holders.
+
+    first: for each piece the position of the holder that is asked before all others, so that no holder
+    gives more than its share. Others are asked as well when that one is gone, sends something else, or
+    has said nothing for GRACE or given nothing for EMPTY.
+    """
 
     def __init__(self, parts: Parts, holders: Sequence[Ask], first: Sequence[int]) -> None:
         self.parts, self.holders = parts, list(holders)
@@ -118,6 +124,7 @@ class Gather:
             self.queues[holder].append(number)
 
     def _give_up(self, holder: int, why: str, number: int) -> None:
+        log.info("holder %d of %d is not asked again: %s", holder, len(self.holders), why)
         self.faults[holder] = why
         self.given_up.update(self.queues[holder], {number})
         self.queues[holder].clear()

@@ -5,12 +5,14 @@ closed by one insert into the ledger. What is not in the ledger has not happened
 """
 
 import asyncio
+import logging
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 
 from duckweed.ledger.ledger import Ledger, LedgerError
-from duckweed.ledger.succession import Seat
+from duckweed.ledger.succession import Voter
 from duckweed.net import clock
+from duckweed.net.framing import Accept
 from duckweed.net.rate_limits import Guard
 from duckweed.net.timeouts import GATHER, POLL
 from duckweed.net.wakeup import Bell
@@ -23,13 +25,16 @@ from duckweed.run.events import ContributionRefused, PeerLeft, RoundClosed, Said
 from duckweed.run.folder import RunFolder
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
-from duckweed.swarm.blobs.store import Library
+from duckweed.swarm.blobs.store import Store
 from duckweed.swarm.coordinator import fetch_groups, intake, status
 from duckweed.swarm.coordinator.admission import Admission
 from duckweed.swarm.coordinator.agreement import Agreement, voters
 from duckweed.swarm.coordinator.guest_book import EXPELLED, Guests
 from duckweed.swarm.protocol import messages as m
+from duckweed.swarm.protocol.server import accepting
 from duckweed.wire.contribution import max_size
+
+log = logging.getLogger(__name__)
 
 
 class Coordinator:
@@ -37,18 +42,18 @@ class Coordinator:
 
     def __init__(
         self, folder: RunFolder, spec: RunSpec, layout: Layout, ledger: Ledger, tell: Tell,
-        seat: Seat, guard: Guard,
+        voter: Voter, guard: Guard,
     ) -> None:  # fmt: skip
         self.folder, self.spec, self.layout, self.ledger, self.tell = (
             folder, spec, layout, ledger, tell,
         )  # fmt: skip
-        self.seat, self.unseated = seat, False
+        self.voter, self.deposed = voter, False
         self.past = Past(folder, spec, layout, ledger)
         self.admission = Admission(
             self.past, Guests(folder.guests), folder.read_secret(), spec.members, guard
         )
         self.agreement = Agreement(self.past)
-        self.library = Library(folder)
+        self.store = Store(folder)
         self.engine = Engine(spec, layout, FolderBlobs(folder))
         self.traffic: dict[str, list[int]] = defaultdict(lambda: [0, 0])
         self.durations: deque[float] = deque(maxlen=64)
@@ -58,6 +63,7 @@ class Coordinator:
         self.broken: Exception | None = None
         self._began, self._was_held = clock.now(), False
         self._gathered = (0, self._began)  # peers that are here, and since when so many
+        self._background: set[asyncio.Task[None]] = set()
         self._changed = Bell()  # anything that may close a round
         self._news = Bell()  # a round opened or closed: what peers wait for
         self.round: OpenRound | None = None
@@ -70,9 +76,13 @@ class Coordinator:
 
     # --- questions
 
-    def body_limit(self, peer: str, head: bytes) -> int:
-        """Most bytes that may follow a question. Raises ValueError for a stranger or nonsense."""
-        question = m.question(head)
+    @property
+    def accept(self) -> Accept:
+        """What is done with a question, from its bytes to those of the answer."""
+        return accepting(m.question, self.body_limit, self.handle, self.count)
+
+    def body_limit(self, peer: str, question: m.AnyQuestion) -> int:
+        """Most bytes of body that may follow a question. Raises ValueError for a stranger."""
         if isinstance(question, m.Probe):
             objection = self.admission.objection(peer, m.PROTOCOL, question.secret)
             return 0 if objection else m.PROBE_LIMIT
@@ -82,26 +92,30 @@ class Coordinator:
             raise ValueError("a contribution of a stranger")
         return max_size(self.spec.wire, self.layout)
 
-    async def handle(self, peer: str, head: bytes, body: bytes) -> tuple[bytes, bytes]:
-        """Answer one question of the holder of key `peer`. Raises ValueError if it is nonsense, or
-        one too many."""
+    async def handle(
+        self, peer: str, question: m.AnyQuestion, body: bytes
+    ) -> tuple[m.Answer, bytes]:
+        """Answer one question of the holder of key `peer`. Raises ValueError if it is not one for a
+        coordinator, or one too many."""
         self.admission.guard.asks(peer)
-        question = m.question(head)
         try:
-            answer, blob = await self._answer(peer, question, body)
+            return await self._answer(peer, question, body)
         except (OSError, LedgerError) as error:
             self.broken = error  # a full disk, say: the run ends, with what is on disk kept
             await self._notify(news=True)
             raise
-        reply = m.encode(answer)
-        purpose = "contributions" if isinstance(question, m.Contribute) else "control"
-        self.traffic[purpose][0] += 12 + len(head) + len(body)
-        purpose = "updates" if isinstance(answer, m.Blob) else "control"
-        self.traffic[purpose][1] += 12 + len(reply) + len(blob)
-        return reply, blob
 
-    async def _answer(self, peer: str, question: m.Question, body: bytes) -> tuple[m.Answer, bytes]:
-        if isinstance(question, m.Join | m.Enquire | m.Look | m.Probe):
+    def count(self, question: m.AnyQuestion, answer: m.Answer, received: int, sent: int) -> None:
+        """Count the bytes of a question and its answer."""
+        purpose = "contributions" if isinstance(question, m.Contribute) else "control"
+        self.traffic[purpose][0] += received
+        purpose = "updates" if isinstance(answer, m.Blob) else "control"
+        self.traffic[purpose][1] += sent
+
+    async def _answer(
+        self, peer: str, question: m.AnyQuestion, body: bytes
+    ) -> tuple[m.Answer, bytes]:
+        if isinstance(question, m.Join | m.GetRunInfo | m.GetStatus | m.Probe):
             protocol = m.PROTOCOL if isinstance(question, m.Probe) else question.protocol
             if objection := self.admission.objection(peer, protocol, question.secret):
                 return self._refuse(peer, "not admitted", objection), b""
@@ -122,31 +136,33 @@ class Coordinator:
                 return self._ahead(member, question), b""
             case m.Contribute():
                 return await self._take(member, question, body), b""
-            case m.Snapshot() | m.Piece() | m.Part():
-                return self.library.give(question)
+            case m.GetSavedState() | m.GetStatePiece() | m.GetBlobPiece():
+                return self.store.give(question)
             case m.Fetch():
-                return fetch_groups.fetch(self, member, question)
-            case m.Donors():
-                return fetch_groups.donated(self, member), b""
-            case m.Known(key=key):
+                return fetch_groups.fetch(self.store, self.admission.here(), member, question)
+            case m.GetDonors():
+                return fetch_groups.donors(self.past.agreed, self.admission.here(), member), b""
+            case m.IsMember(key=key):
                 known = key in self.admission.members and key not in self.admission.expelled
-                return m.Noted() if known else m.Refused("takes no part in this run"), b""
+                return m.Ack() if known else m.Refused("that key takes no part in this run"), b""
             case m.Progress():
                 member.doing, member.at = question.doing, question.round
                 member.step, member.loss = question.step, question.loss
-                return m.Noted(self.admission.beat), b""
+                return m.Ack(self.admission.beat), b""
             case m.Leave():
                 await self._left(member, question.reason)
-                return m.Noted(), b""
+                return m.Ack(), b""
         raise ValueError("not a question for a coordinator")
 
     def _refuse(self, key: str, kind: str, reason: str) -> m.Refused:
+        log.info("refused %s (%s): %s", key[:10], kind, reason)
         self.admission.guard.fault(key, kind)
         return m.Refused(reason)
 
     async def _admit(self, key: str, join: m.Join) -> m.Answer:
         member = self.admission.admit(key, join.secret, self.number)
         member.addresses = join.addresses
+        log.info("peer %d joined: key %s, from %s", member.index, key[:10], member.origin)
         await self._notify()
         return m.Welcome(
             member.index,
@@ -165,8 +181,8 @@ class Coordinator:
                 voted = True
                 if fault := await self._vote(member, question):
                     return fault
-            if self.unseated:
-                return m.Wait("another machine is in charge now")
+            if self.deposed:
+                return m.Wait("another machine leads the run now")
             closed = self.past.closed.get(question.round)
             if closed and not self._held_back(question.round):
                 return m.Apply(closed)
@@ -191,7 +207,7 @@ class Coordinator:
     def waiting_for(self) -> str:
         """What the run waits for, in words."""
         if not self.held(self.number - 1):
-            charge = self.seat.charge
+            charge = self.voter.charge
             return (
                 f"{charge.majority} of {len(charge.voters)} machines that keep the ledger must have the "
                 "last round"
@@ -234,14 +250,15 @@ class Coordinator:
             return self._refuse(member.key, "contributions", reason)
         assert open_ is not None
         if member.index in open_.handed:
-            return m.Noted()
+            return m.Ack()
         self.engine.blobs.write(question.announcement.blob, blob)
         open_.take(member, question, clock.now())
         await self._notify()
-        return m.Noted()
+        return m.Ack()
 
     async def _left(self, member: Member, reason: str) -> None:
         member.here, member.doing = False, "gone"
+        log.info("peer %d left: %s", member.index, reason)
         if self.number < self.spec.rounds.count:
             self.tell(PeerLeft(member.index, reason))
         await self._notify()
@@ -297,27 +314,33 @@ class Coordinator:
         self.stopping = reason
         await self._notify(news=True)
 
-    # --- in charge, among others that could be (duckweed.ledger.succession)
+    # --- the leader, among voters that could lead (duckweed.ledger.succession)
 
     def held(self, round_: int) -> bool:
         """Whether a majority of those who keep the ledger have a closed round; -1: whether they follow
         this machine."""
-        return self.seat.committed >= max(self.past.entry_of(round_), self.seat.charge.since)
+        return self.voter.committed >= max(self.past.entry_of(round_), self.voter.charge.since)
 
     def nudge(self) -> None:
         """Somebody has acknowledged entries of the ledger."""
         if self.held(self.number - 1) != self._was_held:
             self._was_held = not self._was_held
-            self._later = asyncio.ensure_future(self._notify(news=True))
+            self._later(self._notify(news=True))
 
-    def unseat(self) -> None:
-        """Another is in charge from now on; what is not acknowledged has not happened."""
-        self.unseated = True
-        self._later = asyncio.ensure_future(self._notify(news=True))
+    def step_down(self) -> None:
+        """Another machine leads from now on; what is not acknowledged has not happened."""
+        self.deposed = True
+        self._later(self._notify(news=True))
+
+    def _later(self, work: Coroutine[None, None, None]) -> None:
+        """Run in the background, from where nothing can be awaited."""
+        task = asyncio.ensure_future(work)
+        self._background.add(task)  # the event loop alone does not keep it
+        task.add_done_callback(self._background.discard)
 
     @property
     def ended(self) -> bool:
-        return bool(self.stopping) or self.unseated
+        return bool(self.stopping) or self.deposed
 
     def moved(self) -> dict[str, list[int]]:
         """Bytes received and sent so far, by purpose; between peers: as they say, given and fetched."""
@@ -343,7 +366,7 @@ class Coordinator:
         here, now = {member.index for member in self._here()}, clock.now()
         if len(here) != self._gathered[0]:
             self._gathered = len(here), now
-        succeeded = self.seat.charge.term > 0
+        succeeded = self.voter.charge.term > 0
         known = next(filter(None, self.past.counted(self.number)), here if succeeded else [])
         late = not here.isdisjoint(known) and now - self._gathered[1] > GATHER
         enough = len(here) >= self.spec.rounds.peers or late
@@ -372,7 +395,7 @@ class Coordinator:
             if peer not in open_.handed:
                 closed.rejected[peer] = "nothing handed in before the round closed"
                 open_.overdue(self.admission.by_index[peer], clock.now())
-        if self.unseated:
+        if self.deposed:
             return None
         self.past.close(closed, open_.assigned, handed)
         self._was_held = self.held(open_.number)

@@ -75,7 +75,7 @@ class Guests:
         )
         return f"{id_}.{token}"
 
-    def standing(self, name: str) -> str:
+    def unlimited(self, name: str) -> str:
         """The secret of an unlimited invitation of that name that is still good; made if there is
         none."""
         found = self._db.execute(

@@ -1,4 +1,4 @@
-"""What a coordinator tells those who are not in the run: terms for newcomers, standing for onlookers."""
+"""What a coordinator tells those who are not in the run: newcomers, and those who ask how it is doing."""
 
 import math
 import os
@@ -15,20 +15,22 @@ if TYPE_CHECKING:
 SHOWN = 2000  # peers in one answer at most; those who are here come first
 
 
-def answer(run: "Coordinator", question: m.Enquire | m.Look | m.Probe) -> tuple[m.Answer, bytes]:
+def answer(
+    run: "Coordinator", question: m.GetRunInfo | m.GetStatus | m.Probe
+) -> tuple[m.Answer, bytes]:
     """Answer somebody who may come in but need not be a member; nothing is changed by it."""
     if isinstance(question, m.Probe):
         return m.Blob(), os.urandom(max(0, min(question.size, m.PROBE_LIMIT)))
-    return terms(run) if isinstance(question, m.Enquire) else standing(run), b""
+    return run_info(run) if isinstance(question, m.GetRunInfo) else status(run), b""
 
 
-def terms(run: "Coordinator") -> m.Terms:
+def run_info(run: "Coordinator") -> m.RunInfo:
     """What a newcomer would take part in."""
     last = run.last
     sizes = (last and last.contribution_bytes) or [0]
     # Without a merged update every peer fetches the contributions of all.
     down = (last and last.update_bytes) or sum(sizes)
-    return m.Terms(
+    return m.RunInfo(
         toml.write(run.spec),
         run.layout.digest(),
         run.past.tokens,
@@ -40,13 +42,13 @@ def terms(run: "Coordinator") -> m.Terms:
     )
 
 
-def standing(run: "Coordinator") -> m.Standing:
-    """How the run stands at this moment."""
+def status(run: "Coordinator") -> m.Status:
+    """How the run is doing at this moment."""
     last = run.last
     members = run.admission.by_index
     now = clock.now()
     shown = sorted(members, key=lambda x: (not x.here, x.index))[:SHOWN]
-    return m.Standing(
+    return m.Status(
         run.spec.identity,
         run.number,
         run.spec.rounds.count,
@@ -58,18 +60,18 @@ def standing(run: "Coordinator") -> m.Standing:
         run.waiting_for(),
         run.moved(),
         dict(run.admission.guard.refused),
-        _in_charge(run),
+        _leader(run),
     )
 
 
-def _in_charge(run: "Coordinator") -> str:
-    """Who coordinates, where others could; "" where there is nobody else."""
+def _leader(run: "Coordinator") -> str:
+    """Name of the leader, where others could lead; "" where there is only one voter."""
     charge = run.ledger.charge
     return charge.name(charge.key) if charge and len(charge.voters) > 1 else ""
 
 
-def _peer(member: Member, now: float) -> m.PeerStanding:
-    return m.PeerStanding(
+def _peer(member: Member, now: float) -> m.PeerStatus:
+    return m.PeerStatus(
         member.index,
         member.key,
         member.here,
