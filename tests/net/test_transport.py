@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 import pytest
 from iroh import IrohError
 
-from duckweed.net import tcp, transport
+from duckweed.net import framing, tcp, transport
 from duckweed.net.identity import Identity
 from duckweed.net.transport import Endpoint, LinkError
 
@@ -92,7 +92,7 @@ BIG = os.urandom((2 << 20) + 12345)
 
 @pytest.mark.parametrize("lane", [True, False])
 def test_bodies_of_several_pieces_arrive_whole(lane, monkeypatch):
-    monkeypatch.setattr(tcp, "HURRY", 20.0)  # however busy this machine is
+    monkeypatch.setattr(tcp, "TCP_HURRY", 20.0)  # however busy this machine is
 
     async def scene(link, here, there):
         used = await there.connect(here.id, here.addresses, lane=lane)
@@ -177,8 +177,8 @@ def test_a_ping_says_where_one_is_seen():
 
 def test_a_dead_machine_is_noticed_while_its_answer_is_waited_for(monkeypatch):
     """It is stopped, not closed: no packet says so. The answer may take a minute; a ping may not."""
-    monkeypatch.setattr(transport, "LOOK", 1.0)
-    monkeypatch.setattr(transport, "SILENT", 3.0)
+    monkeypatch.setattr(transport, "PING_AFTER", 1.0)
+    monkeypatch.setattr(transport, "PING_ANSWER", 3.0)
     code = (
         "import asyncio; from tests.net.test_transport import *\n"
         "async def main():\n"
@@ -209,7 +209,9 @@ def test_a_dead_machine_is_noticed_while_its_answer_is_waited_for(monkeypatch):
         process.wait()
 
 
-def test_a_body_above_the_limit_is_refused_without_being_read():
+def test_a_body_above_the_limit_is_refused_without_being_read(monkeypatch):
+    monkeypatch.setattr(framing, "STALL", 1000.0)  # nobody is given up for being slow
+
     async def scene(link, here, there):
         with pytest.raises(LinkError):
             await link.ask(b"much", bytes(LIMIT + 1), body_limit=LIMIT)
@@ -219,10 +221,8 @@ def test_a_body_above_the_limit_is_refused_without_being_read():
         await stream.send().write_all(
             len(head).to_bytes(4, "big") + head + (1 << 40).to_bytes(8, "big")
         )
-        began = time.monotonic()
         with pytest.raises(IrohError):
-            await asyncio.wait_for(stream.recv().read_exact(4), 8)
-        assert time.monotonic() - began < 5
+            await stream.recv().read_exact(4)
         await still_answers(link)
 
     server = play(scene)
@@ -282,12 +282,13 @@ def test_garbage_does_not_end_the_server():
     assert all(len(head) <= LIMIT for _, head, _ in server.heard)
 
 
-def test_a_silent_server_is_given_up_in_time():
+def test_a_silent_server_is_given_up_when_the_patience_of_the_question_ends(monkeypatch):
+    monkeypatch.setattr(framing, "STALL", 1000.0)  # no other deadline is near
+    monkeypatch.setattr(transport, "PING_AFTER", 1000.0)
+
     async def scene(link, here, there):
-        began = time.monotonic()
         with pytest.raises(LinkError, match="no answer in time"):
             await link.ask(b"sleep", patience=0.5)
-        assert 0.4 < time.monotonic() - began < 5
         await still_answers(link)
 
     play(scene)

@@ -1,6 +1,5 @@
 """`duckweed join`: take part in somebody's run with this machine."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -86,10 +85,10 @@ def join(
 
 
 def _take_part(place: Any, data: list[str] | None, device: str, limits: Any, dry_run: bool) -> None:
-    os.environ["OMP_WAIT_POLICY"] = "passive"
     import asyncio
 
-    from duckweed.volunteer.error_words import words
+    from duckweed.process.environment import allow_files
+    from duckweed.run.error_words import words
     from duckweed.volunteer.watch import hold_to
 
     with console.status("loading PyTorch"):
@@ -102,6 +101,7 @@ def _take_part(place: Any, data: list[str] | None, device: str, limits: Any, dry
         one_heap()
         torch.set_num_threads(limits.threads)
         device = choose(device)
+    allow_files()
     hold_to(limits, device)
     said = limits.said()
     console.print(
@@ -119,7 +119,8 @@ def _take_part(place: Any, data: list[str] | None, device: str, limits: Any, dry
         console.print("Left. What was not handed in is trained by others.")
         raise typer.Exit(130) from None
     except (OSError, MemoryError, RuntimeError) as error:
-        fail(words(error, place.home))
+        again = "the same command goes on as the same peer; its block goes back to the others"
+        fail(words(error, place.home, again))
     console.print(f"Done: {reason}")
 
 

@@ -14,7 +14,6 @@ console = Console(highlight=False)
 Home = Annotated[
     Path | None, typer.Argument(help="Folder of the peer; needed where there is more than one.")
 ]
-PATIENCE = 120.0  # seconds for a peer to end its block
 
 
 def register(app: typer.Typer) -> None:
@@ -41,6 +40,7 @@ def resume(home: Home = None) -> None:
 @plain_errors
 def leave(home: Home = None) -> None:
     """Let the peer on this machine finish or hand back its block, say good-bye, and end."""
+    from duckweed.net.timeouts import LEAVE
     from duckweed.volunteer.peer_home import find
     from duckweed.volunteer.watch import ask_to_leave
 
@@ -49,7 +49,7 @@ def leave(home: Home = None) -> None:
         console.print(f"{place.home} is not taking part at the moment; nothing to do.")
         return
     ask_to_leave(place.peer)
-    closes = time.monotonic() + PATIENCE
+    closes = time.monotonic() + LEAVE
     with console.status("waiting until it has let go"):
         while place.taking_part() and time.monotonic() < closes:
             time.sleep(0.2)

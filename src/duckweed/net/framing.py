@@ -11,10 +11,9 @@ from typing import Protocol
 
 import msgspec
 
-from duckweed.net.timeouts import within
+from duckweed.net.timeouts import STALL, within
 from duckweed.net.token_bucket import Pace
 
-STALL = 10.0  # seconds without a byte after which the other side counts as gone
 ADDRESS, ADDRESSES = 128, 16  # characters of an address, addresses of one machine, at most
 PING = b"\x00ping"  # no message begins with a zero byte
 

@@ -14,6 +14,8 @@ import ctypes
 import itertools
 from collections import deque
 from collections.abc import Callable
+from functools import cache
+from importlib.metadata import version
 from typing import Any
 
 from iroh import (
@@ -84,8 +86,44 @@ def _write_at_once(self: Any, value: Any) -> None:
             ctypes.memmove(target, source, view.nbytes)
 
 
+class UnknownIroh(RuntimeError):
+    """The installed iroh is not one whose generated code can be mended; says what to install."""
+
+
+def _check() -> None:
+    """Whether the generated code is the one that was read when these mends were written: what is
+    replaced is there, and it is what the generated code uses. Raises UnknownIroh."""
+    used = {
+        "_uniffi_rust_call_async": {
+            "_uniffi_continuation_callback", "_UniffiContinuationHandleMap", "insert",
+        },
+        "_uniffi_continuation_callback": set(),
+        "_UNIFFI_RUST_FUTURE_CONTINUATION_CALLBACK": set(),
+        "_UniffiContinuationHandleMap": set(),
+        "_UniffiRustBufferBuilder": set(),
+    }  # fmt: skip
+    wrong = []
+    for name, reads in used.items():
+        found = getattr(iroh_ffi, name, None)
+        read = set(found.__code__.co_names) if reads and found is not None else reads
+        if found is None or not reads <= read:
+            wrong.append(name)
+    builder = getattr(iroh_ffi, "_UniffiRustBufferBuilder", None)
+    wrong += [f"{name} of buffers" for name in ("write", "_reserve") if not hasattr(builder, name)]
+    wrong += [f"__del__ of {kind.__name__}" for kind in LINKED if "__del__" not in vars(kind)]
+    if wrong:
+        raise UnknownIroh(
+            f"iroh {version('iroh')} is not supported: duckweed corrects faults of iroh's Python "
+            f"code that end in a deadlock, and does not find them there ({', '.join(wrong)}). "
+            "Install a version that it knows: pip install 'iroh==1.2.*'"
+        )
+
+
+@cache
 def mend() -> None:
-    """Once in a process, before anything of iroh is used."""
+    """To be called before anything of iroh is used; only the first call of a process does something.
+    Raises UnknownIroh."""
+    _check()
     handles = Handles()
     iroh_ffi._UniffiContinuationHandleMap = handles  # type: ignore[assignment]
     iroh_ffi._uniffi_continuation_callback = iroh_ffi._UNIFFI_RUST_FUTURE_CONTINUATION_CALLBACK(

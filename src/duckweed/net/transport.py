@@ -29,20 +29,16 @@ from iroh import (
 )
 
 from duckweed.net import framing, iroh_patches, tcp
-from duckweed.net.framing import STALL, Handler, LinkError, Service, Sizes, Watch
+from duckweed.net.framing import Handler, LinkError, Service, Sizes, Watch
 from duckweed.net.identity import Identity
-from duckweed.net.timeouts import within
+from duckweed.net.timeouts import PING_AFTER, PING_ANSWER, STALL, within
 from duckweed.net.token_bucket import Pace
-
-iroh_patches.mend()
 
 __all__ = ["Endpoint", "Link", "LinkError", "is_loopback", "is_relay"]
 
 ALPN = b"duckweed/1"
 LOOPBACK = ("127.", "[::1]", "localhost")
 LARGE = 64 << 10  # bytes of body from which on TCP is tried
-LOOK = 6.0  # seconds of waiting for an answer between two pings; above timing.POLL
-SILENT = 6.0  # seconds for a ping to be answered
 
 
 def is_relay(address: str) -> bool:
@@ -72,7 +68,7 @@ class Link:
         """
         asking = asyncio.ensure_future(self._ask(head, body, body_limit, patience))
         try:
-            while not (await asyncio.wait({asking}, timeout=LOOK))[0]:
+            while not (await asyncio.wait({asking}, timeout=PING_AFTER))[0]:
                 if head != framing.PING:
                     await self._alive(asking)
             return asking.result()
@@ -84,8 +80,8 @@ class Link:
         return framing.pong((await self.ask(framing.PING, patience=patience))[0])
 
     async def _alive(self, asking: asyncio.Future) -> None:
-        """Whoever answers no ping for SILENT seconds is gone, whatever we wait for."""
-        pinging = asyncio.ensure_future(self.ping(SILENT))
+        """Whoever answers no ping within PING_ANSWER is gone, whatever we wait for."""
+        pinging = asyncio.ensure_future(self.ping(PING_ANSWER))
         try:
             await asyncio.wait({asking, pinging}, return_when=asyncio.FIRST_COMPLETED)
             if not asking.done() and pinging.exception():
@@ -156,6 +152,7 @@ class Endpoint:
         cls, identity: Identity, head_limit: int, address: str, relays: Sequence[str] = ()
     ) -> "Endpoint":
         """Listen on "ip:port" (port 0: any), and at relays. Raises LinkError if that is not possible."""
+        iroh_patches.mend()
         iroh_ffi.uniffi_set_event_loop(asyncio.get_running_loop())  # type: ignore[arg-type]
         try:
             options = EndpointOptions(

@@ -5,19 +5,18 @@ Each writes events as JSON lines to its standard output for the process that sta
 
 import argparse
 import asyncio
-import errno
 import json
 import os
-import signal
 import sys
-import threading
 import traceback
 from pathlib import Path
 from typing import Any
 
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import load_or_create, verify
+from duckweed.process import environment
 from duckweed.run import spec as specs
+from duckweed.run.error_words import EXPECTED, words
 from duckweed.run.folder import RunFolder, write_atomically
 from duckweed.run.lock import Busy, alone
 
@@ -66,9 +65,7 @@ async def coordinate(
     endpoint = await Endpoint.bind(identity, m.HEAD_LIMIT, address, relays)
     station = Station(endpoint, identity, folder, ledger, (identity.id, []), record, say)
     station.begin(specs.load(folder.spec), layout)
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, lambda: asyncio.ensure_future(station.stop("stopped")))
+    environment.on_stop(lambda: asyncio.ensure_future(station.stop("stopped")))
     tell(
         {
             "event": "serving",
@@ -150,22 +147,12 @@ async def take_part(
     return await Peer(identity, worker, state, home, folder, coordinator, secret, say).run()
 
 
-def _words(error: Exception, folder: RunFolder) -> str:
-    """An error as a person would want to read it."""
+def _reason(error: Exception, folder: RunFolder) -> str:
+    """Why this process failed."""
     if isinstance(error, Busy):
         return f"{folder.path} is being trained by another process already"
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"the disk is full ({folder.path}); make room and go on with --resume"
-    if isinstance(error, ValueError | RuntimeError | OSError):
-        return str(error)
-    return f"{type(error).__name__}: {error}; see {folder.logs}"
-
-
-def _end_with_parent() -> None:
-    """End this process when the one that started it does: its end of our standard input closes."""
-    while os.read(0, 1):  # not sys.stdin: its lock would be held when the interpreter ends
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
+    more = "" if isinstance(error, EXPECTED) else f"; see {folder.logs}"
+    return words(error, folder.path, "go on with --resume") + more
 
 
 def main() -> int:
@@ -182,7 +169,8 @@ def main() -> int:
     given = parser.parse_args()
     folder = RunFolder(given.folder)
     pid = folder.path / f"{given.role}{given.slot if given.role == 'peer' else ''}.pid"
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    environment.end_with_parent()
+    environment.allow_files()
     try:
         write_atomically(pid, str(os.getpid()).encode())
         if given.role == "coordinator":
@@ -195,7 +183,7 @@ def main() -> int:
     except Exception as error:
         # Whatever it was, whoever watches must hear of it; the log has the whole story.
         traceback.print_exc()
-        reason = _words(error, folder)
+        reason = _reason(error, folder)
         tell({"event": "failed", "role": given.role, "slot": given.slot, "reason": reason})
         return 1
     finally:

@@ -1,7 +1,6 @@
 """A run on this machine: one coordinator and several peers as processes, watched by this one."""
 
 import json
-import os
 import queue
 import signal
 import subprocess
@@ -11,11 +10,10 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
+from duckweed.net.timeouts import PROCESS_GRACE, PROCESS_SILENT
+from duckweed.process import environment
 from duckweed.run.folder import RunFolder
 from duckweed.run.spec import RunSpec
-
-GRACE = 8.0  # seconds for a process to end by itself before it is killed
-SILENT = 120.0  # seconds without any event after which the run is given up
 
 
 class RunFailed(RuntimeError):
@@ -41,9 +39,8 @@ class LocalRun:
     def __exit__(self, *_: object) -> None:
         signal.signal(signal.SIGTERM, self._before)
         for process in self._processes.values():
-            if process.poll() is None:
-                process.terminate()
-        closes = time.monotonic() + GRACE
+            environment.ask_to_end(process)
+        closes = time.monotonic() + PROCESS_GRACE
         for process in self._processes.values():
             try:
                 process.wait(max(0.1, closes - time.monotonic()))
@@ -86,14 +83,14 @@ class LocalRun:
             yield event
 
     def _next_event(self) -> dict[str, Any] | None:
-        closes = time.monotonic() + SILENT
+        closes = time.monotonic() + PROCESS_SILENT
         while time.monotonic() < closes:
             try:
                 return self._events.get(timeout=0.5)
             except queue.Empty:
                 if not any(p.poll() is None for p in self._processes.values()):
                     return None
-        raise RunFailed(f"no sign of life for {SILENT:.0f} s; see {self.folder.logs}")
+        raise RunFailed(f"no sign of life for {PROCESS_SILENT:.0f} s; see {self.folder.logs}")
 
     def _wait_for(self, name: str) -> dict[str, Any]:
         while (event := self._next_event()) is not None:
@@ -106,13 +103,6 @@ class LocalRun:
         )
 
     def _launch(self, name: str, role: str, *more: str) -> None:
-        environment = os.environ | {
-            "OMP_WAIT_POLICY": "passive",
-            "OMP_NUM_THREADS": str(self.threads),
-            "DUCKWEED_THREADS": str(self.threads),
-            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-            "TOKENIZERS_PARALLELISM": "false",
-        }
         command = [sys.executable, "-m", "duckweed.process.entry", role, str(self.folder.path)]
         with (self.folder.logs / f"{name.replace(' ', '-')}.log").open("ab") as log:
             process = subprocess.Popen(
@@ -120,8 +110,8 @@ class LocalRun:
                 stdin=subprocess.PIPE,  # held open: a process ends when this one does
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=environment,
-                start_new_session=True,  # Ctrl-C reaches this process, which ends the others in order
+                env=environment.of_child(self.threads),
+                **environment.detached(),
             )
         self._processes[name] = process
         assert process.stdout is not None
@@ -135,7 +125,7 @@ class LocalRun:
                 continue
         role = name.split()[0]
         code = self._processes[name].wait()
-        if code not in (0, 1, -15):
+        if code not in (0, 1, -signal.SIGTERM):
             slot = int(name.split()[1]) if role == "peer" else 0
             reason = f"{name} ended with code {code}; see {self.folder.logs}"
             self._events.put({"event": "failed", "role": role, "slot": slot, "reason": reason})

@@ -13,12 +13,11 @@ import msgspec
 
 from duckweed.net import tcp
 from duckweed.net.identity import Identity
-from duckweed.net.timeouts import within
+from duckweed.net.timeouts import DOCTOR_TRY, within
 from duckweed.net.transport import Endpoint, Link, LinkError, is_loopback, is_relay
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol.invitation import Invitation
 
-PATIENCE = 6.0  # seconds for each attempt
 CLOCK = 60.0  # seconds that two clocks may differ without a word
 
 Reached = Literal["open", "refused", "silent", "no network", "somebody else", "failed"]
@@ -76,7 +75,7 @@ async def _try(
         return
     endpoint = await Endpoint.toward(identity, m.HEAD_LIMIT, addresses)
     try:
-        link = await endpoint.connect(invitation.coordinator, addresses, PATIENCE)
+        link = await endpoint.connect(invitation.coordinator, addresses, DOCTOR_TRY)
         if is_relay(addresses[0]):
             facts.relayed.append(addresses[0])
         else:
@@ -108,7 +107,7 @@ async def _talk(facts: Facts, link: Link, invitation: Invitation) -> None:
 
 async def _tls(identity: Identity, coordinator: str, address: str) -> Reached:
     try:
-        _, writer = await within(PATIENCE, tcp.dial(identity, coordinator, address))
+        _, writer = await within(DOCTOR_TRY, tcp.dial(identity, coordinator, address))
     except LinkError:
         return "somebody else"
     except (OSError, ValueError, asyncio.IncompleteReadError) as error:
@@ -123,7 +122,7 @@ async def _port(url: str) -> Reached:
     try:
         number = int(port) if port.isdigit() else 443 if url.startswith("https") else 80
         opened = asyncio.open_connection((host or port).strip("[]"), number)
-        _, writer = await within(PATIENCE, opened)
+        _, writer = await within(DOCTOR_TRY, opened)
     except (OSError, ValueError) as error:
         return _outcome(error)
     writer.close()

@@ -1,8 +1,9 @@
 """A systemd user service for a peer: starts with the session or the machine, needs no root."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
+
+from platformdirs import user_config_path
 
 from duckweed.run.folder import write_atomically
 from duckweed.volunteer.peer_home import Place
@@ -47,7 +48,7 @@ def quoted(word: str) -> str:
 
 def write(place: Place, text: str) -> Path:
     """Write the unit into the user's folder of units; returns its path."""
-    root = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    path = Path(root) / "systemd" / "user" / f"duckweed-{place.invitation.run[:12]}.service"
+    name = f"duckweed-{place.invitation.run[:12]}.service"
+    path = user_config_path() / "systemd" / "user" / name
     write_atomically(path, text.encode())
     return path

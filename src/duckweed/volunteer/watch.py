@@ -8,9 +8,10 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from duckweed.net.timeouts import CONTROLS_CHECK, FINISH_BLOCK
 from duckweed.net.token_bucket import Pace
 from duckweed.run.folder import RunFolder
 from duckweed.volunteer import controls as files
@@ -18,8 +19,6 @@ from duckweed.volunteer.controls import Controls, ControlsError
 from duckweed.volunteer.cpu_load import BUSY, IDLE, Load
 
 LEAVE = "leave"
-LOOK = 1.0  # seconds between looks into the files
-FINISH = 15.0  # seconds of work that a block may still need to be finished before a pause
 
 
 class HandedBack(Exception):
@@ -36,7 +35,7 @@ class Keeper:
         self._load = Load()
         self._busy = False
         self._fault = ""
-        self._looked = -LOOK
+        self._looked = -CONTROLS_CHECK
         self._stamp: tuple[int, int] | None = None
         self.steps = 0
         self.ended = False
@@ -49,7 +48,7 @@ class Keeper:
     def look(self) -> None:
         """Read the controls if they were changed; what cannot be read changes nothing and is said."""
         now = time.monotonic()
-        if now - self._looked < LOOK:
+        if now - self._looked < CONTROLS_CHECK:
             return
         self._looked = now
         stamp = _stamp(self.home / files.FILE)
@@ -91,7 +90,7 @@ class Keeper:
             return
         began, first = self._began
         pace = (now - began) / max(1, step - first)
-        if step == first or pace * (self.steps - step) > FINISH:
+        if step == first or pace * (self.steps - step) > FINISH_BLOCK:
             raise HandedBack
 
     # --- the machine
@@ -151,7 +150,7 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return facts.st_mtime_ns, facts.st_ino
 
 
-def _by_age(paths) -> list[Path]:
+def _by_age(paths: Iterable[Path]) -> list[Path]:
     found = []
     for path in paths:
         with contextlib.suppress(OSError):

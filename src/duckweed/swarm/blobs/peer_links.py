@@ -7,14 +7,13 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from duckweed.net.rate_limits import Guard
+from duckweed.net.timeouts import PIECE_CHECK, PIECE_HELD, SHUN
 from duckweed.net.transport import Endpoint, Link, LinkError
 from duckweed.swarm.blobs.multi_fetch import Ask, Gather
 from duckweed.swarm.blobs.pieces import Parts, length
 from duckweed.swarm.blobs.store import Library
 from duckweed.swarm.protocol import messages as m
 
-HELD = 2.0  # seconds that a question for a piece waits for it to come
-SHUN = 60.0  # seconds for which a peer that could not be reached is not dialled again
 STRANGERS = 1000  # keys that are remembered as unknown
 
 Question = Callable[[m.Message, int], Awaitable[tuple[m.Answer, bytes]]]
@@ -47,9 +46,9 @@ class Neighbours:
         if not await self._member(key):
             return m.encode(m.Refused("takes no part in this run")), b""
         answer, data = self.library.give(question)
-        closes = time.monotonic() + HELD
+        closes = time.monotonic() + PIECE_HELD
         while isinstance(answer, m.Wait) and time.monotonic() < closes:
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(PIECE_CHECK)
             answer, data = self.library.give(question)
         self.given += len(data)
         return m.encode(answer), data

@@ -9,6 +9,7 @@ from pathlib import Path
 from duckweed.learn.memory import trim
 from duckweed.merge.round import Closed, advance, blob_hash
 from duckweed.net.identity import Identity
+from duckweed.net.timeouts import CONTROLS_CHECK
 from duckweed.net.transport import Endpoint, LinkError
 from duckweed.round.blocks import Span, lead
 from duckweed.round.worker import Contribution, Trained, Worker, forget_before, residual_path
@@ -21,7 +22,7 @@ from duckweed.swarm.node.replica import blob_limit
 from duckweed.swarm.peer.coordinator_client import Line, PeerStopped
 from duckweed.swarm.peer.overlap import Ahead, span_of
 from duckweed.swarm.protocol import messages as m
-from duckweed.volunteer.watch import LOOK, HandedBack, Keeper
+from duckweed.volunteer.watch import HandedBack, Keeper
 
 
 class Peer:
@@ -232,7 +233,7 @@ class Peer:
         self.say(f"pausing: {reason}")
         await self.line.leave(f"paused: {reason}")
         while self.keeper.pausing() and not self.keeper.leaving():
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(CONTROLS_CHECK)
         if not self.keeper.leaving():
             self.say("going on")
             await self.line.join()
