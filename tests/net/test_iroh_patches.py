@@ -39,7 +39,7 @@ async def main():
     link = await there.connect(here.id, here.addresses)
 
     async def litter():
-        for _ in range(50):
+        for _ in range(15):
             await link.ask(b"question", b"body", body_limit=100)
             stream = await link._connection.open_bi()
             cycle = [stream, stream.send(), stream.recv()]

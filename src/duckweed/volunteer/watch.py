@@ -5,11 +5,12 @@ Wishes come as files in the peer's folder, so that they need no open port and ou
 """
 
 import contextlib
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+
+import psutil
 
 from duckweed.net.timeouts import CONTROLS_CHECK, FINISH_BLOCK
 from duckweed.net.token_bucket import Pace
@@ -130,16 +131,18 @@ def ask_to_leave(home: Path) -> None:
 def hold_to(controls: Controls, device: str) -> None:
     """Set what must be set before the work begins: niceness and, on Linux, a limit on the memory that
     this process may allocate for itself; an allocation beyond it fails instead of the machine."""
-    if controls.nice and hasattr(os, "nice"):
-        os.nice(max(0, controls.nice - os.nice(0)))
+    process = psutil.Process()
+    if controls.nice and sys.platform == "win32":
+        lowest, lower = psutil.IDLE_PRIORITY_CLASS, psutil.BELOW_NORMAL_PRIORITY_CLASS
+        process.nice(lowest if controls.nice >= 10 else lower)
+    elif controls.nice:
+        process.nice(max(process.nice(), controls.nice))
     if controls.memory_bytes and sys.platform == "linux" and device == "cpu":
-        import resource
-
-        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        _, hard = process.rlimit(psutil.RLIMIT_DATA)
         wanted = int(controls.memory_bytes)
-        if hard != resource.RLIM_INFINITY:
+        if hard != psutil.RLIM_INFINITY:
             wanted = min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
+        process.rlimit(psutil.RLIMIT_DATA, (wanted, hard))
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
