@@ -90,17 +90,17 @@ def test_question_and_answer_with_the_key_of_the_asker():
 BIG = os.urandom((2 << 20) + 12345)
 
 
-@pytest.mark.parametrize("lane", [True, False])
-def test_bodies_of_several_pieces_arrive_whole(lane, monkeypatch):
+@pytest.mark.parametrize("over_tcp", [True, False])
+def test_bodies_of_several_pieces_arrive_whole(over_tcp, monkeypatch):
     monkeypatch.setattr(tcp, "TCP_HURRY", 20.0)  # however busy this machine is
 
     async def scene(link, here, there):
-        used = await there.connect(here.id, here.addresses, lane=lane)
+        used = await there.connect(here.id, here.addresses, over_tcp=over_tcp)
         heads = [f"{n}".encode() for n in range(3)]
         answers = await asyncio.gather(*(used.ask(x, BIG, body_limit=len(BIG)) for x in heads))
         assert answers == [(b"re: " + x, BIG[::-1]) for x in heads]
-        if lane:
-            assert used.lane.used == 3
+        if over_tcp:
+            assert used.tcp_pool.used == 3
         used.close()
 
     server = play(scene, Server(len(BIG)))
@@ -112,7 +112,7 @@ def test_where_tcp_is_closed_large_bodies_go_over_iroh():
         here._listener.close()
         _, back = await link.ask(b"big", BIG, body_limit=len(BIG))
         assert back == BIG[::-1]
-        assert link.lane.used == 0
+        assert link.tcp_pool.used == 0
 
     play(scene, Server(len(BIG)))
 
@@ -134,9 +134,9 @@ def test_whoever_answers_over_tcp_without_the_key_is_not_talked_to():
         stealing = asyncio.create_task(thief.serve(Server().handle, Server().sizes))
         while thief._listener is None:
             await asyncio.sleep(0)
-        lane = tcp.Lane(CLIENT, here.id, list(thief.addresses), LIMIT, there.pace, lambda: 3.0)
+        pool = tcp.TcpPool(CLIENT, here.id, list(thief.addresses), LIMIT, there.pace, lambda: 3.0)
         with pytest.raises(tcp.Closed):
-            await lane.ask(b"hello", b"", 0, 5)
+            await pool.ask(b"hello", b"", 0, 5)
         stealing.cancel()
         await thief.close()
 
@@ -160,7 +160,7 @@ def test_a_peer_over_tcp_must_prove_its_key_and_noise_ends_nothing():
         plain.write(os.urandom(999))
         plain.close()
         assert await link.ask(b"big", BIG, body_limit=len(BIG)) == (b"re: big", BIG[::-1])
-        assert link.lane.used == 1
+        assert link.tcp_pool.used == 1
 
     server = play(scene, Server(len(BIG)))
     assert [head for _, head, _ in server.heard] == [b"big"]

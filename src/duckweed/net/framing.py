@@ -1,8 +1,8 @@
-"""One question on any ordered stream of bytes: u32 length and head, u64 length and body, each way.
+"""One question and its answer on an ordered stream of bytes, each as u32 length, head, u64 length, body.
 
-Sizes are checked before anything is read, and every read has a deadline. Also here, because every
-carrier answers it alike and no handler sees it: the ping, which says whether the other side lives,
-at which address it sees us, and what time it has.
+Sizes are checked before anything is read, and every read has a deadline. The ping is answered here,
+alike over every carrier: it tells whether the other side lives, at which address it sees us, and what
+its clock says.
 """
 
 import time
@@ -32,14 +32,16 @@ class LinkError(ConnectionError):
 
 
 class Pong(msgspec.Struct):
-    """seen: ip:port at which the other side sees us ("" through a relay); clock: its Unix time."""
+    """The answer to a ping."""
 
     seen: str
+    """ip:port at which the other side sees us; "" through a relay."""
     clock: float
+    """Unix time of the other side, in seconds."""
 
 
-class Watch(Protocol):
-    """Who is let in: see duckweed.net.rate_limits.Guard."""
+class Limiter(Protocol):
+    """Decides who is listened to: see duckweed.net.rate_limits.RateLimits."""
 
     def greet(self, address: str) -> bool: ...
     def met(self, key: str, address: str) -> bool: ...
@@ -49,6 +51,7 @@ class Watch(Protocol):
 
 
 async def send(write: Write, head: bytes, body: bytes, pace: Pace) -> None:
+    """Write one message, as fast as `pace` allows. Raises TimeoutError if the other side stalls."""
     lengths = len(head).to_bytes(4, "big") + head + len(body).to_bytes(8, "big")
     await within(STALL, write(lengths))
     view = memoryview(body)
@@ -63,6 +66,8 @@ async def _exactly(read: Read, size: int, patience: float) -> bytes:
 
 
 async def read_head(read: Read, limit: int, patience: float) -> bytes:
+    """The head of a message, which must begin within `patience` seconds. Raises LinkError beyond
+    `limit` bytes, TimeoutError on a stall."""
     size = int.from_bytes(await _exactly(read, 4, patience), "big")
     if size > limit:
         raise LinkError(f"the other side announced a head of {size} bytes; at most {limit} allowed")
@@ -70,6 +75,7 @@ async def read_head(read: Read, limit: int, patience: float) -> bytes:
 
 
 async def read_body(read: Read, limit: int, pace: Pace) -> bytes:
+    """The body of a message. Raises LinkError beyond `limit` bytes, TimeoutError on a stall."""
     size = int.from_bytes(await _exactly(read, 8, STALL), "big")
     if size > limit:
         raise LinkError(f"the other side announced {size} bytes; at most {limit} allowed here")
@@ -85,7 +91,7 @@ class Service:
     """What an endpoint offers to those who dial it, over whatever carrier they come."""
 
     def __init__(
-        self, handler: Handler, sizes: Sizes, watch: Watch | None, head_limit: int, pace: Pace
+        self, handler: Handler, sizes: Sizes, watch: Limiter | None, head_limit: int, pace: Pace
     ) -> None:
         self.handler, self.sizes, self.watch = handler, sizes, watch
         self.head_limit, self.pace = head_limit, pace
@@ -130,7 +136,7 @@ def _kind(error: Exception) -> str:
 
 
 def pong(head: bytes) -> Pong:
-    """Raises LinkError if it is none."""
+    """Decode the answer to a ping. Raises LinkError if it is something else."""
     try:
         return msgspec.msgpack.decode(head, type=Pong)
     except msgspec.DecodeError as error:

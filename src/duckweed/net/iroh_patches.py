@@ -1,11 +1,11 @@
 """Mends of the Python code that UniFFI generates for iroh 1.2.
 
-iroh wakes Python from a thread of its own, and often while it holds the lock of a connection. Whatever
-runs there must therefore not enter iroh again, or that lock is waited for for ever, and with it every
-link of the process. The generated code lets that happen: the garbage collector may run in that thread,
-as in any, and frees the streams and connections that it finds. So nothing is freed in a finalizer here,
-but later, on the event loop; and nothing that such a thread touches is guarded by a lock, because the
-collector may interrupt whoever holds it.
+iroh wakes Python from a thread of its own, often while that thread holds the lock of a connection. Code
+that runs there must not call iroh again: the call would wait for that lock for ever, and with it every
+link of the process. The generated code lets that happen: the garbage collector may run in any thread,
+this one too, and frees the streams and connections that it finds. So finalizers free nothing here: it
+is done later, on the event loop. And what that thread touches has no lock, because the collector may
+interrupt the thread that holds it.
 """
 
 import asyncio
@@ -49,8 +49,8 @@ class Handles:
         return number
 
     def wake(self, number: int, code: int) -> None:
-        """In iroh's thread. What waits is forgotten on its loop, where letting go of it does no harm;
-        if that is closed, never."""
+        """Runs in iroh's thread. The future is resolved and forgotten on its event loop, where freeing
+        objects does no harm; if that loop is closed, it is never forgotten."""
         loop, _ = self._waiting[number]
         with contextlib.suppress(RuntimeError):  # it is closed
             loop.call_soon_threadsafe(self._resolve, number, code)

@@ -49,7 +49,7 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Closed(ConnectionError):
-    """There is no way over TCP, and nothing was sent."""
+    """The peer cannot be reached over TCP; nothing was sent."""
 
 
 def _certificate(identity: Identity, context: ssl.SSLContext) -> None:
@@ -155,9 +155,12 @@ async def dial(identity: Identity, peer: str, address: str) -> Streams:
     return reader, writer
 
 
-class Lane:
-    """Connections over TCP to one peer: opened when they are needed, one question on each at a time,
-    closed when they are idle. trip: seconds of a round trip, as far as is known."""
+class TcpPool:
+    """TCP connections to one peer: each is opened when a question needs it, carries one question at a
+    time, and is closed when it has been idle for TCP_IDLE.
+
+    addresses: ip:port pairs of the peer. trip: gives the seconds of a round trip, as far as known.
+    """
 
     def __init__(
         self,
@@ -173,14 +176,14 @@ class Lane:
         self._head_limit, self._pace = head_limit, pace
         self._idle: list[tuple[Streams, asyncio.TimerHandle]] = []
         self._open: set[asyncio.StreamWriter] = set()
-        self._shut = 0.0  # until then it is not tried again
+        self._shut = 0.0  # monotonic time until which no connection is tried
         self.used = 0  # questions that went this way
 
     async def ask(
         self, head: bytes, body: bytes, body_limit: int, patience: float
     ) -> tuple[bytes, bytes]:
-        """Raises Closed if nothing was sent, since nobody can be reached; TimeoutError, LinkError,
-        OSError or IncompleteReadError if it broke later."""
+        """Head and body of the answer. Raises Closed if the peer cannot be reached over TCP and nothing
+        was sent; TimeoutError, LinkError, OSError or IncompleteReadError if it broke later."""
         reader, writer = await self._connection()
         try:
             await framing.send(lambda data: _write(writer, data), head, body, self._pace)
@@ -207,7 +210,9 @@ class Lane:
         self._dials.add(dialling)
         dialling.add_done_callback(self._dials.discard)
         done, _ = await asyncio.wait({dialling}, timeout=TCP_HURRY + TCP_HURRY_TRIPS * self._trip())
-        if not done:  # packets are dropped, or lost: it is for later questions, if it comes
+        if (
+            not done
+        ):  # packets are lost or dropped; should it come after all, later questions use it
             dialling.add_done_callback(self._came_late)
             raise Closed("not reachable over TCP in time")
         if not isinstance(error := dialling.exception(), Closed):

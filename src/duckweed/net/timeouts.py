@@ -76,15 +76,15 @@ def beat(peers: int) -> float:
 
 
 def silence(gap: float, beat: float = BEAT) -> float:
-    """How long a peer may be silent. gap: its longest silence of late; beat: what it was asked for. A
-    busy machine delays signs of life; a peer whose signs come late is given four times its usual
-    delay."""
+    """Seconds that a peer may be silent. gap: its longest recent silence; beat: the interval it was
+    asked for. A busy machine delays signs of life, so a peer has four times its usual delay."""
     least, most = SILENCE
     return min(max(most, 2.5 * beat), max(least, 4 * gap, 2.5 * beat))
 
 
 async def within(seconds: float, work: Awaitable[T]) -> T:
-    """Raises TimeoutError. asyncio.wait_for forgets, before Python 3.12, that it was cancelled where
-    that comes just as the work is done; whoever asks in a loop then asks for ever."""
+    """The result of `work`. Raises TimeoutError after `seconds`. Used in place of asyncio.wait_for,
+    which before Python 3.12 loses a cancellation that comes just as the work is done: a task that
+    asks in a loop would then never end."""
     async with asyncio.timeout(seconds):
         return await work

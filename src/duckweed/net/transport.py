@@ -29,7 +29,7 @@ from iroh import (
 )
 
 from duckweed.net import framing, iroh_patches, tcp
-from duckweed.net.framing import Handler, LinkError, Service, Sizes, Watch
+from duckweed.net.framing import Handler, Limiter, LinkError, Service, Sizes
 from duckweed.net.identity import Identity
 from duckweed.net.timeouts import PING_AFTER, PING_ANSWER, STALL, within
 from duckweed.net.token_bucket import Pace
@@ -54,10 +54,10 @@ class Link:
     """A connection to one peer that questions can be asked over."""
 
     def __init__(
-        self, connection: Connection, head_limit: int, pace: Pace, lane: tcp.Lane | None
+        self, connection: Connection, head_limit: int, pace: Pace, tcp_pool: tcp.TcpPool | None
     ) -> None:
         self._connection, self._head_limit, self._pace = connection, head_limit, pace
-        self.lane = lane
+        self.tcp_pool = tcp_pool
 
     async def ask(
         self, head: bytes, body: bytes = b"", *, body_limit: int = 0, patience: float = STALL
@@ -93,9 +93,9 @@ class Link:
         self, head: bytes, body: bytes, body_limit: int, patience: float
     ) -> tuple[bytes, bytes]:
         try:
-            if self.lane and max(len(body), body_limit) >= LARGE:
+            if self.tcp_pool and max(len(body), body_limit) >= LARGE:
                 with contextlib.suppress(tcp.Closed):
-                    return await self.lane.ask(head, body, body_limit, patience)
+                    return await self.tcp_pool.ask(head, body, body_limit, patience)
             stream = await within(STALL, self._connection.open_bi())
             sending, reply = stream.send(), stream.recv()
             await framing.send(sending.write_all, head, body, self._pace)
@@ -124,8 +124,8 @@ class Link:
 
     def close(self) -> None:
         """Needed before the same peer is dialled again: else iroh keeps to the dead path."""
-        if self.lane:
-            self.lane.close()
+        if self.tcp_pool:
+            self.tcp_pool.close()
         with contextlib.suppress(IrohError):
             self._connection.close(0, b"")
 
@@ -221,9 +221,9 @@ class Endpoint:
         return True
 
     async def connect(
-        self, peer: str, addresses: list[str], patience: float = STALL, lane: bool = True
+        self, peer: str, addresses: list[str], patience: float = STALL, over_tcp: bool = True
     ) -> Link:
-        """Directly if that is possible, else through a relay that both ends use. lane: whether large
+        """Directly if that is possible, else through a relay that both ends use. over_tcp: whether large
         bodies may go over TCP. Raises LinkError."""
         direct = [x for x in addresses if not is_relay(x)]
         relay = next((x for x in addresses if x in self._relays), next(iter(self._relays), None))
@@ -232,12 +232,12 @@ class Endpoint:
             connection = await within(patience, self._endpoint.connect(target, ALPN))
         except (IrohError, TimeoutError) as error:
             raise LinkError(f"{peer[:10]} does not answer at {', '.join(addresses)}") from error
-        large = tcp.Lane(
+        pool = tcp.TcpPool(
             self._identity, peer, direct, self._head_limit, self.pace, lambda: _trip(connection)
         )
-        return Link(connection, self._head_limit, self.pace, large if lane else None)
+        return Link(connection, self._head_limit, self.pace, pool if over_tcp else None)
 
-    async def serve(self, handler: Handler, sizes: Sizes, watch: Watch | None = None) -> None:
+    async def serve(self, handler: Handler, sizes: Sizes, watch: Limiter | None = None) -> None:
         """Answer questions until the endpoint is closed."""
         service = Service(handler, sizes, watch, self._head_limit, self.pace)
         self._listener = tcp.Listener(self._identity, service)

@@ -18,36 +18,44 @@ from duckweed.net.transport import Endpoint, Link, LinkError, is_loopback, is_re
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol.invitation import Invitation
 
-CLOCK = 60.0  # seconds that two clocks may differ without a word
+CLOCK = 60.0  # seconds by which two clocks may differ before it is reported
 
 Reached = Literal["open", "refused", "silent", "no network", "somebody else", "failed"]
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """state: "good"; "poor": it works without; "bad": it does not work. words: what was found, on
-    whose side it is, what to do."""
+    """One link of the chain between this machine and a run."""
 
     what: str
     state: Literal["good", "poor", "bad"]
+    """poor: taking part works without it; bad: it does not."""
     words: str
+    """What was found, on whose side it is, what to do."""
 
 
 class Facts(msgspec.Struct):
-    """What was tried. tcp: address -> outcome; udp: whether the coordinator answered directly;
-    relays: URL -> outcome of a connection to it; relayed: those through which the coordinator
-    answered; port: the UDP port of this end, own: its addresses, seen: where the coordinator sees it;
-    trip: seconds; clock: seconds that the coordinator's is ahead; answer: its words to a guest."""
+    """What was tried, and how it went."""
 
     tcp: dict[str, Reached] = {}
+    """ip:port of the coordinator -> whether it could be reached there over TCP."""
     udp: bool = False
+    """Whether the coordinator answered over UDP, without a relay."""
     relays: dict[str, Reached] = {}
+    """URL of a relay -> whether it could be reached."""
     relayed: list[str] = []
+    """URLs of the relays through which the coordinator answered."""
     port: str = ""
+    """UDP port of this machine's end."""
     own: list[str] = []
+    """Addresses of this machine's end, ip:port."""
     seen: str = ""
+    """ip:port at which the coordinator sees this machine."""
     trip: float = 0.0
+    """Seconds of a round trip."""
     clock: float = 0.0
+    """Seconds by which the coordinator's clock is ahead of this one."""
     answer: m.Terms | m.Refused | None = None
+    """The coordinator's answer to a guest who asks for the terms."""
 
 
 async def examine(invitation: Invitation, identity: Identity) -> Facts:

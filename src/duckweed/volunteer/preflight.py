@@ -24,21 +24,23 @@ from duckweed.volunteer.watch import used
 from duckweed.wire.contribution import max_size
 
 SMALL = 64 << 10  # bytes of the first measurement of a link; more only if it was quick
-QUICK = 0.25  # seconds
+QUICK = 0.25  # seconds: beyond, a body was large enough to measure the link
 WORK = 3.0  # seconds of training that are measured
-STEPS = 6  # at most; the first is not counted
+STEPS = 6  # of training that are measured, at most; the first is not counted
 
 Ask = Callable[[m.Message, bytes, int], Awaitable[tuple[m.Answer, bytes]]]
 """(question, body, most bytes of the answer's body) -> answer and its body."""
 
 
 class LinkSpeed(msgspec.Struct, frozen=True):
-    """Seconds of a round trip; bytes a second up and down, as a short exchange got them: a fast link
-    may be faster than that."""
+    """Of a short exchange with the coordinator; a fast link may be faster than that."""
 
     trip: float
+    """Seconds of a round trip."""
     up: float
+    """Bytes per second sent."""
     down: float
+    """Bytes per second received."""
 
     def __str__(self) -> str:
         return (
@@ -91,8 +93,7 @@ async def measure_speed(trainer: Trainer, dataset: Dataset, spec: RunSpec) -> fl
 
 
 class Survey(msgspec.Struct, frozen=True):
-    """What a peer on this machine will do in a round, and what that takes. memory, disk: bytes;
-    speed: tokens a second."""
+    """What a peer on this machine will do in a round, and what that takes."""
 
     device: str
     threads: int
@@ -100,10 +101,14 @@ class Survey(msgspec.Struct, frozen=True):
     parameters: int
     terms: m.Terms
     most_up: int
+    """Bytes of the largest contribution that is possible."""
     link: LinkSpeed
     speed: float
+    """Tokens per second of inner steps."""
     memory: int
+    """Bytes, of the device or, for a CPU, of the whole process."""
     disk: int
+    """Bytes of the peer's folder."""
 
     @property
     def up(self) -> int:

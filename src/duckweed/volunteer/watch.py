@@ -1,4 +1,4 @@
-"""Keeps a peer within what its volunteer allows: pauses it, lets it go, limits links, memory and disk.
+"""Holds a peer to what its volunteer allows: pauses it, ends it, limits links, memory and disk.
 
 Wishes come as files in the peer's folder, so that they need no open port and outlive a restart:
 `controls.toml` (with `paused`) and `leave`.
@@ -26,8 +26,8 @@ class HandedBack(Exception):
     """The block that is being trained is given back, because the volunteer wants the machine."""
 
 
-class Keeper:
-    """Watches the files of one peer. home: the folder of the peer on this machine."""
+class Watch:
+    """Watches the files in the folder of one peer (`home`) and what they ask of it."""
 
     def __init__(self, home: Path, say: Callable[[str], None]) -> None:
         self.home, self.say = home, say
@@ -97,8 +97,8 @@ class Keeper:
     # --- the machine
 
     def tidy(self, folder: RunFolder) -> None:
-        """Keep the peer's files within its share of the disk: blobs first, then states but the
-        newest, the oldest of each first."""
+        """Remove files until the folder is within its share of the disk: blobs first, then all states
+        but the newest; the oldest of each first."""
         limit = self.controls.disk_bytes
         if limit is None:
             return
@@ -129,8 +129,8 @@ def ask_to_leave(home: Path) -> None:
 
 
 def hold_to(controls: Controls, device: str) -> None:
-    """Set what must be set before the work begins: niceness and, on Linux, a limit on the memory that
-    this process may allocate for itself; an allocation beyond it fails instead of the machine."""
+    """Set what must be set before the work begins: priority and, on Linux, a limit on the memory that
+    this process may allocate; an allocation beyond the limit fails, and the machine goes on."""
     process = psutil.Process()
     if controls.nice and sys.platform == "win32":
         lowest, lower = psutil.IDLE_PRIORITY_CLASS, psutil.BELOW_NORMAL_PRIORITY_CLASS

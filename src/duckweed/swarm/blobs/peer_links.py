@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from duckweed.net.rate_limits import Guard
+from duckweed.net.rate_limits import RateLimits
 from duckweed.net.timeouts import PIECE_CHECK, PIECE_HELD, SHUN
 from duckweed.net.transport import Endpoint, Link, LinkError
 from duckweed.swarm.blobs.multi_fetch import Ask, Gather
@@ -35,7 +35,7 @@ class Neighbours:
 
     async def serve(self) -> None:
         """Answer questions of other peers until the endpoint closes."""
-        guard = Guard(self._members.__contains__)
+        guard = RateLimits(self._members.__contains__)
         await self.endpoint.serve(self.answer, lambda key, head: 0, guard)
 
     async def answer(self, key: str, head: bytes, body: bytes) -> tuple[bytes, bytes]:

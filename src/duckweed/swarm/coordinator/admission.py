@@ -5,7 +5,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 
-from duckweed.net.rate_limits import HERE, RELAYED, Guard
+from duckweed.net.rate_limits import HERE, RELAYED, RateLimits
 from duckweed.net.timeouts import AWAY, BEAT, GUESTS_CHECK, SILENCE_CHECK, beat, silence
 from duckweed.round.blocks import Member
 from duckweed.round.history import Past
@@ -24,7 +24,7 @@ class Admission:
         guests: Guests,
         secret: str,
         rules: Members,
-        guard: Guard,
+        guard: RateLimits,
     ) -> None:
         self.past, self.guests, self.secret, self.rules = past, guests, secret, rules
         self.members: dict[str, Member] = {}

@@ -13,9 +13,9 @@ from typing import Any
 from duckweed.ledger.ledger import Ledger, LedgerError
 from duckweed.ledger.succession import Seat
 from duckweed.merge.round import close
-from duckweed.net.rate_limits import Guard
+from duckweed.net.rate_limits import RateLimits
 from duckweed.net.timeouts import GATHER, POLL
-from duckweed.net.wakeup import Bell
+from duckweed.net.wakeup import Wakeup
 from duckweed.round.blocks import Member, OpenRound, budgets
 from duckweed.round.history import Past
 from duckweed.round.round_record import epoch, told
@@ -39,7 +39,7 @@ class Coordinator:
 
     def __init__(
         self, folder: RunFolder, spec: RunSpec, layout: Layout, ledger: Ledger, tell: Tell,
-        seat: Seat, guard: Guard,
+        seat: Seat, guard: RateLimits,
     ) -> None:  # fmt: skip
         self.folder, self.spec, self.layout, self.ledger, self.tell = (
             folder, spec, layout, ledger, tell,
@@ -59,8 +59,8 @@ class Coordinator:
         self.broken: Exception | None = None
         self._began, self._was_held = time.monotonic(), False
         self._gathered = (0, self._began)  # peers that are here, and since when so many
-        self._changed = Bell()  # anything that may close a round
-        self._news = Bell()  # a round opened or closed: what peers wait for
+        self._changed = Wakeup()  # anything that may close a round
+        self._news = Wakeup()  # a round opened or closed: what peers wait for
         self.round: OpenRound | None = None
         self.coming: OpenRound | None = None  # the next, if somebody trains for it already
 
@@ -411,9 +411,9 @@ class Coordinator:
 
     async def _notify(self, news: bool = False) -> None:
         """Something may close the round; news: and every waiting peer must hear of it."""
-        await self._changed.ring()
+        await self._changed.notify()
         if news:
-            await self._news.ring()
+            await self._news.notify()
 
     async def _until(self, true: Callable[[], bool]) -> None:
         """Wait for a condition, looked at on every change and every second. Raises what broke."""

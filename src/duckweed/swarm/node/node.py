@@ -7,7 +7,7 @@ from typing import Any
 
 from duckweed.ledger.ledger import Ledger, LedgerError
 from duckweed.net.identity import Identity
-from duckweed.net.rate_limits import Guard
+from duckweed.net.rate_limits import RateLimits
 from duckweed.net.timeouts import HANDOVER, POLL, RETRY
 from duckweed.net.transport import Endpoint, LinkError
 from duckweed.run.folder import RunFolder
@@ -62,7 +62,7 @@ class Station:
         self.took_office: Callable[[], None] = lambda: None
         self.coordinator: Coordinator | None = None
         self.neighbours: Neighbours | None = None
-        self.guard = Guard(self._knows)
+        self.guard = RateLimits(self._knows)
         self.spec: RunSpec | None = None
         self.over = ""  # why the run ends here
         self._moved: dict[str, list[int]] = {}

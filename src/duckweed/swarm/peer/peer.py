@@ -22,7 +22,7 @@ from duckweed.swarm.node.replica import blob_limit
 from duckweed.swarm.peer.coordinator_client import Line, PeerStopped
 from duckweed.swarm.peer.overlap import Ahead, span_of
 from duckweed.swarm.protocol import messages as m
-from duckweed.volunteer.watch import HandedBack, Keeper
+from duckweed.volunteer.watch import HandedBack, Watch
 
 
 class Peer:
@@ -43,7 +43,7 @@ class Peer:
     ) -> None:
         self.identity, self.worker, self.state, self.say = identity, worker, state, say
         self.home, self.shared, self.coordinator = home, shared, coordinator
-        self.secret, self.keeper = secret, Keeper(home, say)
+        self.secret, self.watch = secret, Watch(home, say)
         self.progress = m.Progress("starting", state.round)
         self.timings = m.Timings()
         self.saves = False
@@ -67,7 +67,7 @@ class Peer:
             await endpoint.close()
 
     async def _run(self, endpoint: Endpoint) -> str:
-        endpoint.pace = self.keeper.pace
+        endpoint.pace = self.watch.pace
         line = self.line = Line(endpoint, self.coordinator, self.secret, self.say, self.station)
         line.welcomed, line.aside = self._welcomed, self._aside
         self._neighbours = Neighbours(endpoint, Library(self.shared), self._ask_for)
@@ -81,7 +81,7 @@ class Peer:
             self._done_at = time.perf_counter()
             return await self._take_part()
         except (asyncio.CancelledError, OSError, MemoryError, RuntimeError) as error:
-            self.keeper.ended = True  # a block that is being trained ends with its next step
+            self.watch.ended = True  # a block that is being trained ends with its next step
             await line.leave(str(error) or "ended by hand")
             raise
         finally:
@@ -94,10 +94,10 @@ class Peer:
     async def _take_part(self) -> str:
         digest = self.state.hash()
         while True:
-            if self.keeper.leaving():
+            if self.watch.leaving():
                 await self.line.leave("its volunteer let it go")
                 return "left"
-            if reason := self.keeper.pausing():
+            if reason := self.watch.pausing():
                 await self._pause(reason)
                 continue
             began = time.perf_counter()
@@ -219,7 +219,7 @@ class Peer:
             advance, worker.spec, worker.layout, self.state, closed, blobs.__getitem__
         )
         trim()
-        self.keeper.tidy(self.shared)
+        self.watch.tidy(self.shared)
         self.timings.apply = time.perf_counter() - began
         if self.station:
             with contextlib.suppress(LinkError):  # with the next round, then
@@ -232,9 +232,9 @@ class Peer:
         began = time.perf_counter()
         self.say(f"pausing: {reason}")
         await self.line.leave(f"paused: {reason}")
-        while self.keeper.pausing() and not self.keeper.leaving():
+        while self.watch.pausing() and not self.watch.leaving():
             await asyncio.sleep(CONTROLS_CHECK)
-        if not self.keeper.leaving():
+        if not self.watch.leaving():
             self.say("going on")
             await self.line.join()
             self._done_at += time.perf_counter() - began  # no time of the run
@@ -305,11 +305,11 @@ class Peer:
 
     def _stepping(self, round_: int, done: int, steps: int) -> Callable[[int, float], None]:
         """What is to be called after every inner step for a round, from `done` to `steps`."""
-        self.keeper.steps = steps - done
+        self.watch.steps = steps - done
 
         def stepped(step: int, loss: float) -> None:
             self.progress = m.Progress("training", round_, done + step, loss)
-            self.keeper.stepped(step)
+            self.watch.stepped(step)
 
         return stepped
 
