@@ -18,7 +18,7 @@ from duckweed.volunteer import watch as room
 from duckweed.volunteer.controls import Controls, ControlsError, changed, within
 from duckweed.volunteer.cpu_load import Load
 from duckweed.volunteer.peer_home import PeerHome, PeerHomeError, find
-from duckweed.volunteer.systemd import quoted, unit
+from duckweed.volunteer.systemd import quoted, unit, write
 from duckweed.volunteer.watch import HandedBack, Watch
 
 
@@ -240,3 +240,15 @@ def test_a_service_starts_the_same_peer_and_holds_no_secret(tmp_path, monkeypatc
     assert "secret" not in text
     assert quoted("100%") == "100%%"
     assert quoted('a "b') == '"a \\"b"'
+
+
+def test_a_service_is_written_where_systemd_looks_for_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    name = f"duckweed-{'ab' * 6}.service"
+    here = PeerHome.of(str(INVITATION), None)
+    assert write(here, "text") == tmp_path / ".config" / "systemd" / "user" / name
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "set"))
+    assert write(here, "text") == tmp_path / "set" / "systemd" / "user" / name
+    assert (tmp_path / "set" / "systemd" / "user" / name).read_text() == "text"

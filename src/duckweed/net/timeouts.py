@@ -22,6 +22,7 @@ POLL = 5.0  # after which a question is answered with "wait" if what it asks for
 PATIENCE = 20.0  # until an answer must begin; above POLL, since a coordinator may be merging
 RETRY = 1.0  # between attempts to reach a coordinator that went away; there is no end to them
 REMIND = 60.0  # between messages to the user about that
+STATE_CHECK = 1.0  # between two looks of a coordinator at its own state, if nothing wakes it
 GOODBYE = 3.0  # for a peer that leaves, until its good-bye is answered
 
 # --- succession: voters copy the ledger and elect a leader
@@ -29,6 +30,7 @@ GOODBYE = 3.0  # for a peer that leaves, until its good-bye is answered
 CANVASS = 5.0  # for a voter to say whom it follows, or would
 IN_TOUCH = 3 * POLL  # a voter that was heard in this time counts as there
 GATHER = 30.0  # after a restart or a succession, with no peer coming, until a round opens
+PEERS_CHECK = 0.1  # between two looks, at the end of a run, whether all peers have left
 HANDOVER = 10.0  # at the end of a run, for the voters to copy the last entries
 
 # --- pieces of a file, fetched from several peers at once
@@ -60,6 +62,8 @@ DOCTOR_TRY = 6.0  # for each attempt of `duckweed doctor`
 
 # --- processes on one machine
 
+VIEW = 0.5  # between two reports of a process to the one that shows the run
+GUESTS_LOCKED = 10.0  # for the list of invitations, while another process writes it
 GUESTS_CHECK = 1.0  # between two looks of a coordinator into the list of invitations
 CONTROLS_CHECK = 1.0  # between two looks of a peer into its volunteer's controls
 FINISH_BLOCK = 15.0  # a block with less work left than this is finished before a pause

@@ -14,6 +14,7 @@ from typing import Any
 
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import load_or_create, verify
+from duckweed.net.timeouts import VIEW
 from duckweed.process import environment
 from duckweed.run import spec as specs
 from duckweed.run.error_words import EXPECTED, words
@@ -96,7 +97,7 @@ async def _show(station: Any) -> None:
         coordinator = station.coordinator
         if coordinator is None:
             tell({"event": "following"})
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(VIEW)
             continue
         peers = [
             {"peer": x.index, "doing": x.doing, "step": x.step, "loss": x.loss}
@@ -110,7 +111,7 @@ async def _show(station: Any) -> None:
                 "traffic": coordinator.moved(),
             }
         )
-        await asyncio.sleep(max(0.5, len(coordinator.admission.by_index) / SHOWN))
+        await asyncio.sleep(max(VIEW, len(coordinator.admission.by_index) / SHOWN))
 
 
 async def take_part(

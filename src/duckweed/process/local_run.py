@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
-from duckweed.net.timeouts import PROCESS_GRACE, PROCESS_SILENT
+from duckweed.net.timeouts import PROCESS_GRACE, PROCESS_SILENT, VIEW
 from duckweed.process import environment
 from duckweed.run.folder import RunFolder
 from duckweed.run.spec import RunSpec
@@ -86,7 +86,7 @@ class LocalRun:
         closes = time.monotonic() + PROCESS_SILENT
         while time.monotonic() < closes:
             try:
-                return self._events.get(timeout=0.5)
+                return self._events.get(timeout=VIEW)
             except queue.Empty:
                 if not any(p.poll() is None for p in self._processes.values()):
                     return None

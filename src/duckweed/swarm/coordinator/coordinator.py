@@ -14,7 +14,7 @@ from duckweed.ledger.ledger import Ledger, LedgerError
 from duckweed.ledger.succession import Seat
 from duckweed.merge.round import close
 from duckweed.net.rate_limits import RateLimits
-from duckweed.net.timeouts import GATHER, POLL
+from duckweed.net.timeouts import GATHER, POLL, STATE_CHECK
 from duckweed.net.wakeup import Wakeup
 from duckweed.round.blocks import Member, OpenRound, budgets
 from duckweed.round.history import Past
@@ -420,4 +420,4 @@ class Coordinator:
         while not true():
             if self.broken:
                 raise self.broken
-            await self._changed.wait(1.0)
+            await self._changed.wait(STATE_CHECK)

@@ -8,7 +8,7 @@ from typing import Any
 from duckweed.ledger.ledger import Ledger, LedgerError
 from duckweed.net.identity import Identity
 from duckweed.net.rate_limits import RateLimits
-from duckweed.net.timeouts import HANDOVER, POLL, RETRY
+from duckweed.net.timeouts import HANDOVER, PEERS_CHECK, POLL, RETRY
 from duckweed.net.transport import Endpoint, LinkError
 from duckweed.run.folder import RunFolder
 from duckweed.run.layout import Layout
@@ -211,7 +211,7 @@ class Station:
         try:
             await run.run()
             while run.attended() and not run.ended:
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(PEERS_CHECK)
             if not run.unseated:
                 self.over = run.stopping or "all rounds are done"
                 await self._hand_over()
