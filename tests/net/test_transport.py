@@ -79,9 +79,6 @@ def test_question_and_answer_with_the_key_of_the_asker():
         assert await link.ask(b"") == (b"re: ", b"")
         answers = await asyncio.gather(*(link.ask(str(n).encode()) for n in range(20)))
         assert [head for head, _ in answers] == [f"re: {n}".encode() for n in range(20)]
-        sent, received = link.datagram_bytes()
-        assert sent > 100
-        assert received > 100
 
     server = play(scene)
     assert {peer for peer, _, _ in server.heard} == {CLIENT.id}

@@ -40,7 +40,7 @@ def resume(home: Home = None) -> None:
 @plain_errors
 def leave(home: Home = None) -> None:
     """Let the peer on this machine finish or hand back its block, say good-bye, and end."""
-    from duckweed.net.timeouts import LEAVE
+    from duckweed.net.timeouts import LEAVE_WAIT
     from duckweed.volunteer.peer_home import find
     from duckweed.volunteer.watch import ask_to_leave
 
@@ -49,7 +49,7 @@ def leave(home: Home = None) -> None:
         console.print(f"{peer_home.home} is not taking part at the moment; nothing to do.")
         return
     ask_to_leave(peer_home.peer)
-    closes = time.monotonic() + LEAVE
+    closes = time.monotonic() + LEAVE_WAIT
     with console.status("waiting until it has let go"):
         while peer_home.taking_part() and time.monotonic() < closes:
             time.sleep(0.2)

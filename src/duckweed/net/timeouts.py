@@ -68,14 +68,14 @@ GUESTS_CHECK = 1.0  # between two looks of a coordinator into the list of invita
 CONTROLS_CHECK = 1.0  # between two looks of a peer into its volunteer's controls
 FINISH_BLOCK = 15.0  # a block with less work left than this is finished before a pause
 LOAD_SPAN = 5.0  # over which the processor time of other programs is averaged
-LEAVE = 120.0  # that `duckweed leave` waits for the peer to end
+LEAVE_WAIT = 120.0  # that `duckweed leave` waits for the peer to end
 PROCESS_GRACE = 8.0  # for a process of a local run to end by itself before it is killed
 PROCESS_SILENT = 120.0  # without any event until a local run is given up
 
 
 def beat(peers: int) -> float:
-    """How often each of so many peers should give a sign of life: BEATS a second in all, so that
-    hearing a thousand costs no more than hearing a hundred."""
+    """Seconds between two signs of life of each peer, so that all peers together give at most BEATS per
+    second: hearing a thousand costs no more than hearing a hundred."""
     return max(BEAT, peers / BEATS)
 
 

@@ -80,7 +80,7 @@ class Link:
         return framing.pong((await self.ask(framing.PING, patience=patience))[0])
 
     async def _alive(self, asking: asyncio.Future) -> None:
-        """Whoever answers no ping within PING_ANSWER is gone, whatever we wait for."""
+        """Ping the other side. Raises LinkError if it does not answer within PING_ANSWER."""
         pinging = asyncio.ensure_future(self.ping(PING_ANSWER))
         try:
             await asyncio.wait({asking, pinging}, return_when=asyncio.FIRST_COMPLETED)
@@ -112,11 +112,6 @@ class Link:
             raise
         except OSError as error:
             raise LinkError(f"connection lost ({error})") from error
-
-    def datagram_bytes(self) -> tuple[int, int]:
-        """Bytes of UDP sent and received on this connection, with all that QUIC adds."""
-        stats = self._connection.stats()
-        return stats.udp_tx_bytes, stats.udp_rx_bytes
 
     def direct(self) -> bool:
         """Whether there is a path straight to the other side, not through a relay."""

@@ -31,7 +31,7 @@ def prepare() -> None:
 
 
 def of_child(threads: int) -> dict[str, str]:
-    """The environment of a process of ours that computes with so many threads."""
+    """The environment of a process of duckweed that computes with this many threads."""
     number = str(threads)
     return DEFAULTS | os.environ | {"OMP_NUM_THREADS": number, "DUCKWEED_THREADS": number}
 
@@ -74,12 +74,13 @@ def on_stop(stop: Callable[[], object]) -> None:
 
 
 def allow_files() -> None:
-    """Raise the limit on open files and sockets as far as FILES, where there is one and it may be."""
+    """Raise the limit on open files and sockets of this process to FILES, or as near as is allowed."""
     try:
         import resource
     except ImportError:  # Windows
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = FILES if hard == resource.RLIM_INFINITY else min(hard, FILES)
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

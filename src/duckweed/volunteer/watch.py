@@ -32,22 +32,25 @@ class Watch:
     def __init__(self, home: Path, say: Callable[[str], None]) -> None:
         self.home, self.say = home, say
         self.pace = Pace()
+        """How fast bodies may be sent and received now."""
         self.controls = Controls()
+        self.steps = 0
+        """Inner steps of the block that is being trained."""
+        self.ended = False
+        """Whether the peer has ended: then a block still in training ends with its next step."""
         self._load = Load()
         self._busy = False
-        self._fault = ""
-        self._looked = -CONTROLS_CHECK
-        self._stamp: tuple[int, int] | None = None
-        self.steps = 0
-        self.ended = False
-        self._began = (0.0, 0)
+        self._looked = -CONTROLS_CHECK  # monotonic time at which the controls were last looked at
+        self._stamp: tuple[int, int] | None = None  # of the file of controls that was read last
+        self._began = (0.0, 0)  # monotonic time, and number of steps done, when the block began
         (home / LEAVE).unlink(missing_ok=True)
         self.look()
 
     # --- what the volunteer wants
 
     def look(self) -> None:
-        """Read the controls if they were changed; what cannot be read changes nothing and is said."""
+        """Read the controls if they were changed. A file that cannot be read changes nothing, and the
+        volunteer is told."""
         now = time.monotonic()
         if now - self._looked < CONTROLS_CHECK:
             return
