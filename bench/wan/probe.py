@@ -4,7 +4,7 @@
     python -m bench.wan.probe peer ID ADDRESS ...  an end that knows the hub, and does what it is told
 
 A peer prints who and where it is; then each line of its input dials somebody and moves bytes, for
-example {"id": ..., "addresses": [...], "bytes": 4000000, "lane": true, "settle": 10}. {"ping": 0.5,
+example {"id": ..., "addresses": [...], "bytes": 4000000, "over_tcp": true, "settle": 10}. {"ping": 0.5,
 "times": 20} pings the hub for ever, dialling again when that fails, and prints where it was seen.
 """
 
@@ -48,7 +48,7 @@ async def hub(listen: str) -> None:
 async def move(endpoint: Endpoint, task: dict[str, Any]) -> dict[str, Any]:
     """Dial, wait up to `settle` seconds for a direct path, then send and fetch `bytes`."""
     began = time.monotonic()
-    link = await endpoint.connect(task["id"], task["addresses"], 30, task.get("lane", True))
+    link = await endpoint.connect(task["id"], task["addresses"], 30, task.get("over_tcp", True))
     found: dict[str, Any] = {"connected": round(time.monotonic() - began, 3)}
     while not link.direct() and time.monotonic() - began < task.get("settle", 0):
         await link.ping()
@@ -59,7 +59,7 @@ async def move(endpoint: Endpoint, task: dict[str, Any]) -> dict[str, Any]:
         began = time.monotonic()
         await link.ask(str(back).encode(), body, body_limit=back, patience=600)
         found[name] = round(8e-6 * size / (time.monotonic() - began), 2)  # Mbit/s
-    found["tcp"] = bool(link.lane and link.lane.used)
+    found["tcp"] = bool(link.tcp_pool and link.tcp_pool.used)
     link.close()
     return found
 

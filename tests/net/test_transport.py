@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 import pytest
 from iroh import IrohError
 
-from duckweed.net import tcp, transport
+from duckweed.net import framing, tcp, transport
 from duckweed.net.framing import Accepted
 from duckweed.net.identity import Identity
 from duckweed.net.transport import Endpoint, LinkError
@@ -80,9 +80,6 @@ def test_question_and_answer_with_the_key_of_the_asker():
         assert await link.ask(b"") == (b"re: ", b"")
         answers = await asyncio.gather(*(link.ask(str(n).encode()) for n in range(20)))
         assert [head for head, _ in answers] == [f"re: {n}".encode() for n in range(20)]
-        sent, received = link.datagram_bytes()
-        assert sent > 100
-        assert received > 100
 
     server = play(scene)
     assert {peer for peer, _, _ in server.heard} == {CLIENT.id}
@@ -91,17 +88,17 @@ def test_question_and_answer_with_the_key_of_the_asker():
 BIG = os.urandom((2 << 20) + 12345)
 
 
-@pytest.mark.parametrize("lane", [True, False])
-def test_bodies_of_several_pieces_arrive_whole(lane, monkeypatch):
-    monkeypatch.setattr(tcp, "HURRY", 20.0)  # however busy this machine is
+@pytest.mark.parametrize("over_tcp", [True, False])
+def test_bodies_of_several_pieces_arrive_whole(over_tcp, monkeypatch):
+    monkeypatch.setattr(tcp, "TCP_HURRY", 20.0)  # however busy this machine is
 
     async def scene(link, here, there):
-        used = await there.connect(here.id, here.addresses, lane=lane)
+        used = await there.connect(here.id, here.addresses, over_tcp=over_tcp)
         heads = [f"{n}".encode() for n in range(3)]
         answers = await asyncio.gather(*(used.ask(x, BIG, body_limit=len(BIG)) for x in heads))
         assert answers == [(b"re: " + x, BIG[::-1]) for x in heads]
-        if lane:
-            assert used.lane.used == 3
+        if over_tcp:
+            assert used.tcp_pool.used == 3
         used.close()
 
     server = play(scene, Server(len(BIG)))
@@ -113,7 +110,7 @@ def test_where_tcp_is_closed_large_bodies_go_over_iroh():
         here._listener.close()
         _, back = await link.ask(b"big", BIG, body_limit=len(BIG))
         assert back == BIG[::-1]
-        assert link.lane.used == 0
+        assert link.tcp_pool.used == 0
 
     play(scene, Server(len(BIG)))
 
@@ -135,9 +132,9 @@ def test_whoever_answers_over_tcp_without_the_key_is_not_talked_to():
         stealing = asyncio.create_task(thief.serve(Server().accept))
         while thief._listener is None:
             await asyncio.sleep(0)
-        lane = tcp.Lane(CLIENT, here.id, list(thief.addresses), LIMIT, there.pace, lambda: 3.0)
+        pool = tcp.TcpPool(CLIENT, here.id, list(thief.addresses), LIMIT, there.pace, lambda: 3.0)
         with pytest.raises(tcp.Closed):
-            await lane.ask(b"hello", b"", 0, 5)
+            await pool.ask(b"hello", b"", 0, 5)
         stealing.cancel()
         await thief.close()
 
@@ -161,7 +158,7 @@ def test_a_peer_over_tcp_must_prove_its_key_and_noise_ends_nothing():
         plain.write(os.urandom(999))
         plain.close()
         assert await link.ask(b"big", BIG, body_limit=len(BIG)) == (b"re: big", BIG[::-1])
-        assert link.lane.used == 1
+        assert link.tcp_pool.used == 1
 
     server = play(scene, Server(len(BIG)))
     assert [head for _, head, _ in server.heard] == [b"big"]
@@ -178,8 +175,8 @@ def test_a_ping_says_where_one_is_seen():
 
 def test_a_dead_machine_is_noticed_while_its_answer_is_waited_for(monkeypatch):
     """It is stopped, not closed: no packet says so. The answer may take a minute; a ping may not."""
-    monkeypatch.setattr(transport, "LOOK", 1.0)
-    monkeypatch.setattr(transport, "SILENT", 3.0)
+    monkeypatch.setattr(transport, "PING_AFTER", 1.0)
+    monkeypatch.setattr(transport, "PING_ANSWER", 3.0)
     code = (
         "import asyncio; from tests.net.test_transport import *\n"
         "async def main():\n"
@@ -210,7 +207,9 @@ def test_a_dead_machine_is_noticed_while_its_answer_is_waited_for(monkeypatch):
         process.wait()
 
 
-def test_a_body_above_the_limit_is_refused_without_being_read():
+def test_a_body_above_the_limit_is_refused_without_being_read(monkeypatch):
+    monkeypatch.setattr(framing, "STALL", 1000.0)  # nobody is given up for being slow
+
     async def scene(link, here, there):
         with pytest.raises(LinkError):
             await link.ask(b"much", bytes(LIMIT + 1), body_limit=LIMIT)
@@ -220,10 +219,8 @@ def test_a_body_above_the_limit_is_refused_without_being_read():
         await stream.send().write_all(
             len(head).to_bytes(4, "big") + head + (1 << 40).to_bytes(8, "big")
         )
-        began = time.monotonic()
         with pytest.raises(IrohError):
-            await asyncio.wait_for(stream.recv().read_exact(4), 8)
-        assert time.monotonic() - began < 5
+            await stream.recv().read_exact(4)
         await still_answers(link)
 
     server = play(scene)
@@ -283,12 +280,13 @@ def test_garbage_does_not_end_the_server():
     assert all(len(head) <= LIMIT for _, head, _ in server.heard)
 
 
-def test_a_silent_server_is_given_up_in_time():
+def test_a_silent_server_is_given_up_when_the_patience_of_the_question_ends(monkeypatch):
+    monkeypatch.setattr(framing, "STALL", 1000.0)  # no other deadline is near
+    monkeypatch.setattr(transport, "PING_AFTER", 1000.0)
+
     async def scene(link, here, there):
-        began = time.monotonic()
         with pytest.raises(LinkError, match="no answer in time"):
             await link.ask(b"sleep", patience=0.5)
-        assert 0.4 < time.monotonic() - began < 5
         await still_answers(link)
 
     play(scene)

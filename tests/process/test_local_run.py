@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import sqlite3
-import time
 
 import pytest
 from fixtures import tiny
@@ -230,10 +229,8 @@ def interrupted(stopped, tmp_path):
 
 def refused(folder, spec, message):
     files = {p: p.read_bytes() for p in folder.states.iterdir()}
-    began = time.monotonic()
     with pytest.raises(RunFailed, match=message):
         go(folder, spec)
-    assert time.monotonic() - began < 60
     assert {p: p.read_bytes() for p in folder.states.iterdir()} == files
 
 

@@ -21,8 +21,8 @@ SOMEBODY = Identity(b"z" * 32)
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
-    monkeypatch.setattr(room, "READ", 0.0)
-    monkeypatch.setattr(room, "LOOK", 0.0)
+    monkeypatch.setattr(room, "GUESTS_CHECK", 0.0)
+    monkeypatch.setattr(room, "SILENCE_CHECK", 0.0)
 
 
 def book(run):

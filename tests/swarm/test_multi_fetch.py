@@ -83,8 +83,8 @@ def test_who_lies_or_dies_is_replaced_at_once(bad):
 
 @pytest.mark.parametrize("slow", [empty, stuck])
 def test_who_has_nothing_or_hangs_is_helped_out(slow, monkeypatch):
-    monkeypatch.setattr(room, "GRACE", 0.2)
-    monkeypatch.setattr(room, "EMPTY", 0.4)
+    monkeypatch.setattr(room, "HOLDER_SILENT", 0.2)
+    monkeypatch.setattr(room, "HOLDER_EMPTY", 0.4)
     parts = Parts(len(DATA), HASHES)
     work = run(parts, [honest, slow])
     assert parts.all() == DATA

@@ -53,7 +53,6 @@ def evolve(
     """
     if context.invoked_subcommand is not None:
         return
-    os.environ["OMP_WAIT_POLICY"] = "passive"
     from duckweed.evolve.campaign import budget as budgets
 
     limit = budgets.parse(budget)
@@ -314,7 +313,6 @@ def work(
 
     Prints the invitation to give to `duckweed evolve --workers`. Ctrl-C ends it.
     """
-    os.environ["OMP_WAIT_POLICY"] = "passive"
     import asyncio
 
     with console.status("loading PyTorch"):

@@ -1,7 +1,6 @@
 """`duckweed show`, `duckweed generate`, `duckweed evaluate`: looking at runs and their models."""
 
 import math
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -152,7 +151,6 @@ def evaluate(
 
 
 def _model_of(run: Path) -> Path:
-    os.environ["OMP_WAIT_POLICY"] = "passive"
     from duckweed.run import folder as folders
 
     folder = folders.find(run)

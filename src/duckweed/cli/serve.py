@@ -1,7 +1,6 @@
 """`duckweed serve` and `duckweed invite`: the organiser's side of a run over several machines."""
 
 import contextlib
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -62,7 +61,6 @@ def serve(
     The run begins when as many peers are there as rounds.peers says. `duckweed invite` makes
     invitations that are limited or for one person, and revokes them.
     """
-    os.environ["OMP_WAIT_POLICY"] = "passive"
     from duckweed.net import relay as relays
     from duckweed.process.local_run import LocalRun
     from duckweed.run import folder as folders

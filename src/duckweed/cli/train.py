@@ -1,7 +1,6 @@
 """`duckweed train` and `duckweed new`."""
 
 import contextlib
-import os
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -95,7 +94,6 @@ def train(
 
     Without arguments: four peers train a small model on Python's own sources for some minutes.
     """
-    os.environ["OMP_WAIT_POLICY"] = "passive"  # before torch is loaded; see docs/learn.md
     from duckweed.net.link_spec import parse_links
     from duckweed.run import folder as folders
     from duckweed.run import recipe as recipes

@@ -4,7 +4,7 @@ import torch
 
 
 class DeviceError(ValueError):
-    """The device asked for is not there."""
+    """This machine does not have the device that was asked for."""
 
 
 def choose(wanted: str) -> str:
@@ -18,7 +18,9 @@ def choose(wanted: str) -> str:
         return there[0]
     kind, _, number = wanted.partition(":")
     if kind not in there:
-        raise DeviceError(f"device {wanted!r} is not there; this machine has: {', '.join(there)}")
+        raise DeviceError(
+            f"device {wanted!r} is not on this machine, which has: {', '.join(there)}"
+        )
     if kind == "cuda" and number and not 0 <= int(number) < torch.cuda.device_count():
         raise DeviceError(
             f"device {wanted!r}: this machine has {torch.cuda.device_count()} of them"

@@ -1,11 +1,11 @@
 """How much memory a peer needs, said before anything is allocated; and giving back what is free."""
 
 import ctypes
-import os
 import sys
 from functools import cache
 from typing import Any
 
+import psutil
 import torch
 from torch import nn
 
@@ -92,12 +92,7 @@ def available(device: str) -> int:
     """Bytes free on the device."""
     if device.startswith("cuda"):
         return torch.cuda.mem_get_info(device)[0]
-    try:
-        with open("/proc/meminfo") as file:
-            facts = dict(line.split(":", 1) for line in file)
-        return int(facts["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return psutil.virtual_memory().available
 
 
 def check_memory(

@@ -6,7 +6,8 @@ virtual time).
 
 from typing import Protocol, runtime_checkable
 
-from duckweed.net.framing import STALL, Accept, Pong, Watch
+from duckweed.net.framing import Accept, Limiter, Pong
+from duckweed.net.timeouts import STALL
 from duckweed.net.token_bucket import Pace
 
 
@@ -45,7 +46,7 @@ class Endpoint(Protocol):
         """A link to the holder of a key. Raises LinkError."""
         ...
 
-    async def serve(self, accept: Accept, watch: Watch | None = None) -> None:
+    async def serve(self, accept: Accept, watch: Limiter | None = None) -> None:
         """Answer questions until the endpoint is closed."""
         ...
 

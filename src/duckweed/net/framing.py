@@ -1,4 +1,4 @@
-"""One question on any ordered stream of bytes: u32 length and head, u64 length and body, each way.
+"""One question and its answer on an ordered stream of bytes, each as u32 length, head, u64 length, body.
 
 Sizes are checked before anything is read, and every read has a deadline. The ping is answered here too,
 the same over every carrier: it says whether the other side is alive, at which address it sees us, and
@@ -12,12 +12,10 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from duckweed.net.timeouts import within
+from duckweed.net.timeouts import STALL, within
 from duckweed.net.token_bucket import Pace
 
 log = logging.getLogger(__name__)
-
-STALL = 10.0  # seconds without a byte after which the other side counts as gone
 ADDRESS, ADDRESSES = 128, 16  # characters of an address, addresses of one machine, at most
 PING = b"\x00ping"  # no message begins with a zero byte
 
@@ -45,12 +43,14 @@ class LinkError(ConnectionError):
 class Pong(msgspec.Struct):
     """The answer to a ping."""
 
-    seen: str  # ip:port at which the other side sees us; "" through a relay
-    clock: float  # its Unix time, seconds
+    seen: str
+    """ip:port at which the other side sees us; "" through a relay."""
+    clock: float
+    """Unix time of the other side, in seconds."""
 
 
-class Watch(Protocol):
-    """Who is let in: see duckweed.net.rate_limits.Guard."""
+class Limiter(Protocol):
+    """Decides who is listened to: see duckweed.net.rate_limits.RateLimits."""
 
     def greet(self, address: str) -> bool: ...
     def met(self, key: str, address: str) -> bool: ...
@@ -100,7 +100,7 @@ async def read_body(read: Read, limit: int, pace: Pace) -> bytes:
 class Service:
     """What an endpoint does for those who dial it, the same over every carrier."""
 
-    def __init__(self, accept: Accept, watch: Watch | None, head_limit: int, pace: Pace) -> None:
+    def __init__(self, accept: Accept, watch: Limiter | None, head_limit: int, pace: Pace) -> None:
         self.accept, self.watch = accept, watch
         self.head_limit, self.pace = head_limit, pace
 
@@ -147,7 +147,7 @@ def _kind(error: Exception) -> str:
 
 
 def pong(head: bytes) -> Pong:
-    """Raises LinkError if it is none."""
+    """Decode the answer to a ping. Raises LinkError if it is something else."""
     try:
         return msgspec.msgpack.decode(head, type=Pong)
     except msgspec.DecodeError as error:

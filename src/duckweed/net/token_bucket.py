@@ -1,4 +1,4 @@
-"""A token bucket: so much a second, and so much at once. No clock but the monotonic one."""
+"""Token buckets: a rate per second, and a burst. They go by the monotonic clock."""
 
 import asyncio
 
@@ -29,7 +29,7 @@ class Bucket:
 
     @property
     def full(self) -> bool:
-        """Whether it is as it was made: forgetting it changes nothing."""
+        """Whether it holds as many tokens as when it was made, so that it may be forgotten."""
         self._fill()
         return self._held >= self.burst
 

@@ -30,12 +30,10 @@ from iroh import (
 )
 
 from duckweed.net import framing, iroh_patches, tcp
-from duckweed.net.framing import STALL, Accept, LinkError, Service, Watch
+from duckweed.net.framing import Accept, Limiter, LinkError, Service
 from duckweed.net.identity import Identity
-from duckweed.net.timeouts import within
+from duckweed.net.timeouts import PING_AFTER, PING_ANSWER, STALL, within
 from duckweed.net.token_bucket import Pace
-
-iroh_patches.mend()
 
 __all__ = ["Endpoint", "Link", "LinkError", "is_loopback", "is_relay"]
 
@@ -44,8 +42,6 @@ log = logging.getLogger(__name__)
 ALPN = b"duckweed/1"
 LOOPBACK = ("127.", "[::1]", "localhost")
 LARGE = 64 << 10  # bytes of body from which on TCP is tried
-LOOK = 6.0  # seconds of waiting for an answer between two pings; above timing.POLL
-SILENT = 6.0  # seconds for a ping to be answered
 
 
 def is_relay(address: str) -> bool:
@@ -61,10 +57,10 @@ class Link:
     """A connection to one peer that questions can be asked over."""
 
     def __init__(
-        self, connection: Connection, head_limit: int, pace: Pace, lane: tcp.Lane | None
+        self, connection: Connection, head_limit: int, pace: Pace, tcp_pool: tcp.TcpPool | None
     ) -> None:
         self._connection, self._head_limit, self._pace = connection, head_limit, pace
-        self.lane = lane
+        self.tcp_pool = tcp_pool
 
     async def ask(
         self, head: bytes, body: bytes = b"", *, body_limit: int = 0, patience: float = STALL
@@ -75,7 +71,7 @@ class Link:
         """
         asking = asyncio.ensure_future(self._ask(head, body, body_limit, patience))
         try:
-            while not (await asyncio.wait({asking}, timeout=LOOK))[0]:
+            while not (await asyncio.wait({asking}, timeout=PING_AFTER))[0]:
                 if head != framing.PING:
                     await self._alive(asking)
             return asking.result()
@@ -87,12 +83,12 @@ class Link:
         return framing.pong((await self.ask(framing.PING, patience=patience))[0])
 
     async def _alive(self, asking: asyncio.Future) -> None:
-        """Raises LinkError if the other side answers no ping for SILENT seconds, whatever we wait for."""
-        pinging = asyncio.ensure_future(self.ping(SILENT))
+        """Ping the other side. Raises LinkError if it does not answer within PING_ANSWER."""
+        pinging = asyncio.ensure_future(self.ping(PING_ANSWER))
         try:
             await asyncio.wait({asking, pinging}, return_when=asyncio.FIRST_COMPLETED)
             if not asking.done() and pinging.exception():
-                raise LinkError(f"the other side answered no ping for {SILENT:.0f} s")
+                raise LinkError(f"the other side answered no ping for {PING_ANSWER:.0f} s")
         finally:
             pinging.cancel()
 
@@ -100,9 +96,9 @@ class Link:
         self, head: bytes, body: bytes, body_limit: int, patience: float
     ) -> tuple[bytes, bytes]:
         try:
-            if self.lane and max(len(body), body_limit) >= LARGE:
+            if self.tcp_pool and max(len(body), body_limit) >= LARGE:
                 try:
-                    return await self.lane.ask(head, body, body_limit, patience)
+                    return await self.tcp_pool.ask(head, body, body_limit, patience)
                 except tcp.Closed as error:
                     log.debug("a large body goes over QUIC: %s", error)
             stream = await within(STALL, self._connection.open_bi())
@@ -122,19 +118,14 @@ class Link:
         except OSError as error:
             raise LinkError(f"connection lost ({error})") from error
 
-    def datagram_bytes(self) -> tuple[int, int]:
-        """Bytes of UDP sent and received on this connection, with all that QUIC adds."""
-        stats = self._connection.stats()
-        return stats.udp_tx_bytes, stats.udp_rx_bytes
-
     def direct(self) -> bool:
         """Whether there is a path straight to the other side, not through a relay."""
         return any(not path.is_relay for path in self._connection.paths())
 
     def close(self) -> None:
         """Needed before the same peer is dialled again: else iroh keeps to the dead path."""
-        if self.lane:
-            self.lane.close()
+        if self.tcp_pool:
+            self.tcp_pool.close()
         with contextlib.suppress(IrohError):
             self._connection.close(0, b"")
 
@@ -161,6 +152,7 @@ class Endpoint:
         cls, identity: Identity, head_limit: int, address: str, relays: Sequence[str] = ()
     ) -> "Endpoint":
         """Listen on "ip:port" (port 0: any), and at relays. Raises LinkError if that is not possible."""
+        iroh_patches.mend()
         iroh_ffi.uniffi_set_event_loop(asyncio.get_running_loop())  # type: ignore[arg-type]
         try:
             options = EndpointOptions(
@@ -231,9 +223,9 @@ class Endpoint:
         return True
 
     async def connect(
-        self, peer: str, addresses: list[str], patience: float = STALL, lane: bool = True
+        self, peer: str, addresses: list[str], patience: float = STALL, over_tcp: bool = True
     ) -> Link:
-        """Directly if that is possible, else through a relay that both ends use. lane: whether large
+        """Directly if that is possible, else through a relay that both ends use. over_tcp: whether large
         bodies may go over TCP. Raises LinkError."""
         direct = [x for x in addresses if not is_relay(x)]
         relay = next((x for x in addresses if x in self._relays), next(iter(self._relays), None))
@@ -244,12 +236,12 @@ class Endpoint:
             log.info("cannot connect to %s at %s: %s", peer[:10], addresses, _reason(error))
             raise LinkError(f"{peer[:10]} does not answer at {', '.join(addresses)}") from error
         log.debug("connected to %s at %s", peer[:10], addresses)
-        large = tcp.Lane(
+        pool = tcp.TcpPool(
             self._identity, peer, direct, self._head_limit, self.pace, lambda: _trip(connection)
         )
-        return Link(connection, self._head_limit, self.pace, large if lane else None)
+        return Link(connection, self._head_limit, self.pace, pool if over_tcp else None)
 
-    async def serve(self, accept: Accept, watch: Watch | None = None) -> None:
+    async def serve(self, accept: Accept, watch: Limiter | None = None) -> None:
         """Answer questions until the endpoint is closed."""
         service = Service(accept, watch, self._head_limit, self.pace)
         self._listener = tcp.Listener(self._identity, service)

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 from duckweed.net.clock import now
-from duckweed.net.framing import STALL, Accept, LinkError, Pong, Service, Watch
+from duckweed.net.framing import Accept, Limiter, LinkError, Pong, Service
 from duckweed.net.identity import Identity
 from duckweed.net.link_spec import LinkSpec
-from duckweed.net.timeouts import within
+from duckweed.net.timeouts import STALL, within
 from duckweed.net.token_bucket import Pace
 
 HEAD_LIMIT = 1 << 20  # bytes of a head; what a member may send is checked where it is decoded
@@ -122,7 +122,7 @@ class VirtualEndpoint:
             raise LinkError(f"{peer[:10]} does not answer")
         return VirtualLink(self, service)
 
-    async def serve(self, accept: Accept, watch: Watch | None = None) -> None:
+    async def serve(self, accept: Accept, watch: Limiter | None = None) -> None:
         """Answer questions until the endpoint is closed."""
         self.network.serving[self.id] = Service(accept, watch, HEAD_LIMIT, self.pace)
         await self._closed.wait()

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from duckweed.process.environment import ask_to_end, detached
+
 
 class ExitCode(enum.IntEnum):
     """How a process of duckweed ends by itself."""
@@ -20,17 +22,6 @@ class ExitCode(enum.IntEnum):
 
 FORESEEN = frozenset({ExitCode.DONE, ExitCode.FAILED, -signal.SIGTERM})
 """Codes with which nothing is left to be told. Minus a signal: the process was ended by that signal."""
-
-
-def environment(threads: int) -> dict[str, str]:
-    """What a process that trains is told by its environment. threads: of the processor, for each."""
-    return {
-        "OMP_WAIT_POLICY": "passive",
-        "OMP_NUM_THREADS": str(threads),
-        "DUCKWEED_THREADS": str(threads),
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
 
 
 class Child:
@@ -59,7 +50,7 @@ class Child:
                 stdout=subprocess.PIPE,
                 stderr=file,
                 env=environment,
-                start_new_session=True,  # Ctrl-C reaches this process, which ends the others in order
+                **detached(),
             )
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -82,7 +73,7 @@ class Child:
 
     def terminate(self) -> None:
         """Ask it to end."""
-        self._process.terminate()
+        ask_to_end(self._process)
 
     def wait(self, seconds: float) -> None:
         """Until it has ended; after `seconds` it is killed."""

@@ -5,22 +5,21 @@ Each writes events as JSON lines to its standard output for the process that sta
 
 import argparse
 import asyncio
-import errno
 import math
 import os
-import signal
 import sys
-import threading
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import load_or_create, verify
-from duckweed.process import logs
+from duckweed.net.timeouts import VIEW
+from duckweed.process import environment, logs
 from duckweed.process.child import ExitCode
 from duckweed.run import events
 from duckweed.run import spec as specs
+from duckweed.run.error_words import EXPECTED, words
 from duckweed.run.events import (
     Event,
     Following,
@@ -86,9 +85,7 @@ async def coordinate(
     node = Node(
         endpoint, identity, folder, ledger, specs.load(folder.spec), layout, first, record, say
     )
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, lambda: asyncio.ensure_future(node.stop("stopped")))
+    environment.on_stop(lambda: asyncio.ensure_future(node.stop("stopped")))
     direct = [x for x in endpoint.addresses if not is_relay(x)]
     tell(Serving(identity.id, endpoint.bound, direct, relay_port))
     serving = asyncio.create_task(node.serve())
@@ -112,14 +109,14 @@ async def _show(node: "Node") -> None:
         coordinator = node.coordinator
         if coordinator is None:
             tell(Following())
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(VIEW)
             continue
         peers = [
             PeerProgress(x.index, x.doing, x.step, x.loss if math.isfinite(x.loss) else None)
             for x in coordinator.admission.by_index
         ]
         tell(Progress(coordinator.number, peers, coordinator.moved()))
-        await asyncio.sleep(max(0.5, len(peers) / SHOWN))
+        await asyncio.sleep(max(VIEW, len(peers) / SHOWN))
 
 
 async def take_part(
@@ -156,22 +153,12 @@ async def take_part(
     return await Peer(identity, worker, state, home, folder, coordinator, secret, say).run()
 
 
-def _words(error: Exception, folder: RunFolder) -> str:
-    """An error as a person would want to read it."""
+def _reason(error: Exception, folder: RunFolder) -> str:
+    """Why this process failed."""
     if isinstance(error, Busy):
         return f"{folder.path} is being trained by another process already"
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"the disk is full ({folder.path}); make room and go on with --resume"
-    if isinstance(error, ValueError | RuntimeError | OSError):
-        return str(error)
-    return f"{type(error).__name__}: {error}; see {folder.logs}"
-
-
-def _end_with_parent() -> None:
-    """End this process when the one that started it does: its end of our standard input closes."""
-    while os.read(0, 1):  # not sys.stdin: its lock would be held when the interpreter ends
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
+    more = "" if isinstance(error, EXPECTED) else f"; see {folder.logs}"
+    return words(error, folder.path, "go on with --resume") + more
 
 
 def main() -> int:
@@ -188,7 +175,8 @@ def main() -> int:
     given = parser.parse_args()
     folder = RunFolder(given.folder)
     pid = folder.path / f"{given.role}{given.slot if given.role == 'peer' else ''}.pid"
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    environment.end_with_parent()
+    environment.allow_files()
     try:
         logs.configure()
         write_atomically(pid, str(os.getpid()).encode())
@@ -202,7 +190,7 @@ def main() -> int:
     except Exception as error:
         # The process that started this one shows the reason; the log has the whole story.
         traceback.print_exc()
-        tell(ProcessFailed(given.role, given.slot, _words(error, folder)))
+        tell(ProcessFailed(given.role, given.slot, _reason(error, folder)))
         return ExitCode.FAILED
     finally:
         pid.unlink(missing_ok=True)

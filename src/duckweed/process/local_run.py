@@ -1,7 +1,6 @@
 """A run on this machine: one coordinator and several peers as processes, watched by this one."""
 
 import logging
-import os
 import queue
 import signal
 import sys
@@ -11,15 +10,13 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from duckweed.process.child import FORESEEN, Child, end, environment
+from duckweed.net.timeouts import PROCESS_GRACE, PROCESS_SILENT, VIEW
+from duckweed.process import environment
+from duckweed.process.child import FORESEEN, Child, end
 from duckweed.run import events
 from duckweed.run.events import Event, ProcessFailed, Serving
 from duckweed.run.folder import RunFolder
 from duckweed.run.spec import RunSpec
-
-GRACE = 8.0  # seconds for a process to end by itself before it is killed
-SILENT = 120.0  # seconds without any event after which the run is given up
-POLL = 0.5  # seconds; Ctrl-C is noticed within them where a wait cannot be interrupted (Windows)
 
 E = TypeVar("E", bound=Event)
 log = logging.getLogger(__name__)
@@ -56,7 +53,7 @@ class LocalRun:
 
     def __exit__(self, *_: object) -> None:
         signal.signal(signal.SIGTERM, self._before)
-        end(self._children, GRACE)
+        end(self._children, PROCESS_GRACE)
 
     def start(
         self,
@@ -91,10 +88,10 @@ class LocalRun:
 
     def _next_event(self) -> Event | None:
         """The next event, None after the last. Raises RunFailed if nothing is heard for too long."""
-        closes = time.monotonic() + SILENT
+        closes = time.monotonic() + PROCESS_SILENT
         while time.monotonic() < closes:
             try:
-                told = self._told.get(timeout=POLL)
+                told = self._told.get(timeout=VIEW)
             except queue.Empty:
                 continue
             if not isinstance(told, _Ended):
@@ -106,7 +103,7 @@ class LocalRun:
                 return ProcessFailed(told.role, told.slot, reason)
             if not self._running:
                 return None
-        raise RunFailed(f"no sign of life for {SILENT:.0f} s; see {self.folder.logs}")
+        raise RunFailed(f"no sign of life for {PROCESS_SILENT:.0f} s; see {self.folder.logs}")
 
     def _wait_for(self, kind: type[E]) -> E:
         while (event := self._next_event()) is not None:
@@ -125,7 +122,7 @@ class LocalRun:
             Child(
                 name,
                 [*module, role, str(self.folder.path), *more],
-                os.environ | environment(self.threads),
+                environment.of_child(self.threads),
                 self.folder.logs / f"{name.replace(' ', '-')}.log",
                 lambda line: self._hear(name, line),
                 lambda code: self._told.put(_Ended(role, slot, code)),

@@ -2,13 +2,13 @@
 
 import errno
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import numpy as np
+from platformdirs import user_cache_path
 from torch import nn
 from transformers import PretrainedConfig
 
@@ -33,8 +33,7 @@ Report = Callable[[str], None]
 
 def cache_folder() -> Path:
     """Where prepared data sets are kept between runs."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "duckweed"
+    return user_cache_path("duckweed", appauthor=False)
 
 
 class Ground(msgspec.Struct):

@@ -13,40 +13,52 @@ import msgspec
 
 from duckweed.net import tcp
 from duckweed.net.identity import Identity
-from duckweed.net.timeouts import within
+from duckweed.net.timeouts import DOCTOR_TRY, within
 from duckweed.net.transport import Endpoint, Link, LinkError, is_loopback, is_relay
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol.client import AnswerError, Client, QuestionRefused
 from duckweed.swarm.protocol.invitation import Invitation
 
-PATIENCE = 6.0  # seconds for each attempt
-CLOCK = 60.0  # seconds that two clocks may differ without a word
+CLOCK = 60.0  # seconds by which two clocks may differ before it is reported
 
 Reached = Literal["open", "refused", "silent", "no network", "somebody else", "failed"]
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One thing that was looked at."""
+    """One link of the chain between this machine and a run."""
 
     what: str
-    state: Literal["good", "poor", "bad"]  # poor: it works without; bad: it does not work
-    words: str  # what was found, on whose side it is, what to do
+    state: Literal["good", "poor", "bad"]
+    """poor: taking part works without it; bad: it does not."""
+    words: str
+    """What was found, on whose side it is, what to do."""
 
 
 class Facts(msgspec.Struct):
-    """What was tried."""
+    """What was tried, and how it went."""
 
-    tcp: dict[str, Reached] = {}  # address -> outcome
-    udp: bool = False  # whether the coordinator answered directly
-    relays: dict[str, Reached] = {}  # URL -> outcome of a connection to it
-    relayed: list[str] = []  # those through which the coordinator answered
-    port: str = ""  # UDP port of this end
-    own: list[str] = []  # addresses of this end
-    seen: str = ""  # where the coordinator sees this end
-    trip: float = 0.0  # seconds of a round trip
-    clock: float = 0.0  # seconds that the coordinator's clock is ahead
-    info: m.RunInfo | None = None  # what it says of the run to a guest
-    fault: AnswerError | None = None  # why it did not say
+    tcp: dict[str, Reached] = {}
+    """ip:port of the coordinator -> whether it could be reached there over TCP."""
+    udp: bool = False
+    """Whether the coordinator answered over UDP, without a relay."""
+    relays: dict[str, Reached] = {}
+    """URL of a relay -> whether it could be reached."""
+    relayed: list[str] = []
+    """URLs of the relays through which the coordinator answered."""
+    port: str = ""
+    """UDP port of this machine's end."""
+    own: list[str] = []
+    """Addresses of this machine's end, ip:port."""
+    seen: str = ""
+    """ip:port at which the coordinator sees this machine."""
+    trip: float = 0.0
+    """Seconds of a round trip."""
+    clock: float = 0.0
+    """Seconds by which the coordinator's clock is ahead of this one."""
+    info: m.RunInfo | None = None
+    """What the coordinator tells a guest about the run."""
+    fault: AnswerError | None = None
+    """Why it did not tell."""
 
 
 async def examine(invitation: Invitation, identity: Identity) -> Facts:
@@ -74,7 +86,7 @@ async def _try(
         return
     endpoint = await Endpoint.toward(identity, m.HEAD_LIMIT, addresses)
     try:
-        link = await endpoint.connect(invitation.coordinator, addresses, PATIENCE)
+        link = await endpoint.connect(invitation.coordinator, addresses, DOCTOR_TRY)
         if is_relay(addresses[0]):
             facts.relayed.append(addresses[0])
         else:
@@ -105,7 +117,7 @@ async def _talk(facts: Facts, link: Link, invitation: Invitation) -> None:
 
 async def _tls(identity: Identity, coordinator: str, address: str) -> Reached:
     try:
-        _, writer = await within(PATIENCE, tcp.dial(identity, coordinator, address))
+        _, writer = await within(DOCTOR_TRY, tcp.dial(identity, coordinator, address))
     except LinkError:
         return "somebody else"
     except (OSError, ValueError, asyncio.IncompleteReadError) as error:
@@ -120,7 +132,7 @@ async def _port(url: str) -> Reached:
     try:
         number = int(port) if port.isdigit() else 443 if url.startswith("https") else 80
         opened = asyncio.open_connection((host or port).strip("[]"), number)
-        _, writer = await within(PATIENCE, opened)
+        _, writer = await within(DOCTOR_TRY, opened)
     except (OSError, ValueError) as error:
         return _outcome(error)
     writer.close()

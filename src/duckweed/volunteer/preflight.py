@@ -24,17 +24,20 @@ from duckweed.volunteer.watch import used
 from duckweed.wire.contribution import max_size
 
 SMALL = 64 << 10  # bytes of the first measurement of a link; more only if it was quick
-QUICK = 0.25  # seconds
+QUICK = 0.25  # seconds: beyond, a body was large enough to measure the link
 WORK = 3.0  # seconds of training that are measured
-STEPS = 6  # at most; the first is not counted
+STEPS = 6  # of training that are measured, at most; the first is not counted
 
 
 class LinkSpeed(msgspec.Struct, frozen=True):
-    """How fast a connection is, from a short exchange: a fast one may be faster than that."""
+    """Of a short exchange with the coordinator; a fast link may be faster than that."""
 
-    trip: float  # seconds of a round trip
-    up: float  # bytes a second
-    down: float  # bytes a second
+    trip: float
+    """Seconds of a round trip."""
+    up: float
+    """Bytes per second sent."""
+    down: float
+    """Bytes per second received."""
 
     def __str__(self) -> str:
         return (
@@ -87,8 +90,7 @@ async def measure_speed(trainer: Trainer, dataset: Dataset, spec: RunSpec) -> fl
 
 
 class Survey(msgspec.Struct, frozen=True):
-    """What a peer on this machine will do in a round, and what that takes. memory, disk: bytes;
-    speed: tokens a second."""
+    """What a peer on this machine will do in a round, and what that takes."""
 
     device: str
     threads: int
@@ -96,10 +98,14 @@ class Survey(msgspec.Struct, frozen=True):
     parameters: int
     terms: m.RunInfo
     most_up: int
+    """Bytes of the largest contribution that is possible."""
     link: LinkSpeed
     speed: float
+    """Tokens per second of inner steps."""
     memory: int
+    """Bytes, of the device or, for a CPU, of the whole process."""
     disk: int
+    """Bytes of the peer's folder."""
 
     @property
     def up(self) -> int:

@@ -13,10 +13,12 @@ from typing import Any
 
 import msgspec
 
+from duckweed.process import environment
+
 
 def main() -> int:
     role, folder = sys.argv[1], Path(sys.argv[2])
-    os.environ["OMP_WAIT_POLICY"] = "passive"
+    environment.prepare()
     import torch
 
     from duckweed.evolve.campaign.folder import Campaign

@@ -9,14 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
-from transformers.utils.logging import disable_progress_bar
 
 from duckweed.learn.model.architecture import ModelError, changed
 from duckweed.learn.model.presets import PRESETS
 from duckweed.run.layout import Layout
 from duckweed.run.sections import Architecture
-
-disable_progress_bar()  # its bars would be drawn across our own view
 
 
 def configuration(

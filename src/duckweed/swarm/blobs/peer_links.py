@@ -10,7 +10,8 @@ import msgspec
 from duckweed.net import clock
 from duckweed.net.carrier import Endpoint
 from duckweed.net.framing import LinkError
-from duckweed.net.rate_limits import Guard
+from duckweed.net.rate_limits import RateLimits
+from duckweed.net.timeouts import PIECE_CHECK, PIECE_HELD, SHUN
 from duckweed.swarm.blobs.multi_fetch import Ask, MultiFetch
 from duckweed.swarm.blobs.pieces import Parts, length
 from duckweed.swarm.blobs.store import Store
@@ -20,8 +21,6 @@ from duckweed.swarm.protocol.server import accepting
 
 log = logging.getLogger(__name__)
 
-HELD = 2.0  # seconds that a question for a piece waits for it to come
-SHUN = 60.0  # seconds for which a peer that could not be reached is not dialled again
 STRANGERS = 1000  # keys that are remembered as unknown
 
 PeerQuestion = m.GetBlobPiece | m.GetSavedState | m.GetStatePiece
@@ -44,7 +43,7 @@ class PeerLinks:
 
     async def serve(self) -> None:
         """Answer questions of other peers until the endpoint closes."""
-        guard = Guard(self._members.__contains__)
+        guard = RateLimits(self._members.__contains__)
         await self.endpoint.serve(
             accepting(m.question, lambda key, question: 0, self.answer), guard
         )
@@ -60,9 +59,9 @@ class PeerLinks:
             log.info("refused %s to %s: not a member", type(question).__name__, key[:10])
             return m.Refused("the asker takes no part in this run"), b""
         answer, data = self.store.give(question)
-        closes = clock.now() + HELD
+        closes = clock.now() + PIECE_HELD
         while isinstance(answer, m.Wait) and clock.now() < closes:
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(PIECE_CHECK)
             answer, data = self.store.give(question)
         self.given += len(data)
         return answer, data

@@ -5,16 +5,13 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from duckweed.net import clock
-from duckweed.net.rate_limits import HERE, RELAYED, Guard
-from duckweed.net.timeouts import AWAY, BEAT, beat, silence
+from duckweed.net.rate_limits import HERE, RELAYED, RateLimits
+from duckweed.net.timeouts import AWAY, BEAT, GUESTS_CHECK, SILENCE_CHECK, beat, silence
 from duckweed.round.blocks import Member
 from duckweed.round.history import Past
 from duckweed.run.sections import Members
 from duckweed.swarm.coordinator.guest_book import EXPELLED, Guests
 from duckweed.swarm.protocol import messages as m
-
-LOOK = 0.25  # seconds between two looks for silent members
-READ = 1.0  # and into the book of guests
 
 
 class Admission:
@@ -27,7 +24,7 @@ class Admission:
         guests: Guests,
         secret: str,
         rules: Members,
-        guard: Guard,
+        guard: RateLimits,
     ) -> None:
         self.past, self.guests, self.secret, self.rules = past, guests, secret, rules
         self.members: dict[str, Member] = {}
@@ -100,7 +97,7 @@ class Admission:
         if now - self._looked > AWAY:  # nobody was listening: not the peers' fault
             for member in self.members.values():
                 member.heard += now - self._looked
-        elif now - self._looked < LOOK:
+        elif now - self._looked < SILENCE_CHECK:
             return []
         self._looked = now
         gone, here = [], self.here()
@@ -112,7 +109,7 @@ class Admission:
         return gone + self._put_out(now)
 
     def _put_out(self, now: float) -> list[tuple[Member, str]]:
-        if now - self._read < READ:
+        if now - self._read < GUESTS_CHECK:
             return []
         self._read = now
         if self._version == (version := self.guests.version()):

@@ -13,9 +13,9 @@ from duckweed.ledger.ledger import Ledger, LedgerError
 from duckweed.ledger.succession import Voter
 from duckweed.net import clock
 from duckweed.net.framing import Accept
-from duckweed.net.rate_limits import Guard
-from duckweed.net.timeouts import GATHER, POLL
-from duckweed.net.wakeup import Bell
+from duckweed.net.rate_limits import RateLimits
+from duckweed.net.timeouts import GATHER, POLL, STATE_CHECK
+from duckweed.net.wakeup import Wakeup
 from duckweed.round.blocks import Member, OpenRound, budgets
 from duckweed.round.engine import Engine, FolderBlobs
 from duckweed.round.history import Past
@@ -42,7 +42,7 @@ class Coordinator:
 
     def __init__(
         self, folder: RunFolder, spec: RunSpec, layout: Layout, ledger: Ledger, tell: Tell,
-        voter: Voter, guard: Guard,
+        voter: Voter, guard: RateLimits,
     ) -> None:  # fmt: skip
         self.folder, self.spec, self.layout, self.ledger, self.tell = (
             folder, spec, layout, ledger, tell,
@@ -64,8 +64,8 @@ class Coordinator:
         self._began, self._was_held = clock.now(), False
         self._gathered = (0, self._began)  # peers that are here, and since when so many
         self._background: set[asyncio.Task[None]] = set()
-        self._changed = Bell()  # anything that may close a round
-        self._news = Bell()  # a round opened or closed: what peers wait for
+        self._changed = Wakeup()  # anything that may close a round
+        self._news = Wakeup()  # a round opened or closed: what peers wait for
         self.round: OpenRound | None = None
         self.coming: OpenRound | None = None  # the next, if somebody trains for it already
 
@@ -428,13 +428,13 @@ class Coordinator:
 
     async def _notify(self, news: bool = False) -> None:
         """Something may close the round; news: and every waiting peer must hear of it."""
-        await self._changed.ring()
+        await self._changed.notify()
         if news:
-            await self._news.ring()
+            await self._news.notify()
 
     async def _until(self, true: Callable[[], bool]) -> None:
         """Wait for a condition, looked at on every change and every second. Raises what broke."""
         while not true():
             if self.broken:
                 raise self.broken
-            await self._changed.wait(1.0)
+            await self._changed.wait(STATE_CHECK)

@@ -11,8 +11,8 @@ from duckweed.ledger.succession import Voter
 from duckweed.net.carrier import Endpoint
 from duckweed.net.framing import Accept, LinkError
 from duckweed.net.identity import Identity
-from duckweed.net.rate_limits import Guard
-from duckweed.net.timeouts import HANDOVER, POLL, RETRY
+from duckweed.net.rate_limits import RateLimits
+from duckweed.net.timeouts import HANDOVER, PEERS_CHECK, POLL, RETRY
 from duckweed.run.events import RunEnded, Tell
 from duckweed.run.folder import RunFolder
 from duckweed.run.layout import Layout
@@ -81,7 +81,7 @@ class Node:
         )  # fmt: skip
         self.coordinator: Coordinator | None = None  # while this machine is the leader
         self.peer_links: PeerLinks | None = None  # of the peer in this process, if there is one
-        self.guard = Guard(self._knows)
+        self.guard = RateLimits(self._knows)
         self.over = ""  # why the run ends here
         self._moved: dict[str, list[int]] = {}
 
@@ -260,7 +260,7 @@ class Node:
         try:
             await run.run()
             while run.attended() and not run.ended:
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(PEERS_CHECK)
             if not run.deposed:
                 self.over = run.stopping or "all rounds are done"
                 await self._hand_over(voter)

@@ -13,6 +13,7 @@ from duckweed.merge.round import blob_hash
 from duckweed.net import clock
 from duckweed.net.carrier import Endpoint as Carrier
 from duckweed.net.identity import Identity
+from duckweed.net.timeouts import CONTROLS_CHECK
 from duckweed.net.transport import Endpoint, LinkError
 from duckweed.round.blocks import Span, lead
 from duckweed.round.worker import Contribution, Trained, Worker, forget_before, residual_path
@@ -25,7 +26,7 @@ from duckweed.swarm.peer.overlap import Overlap, span_of
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol.client import QuestionRefused
 from duckweed.swarm.protocol.errors import HandedBack, PeerStopped
-from duckweed.volunteer.watch import LOOK, Keeper
+from duckweed.volunteer.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class Peer:
     ) -> None:
         self.identity, self.worker, self.state, self.say = identity, worker, state, say
         self.home, self.shared, self.coordinator = home, shared, coordinator
-        self.secret, self.keeper = secret, Keeper(home, say)
+        self.secret, self.watch = secret, Watch(home, say)
         self.progress = m.Progress("starting", state.round)
         self.timings = m.Timings()
         self.saves = False
@@ -88,7 +89,7 @@ class Peer:
 
     async def run_over(self, endpoint: Carrier) -> str:
         """The same over an endpoint that is there already, which stays open."""
-        endpoint.pace = self.keeper.pace
+        endpoint.pace = self.watch.pace
         self._leaders: Leaders = self.node or Invited(endpoint, self.coordinator)
         client = self._client = CoordinatorClient(
             endpoint, self._leaders, self.secret, self.say, self._welcomed, self._aside
@@ -106,7 +107,7 @@ class Peer:
         except (asyncio.CancelledError, Exception) as error:
             # Whatever ends this peer, the others must not wait for it.
             log.info("leaving: %s: %s", type(error).__name__, error)
-            self.keeper.ended = True  # a block that is being trained ends with its next step
+            self.watch.ended = True  # a block that is being trained ends with its next step
             await client.leave(_words(error))
             raise
         finally:
@@ -119,10 +120,10 @@ class Peer:
     async def _take_part(self) -> str:
         digest = self.state.hash()
         while True:
-            if self.keeper.leaving():
+            if self.watch.leaving():
                 await self._client.leave("its volunteer let it go")
                 return "left"
-            if reason := self.keeper.pausing():
+            if reason := self.watch.pausing():
                 await self._pause(reason)
                 continue
             began = clock.now()
@@ -242,7 +243,7 @@ class Peer:
         began = clock.now()
         self.state = await asyncio.to_thread(worker.advance, self.state, closed, blobs)
         trim()
-        self.keeper.tidy(self.shared)
+        self.watch.tidy(self.shared)
         self.timings.apply = clock.now() - began
         if self.node:
             with contextlib.suppress(LinkError):  # with the next round, then
@@ -255,9 +256,9 @@ class Peer:
         began = clock.now()
         self.say(f"pausing: {reason}")
         await self._client.leave(f"paused: {reason}")
-        while self.keeper.pausing() and not self.keeper.leaving():
-            await asyncio.sleep(LOOK)
-        if not self.keeper.leaving():
+        while self.watch.pausing() and not self.watch.leaving():
+            await asyncio.sleep(CONTROLS_CHECK)
+        if not self.watch.leaving():
             self.say("going on")
             await self._client.join()
             self._done_at += clock.now() - began  # no time of the run
@@ -324,11 +325,11 @@ class Peer:
 
     def _stepping(self, round_: int, done: int, steps: int) -> Callable[[int, float], None]:
         """What is to be called after every inner step for a round, from `done` to `steps`."""
-        self.keeper.steps = steps - done
+        self.watch.steps = steps - done
 
         def stepped(step: int, loss: float) -> None:
             self.progress = m.Progress("training", round_, done + step, loss)
-            self.keeper.stepped(step)
+            self.watch.stepped(step)
 
         return stepped
 
