@@ -9,7 +9,7 @@ import numpy as np
 
 from bench.parity.cells import NESTEROV
 from bench.parity.stacked import Run, orthogonalise
-from duckweed.learn.optim import muon
+from duckweed.learn.optim import matrix_muon
 from duckweed.round import founding
 from duckweed.round.simulation import Simulation
 from duckweed.run import folder as folders
@@ -57,7 +57,7 @@ def compare(name: str, rounds: int = 3, steps: int = 4) -> dict[str, Any]:
     run.run(lambda text: None)
     place = Path(tempfile.mkdtemp())
     # The cells' cheaper form, on both sides.
-    muon.orthogonalise = lambda g, iterations: orthogonalise(g)
+    matrix_muon.orthogonalise = lambda g, iterations: orthogonalise(g)
     try:
         folder = folders.create(place, "check")
         state = founding.found(spec, ground, folder, "cpu", 4, lambda text: None)

@@ -6,13 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from duckweed.learn.data.dataset import sequences
-from duckweed.learn.model import model as models
-from duckweed.learn.trainer import Trainer
 from duckweed.ledger.ledger import Ledger
 from duckweed.merge.round import Announcement, Closed, advance, gathered
 from duckweed.net.identity import load_or_create
 from duckweed.round.blocks import Blocks, Span, budgets
-from duckweed.round.founding import Ground, configuration
+from duckweed.round.founding import Ground, learner
 from duckweed.round.link_spec import Links
 from duckweed.round.round_record import epoch, ledger_body, round_event
 from duckweed.round.virtual_clock import Clock, Costs
@@ -45,13 +43,8 @@ class Simulation:
         tell: Callable[[dict[str, Any]], None] = lambda event: None,
     ) -> None:
         self.folder, self.spec, self.layout, self.state = folder, spec, layout, state
-        model = models.build(configuration(spec, ground), device)
-        self.workers = [
-            Worker(
-                spec, layout, ground.dataset, Trainer(model, spec.inner, spec.total_steps, device)
-            )
-            for _ in range(spec.rounds.peers)
-        ]
+        one = learner(spec, ground, device)
+        self.workers = [Worker(spec, layout, one) for _ in range(spec.rounds.peers)]
         self.links = list(links or [Links()] * spec.rounds.peers)
         self.tell = tell
         self.paces: list[float] | None = None  # seconds per step of each peer, where given
