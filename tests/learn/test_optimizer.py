@@ -202,6 +202,10 @@ def test_an_optimizer_of_ones_own_is_named_by_a_specification_and_steps_the_mode
     assert Plain.guess({"muon.a": np.ones(3)}) == {}
 
 
+def test_a_specification_may_name_every_optimizer_there_is():
+    assert list(registry.OPTIMIZERS) == sections.OPTIMIZERS
+
+
 def test_a_name_that_is_taken_is_refused(registered):
     register_optimizer("plain", Plain)  # the same again is no other
     with pytest.raises(ValueError, match="'muon' already; choose another name"):
