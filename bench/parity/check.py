@@ -56,7 +56,12 @@ def compare(name: str, rounds: int = 3, steps: int = 4) -> dict[str, Any]:
     }
     spec = override(override(RunSpec(), changes), WIRES[name])
     ground = founding.prepare(spec, HERE, lambda text: None)
-    run = Run(spec, ground, ddp=False)
+    own = matrix_muon.orthogonalise
+    matrix_muon.orthogonalise = lambda g, iterations: orthogonalise(g)  # for its first scales too
+    try:
+        run = Run(spec, ground, ddp=False)
+    finally:
+        matrix_muon.orthogonalise = own
     start = run.weights.copy()
     run.run(lambda text: None)
     moved = np.linalg.norm(run.weights - start)
