@@ -21,7 +21,6 @@ import numpy as np
 import torch
 
 from bench.rounds_clock import Clock, Costs
-from duckweed.learn.data.dataset import held_out_batches
 from duckweed.learn.model import model as models
 from duckweed.merge.round import Announcement, advance, blob_hash, close
 from duckweed.net.link_spec import parse_links
@@ -89,10 +88,9 @@ def loss(form: str, seed: int) -> dict[str, Any]:
         state = founding.found(spec, ground, folder, "cpu", 1, lambda text: None)
         layout = founding.layout(folder)
         simulation = Simulation(folder, spec, layout, ground, state, "cpu")
-        trainer = simulation.workers[0].trainer
+        learner = simulation.workers[0].learner
         final = simulation.run()
-        windows = held_out_batches(ground.dataset, spec.model.sequence, HELD_OUT, 16)
-        nats, tokens = trainer.evaluate(final.weights, windows)
+        nats, tokens = learner.evaluate(final.weights, HELD_OUT, batch=16)
     return {
         "held_out": nats / tokens,
         "parameters": layout.total,

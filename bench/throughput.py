@@ -40,25 +40,27 @@ def plain(seconds: float) -> None:
     """One plain loop on the default model: prints tokens, wall and processor seconds as JSON."""
     import torch
 
-    from duckweed.learn.data import dataset as datasets
-    from duckweed.learn.optim.optimizer import InnerOptimizer
-    from duckweed.learn.trainer import Trainer
+    from duckweed.learn.learner import Part
+    from duckweed.learn.optim.registry import make_optimizer
+    from duckweed.learn.single import SingleDevice
+    from duckweed.learn.text import NextToken
     from duckweed.round import founding
 
     torch.set_num_threads(1)
     spec = RunSpec()
     ground = founding.prepare(spec, Path.cwd(), lambda text: None)
-    trainer = Trainer(founding.first_model(spec, ground), spec.inner, spec.total_steps, "cpu")
-    optimizer = InnerOptimizer(trainer.model, spec.inner)
-    trainer.model.train()
+    task = NextToken(spec, ground.dataset)
+    one = SingleDevice(spec, founding.configuration(spec, ground), task, "cpu")
+    optimizer = make_optimizer(one.model, spec.inner)
+    one.model.train()
     batch, length = spec.inner.batch, spec.model.sequence
     done, start, spent = -3, 0.0, 0.0
     while done < 1 or time.perf_counter() - start < seconds:
         if done == 0:  # the first steps warm up
             start, spent = time.perf_counter(), time.process_time()
-        tokens = datasets.batch(ground.dataset, 0, max(done, 0), 0, 1, batch, length)
-        trainer.loss(torch.from_numpy(tokens)).backward()
-        optimizer.step(0.001)
+        windows = next(task.batches(Part(max(done, 0), 0, 1), one.model))
+        one.loss(windows).backward()
+        optimizer.step(0.001, 0)
         done += 1
     record = {
         "tokens": done * batch * length,

@@ -8,8 +8,6 @@ from pathlib import Path
 import msgspec
 
 from bench.fuzz.target import IN_VAIN, PATIENCE, Ended, sensible, table
-from duckweed.learn.model import model as models
-from duckweed.learn.trainer import Trainer
 from duckweed.ledger.entries import Closed
 from duckweed.net.framing import Accepted
 from duckweed.net.identity import Identity
@@ -116,10 +114,7 @@ def peers_of(
     start = states.load(founded.state(0), layout)
     for part in (home / "states", home / "blobs"):
         part.mkdir(parents=True)
-    model = models.build(founding.configuration(spec, ground), "cpu")
-    worker = Worker(
-        spec, layout, ground.dataset, Trainer(model, spec.inner, spec.total_steps, "cpu")
-    )
+    worker = Worker(spec, layout, founding.learner(spec, ground, "cpu"))
 
     def peer_of(key: str, addresses: list[str]) -> Peer:
         me, where = Identity(dice.randbytes(32)), (key, addresses)

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,7 +16,9 @@ from torch import Tensor
 from bench.parity.model import Stack
 from duckweed.learn.data import dataset as datasets
 from duckweed.learn.model import model as models
-from duckweed.learn.optim.optimizer import guide, learning_rate
+from duckweed.learn.optim.muon import guide
+from duckweed.learn.optim.optimizer import OptimizerState
+from duckweed.learn.optim.schedule import learning_rate
 from duckweed.merge.outer import outer_step
 from duckweed.merge.round import next_scales, summed
 from duckweed.merge.rules import pseudo_gradient, pseudo_gradient_of_sums
@@ -67,7 +68,7 @@ def orthogonalise(x: Tensor) -> Tensor:
 
 
 class Steps:
-    """The inner optimizer of M stacked models: duckweed.learn.optim.optimizer's formulas."""
+    """The inner optimizer of M stacked models: duckweed.learn.optim's formulas."""
 
     def __init__(self, stack: Stack, spec: RunSpec) -> None:
         self.stack, self.inner = stack, spec.inner
@@ -89,10 +90,11 @@ class Steps:
         self.second = torch.zeros_like(stack.weights)
         self.count = 0
 
-    def momenta(self, copy: int) -> dict[str, Tensor]:
-        """Muon's momenta of one copy, by the names that duckweed gives them."""
+    def momenta(self, copy: int) -> OptimizerState:
+        """Muon's momenta of one copy, by the names that duckweed gives them; they share its memory."""
         return {
-            name: self.first[copy, part].view(shape) for name, (part, shape) in self.named.items()
+            name: self.first[copy, part].view(shape).numpy()
+            for name, (part, shape) in self.named.items()
         }
 
     def reset(self) -> None:
@@ -173,10 +175,8 @@ class Run:
         self.steps = Steps(self.stack, spec)
         self.scales = np.zeros(len(self.layout.names), np.float32)
         if isinstance(spec.wire, Integer) and not ddp:
-            self.scales = founding.first_scales(
-                spec, self.layout, self.dataset, model,
-                _Weights(self.weights), "cpu",  # type: ignore[arg-type]
-            )  # fmt: skip
+            learner = founding.learner(spec, ground, "cpu")
+            self.scales = founding.first_scales(spec, self.layout, learner, self.weights)
         self.residuals = [np.zeros(self.layout.total, np.float32) for _ in range(self.peers)]
         self.measured: list[dict[str, Any]] = []
         self.losses: list[float] = []
@@ -353,12 +353,6 @@ class Run:
         self.stack.parameters = views
         self.stack.weights[0].copy_(saved)
         return nats / count / float(np.log(2))
-
-
-class _Weights(msgspec.Struct):
-    """What first_scales reads of a state."""
-
-    weights: np.ndarray
 
 
 def _sparse(wire: Sparse, x: np.ndarray, layout: Layout) -> Decoded:

@@ -17,6 +17,7 @@ from duckweed.evolve.trials.peers_in_one import Exchange
 from duckweed.learn.data import dataset as datasets
 from duckweed.learn.data.dataset import Dataset
 from duckweed.learn.model import model as models
+from duckweed.learn.registry import learner
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import load_or_create
 from duckweed.process.simulation import Simulation
@@ -86,7 +87,9 @@ def test_a_trial_ends_where_a_run_of_its_specification_ends(ground, train, tmp_p
     layout = models.layout_of(model)
     state = first(layout, models.read_weights(model))
     if spec.wire == folder.plain().wire:
-        state.scales = first_scales(spec, layout, dataset, model, state, "cpu")
+        state.scales = first_scales(
+            spec, layout, learner(spec, config, dataset, "cpu"), state.weights
+        )
     run = RunFolder(tmp_path / "run")
     key = load_or_create(run.coordinator_key)
     ledger = Ledger(run.ledger, key.sign)

@@ -123,7 +123,8 @@ def evaluate(
 
     from duckweed.learn.data import dataset as datasets
     from duckweed.learn.device import choose
-    from duckweed.learn.trainer import Trainer
+    from duckweed.learn.model.model import quiet, read_weights
+    from duckweed.learn.registry import learner
     from duckweed.pages.run_summary import bits_per_byte
     from duckweed.round.export import bytes_per_token
     from duckweed.round.founding import cache_folder
@@ -138,10 +139,12 @@ def evaluate(
         dataset = datasets.prepare(wanted, Path.cwd(), cache_folder())
     place = choose(device)
     with console.status("measuring"):
-        network: Any = AutoModelForCausalLM.from_pretrained(model)
-        length = min(spec.model.sequence, len(dataset.held_out) - 1)
-        trainer = Trainer(network.to(place), spec.inner, spec.total_steps, place)
-        nats, tokens = trainer.evaluate(None, datasets.held_out_batches(dataset, length))
+        with quiet():
+            network: Any = AutoModelForCausalLM.from_pretrained(model)
+        length = max(2, min(spec.model.sequence, len(dataset.held_out) - 1))
+        spec = specs.override(spec, {"model.sequence": length})
+        one = learner(spec, network.config, dataset, place)
+        nats, tokens = one.evaluate(read_weights(network), None, batch=16)
     loss = nats / tokens
     console.print(
         f"[bold]{bits_per_byte(loss, bytes_per_token(dataset)):.4f} bits per byte[/], perplexity "

@@ -126,8 +126,6 @@ async def take_part(
     import torch
 
     from duckweed.learn import memory
-    from duckweed.learn.model import model as models
-    from duckweed.learn.trainer import Trainer
     from duckweed.round import founding
     from duckweed.round.worker import Worker
     from duckweed.run import state as states
@@ -140,9 +138,7 @@ async def take_part(
     # With overlap a round is begun from the state before: a run that was stopped goes on from there.
     saved = folder.saved_rounds()[-2 if spec.rounds.overlap else -1 :][0]
     state = states.load(folder.state(saved), layout)
-    model = models.build(founding.configuration(spec, ground), device)
-    trainer = Trainer(model, spec.inner, spec.total_steps, device)
-    worker = Worker(spec, layout, ground.dataset, trainer)
+    worker = Worker(spec, layout, founding.learner(spec, ground, device))
     home = folder.peer(slot)
     identity = load_or_create(home / "key")
 

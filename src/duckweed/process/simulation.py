@@ -9,20 +9,19 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from math import isfinite
-from typing import Any
 
 import msgspec
 
-from duckweed.learn.model import model as models
-from duckweed.learn.trainer import Trainer
+from duckweed.learn.learner import Learner
 from duckweed.ledger.entries import Closed, PeerEntry
 from duckweed.ledger.ledger import Ledger
 from duckweed.net import clock
 from duckweed.net.identity import Identity, load_or_create
 from duckweed.net.link_spec import LinkSpec
 from duckweed.net.virtual import Network, VirtualLoop, spend
+from duckweed.round import founding
 from duckweed.round.blocks import Span
-from duckweed.round.founding import Ground, configuration
+from duckweed.round.founding import Ground
 from duckweed.round.worker import Contribution, Trained, Worker
 from duckweed.run.events import Event, PeerProgress, Progress, RoundClosed, Said, Tell
 from duckweed.run.folder import RunFolder
@@ -67,13 +66,11 @@ class Simulation:
         peers = spec.rounds.peers
         self.links = links or [LinkSpec()] * peers
         paces = step_seconds if isinstance(step_seconds, Sequence) else [step_seconds] * peers
-        model = models.build(configuration(spec, ground), device)
+        one = founding.learner(spec, ground, device)  # busy with one peer at a time
         costs, states = Costs(), {state.round: state}
         self.workers = [
             SimulatedWorker(
-                spec, layout, ground.dataset,
-                Trainer(model, spec.inner, spec.total_steps, device),
-                peer, pace, costs, states, tell,
+                spec, layout, one, peer, pace, costs, states, tell,
             )
             for peer, pace in enumerate(paces)
         ]  # fmt: skip
@@ -148,10 +145,10 @@ class SimulatedWorker(Worker):
     all peers reach the same ones, each is computed once."""
 
     def __init__(
-        self, spec: RunSpec, layout: Layout, dataset: Any, trainer: Trainer,
+        self, spec: RunSpec, layout: Layout, learner: Learner,
         peer: int, pace: float | None, costs: Costs, states: dict[int, State], tell: Tell,
     ) -> None:  # fmt: skip
-        super().__init__(spec, layout, dataset, trainer)
+        super().__init__(spec, layout, learner)
         self.peer, self.pace, self.costs, self.states, self.tell = peer, pace, costs, states, tell
 
     def train(

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
-from duckweed.learn.data.dataset import Dataset, held_out_batches
+from duckweed.learn.data.dataset import Dataset
+from duckweed.learn.device import seeded
 from duckweed.learn.model import model as models
-from duckweed.learn.trainer import Trainer
 from duckweed.ledger.entries import RoundEntry
 from duckweed.ledger.ledger import Ledger
 from duckweed.round import founding
@@ -45,11 +45,11 @@ def harvest(folder: RunFolder, spec: RunSpec, ground: Ground, device: str) -> st
     """Write folder.model, record the final held-out loss; returns a sample of generated text."""
     state = latest_state(folder, spec)
     dataset = ground.dataset
-    model = models.build(founding.configuration(spec, ground), device)
-    trainer = Trainer(model, spec.inner, spec.total_steps, device)
-    windows = held_out_batches(dataset, spec.model.sequence, FINAL_TOKENS, EVALUATION_BATCH)
-    nats, tokens = trainer.evaluate(state.weights, windows)
+    learner = founding.learner(spec, ground, device)
+    nats, tokens = learner.evaluate(state.weights, FINAL_TOKENS, batch=EVALUATION_BATCH)
+    del learner  # its model need not be in memory beside the next
     folder.record(FinalLoss(nats / tokens, state.round, tokens))
+    model = models.build(founding.configuration(spec, ground))
     models.export(model, state.weights, folder.model, dataset.tokenizer.end)
     dataset.tokenizer.save(folder.model)
     return generate(folder.model, "def ", 160, 0.7, spec.seed, device)
@@ -62,14 +62,14 @@ def generate(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model)
-    network: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    with models.quiet():
+        network: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     network = network.to(device).eval()
     ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)["input_ids"]
     if ids.numel() == 0:
         ids = torch.tensor([[tokenizer.eos_token_id]])
-    torch.manual_seed(seed)
     sampling = {"do_sample": True, "temperature": temperature, "top_p": 0.95}
-    with torch.no_grad():
+    with torch.no_grad(), seeded(seed, device):
         out = network.generate(
             input_ids=ids.to(device),
             attention_mask=torch.ones_like(ids).to(device),

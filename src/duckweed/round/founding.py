@@ -12,11 +12,12 @@ from platformdirs import user_cache_path
 from torch import nn
 from transformers import PretrainedConfig
 
+from duckweed.learn import registry
 from duckweed.learn.data import dataset as datasets
 from duckweed.learn.data.dataset import Dataset
+from duckweed.learn.learner import Learner, Part
 from duckweed.learn.memory import check_memory
 from duckweed.learn.model import model as models
-from duckweed.learn.trainer import Trainer
 from duckweed.ledger.entries import GenesisEntry
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import load_or_create
@@ -66,6 +67,11 @@ def configuration(spec: RunSpec, ground: Ground) -> PretrainedConfig:
     )
 
 
+def learner(spec: RunSpec, ground: Ground, device: str) -> Learner:
+    """What trains the run's model on this machine. Raises ModelError."""
+    return registry.learner(spec, configuration(spec, ground), ground.dataset, device)
+
+
 def first_model(spec: RunSpec, ground: Ground) -> nn.Module:
     """The model with the weights that the run starts from, on the CPU."""
     if spec.model.weights == "given":
@@ -87,11 +93,10 @@ def found(
     layout = models.layout_of(skeleton)
     check_room(folder, spec, layout)
     say(f"making a model of {layout.total:,} parameters")
-    model = first_model(spec, ground)
-    state = first(layout, models.read_weights(model))
+    state = first(layout, models.read_weights(first_model(spec, ground)))
     if isinstance(spec.wire, Integer):
         say("measuring the first scales")
-        state.scales = first_scales(spec, layout, ground.dataset, model, state, device)
+        state.scales = first_scales(spec, layout, learner(spec, ground, device), state.weights)
     write_atomically(folder.spec, toml.write(spec).encode())
     write_atomically(folder.path / "layout.json", msgspec.json.encode(layout))
     facts = {"base": str(ground.base), "dataset": str(ground.dataset.folder)}
@@ -118,17 +123,11 @@ def found(
 
 
 def first_scales(
-    spec: RunSpec, layout: Layout, dataset: Dataset, model: nn.Module, state: State, device: str
+    spec: RunSpec, layout: Layout, learner: Learner, weights: np.ndarray
 ) -> np.ndarray:
     """Scales f32[T] for round 0, before anybody has announced a size: the RMS per tensor of the
     pseudo-gradient of block 0, trained here once."""
-    trainer = Trainer(model.to(device), spec.inner, spec.total_steps, device)
-    steps = spec.inner.steps
-    batches = (
-        datasets.batch(dataset, spec.seed, 0, s, steps, spec.inner.batch, spec.model.sequence)
-        for s in range(steps)
-    )
-    work = trainer.train(state.weights, batches, 0)
+    work = learner.train(weights, Part(block=0, first=0, steps=spec.inner.steps))
     return np.array(sizes(work.delta, layout), np.float32)
 
 

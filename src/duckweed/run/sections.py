@@ -1,7 +1,9 @@
 """The sections of a run specification: typed, validated, each default justified in docs/run.md."""
 
 import codecs
+import difflib
 import re
+from collections.abc import Collection
 from typing import Literal
 
 import msgspec
@@ -11,6 +13,20 @@ def check(section: str, name: str, value: float, low: float, high: float) -> Non
     """Raise ValueError unless low <= value <= high."""
     if not low <= value <= high:
         raise ValueError(f"{section}.{name} = {value}: must be between {low:g} and {high:g}")
+
+
+def one_of(section: str, name: str, value: str, known: Collection[str]) -> None:
+    """Raise ValueError unless value is known; the message lists what is, and names the nearest."""
+    if value not in known:
+        near = difflib.get_close_matches(value, list(known), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"{section}.{name} = {value!r}: expected one of {', '.join(map(repr, known))}{hint}"
+        )
+
+
+OPTIMIZERS = ["adamw", "muon", "normuon", "lion"]
+"""What `inner.optimizer` may name; duckweed.learn.optim.registry adds those of one's own."""
 
 
 class DataSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -105,42 +121,35 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Inner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a peer does between two merges: H = `steps` steps of `batch` sequences each.
+    """What a peer does between two merges: H = `steps` steps of `batch` sequences each. What each
+    optimizer does is in docs/learn.md."""
 
-    optimizer: adamw, lion, or muon and normuon for hidden matrices with adamw for the rest.
-    embedding_rate, head_rate, vector_rate: factors of the learning rate for these parameters (the
-    head where it is not tied; vectors are norms and biases). epsilon: of AdamW. cautious: weights
-    decay only where the update shrinks them too. nesterov, iterations: of Muon, as is
-    momentum_warmup, the steps over which its momentum rises from 0.85. state: what becomes of the
-    moments at the end of a round: they start anew, or each peer keeps its own. guide: how far Muon's momenta turn, as a round begins, to the
-    direction of the last merged step; 0: not at all (docs/learn.md).
-    """
-
-    optimizer: Literal["adamw", "muon", "normuon", "lion"] = "muon"
-    learning_rate: float = 0.01
-    weight_decay: float = 0.1
-    cautious: bool = False
-    momentum: float = 0.95
-    momentum_warmup: int = 0
-    nesterov: bool = True
-    iterations: int = 5
-    betas: tuple[float, float] = (0.9, 0.95)
-    epsilon: float = 1e-8
-    embedding_rate: float = 1.0
-    head_rate: float = 1.0
-    vector_rate: float = 1.0
-    clip: float = 1.0
-    steps: int = 20
-    batch: int = 8
-    schedule: Literal["constant", "cosine", "wsd"] = "wsd"
-    warmup: int = 20
-    final: float = 0.1
-    decay: float = 0.3
-    state: Literal["fresh", "kept"] = "kept"
-    guide: float = 0.1
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    optimizer: str = "muon"  # muon and normuon step hidden matrices, adamw the rest; adamw; lion
+    learning_rate: float = 0.01  # at its peak
+    weight_decay: float = 0.1  # of matrices and embeddings, times the learning rate
+    cautious: bool = False  # weights decay only where the update shrinks them too
+    momentum: float = 0.95  # of Muon
+    momentum_warmup: int = 0  # steps over which Muon's momentum rises from 0.85
+    nesterov: bool = True  # of Muon
+    iterations: int = 5  # of Newton-Schulz, in Muon
+    betas: tuple[float, float] = (0.9, 0.95)  # of AdamW and Lion; the second also of NorMuon
+    epsilon: float = 1e-8  # of AdamW
+    embedding_rate: float = 1.0  # factor of the learning rate of embeddings
+    head_rate: float = 1.0  # and of the head, where it is not tied to the embedding
+    vector_rate: float = 1.0  # and of norms and biases
+    clip: float = 1.0  # largest norm of a step's gradient; 0: not clipped
+    steps: int = 20  # inner steps of a round, H
+    batch: int = 8  # sequences of an inner step
+    schedule: Literal["constant", "cosine", "wsd"] = "wsd"  # of the learning rate, over the run
+    warmup: int = 20  # steps over which it rises
+    final: float = 0.1  # where it ends, as a share of its peak
+    decay: float = 0.3  # wsd: share of the steps over which it falls
+    state: Literal["fresh", "kept"] = "kept"  # the optimizer's, when a new round begins
+    guide: float = 0.1  # how far Muon's momenta turn to the last merged step as a round begins
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # of matrix products
 
     def __post_init__(self) -> None:
+        one_of("inner", "optimizer", self.optimizer, OPTIMIZERS)
         for beta in self.betas:
             check("inner", "betas", beta, 0, 0.99999)
         for name, low, high in (

@@ -16,8 +16,9 @@ NOTES = {
     "deepseek-v3-mini), a folder, a config.json, or a hub name; sequence: tokens per training sequence",
     "architecture": "what is changed of the source's configuration (docs/learn.md)",
     "inner": "what a peer does alone between two exchanges: `steps` steps of `batch` sequences\n"
-    "optimizer: muon (hidden matrices; AdamW for the rest) or adamw; schedule: wsd, cosine, constant\n"
-    "state: 'fresh' starts its moments anew every round, 'kept' carries them along\n"
+    "optimizer: muon, normuon (hidden matrices; AdamW for the rest), adamw or lion\n"
+    "schedule: wsd, cosine, constant; state: a round begins with an optimizer state that is 'fresh', or\n"
+    "with that which the peer has 'kept' from the round before\n"
     "guide: how far Muon's momenta turn to what all have merged last, before each round",
     "wire": "what is sent. kind: 'integer' (threshold, value, levels), 'sparse' (chunk, keep),\n"
     "'dense' (dtype fp32, bf16, int8); feedback: share of the unsent rest that is carried over",

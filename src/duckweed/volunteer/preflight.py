@@ -1,6 +1,7 @@
 """What taking part would ask of this machine: measured before anything is promised."""
 
 import asyncio
+import contextlib
 import errno
 import os
 import shutil
@@ -9,10 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from duckweed.learn.data.dataset import Dataset, batch
+from duckweed.learn.learner import Learner, Part
 from duckweed.learn.memory import PROCESS
-from duckweed.learn.model.model import read_weights
-from duckweed.learn.trainer import Trainer
 from duckweed.round.worker import disk_needed
 from duckweed.run import units
 from duckweed.run.layout import Layout
@@ -67,26 +66,28 @@ async def _timed(client: Asks, question: m.Probe, body: bytes) -> float:
     return time.perf_counter() - began
 
 
-async def measure_speed(trainer: Trainer, dataset: Dataset, spec: RunSpec) -> float:
+class _Measured(Exception):
+    """The training that is measured has lasted long enough."""
+
+
+async def measure_speed(learner: Learner, spec: RunSpec) -> float:
     """Tokens a second of inner steps on this device, over some seconds. Leaves no trace."""
-    marks: list[float] = []
+    marks = [(0, time.perf_counter())]  # steps done, and when
+
+    def stepped(steps: int, loss: float) -> None:
+        marks.append((steps, time.perf_counter()))
+        if marks[-1][1] - marks[0][1] >= WORK:
+            raise _Measured
 
     def work() -> None:
-        inner, began = spec.inner, time.perf_counter()
-        batches = (
-            batch(dataset, spec.seed, 0, step, inner.steps, inner.batch, spec.model.sequence)
-            for step in range(min(STEPS, inner.steps))
-            if len(marks) < 2 or marks[-1] - began < WORK
-        )
-        marks.append(began)
-        trainer.train(
-            read_weights(trainer.model), batches, 0, lambda *_: marks.append(time.perf_counter())
-        )
+        with contextlib.suppress(_Measured):
+            learner.train(
+                learner.weights(), Part(0, 0, min(STEPS, spec.inner.steps)), report=stepped
+            )
 
     await asyncio.to_thread(work)
-    first = 1 if len(marks) > 2 else 0
-    steps = len(marks) - 1 - first
-    return steps * spec.inner.batch * spec.model.sequence / (marks[-1] - marks[first])
+    (first, began), (last, ended) = marks[1 if len(marks) > 2 else 0], marks[-1]
+    return (last - first) * spec.tokens_per_block / spec.inner.steps / (ended - began)
 
 
 class Survey(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ import msgspec
 from torch import nn
 
 from duckweed.learn.memory import estimate
-from duckweed.learn.optim.optimizer import hidden_matrices
+from duckweed.learn.optim.muon import hidden_matrices
 from duckweed.run.sections import Inner
 
 ELEMENTWISE = {"adamw": 16, "muon": 16, "normuon": 16, "lion": 10}

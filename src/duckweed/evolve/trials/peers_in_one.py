@@ -5,14 +5,10 @@ tried as they are used. What peers handed in lies beside the exported weights: t
 the same rounds again and must reach the same weights, so that bytes are counted, not claimed.
 """
 
-from typing import Any
-
 import msgspec
 import numpy as np
 
-from duckweed.learn.data.dataset import Dataset
-from duckweed.learn.model import model as models
-from duckweed.learn.trainer import Trainer
+from duckweed.learn.learner import Learner
 from duckweed.ledger.entries import Closed
 from duckweed.merge.round import Announcement, blob_hash
 from duckweed.round.engine import Engine, MemoryBlobs
@@ -45,17 +41,15 @@ class Moved(msgspec.Struct, frozen=True):
     fetched: int = 0
 
 
-def train(spec: RunSpec, model: Any, dataset: Dataset) -> tuple[np.ndarray, Exchange]:
-    """Weights f32[P] after all rounds. Raises trainer.Diverged, MergeError, WireError."""
-    layout = models.layout_of(model)
-    state = first(layout, models.read_weights(model))
+def train(
+    spec: RunSpec, layout: Layout, weights: np.ndarray, learner: Learner
+) -> tuple[np.ndarray, Exchange]:
+    """Weights f32[P] after all rounds, from those given. Raises Diverged, MergeError, WireError."""
+    state = first(layout, weights)
     if isinstance(spec.wire, Integer):
-        state.scales = first_scales(spec, layout, dataset, model, state, "cpu")
+        state.scales = first_scales(spec, layout, learner, weights)
     exchange = Exchange([float(scale) for scale in state.scales], [])
-    workers = [
-        Worker(spec, layout, dataset, Trainer(model, spec.inner, spec.total_steps, "cpu"))
-        for _ in range(spec.rounds.peers)
-    ]
+    workers = [Worker(spec, layout, learner) for _ in range(spec.rounds.peers)]
     for number in range(spec.rounds.count):
         handed: Handed = []
         for peer, worker in enumerate(workers):

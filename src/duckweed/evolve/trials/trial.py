@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import torch
+import numpy as np
 from torch import nn
 from transformers import PretrainedConfig
 
@@ -17,10 +17,10 @@ from duckweed.evolve.decide.trial_spec import Cell
 from duckweed.evolve.space.recipe import specification
 from duckweed.evolve.trials import peers_in_one as exchanges
 from duckweed.evolve.trials.cost import Cost, cost
-from duckweed.learn.data import dataset as datasets
 from duckweed.learn.data.dataset import Dataset
+from duckweed.learn.learner import Diverged, Learner, Part
 from duckweed.learn.model import model as models
-from duckweed.learn.trainer import Diverged, Trainer
+from duckweed.learn.registry import learner
 from duckweed.merge.round import MergeError
 from duckweed.round.run_log import data_parallel_bytes
 from duckweed.run.folder import write_atomically
@@ -137,13 +137,13 @@ def train(plain: RunSpec, base: Path, dataset: Dataset, cell: Cell, out: Path) -
     steps = taken(spec)
     declared = Declared(steps, steps * spec.inner.batch * spec.model.sequence)
     try:
-        with torch.random.fork_rng(devices=[]):
-            if spec.rounds.peers > 1:
-                weights, exchange = exchanges.train(spec, model, dataset)
-                write_atomically(out / EXCHANGE, msgspec.msgpack.encode(exchange))
-            else:
-                _alone(spec, model, dataset)
-                weights = models.read_weights(model)
+        one, weights = learner(spec, config, dataset, "cpu"), models.read_weights(model)
+        if spec.rounds.peers > 1:
+            layout = models.layout_of(model)
+            weights, exchange = exchanges.train(spec, layout, weights, one)
+            write_atomically(out / EXCHANGE, msgspec.msgpack.encode(exchange))
+        else:
+            weights = _alone(spec, weights, one)
     except (Diverged, MergeError, WireError) as error:
         declared = msgspec.structs.replace(declared, diverged=str(error))
     else:
@@ -152,11 +152,7 @@ def train(plain: RunSpec, base: Path, dataset: Dataset, cell: Cell, out: Path) -
     return declared
 
 
-def _alone(spec: RunSpec, model: Any, dataset: Dataset) -> None:
-    inner, length = spec.inner, spec.model.sequence
-    batches = (
-        datasets.batch(dataset, spec.seed, 0, step, inner.steps, inner.batch, length)
-        for step in range(inner.steps)
-    )
-    trainer = Trainer(model, inner, spec.total_steps, "cpu")
-    trainer.train(models.read_weights(model), batches, 0, seed=spec.seed & 0x7FFFFFFF)
+def _alone(spec: RunSpec, weights: np.ndarray, learner: Learner) -> np.ndarray:
+    """The weights after all steps of one peer, f32[P]."""
+    learner.train(weights, Part(0, 0, spec.inner.steps, seed=spec.seed & 0x7FFFFFFF))
+    return learner.weights()

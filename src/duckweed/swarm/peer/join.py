@@ -11,7 +11,6 @@ from duckweed.learn.data import dataset as datasets
 from duckweed.learn.data.corpus import DataError
 from duckweed.learn.memory import check_memory, needed, trim
 from duckweed.learn.model import model as models
-from duckweed.learn.trainer import Trainer
 from duckweed.net.identity import Identity, load_or_create
 from duckweed.net.timeouts import RETRY
 from duckweed.net.transport import Endpoint, LinkError
@@ -130,14 +129,13 @@ async def _prepare(
         )
     check_disk(folder.path, spec, layout, limits)
     say("measuring how fast this machine trains")
-    model = models.build(founding.configuration(spec, ground), device)
-    trainer = Trainer(model, spec.inner, spec.total_steps, device)
-    speed = await measure_speed(trainer, ground.dataset, spec)
+    learner = founding.learner(spec, ground, device)
+    speed = await measure_speed(learner, spec)
     trim()
     found = survey(
         spec, layout, info, speed_of_link, speed, needed(skeleton, spec), device, limits.threads
     )
-    return Worker(spec, layout, ground.dataset, trainer), found
+    return Worker(spec, layout, learner), found
 
 
 def _data(spec: RunSpec, paths: tuple[str, ...] | None, tokens: str, say: Say) -> Ground:
