@@ -497,6 +497,12 @@ def closed(folder):
         if place.name.startswith("pytest-"):
             place.chmod(0o755)
     folder.chmod(0o755)
+    # Python's own files may be closed to others too: what is loaded late is loaded now.
+    write(folder / "warm/a.txt", "words " * 500)
+    made(folder, "warm", folder / "warm-cache")
+    with pytest.raises(DataError):
+        read(folder, "nothing/*.parquet")
+    shutil.rmtree(folder / "warm")
     yield folder
     for place in folder.rglob("*"):
         place.chmod(0o755)

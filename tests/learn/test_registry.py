@@ -9,8 +9,8 @@ from duckweed.learn.learner import Learner, Work
 from duckweed.learn.model import model as models
 from duckweed.learn.registry import register_learner
 from duckweed.learn.single import SingleDevice
+from duckweed.process.simulation import Simulation
 from duckweed.round import founding
-from duckweed.round.simulation import Simulation
 from duckweed.run import work
 
 FACTS = {

@@ -12,7 +12,7 @@ from duckweed.cli import running
 from duckweed.cli.errors import fail, plain_errors
 
 if TYPE_CHECKING:
-    from duckweed.round.link_spec import Links
+    from duckweed.net.link_spec import LinkSpec
 
 console = Console(highlight=False)
 
@@ -174,7 +174,9 @@ def _swarm(run: running.Opened, threads: int, port: int) -> None:
         running.watch(run, processes.events())
 
 
-def _simulate(run: running.Opened, links: "list[Links] | None", step_seconds: float | None) -> None:
+def _simulate(
+    run: running.Opened, links: "list[LinkSpec] | None", step_seconds: float | None
+) -> None:
     """Train in this process, on a virtual clock."""
     from duckweed.process.simulation import Simulation
     from duckweed.round import founding

@@ -154,28 +154,30 @@ class SimulatedWorker(Worker):
     def train(
         self, state: State, span: Span, report: Report | None = None, begun: Trained | None = None
     ) -> Trained:
-        before, steps = (begun.seconds, begun.steps) if begun else (0.0, 0)
-        losses: list[float] = []
-        trained = super().train(state, span, self._shown(state.round, losses), begun)
-        trained.seconds = before + self._take_time(trained.seconds - before, losses, report)
-        assert len(losses) == span.steps - steps
+        before, done = (begun.seconds, begun.steps) if begun else (0.0, 0)
+        told: dict[int, float] = {}
+        trained = super().train(state, span, self._shown(state.round, told), begun)
+        steps = span.steps - done
+        trained.seconds = before + self._take_time(trained.seconds - before, steps, told, report)
         return trained
 
     def ahead(self, state: State, span: Span, report: Report | None = None) -> Trained:
-        losses: list[float] = []
-        begun = super().ahead(state, span, self._shown(state.round + 1, losses))
-        begun.seconds = self._take_time(begun.seconds, losses, report)
+        told: dict[int, float] = {}
+        begun = super().ahead(state, span, self._shown(state.round + 1, told))
+        begun.seconds = self._take_time(begun.seconds, begun.steps, told, report)
         return begun
 
-    def _take_time(self, seconds: float, losses: list[float], report: Report | None) -> float:
-        """Let steps that are done take their virtual time, and report each when it would be done."""
-        if not losses:
+    def _take_time(
+        self, seconds: float, steps: int, told: dict[int, float], report: Report | None
+    ) -> float:
+        """Let steps that are done take their virtual time, and report those that were told (step ->
+        loss) when each would be done."""
+        if not steps:
             return 0.0
-        steps, loop = len(losses), asyncio.get_running_loop()
         took = self.costs.of("step", seconds, steps) if self.pace is None else self.pace * steps
-        for step, loss in enumerate(losses, 1):
+        for step, loss in told.items():
             if report:
-                loop.call_later(took * step / steps, report, step, loss)
+                asyncio.get_running_loop().call_later(took * step / steps, report, step, loss)
         spend(took)
         return took
 
@@ -201,12 +203,12 @@ class SimulatedWorker(Worker):
             spend(self.costs.of("evaluate", time.perf_counter() - began, tokens))
         return nats, tokens
 
-    def _shown(self, round_: int, losses: list[float]) -> Report:
+    def _shown(self, round_: int, told: dict[int, float]) -> Report:
         """Tells of every step as it is computed, and keeps its loss."""
 
         def stepped(step: int, loss: float) -> None:
             doing = PeerProgress(self.peer, "training", step, loss if isfinite(loss) else None)
             self.tell(Progress(round_, [doing]))
-            losses.append(loss)
+            told[step] = loss
 
         return stepped
