@@ -18,10 +18,11 @@ from duckweed.learn.data.dataset import Dataset
 from duckweed.learn.model import model as models
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import load_or_create
-from duckweed.round.founding import Ground, first_scales
+from duckweed.round.founding import Ground, first_gradient
 from duckweed.round.simulation import Simulation
 from duckweed.run.folder import RunFolder
 from duckweed.run.state import first
+from duckweed.wire import codec_of
 from evolve.small import campaign
 from evolve.small import cell as small_cell
 
@@ -83,9 +84,11 @@ def test_a_trial_ends_where_a_run_of_its_specification_ends(ground, train, tmp_p
     config = trial.configuration(spec, folder.path, folder.vocabulary(), 1)
     model = models.build(config, "cpu", spec.seed, spec.architecture.zero_projections)
     layout = models.layout_of(model)
-    state = first(layout, models.read_weights(model))
-    if spec.wire == folder.plain().wire:
-        state.scales = first_scales(spec, layout, dataset, model, state, "cpu")
+    weights = models.read_weights(model)
+    shared = codec_of(spec.wire, layout).first_shared(
+        lambda: first_gradient(spec, dataset, model, weights, "cpu")
+    )
+    state = first(layout, weights, shared)
     run = RunFolder(tmp_path / "run")
     key = load_or_create(run.coordinator_key)
     ledger = Ledger(run.ledger, key.sign)

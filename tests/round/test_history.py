@@ -56,7 +56,7 @@ def test_what_is_read_after_a_restart_is_what_was_kept(place, monkeypatch):
             None,
             [chance.random() for _ in LAYOUT.names],
         )
-        past.close(closed, assigned, [(announcement, b"") for announcement in said])
+        past.close(closed, assigned, said)
         past.agree(number + 1, f"{number + 1:064}", len(peers))
         again = Past(folder, SPEC, LAYOUT, Ledger(folder.ledger))
         assert facts(again) == facts(past)
@@ -65,4 +65,4 @@ def test_what_is_read_after_a_restart_is_what_was_kept(place, monkeypatch):
     assert past.number == 12
     assert ledger.number == past.entry_of(11) + 1
     assert past.entry_of(12) == -1
-    assert past.closed[11].scales == past.scales
+    assert past.closed[11].shared == past.shared

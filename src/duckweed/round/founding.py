@@ -19,13 +19,13 @@ from duckweed.learn.model import model as models
 from duckweed.learn.trainer import Trainer
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import load_or_create
-from duckweed.round.worker import disk_needed, sizes
+from duckweed.round.worker import disk_needed
 from duckweed.run import toml
 from duckweed.run.folder import RunFolder, write_atomically
 from duckweed.run.layout import Layout
-from duckweed.run.sections import Integer
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State, first
+from duckweed.wire.codec import codec_of
 
 Report = Callable[[str], None]
 
@@ -87,10 +87,13 @@ def found(
     check_room(folder, spec, layout)
     say(f"making a model of {layout.total:,} parameters")
     model = first_model(spec, ground)
-    state = first(layout, models.read_weights(model))
-    if isinstance(spec.wire, Integer):
+    weights = models.read_weights(model)
+
+    def gradient() -> np.ndarray:
         say("measuring the first scales")
-        state.scales = first_scales(spec, layout, ground.dataset, model, state, device)
+        return first_gradient(spec, ground.dataset, model, weights, device)
+
+    state = first(layout, weights, codec_of(spec.wire, layout).first_shared(gradient))
     write_atomically(folder.spec, toml.write(spec).encode())
     write_atomically(folder.path / "layout.json", msgspec.json.encode(layout))
     facts = {"base": str(ground.base), "dataset": str(ground.dataset.folder)}
@@ -110,26 +113,25 @@ def found(
             "tokens": ground.dataset.manifest.tokens_hash,
             "windows": datasets.sequences(ground.dataset, spec.model.sequence),
             "state": digest,
-            "scales": [float(scale) for scale in state.scales],
+            "scales": [float(x) for x in state.shared],
         },
     )
     ledger.close()
     return state
 
 
-def first_scales(
-    spec: RunSpec, layout: Layout, dataset: Dataset, model: nn.Module, state: State, device: str
+def first_gradient(
+    spec: RunSpec, dataset: Dataset, model: nn.Module, weights: np.ndarray, device: str
 ) -> np.ndarray:
-    """Scales f32[T] for round 0, before anybody has announced a size: the RMS per tensor of the
-    pseudo-gradient of block 0, trained here once."""
+    """The pseudo-gradient f32[P] of block 0 from the first weights f32[P], trained here once: what peers
+    share in round 0 comes from it, before anybody has announced anything."""
     trainer = Trainer(model.to(device), spec.inner, spec.total_steps, device)
     steps = spec.inner.steps
     batches = (
         datasets.batch(dataset, spec.seed, 0, s, steps, spec.inner.batch, spec.model.sequence)
         for s in range(steps)
     )
-    work = trainer.train(state.weights, batches, 0)
-    return np.array(sizes(work.delta, layout), np.float32)
+    return trainer.train(weights, batches, 0).delta
 
 
 def reopen(folder: RunFolder, spec: RunSpec) -> Ground:

@@ -22,7 +22,7 @@ REPLAYS = 64  # rounds for which a blob that was handed in is known
 
 class Past:
     """peers: their keys, by index; closed: how each round ended; agreed: round -> hash of the state that
-    it began from; blocks: what is left of the data; scales: common scale per tensor for the next
+    it began from; blocks: what is left of the data; shared: what peers share in the next
     round; tokens: hash of the data, windows: sequences in it; handed: blob -> round that closed with
     it, of late."""
 
@@ -33,7 +33,7 @@ class Past:
         self.closed: dict[int, Closed] = {}
         self.agreed: dict[int, str] = {}
         self.blocks = Blocks(spec.inner.steps)
-        self.scales: list[float] = []
+        self.shared: list[float] = []
         self.tokens, self.windows = "", 1
         self.handed: dict[str, int] = {}
         self._entry_of: dict[int, int] = {}  # round -> its entry in the ledger
@@ -51,7 +51,7 @@ class Past:
     def _replay(self, entry: Entry) -> None:
         body = entry.body
         if entry.kind == "genesis":
-            self.agreed[0], self.scales = body["state"], body["scales"]
+            self.agreed[0], self.shared = body["state"], body["scales"]
             self.tokens, self.windows = body["tokens"], body["windows"]
         elif entry.kind == "peer":
             self.peers.append(body["key"])
@@ -63,7 +63,7 @@ class Past:
             self.agreed[entry.round] = body["hash"]
 
     def _note(self, entry: Entry, closed: Closed, blobs: Iterable[str]) -> None:
-        self.closed[closed.round], self.scales = closed, closed.scales
+        self.closed[closed.round], self.shared = closed, closed.shared
         self._entry_of[closed.round] = entry.number
         self.handed.update(dict.fromkeys(blobs, closed.round))
         while self.handed and next(iter(self.handed.values())) <= closed.round - REPLAYS:
@@ -95,13 +95,13 @@ class Past:
         self,
         closed: Closed,
         assigned: dict[int, Span],
-        handed: list[tuple[Announcement, bytes]],
+        handed: list[Announcement],
     ) -> None:
         """A round, with what was assigned in it and handed in. What did not count is given out again."""
         body = ledger_body(closed, assigned, handed, self.blocks.steps)
         entry = self.ledger.append("round", closed.round, body)
         self.blocks.settle(assigned, closed.accepted)
-        self._note(entry, closed, (announcement.blob for announcement, _ in handed))
+        self._note(entry, closed, (announcement.blob for announcement in handed))
 
     def agree(self, round_: int, digest: str, peers: int) -> None:
         """The state that a round begins from, as so many peers hold it."""

@@ -15,7 +15,7 @@ from duckweed.run.spec import RunSpec
 def ledger_body(
     closed: Closed,
     assigned: dict[int, Span],
-    handed: list[tuple[Announcement, bytes]],
+    handed: list[Announcement],
     steps: int,
 ) -> dict[str, Any]:
     """What the ledger keeps of a closed round. steps: those of a whole block; parts: peer -> first
@@ -23,7 +23,7 @@ def ledger_body(
     said = {
         str(a.peer): {"tokens": a.tokens, "loss": a.loss, "blob": a.blob, "size": a.size}
         | ({"ahead": a.ahead} if a.ahead else {})
-        for a, _ in handed
+        for a in handed
     }
     parts = {
         str(peer): [span.first, span.steps]
@@ -99,7 +99,7 @@ def told(
     return round_event(
         open_.number,
         seconds=seconds,
-        announcements={peer: announcement for peer, (announcement, _) in open_.handed.items()},
+        announcements=open_.handed,
         closed=closed,
         update_size=update_size,
         nats=(float(nats[0]), int(nats[1])),

@@ -91,14 +91,18 @@ class Simulation:
         nats = self._evaluate()
         made = self._contribute(assigned)
         handed = [(c.announcement, c.blob) for c in made]
-        closed, blobs = gathered(spec, self.layout, [float(s) for s in state.scales], handed)
+        closed, blobs = gathered(spec, self.layout, [float(s) for s in state.shared], handed)
         for digest, blob in blobs.items():
             write_atomically(self.folder.blob(digest), blob)
         began = time.perf_counter()
         self.state = advance(spec, self.layout, state, closed, blobs.__getitem__)
         apply_seconds = time.perf_counter() - began
         self._settle(state, closed)
-        ledger.append("round", state.round, ledger_body(closed, assigned, handed, spec.inner.steps))
+        ledger.append(
+            "round",
+            state.round,
+            ledger_body(closed, assigned, [a for a, _ in handed], spec.inner.steps),
+        )
         ledger.append(
             "state", self.state.round, {"hash": self.state.hash(), "peers": len(self.workers)}
         )

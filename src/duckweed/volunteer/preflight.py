@@ -21,7 +21,7 @@ from duckweed.run.spec import RunSpec
 from duckweed.swarm.protocol import messages as m
 from duckweed.volunteer.controls import Controls, ControlsError
 from duckweed.volunteer.watch import used
-from duckweed.wire.contribution import max_size
+from duckweed.wire.codec import codec_of
 
 SMALL = 64 << 10  # bytes of the first measurement of a link; more only if it was quick
 QUICK = 0.25  # seconds
@@ -167,6 +167,7 @@ def survey(
 ) -> Survey:
     base = PROCESS if device == "cpu" else 0
     return Survey(
-        device, threads, spec, layout.total, terms, max_size(spec.wire, layout), link, speed,
+        device, threads, spec, layout.total, terms,
+        codec_of(spec.wire, layout).blob_limit, link, speed,
         memory + base, disk_needed(spec.inner, layout),
     )  # fmt: skip

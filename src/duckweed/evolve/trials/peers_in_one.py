@@ -14,12 +14,12 @@ from duckweed.learn.data.dataset import Dataset
 from duckweed.learn.model import model as models
 from duckweed.learn.trainer import Trainer
 from duckweed.merge.round import Announcement, Closed, advance, blob_hash, gathered
-from duckweed.round.founding import first_scales
+from duckweed.round.founding import first_gradient
 from duckweed.round.worker import Worker
 from duckweed.run.layout import Layout
-from duckweed.run.sections import Integer
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State, first
+from duckweed.wire.codec import codec_of
 
 Handed = list[tuple[Announcement, bytes]]
 """What peers hand in at one round, in their order."""
@@ -29,11 +29,15 @@ class ExchangeError(ValueError):
     """Rounds that are not those that a trial's specification asks for."""
 
 
-class Exchange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """scales: common scale per tensor of the first round; rounds: what was handed in at each."""
+class Exchange(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"shared": "scales"}
+):
+    """All rounds of a trial."""
 
-    scales: list[float]
+    shared: list[float]
+    """What peers share in the first round (State.shared), [K]."""
     rounds: list[Handed]
+    """What was handed in at each."""
 
 
 class Moved(msgspec.Struct, frozen=True):
@@ -46,10 +50,12 @@ class Moved(msgspec.Struct, frozen=True):
 def train(spec: RunSpec, model: Any, dataset: Dataset) -> tuple[np.ndarray, Exchange]:
     """Weights f32[P] after all rounds. Raises trainer.Diverged, MergeError, WireError."""
     layout = models.layout_of(model)
-    state = first(layout, models.read_weights(model))
-    if isinstance(spec.wire, Integer):
-        state.scales = first_scales(spec, layout, dataset, model, state, "cpu")
-    exchange = Exchange([float(scale) for scale in state.scales], [])
+    weights = models.read_weights(model)
+    shared = codec_of(spec.wire, layout).first_shared(
+        lambda: first_gradient(spec, dataset, model, weights, "cpu")
+    )
+    state = first(layout, weights, shared)
+    exchange = Exchange([float(x) for x in shared], [])
     workers = [
         Worker(spec, layout, dataset, Trainer(model, spec.inner, spec.total_steps, "cpu"))
         for _ in range(spec.rounds.peers)
@@ -71,10 +77,9 @@ def replay(
 ) -> tuple[np.ndarray, Moved]:
     """Where the first weights f32[P] lead by what was handed in, and the bytes that it took. Raises
     ExchangeError, MergeError, WireError."""
-    if len(exchange.rounds) != spec.rounds.count or len(exchange.scales) != len(layout.names):
+    if len(exchange.rounds) != spec.rounds.count:
         raise ExchangeError(f"{len(exchange.rounds)} rounds, not {spec.rounds.count}")
-    state = first(layout, weights)
-    state.scales = np.array(exchange.scales, np.float32)
+    state = first(layout, weights, np.array(exchange.shared, np.float32))
     sent, fetched = [0] * spec.rounds.peers, 0
     for number, handed in enumerate(exchange.rounds):
         if [_said(a) for a, _ in handed] != [
@@ -98,6 +103,6 @@ def _close(
     spec: RunSpec, layout: Layout, state: State, handed: Handed
 ) -> tuple[State, Closed, int]:
     """The next state, how the round closed, and the bytes that lead from one to the other."""
-    closed, blobs = gathered(spec, layout, [float(s) for s in state.scales], handed)
+    closed, blobs = gathered(spec, layout, [float(s) for s in state.shared], handed)
     down = sum(len(blobs[digest]) for digest in closed.needed())
     return advance(spec, layout, state, closed, blobs.__getitem__), closed, down

@@ -29,7 +29,7 @@ from duckweed.swarm.coordinator.admission import Admission
 from duckweed.swarm.coordinator.agreement import Agreement, voters
 from duckweed.swarm.coordinator.guest_book import EXPELLED, Guests
 from duckweed.swarm.protocol import messages as m
-from duckweed.wire.contribution import max_size
+from duckweed.wire.codec import codec_of
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -81,7 +81,7 @@ class Coordinator:
             return 0
         if peer not in self.admission.members:
             raise ValueError("a contribution of a stranger")
-        return max_size(self.spec.wire, self.layout)
+        return codec_of(self.spec.wire, self.layout).blob_limit
 
     async def handle(self, peer: str, head: bytes, body: bytes) -> tuple[bytes, bytes]:
         """Answer one question of the holder of key `peer`. Raises ValueError if it is nonsense, or
@@ -237,7 +237,7 @@ class Coordinator:
         if member.index in open_.handed:
             return m.Noted()
         write_atomically(self.folder.blob(question.announcement.blob), blob)
-        open_.take(member, question, blob, time.monotonic())
+        open_.take(member, question, time.monotonic())
         await self._notify()
         return m.Noted()
 
@@ -361,12 +361,13 @@ class Coordinator:
         """Write into the ledger how the round ends, and return what is to be told of it. None if it
         does not end: nothing counts, or another is in charge by now."""
         open_.closing = True  # what comes while the sum is formed is too late
-        crowded = self.admission.crowded({p: a.tokens for p, (a, _) in open_.handed.items()})
+        crowded = self.admission.crowded({p: a.tokens for p, a in open_.handed.items()})
         handed = [open_.handed[peer] for peer in sorted(open_.handed) if peer not in crowded]
         # In a thread: a thousand contributions take a while, and peers want to be heard meanwhile.
         closed, update = await asyncio.to_thread(
-            close, self.spec, self.layout, self.past.scales, handed
-        )
+            close, self.spec, self.layout, self.past.shared, handed,
+            lambda digest: self.folder.blob(digest).read_bytes(),
+        )  # fmt: skip
         if not closed.accepted:
             await self._go_on(open_, closed.rejected)
             return None

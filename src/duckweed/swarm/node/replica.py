@@ -12,19 +12,15 @@ import msgspec
 from duckweed.ledger.ledger import Ledger, Row
 from duckweed.ledger.succession import Seat
 from duckweed.ledger.term import Charge
-from duckweed.merge.round import PEER_LIMIT, Closed, blob_hash
-from duckweed.merge.rules import WEIGHT_LIMIT
+from duckweed.merge.round import Closed, blob_hash, fetch_limit
 from duckweed.net.identity import Identity, verify
 from duckweed.net.timeouts import CANVASS, IN_TOUCH, POLL, within
 from duckweed.net.transport import Endpoint, Link, LinkError
 from duckweed.run.folder import RunFolder, write_atomically, write_for_good
 from duckweed.run.layout import Layout
-from duckweed.run.sections import Integer
 from duckweed.run.spec import RunSpec
 from duckweed.swarm.blobs.store import Library
 from duckweed.swarm.protocol import messages as m
-from duckweed.wire.contribution import max_size
-from duckweed.wire.update import max_update_size
 
 PAGE = 4 << 20  # bytes of entries in one answer, more only if one entry has more
 PAGE_LIMIT = 64 << 20
@@ -39,13 +35,6 @@ class Known(msgspec.Struct):
     term: int
     key: str
     at: dict[str, list[str]]
-
-
-def blob_limit(spec: RunSpec, layout: Layout) -> int:
-    """Most bytes of a blob that leads to the next state."""
-    if isinstance(spec.wire, Integer):
-        return max_update_size(layout, spec.wire.levels, PEER_LIMIT, WEIGHT_LIMIT)
-    return max_size(spec.wire, layout)
 
 
 class Replica:
@@ -91,7 +80,7 @@ class Replica:
 
     def begin(self, spec: RunSpec, layout: Layout) -> None:
         """What the run is."""
-        self._limit, self._recent = blob_limit(spec, layout), 4 * spec.rounds.checkpoint
+        self._limit, self._recent = fetch_limit(spec, layout), 4 * spec.rounds.checkpoint
         self.take_seat()
 
     def take_seat(self) -> None:

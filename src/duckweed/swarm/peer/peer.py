@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from duckweed.learn.memory import trim
-from duckweed.merge.round import Closed, advance, blob_hash
+from duckweed.merge.round import Closed, advance, blob_hash, fetch_limit
 from duckweed.net.identity import Identity
 from duckweed.net.transport import Endpoint, LinkError
 from duckweed.round.blocks import Span, lead
@@ -17,7 +17,6 @@ from duckweed.run.state import State
 from duckweed.swarm.blobs.peer_links import Neighbours
 from duckweed.swarm.blobs.store import Library
 from duckweed.swarm.node.node import Station
-from duckweed.swarm.node.replica import blob_limit
 from duckweed.swarm.peer.coordinator_client import Line, PeerStopped
 from duckweed.swarm.peer.overlap import Ahead, span_of
 from duckweed.swarm.protocol import messages as m
@@ -277,7 +276,7 @@ class Peer:
 
     async def _fetch(self, digest: str) -> bytes:
         spec, layout = self.worker.spec, self.worker.layout
-        limit = blob_limit(spec, layout)
+        limit = fetch_limit(spec, layout)
         here = self.shared.blob(digest)
         if self.station and here.exists() and blob_hash(blob := here.read_bytes()) == digest:
             return blob

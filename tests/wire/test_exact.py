@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from duckweed.merge.exact import median, squared_norm
+from duckweed.wire.exact import median, squared_norm
 
 floats = st.floats(-(2.0**60), 2.0**60, width=32, allow_subnormal=True)
 
