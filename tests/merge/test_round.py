@@ -1,6 +1,7 @@
 """Closing a round: who counts, who does not and why; and the state that follows."""
 
 import math
+import tracemalloc
 
 import msgspec
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 from fixtures.golden import CASES, FIXED, LAYOUT, announce, merge_trajectory, numbers
 from fixtures.golden import PLACE as GOLDEN
 
-from duckweed.merge.round import MergeError, advance, blob_hash, gathered
+from duckweed.merge.round import MergeError, advance, blob_hash, close, gathered
+from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec, override
 from duckweed.run.state import State
 from duckweed.wire import WireError, carry, codec_of, keep
@@ -215,3 +217,68 @@ def test_error_feedback_sends_everything_once_and_refused_work_never(case):
         sent_in_all += sent
         counted += delta
     np.testing.assert_allclose(sent_in_all + residual, counted, atol=1e-5)
+
+
+def reads(spec, handed):
+    """How a round closes, and how often each blob was read for that."""
+    blobs, count = (
+        {a.blob: blob for a, blob in handed},
+        dict.fromkeys((a.peer for a, _ in handed), 0),
+    )
+
+    def read(digest):
+        for announcement, _ in handed:
+            count[announcement.peer] += announcement.blob == digest
+        return blobs[digest]
+
+    closed, _ = close(spec, LAYOUT, state().shared.tolist(), [a for a, _ in handed], read)
+    return closed, count
+
+
+@pytest.mark.parametrize("case", ["fp32 mean", "sparse contributors", "integer-1 bounded"])
+def test_each_blob_is_read_once_where_all_count(case):
+    spec = specification(case)
+    closed, count = reads(spec, contributions(spec, 5))
+    assert closed.accepted == [0, 1, 2, 3, 4]
+    assert count == dict.fromkeys(range(5), 1)
+
+
+def test_blobs_are_read_again_only_where_a_refused_one_changes_the_weights():
+    spec = specification("integer-1 mean")
+    handed = contributions(spec, 4)
+    handed[2] = handed[2][0], handed[2][1][:-3]  # cannot be decoded
+    assert reads(spec, handed)[1] == {0: 1, 1: 1, 2: 1, 3: 1}
+    tokens = [1024, 768, 768, 512]
+    handed = [changed(pair, tokens=n) for pair, n in zip(handed, tokens, strict=True)]
+    handed[0] = handed[0][0], handed[0][1][:-3]
+    closed, count = reads(spec, handed)
+    assert (closed.accepted, closed.weights) == ([1, 3], [16, 11])
+    assert count == {0: 1, 1: 2, 2: 1, 3: 2}
+    assert closed == close_alone(spec, handed, closed)
+
+
+def close_alone(spec, handed, closed):
+    """The same round, had those that were refused never come, but for their mention."""
+    alone, _ = gathered(spec, LAYOUT, state().shared.tolist(), [handed[1], handed[3]])
+    return msgspec.structs.replace(alone, rejected=closed.rejected)
+
+
+@pytest.mark.parametrize("case", ["bf16 mean", "sparse mean", "integer-3 mean"])
+def test_nothing_is_kept_of_a_contribution_while_the_next_is_read(case):
+    layout = Layout.of({"a": (50, 200), "b": (300,)})
+    spec, shared = specification(case), [0.4, 0.4]
+    codec, handed, blobs, held = codec_of(spec.wire, layout), [], {}, []
+    for peer in range(8):
+        x = np.random.default_rng(peer).standard_normal(layout.total).astype(np.float32)
+        blob = codec.encode(x, np.array(shared, np.float32)).blob
+        handed.append(announce(0, peer, blob, x, 1024, layout))
+        blobs[handed[-1].blob] = blob
+
+    def read(digest):
+        held.append(tracemalloc.get_traced_memory()[0])
+        return blobs[digest]
+
+    tracemalloc.start()
+    close(spec, layout, shared, handed, read)
+    tracemalloc.stop()
+    assert max(held[2:]) < held[1] + layout.total / 2
