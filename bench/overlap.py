@@ -22,17 +22,16 @@ import torch
 
 from bench.rounds_clock import Clock, Costs
 from duckweed.learn.model import model as models
-from duckweed.merge.round import Announcement, advance, blob_hash, close
+from duckweed.merge.round import Announcement, blob_hash
 from duckweed.net.link_spec import parse_links
 from duckweed.process.simulation import Simulation
 from duckweed.round import founding
-from duckweed.round.worker import sizes
+from duckweed.round.engine import Engine, MemoryBlobs
 from duckweed.run import folder as folders
 from duckweed.run.layout import Layout
-from duckweed.run.sections import Integer
 from duckweed.run.spec import RunSpec, override
 from duckweed.run.state import first
-from duckweed.wire.contribution import compress
+from duckweed.wire.codec import codec_of
 
 Report = Callable[[int, float], None] | None
 RESULTS = Path(__file__).parent / "results" / "overlap.json"
@@ -112,22 +111,24 @@ def traffic() -> dict[str, Any]:
     times = layout_of("llama-15m").total / layout.total
     rng = np.random.default_rng(0)
     scales = np.ones(len(layout.names), np.float32)
-    assert isinstance(spec.wire, Integer)
+    codec = codec_of(spec.wire, layout)
     handed, compressing = [], []
     for peer in range(PEERS):
         values = rng.standard_normal(layout.total, np.float32)
         began = time.process_time()
-        blob = compress(spec.wire, values, layout, scales).blob
+        blob = codec.encode(values, scales).blob
         compressing.append(time.process_time() - began)
         said = Announcement(
-            0, peer, peer, blob_hash(blob), len(blob), 1, 1, 3.0, sizes(values, layout)
+            0, peer, peer, blob_hash(blob), len(blob), 1, 1, 3.0, codec.announce(values)
         )
         handed.append((said, blob))
-    closed, update = close(spec, layout, scales.tolist(), handed)
-    assert update is not None
+    engine = Engine(spec, layout, MemoryBlobs({said.blob: blob for said, blob in handed}))
+    closed = engine.close(scales.tolist(), [said for said, _ in handed])
+    assert closed.update is not None
+    update = engine.blobs.read(closed.update)
     state = first(layout, np.zeros(layout.total, np.float32))
     began = time.process_time()
-    advance(spec, layout, state, closed, lambda digest: update)
+    engine.advance(state, closed)
     return {
         "parameters": times * layout.total,
         "peers": PEERS,

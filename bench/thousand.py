@@ -38,7 +38,7 @@ from duckweed.run.folder import RunFolder, write_atomically
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec, override
 from duckweed.swarm.protocol import messages as m
-from duckweed.wire import compress
+from duckweed.wire import codec_of
 
 RESULTS = Path(__file__).parent / "results" / "thousand.json"
 TICK = os.sysconf("SC_CLK_TCK")
@@ -129,10 +129,8 @@ class Light:
 
     async def _hand_in(self, index: int, task: m.Train) -> None:
         noise = np.random.default_rng([index, task.round]).normal(size=self.layout.total)
-        blob = compress(
-            self.spec.wire, noise.astype(np.float32), self.layout,
-            np.ones(len(self.layout.names), np.float32),
-        ).blob  # fmt: skip
+        ones = np.ones(len(self.layout.names), np.float32)
+        blob = codec_of(self.spec.wire, self.layout).encode(noise, ones).blob
         announcement = Announcement(
             task.round, index, task.block, blob_hash(blob), len(blob),
             self.spec.tokens_per_block // self.spec.inner.steps * task.steps, task.steps, 3.0,

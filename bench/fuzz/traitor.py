@@ -25,7 +25,7 @@ def forged(
     honest = announcement(
         round=task.round, peer=index, block=task.block, blob=blob_hash(blob), size=len(blob),
         first=task.first, steps=task.steps, tokens=spec.tokens_per_block,
-        sizes=[0.1] * total,
+        rms=[0.1] * total,
     )  # fmt: skip
     changes: dict[str, dict[str, Any]] = {
         "another's name": {"peer": 0},
@@ -35,8 +35,8 @@ def forged(
         "another size": {"size": len(blob) + 1},
         "loss that is no number": {"loss": float("nan")},
         "more tokens": {"tokens": 10**12},
-        "sizes that are no numbers": {"sizes": [float("inf")] * total},
-        "too few sizes": {"sizes": [0.1]},
+        "sizes that are no numbers": {"rms": [float("inf")] * total},
+        "too few sizes": {"rms": [0.1]},
         "unsigned": {},
         "undecodable or replayed": {},
     }

@@ -12,7 +12,6 @@ import numpy as np
 from bench import page
 from bench.parity.cells import BASE
 from bench.parity.plan import CELLS
-from duckweed.run.sections import Dense
 from duckweed.run.spec import RunSpec, override
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "parity.md"
@@ -48,7 +47,7 @@ def uncompressed(recipes: dict[str, Record]) -> dict[str, str]:
         name: (exchanged_momenta(recipes[name]), spec.model, spec.inner, spec.outer, spec.rounds)
         for name, spec in specs.items()
     }
-    dense = [name for name, spec in specs.items() if isinstance(spec.wire, Dense)]
+    dense = [name for name, spec in specs.items() if spec.wire.kind == "dense"]
     return {
         name: base
         for name in specs

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from duckweed.evolve.entries import CampaignEntry
 from duckweed.evolve.space.recipe import idle, specification
 from duckweed.evolve.space.switches import SWARM
 from duckweed.evolve.trials import trial
@@ -21,9 +20,11 @@ from duckweed.learn.registry import learner
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import load_or_create
 from duckweed.process.simulation import Simulation
-from duckweed.round.founding import Ground, first_scales
-from duckweed.run.folder import RunFolder
+from duckweed.round import founding
+from duckweed.round.founding import Ground, first_gradient
+from duckweed.run import folder as folders
 from duckweed.run.state import first
+from duckweed.wire import codec_of
 from evolve.small import campaign
 from evolve.small import cell as small_cell
 
@@ -85,18 +86,18 @@ def test_a_trial_ends_where_a_run_of_its_specification_ends(ground, train, tmp_p
     config = trial.configuration(spec, folder.path, folder.vocabulary(), 1)
     model = models.build(config, "cpu", spec.seed, spec.architecture.zero_projections)
     layout = models.layout_of(model)
-    state = first(layout, models.read_weights(model))
-    if spec.wire == folder.plain().wire:
-        state.scales = first_scales(
-            spec, layout, learner(spec, config, dataset, "cpu"), state.weights
-        )
-    run = RunFolder(tmp_path / "run")
+    weights = models.read_weights(model)
+    shared = codec_of(spec.wire, layout).first_shared(
+        lambda: first_gradient(spec, learner(spec, config, dataset, "cpu"), weights)
+    )
+    state = first(layout, weights, shared)
+    run = folders.create(tmp_path, "run")
     key = load_or_create(run.coordinator_key)
-    ledger = Ledger(run.ledger, key.sign)
-    ledger.append(0, CampaignEntry(key.id))
-    ledger.close()
     whole = datasets.prepare(spec.data, folder.path.parent, tmp_path / "cache")
     on = Ground(folder.path, whole)  # the same training text; a run evaluates as well
+    ledger = Ledger(run.ledger, key.sign)
+    ledger.append(0, founding.genesis(spec, on, layout, state, key.id))
+    ledger.close()
     end = Simulation(run, spec, layout, on, state, "cpu").run()
     found = models.build(config, "cpu")
     found.load_state_dict(load_file(out / "model.safetensors"), strict=False)

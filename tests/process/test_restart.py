@@ -20,7 +20,7 @@ def test_a_restarted_coordinator_knows_everything_that_was_closed(tmp_path):
         closed = await run.round(peers=[0, 2])
         before, after = run.it, run.restart()
         assert after.past.closed == {0: closed}
-        assert after.past.scales == before.past.scales == closed.scales
+        assert after.past.shared == before.past.shared == closed.shared
         assert {key: x.index for key, x in after.admission.members.items()} == {
             key: x.index for key, x in before.admission.members.items()
         }

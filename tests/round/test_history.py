@@ -65,4 +65,4 @@ def test_what_is_read_after_a_restart_is_what_was_kept(place, monkeypatch):
     assert past.number == 12
     assert ledger.number == past.entry_of(11) + 1
     assert past.entry_of(12) == -1
-    assert past.closed[11].scales == past.scales
+    assert past.closed[11].shared == past.shared

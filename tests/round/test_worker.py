@@ -11,8 +11,8 @@ from duckweed.merge.round import advance, blob_hash, close
 from duckweed.round import founding
 from duckweed.round.blocks import Span
 from duckweed.round.engine import Engine, MemoryBlobs
-from duckweed.round.worker import Worker, disk_needed, sizes
-from duckweed.wire.contribution import decode
+from duckweed.round.worker import Worker, disk_needed
+from duckweed.wire.codec import codec_of, rms
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +40,8 @@ def test_a_contribution_says_what_it_is(ground):
     assert (said.blob, said.size) == (blob_hash(made.blob), len(made.blob))
     assert (said.tokens, said.steps) == (spec.tokens_per_block, spec.inner.steps)
     assert 4 < said.loss < 7
-    assert len(said.sizes) == len(layout.names)
-    decode(spec.wire, made.blob, layout, state.scales)
+    assert len(said.rms) == len(layout.names)
+    codec_of(spec.wire, layout).decode(made.blob, state.shared)
 
 
 def test_the_block_decides_the_contribution_and_the_peer_does_not(ground):
@@ -61,7 +61,7 @@ def test_what_was_accepted_stays_in_the_residual_once(ground):
     assert residual.any()
     one.settle(True)  # a round without a contribution of this peer changes nothing
     assert one.left.residual.tobytes() == residual.tobytes()
-    sent = decode(spec.wire, made.blob, layout, state.scales).values
+    sent = codec_of(spec.wire, layout).decode(made.blob, state.shared).values
     fresh = worker(ground)
     delta = fresh.learner.train(state.weights, Part(0, 0, spec.inner.steps, seed=spec.seed)).delta
     np.testing.assert_allclose(sent + residual, delta, atol=1e-7)
@@ -120,7 +120,7 @@ FP32 = {"wire.kind": "dense", "wire.dtype": "fp32"}
 
 def merged(spec, layout, state, made):
     engine = Engine(spec, layout, MemoryBlobs({c.announcement.blob: c.blob for c in made}))
-    closed = engine.close(state.scales.tolist(), [c.announcement for c in made])
+    closed = engine.close(state.shared.tolist(), [c.announcement for c in made])
     return engine.advance(state, closed)
 
 
@@ -254,7 +254,9 @@ def test_if_all_send_the_same_nothing_that_was_trained_ahead_is_late(half, tmp_p
     one = worker(half)
     made = one.contribute(state, 0, 0)
     one.save(tmp_path / "residual")
-    closed, update = close(spec, layout, state.scales.tolist(), [(made.announcement, made.blob)])
+    closed, update = close(
+        spec, layout, state.shared.tolist(), [made.announcement], lambda digest: made.blob
+    )
     after = advance(spec, layout, state, closed, lambda digest: update)
     assert after.weights.tobytes() != state.weights.tobytes()
     begun = one.ahead(state, BLOCK)
@@ -300,10 +302,10 @@ def test_work_in_hand_of_which_nothing_is_left_is_forgotten_when_it_counts(half,
     assert not one.left.residual.any()
 
 
-def test_sizes_are_root_mean_squares(ground):
+def test_what_is_announced_are_root_mean_squares(ground):
     layout = ground[1]
     x = np.ones(layout.total, np.float32) * 3
-    assert sizes(x, layout) == pytest.approx([3.0] * len(layout.names))
+    assert rms(x, layout) == pytest.approx([3.0] * len(layout.names))
 
 
 @pytest.mark.parametrize("kind", ["fresh", "kept"])

@@ -137,7 +137,7 @@ def test_a_round_is_not_closed_before_something_counts(tmp_path):
     async def scene(run):
         await run.start()
         for number in range(3):
-            assert await run.hand_in(number, sizes=[]) == m.Ack()
+            assert await run.hand_in(number, rms=[]) == m.Ack()
         while run.it.admission.guard.refused["contributions"] < 3:
             await asyncio.sleep(0.02)
         answer = await run.ask(PEERS[1], m.Next(0, state(0), True))
@@ -176,7 +176,7 @@ def test_work_that_comes_while_a_vain_round_is_judged_is_taken_afterwards(tmp_pa
         tasks = [await run.task_of(peer) for peer in PEERS]
         await run.ask(PEERS[1], m.Leave("power cut"))
         await run.ask(PEERS[2], m.Leave("power cut"))
-        await run.ask(PEERS[0], *run.work(0, tasks[0], sizes=[]))
+        await run.ask(PEERS[0], *run.work(0, tasks[0], rms=[]))
         await asyncio.to_thread(judging.wait, 10)
         await run.join(PEERS[1:2])
         question, blob = run.work(1, tasks[1])

@@ -143,6 +143,6 @@ def test_every_field_of_an_announcement_is_signed():
     seen = {m.signed_part(ANNOUNCEMENT)}
     for name in ANNOUNCEMENT.__struct_fields__:
         value = getattr(ANNOUNCEMENT, name)
-        other = value + "x" if isinstance(value, str) else [9.0] if name == "sizes" else value + 1
+        other = value + "x" if isinstance(value, str) else [9.0] if name == "rms" else value + 1
         seen.add(m.signed_part(msgspec.structs.replace(ANNOUNCEMENT, **{name: other})))
     assert len(seen) == 1 + len(ANNOUNCEMENT.__struct_fields__)

@@ -7,9 +7,8 @@ import sys
 import pytest
 from fixtures import tiny
 
-from duckweed.learn.model import model as models
-from duckweed.learn.trainer import Trainer
-from duckweed.merge.round import Closed, blob_hash
+from duckweed.ledger.entries import Closed
+from duckweed.merge.round import blob_hash
 from duckweed.net.identity import Identity
 from duckweed.net.transport import Endpoint
 from duckweed.round import founding
@@ -51,9 +50,7 @@ def play(path, coordinator_of):
     spec = tiny.specification(path)
     folder, ground, state = tiny.found(path, "run", spec)
     layout = founding.layout(folder)
-    model = models.build(founding.configuration(spec, ground), "cpu")
-    trainer = Trainer(model, spec.inner, spec.total_steps, "cpu")
-    worker = Worker(spec, layout, ground.dataset, trainer)
+    worker = Worker(spec, layout, founding.learner(spec, ground, "cpu"))
     home = path / "home"
     for part in (home / "states", home / "blobs"):
         part.mkdir(parents=True)

@@ -59,7 +59,7 @@ class PeerEntry(Body, frozen=True):
     """Its public key, hex."""
 
 
-class Closed(msgspec.Struct, forbid_unknown_fields=True):
+class Closed(msgspec.Struct, forbid_unknown_fields=True, rename={"shared": "scales"}):
     """What a round closed with: all that leads from its state to the next one."""
 
     round: int
@@ -74,8 +74,8 @@ class Closed(msgspec.Struct, forbid_unknown_fields=True):
     """Peer -> why its work did not count."""
     update: str | None
     """Hash of the merged update, hex; None where peers fetch the contributions themselves."""
-    scales: list[float]
-    """Common scale of each tensor for the next round."""
+    shared: list[float]
+    """What peers share in the next round (`wire.codec.Codec.next_shared`), [K]."""
 
     def needed(self) -> list[str]:
         """Hashes of the blobs that lead to the next state."""

@@ -5,10 +5,10 @@ from collections.abc import Collection, Iterable
 
 import msgspec
 
-from duckweed.merge.exact import median
 from duckweed.merge.round import Announcement
 from duckweed.run.sections import Rounds
 from duckweed.swarm.protocol import messages as m
+from duckweed.wire.exact import median
 
 SPREAD = 6.0  # median absolute deviations beyond the median that a peer may take
 NAMED = 10  # peers that are named as missing
@@ -179,7 +179,7 @@ class OpenRound(msgspec.Struct):
         )
 
     def take(self, member: Member, question: m.Contribute, now: float) -> None:
-        """A contribution, at a time of the coordinator's clock."""
+        """A contribution, whose blob is on disk, at a time of the coordinator's clock."""
         peer = member.index
         self.handed[peer] = question.announcement
         self.seconds[peer] = now - self.opened

@@ -51,12 +51,10 @@ class Engine:
     def __init__(self, spec: RunSpec, layout: Layout, blobs: Blobs) -> None:
         self.spec, self.layout, self.blobs = spec, layout, blobs
 
-    def close(self, scales: Sequence[float], handed: Sequence[Announcement]) -> Closed:
-        """Check, weigh and merge the contributions of a round, whose blobs are here. scales: those that
-        they were encoded with. The merged blob, if the wire has one, is written before this returns."""
-        closed, update = close(
-            self.spec, self.layout, scales, [(a, self.blobs.read(a.blob)) for a in handed]
-        )
+    def close(self, shared: Sequence[float], handed: Sequence[Announcement]) -> Closed:
+        """Check, weigh and merge the contributions of a round, whose blobs are here, one at a time.
+        shared: what they were encoded with (State.shared), [K]. The merged blob, if the wire has one, is written before this returns."""
+        closed, update = close(self.spec, self.layout, shared, handed, self.blobs.read)
         if update is not None:
             assert closed.update is not None
             self.blobs.write(closed.update, update)

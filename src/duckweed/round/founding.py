@@ -21,13 +21,13 @@ from duckweed.learn.model import model as models
 from duckweed.ledger.entries import GenesisEntry
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import load_or_create
-from duckweed.round.worker import disk_needed, sizes
+from duckweed.round.worker import disk_needed
 from duckweed.run import toml
 from duckweed.run.folder import RunFolder, write_atomically
 from duckweed.run.layout import Layout
-from duckweed.run.sections import Integer
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State, first
+from duckweed.wire.codec import codec_of
 
 Report = Callable[[str], None]
 
@@ -93,42 +93,47 @@ def found(
     layout = models.layout_of(skeleton)
     check_room(folder, spec, layout)
     say(f"making a model of {layout.total:,} parameters")
-    state = first(layout, models.read_weights(first_model(spec, ground)))
-    if isinstance(spec.wire, Integer):
+    weights = models.read_weights(first_model(spec, ground))
+
+    def gradient() -> np.ndarray:
         say("measuring the first scales")
-        state.scales = first_scales(spec, layout, learner(spec, ground, device), state.weights)
+        return first_gradient(spec, learner(spec, ground, device), weights)
+
+    state = first(layout, weights, codec_of(spec.wire, layout).first_shared(gradient))
     write_atomically(folder.spec, toml.write(spec).encode())
     write_atomically(folder.path / "layout.json", msgspec.json.encode(layout))
     facts = {"base": str(ground.base), "dataset": str(ground.dataset.folder)}
     write_atomically(folder.path / "local.json", json.dumps(facts).encode())
-    digest = state.save(folder.state(0))
-    ledger = Ledger(folder.ledger, load_or_create(folder.coordinator_key).sign)
-    ledger.append(
-        0,
-        GenesisEntry(
-            run=spec.identity,
-            coordinator=load_or_create(folder.coordinator_key).id,
-            spec=toml.write(spec),
-            layout=layout.digest(),
-            tokens=ground.dataset.manifest.tokens_hash,
-            windows=datasets.sequences(ground.dataset, spec.model.sequence),
-            state=digest,
-            scales=[float(scale) for scale in state.scales],
-            parameters=layout.total,
-            data=ground.dataset.manifest.hash,
-        ),
-    )
+    state.save(folder.state(0))
+    identity = load_or_create(folder.coordinator_key)
+    ledger = Ledger(folder.ledger, identity.sign)
+    ledger.append(0, genesis(spec, ground, layout, state, identity.id))
     ledger.close()
     return state
 
 
-def first_scales(
-    spec: RunSpec, layout: Layout, learner: Learner, weights: np.ndarray
-) -> np.ndarray:
-    """Scales f32[T] for round 0, before anybody has announced a size: the RMS per tensor of the
-    pseudo-gradient of block 0, trained here once."""
-    work = learner.train(weights, Part(block=0, first=0, steps=spec.inner.steps))
-    return np.array(sizes(work.delta, layout), np.float32)
+def genesis(
+    spec: RunSpec, ground: Ground, layout: Layout, state: State, coordinator: str
+) -> GenesisEntry:
+    """The first entry of a run's ledger. coordinator: public key of the first one."""
+    return GenesisEntry(
+        run=spec.identity,
+        coordinator=coordinator,
+        spec=toml.write(spec),
+        layout=layout.digest(),
+        tokens=ground.dataset.manifest.tokens_hash,
+        windows=datasets.sequences(ground.dataset, spec.model.sequence),
+        state=state.hash(),
+        scales=[float(x) for x in state.shared],
+        parameters=layout.total,
+        data=ground.dataset.manifest.hash,
+    )
+
+
+def first_gradient(spec: RunSpec, learner: Learner, weights: np.ndarray) -> np.ndarray:
+    """The pseudo-gradient f32[P] of block 0 from the first weights f32[P], trained here once: what peers
+    share in round 0 comes from it, before anybody has announced anything."""
+    return learner.train(weights, Part(block=0, first=0, steps=spec.inner.steps)).delta
 
 
 def reopen(folder: RunFolder, spec: RunSpec) -> Ground:

@@ -28,7 +28,7 @@ REPLAYS = 64  # rounds for which a blob that was handed in is known
 
 class Past:
     """peers: their keys, by index; closed: how each round ended; agreed: round -> hash of the state that
-    it began from; blocks: what is left of the data; scales: common scale per tensor for the next
+    it began from; blocks: what is left of the data; shared: what peers share in the next
     round; tokens: hash of the data, windows: sequences in it; handed: blob -> round that closed with
     it, of late."""
 
@@ -39,7 +39,7 @@ class Past:
         self.closed: dict[int, Closed] = {}
         self.agreed: dict[int, str] = {}
         self.blocks = Blocks(spec.inner.steps)
-        self.scales: list[float] = []
+        self.shared: list[float] = []
         self.tokens, self.windows = "", 1
         self.handed: dict[str, int] = {}
         self._entry_of: dict[int, int] = {}  # round -> its entry in the ledger
@@ -57,7 +57,7 @@ class Past:
     def _replay(self, entry: Entry[Body]) -> None:
         match entry.body:
             case GenesisEntry() as genesis:
-                self.agreed[0], self.scales = genesis.state, genesis.scales
+                self.agreed[0], self.shared = genesis.state, genesis.scales
                 self.tokens, self.windows = genesis.tokens, genesis.windows
             case PeerEntry(key=key):
                 self.peers.append(key)
@@ -70,7 +70,7 @@ class Past:
 
     def _note(self, number: int, entry: RoundEntry) -> None:
         closed = entry.closed
-        self.closed[closed.round], self.scales = closed, closed.scales
+        self.closed[closed.round], self.shared = closed, closed.shared
         self._entry_of[closed.round] = number
         blobs = (one.blob for one in entry.contributions.values())
         self.handed.update(dict.fromkeys(blobs, closed.round))

@@ -23,7 +23,7 @@ from duckweed.run.spec import RunSpec
 from duckweed.run.state import State
 from duckweed.run.tensors import write_arrays
 from duckweed.wire import feedback
-from duckweed.wire.contribution import compress
+from duckweed.wire.codec import codec_of
 
 
 class Contribution(msgspec.Struct):
@@ -85,27 +85,28 @@ class Worker:
         spec, began = self.spec, time.perf_counter()
         assert (trained.round, trained.steps) == (state.round, trained.span.steps)
         wanted = feedback.carry(trained.delta, self.left.residual, spec.wire.feedback)
-        compressed = compress(spec.wire, wanted, self.layout, state.scales)
-        said = sizes(wanted, self.layout)
-        kept = feedback.keep(wanted, compressed.sent, out=wanted)
-        sent = compressed.sent if spec.rounds.overlap else None
+        codec = codec_of(spec.wire, self.layout)
+        encoded = codec.encode(wanted, state.shared)
+        said = codec.announce(wanted)
+        kept = feedback.keep(wanted, encoded.sent, out=wanted)
+        sent = encoded.sent if spec.rounds.overlap else None
         self.left.sent = None  # part of the state by now: nothing begins from it any more
         self._pending = Left(state.round, kept, trained.optimizer, sent)
         announcement = Announcement(
             round=state.round,
             peer=peer,
             block=trained.span.block,
-            blob=blob_hash(compressed.blob),
-            size=len(compressed.blob),
+            blob=blob_hash(encoded.blob),
+            size=len(encoded.blob),
             tokens=trained.tokens,
             steps=trained.span.steps,
             loss=trained.loss,
-            sizes=said,
+            rms=said,
             first=trained.span.first,
             ahead=trained.ahead,
         )
         return Contribution(
-            announcement, compressed.blob, trained.seconds, time.perf_counter() - began
+            announcement, encoded.blob, trained.seconds, time.perf_counter() - began
         )
 
     def contribute(
@@ -191,10 +192,3 @@ def forget_before(home: Path, round_: int) -> None:
     for path in home.glob("residual-*.safetensors"):
         if int(path.stem.split("-")[1]) < round_:
             path.unlink(missing_ok=True)
-
-
-def sizes(x: np.ndarray, layout: Layout) -> list[float]:
-    """Root mean square of each tensor of x."""
-    return [
-        float(np.sqrt(np.mean(np.square(x[part], dtype=np.float64)))) for part in layout.slices()
-    ]

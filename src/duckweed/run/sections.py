@@ -167,72 +167,24 @@ class Inner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.optimizer in ("muon", "normuon")
 
 
-class Dense(msgspec.Struct, frozen=True, tag_field="kind", tag="dense", forbid_unknown_fields=True):
-    """Every value is sent, rounded to ``dtype``. With int8, ``feedback = 1.0`` is sensible."""
+class Wire:
+    """Section `[wire]`: each kind has a struct of its own beside its codec (duckweed.wire.codecs), which
+    is also a msgspec.Struct with tag_field "kind" and its name as the tag."""
 
-    dtype: Literal["fp32", "bf16", "int8"] = "bf16"
+    __slots__ = ()
     feedback: float = 0.0
+    """Share of what a contribution leaves out that is added to the next one."""
 
-    def __post_init__(self) -> None:
-        check("wire", "feedback", self.feedback, 0, 1)
-
-
-class Sparse(
-    msgspec.Struct, frozen=True, tag_field="kind", tag="sparse", forbid_unknown_fields=True
-):
-    """The ``keep`` largest of every ``chunk`` values of a tensor, as sign and one of two sizes.
-
-    Chunked top-k with error feedback as in SparseLoCo (arXiv 2508.15706).
-    """
-
-    chunk: int = 4096
-    keep: int = 64
-    feedback: float = 0.95
-
-    def __post_init__(self) -> None:
-        check("wire", "chunk", self.chunk, 2, 1 << 20)
-        check("wire", "keep", self.keep, 1, self.chunk)
-        check("wire", "feedback", self.feedback, 0, 1)
-
-    def kept(self, length: int) -> int:
-        """How many values of a chunk of ``length`` <= ``chunk`` are sent: in proportion, >= 1."""
-        return max(1, (length * self.keep + self.chunk // 2) // self.chunk)
-
-
-class Integer(
-    msgspec.Struct, frozen=True, tag_field="kind", tag="integer", forbid_unknown_fields=True
-):
-    """Small integers at a scale common to all peers, so that a merge is an exact sum.
-
-    With the scale s of a tensor, a value x becomes the code 0 where ``|x| <= threshold * s``,
-    else ``sign(x) * clip(round(|x| / (value * s)), 1, levels)``, which stands for
-    ``code * value * s``.
-    """
-
-    threshold: float = 1.0
-    value: float = 1.5
-    levels: int = 1
-    feedback: float = 1.0
-
-    def __post_init__(self) -> None:
-        check("wire", "threshold", self.threshold, 0, 1000)
-        check("wire", "value", self.value, 1e-3, 1000)
-        check("wire", "levels", self.levels, 1, 127)
-        check("wire", "feedback", self.feedback, 0, 1)
-
-
-Wire = Dense | Sparse | Integer
-
-
-def additive(wire: Wire) -> bool:
-    """Whether contributions can be summed as they are, exactly and in any order."""
-    return isinstance(wire, Integer)
+    @property
+    def kind(self) -> str:
+        return str(type(self).__struct_config__.tag)  # type: ignore[attr-defined]
 
 
 class Merge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How contributions become one pseudo-gradient. See duckweed.merge.rules."""
+    """How contributions become one pseudo-gradient."""
 
-    rule: Literal["mean", "contributors", "bounded"] = "mean"
+    rule: str = "mean"
+    """A name of duckweed.run.registry.RULES."""
 
 
 class Outer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -20,7 +20,7 @@ from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol.client import Asks
 from duckweed.volunteer.controls import Controls, ControlsError
 from duckweed.volunteer.watch import used
-from duckweed.wire.contribution import max_size
+from duckweed.wire.codec import codec_of
 
 SMALL = 64 << 10  # bytes of the first measurement of a link; more only if it was quick
 QUICK = 0.25  # seconds: beyond, a body was large enough to measure the link
@@ -170,6 +170,7 @@ def survey(
 ) -> Survey:
     base = PROCESS if device == "cpu" else 0
     return Survey(
-        device, threads, spec, layout.total, terms, max_size(spec.wire, layout), link, speed,
+        device, threads, spec, layout.total, terms,
+        codec_of(spec.wire, layout).blob_limit, link, speed,
         memory + base, disk_needed(spec.inner, layout),
     )  # fmt: skip

@@ -12,7 +12,8 @@ import msgspec
 
 from duckweed.evolve.decide.trial_spec import Recipe
 from duckweed.evolve.space.registry import Registry, RegistryError
-from duckweed.run.spec import WIRES, RunSpec, SpecError, override
+from duckweed.run.registry import WIRES
+from duckweed.run.spec import RunSpec, SpecError, override
 
 BETAS = {"inner.beta1": 0, "inner.beta2": 1}  # the specification has them as a pair
 TEXT_LIMIT = 4096  # characters of a change
@@ -30,7 +31,7 @@ def specification(plain: RunSpec, recipe: Recipe) -> RunSpec:
     for key in recipe:
         if key.partition(".")[0] not in SECTIONS and key != "model.sequence":
             raise SpecError(f"{key[:64]!r}: no part of a recipe")
-    foreign = _foreign(recipe.get("wire.kind", msgspec.to_builtins(plain.wire)["kind"]))
+    foreign = _foreign(recipe.get("wire.kind", plain.wire.kind))
     changes: dict[str, object] = {
         k: v for k, v in recipe.items() if k not in BETAS and k not in foreign
     }
@@ -42,9 +43,11 @@ def specification(plain: RunSpec, recipe: Recipe) -> RunSpec:
 
 def _foreign(kind: object) -> set[str]:
     """Keys of the wire that another kind than this has."""
-    own = {f.name for k, wire in WIRES.items() if k == kind for f in msgspec.structs.fields(wire)}
-    every = {f.name for wire in WIRES.values() for f in msgspec.structs.fields(wire)}
-    return {f"wire.{name}" for name in every - own}
+    keys = {
+        name: {f"wire.{f.name}" for f in msgspec.structs.fields(WIRES.find(name).section)}
+        for name in WIRES.names()
+    }
+    return set().union(*keys.values()) - keys.get(str(kind), set())
 
 
 def idle(recipe: Recipe) -> frozenset[str]:

@@ -12,12 +12,12 @@ from duckweed.learn.learner import Learner
 from duckweed.ledger.entries import Closed
 from duckweed.merge.round import Announcement, blob_hash
 from duckweed.round.engine import Engine, MemoryBlobs
-from duckweed.round.founding import first_scales
+from duckweed.round.founding import first_gradient
 from duckweed.round.worker import Worker
 from duckweed.run.layout import Layout
-from duckweed.run.sections import Integer
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State, first
+from duckweed.wire.codec import codec_of
 
 Handed = list[tuple[Announcement, bytes]]
 """What peers hand in at one round, in their order."""
@@ -27,11 +27,15 @@ class ExchangeError(ValueError):
     """Rounds that are not those that a trial's specification asks for."""
 
 
-class Exchange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """scales: common scale per tensor of the first round; rounds: what was handed in at each."""
+class Exchange(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"shared": "scales"}
+):
+    """All rounds of a trial."""
 
-    scales: list[float]
+    shared: list[float]
+    """What peers share in the first round (State.shared), [K]."""
     rounds: list[Handed]
+    """What was handed in at each."""
 
 
 class Moved(msgspec.Struct, frozen=True):
@@ -45,10 +49,11 @@ def train(
     spec: RunSpec, layout: Layout, weights: np.ndarray, learner: Learner
 ) -> tuple[np.ndarray, Exchange]:
     """Weights f32[P] after all rounds, from those given. Raises Diverged, MergeError, WireError."""
-    state = first(layout, weights)
-    if isinstance(spec.wire, Integer):
-        state.scales = first_scales(spec, layout, learner, weights)
-    exchange = Exchange([float(scale) for scale in state.scales], [])
+    shared = codec_of(spec.wire, layout).first_shared(
+        lambda: first_gradient(spec, learner, weights)
+    )
+    state = first(layout, weights, shared)
+    exchange = Exchange([float(x) for x in shared], [])
     workers = [Worker(spec, layout, learner) for _ in range(spec.rounds.peers)]
     for number in range(spec.rounds.count):
         handed: Handed = []
@@ -67,10 +72,9 @@ def replay(
 ) -> tuple[np.ndarray, Moved]:
     """Where the first weights f32[P] lead by what was handed in, and the bytes that it took. Raises
     ExchangeError, MergeError, WireError."""
-    if len(exchange.rounds) != spec.rounds.count or len(exchange.scales) != len(layout.names):
+    if len(exchange.rounds) != spec.rounds.count:
         raise ExchangeError(f"{len(exchange.rounds)} rounds, not {spec.rounds.count}")
-    state = first(layout, weights)
-    state.scales = np.array(exchange.scales, np.float32)
+    state = first(layout, weights, np.array(exchange.shared, np.float32))
     sent, fetched = [0] * spec.rounds.peers, 0
     for number, handed in enumerate(exchange.rounds):
         if [_said(a) for a, _ in handed] != [
@@ -96,6 +100,6 @@ def _close(
     """The next state, how the round closed, and the bytes that lead from one to the other."""
     blobs = MemoryBlobs({announcement.blob: blob for announcement, blob in handed})
     engine = Engine(spec, layout, blobs)
-    closed = engine.close([float(s) for s in state.scales], [a for a, _ in handed])
+    closed = engine.close([float(s) for s in state.shared], [a for a, _ in handed])
     down = sum(len(blobs[digest]) for digest in closed.needed())
     return engine.advance(state, closed), closed, down

@@ -24,8 +24,8 @@ from duckweed.learn.registry import learner
 from duckweed.merge.round import MergeError
 from duckweed.round.run_log import data_parallel_bytes
 from duckweed.run.folder import write_atomically
-from duckweed.run.sections import Integer
 from duckweed.run.spec import RunSpec
+from duckweed.wire.codec import codec_type
 from duckweed.wire.frame import WireError
 
 EXCHANGE = "exchange.msgpack"
@@ -96,8 +96,8 @@ def _least(spec: RunSpec) -> int:
 
 
 def _measuring(spec: RunSpec) -> int:
-    """Blocks that are trained for nothing but the first scales."""
-    return int(spec.rounds.peers > 1 and isinstance(spec.wire, Integer))
+    """Blocks that are trained only for what peers share in the first round."""
+    return int(spec.rounds.peers > 1 and codec_type(spec.wire).measured)
 
 
 def taken(spec: RunSpec) -> int:

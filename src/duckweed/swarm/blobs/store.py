@@ -3,26 +3,12 @@
 from collections import OrderedDict
 from pathlib import Path
 
-from duckweed.merge.round import PEER_LIMIT
-from duckweed.merge.rules import WEIGHT_LIMIT
 from duckweed.run.folder import RunFolder
-from duckweed.run.layout import Layout
-from duckweed.run.sections import Integer
-from duckweed.run.spec import RunSpec
 from duckweed.swarm.blobs import pieces
 from duckweed.swarm.blobs.pieces import Parts
 from duckweed.swarm.protocol import messages as m
-from duckweed.wire.contribution import max_size
-from duckweed.wire.update import max_update_size
 
 GATHERED = 4  # blobs that are kept in memory for others after they were fetched
-
-
-def blob_limit(spec: RunSpec, layout: Layout) -> int:
-    """Most bytes of a blob that leads to the next state."""
-    if isinstance(spec.wire, Integer):
-        return max_update_size(layout, spec.wire.levels, PEER_LIMIT, WEIGHT_LIMIT)
-    return max_size(spec.wire, layout)
 
 
 class Store:

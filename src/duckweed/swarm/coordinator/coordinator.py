@@ -32,7 +32,7 @@ from duckweed.swarm.coordinator.agreement import Agreement, voters
 from duckweed.swarm.coordinator.guest_book import EXPELLED, Guests
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol.server import accepting
-from duckweed.wire.contribution import max_size
+from duckweed.wire.codec import codec_of
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class Coordinator:
             return 0
         if peer not in self.admission.members:
             raise ValueError("a contribution of a stranger")
-        return max_size(self.spec.wire, self.layout)
+        return codec_of(self.spec.wire, self.layout).blob_limit
 
     async def handle(
         self, peer: str, question: m.AnyQuestion, body: bytes
@@ -386,7 +386,7 @@ class Coordinator:
         crowded = self.admission.crowded({p: a.tokens for p, a in open_.handed.items()})
         handed = [open_.handed[peer] for peer in sorted(open_.handed) if peer not in crowded]
         # In a thread: a thousand contributions take a while, and peers want to be heard meanwhile.
-        closed = await asyncio.to_thread(self.engine.close, self.past.scales, handed)
+        closed = await asyncio.to_thread(self.engine.close, self.past.shared, handed)
         if not closed.accepted:
             await self._go_on(open_, closed.rejected)
             return None

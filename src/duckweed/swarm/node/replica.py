@@ -13,7 +13,7 @@ from duckweed.ledger.entries import Closed, PeerEntry, RoundEntry
 from duckweed.ledger.ledger import Ledger, Row
 from duckweed.ledger.succession import Voter
 from duckweed.ledger.term import Charge
-from duckweed.merge.round import blob_hash
+from duckweed.merge.round import blob_hash, fetch_limit
 from duckweed.net import clock
 from duckweed.net.carrier import Endpoint
 from duckweed.net.framing import LinkError
@@ -22,7 +22,7 @@ from duckweed.net.timeouts import CANVASS, IN_TOUCH, POLL, within
 from duckweed.run.folder import RunFolder, write_atomically, write_for_good
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
-from duckweed.swarm.blobs.store import Store, blob_limit
+from duckweed.swarm.blobs.store import Store
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol.client import A, Client, NotLeader, QuestionRefused
 
@@ -67,7 +67,7 @@ class Replica:
         self.store = Store(folder)
         self._acknowledged, self._deposed = acknowledged, deposed
         self.heard = clock.now()  # when the leader was heard
-        self._limit = blob_limit(spec, layout)
+        self._limit = fetch_limit(spec, layout)
         self._recent = 4 * spec.rounds.checkpoint  # entries whose blobs may still be needed
         self._voters: dict[str, float] = {}  # key of a voter -> when it acknowledged entries
         self._clients: dict[str, Client] = {}  # by key

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from duckweed.learn.memory import trim
 from duckweed.ledger.entries import Closed
-from duckweed.merge.round import blob_hash
+from duckweed.merge.round import blob_hash, fetch_limit
 from duckweed.net import clock
 from duckweed.net.carrier import Endpoint as Carrier
 from duckweed.net.identity import Identity
@@ -20,7 +20,7 @@ from duckweed.round.worker import Contribution, Trained, Worker, forget_before, 
 from duckweed.run.folder import RunFolder
 from duckweed.run.state import State
 from duckweed.swarm.blobs.peer_links import PeerLinks
-from duckweed.swarm.blobs.store import Store, blob_limit
+from duckweed.swarm.blobs.store import Store
 from duckweed.swarm.peer.coordinator_client import CoordinatorClient, Invited, Leaders
 from duckweed.swarm.peer.overlap import Overlap, span_of
 from duckweed.swarm.protocol import messages as m
@@ -302,7 +302,7 @@ class Peer:
 
     async def _fetch(self, digest: str) -> bytes:
         spec, layout = self.worker.spec, self.worker.layout
-        limit = blob_limit(spec, layout)
+        limit = fetch_limit(spec, layout)
         here = self.shared.blob(digest)
         if self.node and here.exists() and blob_hash(blob := here.read_bytes()) == digest:
             return blob

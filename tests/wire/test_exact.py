@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from duckweed.merge.exact import median, squared_norm
+from duckweed.wire.exact import median, squared_norm
 
 floats = st.floats(-(2.0**60), 2.0**60, width=32, allow_subnormal=True)
 
@@ -56,3 +56,14 @@ def test_squared_norm_neither_overflows_nor_vanishes():
 def test_median(values):
     assert median(values) == np.median(values)
     assert median(values[::-1]) == median(values)
+
+
+@pytest.mark.parametrize("length", [(1 << 16) + 1, (1 << 17) + 3, 300_001])
+def test_the_order_is_the_same_for_vectors_that_are_folded_in_parts(length):
+    x = np.random.default_rng(length).standard_normal(length).astype(np.float32)
+    y = np.square(x.astype(np.float64))
+    while len(y) > 1:
+        half = (len(y) + 1) // 2
+        y[: len(y) - half] += y[half:]
+        y = y[:half]
+    assert squared_norm(x) == y[0]
