@@ -69,7 +69,8 @@ def _race(
 ) -> None:
     import msgspec
 
-    from duckweed.forecast import outcome, scenario, setting, text
+    from duckweed.cli.views import forecast as text
+    from duckweed.forecast import outcome, scenario, setting
 
     race = scenario.load(name)
     changes = setting.parse_race(items)
@@ -99,8 +100,9 @@ def _outlook(
 
     import msgspec
 
+    from duckweed.cli.views import forecast as text
     from duckweed.forecast import claims as cl
-    from duckweed.forecast import epoch, outlook, setting, table, text, trend
+    from duckweed.forecast import epoch, outlook, setting, table, trend
 
     facts = table.own_facts(as_of)
     for path in data:
@@ -109,10 +111,10 @@ def _outlook(
     result = outlook.outlook(facts, chosen, measured, samples)
     found = cl.claims(result)
     if markdown:
-        markdown.write_text(
-            cl.markdown(result, found, f"duckweed forecast --as-of {as_of} --markdown {markdown}"),
-            "utf-8",
-        )
+        from duckweed.pages.forecast_page import claims_markdown
+
+        command = f"duckweed forecast --as-of {as_of} --markdown {markdown}"
+        markdown.write_text(claims_markdown(result, found, command), "utf-8")
     if html:
         from duckweed.pages.forecast_page import forecast_page
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from duckweed.cli.errors import fail, plain_errors
-from duckweed.cli.view import size
+from duckweed.cli.views.live import size
 
 if TYPE_CHECKING:
     from duckweed.ledger.term import Charge

@@ -98,7 +98,7 @@ def show(given: "Answer", explain: bool, json: bool, html: Path | None) -> None:
         return
     from rich.console import Console
 
-    from duckweed.plan.text import print_answer, print_derivation
+    from duckweed.cli.views.plan import print_answer, print_derivation
 
     console: Console = Console(highlight=False)
     print_answer(console, given)
@@ -111,6 +111,6 @@ def show(given: "Answer", explain: bool, json: bool, html: Path | None) -> None:
 def catalogue() -> None:
     from rich.console import Console
 
-    from duckweed.plan.text import print_catalogue
+    from duckweed.cli.views.plan import print_catalogue
 
     print_catalogue(Console(highlight=False))

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from duckweed.cli.errors import fail, plain_errors
-from duckweed.cli.view import size
+from duckweed.cli.views.live import size
 
 if TYPE_CHECKING:
     from duckweed.net.relay import Relay

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from duckweed.cli.errors import plain_errors
-from duckweed.cli.view import size, span
+from duckweed.cli.views.live import size, span
 
 if TYPE_CHECKING:
     from duckweed.run.folder import RunFolder

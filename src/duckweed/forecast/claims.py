@@ -4,7 +4,6 @@ The thresholds stand here, in one place, so that nobody has to guess what "nowhe
 """
 
 import statistics
-from collections.abc import Sequence
 
 import msgspec
 
@@ -265,35 +264,3 @@ def _race(follower: Distance) -> str:
         f"lag {middle} months (10 to 90%: {low} to {high}), closer in {percent(follower.closer)}, "
         f"level in {percent(follower.ahead)}"
     )
-
-
-def markdown(result: Outlook, found: Sequence[Claim], command: str) -> str:
-    """The claims as a page of the documentation, which says what made it."""
-    lines = [
-        "# The essay's claims, checked", "",
-        f"Made by `{command}` from the tables as of {result.as_of} ({result.models} models, "
-        f"{result.with_compute} with known training compute; newest: {result.newest}). "
-        "Formulas, sources and limits: [forecast.md](forecast.md).", "",
-        "| | claim | verdict |", "|---|---|---|",
-        *(f"| {c.number} | {c.text} | **{c.verdict}** |" for c in found),
-    ]  # fmt: skip
-    for claim in found:
-        lines += [
-            "",
-            f"## {claim.number}. {claim.verdict}",
-            "",
-            f"> {claim.text}",
-            "",
-            claim.because,
-            "",
-        ]
-        if claim.numbers:
-            lines += [
-                "| | |",
-                "|---|---|",
-                *(f"| {what} | {value} |" for what, value in claim.numbers),
-                "",
-            ]
-        if claim.depends:
-            lines.append(claim.depends)
-    return "\n".join(lines).rstrip() + "\n"

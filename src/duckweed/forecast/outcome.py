@@ -79,10 +79,10 @@ class Path(msgspec.Struct, frozen=True):
 def outcome(scenario: Scenario, samples: int = 20_000, seed: int = 0) -> Outcome:
     """Run a scenario and sum it up. Peak gaps and chances count the first year only."""
     drawn = draw(scenario, samples, seed)
-    times = _months(scenario.horizon)
+    times = months(scenario.horizon)
     track = run(drawn.law, drawn.actors, times, drawn.events, seed)
     year = track if scenario.horizon <= 1 else run(
-        drawn.law, drawn.actors, _months(1.0), drawn.events, seed
+        drawn.law, drawn.actors, months(1.0), drawn.events, seed
     )  # fmt: skip
     peak = year.peak_years(drawn.share, drawn.compute_rate, drawn.actors.behind)
     gap = track.gap_years(drawn.share, drawn.compute_rate, drawn.actors.behind)[-1]
@@ -109,7 +109,7 @@ def outcome(scenario: Scenario, samples: int = 20_000, seed: int = 0) -> Outcome
 def paths(scenario: Scenario, samples: int = 2000, seed: int = 0) -> Path:
     """The same as curves (for pictures): 10, 50, 90 % at every month."""
     drawn = draw(scenario, samples, seed)
-    times = _months(scenario.horizon)
+    times = months(scenario.horizon)
     track = run(drawn.law, drawn.actors, times, drawn.events, seed)
     gap = track.gap_years(drawn.share, drawn.compute_rate, drawn.actors.behind)
     front = drawn.share * track.level.max(axis=1) / drawn.law.today
@@ -128,7 +128,8 @@ def paths(scenario: Scenario, samples: int = 2000, seed: int = 0) -> Path:
     )  # fmt: skip
 
 
-def _months(horizon: float) -> list[float]:
+def months(horizon: float) -> list[float]:
+    """The end of every month up to the horizon, in years."""
     count = max(1, round(horizon * 12))
     return [horizon * (i + 1) / count for i in range(count)]
 
@@ -211,7 +212,7 @@ def regimes(scenario: Scenario, compute: Sequence[float] = (1.0, 0.3, 0.03)) -> 
     fast = with_world(scenario, {f"{scenario.actors[1].name}.delay": 1.0})
     drawn = draw(fast, 1)
     grid_leak, grid_returns = (g.ravel() for g in np.meshgrid(leak, returns, indexing="ij"))
-    size, times = grid_leak.size, _months(horizon)
+    size, times = grid_leak.size, months(horizon)
     law = drawn.law.take(np.zeros(size, dtype=int))
     law = msgspec.structs.replace(law, returns=grid_returns)
     base = drawn.actors.take(np.zeros(size, dtype=int))

@@ -130,6 +130,14 @@ def span(days: Interval | float) -> str:
     return f"{number(days.median)} {unit} ({number(days.low)} to {number(days.high)})"
 
 
+def people(given: Answer) -> str:
+    """The crowd in a few words: `5,000 x RTX 4090`."""
+    return " + ".join(
+        f"{g.count:,} x {f'{g.cards} x ' if g.cards > 1 else ''}{g.device.label}"
+        for g in given.report.crowd.groups
+    )
+
+
 def verdict(given: Answer) -> str:
     """One or two sentences: whether, how long, how, and what binds."""
     result = given.report

@@ -183,6 +183,10 @@ def show_count(value: float) -> str:
     ).strip()
 
 
+def show_energy(kwh: float) -> str:
+    return show(kwh * 1e3, ((1e12, "TWh"), (1e9, "GWh"), (1e6, "MWh"), (1e3, "kWh")))
+
+
 def show_time(seconds: float) -> str:
     if math.isinf(seconds):
         return "never"

@@ -4,7 +4,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from duckweed.cli.view import size, span
+from duckweed.cli.views.live import size, span
 from duckweed.pages.run_summary import DATA_PARALLEL, PURPOSES, Summary, fewer
 
 
