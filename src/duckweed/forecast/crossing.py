@@ -76,17 +76,6 @@ def crossing(
     )  # fmt: skip
 
 
-def catch_up_years(gap: float, fast: float, slow: float) -> float:
-    """Years until a chaser that grows `fast`-fold a year makes up a factor `gap` on one that
-    grows `slow`-fold: ln(gap)/ln(fast/slow), inf if it never does. (Epoch, Dec 2025: 5.5 years
-    for 20x against 5x from about 2,000-fold.)"""
-    if gap <= 0 or fast <= 0 or slow <= 0:
-        raise ValueError("gap and both growth factors must be above 0")
-    if gap <= 1:
-        return 0.0
-    return math.log(gap) / math.log(fast / slow) if fast > slow else math.inf
-
-
 def _height(target: Trend | float, grid: Array, draws: int) -> Array:
     if isinstance(target, Trend):
         return target.at(grid)
