@@ -126,32 +126,12 @@ class Crowd:
 
 
 def links(text: str, notes: list[str]) -> tuple[float, float]:
-    """up, down in bit/s from `100 Mbps`, `20/100 Mbps`, `20 up/100 down Mbps`, `20Mbps/1Gbps`."""
-    parts = [part.strip() for part in text.split("/") if part.strip()]
-    merged: list[str] = []
-    for part in parts:  # "Mbit/s" and "MB/s" hold a slash of their own
-        if part == "s" and merged:
-            merged[-1] += "/s"
-        else:
-            merged.append(part)
-    ways = []
-    for part in merged:
-        way = re.search(r"\b(up|down)(load)?\b", part, re.IGNORECASE)
-        bare = re.sub(r"\b(up|down)(load)?\b", "", part, flags=re.IGNORECASE).strip()
-        ways.append((way[1].lower() if way else "", bare))
-    if len(ways) > 2 or not ways:
-        raise PlanError(f"Link {text!r}: give one speed, or up and down as in 20/100 Mbit/s.")
-    last = units.split(ways[-1][1], "link speed")[1]
-    values = []
-    for _, bare in ways:
-        number, unit = units.split(bare, "link speed")
-        read = units.rate(f"{number:g} {unit or last}")
-        if read.said:
-            notes.append(read.said)
-        values.append(read.value)
-    if len(values) == 1:
+    """up, down in bit/s. Of two speeds without `up` or `down` the smaller one is up; see notes."""
+    read = units.speeds(text)
+    notes += [reading.said for _, reading in read if reading.said]
+    said, values = [way for way, _ in read], [reading.value for _, reading in read]
+    if len(read) == 1:
         return values[0], values[0]
-    said = [way for way, _ in ways]
     if said[0] == "down" or said[1] == "up":
         return values[1], values[0]
     if any(said):
@@ -176,13 +156,11 @@ def parse_line(text: str, notes: list[str]) -> Group:
     if count != int(count):
         raise PlanError(f"Crowd {text!r}: {count:g} is not a whole number of machines.")
     first, *rest = [part.strip() for part in re.split(r",\s*", tail) if part.strip()] or [""]
-    found = re.search(r"([\d.]+\s*(?:ms|s|sec))\s*$", re.sub(r"(bits?|B|b)/s\b", r"\1ps", first))
     values: dict[str, Any] = {}
-    link = first
-    if found:
-        link = re.sub(r"(bits?|B|b)/s\b", r"\1ps", first)[: found.start()]
-        values["latency"] = units.duration(found[1], "latency").value / 2
-        notes.append(f"latency {found[1].strip()}: read as a round trip, as a ping shows it")
+    link, delay = units.with_delay(first)
+    if delay:
+        values["latency"] = units.duration(delay, "latency").value / 2
+        notes.append(f"latency {delay}: read as a round trip, as a ping shows it")
     values["up"], values["down"] = links(link, notes)
     for part in rest:
         values.update(option(part))

@@ -157,43 +157,104 @@ def flops(text: str | float, what: str = "compute") -> Reading:
     raise UnitError(f"{what}: the unit in {text!r} is not known. Write it like 165 TFLOPS.")
 
 
-def show(value: float, steps: tuple[tuple[float, str], ...]) -> str:
-    for factor, unit in steps:
-        if abs(value) >= factor:
-            return f"{value / factor:.3g} {unit}"
-    factor, unit = steps[-1]
-    return f"{value / factor:.3g} {unit}"
+def speeds(text: str, default: str = "") -> list[tuple[str, Reading]]:
+    """One or two link speeds from `100 Mbps`, `20/100 Mbps`, `20 up/100 down Mbps`, `20Mbps/1Gbps`,
+    each with `up`, `down` or nothing. A number without a unit has that of the last, or the default.
+    """
+    parts = [part.strip() for part in _per_second(text).split("/") if part.strip()]
+    ways = []
+    for part in parts:
+        way = re.search(r"\b(up|down)(load)?\b", part, re.IGNORECASE)
+        bare = re.sub(r"\b(up|down)(load)?\b", "", part, flags=re.IGNORECASE).strip()
+        ways.append((way[1].lower() if way else "", *split(bare, "link speed")))
+    if not 1 <= len(ways) <= 2:
+        raise UnitError(f"Link {text!r}: give one speed, or up and down as in 20/100 Mbit/s.")
+    last = ways[-1][2] or default
+    return [(way, rate(f"{number:g} {unit or last}")) for way, number, unit in ways]
+
+
+def with_delay(text: str) -> tuple[str, str]:
+    """`20/100 Mbps 80ms` as the speeds and the time at the end, which may be empty."""
+    text = _per_second(text)
+    found = re.search(r"[\d.]+\s*(?:ms|s|sec)\s*$", text)
+    return (text[: found.start()], found[0].strip()) if found else (text, "")
+
+
+def _per_second(text: str) -> str:
+    """`Mbit/s` as `Mbitps`, whose slash separates nothing."""
+    return re.sub(r"(bits?|Bits?|bytes?|Bytes?|B|b)/s(ec)?\b", r"\1ps", text)
+
+
+Steps = tuple[tuple[float, float, str], ...]
+"""From which value on, divided by what, in which unit a quantity is said; the largest first."""
+
+
+def step(value: float, steps: Steps) -> tuple[float, str]:
+    """Divisor and unit for a value: those of the first step that it reaches, else of the last."""
+    return next((s[1:] for s in steps if abs(value) >= s[0]), steps[-1][1:])
+
+
+def number(value: float) -> str:
+    """A time as a person says it: whole from 10 on."""
+    if math.isinf(value):
+        return "never"
+    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
+
+
+def show(value: float, steps: Steps) -> str:
+    """A time in the unit that fits it."""
+    factor, unit = step(value, steps)
+    return f"{number(value / factor)} {unit}"
+
+
+def _scaled(value: float, unit: str, prefixes: str) -> str:
+    """Three significant digits with the decimal prefix that fits, of those given, the largest first
+    and the last for 1."""
+    powers = range(3 * (len(prefixes) - 1), -1, -3)
+    steps = tuple(
+        (10.0**p, 10.0**p, c.strip() + unit) for p, c in zip(powers, prefixes, strict=True)
+    )
+    factor, unit = step(value, steps)
+    return f"{value / factor:.3g} {unit}".strip()
 
 
 def show_rate(value: float) -> str:
-    return show(
-        value, ((1e12, "Tbit/s"), (1e9, "Gbit/s"), (1e6, "Mbit/s"), (1e3, "kbit/s"), (1, "bit/s"))
-    )
+    """bit/s."""
+    return _scaled(value, "bit/s", "TGMk ")
 
 
 def show_size(value: float) -> str:
-    return show(
-        value, ((1e15, "PB"), (1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1, "B"))
-    )
+    """Bytes."""
+    return _scaled(value, "B", "PTGMk ")
 
 
 def show_count(value: float) -> str:
-    return show(
-        value, ((1e15, "P"), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"), (1, ""))
-    ).strip()
+    return _scaled(value, "", "PTBMK ")
 
 
 def show_energy(kwh: float) -> str:
-    return show(kwh * 1e3, ((1e12, "TWh"), (1e9, "GWh"), (1e6, "MWh"), (1e3, "kWh")))
+    return _scaled(kwh, "Wh", "TGMk")
+
+
+def show_clock(seconds: float) -> str:
+    """A time that runs: m:ss or h:mm:ss."""
+    whole = int(seconds)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
+
+
+YEAR = SECONDS["year"]
+TIMES: Steps = (
+    (2 * YEAR, YEAR, "years"),
+    (86400.0, 86400.0, "days"),
+    (3600.0, 3600.0, "h"),
+    (60.0, 60.0, "min"),
+    (1.0, 1.0, "s"),
+)
 
 
 def show_time(seconds: float) -> str:
+    """A duration."""
     if math.isinf(seconds):
         return "never"
-    steps = ((100 * 31557600.0, 31557600.0, "years"), (2 * 31557600.0, 31557600.0, "years"),
-             (86400.0, 86400.0, "days"), (3600.0, 3600.0, "h"), (60.0, 60.0, "min"), (1.0, 1.0, "s"))  # fmt: skip
-    for least, factor, unit in steps:
-        if seconds >= least:
-            number = seconds / factor
-            return f"{number:,.0f} {unit}" if number >= 10 else f"{number:.1f} {unit}"
-    return f"{seconds * 1e3:.3g} ms"
+    return show(seconds, TIMES) if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
