@@ -27,7 +27,8 @@ DAY = 86400.0
 MESSAGES = 3
 """Delays of one way in an exchange: the contribution, the question for the update, and its answer."""
 BYTES_TO_JOIN = 2.0
-"""bf16 weights of its shard are what a newcomer fetches: peers keep no other state (DESIGN)."""
+"""bytes a parameter: a newcomer fetches the bf16 weights of its shard and begins with fresh optimizer
+state."""
 
 
 @dataclass(frozen=True)
