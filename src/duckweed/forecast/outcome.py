@@ -81,29 +81,42 @@ def outcome(scenario: Scenario, samples: int = 20_000, seed: int = 0) -> Outcome
     drawn = draw(scenario, samples, seed)
     times = months(scenario.horizon)
     track = run(drawn.law, drawn.actors, times, drawn.events, seed)
-    year = track if scenario.horizon <= 1 else run(
-        drawn.law, drawn.actors, months(1.0), drawn.events, seed
-    )  # fmt: skip
+    year = (
+        track
+        if scenario.horizon <= 1
+        else run(drawn.law, drawn.actors, months(1.0), drawn.events, seed)
+    )
     peak = year.peak_years(drawn.share, drawn.compute_rate, drawn.actors.behind)
     gap = track.gap_years(drawn.share, drawn.compute_rate, drawn.actors.behind)[-1]
     lag, behind = track.lag[-1], np.broadcast_to(drawn.actors.behind, peak.shape)
     followers = [
         Distance(
-            name, float(np.median(_start(drawn)[i])), _quantiles(gap[i]), _quantiles(lag[i]),
-            _quantiles(peak[i]), _chances(peak[i]), float((lag[i] < behind[i] * 0.99).mean()),
+            name,
+            float(np.median(_start(drawn)[i])),
+            _quantiles(gap[i]),
+            _quantiles(lag[i]),
+            _quantiles(peak[i]),
+            _chances(peak[i]),
+            float((lag[i] < behind[i] * 0.99).mean()),
             float((lag[i] <= 0).mean()),
         )
-        for i, name in enumerate(drawn.actors.names) if i > 0
-    ]  # fmt: skip
+        for i, name in enumerate(drawn.actors.names)
+        if i > 0
+    ]
     gone = track.diverges[np.isfinite(track.diverges)]
     found = {name: float((track.finder == i).mean()) for i, name in enumerate(drawn.actors.names)}
     return Outcome(
-        scenario.name, scenario.about, samples, scenario.horizon, followers,
-        _by_returns(drawn.law.returns, peak[1]), gone.size / samples,
+        scenario.name,
+        scenario.about,
+        samples,
+        scenario.horizon,
+        followers,
+        _by_returns(drawn.law.returns, peak[1]),
+        gone.size / samples,
         float(np.median(gone)) if gone.size else None,
         _compressed(track.level.max(axis=1), drawn, times),
         found if scenario.paradigm else {},
-    )  # fmt: skip
+    )
 
 
 def paths(scenario: Scenario, samples: int = 2000, seed: int = 0) -> Path:
@@ -122,10 +135,14 @@ def paths(scenario: Scenario, samples: int = 2000, seed: int = 0) -> Path:
     start = _start(drawn)
     names = list(enumerate(drawn.actors.names))[1:]
     return Path(
-        first + list(times), band(front, 0.0),
+        first + list(times),
+        band(front, 0.0),
         {name: band(gap[:, i], float(np.median(start[i]))) for i, name in names},
-        {name: band(track.lag[:, i], float(np.median(drawn.actors.behind[i]))) for i, name in names},
-    )  # fmt: skip
+        {
+            name: band(track.lag[:, i], float(np.median(drawn.actors.behind[i])))
+            for i, name in names
+        },
+    )
 
 
 def months(horizon: float) -> list[float]:
@@ -218,8 +235,10 @@ def regimes(scenario: Scenario, compute: Sequence[float] = (1.0, 0.3, 0.03)) -> 
     base = drawn.actors.take(np.zeros(size, dtype=int))
     gaps = []
     for share in compute:
-        more, leaks = (np.tile(a, (1, size)) if a.shape[1] == 1 else a.copy()
-                       for a in (base.compute, base.leak))  # fmt: skip
+        more, leaks = (
+            np.tile(a, (1, size)) if a.shape[1] == 1 else a.copy()
+            for a in (base.compute, base.leak)
+        )
         more[1], leaks[1] = share, grid_leak
         actors = msgspec.structs.replace(base, compute=more, leak=leaks)
         track = run(law, actors, times, drawn.events)

@@ -88,8 +88,16 @@ def predict(run: Measured) -> Predicted:
 
 def nominal() -> dict[str, float]:
     """Assumptions under which links and machines are exactly what was measured."""
-    one = ("link_share", "latency_factor", "online_factor", "stay_factor", "bits_factor",
-           "traffic_factor", "replica_factor", "wire_factor")  # fmt: skip
+    one = (
+        "link_share",
+        "latency_factor",
+        "online_factor",
+        "stay_factor",
+        "bits_factor",
+        "traffic_factor",
+        "replica_factor",
+        "wire_factor",
+    )
     return {**dict.fromkeys(one, 1.0), "straggle": 0.0, "audit": 0.0, "detect": 0.0}
 
 
@@ -169,11 +177,19 @@ def measure(spec: RunSpec, parameters: int, records: list[dict[str, Any]]) -> Me
 
     peers = round(median(len(record["accepted"]) for record in records))
     return Measured(
-        parameters, max(1, peers), spec.inner.steps, phase("train") / spec.inner.steps,
-        median(sent) * 8 / parameters, median(fetched) * 8 / parameters, phase("compress", "apply"),
-        speed(median(sent), "send"), speed(median(fetched), "fetch"), 0.0,
-        median(record["seconds"] for record in records), len(records),
-    )  # fmt: skip
+        parameters,
+        max(1, peers),
+        spec.inner.steps,
+        phase("train") / spec.inner.steps,
+        median(sent) * 8 / parameters,
+        median(fetched) * 8 / parameters,
+        phase("compress", "apply"),
+        speed(median(sent), "send"),
+        speed(median(fetched), "fetch"),
+        0.0,
+        median(record["seconds"] for record in records),
+        len(records),
+    )
 
 
 def describe(found: folders.RunFolder, spec: RunSpec, run: Measured) -> tuple[str, ...]:

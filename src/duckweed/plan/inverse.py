@@ -97,11 +97,25 @@ def changes(
         ("latency", "shorter delays", 1e3, scaled("latency")),
         ("site", "more machines at each site, same local network and link", 1e3, scaled("site")),
         ("exchange bits", "fewer bits per contribution at the same loss", 1e4, less("bits_factor")),
-        ("stage bits", "fewer bits between stages and experts at the same loss", 1e5, less("traffic_factor")),
-        ("model", "a smaller model of usual proportions on the same tokens", smallest_model,
-         lambda k: (replace(target, model=shrunk(target.model, k)), crowd, fixed)),
-        ("tokens", "fewer tokens", 1e4, lambda k: (replace(target, tokens=target.tokens / k), crowd, fixed)),
-    ]  # fmt: skip
+        (
+            "stage bits",
+            "fewer bits between stages and experts at the same loss",
+            1e5,
+            less("traffic_factor"),
+        ),
+        (
+            "model",
+            "a smaller model of usual proportions on the same tokens",
+            smallest_model,
+            lambda k: (replace(target, model=shrunk(target.model, k)), crowd, fixed),
+        ),
+        (
+            "tokens",
+            "fewer tokens",
+            1e4,
+            lambda k: (replace(target, tokens=target.tokens / k), crowd, fixed),
+        ),
+    ]
     return found
 
 

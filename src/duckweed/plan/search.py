@@ -363,6 +363,11 @@ def only(space: Space, index: tuple[int, ...]) -> Space:
     """The space that holds a single configuration of another."""
     _, layout, wire, steps, late, micro, cap = index
     return replace(
-        space, layouts=(space.layouts[layout],), paths=(space.paths[wire],), steps=(space.steps[steps],),
-        late=(space.late[late],), micro=(space.micro[micro],), caps=(space.caps[cap],),
-    )  # fmt: skip
+        space,
+        layouts=(space.layouts[layout],),
+        paths=(space.paths[wire],),
+        steps=(space.steps[steps],),
+        late=(space.late[late],),
+        micro=(space.micro[micro],),
+        caps=(space.caps[cap],),
+    )

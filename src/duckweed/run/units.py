@@ -12,11 +12,19 @@ from dataclasses import dataclass
 PREFIX = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "p": 1e15, "e": 1e18}
 BINARY = {"ki": 2.0**10, "mi": 2.0**20, "gi": 2.0**30, "ti": 2.0**40}
 SECONDS = {
-    "ms": 1e-3, "s": 1.0, "sec": 1.0, "second": 1.0, "min": 60.0, "minute": 60.0,
-    "h": 3600.0, "hr": 3600.0, "hour": 3600.0, "d": 86400.0, "day": 86400.0,
-    "w": 604800.0, "week": 604800.0, "month": 2629800.0, "mo": 2629800.0,
-    "y": 31557600.0, "yr": 31557600.0, "year": 31557600.0,
-}  # fmt: skip
+    name: seconds
+    for names, seconds in (
+        ("ms", 1e-3),
+        ("s sec second", 1.0),
+        ("min minute", 60.0),
+        ("h hr hour", 3600.0),
+        ("d day", 86400.0),
+        ("w week", 604800.0),
+        ("mo month", 2629800.0),
+        ("y yr year", 31557600.0),
+    )
+    for name in names.split()
+}
 NUMBER = re.compile(r"^\s*([-+]?(?:\d[\d,_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*?)\s*$")
 
 
