@@ -191,14 +191,12 @@ def combination(
 ) -> Combination | None:
     """The fewest doublings of machines, link and memory in all that reach the deadline, at most
     `most`; every doubling counts the same, whatever it costs where you are."""
-    tried = 0
     for total in range(most + 1):
         for parts in itertools.product(range(total + 1), repeat=2):
             if sum(parts) > total:
                 continue
             factors = (2.0 ** parts[0], 2.0 ** parts[1], 2.0 ** (total - sum(parts)))
             changed = crowd.scaled(machines=factors[0], link=factors[1], memory=factors[2])
-            tried += 1
             got = days(target, changed, fixed)
             if got <= deadline:
                 return Combination(*factors, got)

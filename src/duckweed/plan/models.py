@@ -100,25 +100,16 @@ def by_hand(
     attention = int(body * 0.2)
     score = 2 * hidden
     if active < total:
-        chosen, experts = 8, max(16, round(8 * (total - active) / (0.7 * body * depth)) + 8)
+        experts = max(16, round(8 * (total - active) / (0.7 * body * depth)) + 8)
         routed = (total - tables) / depth - attention - 0.1 * body
-        layer = Layer(
-            attention,
-            routed=int(routed),
-            other=int(0.1 * body),
-            score=score,
-            experts=experts,
-            chosen=chosen,
-        )
         routed_active = body - attention - 0.1 * body
-        chosen_exact = max(1, round(routed_active / routed * experts))
         layer = Layer(
             attention,
             routed=int(routed),
             other=int(0.1 * body),
             score=score,
             experts=experts,
-            chosen=chosen_exact,
+            chosen=max(1, round(routed_active / routed * experts)),
         )
     else:
         layer = Layer(attention, dense=int(body - attention), score=score)

@@ -313,7 +313,7 @@ def memory(option: Option) -> list[Role]:
 
 @dataclass
 class Report:
-    """The whole answer; `json.to_tree` of it is what `--json` prints."""
+    """The plans of a target and a crowd; `answer.tree` makes plain data of them."""
 
     target: Target
     crowd: Crowd
