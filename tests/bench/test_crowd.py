@@ -6,6 +6,7 @@ import pytest
 
 from bench.wan import crowd, paced, table
 from duckweed.run import spec as specs
+from duckweed.run.events import RoundClosed
 
 
 class Clock:
@@ -36,8 +37,8 @@ def test_utilisation_is_that_of_each_peer_over_all_its_rounds():
         return {"train": train, "wait": wait}
 
     rounds = [
-        {"timings": {"0": times(3, 1), "1": times(2, 0)}},
-        {"timings": {"0": times(1, 3), "1": times(2, 0)}},
+        RoundClosed(round=0, seconds=4.0, timings={0: times(3, 1), 1: times(2, 0)}),
+        RoundClosed(round=1, seconds=4.0, timings={0: times(1, 3), 1: times(2, 0)}),
     ]
     assert crowd._utilisations(rounds) == {"mean": 0.75, "worst": 0.5}
 

@@ -5,11 +5,11 @@ from html.parser import HTMLParser
 
 import pytest
 
-from duckweed.pages.page import page, table
+from duckweed.pages.page import page, table, templates
 from duckweed.pages.run_page import BARS, loss_plot, peers_plot, run_page, time_plot
 from duckweed.pages.run_summary import summarise
 from duckweed.round.run_log import history
-from duckweed.run.events import FinalLoss
+from duckweed.run.events import FinalLoss, RoundClosed
 
 from .made import BIT, BYTES_PER_TOKEN, PARAMETERS, close, record, run
 
@@ -141,12 +141,29 @@ def test_a_sample_or_a_reason_cannot_become_part_of_the_page(two):
     assert "<img" not in text
 
 
+def test_the_slowest_peer_is_busy_for_its_phases_and_not_for_the_whole_round_as_well(tmp_path):
+    folder, _ = run(tmp_path / "walled", 1)
+    close(folder, 0, 8.0)
+    timings = {peer: {"train": 4.0, "wait": 1.0, "wall": 5.2} for peer in (0, 1)}
+    folder.record(RoundClosed(round=0, seconds=5.2, timings=timings))
+    assert time_plot(history(folder).rounds)["data"][-1]["y"] == [4.0]
+
+
 def test_heads_stand_over_their_numbers():
-    text = table(("name", "bytes"), [("a", "1 kB"), ("b", 2)])
+    draw = templates().get_template("macros.html").module.table
+    text = str(draw(table(("name", "bytes"), [("a", "1 kB"), ("b", 2)])))
     assert "<th>name</th><th class=number>bytes</th>" in text
-    assert "<th>name</th><th>bytes</th>" in table(("name", "bytes"), [])
+    assert "<td>b</td><td class=number>2</td>" in text
+    assert "<th>name</th><th>bytes</th>" in str(draw(table(("name", "bytes"), [])))
+
+
+def test_what_stands_in_a_table_is_text():
+    draw = templates().get_template("macros.html").module.table
+    text = str(draw(table(("<b>",), [("</td><script>",)])))
+    assert "&lt;b&gt;" in text
+    assert "<script>" not in text
 
 
 def test_a_figure_that_is_not_finite_is_refused():
     with pytest.raises(ValueError, match="not JSON compliant"):
-        page("x", "", {"a": {"data": [{"y": [float("nan")]}]}})
+        page("base.html", "x", {"a": {"data": [{"y": [float("nan")]}]}})

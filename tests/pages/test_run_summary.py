@@ -3,7 +3,7 @@
 import pytest
 from rich.console import Console
 
-from duckweed.cli.summary import render_terminal
+from duckweed.cli.views.summary import render_terminal
 from duckweed.ledger.ledger import Ledger, LedgerError
 from duckweed.pages.run_summary import Summary, fewer, readable, summarise
 from duckweed.round.run_log import Traffic, data_parallel_bytes, history

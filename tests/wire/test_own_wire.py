@@ -13,6 +13,7 @@ from duckweed.merge.rules import register_rule
 from duckweed.process.simulation import Simulation
 from duckweed.round import founding
 from duckweed.run import toml
+from duckweed.run.events import RoundClosed
 from duckweed.run.registry import RULES, WIRES
 from duckweed.run.spec import RunSpec, SpecError, override, parse
 from duckweed.wire import Codec, WireError, codec_of, codec_type, register_wire
@@ -70,7 +71,7 @@ def test_a_run_with_it_learns(tmp_path):
     spec = tiny.specification(tmp_path, changes)
     folder, ground, state = tiny.found(tmp_path, "signs", spec)
     Simulation(folder, spec, founding.layout(folder), ground, state, "cpu").run()
-    losses = [event["held_out"] for event in folder.records("round")]
+    losses = [event.held_out for event in folder.records(RoundClosed)]
     assert losses[-1] < losses[0] - 1
 
 

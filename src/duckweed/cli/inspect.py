@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from duckweed.cli.errors import fail, plain_errors
-from duckweed.cli.view import size
+from duckweed.run.units import show_size
 
 if TYPE_CHECKING:
     from duckweed.ledger.entries import RoundEntry
@@ -83,7 +83,7 @@ def _rows(table: Table, entry: "RoundEntry", state: str) -> None:
             str(block),
             f"{said.tokens:,}" if said else "-",
             f"{said.loss:.3f}" if said else "-",
-            size(said.size) if said else "-",
+            show_size(said.size) if said else "-",
             f"[red]no: {reason}[/]" if reason else "yes",
             state if row == 0 else "",
         )

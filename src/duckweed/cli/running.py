@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from duckweed.cli.view import View
+    from duckweed.cli.views.live import View
     from duckweed.round.founding import Ground
     from duckweed.run.events import Event
     from duckweed.run.folder import RunFolder
@@ -87,7 +87,7 @@ def _told(run: Opened) -> Opened:
 
 def view(run: Opened) -> View:
     """The live view of the run."""
-    from duckweed.cli.view import View
+    from duckweed.cli.views.live import View
     from duckweed.round.export import bytes_per_token
 
     return View(console, run.folder.path.name, run.spec, bytes_per_token(run.ground.dataset))
@@ -117,7 +117,7 @@ def finish(run: Opened, again: str) -> None:
             soft_wrap=True,
         )
         raise typer.Exit(130)
-    from duckweed.cli.summary import render_terminal
+    from duckweed.cli.views.summary import render_terminal
     from duckweed.pages.run_page import run_page
     from duckweed.pages.run_summary import summarise
     from duckweed.round.export import bytes_per_token, harvest

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from duckweed.cli.errors import plain_errors
-from duckweed.cli.view import size, span
+from duckweed.run.units import show_size, show_time
 
 if TYPE_CHECKING:
     from duckweed.run.folder import RunFolder
@@ -70,7 +70,7 @@ def _print(found: "Status", shown: int | None) -> None:
     console.print(
         f"run {found.run[:12]}: round {found.round} of {found.rounds}{loss}; "
         f"{here} of {found.members} peers here"
-        + (f"; the last round took {span(found.seconds)}" if found.seconds else "")
+        + (f"; the last round took {show_time(found.seconds)}" if found.seconds else "")
     )
     if found.waiting and found.round < found.rounds:
         console.print(found.waiting, style="dim", markup=False)
@@ -89,7 +89,7 @@ def _print(found: "Status", shown: int | None) -> None:
     if shown is not None and len(found.peers) > shown:
         console.print(f"and {len(found.peers) - shown} more (--all)", style="dim")
     for purpose, (received, sent) in sorted(found.traffic.items()):
-        console.print(f"{purpose}: {size(received)} received, {size(sent)} sent")
+        console.print(f"{purpose}: {show_size(received)} received, {show_size(sent)} sent")
     for reason, count in sorted(found.refused.items()):
         console.print(f"refused: {count:,} x {reason}", markup=False)
 

@@ -9,6 +9,7 @@ import psutil
 import torch
 from torch import nn
 
+from duckweed.learn.arithmetic import moments, training_bytes
 from duckweed.learn.model.model import layout_of
 from duckweed.run.layout import Layout
 from duckweed.run.sections import Inner
@@ -38,33 +39,14 @@ def needed(model: nn.Module, spec: RunSpec) -> int:
     numbers += 2 * own  # by what counted last and by what is on its way
     if spec.rounds.overlap and spec.inner.orthogonal:
         numbers += own  # those that it began ahead with
-    return 4 * numbers + estimate(model, spec.inner, spec.model.sequence)
-
-
-def estimate(model: nn.Module, inner: Inner, sequence: int) -> int:
-    """Bytes of training alone: float32 weights, gradients, moments, activations."""
-    parameters = sum(p.numel() for p in model.parameters())
-    config: Any = model.config
-    width = getattr(config, "hidden_size", 1024)
-    layers = getattr(config, "num_hidden_layers", 12)
-    heads = getattr(config, "num_attention_heads", 8)
-    tokens = inner.batch * sequence
-    # Per token and layer some 34 widths and the attention rows, as in 2205.05198 (in float32 here).
-    activations = tokens * layers * (68 * width + 10 * heads * sequence)
-    logits = 12 * tokens * config.vocab_size
-    return 4 * parameters * (2 + _moments(inner)) + activations + logits
+    return 4 * numbers + training_bytes(model, spec.inner, spec.model.sequence)
 
 
 def own_moments(inner: Inner, layout: Layout) -> int:
     """How many numbers a peer carries along for itself: its inner moments, roughly."""
     if inner.state == "fresh":
         return 0
-    return _moments(inner) * layout.total
-
-
-def _moments(inner: Inner) -> int:
-    """Of each number, roughly: where Muon takes most of them, its."""
-    return 2 if inner.optimizer == "adamw" else 1
+    return moments(inner) * layout.total
 
 
 def one_heap() -> None:

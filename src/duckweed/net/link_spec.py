@@ -1,18 +1,19 @@
 """What a peer's link can carry, for simulated runs."""
 
-import re
-
 import msgspec
 
-NUMBER = r"\d+(?:\.\d+)?"
+from duckweed.run import units
 
 
 class LinkSpec(msgspec.Struct, frozen=True):
-    """A peer's link: bits per second up and down, seconds of latency one way."""
+    """A peer's link."""
 
     up: float = float("inf")
+    """bit/s."""
     down: float = float("inf")
+    """bit/s."""
     latency: float = 0.0
+    """Seconds one way."""
 
 
 def parse_links(text: str, peers: int) -> list[LinkSpec]:
@@ -23,18 +24,16 @@ def parse_links(text: str, peers: int) -> list[LinkSpec]:
     """
     links = []
     for part in text.split(","):
-        found = re.fullmatch(
-            rf"\s*({NUMBER})\s*/\s*({NUMBER})\s*(?:mbit/s|mbps)?\s*(?:({NUMBER})\s*ms)?\s*",
-            part.lower(),
-        )
-        if not found or not float(found[1]) or not float(found[2]):
+        speeds, delay = units.with_delay(part)
+        try:
+            (_, up), (_, down) = units.speeds(speeds, "Mbit/s")
+            round_trip = units.duration(delay, "latency").value if delay else 0.0
+        except ValueError as error:
             raise ValueError(
                 f"links: {part.strip()!r} is not of the form UP/DOWN LATENCYms, such as '10/50 80ms' "
                 "(megabit per second up and down, round trip in milliseconds)"
-            )
-        links.append(
-            LinkSpec(float(found[1]) * 1e6, float(found[2]) * 1e6, float(found[3] or 0) / 2000)
-        )
+            ) from error
+        links.append(LinkSpec(up.value, down.value, round_trip / 2))
     if len(links) not in (1, peers):
         raise ValueError(f"links: {len(links)} given for {peers} peers; give one, or one for each")
     return links * peers if len(links) == 1 else links

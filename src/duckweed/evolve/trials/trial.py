@@ -16,7 +16,7 @@ from transformers import PretrainedConfig
 from duckweed.evolve.decide.trial_spec import Cell
 from duckweed.evolve.space.recipe import specification
 from duckweed.evolve.trials import peers_in_one as exchanges
-from duckweed.evolve.trials.cost import Cost, cost
+from duckweed.learn.arithmetic import Cost, cost
 from duckweed.learn.data.dataset import Dataset
 from duckweed.learn.learner import Diverged, Learner, Part
 from duckweed.learn.model import model as models

@@ -23,24 +23,9 @@ from duckweed.run.events import (
     StateDiffers,
 )
 from duckweed.run.spec import RunSpec
+from duckweed.run.units import show_clock, show_size
 
 COLOURS = {"training": "green", "sending": "cyan", "applying": "cyan", "waiting": "yellow"}
-
-
-def size(count: float) -> str:
-    """Bytes as a person says them."""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if count < 1000 or unit == "TB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return ""
-
-
-def span(seconds: float) -> str:
-    """Seconds as m:ss or h:mm:ss."""
-    whole = int(seconds)
-    hours, minutes = whole // 3600, whole // 60 % 60
-    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
 
 
 class View:
@@ -131,8 +116,8 @@ class View:
             f" (began at {self._bits(self._first)})   training {self._bits(self._loss)}",
         )
         pace = Text(
-            f"{self._tokens:,} tokens   {rate:,.0f} tokens/s   {span(elapsed)} gone"
-            + (f", about {span(left)} to go" if self._done else "")
+            f"{self._tokens:,} tokens   {rate:,.0f} tokens/s   {show_clock(elapsed)} gone"
+            + (f", about {show_clock(left)} to go" if self._done else "")
         )
         grid = Table.grid(padding=(0, 1))
         bar = ProgressBar(total=rounds, completed=self._done, width=40)
@@ -160,7 +145,9 @@ class View:
         up = self._traffic.get("contributions", [0, 0])[0]
         down = self._traffic.get("updates", [0, 0])[1]
         control = sum(self._traffic.get("control", [0, 0]))
-        return Text(f"\nup {size(up)}   down {size(down)}   control {size(control)}", "dim")
+        return Text(
+            f"\nup {show_size(up)}   down {show_size(down)}   control {show_size(control)}", "dim"
+        )
 
 
 def _words(event: Event) -> str:

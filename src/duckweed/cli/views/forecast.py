@@ -48,9 +48,10 @@ def summary(result: Outlook, claims: Sequence[Claim]) -> str:
         wrap(
             f"From {result.models} models ({result.with_compute} with known compute, newest "
             f"{result.newest}). More: --claims, --race essay, --explain, --html FILE, "
-            "--set decentralised.growth=5x.", 0,
+            "--set decentralised.growth=5x.",
+            0,
         )
-    )  # fmt: skip
+    )
     return "\n".join(parts)
 
 
@@ -100,8 +101,12 @@ def gaps(result: Outlook) -> str:
         lines.append(wrap(f"reaches {cross.target}: {crossing_line(cross)}"))
     note = next((c.note for c in result.crossings.values() if c.note), "")
     if note:
-        lines.append(wrap(f"({note}, fewer than five: the dates say little; half the draws let the "
-                          "growth fade.)"))  # fmt: skip
+        lines.append(
+            wrap(
+                f"({note}, fewer than five: the dates say little; half the draws let the "
+                "growth fade.)"
+            )
+        )
     return "\n".join(lines)
 
 
@@ -141,14 +146,25 @@ def held(result: Outlook) -> str:
         for cut in sorted({t.cut for t in tests}):
             mine = {t.form: t for t in tests if t.cut == cut}
             s = mine["steady"]
-            rows.append((
-                f"  {labels.get(key, key)}", f"{cut:.0f}", f"{s.seen}/{s.later}", f"{s.error:.2f}",
-                f"{mine['slowing'].error:.2f}", f"{mine['flat'].error:.2f}", f"{100 * s.inside:.0f}%",
-            ))  # fmt: skip
-    return columns(rows, 0) + "\n" + wrap(
-        "Errors in orders of magnitude (points for the index); the last column: later points inside "
-        "the steady fit's 80% interval."
-    )  # fmt: skip
+            rows.append(
+                (
+                    f"  {labels.get(key, key)}",
+                    f"{cut:.0f}",
+                    f"{s.seen}/{s.later}",
+                    f"{s.error:.2f}",
+                    f"{mine['slowing'].error:.2f}",
+                    f"{mine['flat'].error:.2f}",
+                    f"{100 * s.inside:.0f}%",
+                )
+            )
+    return (
+        columns(rows, 0)
+        + "\n"
+        + wrap(
+            "Errors in orders of magnitude (points for the index); the last column: later points inside "
+            "the steady fit's 80% interval."
+        )
+    )
 
 
 def race(result: Outcome, sways: Sequence[Sway], regimes: Regimes) -> str:
@@ -160,14 +176,19 @@ def race(result: Outcome, sways: Sequence[Sway], regimes: Regimes) -> str:
         "",
         wrap(
             f"{worst.name.capitalize()} falls at least 1, 3, 10 years of today's progress behind within a "
-            f"year with probability {', '.join(percent(c) for c in worst.chance)}.", 0,
+            f"year with probability {', '.join(percent(c) for c in worst.chance)}.",
+            0,
         ),
         "",
         _followers(result),
-    ]  # fmt: skip
+    ]
     if result.diverges:
-        parts.append(wrap(f"The leader diverges in {percent(result.diverges)} of samples, at "
-                          f"{result.diverges_at:.2f} years (median)."))  # fmt: skip
+        parts.append(
+            wrap(
+                f"The leader diverges in {percent(result.diverges)} of samples, at "
+                f"{result.diverges_at:.2f} years (median)."
+            )
+        )
     if result.found_by:
         found = ", ".join(f"{name} {percent(p)}" for name, p in result.found_by.items())
         parts.append(wrap(f"The new paradigm is found by: {found}."))
@@ -212,10 +233,15 @@ def _followers(result: Outcome) -> str:
         )
     ]
     for f in result.followers:
-        rows.append((
-            f"  {f.name} (started {12 * f.start:.1f} months behind)", _months(f.lag), _months(f.gap),
-            _months(f.peak), percent(f.closer),
-        ))  # fmt: skip
+        rows.append(
+            (
+                f"  {f.name} (started {12 * f.start:.1f} months behind)",
+                _months(f.lag),
+                _months(f.gap),
+                _months(f.peak),
+                percent(f.closer),
+            )
+        )
     return columns(rows, 0)
 
 

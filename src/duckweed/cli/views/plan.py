@@ -4,18 +4,11 @@ from rich.console import Console
 from rich.table import Table
 
 from duckweed.plan import device, explain, models
-from duckweed.plan.answer import Answer, span, verdict
+from duckweed.plan.answer import Answer, people, span, verdict
 from duckweed.plan.report import Option, traffic
 from duckweed.run import units
 
 WIDTH = 24
-
-
-def people(given: Answer) -> str:
-    return " + ".join(
-        f"{g.count:,} x {f'{g.cards} x ' if g.cards > 1 else ''}{g.device.label}"
-        for g in given.report.crowd.groups
-    )
 
 
 def print_answer(console: Console, given: Answer) -> None:
@@ -116,7 +109,7 @@ def print_memory(console: Console, given: Answer) -> None:
     if bill:
         console.print(
             f"Bill: {units.show_count(bill.machine_hours.median)} machine-hours, "
-            f"{energy(bill.energy.median)}, {units.show_count(bill.rent.median)} dollars if rented "
+            f"{units.show_energy(bill.energy.median)}, {units.show_count(bill.rent.median)} dollars if rented "
             f"({units.show_count(bill.rent.low)} to {units.show_count(bill.rent.high)})"
         )
     if stage:
@@ -125,10 +118,6 @@ def print_memory(console: Console, given: Answer) -> None:
             f"Reinforcement learning: {units.show_count(stage.tokens)} tokens written by {stage.workers:,} workers "
             f"of {stage.machines:,} machines, {span(days)} of the total"
         )
-
-
-def energy(kwh: float) -> str:
-    return units.show(kwh * 1e3, ((1e12, "TWh"), (1e9, "GWh"), (1e6, "MWh"), (1e3, "kWh")))
 
 
 def print_change(console: Console, given: Answer) -> None:

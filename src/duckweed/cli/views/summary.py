@@ -4,9 +4,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from duckweed.cli.view import size, span
 from duckweed.pages.run_summary import DATA_PARALLEL, Summary, fewer
 from duckweed.round.run_log import PURPOSES
+from duckweed.run.units import show_size, show_time
 
 
 def render_terminal(summary: Summary) -> RenderableType:
@@ -44,7 +44,7 @@ def _facts(summary: Summary) -> Text:
         f"{summary.peers} {'peer' if summary.peers == 1 else 'peers'}, "
         f"{summary.rounds} of {summary.planned} rounds, "
         f"{summary.parameters:,} parameters\n"
-        f"{summary.tokens:,} tokens in {span(summary.seconds)} {clock}{pace}{busy}\n"
+        f"{summary.tokens:,} tokens in {show_time(summary.seconds)} {clock}{pace}{busy}\n"
         f"{summary.contributions} contributions counted{refused}"
     )
 
@@ -56,11 +56,13 @@ def _traffic(summary: Summary) -> RenderableType:
         table.add_column(name, justify="right")
     for purpose in PURPOSES:
         moved = summary.traffic[purpose]
-        table.add_row(purpose, *(size(way) if way else "-" for way in (moved.up, moved.down)))
-    table.add_row("together", size(summary.total.up), size(summary.total.down), style="bold")
-    table.add_row("each peer", size(summary.up_per_peer), size(summary.down_per_peer))
+        table.add_row(purpose, *(show_size(way) if way else "-" for way in (moved.up, moved.down)))
+    table.add_row(
+        "together", show_size(summary.total.up), show_size(summary.total.down), style="bold"
+    )
+    table.add_row("each peer", show_size(summary.up_per_peer), show_size(summary.down_per_peer))
     if summary.data_parallel:
-        each = size(summary.data_parallel)
+        each = show_size(summary.data_parallel)
         table.add_row("data-parallel training", each, each, style="dim")
     return table
 
