@@ -28,7 +28,7 @@ import msgspec
 import numpy as np
 
 from duckweed.evolve.statistics.t_distribution import Array, t_quantile
-from duckweed.forecast.measured import FILE, MeasuredReturns
+from duckweed.forecast.data.measured import FILE, MeasuredReturns
 
 Provenance = Literal["known", "adapted", "novel"]
 
