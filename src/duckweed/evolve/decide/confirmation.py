@@ -25,7 +25,7 @@ def confirm(standing: Standing, proposal: Proposal, together: int = 1) -> Steps[
         "parent": digest(standing.parent),
         "child": digest(child),
         "commitment": proposal.commitment,
-        "test": "paired sequential t, duckweed.evolve.statistics.sequential",
+        "test": "paired sequential t, duckweed.evolve.sequential",
         "level": level,
         "margin": delta,
         "pairs": s.pairs,
