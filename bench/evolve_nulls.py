@@ -15,9 +15,9 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from duckweed.cli import app
-from duckweed.evolve.campaign.folder import Campaign
-from duckweed.evolve.campaign.history import honesty, read
-from duckweed.evolve.campaign.outcome import exported
+from duckweed.evolve.campaign.history import planted_counts, read
+from duckweed.evolve.campaign.outcome import export_ledger
+from duckweed.evolve.folder import CampaignFolder
 from duckweed.ledger.ledger import Ledger
 
 RESULTS = Path(__file__).parent / "results" / "evolve"
@@ -45,11 +45,11 @@ def main() -> None:
         print(result.output)
         if result.exit_code:
             raise SystemExit(result.exit_code)
-        folder = Campaign(base / "c")
+        folder = CampaignFolder(base / "c")
         ledger = Ledger(folder.ledger)
         told = read(ledger)
         ledger.close()
-        exported(folder, base / "nulls.jsonl")
+        export_ledger(folder, base / "nulls.jsonl")
         ledger_as_lines = (base / "nulls.jsonl").read_bytes()
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "nulls.jsonl.gz").write_bytes(gzip.compress(ledger_as_lines, mtime=0))
@@ -58,7 +58,7 @@ def main() -> None:
         "pilot": told.pilot,
         "planted": {
             kind: {"decided": h.decided, "accepted": h.accepted}
-            for kind, h in honesty(told).items()
+            for kind, h in planted_counts(told).items()
         },
         "decisions": [
             {

@@ -18,10 +18,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from bench.evolve_simulation import Plan, World, opened, study
 from duckweed.evolve.statistics.multiplier import MultiplierError, Run, fit
 from duckweed.evolve.statistics.returns import Point, returns
 from duckweed.evolve.statistics.sequential import SPREAD, run, smallest_effect
-from duckweed.evolve.statistics.study import Plan, World, opened, study
 from duckweed.evolve.statistics.t_distribution import Array, t_cdf, t_quantile
 
 RESULT = Path(__file__).parent / "results" / "evolve-study.json"

@@ -1,4 +1,4 @@
-"""The ledger of a campaign, and going on from it.
+"""The ledger of a campaign, and how a campaign is resumed from it.
 
 A campaign's decisions are a pure function of what its ledger holds: what was measured, proposed
 and drawn. So to resume is to decide everything once more, with each entry taken from the ledger
@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from duckweed.evolve.decide.trial_spec import Cell, Result
+from duckweed.evolve.trial_spec import TrialResult, TrialSpec
 from duckweed.ledger.ledger import Entry, Ledger
 from duckweed.net.identity import load_or_create, verify
 
@@ -38,16 +38,16 @@ class Journal:
         self.key = identity.id
         self.ledger = Ledger(folder / "ledger.db", identity.sign)
         self.ledger.verify(partial(_signed_by, identity.id))
-        self.results: dict[str, Result] = {}
-        self.audits: dict[
-            str, float
-        ] = {}  # FLOPs of running a guest's cells again, not yet counted
-        self.expelled: set[str] = set()  # keys of guests
-        self._decided: list[Entry] = []
         self.number = 0  # the generation that entries are filed under
+        self.results: dict[str, TrialResult] = {}  # by id of the trial
+        self.audits: dict[str, float] = {}  # FLOPs of audits by id of the trial, not yet counted
+        self.expelled: set[str] = set()  # keys of remote workers
+        self._decided: list[Entry] = []  # entries that decide, in order
         for entry in self.ledger.entries():
             if entry.kind == TRIAL:
-                self.results[entry.body["cell"]] = msgspec.convert(entry.body["result"], Result)
+                self.results[entry.body["cell"]] = msgspec.convert(
+                    entry.body["result"], TrialResult
+                )
             elif entry.kind == "audit":
                 self._audit(entry.body)
             elif entry.kind == "guest" and entry.body["expelled"]:
@@ -58,7 +58,7 @@ class Journal:
 
     @property
     def replaying(self) -> bool:
-        """Whether the next decision stands in the ledger already."""
+        """Whether the next decision is in the ledger already."""
         return self._cursor < len(self._decided)
 
     @property
@@ -98,23 +98,23 @@ class Journal:
         """An entry that decides nothing by its place."""
         self.ledger.append(kind, self.number, body)
 
-    def trial(self, cell: Cell, result: Result, purpose: str) -> None:
-        """Record a finished cell; the cell itself is kept, so that anyone can run it again."""
+    def trial(self, trial: TrialSpec, result: TrialResult, purpose: str) -> None:
+        """Record a finished trial; the trial itself is kept, so that anyone can run it again."""
         self.aside(
             TRIAL,
             {
-                "cell": cell.id,
-                "what": msgspec.to_builtins(cell),
+                "cell": trial.id,
+                "what": msgspec.to_builtins(trial),
                 "result": msgspec.to_builtins(result),
                 "purpose": purpose,
             },
         )
-        self.results[cell.id] = result
+        self.results[trial.id] = result
 
-    def audit(self, cell: Cell, theirs: Result, ours: Result) -> None:
-        """Record that a guest's cell was run again here, before its results are."""
+    def audit(self, trial: TrialSpec, theirs: TrialResult, ours: TrialResult) -> None:
+        """Record that a remote worker's trial was run again here, before its result is."""
         body = {
-            "cell": cell.id,
+            "cell": trial.id,
             "guest": theirs.worker,
             "theirs": {"weights": theirs.weights, "loss": theirs.loss},
             "result": msgspec.to_builtins(ours),

@@ -52,17 +52,17 @@ class MultiplierError(ValueError):
 
 
 class Run(msgspec.Struct, frozen=True):
-    """One whole run: budget in FLOPs, held-out loss in nats per byte or token, which recipe."""
+    """One whole run of either recipe."""
 
-    budget: float
-    loss: float
-    child: bool
+    budget: float  # FLOPs
+    loss: float  # held-out, in nats or bits per byte or token
+    child: bool  # else of generation 0
 
 
 class AtBudget(msgspec.Struct, frozen=True):
-    """m and its interval at one budget (FLOPs of the child)."""
+    """m and its interval at one budget."""
 
-    budget: float
+    budget: float  # FLOPs of the child
     m: float
     low: float
     high: float
@@ -81,29 +81,24 @@ class AtBudget(msgspec.Struct, frozen=True):
 
 
 class Multiplier(msgspec.Struct, frozen=True):
-    """m, low, high: the multiplier and its interval at `level`, from all of the child's budgets
-    together; by_budget: from the child's runs at one of them each; slope: nats per e-fold of compute
-    where both have the same loss; sd: of one run (nats); dof: degrees of freedom; runs: how many
-    were used; budgets: FLOPs of all runs; interaction (nats per e-fold), p_interaction,
-    p_curvature: the checks of the module; extrapolated: no runs of generation 0 had the child's
-    loss on the mean.
+    """The multiplier from all of the child's budgets together, with its interval and checks.
 
     Ledgers of format 2 and before hold more fields, and the curvature of one straight line."""
 
     m: float
-    low: float
+    low: float  # end of the interval at `level`
     high: float
     level: float
-    slope: float
-    sd: float
-    dof: int
-    runs: int
-    budgets: list[float]
-    interaction: float
-    p_interaction: float
-    p_curvature: float
-    by_budget: list[AtBudget]
-    extrapolated: bool
+    slope: float  # nats per e-fold of compute where both recipes have the same loss
+    sd: float  # of one run, in nats
+    dof: int  # degrees of freedom
+    runs: int  # how many were used
+    budgets: list[float]  # FLOPs, of all runs
+    interaction: float  # difference of the slopes, in nats per e-fold
+    p_interaction: float  # of no such difference
+    p_curvature: float  # of no difference between the bends
+    by_budget: list[AtBudget]  # from the child's runs at one budget each
+    extrapolated: bool  # on the mean no budget of generation 0 had the child's loss
 
     @property
     def depends_on_scale(self) -> bool:
@@ -148,13 +143,12 @@ class Multiplier(msgspec.Struct, frozen=True):
 
 
 class _Fit(msgspec.Struct, frozen=True):
-    """Coefficients a, b, q, g and of a further term, and their standard errors, [thetas, 4 or 5];
-    degrees of freedom; residual sd [thetas]."""
+    """Least squares at each theta."""
 
-    beta: Array
-    se: Array
-    dof: int
-    sd: Array
+    beta: Array  # coefficients a, b, q, g and of a further term [thetas, 4 or 5]
+    se: Array  # their standard errors
+    dof: int  # degrees of freedom
+    sd: Array  # of the residuals [thetas]
 
     @property
     def p_further(self) -> float:
@@ -166,11 +160,11 @@ class _Fit(msgspec.Struct, frozen=True):
 
 
 class _Curve(msgspec.Struct, frozen=True):
-    """The runs that are used: ln C, loss, and 1 for the child's, else 0; each [runs]."""
+    """The runs that are used, each field [runs]."""
 
-    log_c: Array
+    log_c: Array  # ln of the budget
     loss: Array
-    child: Array
+    child: Array  # 1 for the child's, else 0
 
     def fit(self, theta: Array, term: Array | None = None) -> _Fit:
         """Least squares with the child's runs shifted by each theta [thetas]; term: a further
