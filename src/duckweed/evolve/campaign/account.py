@@ -50,7 +50,7 @@ class Account:
         return max(LEAST_LIMIT, HANGS * largest / pace) if pace else FIRST_LIMIT
 
     def pays(self, flops: float) -> bool:
-        """Whether the budget pays for runs of so many training FLOPs."""
+        """Whether the budget pays for runs of this many training FLOPs."""
         needed, left = self._funds(flops)
         return needed <= left
 

@@ -206,7 +206,7 @@ class Loop:
     # --- what workers report
 
     def report(self, kind: str, **facts: Any) -> None:
-        """To the ledger, as soon as it is free, and to whoever watches. From any thread."""
+        """Write to the ledger as soon as it is free, and tell. From any thread."""
         self._reports.put((kind, facts))
 
     def _record_reports(self) -> None:

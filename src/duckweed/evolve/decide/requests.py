@@ -31,7 +31,7 @@ class AskProposals(msgspec.Struct, frozen=True):
     """Proposals for the parent. Answer: list of Proposal."""
 
     first: int  # number of the first one
-    slots: int  # at most so many
+    slots: int  # proposals at most
     planted: bool  # one planted proposal, or none, in place of the proposers'
     parent: Recipe
 
@@ -51,14 +51,14 @@ class Record(msgspec.Struct, frozen=True):
 
 
 class RequireBudget(msgspec.Struct, frozen=True):
-    """Go on only if so many FLOPs are left; else the campaign ends here. Answer: None."""
+    """Go on only if these FLOPs are left; else the campaign ends here. Answer: None."""
 
     flops: float
     why: str
 
 
 class AskBudget(msgspec.Struct, frozen=True):
-    """Whether so many FLOPs are left for something that may also be left out. Answer: bool, which
+    """Whether these FLOPs are left for something that may also be left out. Answer: bool, which
     the ledger keeps: what was left then does not follow from the entries."""
 
     flops: float

@@ -172,5 +172,5 @@ SWARM = Registry(
 
 
 def registry(peers: int) -> Registry:
-    """What campaigns may vary whose trials have so many peers: one alone exchanges nothing."""
+    """What a campaign may vary; peers: of a trial. One alone exchanges nothing."""
     return SWARM if peers > 1 else REGISTRY

@@ -16,7 +16,7 @@ Of generation 0 the largest budgets count, as many as the child has: there both 
 so that a parabola need fit over a short range only. One straight line through both at the same
 budgets, as it was before, is 25 % too high where m falls as C^-0.2 and 14 % too low where the
 loss falls as C^-0.6; a parabola in which each has a slope of its own often gives no upper end
-(docs/evolve-statistics.md). The percentile bootstrap is not used: with five seeds a cell its 95 %
+(docs/evolve-statistics.md). The percentile bootstrap is not used: with five seeds for each recipe and budget its 95 %
 interval holds the truth 90 % of the time.
 
 Two checks by further terms, each with its own two-sided p: `- h x B` (x from the child's middle
@@ -40,7 +40,7 @@ ALARM = 0.01
 """p below which a check (scale, curve) is reported as found."""
 REACH = math.log(20.0)
 POINTS = 121
-"""ln m is looked for up to so far from a first guess, at so many points; then between them."""
+"""ln m is looked for up to REACH from a first guess, at POINTS places; then between two of them."""
 STEP = 1e-3
 """Of ln m, for the slope."""
 UNBOUNDED = 1e300
@@ -199,7 +199,7 @@ def reached(runs: Sequence[Run]) -> bool:
 
 def fit(runs: Sequence[Run], level: float = 0.95) -> Multiplier:
     """The multiplier of the child over generation 0. Raises MultiplierError for fewer than three
-    budgets, fewer than two seeds in a cell, a diverged run, or a loss that does not clearly fall
+    budgets, fewer than two seeds of a recipe at a budget, a diverged run, or a loss that does not clearly fall
     with compute."""
     if not 0 < level < 1:
         raise MultiplierError(f"level must lie between 0 and 1, got {level}")
@@ -249,7 +249,7 @@ def _check(runs: Sequence[Run], child: bool) -> list[float]:
         seeds = sum(run.budget == budget for run in own)
         if seeds < LEAST_SEEDS:
             raise MultiplierError(
-                f"{seeds} run(s) of {who} at {budget:.3g} FLOPs; every cell needs at least "
+                f"{seeds} run(s) of {who} at {budget:.3g} FLOPs; every recipe and budget needs at least "
                 f"{LEAST_SEEDS}"
             )
     return budgets

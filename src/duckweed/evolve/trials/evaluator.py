@@ -102,7 +102,7 @@ class Evaluator:
         return moved
 
     def _model(self, spec: RunSpec, trial: TrialSpec, out: Path) -> Any:
-        """The declared model, which must be the one that the cell's recipe names, with weights."""
+        """The declared model, which must be the one that the recipe names, with weights."""
         wanted = self.planner.configuration(spec, trial.size)
         path = out / "config.json"
         if path.stat().st_size > CONFIG_LIMIT:

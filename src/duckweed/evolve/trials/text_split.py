@@ -1,7 +1,8 @@
 """The texts of a campaign: training text for trials, two held-out texts for the evaluator alone.
 
 The held-out documents of a data set are divided by their hash into one for selection and one for the
-final comparison ("vault" on disk): no document is in two of the three. The trials' folder holds no held-out token at all.
+final comparison ("vault" on disk): no document is in two of the three.
+The trials' folder holds no held-out token at all.
 """
 
 import shutil

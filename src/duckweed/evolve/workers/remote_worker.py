@@ -165,7 +165,7 @@ class RemoteWorker:
 
     async def _stay_connected(self) -> None:
         """Connect and send the text; again whenever the connection is lost."""
-        told = ""
+        said = ""
         while True:
             reason = ""
             try:
@@ -177,7 +177,7 @@ class RemoteWorker:
                 self._gone.clear()
                 self.up = True
                 self._say(self, "is here")
-                told = ""
+                said = ""
                 await self._gone.wait()
                 reason = "went away; its trials are run elsewhere until it is back"
             except (LinkError, ValueError, msgspec.MsgspecError) as error:
@@ -186,9 +186,9 @@ class RemoteWorker:
                 self.up = False
                 if self._link:
                     self._link.close()
-            if reason != told:  # once, not every ten seconds
+            if reason != said:  # once, not every ten seconds
                 self._say(self, reason)
-                told = reason
+                said = reason
             await asyncio.sleep(RETRY)
 
     async def _send_files(self) -> None:
