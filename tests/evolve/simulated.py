@@ -112,9 +112,7 @@ class SimulatedRemote(SimulatedPool):
     """Every second group is run by a remote worker, number 9, until it is expelled. tells: what it
     makes of a result."""
 
-    def __init__(
-        self, tells: Callable[[TrialResult], TrialResult] = lambda result: result
-    ) -> None:
+    def __init__(self, tells: Callable[[TrialResult], TrialResult] = lambda result: result) -> None:
         super().__init__()
         self.tells, self.expelled, self.here = tells, False, 0
 

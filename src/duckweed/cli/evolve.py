@@ -227,7 +227,6 @@ def _invite(
             console.print(f"remote worker {name} was expelled from this campaign; not asked")
             continue
 
-
         def make(number: int, one: Invitation = one) -> RemoteWorker:
             return RemoteWorker(one, number, folder, connections, say)
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from duckweed.evolve.campaign.history import Decision, History
     from duckweed.evolve.campaign.outcome import CampaignOutcome
     from duckweed.evolve.folder import CampaignFolder
+    from duckweed.evolve.trial_spec import TrialResult
 
 COLOURS = {"adopted": "green", "accepted": "cyan", "rejected": "red", "undecided": "yellow"}
 SHOWN = 8  # decisions in the live view
@@ -121,7 +122,7 @@ def headline(history: History) -> str:
     return f"{text}; {caution}" if caution else text
 
 
-def _result(result: Any) -> str:
+def _result(result: TrialResult) -> str:
     if result.loss is None:
         return result.reason
     return f"{result.loss:.4f} bits/byte in {result.seconds:.1f} s"
@@ -167,21 +168,6 @@ def difference(recipe: dict[str, Any]) -> str:
     return ", ".join(parts) or "the parent itself"
 
 
-def power(history: History) -> str:
-    """What can be found, in words: by the pilot, and by the pairs of the confirmations so far."""
-    assert history.pilot
-    text = (
-        f"the parent against itself, on other seeds: sd {history.pilot['sd']:.3f} bits/byte; in 8 of "
-        f"10 cases {history.pilot['smallest']:.3f} would be found"
-    )
-    if history.scatter is not None:
-        text += (
-            f". Pairs of confirmations, which share a seed: sd {history.scatter:.3f} (median), with "
-            f"which {history.findable():.3f} is found"
-        )
-    return text
-
-
 def _table(*names: str, right: tuple[str, ...] = ()) -> Table:
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     for name in names:
@@ -214,7 +200,7 @@ def ledger_tables(history: History) -> list[RenderableType]:
     if history.tuning:
         parts.append(Text(f"generation 0: {difference(history.tuning['zero'])}"))
     if history.pilot:
-        parts.append(Text(power(history)))
+        parts.append(Text(history.power))
     parts += [Text(), decisions(history.decisions), *refusals(history), Text()]
     lineage = _table("generation", "adopted", "by", "at size", "over generation 0 (95 %)")
     for g in history.generations:

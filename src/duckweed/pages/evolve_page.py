@@ -93,15 +93,7 @@ def _story(name: str, told: History) -> str:
         if best.comparison.caution:
             parts.append(f"what the figure leaves out: {best.comparison.caution}")
     if told.pilot:
-        parts.append(
-            f"the parent against itself, on other seeds, differs by {told.pilot['sd']:.3f} bits per "
-            f"byte (sd), so that {told.pilot['smallest']:.3f} would be found in 8 of 10 cases"
-        )
-    if told.pilot and told.scatter is not None:
-        parts.append(
-            f"the pairs of confirmations, which share a seed, by {told.scatter:.3f} (median), with "
-            f"which {told.findable():.3f} is found"
-        )
+        parts.append(told.power)
     if told.failures or told.diverged:
         parts.append(
             f"{told.failures} workers ended, {told.diverged} runs diverged or were refused"

@@ -106,7 +106,7 @@ def test_generation_0_is_run_longer_until_it_has_the_childs_loss(campaign):
 def test_a_comparison_that_the_budget_does_not_pay_to_the_end_says_what_it_continues(tmp_path):
     """Just enough for the first comparison at equal budgets; more budget afterwards changes nothing of it."""
     found = loop(tmp_path / "c", ENOUGH)
-    found._ask_budget = lambda flops, why: found.journal.take("afford", lambda: {"paid": False})[0]["paid"]
+    found.account.pays = lambda flops: False
     found.run()
     found.journal.close()
     history = told(tmp_path / "c")

@@ -30,8 +30,8 @@ from duckweed.evolve.space.commitments import CampaignSecret, commitment
 from duckweed.evolve.space.plain_recipe import generation_zero, plain_recipe
 from duckweed.evolve.space.registry import Registry, RegistryError
 from duckweed.evolve.space.switches import REGISTRY
-from duckweed.evolve.trials.trial import TrialPlanner
 from duckweed.evolve.trial_spec import Recipe
+from duckweed.evolve.trials.trial import TrialPlanner
 from evolve.tiny_campaign import campaign
 
 PARENT: Recipe = {

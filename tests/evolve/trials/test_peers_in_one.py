@@ -213,7 +213,8 @@ def test_what_is_called_idle_changes_nothing(ground, train, parent, change):
     before, after = trial(plain | parent), trial(plain | parent | change)
     assert set(change) <= idle(after.recipe)
     one, two = (
-        evaluator.evaluate(asked, train(asked, name)) for asked, name in ((before, "a"), (after, "b"))
+        evaluator.evaluate(asked, train(asked, name))
+        for asked, name in ((before, "a"), (after, "b"))
     )
     assert one.weights
     assert one == two

@@ -48,7 +48,9 @@ def test_a_trial_run_again_gives_the_same_weights_and_loss_bit_for_bit(ground):
     assert one == two
     assert one.loss is not None
     assert one.weights
-    other = evaluator.evaluate(trial(asked.recipe, seed=8), train(trial(asked.recipe, seed=8), "other"))
+    other = evaluator.evaluate(
+        trial(asked.recipe, seed=8), train(trial(asked.recipe, seed=8), "other")
+    )
     assert other.weights != one.weights
 
 

@@ -85,7 +85,9 @@ class PoolWithRemotes:
 
             def make(number, one=one):
                 remotes.append(
-                    RemoteWorker(one, number, self.folder, self.connections, lambda _, r: self.said.append(r))
+                    RemoteWorker(
+                        one, number, self.folder, self.connections, lambda _, r: self.said.append(r)
+                    )
                 )
                 return remotes[-1]
 
