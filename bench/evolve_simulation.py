@@ -1,7 +1,7 @@
 """Simulated campaigns with known effects: what the loop's figures are worth, and the greedy rule's.
 
 A campaign here is the real one without training: the same pilot, rungs, sequential test, spending
-and vault fit as in a run, on losses drawn from
+and final comparison as in a run, on losses drawn from
 
     loss = a - f(ln C + gain) + noise
 
@@ -69,7 +69,7 @@ class World(msgspec.Struct, frozen=True):
 
 class Plan(msgspec.Struct, frozen=True):
     """A campaign: confirmations, candidates screened for each, most pairs per confirmation,
-    pairs of the pilot, seeds per cell of the vault, alpha of the campaign."""
+    pairs of the pilot, seeds per recipe and budget of the final comparison, alpha of the campaign."""
 
     confirmations: int = 12
     candidates: int = 8
@@ -81,7 +81,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 class Rule(msgspec.Struct, frozen=True):
     """How a rule did over the campaigns. bias: mean of reported minus true gain; coverage: share
-    of 95 % intervals that hold the truth; silent: campaigns whose vault gave no figure, which are left
+    of 95 % intervals that hold the truth; silent: campaigns whose comparison gave no figure, which are left
     out of both; gain, reported: mean true and reported ln multiplier;
     nulls, harmful, helpful: how many of each were decided; *_accepted: how many were accepted;
     false_share: mean share of not-helpful ones among the accepted (the false discovery rate);
@@ -123,7 +123,7 @@ def study(world: World, plan: Plan, campaigns: int = 500, seed: int = 0) -> Stud
     pilots = [sequential.pilot(row) for row in noise[:, :, 0] - noise[:, :, 1]]
     found = confirm(world, plan, effects, rng)
     true = np.where(found.accepted, found.effect, 0.0).sum(axis=1)
-    told = vault(world, plan, true, rng)
+    told = compare(world, plan, true, rng)
     loop = _rule(
         true, told.log_m, told.low, told.high, found.effect, found.accepted,
         2 * plan.pilot + found.screening + 2 * float(found.pairs.sum(axis=1).mean()) + told.runs,
@@ -176,25 +176,25 @@ def confirm(world: World, plan: Plan, effects: Array, rng: np.random.Generator) 
     return Confirmed(tested, accepted, pairs, cost)
 
 
-def opened(world: World, seeds: int, gain: float, rng: np.random.Generator) -> list[Run]:
-    """The runs of a vault whose recipe is worth `gain` (ln compute) at the reference budget, as
+def final_runs(world: World, seeds: int, gain: float, rng: np.random.Generator) -> list[Run]:
+    """The runs of a final comparison whose recipe is worth `gain` (ln compute) at the reference budget, as
     `duckweed.evolve.decide.final_comparison` asks for them."""
 
-    def cell(share: float, child: bool) -> list[Run]:
+    def runs_at(share: float, child: bool) -> list[Run]:
         x = math.log(share)
         saved = float(world.saved(x + (gain - world.fade * x if child else 0.0)))
         noise = world.draw(rng, (seeds,), child)
         return [Run(share * CENTRE, 3.0 - saved + float(e), child) for e in noise]
 
-    runs = [run for share in BUDGETS for child in (False, True) for run in cell(share, child)]
+    runs = [run for share in BUDGETS for child in (False, True) for run in runs_at(share, child)]
     for doubling in range(1, DOUBLINGS + 1):
         if reached(runs):
             break
-        runs += cell(BUDGETS[-1] * 2**doubling, False)
+        runs += runs_at(BUDGETS[-1] * 2**doubling, False)
     return runs
 
 
-class Opened(msgspec.Struct, frozen=True):
+class Compared(msgspec.Struct, frozen=True):
     """Per campaign [S]: ln multiplier as reported and its interval, nan where there is none; runs:
     mean number, at the reference budget."""
 
@@ -204,16 +204,16 @@ class Opened(msgspec.Struct, frozen=True):
     runs: float
 
 
-def vault(world: World, plan: Plan, true: Array, rng: np.random.Generator) -> Opened:
+def compare(world: World, plan: Plan, true: Array, rng: np.random.Generator) -> Compared:
     """The direct comparison with generation 0 on fresh seeds."""
     found, spent = np.full((3, true.size), np.nan), 0.0
     for i, gain in enumerate(true):
-        runs = opened(world, plan.seeds, float(gain), rng)
+        runs = final_runs(world, plan.seeds, float(gain), rng)
         spent += sum(run.budget for run in runs) / CENTRE
         with contextlib.suppress(MultiplierError), np.errstate(divide="ignore"):
             r = fit(runs).reported
             found[:, i] = np.log([r.m, r.low, r.high])
-    return Opened(found[0], found[1], found[2], spent / true.size)
+    return Compared(found[0], found[1], found[2], spent / true.size)
 
 
 def greedy(world: World, effects: Array, rng: np.random.Generator) -> Rule:

@@ -183,7 +183,7 @@ def decisions(found: list[Decision]) -> Table:
         who = d.proposer if d.kind in (None, "real") else f"planted {d.kind}"
         table.add_row(
             str(d.number), who, difference(d.difference), str(d.pairs or ""),
-            d.gain, Text(d.outcome, COLOURS.get(d.outcome, "")), d.why,
+            d.gain_text, Text(d.outcome, COLOURS.get(d.outcome, "")), d.why,
         )  # fmt: skip
     return table
 

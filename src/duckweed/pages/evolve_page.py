@@ -222,7 +222,7 @@ def _decisions(told: History) -> str:
         planted = PLANTED.get(d.kind or "")
         rows.append((
             d.number, f"planted: {planted}" if planted else d.proposer, difference(d.difference),
-            d.pairs, d.gain, f"{d.level:.2g}", f"{d.e_value:.3g}", d.outcome, d.why,
+            d.pairs, d.gain_text, f"{d.level:.2g}", f"{d.e_value:.3g}", d.outcome, d.why,
         ))  # fmt: skip
     head = [
         "proposal",

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from bench.evolve_simulation import World, opened
+from bench.evolve_simulation import World, final_runs
 from duckweed.evolve.statistics.multiplier import MultiplierError, Run, fit, reached
 
 BUDGETS = (1e12, 2e12, 4e12)
@@ -88,7 +88,7 @@ def test_a_gain_that_fades_with_scale_is_reported_by_budget() -> None:
 
 def test_checks_are_quiet_when_the_model_is_right_and_see_bends_that_differ() -> None:
     rng = np.random.default_rng(3)
-    plain = [fit(opened(World(bend=0.3), 5, math.log(1.5), rng)) for _ in range(200)]
+    plain = [fit(final_runs(World(bend=0.3), 5, math.log(1.5), rng)) for _ in range(200)]
     assert np.mean([f.depends_on_scale for f in plain]) < 0.05
     assert np.mean([f.curved for f in plain]) < 0.05
     differ = fit(
@@ -105,7 +105,7 @@ def test_checks_are_quiet_when_the_model_is_right_and_see_bends_that_differ() ->
 @pytest.mark.parametrize("m", [1.3, 4.5, 7.0])
 def test_intervals_hold_the_truth_where_loss_curves_bend(bend: float, m: float) -> None:
     rng = np.random.default_rng(8)
-    found = [fit(opened(World(bend=bend), 5, math.log(m), rng)) for _ in range(100)]
+    found = [fit(final_runs(World(bend=bend), 5, math.log(m), rng)) for _ in range(100)]
     assert np.mean([f.low <= m <= f.high for f in found]) >= 0.9
     assert np.median([f.m for f in found]) == pytest.approx(m, rel=0.02)
     assert not any(f.extrapolated for f in found)
@@ -114,7 +114,7 @@ def test_intervals_hold_the_truth_where_loss_curves_bend(bend: float, m: float) 
 def test_where_gains_fade_the_figure_is_that_of_the_middle_budget() -> None:
     rng = np.random.default_rng(9)
     world = World(bend=-0.15, fade=0.2)
-    found = [fit(opened(world, 5, math.log(4.5), rng)) for _ in range(100)]
+    found = [fit(final_runs(world, 5, math.log(4.5), rng)) for _ in range(100)]
     assert np.mean([f.reported.low <= 4.5 <= f.reported.high for f in found]) >= 0.9
     assert np.mean([f.depends_on_scale for f in found]) > 0.8
 
@@ -145,7 +145,7 @@ def test_a_multiplier_that_generation_0_did_not_reach_is_called_extrapolated() -
 
 def test_of_generation_0_the_largest_budgets_count() -> None:
     rng = np.random.default_rng(11)
-    sample = opened(World(), 5, math.log(7), rng)
+    sample = final_runs(World(), 5, math.log(7), rng)
     smallest = [Run(r.budget / 64, 100.0, False) for r in sample if not r.child]
     assert fit(smallest + sample).m == fit(sample).m
 

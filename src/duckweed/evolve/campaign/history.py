@@ -41,7 +41,7 @@ class Decision(msgspec.Struct):
     spent: float = 0.0  # FLOPs of the campaign so far
 
     @property
-    def gain(self) -> str:
+    def gain_text(self) -> str:
         """Bits per byte by which the child was better, in words."""
         if self.mean is None:
             return ""
@@ -114,6 +114,9 @@ class History(msgspec.Struct):
     plants: tuple[RevealedPlant, ...] = ()  # all that could be planted; empty before the end
     parent: Recipe = msgspec.field(default_factory=dict)  # the recipe in force
     children: dict[str, str] = msgspec.field(default_factory=dict)  # digest of a child: proposer
+
+    def proposer(self, name: str) -> ProposerRecord:
+        return self.proposers.setdefault(name, ProposerRecord())
 
     @property
     def spent(self) -> float:
@@ -280,18 +283,18 @@ def _charge(history: History, body: dict[str, Any]) -> None:
     elif body["purpose"] in ("confirmation", "scale") and history.decisions:
         who = history.decisions[-1].proposer
     if who is not None:
-        history.proposers.setdefault(who, ProposerRecord()).flops += body["result"]["flops"]
+        history.proposer(who).flops += body["result"]["flops"]
 
 
 def _proposals(history: History, body: dict[str, Any], proposals: dict[int, Proposal]) -> None:
     for raw in body["proposals"]:
         proposal = msgspec.convert(raw, Proposal)
         proposals[proposal.number] = proposal
-        history.proposers.setdefault(proposal.proposer, ProposerRecord()).proposals += 1
+        history.proposer(proposal.proposer).proposals += 1
         history.children[digest(history.parent | proposal.difference)] = proposal.proposer
     for refusal in body["refused"]:
         history.refused.append(refusal)
-        history.proposers.setdefault(refusal["proposer"], ProposerRecord()).refused += 1
+        history.proposer(refusal["proposer"]).refused += 1
 
 
 def _decision(history: History, body: dict[str, Any]) -> None:
@@ -315,7 +318,7 @@ def _decision(history: History, body: dict[str, Any]) -> None:
     d.outcome = "rejected" if body["verdict"] in ("worse", "futile") else "undecided"
     if body["verdict"] == "accepted":
         d.outcome = "accepted"
-        history.proposers.setdefault(d.proposer, ProposerRecord()).confirmed += 1
+        history.proposer(d.proposer).confirmed += 1
         if not body["accepted"]:
             d.outcome, d.why = "undecided", "another worker could not reach the same weights"
         elif not d.difference:
@@ -333,9 +336,9 @@ def _generation(history: History, body: dict[str, Any]) -> None:
     d = history.decisions[-1]
     d.outcome = "adopted"
     history.parent = body["recipe"]
-    share = history.proposers.setdefault(d.proposer, ProposerRecord())
-    share.adopted += 1
-    share.gain += max(0.0, d.mean or 0.0) / history.slope
+    record = history.proposer(d.proposer)
+    record.adopted += 1
+    record.gain += max(0.0, d.mean or 0.0) / history.slope
     history.generations.append(
         Generation(
             body["generation"], body["number"], body["difference"], body["proposer"],
