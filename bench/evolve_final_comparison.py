@@ -1,6 +1,6 @@
-"""The vault of a finished campaign, opened again by this version: its last recipe against generation 0.
+"""The final comparison of a finished campaign, made again by this version: its last recipe against generation 0.
 
-    python -m bench.evolve_vault evolve/campaign-1 vault.json
+    python -m bench.evolve_final_comparison evolve/campaign-1 vault.json
 
 Runs that are in the campaign's ledger are taken from there, those that are missing are run: of
 generation 0 at larger budgets, until it has the recipe's loss. The campaign is left as it is, save for
@@ -22,7 +22,7 @@ from duckweed.evolve.decide.requests import AskBudget, CampaignState, Record, Ru
 from duckweed.evolve.folder import CampaignFolder, find
 from duckweed.evolve.statistics.multiplier import Multiplier
 from duckweed.evolve.trial_spec import TrialResult, TrialSpec
-from duckweed.evolve.workers.pool import Pool
+from duckweed.evolve.workers.pool import Batch, Pool
 from duckweed.evolve.workers.rerun import LONGEST
 from duckweed.ledger.ledger import Ledger
 
@@ -31,7 +31,7 @@ def main() -> None:
     campaign, record = find(Path(sys.argv[1])), Path(sys.argv[2])
     state, results = known(campaign)
     with Pool(campaign, 1) as pool:
-        trials, body = opened(state, results, pool)
+        trials, body = compared(state, results, pool)
     result = {
         "found": body["found"],
         "fault": body["fault"],
@@ -67,10 +67,10 @@ def known(campaign: CampaignFolder) -> tuple[CampaignState, dict[str, TrialResul
     return state, results
 
 
-def opened(
+def compared(
     state: CampaignState, results: dict[str, TrialResult], pool: Pool
 ) -> tuple[list[TrialSpec], dict[str, Any]]:
-    """Opens the vault; results grows by what is run. Returns its trials and what it notes."""
+    """Compares; results grows by what is run. Returns the trials and the body of the entry."""
     steps, answer, trials = compare_with_zero(state), None, []
     while True:
         match steps.send(answer):
@@ -90,7 +90,7 @@ def fill(results: dict[str, TrialResult], missing: list[TrialSpec], pool: Pool) 
         results[trial.id] = result
         print(f"{trial.budget:.3g} FLOP: {result.value:.4f} in {result.seconds:.0f} s", flush=True)
 
-    pool.run([[trial] for trial in missing], done, lambda: None, LONGEST)
+    pool.run(Batch([[trial] for trial in missing], done, LONGEST))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from duckweed.cli import app
-from duckweed.evolve.campaign.history import planted_counts, read
+from duckweed.evolve.campaign.history import read
 from duckweed.evolve.campaign.outcome import export_ledger
 from duckweed.evolve.folder import CampaignFolder
 from duckweed.ledger.ledger import Ledger
@@ -58,14 +58,14 @@ def main() -> None:
         "pilot": told.pilot,
         "planted": {
             kind: {"decided": h.decided, "accepted": h.accepted}
-            for kind, h in planted_counts(told).items()
+            for kind, h in told.planted().items()
         },
         "decisions": [
             {
                 "kind": d.kind, "difference": d.difference, "pairs": d.pairs, "mean": d.mean,
                 "sd": d.sd, "level": d.level, "e_value": d.e_value, "outcome": d.outcome,
             }
-            for d in told.decided
+            for d in told.decisions
         ],
     }  # fmt: skip
     (RESULTS / "nulls.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")

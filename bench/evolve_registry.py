@@ -35,8 +35,7 @@ class Bench:
 
     def __init__(self, place: Path, spec: RunSpec, flops: float) -> None:
         self.spec, self.flops = spec, flops
-        settings, switches = Settings(budget=flops), registry(spec.rounds.peers)
-        campaign = create(place / "campaign", spec, place, settings, switches)
+        campaign = create(place / "campaign", spec, place, Settings(budget=flops))
         campaign.journal.close()
         self.folder = campaign.folder
         self.dataset = Dataset.open(self.folder.training)
