@@ -10,7 +10,6 @@ its folder `work`. Writes all runs and the multiplier to the file that is named.
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -19,8 +18,8 @@ from duckweed.evolve.campaign.history import read
 from duckweed.evolve.decide.campaign import begin
 from duckweed.evolve.decide.final_comparison import compare_with_zero
 from duckweed.evolve.decide.requests import AskBudget, CampaignState, Record, RunTrials, Settings
+from duckweed.evolve.entries import TrialEntry, VaultEntry
 from duckweed.evolve.folder import CampaignFolder, find
-from duckweed.evolve.statistics.multiplier import Multiplier
 from duckweed.evolve.trial_spec import TrialResult, TrialSpec
 from duckweed.evolve.workers.pool import Batch, Pool
 from duckweed.evolve.workers.rerun import LONGEST
@@ -31,22 +30,21 @@ def main() -> None:
     campaign, record = find(Path(sys.argv[1])), Path(sys.argv[2])
     state, results = known(campaign)
     with Pool(campaign, 1) as pool:
-        trials, body = compared(state, results, pool)
+        trials, entry = compared(state, results, pool)
     result = {
-        "found": body["found"],
-        "fault": body["fault"],
+        "found": msgspec.to_builtins(entry.found),
+        "fault": entry.fault,
         "runs": [
             {"child": trial.recipe != state.zero, "budget": trial.budget, **msgspec.to_builtins(results[trial.id])}
             for trial in trials
         ],
     }  # fmt: skip
     record.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-    if body["found"] is None:
-        print(body["fault"])
+    if entry.found is None:
+        print(entry.fault)
         return
-    found = msgspec.convert(body["found"], Multiplier)
-    print(f"{found.reported} {found.caution}")
-    for at in found.by_budget:
+    print(f"{entry.found.reported} {entry.found.caution}")
+    for at in entry.found.by_budget:
         print(f"  at {at.budget:.2g} FLOP: {at if at.known else 'not known'}")
 
 
@@ -55,22 +53,19 @@ def known(campaign: CampaignFolder) -> tuple[CampaignState, dict[str, TrialResul
     ledger = Ledger(campaign.ledger)
     told = read(ledger)
     check_format(campaign, told.genesis, SAME_TRIALS)
-    results = {
-        entry.body["cell"]: msgspec.convert(entry.body["result"], TrialResult)
-        for entry in ledger.entries("trial")
-    }
+    results = {entry.body.cell: entry.body.result for entry in ledger.entries(TrialEntry)}
     ledger.close()
     if told.tuning is None:
         raise SystemExit(f"{campaign.path}: generation 0 was never tuned")
-    state = begin(msgspec.convert(told.genesis["settings"], Settings, strict=False))
-    state.zero, state.parent = told.tuning["zero"], told.recipe()
+    state = begin(msgspec.convert(told.genesis.settings, Settings, strict=False))
+    state.zero, state.parent = told.tuning.zero, told.recipe()
     return state, results
 
 
 def compared(
     state: CampaignState, results: dict[str, TrialResult], pool: Pool
-) -> tuple[list[TrialSpec], dict[str, Any]]:
-    """Compares; results grows by what is run. Returns the trials and the body of the entry."""
+) -> tuple[list[TrialSpec], VaultEntry]:
+    """Compares; results grows by what is run. Returns the trials and the entry."""
     steps, answer, trials = compare_with_zero(state), None, []
     while True:
         match steps.send(answer):
@@ -81,8 +76,8 @@ def compared(
                 trials += asked
             case AskBudget():
                 answer = True
-            case Record(_, body):
-                return trials, body
+            case Record(VaultEntry() as entry):
+                return trials, entry
 
 
 def fill(results: dict[str, TrialResult], missing: list[TrialSpec], pool: Pool) -> None:

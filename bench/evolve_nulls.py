@@ -12,6 +12,7 @@ import os
 import tempfile
 from pathlib import Path
 
+import msgspec
 from typer.testing import CliRunner
 
 from duckweed.cli import app
@@ -54,8 +55,8 @@ def main() -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "nulls.jsonl.gz").write_bytes(gzip.compress(ledger_as_lines, mtime=0))
     found = {
-        "alpha": told.genesis["settings"]["alpha"],
-        "pilot": told.pilot,
+        "alpha": told.genesis.settings["alpha"],
+        "pilot": msgspec.to_builtins(told.pilot),
         "planted": {
             kind: {"decided": h.decided, "accepted": h.accepted}
             for kind, h in told.planted().items()

@@ -1,6 +1,6 @@
 """Figures of the forecast: speed, coverage of the intervals, agreement with published numbers.
 
-    python bench/forecast.py [--quick]
+    python -m bench.forecast [--quick]
 
 Writes bench/results/forecast.json and prints a Markdown table. Times are CPU seconds of one core.
 """
@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from duckweed.forecast.crossing import catch_up_years
-from duckweed.forecast.law import NO_CEILING, blow_up, closed_form, constant_law, doublings
+from bench.published import blow_up, catch_up_years, closed_form, constant_law, doublings
+from duckweed.forecast.law import NO_CEILING
 from duckweed.forecast.outcome import outcome
 from duckweed.forecast.race import run
 from duckweed.forecast.scenario import PRESETS, Actor, Scenario, draw

@@ -3,10 +3,9 @@
 `python -m bench.overlap` writes bench/results/overlap.json; cells that are in it already are not
 run again. Two parts:
 
-loss         a small model of bytes, trained by simulation with rounds.overlap from 0 to 1: with whole
-             outer steps, with Nesterov's, with those in the plain "delayed" form, which is not in
-             the package, with them and fresh moments, and with moments kept and guided (the
-             default) under both outer steps: held-out loss at equal tokens
+loss         a small model of bytes, trained by simulation with rounds.overlap from 0 to 1: with
+             moments kept and guided (the default) under whole and under Nesterov outer steps, and
+             with fresh moments: held-out loss at equal tokens
 utilisation  the virtual clock of the simulation, for rounds of llama-15m's sizes over slow links
 """
 
@@ -21,22 +20,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from duckweed.learn.data.dataset import held_out_batches
+from bench.rounds_clock import Clock, Costs
 from duckweed.learn.model import model as models
-from duckweed.learn.optim.optimizer import exchanged
-from duckweed.merge.round import Announcement, advance, blob_hash, close
+from duckweed.merge.round import Announcement, blob_hash
+from duckweed.net.link_spec import parse_links
+from duckweed.process.simulation import Simulation
 from duckweed.round import founding
-from duckweed.round.blocks import Span
-from duckweed.round.link_spec import parse_links
-from duckweed.round.simulation import Simulation
-from duckweed.round.virtual_clock import Clock, Costs
-from duckweed.round.worker import Trained, Worker, sizes
+from duckweed.round.engine import Engine, MemoryBlobs
 from duckweed.run import folder as folders
 from duckweed.run.layout import Layout
-from duckweed.run.sections import Integer
 from duckweed.run.spec import RunSpec, override
-from duckweed.run.state import State, first
-from duckweed.wire.contribution import compress
+from duckweed.run.state import first
+from duckweed.wire.codec import codec_of
 
 Report = Callable[[int, float], None] | None
 RESULTS = Path(__file__).parent / "results" / "overlap.json"
@@ -47,8 +42,8 @@ RUN: dict[str, object] = {
     "model.sequence": 64,
     "inner.steps": 20,
     "inner.batch": 4,
-    "inner.state": "shared",
-    "inner.guide": 0.0,
+    "inner.state": "kept",
+    "inner.guide": 0.1,
     "rounds.count": 25,
     "rounds.peers": 4,
     "rounds.evaluate": 1000,
@@ -65,34 +60,19 @@ CONFIG = {
 }
 NESTEROV: dict[str, object] = {"outer.learning_rate": 0.7, "outer.momentum": 0.6}
 GROUPS: dict[str, dict[str, object]] = {
-    "whole steps": {},
-    "nesterov": NESTEROV,
-    "delayed": NESTEROV,
-    "fresh": NESTEROV | {"inner.state": "fresh"},
-    "guided": {"inner.state": "kept", "inner.guide": 0.1},
-    "guided, nesterov": NESTEROV | {"inner.state": "kept", "inner.guide": 0.1},
+    "guided": {},
+    "guided, nesterov": NESTEROV,
+    "fresh": NESTEROV | {"inner.state": "fresh", "inner.guide": 0.0},
 }
 FORMS: dict[str, dict[str, object]] = {
     f"{name} {share}": group | {"rounds.overlap": share}
     for name, group in GROUPS.items()
     for share in SHARES
-    if share or name != "delayed"  # nothing is delayed where nothing is ahead
 }
 HELD_OUT = 65_536  # tokens
 LINKS = ("10/50 80ms", "1/5 80ms")
 STEP_SECONDS = (0.5, 1.0, 2.0)
 PEERS, ROUNDS = 16, 50
-
-
-class Delayed(Worker):
-    """Trains ahead from the state that it holds, as if it had sent nothing itself."""
-
-    def ahead(self, state: State, span: Span, report: Report = None) -> Trained:
-        pending, self._pending = self._pending, None
-        try:
-            return super().ahead(state, span, report)
-        finally:
-            self._pending = pending
 
 
 def loss(form: str, seed: int) -> dict[str, Any]:
@@ -107,17 +87,12 @@ def loss(form: str, seed: int) -> dict[str, Any]:
         state = founding.found(spec, ground, folder, "cpu", 1, lambda text: None)
         layout = founding.layout(folder)
         simulation = Simulation(folder, spec, layout, ground, state, "cpu")
-        trainer = simulation.workers[0].trainer
-        if form.startswith("delayed"):
-            simulation.workers = [
-                Delayed(spec, layout, ground.dataset, w.trainer) for w in simulation.workers
-            ]
+        learner = simulation.workers[0].learner
         final = simulation.run()
-        windows = held_out_batches(ground.dataset, spec.model.sequence, HELD_OUT, 16)
-        nats, tokens = trainer.evaluate(final.weights, windows)
+        nats, tokens = learner.evaluate(final.weights, HELD_OUT, batch=16)
     return {
         "held_out": nats / tokens,
-        "parameters": layout.parameters,
+        "parameters": layout.total,
         "tokens": spec.rounds.count * spec.rounds.peers * spec.tokens_per_block,
         "state": final.hash(),
         "cpu_seconds": time.process_time() - began,
@@ -126,34 +101,36 @@ def loss(form: str, seed: int) -> dict[str, Any]:
 
 def layout_of(source: str) -> Layout:
     config = models.configuration(source, Path(), vocabulary=4096, sequence=256)
-    return exchanged(models.skeleton(config), RunSpec().inner)
+    return models.layout_of(models.skeleton(config))
 
 
 def traffic() -> dict[str, Any]:
     """Bytes and processor seconds of one round of llama-15m with the integer wire and PEERS peers:
     those of llama-1m, with made-up values (normally distributed), times the ratio of parameters."""
     spec, layout = RunSpec(), layout_of("llama-1m")
-    times = layout_of("llama-15m").parameters / layout.parameters
+    times = layout_of("llama-15m").total / layout.total
     rng = np.random.default_rng(0)
     scales = np.ones(len(layout.names), np.float32)
-    assert isinstance(spec.wire, Integer)
+    codec = codec_of(spec.wire, layout)
     handed, compressing = [], []
     for peer in range(PEERS):
         values = rng.standard_normal(layout.total, np.float32)
         began = time.process_time()
-        blob = compress(spec.wire, values, layout, scales).blob
+        blob = codec.encode(values, scales).blob
         compressing.append(time.process_time() - began)
         said = Announcement(
-            0, peer, peer, blob_hash(blob), len(blob), 1, 1, 3.0, sizes(values, layout)
+            0, peer, peer, blob_hash(blob), len(blob), 1, 1, 3.0, codec.announce(values)
         )
         handed.append((said, blob))
-    closed, update = close(spec, layout, scales.tolist(), handed)
-    assert update is not None
-    state = first(layout, np.zeros(layout.parameters, np.float32))
+    engine = Engine(spec, layout, MemoryBlobs({said.blob: blob for said, blob in handed}))
+    closed = engine.close(scales.tolist(), [said for said, _ in handed])
+    assert closed.update is not None
+    update = engine.blobs.read(closed.update)
+    state = first(layout, np.zeros(layout.total, np.float32))
     began = time.process_time()
-    advance(spec, layout, state, closed, lambda digest: update)
+    engine.advance(state, closed)
     return {
-        "parameters": times * layout.parameters,
+        "parameters": times * layout.total,
         "peers": PEERS,
         "contribution_bytes": times * len(handed[0][1]),
         "update_bytes": times * len(update),
@@ -189,12 +166,9 @@ def table(found: dict[str, Any]) -> str:
     """What was measured, as Markdown for docs/swarm.md."""
     shares = " | ".join(f"overlap {share}" for share in SHARES)
     lines = [f"| form | {shares} |", "|---|" + "---|" * len(SHARES)]
-    least = "whole steps 0.0"
+    least = "guided 0.0"
     for name in GROUPS:
-        cells = [
-            _loss(found, f"{name} {share}", least) if f"{name} {share}" in FORMS else ""
-            for share in SHARES
-        ]
+        cells = [_loss(found, f"{name} {share}", least) for share in SHARES]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += [
         "",

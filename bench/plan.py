@@ -1,4 +1,4 @@
-"""How good and how fast the planner is: `python bench/plan.py` (minutes), parts: rounds, speed, cases.
+"""How good and how fast the planner is: `python -m bench.plan` (minutes), parts: rounds, speed, cases.
 
 Writes bench/results/plan.json and bench/results/plan.md.
 
@@ -22,15 +22,17 @@ from typing import Any
 
 import numpy as np
 
-from duckweed.plan import assumptions, crowd, exchange, models, published
+from bench import published
+from duckweed.net.link_spec import parse_links
+from duckweed.plan import assumptions, crowd, exchange, models
 from duckweed.plan.existing import Measured, measure, model_of, predict
 from duckweed.plan.report import report
 from duckweed.plan.search import Target, default_space, evaluate, only
+from duckweed.process.simulation import Simulation
 from duckweed.round import founding
-from duckweed.round.link_spec import parse_links
-from duckweed.round.simulation import Simulation
 from duckweed.run import folder as folders
 from duckweed.run import state as states
+from duckweed.run.events import RoundClosed
 from duckweed.run.spec import RunSpec, override
 
 RESULTS = Path(__file__).parent / "results"
@@ -62,7 +64,7 @@ def simulate(
     layout = founding.layout(folder)
     state = states.load(folder.state(0), layout)
     Simulation(folder, spec, layout, ground, state, "cpu", parse_links(links, peers), step).run()
-    return measure(spec, model_of(folder, spec).shape.total, list(folder.records("round"))[1:])
+    return measure(spec, model_of(folder, spec).shape.total, list(folder.records(RoundClosed))[1:])
 
 
 def bits(wire: str, peers: int) -> tuple[float, float]:
@@ -152,11 +154,9 @@ def speed() -> dict[str, Any]:
 def cases() -> list[dict[str, Any]]:
     """Published numbers and the planner's."""
     v3, covenant = models.preset("deepseek-v3-671b"), models.preset("covenant-72b")
-    miri = published.simulate(
-        144e9, 12e12, 72, 32e15, 2473901162496, 100e6, 100e6, 0.4, 128, 1.0, 131072
-    )
-    like = published.simulate(
-        72.7e9, 1.1e12, 20, 18e15, 1.44e12, 110e6, 110e6, 0.4, 30, 16 / 146, 393216, late=False
+    miri, like = (
+        published.simulate(published.MIRI_10E25),
+        published.simulate(published.MIRI_COVENANT),
     )
     run = published.covenant(16 / 146, 0.2357, covenant)
     parts = published.covenant(64 * 14 / 4096, 0.2357, covenant)
@@ -172,7 +172,7 @@ def cases() -> list[dict[str, Any]]:
         ("Epoch AI: largest model by naive exchange, 60 Mbit/s, 10 min", 600e6, published.naive_largest_model(60e6, 600)),
         ("Epoch AI: DeepSeek-V3 naively, years", 5000, published.naive_years(671e9, 14.8e12, 15360 * 4096, 60e6)),
         ("Epoch AI: FLOP factor of 10,000 nodes", 6, published.epoch_penalty(1e4)),
-        ("Epoch AI: years to catch up", 5.5, published.catch_up_years(2000)),
+        ("Epoch AI: years to catch up", 5.5, published.catch_up_years(2000, 20, 5)),
         ("MIRI simulator, 10e25 configuration: days", 331.14, miri.days),
         ("MIRI simulator, 10e25: seconds of exchange", 2880, miri.exchange),
         ("MIRI simulator, Covenant-like: days", 46.38, like.days),

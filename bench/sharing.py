@@ -21,10 +21,12 @@ from duckweed.net.identity import Identity
 from duckweed.net.transport import Endpoint
 from duckweed.round.blocks import Member
 from duckweed.run import folder as folders
-from duckweed.swarm.blobs.peer_links import Neighbours
-from duckweed.swarm.blobs.store import Library
+from duckweed.swarm.blobs.peer_links import PeerLinks
+from duckweed.swarm.blobs.store import Store
 from duckweed.swarm.coordinator import fetch_groups
 from duckweed.swarm.protocol import messages as m
+from duckweed.swarm.protocol.client import Client
+from duckweed.swarm.protocol.server import accepting
 
 RESULTS = Path(__file__).parent / "results" / "sharing.json"
 LINK = {"up": 10, "down": 50, "delay": 20}  # Mbit/s, ms one way per host: 80 ms there and back
@@ -36,41 +38,42 @@ PORT = 7000
 async def hub(address: str, count: int, size: int) -> None:
     """Gives one blob to `count` peers, once all are there, and tells what left this host."""
     with tempfile.TemporaryDirectory() as place:
-        library = Library(folders.create(Path(place), "hub"))
+        store = Store(folders.create(Path(place), "hub"))
         data = random.Random(0).randbytes(size)
-        library.folder.blob(blob_hash(data)).write_bytes(data)
+        store.folder.blob(blob_hash(data)).write_bytes(data)
         members: dict[str, Member] = {}
         given, left = 0, asyncio.Event()
 
-        async def answer(key: str, head: bytes, body: bytes) -> tuple[bytes, bytes]:
+        async def answer(key: str, question: m.AnyQuestion, body: bytes) -> tuple[m.Answer, bytes]:
             nonlocal given
-            question, blob, said = m.question(head), b"", m.Noted()
+            blob = b""
+            said: m.Answer = m.Ack()
             match question:
                 case m.Join():
                     members[key] = Member(
                         len(members), key, here=True, addresses=question.addresses
                     )
-                case m.Known(key=other):
-                    said = m.Noted() if other in members else m.Refused("unknown")
+                case m.IsMember(key=other):
+                    said = m.Ack() if other in members else m.Refused("unknown")
                 case m.Fetch(whole=whole):
                     while len(members) < count:
                         await asyncio.sleep(0.02)
                     if whole:
-                        said, blob = library.blob(question.blob)
+                        said, blob = store.blob(question.blob)
                     else:
                         at = fetch_groups.group(list(members.values()), members[key])
-                        said = m.Held(*library.held(question.blob), at)
-                case m.Part():
-                    said, blob = library.part(question)
+                        said = m.BlobManifest(*store.pieces_of(question.blob), at)
+                case m.GetBlobPiece():
+                    said, blob = store.blob_piece(question)
                 case m.Leave():
                     members[key].here = False
                     if not any(x.here for x in members.values()):
                         left.set()
             given += len(blob)
-            return m.encode(said), blob
+            return said, blob
 
         endpoint = await Endpoint.bind(Identity(b"h" * 32), 1 << 20, f"{address}:{PORT}")
-        serving = asyncio.create_task(endpoint.serve(answer, lambda key, head: 0))
+        serving = asyncio.create_task(endpoint.serve(accepting(m.question, lambda *_: 0, answer)))
         print("ready", flush=True)
         await left.wait()
         await asyncio.sleep(1)
@@ -84,25 +87,22 @@ async def peer(number: int, coordinator: str, whole: bool, size: int) -> None:
     link = await endpoint.connect(Identity(b"h" * 32).id, [f"{coordinator}:{PORT}"])
     await endpoint.seen_at((await link.ping()).seen)
 
-    async def ask(question: m.Message, limit: int) -> tuple[m.Answer, bytes]:
-        head, body = await link.ask(m.encode(question), body_limit=limit, patience=120)
-        return m.answer(head), body
-
+    hub = Client(link)
     digest = blob_hash(random.Random(0).randbytes(size))
     with tempfile.TemporaryDirectory() as place:
-        near = Neighbours(endpoint, Library(folders.create(Path(place), "peer")), ask)
+        near = PeerLinks(endpoint, Store(folders.create(Path(place), "peer")), hub)
         serving = asyncio.create_task(near.serve())
-        await ask(m.Join(m.PROTOCOL, "", endpoint.addresses), 0)
-        await ask(m.Fetch(digest), 0)  # all are there from here on
+        await hub.ask(m.Join(m.PROTOCOL, "", endpoint.addresses))
+        await hub.ask(m.Fetch(digest), patience=120)  # all are there from here on
         began = time.perf_counter()
-        answer, blob = await ask(m.Fetch(digest, whole), size)
-        if isinstance(answer, m.Held):
+        answer, blob = await hub.ask(m.Fetch(digest, whole), body_limit=size, patience=120)
+        if isinstance(answer, m.BlobManifest):
             blob = await near.blob(digest, answer)
         seconds = time.perf_counter() - began
         assert blob_hash(blob) == digest
         print(json.dumps({"seconds": seconds, "given": near.given}), flush=True)
         await asyncio.sleep(8)  # others may still need it
-        await ask(m.Leave("done"), 0)
+        await hub.ask(m.Leave("done"))
         serving.cancel()
 
 

@@ -25,18 +25,20 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from duckweed.ledger.entries import GenesisEntry
 from duckweed.ledger.ledger import Ledger
 from duckweed.merge.round import Announcement, blob_hash
 from duckweed.net.identity import Identity, load_or_create
 from duckweed.net.timeouts import BEAT, PATIENCE, RETRY
 from duckweed.net.transport import Endpoint, Link, LinkError
+from duckweed.run import events, toml
 from duckweed.run import folder as folders
-from duckweed.run import toml
+from duckweed.run.events import PeerLeft, RoundClosed, Serving
 from duckweed.run.folder import RunFolder, write_atomically
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec, override
 from duckweed.swarm.protocol import messages as m
-from duckweed.wire import compress
+from duckweed.wire import codec_of
 
 RESULTS = Path(__file__).parent / "results" / "thousand.json"
 TICK = os.sysconf("SC_CLK_TCK")
@@ -65,11 +67,12 @@ def found(path: Path, spec: RunSpec, layout: Layout) -> RunFolder:
     write_atomically(folder.spec, toml.write(spec).encode())
     write_atomically(folder.path / "layout.json", msgspec.json.encode(layout))
     ledger = Ledger(folder.ledger, load_or_create(folder.coordinator_key).sign)
-    body = {
-        "run": spec.identity, "layout": layout.digest(), "tokens": "00", "windows": 10**9,
-        "state": state(0), "scales": [1.0] * len(layout.names),
-    }  # fmt: skip
-    ledger.append("genesis", 0, body)
+    body = GenesisEntry(
+        run=spec.identity, coordinator=load_or_create(folder.coordinator_key).id,
+        spec=toml.write(spec), layout=layout.digest(), tokens="00", windows=10**9, state=state(0),
+        scales=[1.0] * len(layout.names), parameters=layout.parameters, data="00",
+    )  # fmt: skip
+    ledger.append(0, body)
     ledger.close()
     return folder
 
@@ -126,10 +129,8 @@ class Light:
 
     async def _hand_in(self, index: int, task: m.Train) -> None:
         noise = np.random.default_rng([index, task.round]).normal(size=self.layout.total)
-        blob = compress(
-            self.spec.wire, noise.astype(np.float32), self.layout,
-            np.ones(len(self.layout.names), np.float32),
-        ).blob  # fmt: skip
+        ones = np.ones(len(self.layout.names), np.float32)
+        blob = codec_of(self.spec.wire, self.layout).encode(noise, ones).blob
         announcement = Announcement(
             task.round, index, task.block, blob_hash(blob), len(blob),
             self.spec.tokens_per_block // self.spec.inner.steps * task.steps, task.steps, 3.0,
@@ -138,7 +139,7 @@ class Light:
         signature = self.identity.sign(m.signed_part(announcement))
         timings = m.Timings(train=self.seconds)
         answer, _ = await self.ask(m.Contribute(announcement, signature, timings, 3.0, 1), blob)
-        assert isinstance(answer, m.Noted), answer
+        assert isinstance(answer, m.Ack), answer
 
     async def ask(
         self, question: m.Message, body: bytes = b"", limit: int = 0
@@ -173,7 +174,7 @@ class Light:
                     continue
                 self.questions += 1
                 answer = m.answer(head)
-                pause = (answer.beat if isinstance(answer, m.Noted) else 0) or pause
+                pause = (answer.beat if isinstance(answer, m.Ack) else 0) or pause
 
 
 async def crowd(first: int, count: int, given: dict[str, Any]) -> dict[str, int]:
@@ -223,12 +224,12 @@ def _watch(
     layout: Layout, crowds: int,
 ) -> dict[str, Any]:  # fmt: skip
     assert coordinator.stdout is not None
-    events = map(json.loads, coordinator.stdout)
-    serving = next(event for event in events if event["event"] == "serving")
-    port = serving["bound"][0].rpartition(":")[2]
+    told_events = map(events.decode, coordinator.stdout)
+    serving = next(event for event in told_events if isinstance(event, Serving))
+    port = serving.bound[0].rpartition(":")[2]
     given = {
         "peers": peers, "rounds": rounds, "seconds": seconds, "parameters": layout.total,
-        "id": serving["id"], "addresses": [f"127.0.0.1:{port}"],
+        "id": serving.id, "addresses": [f"127.0.0.1:{port}"],
         "secret": folder.read_secret(), "stagger": 0.02 * crowds,
     }  # fmt: skip
     each = -(-peers // crowds)
@@ -246,21 +247,21 @@ def _watch(
     told: list[dict[str, Any]] = []
     spent, began, left = processor(coordinator.pid), time.monotonic(), 0
     idle = memory(coordinator.pid)
-    for event in events:
-        left += event["event"] == "left"
-        if event["event"] != "round":
+    for event in told_events:
+        left += isinstance(event, PeerLeft)
+        if not isinstance(event, RoundClosed):
             continue
         now, clock = processor(coordinator.pid), time.monotonic()
         told.append(
             {
-                "round": event["round"],
-                "accepted": len(event["accepted"]),
-                "round seconds": round(event["seconds"], 1),
+                "round": event.round,
+                "accepted": len(event.accepted),
+                "round seconds": round(event.seconds, 1),
                 "wall seconds since the last": round(clock - began, 1),
                 "processor seconds": round(now - spent, 2),
                 "share of one core": round((now - spent) / (clock - began), 3),
                 "memory MB": round(memory(coordinator.pid) / 1e6, 1),
-                "traffic": event["traffic"],
+                "traffic": event.traffic,
             }
         )
         print(json.dumps(told[-1]), flush=True)

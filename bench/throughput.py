@@ -26,8 +26,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from duckweed.pages.run_summary import utilisation
+from duckweed.round.run_log import utilisation
 from duckweed.run import folder as folders
+from duckweed.run.events import RoundClosed
 from duckweed.run.spec import RunSpec, override
 
 RESULTS = Path(__file__).parent / "results" / "throughput.json"
@@ -39,25 +40,27 @@ def plain(seconds: float) -> None:
     """One plain loop on the default model: prints tokens, wall and processor seconds as JSON."""
     import torch
 
-    from duckweed.learn.data import dataset as datasets
-    from duckweed.learn.optim.optimizer import InnerOptimizer
-    from duckweed.learn.trainer import Trainer
+    from duckweed.learn.learner import Part
+    from duckweed.learn.optim.registry import make_optimizer
+    from duckweed.learn.single import SingleDevice
+    from duckweed.learn.text import NextToken
     from duckweed.round import founding
 
     torch.set_num_threads(1)
     spec = RunSpec()
     ground = founding.prepare(spec, Path.cwd(), lambda text: None)
-    trainer = Trainer(founding.first_model(spec, ground), spec.inner, spec.total_steps, "cpu")
-    optimizer = InnerOptimizer(trainer.model, spec.inner)
-    trainer.model.train()
+    task = NextToken(spec, ground.dataset)
+    one = SingleDevice(spec, founding.configuration(spec, ground), task, "cpu")
+    optimizer = make_optimizer(one.model, spec.inner)
+    one.model.train()
     batch, length = spec.inner.batch, spec.model.sequence
     done, start, spent = -3, 0.0, 0.0
     while done < 1 or time.perf_counter() - start < seconds:
         if done == 0:  # the first steps warm up
             start, spent = time.perf_counter(), time.process_time()
-        tokens = datasets.batch(ground.dataset, 0, max(done, 0), 0, 1, batch, length)
-        trainer.loss(torch.from_numpy(tokens)).backward()
-        optimizer.step(0.001)
+        windows = next(task.batches(Part(max(done, 0), 0, 1), one.model))
+        one.loss(windows).backward()
+        optimizer.step(0.001, 0)
         done += 1
     record = {
         "tokens": done * batch * length,
@@ -102,11 +105,11 @@ def swarm(peers: int, steps: int) -> dict[str, float]:
         with LocalRun(folder, spec, "cpu", 1, peers) as run:
             run.start()
             for event in run.events():
-                if event["event"] != "round":
+                if not isinstance(event, RoundClosed):
                     continue
                 ends.append((time.perf_counter(), children_seconds()))
-                if event["round"] > 0:
-                    for times in event["timings"].values():
+                if event.round > 0:
+                    for times in event.timings.values():
                         shares.append(utilisation(times))
     tokens = spec.tokens_per_block * peers * (len(ends) - 1)
     wall, processor = (ends[-1][i] - ends[0][i] for i in (0, 1))

@@ -25,9 +25,13 @@ from pathlib import Path
 import numpy as np
 
 from duckweed.run.layout import Layout
-from duckweed.run.sections import Dense, Integer, Sparse, Wire
-from duckweed.wire import carry, compress, decode, decode_update, encode_update, keep
-from duckweed.wire.codecs.integer import encode, quantise
+from duckweed.run.sections import Wire
+from duckweed.wire import carry, codec_of, keep
+from duckweed.wire.codecs import sums as updates
+from duckweed.wire.codecs.dense import Dense
+from duckweed.wire.codecs.integer import Codes, Integer, encode, quantise, steps
+from duckweed.wire.codecs.sparse import Sparse
+from duckweed.wire.codecs.sums import Sums
 from duckweed.wire.frame import Writer
 
 RESULTS = Path(__file__).parent / "results" / "wire.json"
@@ -102,12 +106,12 @@ def speed(millions: int, repeat: int) -> list[dict]:
         return round(megabytes / seconds(work, repeat))
 
     def measure(what: str, wire: Wire, bound: float | None, **more: float) -> bytes:
-        blob = compress(wire, x, layout, scales).blob
+        blob = codec_of(wire, layout).encode(x, scales).blob
         row(
             what,
-            compress=rate(lambda: compress(wire, x, layout, scales)),
+            compress=rate(lambda: codec_of(wire, layout).encode(x, scales)),
             **more,
-            decode=rate(lambda: decode(wire, blob, layout, scales)),
+            decode=rate(lambda: codec_of(wire, layout).decode(blob, scales)),
             bits=round(8 * len(blob) / layout.total, 4),
             bound=bound and round(bound, 4),
         )
@@ -126,24 +130,23 @@ def speed(millions: int, repeat: int) -> list[dict]:
 
 def update_speed(millions: int, rate: Callable[[Callable[[], object]], int]) -> dict:
     """Summing the codes of eight peers, and coding the sum."""
-    sums, squares = np.zeros(0, np.int32), []
+    total: Sums | None = None
     for peer in range(PEERS):
         x, scales, layout = synthetic(millions, peer + 2)
-        codes = quantise(SPARSE_CODES, x, layout, scales)
+        step = steps(SPARSE_CODES, scales, layout)
+        codes = Codes(quantise(SPARSE_CODES, x, layout, scales), step, layout)
         del x
-        if not peer:
-            sums = np.zeros(layout.total, np.int32)
-        sums += codes
-        squares.append([int(np.count_nonzero(codes[part])) for part in layout.slices()])
-    arguments = sums, np.array(squares), [1] * PEERS, layout, 1
-    blob = encode_update(*arguments)
-    spare = sums.copy()
+        total = total or Sums(layout, step)
+        total.add(codes, 1)
+    assert total is not None
+    blob = updates.encode(total, 1)
+    spare = Sums(layout, step)
     return {
-        "merge": rate(lambda: np.add(spare, codes, out=spare)),
-        "encode": rate(lambda: encode_update(*arguments)),
-        "decode": rate(lambda: decode_update(blob, layout, 1, PEERS)),
+        "merge": rate(lambda: spare.add(codes, 1)),
+        "encode": rate(lambda: updates.encode(total, 1)),
+        "decode": rate(lambda: updates.decode(blob, layout, step, 1, PEERS)),
         "bits": round(8 * len(blob) / layout.total, 4),
-        "bound": round(entropy(sums, layout), 4),
+        "bound": round(entropy(total.sums, layout), 4),
     }
 
 
@@ -158,10 +161,12 @@ def gradients(vocabulary: int, wire: Integer, rounds: tuple[int, ...]) -> list[d
             continue
         ones = np.ones(len(layout.sizes), np.float32)
         as_is = Integer(threshold=0.5, value=1.0)
-        one = compress(as_is, codes[0].astype(np.float32), layout, ones).blob
-        squares = np.array([[np.count_nonzero(c[p]) for p in layout.slices()] for c in codes])
-        update = encode_update(sums, squares, [1] * len(codes), layout, 1)
-        top = {k: compress(Sparse(keep=k), x, layout, None).blob for k in (64, 256)}
+        one = codec_of(as_is, layout).encode(codes[0].astype(np.float32), ones).blob
+        total = Sums(layout, ones)
+        for one_of in codes:
+            total.add(Codes(one_of, ones, layout), 1)
+        update = updates.encode(total, 1)
+        top = {k: codec_of(Sparse(keep=k), layout).encode(x, None).blob for k in (64, 256)}
         figures = {
             "contribution": (one, entropy(codes[0], layout)),
             f"update of {len(codes)}": (update, entropy(sums, layout)),
@@ -244,10 +249,10 @@ def train(
         sizes = [[np.sqrt(np.mean(x[part] ** 2)) for part in parts] for x in xs]
         latest = np.median(sizes, axis=0).astype(np.float32)
         scales = scales if round_ else latest
-        blobs = [compress(wire, x, layout, scales) for x in xs]
+        blobs = [codec_of(wire, layout).encode(x, scales) for x in xs]
         residuals = [keep(x, blob.sent) for x, blob in zip(xs, blobs, strict=True)]
-        decoded = [decode(wire, blob.blob, layout, scales) for blob in blobs]
-        yield round_, layout, [d.codes for d in decoded if d.codes is not None], xs[0]
+        decoded = [codec_of(wire, layout).decode(blob.blob, scales) for blob in blobs]
+        yield round_, layout, [d.codes for d in decoded], xs[0]
         mean = np.mean([blob.sent for blob in blobs], axis=0)
         momentum = 0.6 * momentum + mean
         weights = weights - np.float32(0.7) * (mean + np.float32(0.6) * momentum)

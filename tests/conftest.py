@@ -2,13 +2,14 @@
 
 import os
 
-# Before torch is imported: with spinning threads a busy machine falls by a factor of ten.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-os.environ["HF_HUB_OFFLINE"] = "1"
-
 import pytest
 from hypothesis import settings
+
+from duckweed.process import environment
+
+environment.prepare()  # before torch is imported
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 # How long an example takes says nothing about whether it is right; in CI the examples are always
 # the same, so that a failure there can be repeated.

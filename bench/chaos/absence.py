@@ -16,6 +16,7 @@ from bench.chaos.__main__ import hosts, keep
 from bench.chaos.arena import Arena
 from bench.chaos.verdict import judge
 from bench.wan.lab import Lab, unavailable
+from duckweed.run.events import RoundClosed
 
 PEERS, ROUNDS, STEPS, SEEN = 2, 8, 100, 3
 
@@ -36,13 +37,13 @@ def play(place: Path, minutes: float) -> dict[str, Any]:
         arena.begin(arena.hub)
         arena.until_round(ROUNDS)
         ended = [arena.processes[p].wait(arena.patience) for p in (*arena.peers, arena.hub)]
-        first = next(x for x in arena.events("round") if x["round"] >= before)
+        first = next(x for x in arena.events(RoundClosed) if x.round >= before)
         verdict = judge(arena)
     faults = verdict.faults + [f"a process ended with code {code}" for code in ended if code]
     return {
         "minutes away": minutes,
         "peers still there": f"{alive} of {PEERS}",
-        "seconds until a round closed again": round(first["time"] - back, 1),
+        "seconds until a round closed again": round(first.time - back, 1),
         "contributions in it": f"{len(first['accepted'])} of {PEERS}",
         "rounds in all": verdict.rounds,
         "faults": "; ".join(faults) or "none",

@@ -11,6 +11,7 @@ from pathlib import Path
 from bench.chaos.storm import Blow
 from bench.wan.lab import Lab
 from bench.wan.runs import DUCKWEED, Stage
+from duckweed.run.events import RoundClosed
 
 PATIENCE = 240.0  # seconds for the first sign of the coordinator
 SLOW = 1.0  # Mbit/s
@@ -85,7 +86,7 @@ class Arena(Stage):
 
     def closed(self) -> int:
         """How many rounds are closed."""
-        return len({x["round"] for x in self.events("round")})
+        return len({x.round for x in self.events(RoundClosed)})
 
     # --- blows
 

@@ -15,6 +15,7 @@ from typing import Any
 from bench.chaos.__main__ import HOME, keep
 from bench.chaos.arena import Arena
 from bench.wan.lab import Host, Lab, unavailable
+from duckweed.run.events import RoundClosed
 
 ROUNDS, STEPS, SEEN = 14, 300, 3
 LATE = "late"
@@ -33,15 +34,15 @@ def play(place: Path) -> dict[str, Any]:
         running = time.monotonic() - began
         state = arena.hears(LATE, re.compile(r"fetching the state .*\((.*?) MB\)"))
         fetching = time.monotonic() - began
-        while not (counted := [x for x in arena.events("round") if 2 in x["accepted"]]):
+        while not (counted := [x for x in arena.events(RoundClosed) if 2 in x.accepted]):
             if arena.processes[arena.hub].poll() is not None:
                 raise RuntimeError("the run ended before the newcomer's work counted")
             time.sleep(0.1)
-        rounds = [x["seconds"] for x in arena.events("round")[1:]]
+        rounds = [x.seconds for x in arena.events(RoundClosed)[1:]]
         return {
             "seconds until the program runs": round(running, 1),
             "until it fetches the state": round(fetching, 1),
-            "until its first work counts": round(counted[0]["time"] - clock, 1),
+            "until its first work counts": round(counted[0].time - clock, 1),
             "seconds a round (median)": round(statistics.median(rounds), 1),
             "MB of state": float(state.group(1)),
         }

@@ -2,15 +2,14 @@
 
 from dataclasses import dataclass
 
-import msgspec
-
 from bench.chaos.arena import Arena
-from duckweed.ledger.ledger import Ledger
-from duckweed.merge.round import Closed
+from duckweed.ledger.entries import RoundEntry, StateEntry
+from duckweed.ledger.ledger import Entry, Ledger
 from duckweed.net.identity import verify
 from duckweed.round.export import latest_state
 from duckweed.round.round_record import assignments
 from duckweed.run import spec as specs
+from duckweed.run.events import FinalLoss, RoundClosed
 from duckweed.run.spec import RunSpec
 
 
@@ -34,9 +33,9 @@ def judge(arena: Arena) -> Verdict:
     spec = specs.load(folder.spec)
     ledger = Ledger(folder.ledger)
     ledger.verify(verify)
-    entries = list(ledger.entries())
+    closed = list(ledger.entries(RoundEntry))
+    agreed = list(ledger.entries(StateEntry))
     ledger.close()
-    closed = [entry for entry in entries if entry.kind == "round"]
     faults: list[str] = []
     if [entry.round for entry in closed] != list(range(spec.rounds.count)):
         faults.append(f"rounds in the ledger: {[entry.round for entry in closed]}")
@@ -44,9 +43,8 @@ def judge(arena: Arena) -> Verdict:
     if twice:
         faults.append(f"steps counted twice: {twice}")
     hashes: dict[int, set[str]] = {}
-    for entry in entries:
-        if entry.kind == "state":
-            hashes.setdefault(entry.round, set()).add(entry.body["hash"])
+    for entry in agreed:
+        hashes.setdefault(entry.round, set()).add(entry.body.hash)
     if several := sorted(number for number, found in hashes.items() if len(found) > 1):
         faults.append(f"two states of one round: {several}")
     if unknown := sorted(set(range(1, spec.rounds.count + 1)) - hashes.keys()):
@@ -54,26 +52,28 @@ def judge(arena: Arena) -> Verdict:
     last = latest_state(folder, spec)
     if {last.hash()} != hashes.get(spec.rounds.count):
         faults.append("the last state is not the one that peers agreed on")
-    final = arena.events("final")
-    records = arena.events("round")
+    final = arena.events(FinalLoss)
+    records = arena.events(RoundClosed)
     return Verdict(
         rounds=len(closed),
         contributions=contributions,
         tokens=tokens,
-        held_out=final[-1]["held_out"] if final else float("nan"),
-        seconds=records[-1]["time"] - records[0]["time"],
+        held_out=final[-1].held_out if final else float("nan"),
+        seconds=records[-1].time - records[0].time,
         faults=faults,
     )
 
 
-def _counted(closed, spec: RunSpec) -> tuple[int, int, list[tuple[int, int]]]:
+def _counted(
+    closed: list[Entry[RoundEntry]], spec: RunSpec
+) -> tuple[int, int, list[tuple[int, int]]]:
     """Tokens and contributions that counted, and (block, step) that counted more than once."""
     seen: set[tuple[int, int]] = set()
     twice: list[tuple[int, int]] = []
     contributions = 0
     for entry in closed:
         spans = assignments(entry.body, spec.inner.steps)
-        for peer in msgspec.convert(entry.body["closed"], Closed, strict=False).accepted:
+        for peer in entry.body.closed.accepted:
             contributions += 1
             span = spans[peer]
             for step in range(span.first, span.first + span.steps):

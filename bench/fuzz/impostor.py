@@ -8,9 +8,8 @@ from pathlib import Path
 import msgspec
 
 from bench.fuzz.target import IN_VAIN, PATIENCE, Ended, sensible, table
-from duckweed.learn.model import model as models
-from duckweed.learn.trainer import Trainer
-from duckweed.merge.round import Closed
+from duckweed.ledger.entries import Closed
+from duckweed.net.framing import Accepted
 from duckweed.net.identity import Identity
 from duckweed.net.transport import Endpoint
 from duckweed.round import founding
@@ -80,14 +79,16 @@ async def mislead(peer_of: PeerOf, count: int, dice: random.Random, spec: RunSpe
             case m.Join():
                 return m.encode(m.Welcome(0, "", -1, "", "")), b""
             case m.Progress() | m.Leave():
-                return m.encode(m.Noted()), b""
+                return m.encode(m.Ack()), b""
         kind, answer, blob = next(source)
         ended[kind, "given"] += 1
         return answer, blob
 
     me = Identity(dice.randbytes(32))
     false = await Endpoint.bind(me, 1 << 21, "127.0.0.1:0")
-    serving = asyncio.create_task(false.serve(handle, lambda peer, head: 1 << 20))
+    serving = asyncio.create_task(
+        false.serve(lambda peer, head: Accepted(1 << 20, lambda body: handle(peer, head, body)))
+    )
     in_vain = 0
     while (given := _given(ended)) < count:
         if in_vain == IN_VAIN:
@@ -113,10 +114,7 @@ def peers_of(
     start = states.load(founded.state(0), layout)
     for part in (home / "states", home / "blobs"):
         part.mkdir(parents=True)
-    model = models.build(founding.configuration(spec, ground), "cpu")
-    worker = Worker(
-        spec, layout, ground.dataset, Trainer(model, spec.inner, spec.total_steps, "cpu")
-    )
+    worker = Worker(spec, layout, founding.learner(spec, ground, "cpu"))
 
     def peer_of(key: str, addresses: list[str]) -> Peer:
         me, where = Identity(dice.randbytes(32)), (key, addresses)

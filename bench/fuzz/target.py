@@ -11,7 +11,7 @@ import msgspec
 from duckweed.merge.round import Announcement
 from duckweed.net.identity import Identity
 from duckweed.run.folder import RunFolder
-from duckweed.swarm.peer.status_client import standing
+from duckweed.swarm.peer.status_client import status
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol.invitation import Invitation
 
@@ -39,10 +39,10 @@ class Target:
                 return int(line.split()[1]) * 1024
         return 0
 
-    async def standing(self) -> m.Standing:
+    async def status(self) -> m.Status:
         secret = self.folder.read_secret()
         there = Invitation("", self.id, tuple(self.addresses), secret)
-        return await standing(there, Identity(os.urandom(32)))
+        return await status(there, Identity(os.urandom(32)))
 
 
 def announcement(**changes: Any) -> Announcement:
@@ -54,10 +54,10 @@ def sensible(dice: random.Random) -> m.Message:
     """A message that a member might send."""
     return dice.choice(
         [
-            m.Join(m.PROTOCOL, "guess"), m.Enquire(m.PROTOCOL), m.Look(m.PROTOCOL, "x"),
+            m.Join(m.PROTOCOL, "guess"), m.GetRunInfo(m.PROTOCOL), m.GetStatus(m.PROTOCOL, "x"),
             m.Probe(1 << 20, "x"), m.Next(dice.randrange(9), "ab" * 32, True),
             m.Progress("training", 1, 2, 3.0), m.Fetch("ab" * 32), m.Fetch("../ledger.db"),
-            m.Leave("bye"), m.Snapshot(), m.Piece(0, dice.randrange(1 << 40)),
+            m.Leave("bye"), m.GetSavedState(), m.GetStatePiece(0, dice.randrange(1 << 40)),
             m.Contribute(announcement(), b"s" * 64, m.Timings()),
         ]
     )  # fmt: skip

@@ -25,7 +25,7 @@ def forged(
     honest = announcement(
         round=task.round, peer=index, block=task.block, blob=blob_hash(blob), size=len(blob),
         first=task.first, steps=task.steps, tokens=spec.tokens_per_block,
-        sizes=[0.1] * total,
+        rms=[0.1] * total,
     )  # fmt: skip
     changes: dict[str, dict[str, Any]] = {
         "another's name": {"peer": 0},
@@ -35,8 +35,8 @@ def forged(
         "another size": {"size": len(blob) + 1},
         "loss that is no number": {"loss": float("nan")},
         "more tokens": {"tokens": 10**12},
-        "sizes that are no numbers": {"sizes": [float("inf")] * total},
-        "too few sizes": {"sizes": [0.1]},
+        "sizes that are no numbers": {"rms": [float("inf")] * total},
+        "too few sizes": {"rms": [0.1]},
         "unsigned": {},
         "undecodable or replayed": {},
     }
@@ -64,7 +64,7 @@ async def betray(target: Target, count: int, dice: random.Random, spec: RunSpec,
             assert isinstance(welcome, m.Welcome)
             state = "ff" * 32  # it lies about its state too, once there is one to lie about
             for _ in range(PER_KEY):
-                run = await target.standing()
+                run = await target.status()
                 counted = run.refused
                 if run.round >= run.rounds:
                     await endpoint.close()

@@ -15,10 +15,11 @@ from bench.fuzz.impostor import mislead, peers_of
 from bench.fuzz.stranger import bombard
 from bench.fuzz.target import Target, table
 from bench.fuzz.traitor import betray
-from duckweed.ledger.ledger import Ledger
+from duckweed.ledger.entries import B, PeerEntry, RoundEntry, StateEntry
+from duckweed.ledger.ledger import Entry, Ledger
 from duckweed.process.local_run import LocalRun
+from duckweed.process.simulation import Simulation
 from duckweed.round import founding
-from duckweed.round.simulation import Simulation
 from duckweed.run.folder import RunFolder, create
 from duckweed.run.spec import RunSpec, override
 
@@ -74,7 +75,7 @@ def found(base: Path, name: str, spec: RunSpec):
     return folder, ground, founding.found(spec, ground, folder, "cpu", 1, lambda text: None)
 
 
-def entries(folder: RunFolder, kind: str) -> list[Any]:
+def entries(folder: RunFolder, kind: type[B]) -> list[Entry[B]]:
     ledger = Ledger(folder.ledger)
     found = list(ledger.entries(kind))
     ledger.close()
@@ -98,34 +99,34 @@ def fuzz(messages: int, seed: int, base: Path, rounds: int = 40, steps: int = 60
         before, began = target.memory(), time.monotonic()
         ended = asyncio.run(bombard(target, messages - messages // 10, dice)) + first
         told["seconds"] = time.monotonic() - began
-        seen = asyncio.run(target.standing())
+        seen = asyncio.run(target.status())
         if seen.round >= seen.rounds:
             raise SystemExit("the run was over before the bombardment; give it more --rounds")
         told["memory"] = {"before": before, "after": target.memory()}
         told["counted by the coordinator"] = seen.refused
         told["round at the end of the bombardment"] = f"{seen.round} of {seen.rounds}"
         watching.join(600)
-    agreed = {e.round: e.body["hash"] for e in entries(folder, "state")}
+    agreed = {e.round: e.body.hash for e in entries(folder, StateEntry)}
     told["bombarded"] = table(ended)
     told["bit for bit the run without it"] = agreed.get(spec.rounds.count) == expected
-    told["members"] = len(entries(folder, "peer"))
+    told["members"] = len(entries(folder, PeerEntry))
 
     folder, *_ = found(base, "betrayed", spec)
     with served(folder, spec) as (target, watching):
-        while len(asyncio.run(target.standing()).peers) < spec.rounds.peers:
+        while len(asyncio.run(target.status()).peers) < spec.rounds.peers:
             if not watching.is_alive():
                 raise SystemExit("the run ended before its peers were there")
             time.sleep(0.2)
-        honest = {x.peer for x in asyncio.run(target.standing()).peers}
+        honest = {x.peer for x in asyncio.run(target.status()).peers}
         ended, told["counted of the betrayer"] = asyncio.run(
             betray(target, messages // 20, dice, spec, len(layout.names))
         )
         watching.join(900)
-    closed = [e.body["closed"] for e in entries(folder, "round")]
+    closed = [e.body.closed for e in entries(folder, RoundEntry)]
     told["betrayed"] = table(ended)
     told["betrayed run: rounds closed"] = len(closed)
     told["forged contributions that counted"] = sum(
-        peer not in honest for one in closed for peer in one["accepted"]
+        peer not in honest for one in closed for peer in one.accepted
     )
     founded = RunFolder(base / "runs" / "simulated")
     peer_of = peers_of(founded, spec, ground, layout, base / "misled", dice)

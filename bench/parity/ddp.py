@@ -25,10 +25,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bench.parity.cells import BASE, HERE
 from bench.parity.stacked import Run
-from duckweed.learn.data import dataset as datasets
+from duckweed.learn.learner import Part
 from duckweed.learn.model import model as models
-from duckweed.learn.optim.optimizer import InnerOptimizer, learning_rate
-from duckweed.learn.trainer import Trainer
+from duckweed.learn.optim.registry import make_optimizer
+from duckweed.learn.optim.schedule import learning_rate
+from duckweed.learn.text import TOKENS, NextToken
 from duckweed.round import founding
 from duckweed.run.spec import RunSpec, override
 
@@ -70,30 +71,25 @@ def worker(rank: int, raw: bytes, hook: str, steps: int, rendezvous: str, out: s
             None, matrix_approximation_rank=4, start_powerSGD_iter=10
         )
         wrapped.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
-    trainer = Trainer(wrapped, inner, spec.total_steps, "cpu")
-    optimizer = InnerOptimizer(model, inner)
+    task, optimizer = NextToken(spec, ground.dataset), make_optimizer(model, inner)
     losses, before = [], 0
     for step in range(steps):
         if step == 20:  # the first steps broadcast weights, and PowerSGD starts after ten
             dist.barrier()
             before = loopback_bytes()
         block, within = step // inner.steps * peers + rank, step % inner.steps
-        tokens = datasets.batch(
-            ground.dataset, spec.seed, block, within, inner.steps, inner.batch, spec.model.sequence
-        )
-        loss = trainer.loss(torch.from_numpy(tokens))
+        batch = next(task.batches(Part(block, within, 1), model))
+        loss = task.loss(wrapped, {TOKENS: torch.from_numpy(batch[TOKENS])})
         loss.backward()
-        optimizer.step(learning_rate(inner, step, spec.total_steps))
+        optimizer.step(learning_rate(inner, step, spec.total_steps), step)
         losses.append(loss.item())
     dist.barrier()
     moved = loopback_bytes() - before
     facts: dict[str, Any] = {"losses": losses, "bytes": moved}
     if rank == 0:
-        windows = datasets.held_out_batches(
-            ground.dataset, spec.model.sequence, spec.rounds.evaluate_tokens, 8
-        )
-        trainer.model = model
-        nats, count = trainer.evaluate(models.read_weights(model), windows)
+        learner = founding.learner(spec, ground, "cpu")
+        weights, limit = models.read_weights(model), spec.rounds.evaluate_tokens
+        nats, count = learner.evaluate(weights, limit)
         facts["bits_per_byte"] = nats / count / float(np.log(2))
     Path(f"{out}.{rank}").write_text(json.dumps(facts))
     dist.destroy_process_group()
@@ -139,7 +135,7 @@ def measure() -> dict[str, Any]:
     real = processes(spec, "none", spec.total_steps)
     joined = one_process(spec)
     means = np.array(real["losses"]).reshape(-1, spec.inner.steps).mean(1)
-    parameters = Run(spec, founding.prepare(spec, HERE, lambda text: None), True).layout.parameters
+    parameters = Run(spec, founding.prepare(spec, HERE, lambda text: None), True).layout.total
     ring = 2 * (peers - 1) / peers * parameters
     record: dict[str, Any] = {
         "isolated_loopback": isolated,

@@ -9,7 +9,7 @@ from bench.parity.cells import FP32, Cell, integer, sparse
 H15: dict[str, Any] = {"inner.steps": 15}  # half as many tokens at 200 rounds
 EIGHT: dict[str, Any] = {"rounds.peers": 8, "model.sequence": 64}  # the same tokens a step in all
 H20: dict[str, Any] = {"inner.steps": 20, "rounds.count": 300}  # the tokens of 200 rounds of 30
-FRESH: dict[str, Any] = {"inner.state": "fresh"}  # the default before "shared"
+FRESH: dict[str, Any] = {"inner.state": "fresh"}
 ADAMW: dict[str, Any] = {"inner.optimizer": "adamw"}
 H10: dict[str, Any] = {"inner.steps": 10, "rounds.count": 300}  # the tokens of 200 rounds of 15
 H5: dict[str, Any] = {"inner.steps": 5, "rounds.count": 600}
@@ -18,11 +18,8 @@ PLAIN: dict[str, Any] = {"outer.learning_rate": 1.0, "outer.momentum": 0.0}
 # The same step as "none", and the last merged step is kept for the guide.
 NESTEROV_PLAIN: dict[str, Any] = PLAIN | {"outer.optimizer": "nesterov"}
 BATCH: dict[str, Any] = {"inner.batch": 4}  # 512 tokens a step and peer
-SHARED: dict[str, Any] = {"inner.state": "shared"}
 BETA2: dict[str, Any] = {"inner.betas": [0.9, 0.99]}
 SHORT: dict[str, Any] = {"inner.steps": 15, "rounds.count": 100}  # to choose rates by
-SHORT_SHARED: dict[str, Any] = SHORT | FP32 | PLAIN | SHARED
-DENSE: dict[str, Any] = FP32 | PLAIN | SHARED | BETA2  # the best uncompressed exchange
 
 
 def _cell(kind: str, name: str, rate: float, seed: int, *changes: dict[str, Any]) -> Cell:
@@ -69,9 +66,6 @@ CELLS: list[Cell] = [
     swarm("int-0.6-h30", 0.004, 1, integer(0.6, 1.2, 1.0)),
     ddp("ddp-muon-4e-3-h30", 0.004, 0),
     ddp("ddp-muon-4e-3-h30", 0.004, 1),
-    swarm("fp32-h15-shared-plain-2.8e-3", 0.0028, 0, H15, FP32, PLAIN, SHARED),
-    swarm("fp32-h15-shared-plain-2.8e-3", 0.0028, 1, H15, FP32, PLAIN, SHARED),
-    swarm("fp32-h15-shared-plain-2e-3", 0.002, 0, H15, FP32, PLAIN, SHARED),
     ddp("ddp-muon-1e-3", 0.001, 0, H15),
     ddp("ddp-muon-1.4e-3", 0.0014, 0, H15),
     ddp("ddp-muon-1.4e-3", 0.0014, 1, H15),
@@ -82,9 +76,6 @@ CELLS: list[Cell] = [
     swarm("fp32-h30-guide-0.2", 0.0028, 0, FP32, PLAIN, guide(0.2)),
     swarm("int-1.0-h30-guide-0.2", 0.0028, 0, integer(1.0, 1.5, 1.0), PLAIN, guide(0.2)),
     swarm("int-1.0-h30-guide-0.2", 0.0028, 1, integer(1.0, 1.5, 1.0), PLAIN, guide(0.2)),
-    swarm(
-        "int-1.0-h30-shared-guide-0.2", 0.0028, 0, integer(1.0, 1.5, 1.0), PLAIN, SHARED, guide(0.2)
-    ),
     swarm(
         "int-1.0-h15-guide-0.2-eight",
         0.0028,
@@ -100,25 +91,12 @@ CELLS: list[Cell] = [
     ddp("ddp-muon-1.4e-3-guide-0.2-beta2-0.99", 0.0014, 0, H15, BETA2, guide(0.2)),
     ddp("ddp-muon-1.4e-3-guide-0.2-beta2-0.99", 0.0014, 1, H15, BETA2, guide(0.2)),
     ddp("ddp-muon-2.8e-3-guide-0.2-beta2-0.99", 0.0028, 0, H15, BETA2, guide(0.2)),
-    swarm("fp32-h15-shared-guide-0.2-beta2-0.99", 0.0028, 0, H15, DENSE, guide(0.2)),
-    swarm("fp32-h15-shared-guide-0.2-beta2-0.99", 0.0028, 1, H15, DENSE, guide(0.2)),
     ddp("ddp-muon-1.4e-3-beta2-0.99", 0.0014, 0, H15, BETA2),
-    swarm("fp32-h15-shared-plain-beta2-0.99", 0.0028, 0, H15, FP32, PLAIN, SHARED, BETA2),
     ddp("ddp-muon-1.4e-3-beta2-0.99", 0.0014, 1, H15, BETA2),
     ddp("ddp-muon-1.4e-3-beta2-0.99", 0.0014, 2, H15, BETA2),
     ddp("ddp-muon-2e-3-beta2-0.99", 0.002, 0, H15, BETA2),
     ddp("ddp-muon-2e-3-beta2-0.99", 0.002, 1, H15, BETA2),
     ddp("ddp-muon-2e-3-beta2-0.99", 0.002, 2, H15, BETA2),
-    swarm("fp32-h15-shared-plain-beta2-0.99", 0.0028, 1, H15, DENSE),
-    swarm("fp32-h15-shared-plain-beta2-0.99", 0.0028, 2, H15, DENSE),
-    swarm("fp32-h10-shared-plain-beta2-0.99", 0.0028, 0, H10, DENSE),
-    swarm("fp32-h10-shared-plain-beta2-0.99", 0.0028, 1, H10, DENSE),
-    swarm("fp32-h10-shared-plain-beta2-0.99-2e-3", 0.002, 0, H10, DENSE),
-    swarm("fp32-h10-shared-plain-beta2-0.99-2e-3", 0.002, 1, H10, DENSE),
-    swarm("fp32-h5-shared-plain-beta2-0.99", 0.002, 0, H5, DENSE),
-    swarm("fp32-h10-shared-eight-beta2-0.99", 0.0028, 0, H10, EIGHT, DENSE),
-    swarm("fp32-h15-shared-eight-beta2-0.99", 0.0028, 0, H15, EIGHT, DENSE),
-    swarm("fp32-h15-shared-eight-beta2-0.99", 0.0028, 1, H15, EIGHT, DENSE),
     ddp("ddp-muon-1.4e-3-eight", 0.0014, 0, H15, EIGHT),
     ddp("ddp-muon-1.4e-3-eight", 0.0014, 1, H15, EIGHT),
     ddp("ddp-muon-2e-3-eight", 0.002, 0, H15, EIGHT),
@@ -130,23 +108,12 @@ CELLS: list[Cell] = [
     ddp("ddp-muon-2.8e-3", 0.0028, 1, H15),
     swarm("fp32-h15-2.8e-3", 0.0028, 0, H15, FP32),
     swarm("fp32-h15-2.8e-3", 0.0028, 1, H15, FP32),
-    swarm("int-1.0-h15-shared-plain-2.8e-3", 0.0028, 0, H15, integer(1.0, 1.5, 1.0), PLAIN, SHARED),
-    swarm("int-1.0-h15-shared-plain-2.8e-3", 0.0028, 1, H15, integer(1.0, 1.5, 1.0), PLAIN, SHARED),
-    swarm("fp32-h15-shared-eight", 0.0028, 0, H15, FP32, PLAIN, EIGHT, SHARED),
-    swarm("int-1.0-h15-shared-eight", 0.0028, 0, H15, integer(1.0, 1.5, 1.0), PLAIN, EIGHT, SHARED),
     ddp("ddp-muon-2.8e-3-eight", 0.0028, 0, H15, EIGHT),
-    swarm("fp32-h30-shared", 0.0028, 0, FP32, PLAIN, SHARED),
-    swarm("int-1.0-h30-shared", 0.0028, 0, integer(1.0, 1.5, 1.0), PLAIN, SHARED),
     ddp("ddp-muon-2.8e-3-h30", 0.0028, 0),
-    swarm("int-1.0-h15-shared", 0.004, 0, H15, integer(1.0, 1.5, 1.0), SHARED),
     swarm("fp32-h15-eight", 0.004, 0, H15, FP32, EIGHT),
     swarm("int-1.0-h15-eight", 0.004, 0, H15, integer(1.0, 1.5, 1.0), EIGHT),
     ddp("ddp-muon-4e-3-eight", 0.004, 0, H15, EIGHT),
     swarm("defaults-h20", 0.004, 0, H20, FRESH),
-    swarm("defaults-shared-h20", 0.0028, 0, H20, PLAIN, SHARED),
-    swarm("defaults-shared-h20", 0.0028, 1, H20, PLAIN, SHARED),
-    swarm("defaults-shared-guide-0.2-h20", 0.0028, 0, H20, PLAIN, SHARED, guide(0.2)),
-    swarm("defaults-shared-guide-0.2-h20", 0.0028, 1, H20, PLAIN, SHARED, guide(0.2)),
     swarm("defaults-guide-0.2-h20", 0.0028, 0, H20, PLAIN, guide(0.2)),
     swarm("defaults-guide-0.2-h20", 0.0028, 1, H20, PLAIN, guide(0.2)),
     swarm("defaults-guide-0.1-h20", 0.0028, 0, H20, PLAIN, guide(0.1)),
@@ -168,7 +135,6 @@ CELLS: list[Cell] = [
     ddp("ddp-muon-2e-3-h30", 0.002, 0),
     swarm("fp32-h15-guide-0.1-beta2-0.99", 0.0028, 0, H15, FP32, PLAIN, BETA2, guide(0.1)),
     ddp("ddp-muon-1.4e-3-guide-0.1-beta2-0.99", 0.0014, 0, H15, BETA2, guide(0.1)),
-    swarm("fp32-h15-shared-guide-0.1-beta2-0.99", 0.0028, 0, H15, DENSE, guide(0.1)),
     swarm(
         "int-1.0-h15-guide-0.1-eight",
         0.0028,
@@ -195,30 +161,15 @@ CELLS: list[Cell] = [
     swarm("short-plain", 0.0028, 0, SHORT, FP32, PLAIN),
     swarm("short-outer-momentum-0.4-2.8e-3", 0.0028, 0, SHORT, FP32, {"outer.momentum": 0.4}),
     ddp("short-ddp-inner-momentum-0.98", 0.0028, 0, SHORT, {"inner.momentum": 0.98}),
-    swarm("short-shared", 0.0028, 0, SHORT, FP32, SHARED),
-    swarm("short-shared-plain", 0.0028, 0, SHORT_SHARED),
-    swarm("short-shared-plain-4e-3", 0.004, 0, SHORT_SHARED),
-    swarm("short-shared-plain-beta2-0.99", 0.0028, 0, SHORT_SHARED, BETA2),
-    swarm(
-        "short-shared-plain-inner-momentum-0.9", 0.0028, 0, SHORT_SHARED, {"inner.momentum": 0.9}
-    ),
-    swarm(
-        "short-shared-plain-inner-momentum-0.97", 0.0028, 0, SHORT_SHARED, {"inner.momentum": 0.97}
-    ),
-    swarm("short-shared-outer-1.4-2e-3", 0.002, 0, SHORT_SHARED, {"outer.learning_rate": 1.4}),
     ddp("short-ddp-guide-0.2", 0.0028, 0, SHORT, guide(0.2)),
     ddp("short-ddp-guide-0.2-1.4e-3", 0.0014, 0, SHORT, guide(0.2)),
     ddp("short-ddp-2e-3", 0.002, 0, SHORT),
     swarm("short-guide-0.1", 0.0028, 0, SHORT, FP32, PLAIN, guide(0.1)),
     swarm("short-guide-0.2-2e-3", 0.002, 0, SHORT, FP32, PLAIN, guide(0.2)),
-    swarm("short-shared-guide-0.2", 0.0028, 0, SHORT_SHARED, guide(0.2)),
-    swarm("short-shared-guide-0.2-2e-3", 0.002, 0, SHORT_SHARED, guide(0.2)),
     swarm("short-guide-0.2", 0.0028, 0, SHORT, FP32, PLAIN, guide(0.2)),
     swarm("short-guide-0.3", 0.0028, 0, SHORT, FP32, PLAIN, guide(0.3)),
     swarm("short-guide-0.4", 0.0028, 0, SHORT, FP32, PLAIN, guide(0.4)),
     swarm("short-guide-0.5", 0.0028, 0, SHORT, FP32, PLAIN, guide(0.5)),
-    swarm("short-shared-guide-0.15", 0.0028, 0, SHORT_SHARED, guide(0.15)),
-    swarm("short-shared-guide-0.3", 0.0028, 0, SHORT_SHARED, guide(0.3)),
     swarm("short-guide-0.3-2e-3", 0.002, 0, SHORT, FP32, PLAIN, guide(0.3)),
     swarm("short-guide-0.3-4e-3", 0.004, 0, SHORT, FP32, PLAIN, guide(0.3)),
     swarm("short-guide-0.3-nesterov", 0.0028, 0, SHORT, FP32, guide(0.3)),
@@ -227,7 +178,6 @@ CELLS: list[Cell] = [
     swarm("short-beta2-0.99", 0.0028, 0, SHORT, FP32, BETA2),
     ddp("short-ddp-beta2-0.99", 0.0028, 0, SHORT, BETA2),
     swarm("short-int-1.0", 0.0028, 0, SHORT, integer(1.0, 1.5, 1.0)),
-    swarm("short-int-1.0-shared", 0.0028, 0, SHORT, integer(1.0, 1.5, 1.0), SHARED),
     swarm("short-int-1.0-h7", 0.0028, 0, SEVEN, integer(1.0, 1.5, 1.0)),
     swarm("short-batch-4", 0.004, 0, SHORT, FP32, BATCH),
     ddp("short-ddp-batch-4", 0.004, 0, SHORT, BATCH),

@@ -1,15 +1,13 @@
 """A run with all peers stacked in one process, and data parallelism in the same code.
 
-Everything but the inner steps is the project's own: batches, quantisation, selection, error
-feedback, merge rules, outer step. Blobs are encoded every `MEASURED` rounds, to count bytes and to
-check that they decode to what was merged; in between the codes are merged without the detour.
+Everything but the inner steps is the project's own: batches, wire, error feedback, merge rules,
+outer step. Bytes are counted every `MEASURED` rounds.
 """
 
 import time
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,22 +15,19 @@ from torch import Tensor
 from bench.parity.model import Stack
 from duckweed.learn.data import dataset as datasets
 from duckweed.learn.model import model as models
-from duckweed.learn.optim.optimizer import exchanged, guide, learning_rate
+from duckweed.learn.optim.muon import guide
+from duckweed.learn.optim.optimizer import OptimizerState
+from duckweed.learn.optim.schedule import learning_rate
 from duckweed.merge.outer import outer_step
-from duckweed.merge.round import next_scales, summed
-from duckweed.merge.rules import pseudo_gradient, pseudo_gradient_of_sums
+from duckweed.merge.rules import find_rule
 from duckweed.round import founding
 from duckweed.round.founding import Ground
-from duckweed.round.worker import sizes
 from duckweed.run.layout import Layout
-from duckweed.run.sections import Dense, Integer, Sparse
 from duckweed.run.spec import RunSpec
 from duckweed.wire import feedback
-from duckweed.wire.codecs import integer, sparse
-from duckweed.wire.contribution import Decoded, compress, decode
-from duckweed.wire.update import Update, decode_update, encode_update
+from duckweed.wire.codec import codec_of
 
-MEASURED = 20  # every so many rounds the blobs are really encoded
+MEASURED = 20  # every so many rounds bytes are counted
 
 
 CACHED = 8  # matrices orthogonalised together: so many stay in the processor's cache
@@ -67,7 +62,7 @@ def orthogonalise(x: Tensor) -> Tensor:
 
 
 class Steps:
-    """The inner optimizer of M stacked models: duckweed.learn.optim.optimizer's formulas."""
+    """The inner optimizer of M stacked models: duckweed.learn.optim's formulas."""
 
     def __init__(self, stack: Stack, spec: RunSpec) -> None:
         self.stack, self.inner = stack, spec.inner
@@ -89,10 +84,11 @@ class Steps:
         self.second = torch.zeros_like(stack.weights)
         self.count = 0
 
-    def momenta(self, copy: int) -> dict[str, Tensor]:
-        """Muon's momenta of one copy, by the names that duckweed gives them."""
+    def momenta(self, copy: int) -> OptimizerState:
+        """Muon's momenta of one copy, by the names that duckweed gives them; they share its memory."""
         return {
-            name: self.first[copy, part].view(shape) for name, (part, shape) in self.named.items()
+            name: self.first[copy, part].view(shape).numpy()
+            for name, (part, shape) in self.named.items()
         }
 
     def reset(self) -> None:
@@ -162,7 +158,7 @@ class Run:
         self.spec, self.ground, self.ddp, self.own_scale = spec, ground, ddp, own_scale
         self.dataset = ground.dataset
         model = founding.first_model(spec, ground)
-        self.layout: Layout = exchanged(model, spec.inner)
+        self.layout: Layout = models.layout_of(model)
         self.weights = models.read_weights(model)
         self.momentum = np.zeros_like(self.weights)
         self.peers = 1 if ddp else spec.rounds.peers
@@ -171,12 +167,13 @@ class Run:
             spec.model.sequence,
         )  # fmt: skip
         self.steps = Steps(self.stack, spec)
-        self.scales = np.zeros(len(self.layout.names), np.float32)
-        if isinstance(spec.wire, Integer) and not ddp:
-            self.scales = founding.first_scales(
-                spec, self.layout, self.dataset, model,
-                _Weights(self.weights), "cpu",  # type: ignore[arg-type]
-            )  # fmt: skip
+        self.codec = codec_of(spec.wire, self.layout)
+        self.shared = np.zeros(0, np.float32)
+        if not ddp:
+            learner = founding.learner(spec, ground, "cpu")
+            self.shared = self.codec.first_shared(
+                lambda: founding.first_gradient(spec, learner, self.weights)
+            )
         self.residuals = [np.zeros(self.layout.total, np.float32) for _ in range(self.peers)]
         self.measured: list[dict[str, Any]] = []
         self.losses: list[float] = []
@@ -204,7 +201,7 @@ class Run:
             "bits_per_byte": self.evaluate(self.spec.rounds.evaluate_tokens),
             "held_out_tokens": self.spec.rounds.evaluate_tokens,
             "tokens": self.spec.tokens_per_block * self.spec.rounds.peers * self.spec.rounds.count,
-            "parameters": self.layout.parameters,
+            "parameters": self.layout.total,
             "rounds": len(self.losses),
             "curve": self.curve,
             "train_loss": [
@@ -249,104 +246,45 @@ class Run:
         self.momentum = before - self.weights
 
     def _exchange(self, round_: int) -> None:
-        spec, layout = self.spec, self.layout
+        spec, codec = self.spec, self.codec
         made = [self._made(p) for p in range(self.peers)]
         wanted = [
             feedback.carry(x, residual, spec.wire.feedback)
             for x, residual in zip(made, self.residuals, strict=True)
         ]
         measure = round_ % MEASURED == MEASURED - 1 or round_ == 0
-        facts: dict[str, Any] = {"round": round_}
-        if isinstance(spec.wire, Integer):
-            merged = self._integer(wanted, measure, facts)
-        else:
-            merged = self._plain(wanted, measure, facts)
-        gradient, momenta = np.split(merged, [layout.parameters])
+        encoded = [codec.encode(x, self.shared) for x in wanted]
+        self.residuals = [
+            feedback.keep(x, one.sent) for x, one in zip(wanted, encoded, strict=True)
+        ]
+        rule = find_rule(spec.merge.rule)
+        total = codec.total(self.shared, rule.needs)
+        for one in encoded:
+            total.add(codec.decode(one.blob, self.shared), 1)
+        merged = rule(total)
         if measure:
-            own = np.mean([np.linalg.norm(x[: layout.parameters]) for x in made])
-            facts["merged_to_own_norm"] = round(float(np.linalg.norm(gradient) / own), 3)
+            up = float(np.mean([len(one.blob) for one in encoded[:2]]))
+            # Without an exact sum the others' blobs are fetched as they are; one's own is at hand.
+            down = len(codec.update(total)) if codec.additive else up * (self.peers - 1)
+            own = np.mean([np.linalg.norm(x) for x in made])
             left = np.mean([np.linalg.norm(r) for r in self.residuals])
-            facts["residual_to_own_norm"] = round(float(left / own), 3)
-            self.measured.append(facts)
-        self.weights, self.momentum = outer_step(spec.outer, self.weights, self.momentum, gradient)
+            self.measured.append(
+                {
+                    "round": round_,
+                    "up": up,
+                    "down": float(down),
+                    "merged_to_own_norm": round(float(np.linalg.norm(merged) / own), 3),
+                    "residual_to_own_norm": round(float(left / own), 3),
+                }
+            )
+        self.weights, self.momentum = outer_step(spec.outer, self.weights, self.momentum, merged)
         said = made if self.own_scale else wanted
-        self.scales = np.array(next_scales([sizes(x, layout) for x in said]), np.float32)
+        self.shared = np.array(codec.next_shared([codec.announce(x) for x in said]), np.float32)
         self.stack.weights.detach().copy_(torch.from_numpy(self.weights))
-        if layout.momenta:
-            self._go_on_with(torch.from_numpy(momenta))
 
     def _made(self, peer: int) -> np.ndarray:
-        """What a peer has to say: its pseudo-gradient and, where they are exchanged, its momenta."""
-        delta = self.weights - self.stack.weights.detach()[peer].numpy()
-        if not self.layout.momenta:
-            return delta
-        momenta = [self.steps.first[peer, part].numpy() for part in self.steps.muon]
-        return np.concatenate([delta, *momenta])
-
-    def _go_on_with(self, momenta: Tensor) -> None:
-        for part, values in zip(
-            self.steps.muon, momenta.split([p.stop - p.start for p in self.steps.muon]), strict=True
-        ):
-            self.steps.first[:, part] = values
-
-    def _integer(
-        self, wanted: list[np.ndarray], measure: bool, facts: dict[str, Any]
-    ) -> np.ndarray:
-        spec, layout = self.spec, self.layout
-        assert isinstance(spec.wire, Integer)
-        unit = integer.steps(spec.wire, self.scales, layout)
-        every = [integer.quantise(spec.wire, x, layout, self.scales) for x in wanted]
-        for p, (x, codes) in enumerate(zip(wanted, every, strict=True)):
-            sent = integer.values(codes, unit, layout)
-            self.residuals[p] = feedback.keep(x, sent, layout.parameters)
-        update = summed(layout, every, [1] * self.peers)
-        if measure:
-            facts |= self._bytes(wanted, every, update)
-        return pseudo_gradient_of_sums(
-            spec.merge.rule, layout, update, self.scales, spec.wire.value
-        )
-
-    def _bytes(
-        self, wanted: list[np.ndarray], every: list[np.ndarray], update: Update
-    ) -> dict[str, float]:
-        """Bytes up (mean of two peers) and down, encoded for real and decoded again."""
-        wire, layout = self.spec.wire, self.layout
-        assert isinstance(wire, Integer)
-        sizes_ = []
-        for x, codes in zip(wanted[:2], every, strict=False):
-            blob = compress(wire, x, layout, self.scales).blob
-            back = decode(wire, blob, layout, self.scales)
-            assert back.codes is not None
-            assert np.array_equal(back.codes, codes)
-            sizes_.append(len(blob))
-        blob = encode_update(*update, layout, wire.levels)
-        assert np.array_equal(
-            decode_update(blob, layout, wire.levels, self.peers).sums, update.sums
-        )
-        return {"up": float(np.mean(sizes_)), "down": float(len(blob))}
-
-    def _plain(self, wanted: list[np.ndarray], measure: bool, facts: dict[str, Any]) -> np.ndarray:
-        spec, layout = self.spec, self.layout
-        decoded, bytes_ = [], []
-        for p, x in enumerate(wanted):
-            if isinstance(spec.wire, Dense) and spec.wire.dtype == "fp32":
-                found = Decoded(layout, plain=x)
-            elif isinstance(spec.wire, Sparse):
-                found = _sparse(spec.wire, x, layout)
-            else:
-                blob = compress(spec.wire, x, layout, self.scales).blob
-                found = decode(spec.wire, blob, layout, self.scales)
-            if measure and p < 2:
-                blob = compress(spec.wire, x, layout, self.scales).blob
-                bytes_.append(len(blob))
-                assert (decode(spec.wire, blob, layout, self.scales).values == found.values).all()
-            self.residuals[p] = feedback.keep(x, found.values, layout.parameters)
-            decoded.append(found)
-        if measure:
-            # Without an exact sum the others' blobs are fetched as they are; one's own is at hand.
-            facts["up"] = float(np.mean(bytes_))
-            facts["down"] = facts["up"] * (self.peers - 1)
-        return pseudo_gradient(spec.merge.rule, layout, decoded, [1] * self.peers)
+        """A peer's pseudo-gradient, f32[P]."""
+        return self.weights - self.stack.weights.detach()[peer].numpy()
 
     @torch.no_grad()
     def evaluate(self, tokens: int) -> float:
@@ -366,20 +304,3 @@ class Run:
         self.stack.parameters = views
         self.stack.weights[0].copy_(saved)
         return nats / count / float(np.log(2))
-
-
-class _Weights(msgspec.Struct):
-    """What first_scales reads of a state."""
-
-    weights: np.ndarray
-
-
-def _sparse(wire: Sparse, x: np.ndarray, layout: Layout) -> Decoded:
-    """What sparse.compress sends of x, without writing the bytes."""
-    mask = sparse.select(wire, x, layout)
-    places = np.flatnonzero(mask)
-    kept = x[places]
-    tensor = sparse._tensor_of(places, layout)
-    large, table = sparse._split(np.abs(kept), tensor, len(layout.sizes))
-    values = sparse._values(layout.total, places, table[tensor, large.astype(np.int8)], kept < 0)
-    return Decoded(layout, plain=values, mask=mask)

@@ -12,7 +12,6 @@ import numpy as np
 from bench import page
 from bench.parity.cells import BASE
 from bench.parity.plan import CELLS
-from duckweed.run.sections import Dense
 from duckweed.run.spec import RunSpec, override
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "parity.md"
@@ -29,21 +28,26 @@ def ring_bytes(peers: int, parameters: int) -> float:
     return 2 * (peers - 1) / peers * 2 * parameters
 
 
+def exchanged_momenta(record: Record) -> bool:
+    """Whether peers exchanged Muon's momenta too (`inner.state = "shared"` until November 2026;
+    "shared": true in older records): such cells cannot be trained again with this version."""
+    return bool(record.get("shared")) or setting(record, "inner.state") == "shared"
+
+
+def specification(record: Record) -> RunSpec:
+    """The specification of a cell, as far as this version knows its keys."""
+    said = BASE | record["base"] | record["changes"]
+    return override(RunSpec(), {k: v for k, v in said.items() if v != "shared"})
+
+
 def uncompressed(recipes: dict[str, Record]) -> dict[str, str]:
     """Swarm recipe -> the first that differs from it by exchanging float32 alone; itself perhaps."""
-    earlier = {"inner.state": "shared"}  # what older records say beside their changes
-    specs = {
-        name: override(
-            RunSpec(),
-            BASE | record["base"] | record["changes"] | (earlier if record.get("shared") else {}),
-        )
-        for name, record in recipes.items()
-        if record["kind"] == "swarm"
-    }
+    specs = {name: specification(x) for name, x in recipes.items() if x["kind"] == "swarm"}
     alike = {
-        name: (spec.model, spec.inner, spec.outer, spec.rounds) for name, spec in specs.items()
+        name: (exchanged_momenta(recipes[name]), spec.model, spec.inner, spec.outer, spec.rounds)
+        for name, spec in specs.items()
     }
-    dense = [name for name, spec in specs.items() if isinstance(spec.wire, Dense)]
+    dense = [name for name, spec in specs.items() if spec.wire.kind == "dense"]
     return {
         name: base
         for name in specs

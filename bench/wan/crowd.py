@@ -19,8 +19,10 @@ from typing import Any
 
 from bench.wan import runs
 from bench.wan.lab import Host, Lab
+from duckweed.ledger.entries import StateEntry
 from duckweed.ledger.ledger import Ledger
-from duckweed.pages.run_summary import utilisation
+from duckweed.round.run_log import utilisation
+from duckweed.run.events import FinalLoss, RoundClosed
 from duckweed.run.folder import RunFolder
 
 SPEC = """[data]
@@ -119,12 +121,12 @@ def _names(peers: int) -> list[str]:
 
 
 def _facts(run: runs.Served, losses: Sequence[float], rounds: int, block: float) -> dict[str, Any]:
-    closed = run.events("round")
+    closed = run.events(RoundClosed)
     total = PARAMETERS.search(run.said(run.hub))
     found: dict[str, Any] = {
         "peers": len(run.guests),
         "parameters": int(total[1].replace(",", "")) if total else None,
-        "accepted": [len(x["accepted"]) for x in closed],
+        "accepted": [len(x.accepted) for x in closed],
         "taken": _taken(run),
         "by loss": {},
     } | _end(run.folder)
@@ -132,14 +134,14 @@ def _facts(run: runs.Served, losses: Sequence[float], rounds: int, block: float)
         some = closed[1 + number * rounds : 1 + (number + 1) * rounds]
         found["by loss"][f"{loss} %"] = {
             "utilisation": _utilisations(some),
-            "seconds_per_round": round(statistics.median(x["seconds"] for x in some), 1),
+            "seconds_per_round": round(statistics.median(x.seconds for x in some), 1),
             "seconds_of_computing": block,
             "slowest_computing": _most(some, "train"),
             "seconds": {
                 p: _middle(some, p) for p in ("compress", "send", "wait", "fetch", "apply")
             },
-            "contribution_bytes": some[-1]["contribution_bytes"][0],
-            "update_bytes": some[-1]["update_bytes"],
+            "contribution_bytes": some[-1].contribution_bytes[0],
+            "update_bytes": some[-1].update_bytes,
         }
     return found
 
@@ -153,23 +155,23 @@ def _taken(run: runs.Served) -> dict[str, float]:
     }
 
 
-def _times(rounds: list[dict[str, Any]]) -> list[dict[str, float]]:
-    return [times for one in rounds for times in one["timings"].values()]
+def _times(rounds: list[RoundClosed]) -> list[dict[str, float]]:
+    return [times for one in rounds for times in one.timings.values()]
 
 
-def _middle(rounds: list[dict[str, Any]], phase: str) -> float:
+def _middle(rounds: list[RoundClosed], phase: str) -> float:
     return round(statistics.median(x[phase] for x in _times(rounds)), 2)
 
 
-def _most(rounds: list[dict[str, Any]], phase: str) -> float:
+def _most(rounds: list[RoundClosed], phase: str) -> float:
     return round(max(x[phase] for x in _times(rounds)), 2)
 
 
-def _utilisations(rounds: list[dict[str, Any]]) -> dict[str, float]:
+def _utilisations(rounds: list[RoundClosed]) -> dict[str, float]:
     """Mean over all peers and rounds, and that of the worst peer."""
-    by_peer: dict[str, list[dict[str, float]]] = {}
+    by_peer: dict[int, list[dict[str, float]]] = {}
     for one in rounds:
-        for peer, times in one["timings"].items():
+        for peer, times in one.timings.items():
             by_peer.setdefault(peer, []).append(times)
     each = [utilisation(_sum(times)) for times in by_peer.values()]
     return {"mean": round(statistics.mean(each), 4), "worst": round(min(each), 4)}
@@ -182,8 +184,8 @@ def _sum(times: list[dict[str, float]]) -> dict[str, float]:
 def _end(folder: RunFolder) -> dict[str, Any]:
     """Held-out loss in nats per token after the last round, and the hash of the state before it: all
     peers have agreed on that one."""
-    *_, final = folder.records("final")
+    *_, final = folder.records(FinalLoss)
     ledger = Ledger(folder.ledger)
-    agreed = {entry.round: entry.body["hash"] for entry in ledger.entries("state")}
+    agreed = {entry.round: entry.body.hash for entry in ledger.entries(StateEntry)}
     ledger.close()
-    return {"held_out": final["held_out"], "state": agreed[max(agreed)], "after": max(agreed)}
+    return {"held_out": final.held_out, "state": agreed[max(agreed)], "after": max(agreed)}

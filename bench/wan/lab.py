@@ -78,7 +78,11 @@ def unavailable(nat: bool = False) -> str:
     made = subprocess.run(["ip", "netns", "add", probe], capture_output=True, text=True)
     if made.returncode:
         return f"network namespaces are not permitted here ({made.stderr.strip()})"
+    rules = ["ip", "netns", "exec", probe, "nft", "list", "ruleset"]
+    listed = subprocess.run(rules, capture_output=True, text=True) if nat else made
     subprocess.run(["ip", "netns", "del", probe], check=False)
+    if listed.returncode:
+        return f"the kernel does not take NAT rules here ({listed.stderr.strip()})"
     return ""
 
 

@@ -37,9 +37,9 @@ class Probe:
         self.process.stdin.write(json.dumps(task) + "\n")
         self.process.stdin.flush()
 
-    def move(self, other: "Probe", size: int, lane: bool = True, settle: float = 0.0) -> dict:
+    def move(self, other: "Probe", size: int, over_tcp: bool = True, settle: float = 0.0) -> dict:
         """Dial another end, send and fetch so many bytes; what was found."""
-        self.order(**other.is_, bytes=size, lane=lane, settle=settle)
+        self.order(**other.is_, bytes=size, over_tcp=over_tcp, settle=settle)
         return self.hear()
 
 
@@ -59,4 +59,7 @@ def under_loss(loss: float, size: int = 4 << 20, **link: float) -> dict[str, Any
     with Lab(hosts) as lab:
         hub = Probe(lab, "hub", "hub", f"{lab.address('hub')}:7000")
         peer = Probe(lab, "p0", "peer", *hub.at)
-        return {name: peer.move(hub, size, lane) for name, lane in (("tcp", True), ("iroh", False))}
+        return {
+            name: peer.move(hub, size, over_tcp)
+            for name, over_tcp in (("tcp", True), ("iroh", False))
+        }

@@ -20,15 +20,19 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import numpy as np
+from torch import nn
 
 from duckweed import cli
-from duckweed.learn.trainer import Trainer, Work
+from duckweed.learn import registry
+from duckweed.learn.learner import Part
+from duckweed.learn.task import Batch
+from duckweed.learn.text import NextToken
 from duckweed.round.worker import Trained, Worker
+from duckweed.run import work
 from duckweed.swarm.peer import join
 
 
-def paced(batches: Iterable[np.ndarray], seconds: float) -> Iterator[np.ndarray]:
+def paced(batches: Iterable[Batch], seconds: float) -> Iterator[Batch]:
     """The same batches; the n-th step ends n * seconds after the beginning, or later."""
     began = time.monotonic()
     for number, one in enumerate(batches, 1):
@@ -36,15 +40,13 @@ def paced(batches: Iterable[np.ndarray], seconds: float) -> Iterator[np.ndarray]
         time.sleep(max(0.0, began + number * seconds - time.monotonic()))
 
 
-class PacedTrainer(Trainer):
-    """A trainer whose steps last `step_seconds`."""
+class Paced(NextToken):
+    """Next-token text whose steps last `step_seconds`."""
 
     step_seconds = 0.0
 
-    def train(
-        self, weights: np.ndarray, batches: Iterable[np.ndarray], *rest: Any, **more: Any
-    ) -> Work:
-        return super().train(weights, paced(batches, self.step_seconds), *rest, **more)
+    def batches(self, part: Part, model: nn.Module) -> Iterator[Batch]:
+        return paced(super().batches(part, model), self.step_seconds)
 
 
 class LateWorker(Worker):
@@ -65,9 +67,9 @@ def _tell() -> None:
 
 
 if __name__ == "__main__":
-    PacedTrainer.step_seconds = float(sys.argv.pop(1))
+    Paced.step_seconds = float(sys.argv.pop(1))
     LateWorker.later = float(sys.argv.pop(1))
     atexit.register(_tell)
-    join.Trainer = PacedTrainer  # type: ignore[misc]
+    registry.TASKS[work.TEXT] = Paced
     join.Worker = LateWorker  # type: ignore[misc]
     cli.main()

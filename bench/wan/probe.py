@@ -4,7 +4,7 @@
     python -m bench.wan.probe peer ID ADDRESS ...  an end that knows the hub, and does what it is told
 
 A peer prints who and where it is; then each line of its input dials somebody and moves bytes, for
-example {"id": ..., "addresses": [...], "bytes": 4000000, "lane": true, "settle": 10}. {"ping": 0.5,
+example {"id": ..., "addresses": [...], "bytes": 4000000, "over_tcp": true, "settle": 10}. {"ping": 0.5,
 "times": 20} pings the hub for ever, dialling again when that fails, and prints where it was seen.
 """
 
@@ -15,6 +15,7 @@ import sys
 import time
 from typing import Any
 
+from duckweed.net.framing import Accepted
 from duckweed.net.identity import Identity
 from duckweed.net.relay import Relay, port_beside
 from duckweed.net.transport import Endpoint, Link, LinkError
@@ -27,9 +28,13 @@ def tell(facts: dict[str, Any]) -> None:
     print(json.dumps(facts), flush=True)
 
 
-async def answer(key: str, head: bytes, body: bytes) -> tuple[bytes, bytes]:
+def accept(key: str, head: bytes) -> Accepted:
     size = int(head)
-    return b"here", (NOISE * (size // len(NOISE) + 1))[:size]
+
+    async def answer(body: bytes) -> tuple[bytes, bytes]:
+        return b"here", (NOISE * (size // len(NOISE) + 1))[:size]
+
+    return Accepted(LIMIT, answer)
 
 
 async def hub(listen: str) -> None:
@@ -37,13 +42,13 @@ async def hub(listen: str) -> None:
     _, url = await relay.start(listen.partition(":")[0], port_beside(listen))
     endpoint = await Endpoint.bind(Identity(os.urandom(32)), 1 << 12, listen, [url])
     tell({"id": endpoint.id, "addresses": [listen, url]})
-    await endpoint.serve(answer, lambda key, head: LIMIT)
+    await endpoint.serve(accept)
 
 
 async def move(endpoint: Endpoint, task: dict[str, Any]) -> dict[str, Any]:
     """Dial, wait up to `settle` seconds for a direct path, then send and fetch `bytes`."""
     began = time.monotonic()
-    link = await endpoint.connect(task["id"], task["addresses"], 30, task.get("lane", True))
+    link = await endpoint.connect(task["id"], task["addresses"], 30, task.get("over_tcp", True))
     found: dict[str, Any] = {"connected": round(time.monotonic() - began, 3)}
     while not link.direct() and time.monotonic() - began < task.get("settle", 0):
         await link.ping()
@@ -54,7 +59,7 @@ async def move(endpoint: Endpoint, task: dict[str, Any]) -> dict[str, Any]:
         began = time.monotonic()
         await link.ask(str(back).encode(), body, body_limit=back, patience=600)
         found[name] = round(8e-6 * size / (time.monotonic() - began), 2)  # Mbit/s
-    found["tcp"] = bool(link.lane and link.lane.used)
+    found["tcp"] = bool(link.tcp_pool and link.tcp_pool.used)
     link.close()
     return found
 
@@ -77,7 +82,7 @@ async def ping(endpoint: Endpoint, hub: tuple[str, list[str]], task: dict[str, A
 
 async def peer(hub: tuple[str, list[str]]) -> None:
     endpoint = await Endpoint.toward(Identity(os.urandom(32)), 1 << 12, hub[1])
-    serving = asyncio.create_task(endpoint.serve(answer, lambda key, head: LIMIT))
+    serving = asyncio.create_task(endpoint.serve(accept))
     link = await endpoint.connect(*hub)
     await endpoint.seen_at((await link.ping()).seen)
     tell({"id": endpoint.id, "addresses": endpoint.addresses})

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.wan.lab import Host, Lab
-from duckweed.pages.run_summary import utilisation
-from duckweed.run.folder import RunFolder
+from duckweed.round.run_log import utilisation
+from duckweed.run.events import RoundClosed, RunEnded
+from duckweed.run.folder import E, RunFolder
 
 INVITATION = re.compile(r"duckweed1:\S+")
 PATIENCE = 1200.0
@@ -116,14 +117,14 @@ class Stage:
             time.sleep(0.05)
         return found
 
-    def events(self, kind: str) -> list[dict[str, Any]]:
+    def events(self, kind: type[E]) -> list[E]:
         """What the run's own records say."""
         return list(self.folder.records(kind))
 
     def until_round(self, number: int) -> None:
         """Wait until so many rounds are closed. Raises RuntimeError if anybody ends before."""
         closes = time.monotonic() + self.patience
-        while len(self.events("round")) < number:
+        while len(self.events(RoundClosed)) < number:
             codes = {host: process.poll() for host, process in self.processes.items()}
             ended = [h for h, code in codes.items() if code or (h == self.hub and code == 0)]
             if ended or time.monotonic() > closes:
@@ -183,18 +184,18 @@ def train(
 
 def facts(run: Served) -> dict[str, Any]:
     """The first round is left out of times, for it waits for start-up."""
-    rounds = run.events("round")
-    times = [t for x in rounds[1:] for t in x["timings"].values()]
-    moved = rounds[-1]["traffic"]
+    rounds = run.events(RoundClosed)
+    times = [t for x in rounds[1:] for t in x.timings.values()]
+    moved = rounds[-1].traffic
     exchanged = [t["send"] + t["fetch"] for t in times]
     return {
         "peers": len(run.guests),
-        "seconds_per_round": round(statistics.median(x["seconds"] for x in rounds[1:]), 2),
+        "seconds_per_round": round(statistics.median(x.seconds for x in rounds[1:]), 2),
         "seconds_of_exchange": round(statistics.median(exchanged), 2),
         "utilisation": round(statistics.mean(utilisation(t) for t in times), 4),
-        "accepted": [len(x["accepted"]) for x in rounds],
+        "accepted": [len(x.accepted) for x in rounds],
         "traffic": moved,
-        "relayed": run.events("end")[-1].get("relayed"),
+        "relayed": run.events(RunEnded)[-1].relayed,
     }
 
 
@@ -204,7 +205,7 @@ def moved(**link: float) -> dict[str, Any]:
     with served(hosts, specification(2, 6, 10)) as run:
         run.until_round(2)
         run.lab.move("moves")
-        began, before = time.monotonic(), len(run.events("round"))
+        began, before = time.monotonic(), len(run.events(RoundClosed))
         run.until_round(before + 2)  # the one it was in, and one more
         seconds = time.monotonic() - began
         run.ends()

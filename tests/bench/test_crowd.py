@@ -1,22 +1,35 @@
 """The scene of many peers with simulated computers, as far as it needs no laboratory."""
 
 import json
-import time
 
 import pytest
 
-from bench.wan import crowd, table
-from bench.wan.paced import paced
+from bench.wan import crowd, paced, table
 from duckweed.run import spec as specs
+from duckweed.run.events import RoundClosed
 
 
-def test_paced_steps_last_as_long_as_they_should_and_are_the_same_steps():
-    began, seen = time.monotonic(), []
-    for one in paced(range(3), 0.05):
-        seen.append((one, time.monotonic() - began))
-    assert [one for one, _ in seen] == [0, 1, 2]
-    assert all(at >= 0.05 * one for one, at in seen)
-    assert time.monotonic() - began >= 0.15  # the last step, too
+class Clock:
+    """Stands still but for those who sleep, or work."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
+def test_paced_steps_last_as_long_as_they_should_and_are_the_same_steps(monkeypatch):
+    clock, begins = Clock(), []
+    monkeypatch.setattr(paced, "time", clock)
+    for one, work in zip(paced.paced(iter("abc"), 5.0), (1.0, 7.0, 2.0), strict=False):
+        begins.append((one, clock.now))
+        clock.now += work  # the second step takes longer than it should; the third makes up for it
+    assert begins == [("a", 100.0), ("b", 105.0), ("c", 112.0)]
+    assert clock.now == 115.0  # the last step, too
 
 
 def test_utilisation_is_that_of_each_peer_over_all_its_rounds():
@@ -24,8 +37,8 @@ def test_utilisation_is_that_of_each_peer_over_all_its_rounds():
         return {"train": train, "wait": wait}
 
     rounds = [
-        {"timings": {"0": times(3, 1), "1": times(2, 0)}},
-        {"timings": {"0": times(1, 3), "1": times(2, 0)}},
+        RoundClosed(round=0, seconds=4.0, timings={0: times(3, 1), 1: times(2, 0)}),
+        RoundClosed(round=1, seconds=4.0, timings={0: times(1, 3), 1: times(2, 0)}),
     ]
     assert crowd._utilisations(rounds) == {"mean": 0.75, "worst": 0.5}
 

@@ -24,13 +24,14 @@ from duckweed.evolve.decide.requests import (
     RunTrials,
     Settings,
 )
+from duckweed.evolve.entries import CampaignEntry, DecisionEntry
 from duckweed.evolve.folder import CampaignFolder
 from duckweed.evolve.propose.allocation import Allocator, reveal
 from duckweed.evolve.propose.proposers import EvolutionarySearch, KnownChanges, RandomSearch
 from duckweed.evolve.space.commitments import CampaignSecret
 from duckweed.evolve.space.registry import KnownChange, Registry, Switch
 from duckweed.evolve.space.signed_registry import release
-from duckweed.evolve.trial_spec import Proposal, Recipe, TrialResult, TrialSpec, digest
+from duckweed.evolve.trial_spec import Recipe, TrialResult, TrialSpec, digest
 from duckweed.evolve.workers.pool import Batch, Stopped
 
 SLOPE, NOISE = 0.5, 0.01  # bits per byte per e-fold of compute; sd of one run in bits per byte
@@ -143,12 +144,9 @@ def loop(
         folder.secret.write_bytes(bytes(31) + bytes([settings.seed]))
     journal = Journal(path)
     secret = CampaignSecret.open(folder.secret)
-    facts = {
-        "settings": msgspec.to_builtins(settings),
-        "key": journal.key,
-        "plants": list(release(REGISTRY, secret.key).commitments),
-    }
-    journal.take("genesis", lambda: facts)
+    plants = list(release(REGISTRY, secret.key).commitments)
+    genesis = CampaignEntry(journal.key, msgspec.to_builtins(settings), plants)
+    journal.take(CampaignEntry, lambda: genesis)
     opened = OpenCampaign(folder, journal, settings, REGISTRY, PLAIN)
     pool: object = workers or SimulatedPool()
     return Loop(opened, pool, allocator(secret), budget, 1)  # type: ignore[arg-type]
@@ -184,15 +182,14 @@ def decide(settings: Settings, flops: float) -> tuple[CampaignState, list[Verdic
             case RerunTrial(trial):
                 answer = (results[trial.id], run(trial))
             case AskProposals() as ask:
-                found = proposers.propose(ask, state)["proposals"]
-                answer = msgspec.convert(msgspec.to_builtins(found), list[Proposal])
-                kinds |= {p.number: reveal(secret, p)["kind"] for p in answer}
+                answer = proposers.propose(ask, state).proposals
+                kinds |= {p.number: reveal(secret, p).label for p in answer}
             case AskAllowed(recipes):
                 answer = [True for _ in recipes]
-            case Record(kind, body):
-                answer = head = digest([head, kind, body])
-                if kind == "decision":
-                    verdicts.append(Verdict(kinds[body["number"]], body["accepted"]))
+            case Record(entry):
+                answer = head = digest([head, entry.kind, msgspec.to_builtins(entry)])
+                if isinstance(entry, DecisionEntry):
+                    verdicts.append(Verdict(kinds[entry.number], entry.accepted))
             case AskBudget(wanted, _):
                 answer = wanted * state.overhead <= flops - state.spent
             case RequireBudget(needed, _):

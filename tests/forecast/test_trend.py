@@ -6,8 +6,9 @@ import math
 import numpy as np
 import pytest
 
+from bench.published import catch_up_years
 from duckweed.forecast.cadence import compute_gap, open_lags, record_cadence
-from duckweed.forecast.crossing import catch_up_years, crossing, dates
+from duckweed.forecast.crossing import crossing, dates
 from duckweed.forecast.scenario import Spread
 from duckweed.forecast.setting import SettingError, parse, parse_race
 from duckweed.forecast.table import own_facts

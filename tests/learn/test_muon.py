@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from duckweed.learn.optim.muon import Muon, orthogonalise
+from duckweed.learn.optim.matrix_muon import MatrixMuon, orthogonalise
 
 
 def random(*shape, seed=0):
@@ -49,7 +49,7 @@ def test_row_and_column_space_of_a_matrix_of_low_rank_stay():
 
 
 def steps(parameters, gradients):
-    muon = Muon(parameters, momentum=0.95, weight_decay=0.1)
+    muon = MatrixMuon(parameters, momentum=0.95, weight_decay=0.1)
     for gradient in gradients:
         for parameter, g in zip(parameters, gradient, strict=True):
             parameter.grad = g.clone()

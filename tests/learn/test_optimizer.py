@@ -3,6 +3,7 @@
 from itertools import pairwise
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -10,15 +11,15 @@ from fixtures.stepping import stepped, tiny
 from transformers import AutoConfig
 
 from duckweed.learn.model import model as models
-from duckweed.learn.optim.optimizer import (
-    InnerOptimizer,
-    exchanged,
-    guide,
-    hidden_matrices,
-    learning_rate,
-)
+from duckweed.learn.optim import registry
+from duckweed.learn.optim.muon import guide, hidden_matrices
+from duckweed.learn.optim.optimizer import InnerOptimizer
+from duckweed.learn.optim.registry import make_optimizer, register_optimizer
+from duckweed.learn.optim.schedule import learning_rate
+from duckweed.run import sections
 from duckweed.run.layout import Layout
 from duckweed.run.sections import Inner
+from duckweed.run.spec import RunSpec, SpecError, override
 
 TOTAL = 1000
 
@@ -92,32 +93,6 @@ def test_muon_takes_the_expert_stacks_of_a_mixture():
     assert stacks <= taken
 
 
-@pytest.mark.parametrize("optimizer", ["muon", "normuon"])
-def test_what_is_exchanged_has_momenta_as_the_optimizer_names_them(optimizer):
-    inner = Inner(optimizer=optimizer, state="shared")
-    model, _ = stepped(inner)
-    layout = exchanged(model, inner)
-    plain = models.layout_of(model)
-    count = len(plain.names)
-    assert (layout.names[:count], layout.shapes[:count]) == (plain.names, plain.shapes)
-    assert layout.parameters == plain.total
-    moments = InnerOptimizer(model, inner).moments()
-    momenta = {
-        n: shape for n, shape in zip(layout.names, layout.shapes, strict=True) if n in moments
-    }
-    assert momenta == {n: tuple(x.shape) for n, x in moments.items() if n.startswith("muon.")}
-    assert len(momenta) == layout.momenta == 2 * 7
-    assert exchanged(models.skeleton(model.config), inner) == layout
-    assert exchanged(model, Inner(optimizer=optimizer, state="kept")) == plain
-
-
-@pytest.mark.parametrize("optimizer", ["adamw", "lion"])
-def test_moments_of_other_optimizers_are_not_exchanged(optimizer):
-    inner = Inner(optimizer=optimizer, state="shared")
-    model, _ = stepped(inner)
-    assert exchanged(model, inner) == models.layout_of(model)
-
-
 def test_a_guided_momentum_keeps_its_length_and_turns_to_the_merged_step():
     layout = Layout.of({"a": (3, 4), "experts": (2, 3, 4), "norm": (4,)})
     torch.manual_seed(0)
@@ -128,9 +103,9 @@ def test_a_guided_momentum_keeps_its_length_and_turns_to_the_merged_step():
     parts = dict(zip(layout.names, np.split(step, layout.offsets[1:-1]), strict=True))
 
     def after(share):
-        moments = {name: value.clone() for name, value in before.items()}
-        guide(moments, step, layout, share)
-        return moments
+        state = {name: value.numpy().copy() for name, value in before.items()}
+        guide(state, step, layout, share)
+        return {name: torch.from_numpy(value) for name, value in state.items()}
 
     for name, value in after(0.0).items():
         assert torch.equal(value, before[name])
@@ -159,7 +134,7 @@ def test_every_parameter_is_stepped_by_one_of_the_two():
 def test_clipping_bounds_the_gradient_and_zero_switches_it_off():
     model = tiny()
     seen = []
-    optimizer = InnerOptimizer(model, Inner(optimizer="adamw", clip=0.5))
+    optimizer = make_optimizer(model, Inner(optimizer="adamw", clip=0.5))
     optimizer.elementwise.register_step_pre_hook(
         lambda *_: seen.append(
             float(torch.cat([p.grad.reshape(-1) for p in model.parameters()]).norm())
@@ -169,29 +144,71 @@ def test_clipping_bounds_the_gradient_and_zero_switches_it_off():
         optimizer.inner = Inner(optimizer="adamw", clip=clip)
         for p in model.parameters():
             p.grad = torch.ones_like(p)
-        optimizer.step(0.0)
+        optimizer.step(0.0, 0)
     count = sum(p.numel() for p in model.parameters())
     assert seen == pytest.approx([0.5, count**0.5], rel=1e-4)
 
 
-def test_moments_go_out_and_in_without_loss():
+def test_the_state_goes_out_and_in_without_loss():
     inner = Inner()
     model = tiny()
-    optimizer = InnerOptimizer(model, inner)
+    optimizer = make_optimizer(model, inner)
     tokens = torch.arange(40).reshape(2, 20) % 50
 
     def step(opt, net):
         net(input_ids=tokens, labels=tokens).loss.backward()
-        opt.step(0.01)
+        opt.step(0.01, 0)
 
     step(optimizer, model)
-    kept = {name: value.clone() for name, value in optimizer.moments().items()}
+    kept = {name: value.copy() for name, value in optimizer.state().items()}
     twin = tiny()
     twin.load_state_dict(model.state_dict())
-    other = InnerOptimizer(twin, inner)
+    other = make_optimizer(twin, inner)
     other.restore(kept)
     assert not kept  # held by the optimizer alone
     step(optimizer, model)
     step(other, twin)
     for (name, p), q in zip(model.named_parameters(), twin.parameters(), strict=True):
         assert torch.equal(p, q), name
+
+
+class Plain(InnerOptimizer):
+    """Gradient descent without momentum."""
+
+    def elementwise_over(self, groups):
+        return torch.optim.SGD(groups, lr=1.0)
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    monkeypatch.setattr(registry, "OPTIMIZERS", dict(registry.OPTIMIZERS))
+    monkeypatch.setattr(sections, "OPTIMIZERS", list(sections.OPTIMIZERS))
+    register_optimizer("plain", Plain)
+
+
+def test_an_optimizer_of_ones_own_is_named_by_a_specification_and_steps_the_model(registered):
+    spec = override(RunSpec(), {"inner.optimizer": "plain"})
+    inner = msgspec.structs.replace(spec.inner, clip=0.0, weight_decay=0.5, cautious=True)
+    model = tiny()
+    optimizer = make_optimizer(model, inner)
+    before = [p.detach().clone() for p in model.parameters()]
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    optimizer.step(0.1, 0)
+    for p, q in zip(model.parameters(), before, strict=True):
+        shrunk = torch.where(q > 0, 1 - 0.1 * 0.5, 1.0) if p.ndim > 1 else 1.0
+        torch.testing.assert_close(p, q * shrunk - 0.1)
+    assert optimizer.state() == {}
+    assert Plain.guess({"muon.a": np.ones(3)}) == {}
+
+
+def test_a_specification_may_name_every_optimizer_there_is():
+    assert list(registry.OPTIMIZERS) == sections.OPTIMIZERS
+
+
+def test_a_name_that_is_taken_is_refused(registered):
+    register_optimizer("plain", Plain)  # the same again is no other
+    with pytest.raises(ValueError, match="'muon' already; choose another name"):
+        register_optimizer("muon", Plain)
+    with pytest.raises(SpecError, match="'lion', 'plain'; did you mean 'plain'"):
+        override(RunSpec(), {"inner.optimizer": "plian"})

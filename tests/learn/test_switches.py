@@ -5,20 +5,21 @@ import pytest
 import torch
 from fixtures.stepping import stepped, tiny
 
-from duckweed.learn.optim.lion import Lion
-from duckweed.learn.optim.muon import Muon
-from duckweed.learn.optim.optimizer import InnerOptimizer, hidden_matrices, momentum
+from duckweed.learn.optim.lion import SignMomentum
+from duckweed.learn.optim.matrix_muon import MatrixMuon
+from duckweed.learn.optim.muon import hidden_matrices, momentum
+from duckweed.learn.optim.registry import make_optimizer
 from duckweed.run.sections import Inner
 
 
 def with_gradients(optimizer, gradients):
     """A model whose every parameter has the gradient given by a function of it, stepped."""
     model = tiny()
-    stepper = InnerOptimizer(model, optimizer)
+    stepper = make_optimizer(model, optimizer)
     before = [p.detach().clone() for p in model.parameters()]
     for p in model.parameters():
         p.grad = gradients(p)
-    stepper.step(0.01)
+    stepper.step(0.01, 0)
     return model, before
 
 
@@ -27,10 +28,10 @@ def test_switches_that_are_off_change_no_bit():
     for kind in ("adamw", "muon"):
         plain = Inner(optimizer=kind)
         model, twin = tiny(), tiny()
-        new = InnerOptimizer(model, plain)
+        new = make_optimizer(model, plain)
         matrices = hidden_matrices(twin) if kind == "muon" else []
         rest = [p for p in twin.parameters() if not any(p is m for m in matrices)]
-        muon = Muon(matrices, 0.95, 0.1) if matrices else None
+        muon = MatrixMuon(matrices, 0.95, 0.1) if matrices else None
         groups = [
             {"params": [p for p in rest if p.ndim > 1], "weight_decay": 0.1},
             {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
@@ -40,7 +41,7 @@ def test_switches_that_are_off_change_no_bit():
         for step in range(4):
             rate = 0.01 * (step + 1)
             model(input_ids=tokens, labels=tokens).loss.backward()
-            new.step(rate, momentum(plain, step))
+            new.step(rate, step)
             twin(input_ids=tokens, labels=tokens).loss.backward()
             torch.nn.utils.clip_grad_norm_(twin.parameters(), 1.0)
             if muon:
@@ -98,7 +99,7 @@ def seeded():
 
 def test_lions_momentum_is_kept_with_the_second_beta():
     p = torch.nn.Parameter(torch.zeros(3))
-    lion = Lion([{"params": [p], "lr": 1.0}], (0.5, 0.75))
+    lion = SignMomentum([{"params": [p], "lr": 1.0}], (0.5, 0.75))
     p.grad = torch.tensor([4.0, -4.0, 0.0])
     lion.step()
     assert lion.state[p]["exp_avg"].tolist() == [1.0, -1.0, 0.0]
@@ -158,19 +159,19 @@ def row(p):
 
 
 @pytest.mark.parametrize("kind", ["lion", "normuon"])
-def test_kept_moments_go_out_and_in_for_every_optimizer(kind):
+def test_state_goes_out_and_in_for_every_optimizer(kind):
     inner = Inner(optimizer=kind, cautious=True)
     model, _ = stepped(inner)
     twin = tiny()
     twin.load_state_dict(model.state_dict())
     tokens = torch.arange(40).reshape(2, 20) % 50
-    one, two = InnerOptimizer(model, inner), InnerOptimizer(twin, inner)
+    one, two = make_optimizer(model, inner), make_optimizer(twin, inner)
     model(input_ids=tokens, labels=tokens).loss.backward()
-    one.step(0.01)
+    one.step(0.01, 0)
     twin.load_state_dict(model.state_dict())
-    two.restore({name: value.clone() for name, value in one.moments().items()})
+    two.restore({name: value.copy() for name, value in one.state().items()})
     for net, optimizer in ((model, one), (twin, two)):
         net(input_ids=tokens, labels=tokens).loss.backward()
-        optimizer.step(0.01)
+        optimizer.step(0.01, 0)
     for p, q in zip(model.parameters(), twin.parameters(), strict=True):
         assert torch.equal(p, q)

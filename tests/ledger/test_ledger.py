@@ -5,9 +5,22 @@ import sqlite3
 import subprocess
 import sys
 
+import msgspec
 import pytest
 
+from duckweed.ledger.entries import Body
 from duckweed.ledger.ledger import Ledger, LedgerError, entry_hash
+
+
+class Founded(Body, frozen=True):
+    kind = "genesis"
+    state: str
+
+
+class Closed(Body, frozen=True):
+    kind = "round"
+    accepted: list[int] = msgspec.field(default_factory=list)
+    loss: float = 0.5
 
 
 def sign(message: bytes) -> bytes:
@@ -21,9 +34,9 @@ def verify(key: str, message: bytes, signature: bytes) -> bool:
 @pytest.fixture
 def path(tmp_path):
     ledger = Ledger(tmp_path / "ledger.db", sign)
-    ledger.append("genesis", 0, {"state": "00"})
+    ledger.append(0, Founded("00"))
     for n in range(4):
-        ledger.append("round", n, {"accepted": [0, 1], "loss": 3.5 - n})
+        ledger.append(n, Closed([0, 1], 3.5 - n))
     ledger.close()
     return ledger.path
 
@@ -46,9 +59,9 @@ def check(path):
 def test_an_untouched_ledger_holds(path):
     assert check(path) == 5
     ledger = Ledger(path)
-    assert [e.round for e in ledger.entries("round")] == [0, 1, 2, 3]
-    first = next(ledger.entries())
-    assert (first.number, first.kind, first.body) == (0, "genesis", {"state": "00"})
+    assert [e.round for e in ledger.entries(Closed)] == [0, 1, 2, 3]
+    (first,) = ledger.entries(Founded)
+    assert (first.number, first.kind, first.body) == (0, "genesis", Founded("00"))
 
 
 def test_the_chain_is_the_same_on_every_machine():
@@ -154,39 +167,40 @@ def test_a_missing_or_empty_ledger_is_refused_and_not_created(tmp_path):
 
 def test_a_reader_sees_what_a_writer_adds_and_cannot_write(path):
     writer, reader = Ledger(path, sign), Ledger(path)
-    assert len(list(reader.entries())) == 5
-    entry = writer.append("round", 4, {"loss": 0.5})
-    assert list(reader.entries())[-1] == entry
+    assert len(list(reader.entries(Founded, Closed))) == 5
+    entry = writer.append(4, Closed())
+    assert list(reader.entries(Closed))[-1] == entry
     assert reader.verify(verify) == 6
     with pytest.raises(LedgerError, match="reading only"):
-        reader.append("round", 5, {})
+        reader.append(5, Closed())
     reader.close()
     writer.close()
 
 
 def test_a_second_writer_is_refused_and_the_chain_stays_whole(path):
     one, two = Ledger(path, sign), Ledger(path, sign)
-    one.append("round", 4, {})
+    one.append(4, Closed())
     with pytest.raises(LedgerError, match="entry 5 cannot be written"):
-        two.append("round", 4, {"other": True})
+        two.append(4, Closed([2]))
     assert one.verify(verify) == 6
 
 
 def test_a_body_that_is_not_json_leaves_no_trace(path):
     ledger = Ledger(path, sign)
     with pytest.raises(ValueError, match="JSON"):
-        ledger.append("round", 4, {"loss": float("nan")})
-    ledger.append("round", 4, {"loss": 1.0})
+        ledger.append(4, Closed(loss=float("nan")))
+    ledger.append(4, Closed(loss=1.0))
     assert ledger.verify(verify) == 6
 
 
 KILLED = """
 import os, sys
 from pathlib import Path
+from duckweed.ledger.entries import StateEntry
 from duckweed.ledger.ledger import Ledger
 ledger = Ledger(Path(sys.argv[1]), lambda message: b"signed:" + message[::-1])
 for n in range(4, 9):
-    print(ledger.append("round", n, {}).number, flush=True)
+    print(ledger.append(n, StateEntry("00", 3)).number, flush=True)
 os.kill(os.getpid(), 9)
 """
 
@@ -197,7 +211,7 @@ def test_nothing_that_was_appended_is_lost_when_the_process_is_killed(path):
     assert done.stdout.split()[-1] == b"9"
     ledger = Ledger(path, sign)
     assert ledger.verify(verify) == 10
-    assert ledger.append("round", 9, {}).number == 10
+    assert ledger.append(9, Closed()).number == 10
     assert ledger.verify(verify) == 11
 
 

@@ -9,13 +9,27 @@ import msgspec
 import pytest
 
 from duckweed.ledger import term
+from duckweed.ledger.entries import Body, SuccessionEntry
 from duckweed.ledger.ledger import Ledger, LedgerError
-from duckweed.ledger.succession import Fork, Seat, Vote
+from duckweed.ledger.succession import Fork, Vote, Voter
 from duckweed.run import toml
 from duckweed.run.spec import RunSpec, SpecError, override, parse
 
 SCHEDULES = int(os.environ.get("DUCKWEED_SCHEDULES", "400"))
 KEYS = [f"{n:064x}" for n in range(1, 8)]
+
+
+class Founded(Body, frozen=True):
+    kind = "genesis"
+    run: str
+    coordinator: str
+    spec: str
+
+
+class Closed(Body, frozen=True):
+    kind = "round"
+    by: str = ""
+    dice: int = 0
 
 
 def named(keys):
@@ -32,11 +46,11 @@ def verify(key, message, signature):
 
 def genesis(voters):
     spec = f"[members]\nsuccessors = {named(KEYS[1:voters])}"
-    return {"run": parse(spec).identity, "coordinator": KEYS[0], "spec": spec}
+    return Founded(parse(spec).identity, KEYS[0], spec)
 
 
 class Machine:
-    """What survives a crash: ledger and promise. What does not: the seat and what it was about."""
+    """What survives a crash: ledger and promise. What does not: the voter and what it was about."""
 
     def __init__(self, world, place):
         self.world, self.key = world, KEYS[place]
@@ -44,12 +58,12 @@ class Machine:
         if place:
             self.ledger.take(world.machines[0].ledger.rows(0, 1, 0)[0], verify)
         else:
-            self.ledger.append("genesis", 0, genesis(world.count))
+            self.ledger.append(0, genesis(world.count))
         self.disk = 0
         self.wake()
 
     def wake(self):
-        self.seat = Seat(self.key, self.ledger, signer(self.key), verify, self.disk, self.keep)
+        self.voter = Voter(self.key, self.ledger, signer(self.key), verify, self.disk, self.keep)
         self.candidacy, self.votes, self.checked = None, {}, -1
 
     def keep(self, term):
@@ -58,31 +72,31 @@ class Machine:
 
     @property
     def rounds(self):
-        return [e.number for e in self.ledger.entries("round")]
+        return [e.number for e in self.ledger.entries(Closed)]
 
     # --- what it does of its own accord
 
     def close_a_round(self):
         """As the coordinator does: only when the round before is held by a majority."""
         rounds = self.rounds
-        if self.seat.in_charge and self.seat.committed >= max([*rounds, self.seat.charge.since]):
-            self.ledger.append("round", len(rounds), {"by": self.key, "dice": self.world.dice()})
+        if self.voter.leads and self.voter.committed >= max([*rounds, self.voter.charge.since]):
+            self.ledger.append(len(rounds), Closed(self.key, self.world.dice()))
 
     def pull(self, other=None, number=None):
         """By itself it asks who it thinks is in charge, or anybody."""
         if other is None:
-            other = self.world.by_key[self.seat.charge.owner(self.seat.seen)]
+            other = self.world.by_key[self.voter.charge.owner(self.voter.seen)]
             if other is self or self.world.random.random() < 0.3:
                 other = self.world.random.choice(self.world.machines)
         number = self.ledger.number if number is None else number
-        question = self.seat.promised, number, self.ledger.hash_at(number)
+        question = self.voter.promised, number, self.ledger.hash_at(number)
         self.world.send(other, lambda: other.asked_for_entries(self, *question))
 
     def stand(self):
-        if self.seat.in_charge:
+        if self.voter.leads:
             return
-        self.candidacy = term = self.seat.next_term()
-        self.votes = {self.key: self.seat.promise(term, self.key)}
+        self.candidacy = term = self.voter.next_term()
+        self.votes = {self.key: self.voter.promise(term, self.key)}
         for other in self.world.machines:
             if other is not self:
                 self.world.send(other, lambda o=other: o.asked_for_promise(self, term))
@@ -90,30 +104,30 @@ class Machine:
     # --- what it answers
 
     def asked_for_entries(self, asker, term, number, head):
-        same = self.seat.acknowledged(asker.key, term, number, head)
-        if not self.seat.in_charge:
+        same = self.voter.acknowledged(asker.key, term, number, head)
+        if not self.voter.leads:
             return
         if not same:
             self.world.send(asker, lambda: asker.pull(self, self.world.random.randrange(number)))
             return
         last = min(self.ledger.number, number + self.world.random.randrange(4))
         rows = self.ledger.rows(number + 1, 1 << 20, last)
-        facts = self.seat.charge.term, number, head, rows, self.seat.committed
-        self.world.send(asker, lambda: asker.seat.follow(*facts))
+        facts = self.voter.charge.term, number, head, rows, self.voter.committed
+        self.world.send(asker, lambda: asker.voter.follow(*facts))
 
     def asked_for_promise(self, candidate, term):
-        if vote := self.seat.promise(term, candidate.key):
+        if vote := self.voter.promise(term, candidate.key):
             self.world.send(candidate, lambda: candidate.got_vote(self, term, vote))
 
     def got_vote(self, voter, term, vote):
-        if self.candidacy != term or self.seat.in_charge:
+        if self.candidacy != term or self.voter.leads:
             return
         self.votes[voter.key] = vote
-        newest = self.seat.newest(term, self.votes)
+        newest = self.voter.newest(term, self.votes)
         if newest is None:
             return
         if newest == self.key:
-            self.seat.take_office(term, self.votes)
+            self.voter.become_leader(term, self.votes)
             return
         vote = self.votes[newest]
         donor = self.world.by_key[newest]
@@ -128,12 +142,12 @@ class Machine:
     def got_copy(self, term, rows):
         if self.candidacy == term and rows[0].number <= self.ledger.number + 1:
             try:
-                self.seat.adopt(term, rows)
+                self.voter.adopt(term, rows)
             except Fork:
                 raise
             except LedgerError:  # the rows begin where the copies differ already: ask again
                 return
-            self.seat.take_office(term, self.votes)
+            self.voter.become_leader(term, self.votes)
 
 
 class World:
@@ -175,18 +189,18 @@ class World:
 
     def check(self, machine):
         """What was acknowledged once is acknowledged by all, for good."""
-        seat = machine.seat
-        if not seat.in_charge or seat.committed == machine.checked:
+        voter = machine.voter
+        if not voter.leads or voter.committed == machine.checked:
             return
-        machine.checked, term = seat.committed, seat.charge.term
-        for entry in machine.ledger.entries("round"):
-            if entry.number <= seat.committed:
+        machine.checked, term = voter.committed, voter.charge.term
+        for entry in machine.ledger.entries(Closed):
+            if entry.number <= voter.committed:
                 at = (entry.number, entry.hash)
                 by = self.acknowledged.setdefault(entry.round, (at, term))
                 assert by[0] == at, f"two closed round {entry.round}"
         # Who has acknowledgements in a later term has all that was acknowledged in an earlier one.
         for round_, ((number, digest), by) in self.acknowledged.items():
-            if by <= term and seat.committed >= 0:
+            if by <= term and voter.committed >= 0:
                 assert machine.ledger.hash_at(number) == digest, f"round {round_} was lost"
 
     def step(self):
@@ -236,8 +250,8 @@ class World:
                 self.act(machine, machine.close_a_round)
             while self.mail:
                 self.deliver()
-            highest = max(x.seat.promised for x in up)
-            led = any(x.seat.in_charge and x.seat.charge.term == highest for x in up)
+            highest = max(x.voter.promised for x in up)
+            led = any(x.voter.leads and x.voter.charge.term == highest for x in up)
             if not led:
                 self.act(up[turn % len(up)], up[turn % len(up)].stand)
             if len(self.acknowledged) > before + 1:
@@ -291,7 +305,7 @@ def counts_what_is_longest(monkeypatch):
 
 def follows_anybody(monkeypatch):
     monkeypatch.setattr(Machine, "keep", lambda machine, term: setattr(machine, "disk", term))
-    true = Seat.follow
+    true = Voter.follow
 
     def follow(self, term, *more):
         self.promised, promised = 0, self.promised
@@ -299,7 +313,7 @@ def follows_anybody(monkeypatch):
         self.promised = max(promised, self.promised)
         return done
 
-    monkeypatch.setattr(Seat, "follow", follow)
+    monkeypatch.setattr(Voter, "follow", follow)
 
 
 @pytest.mark.parametrize(
@@ -328,58 +342,58 @@ def three():
 
 
 def elect(candidate, *others):
-    term = candidate.seat.next_term()
-    votes = {x.key: x.seat.promise(term, candidate.key) for x in (candidate, *others)}
-    assert candidate.seat.take_office(term, votes)
+    term = candidate.voter.next_term()
+    votes = {x.key: x.voter.promise(term, candidate.key) for x in (candidate, *others)}
+    assert candidate.voter.become_leader(term, votes)
     return term, votes
 
 
 def copy(follower, leader, committed=-1):
     rows = leader.ledger.rows(1, 1 << 20, leader.ledger.number)
     head = leader.ledger.hash_at(0)
-    return follower.seat.follow(leader.seat.charge.term, 0, head, rows, committed)
+    return follower.voter.follow(leader.voter.charge.term, 0, head, rows, committed)
 
 
 def test_an_entry_counts_when_a_majority_holds_it():
     first, second, third = three()
-    entry = first.ledger.append("round", 0, {})
-    assert first.seat.committed < entry.number
-    assert not first.seat.acknowledged(second.key, 0, entry.number, "00" * 32)
-    assert first.seat.committed < entry.number
-    assert first.seat.acknowledged("f" * 64, 0, entry.number, entry.hash)  # not one of the voters
-    assert first.seat.committed < entry.number
-    assert first.seat.acknowledged(third.key, 0, entry.number, entry.hash)
-    assert first.seat.committed == entry.number
+    entry = first.ledger.append(0, Closed())
+    assert first.voter.committed < entry.number
+    assert not first.voter.acknowledged(second.key, 0, entry.number, "00" * 32)
+    assert first.voter.committed < entry.number
+    assert first.voter.acknowledged("f" * 64, 0, entry.number, entry.hash)  # not one of the voters
+    assert first.voter.committed < entry.number
+    assert first.voter.acknowledged(third.key, 0, entry.number, entry.hash)
+    assert first.voter.committed == entry.number
 
 
 def test_a_run_without_successors_waits_for_nobody():
     ledger = Ledger(Path(":memory:"), signer(KEYS[0]))
-    ledger.append("genesis", 0, genesis(1))
-    seat = Seat(KEYS[0], ledger, signer(KEYS[0]), verify, 0, lambda term: None)
-    assert seat.in_charge
-    entry = ledger.append("round", 0, {})
-    assert seat.committed == entry.number
+    ledger.append(0, genesis(1))
+    voter = Voter(KEYS[0], ledger, signer(KEYS[0]), verify, 0, lambda term: None)
+    assert voter.leads
+    entry = ledger.append(0, Closed())
+    assert voter.committed == entry.number
 
 
 def test_a_promise_holds_over_a_restart_and_unseats_who_gives_it():
     first, second, third = three()
     told = []
-    first.seat.unseated = lambda: told.append(True)
+    first.voter.deposed = lambda: told.append(True)
     elect(second, first)
     assert told
-    assert not first.seat.in_charge
+    assert not first.voter.leads
     first.wake()
-    assert not first.seat.in_charge
-    assert first.seat.promise(1, third.key) is None  # nor does the term of another help
-    assert not first.seat.follow(0, 0, first.ledger.hash_at(0), [], 0)
+    assert not first.voter.leads
+    assert first.voter.promise(1, third.key) is None  # nor does the term of another help
+    assert not first.voter.follow(0, 0, first.ledger.hash_at(0), [], 0)
 
 
 def test_the_old_coordinator_drops_what_nobody_acknowledged_and_follows(tmp_path):
     first, second, third = three()
     first.ledger._aside = tmp_path / "aside"
-    lost = first.ledger.append("round", 0, {"by": "first"})
+    lost = first.ledger.append(0, Closed("first"))
     elect(second, third)
-    new = second.ledger.append("round", 0, {"by": "second"})
+    new = second.ledger.append(0, Closed("second"))
     assert copy(first, second)
     assert first.ledger.head == new.hash
     assert lost.hash in (tmp_path / "aside").read_text()
@@ -388,47 +402,48 @@ def test_the_old_coordinator_drops_what_nobody_acknowledged_and_follows(tmp_path
 
 def test_a_successor_takes_over_what_one_of_its_voters_has_and_it_lacks():
     first, second, third = three()
-    entry = first.ledger.append("round", 0, {})
+    entry = first.ledger.append(0, Closed())
     assert copy(third, first)
-    first.seat.acknowledged(third.key, 0, entry.number, entry.hash)
-    assert first.seat.committed == entry.number  # second does not know of it
-    term = second.seat.next_term()
-    votes = {x.key: x.seat.promise(term, second.key) for x in (second, third)}
-    assert second.seat.newest(term, votes) == third.key
-    assert not second.seat.take_office(term, votes)
-    second.seat.adopt(term, third.ledger.rows(1, 1 << 20, 1))
-    assert second.seat.take_office(term, votes)
+    first.voter.acknowledged(third.key, 0, entry.number, entry.hash)
+    assert first.voter.committed == entry.number  # second does not know of it
+    term = second.voter.next_term()
+    votes = {x.key: x.voter.promise(term, second.key) for x in (second, third)}
+    assert second.voter.newest(term, votes) == third.key
+    assert not second.voter.become_leader(term, votes)
+    second.voter.adopt(term, third.ledger.rows(1, 1 << 20, 1))
+    assert second.voter.become_leader(term, votes)
     assert second.ledger.hash_at(entry.number) == entry.hash
 
 
 def test_entries_of_an_earlier_term_count_only_with_the_succession_after_them():
     """Raft, section 5.4.2: a majority that holds an old entry may still lose it."""
     first, second, third = three()
-    entry = first.ledger.append("round", 0, {})
+    entry = first.ledger.append(0, Closed())
     copy(second, first)
     term, _ = elect(second, third)
-    assert second.seat.acknowledged(third.key, term, entry.number, entry.hash)
-    assert second.seat.committed < entry.number
-    assert second.seat.acknowledged(third.key, term, second.ledger.number, second.ledger.head)
-    assert second.seat.committed == second.ledger.number
+    assert second.voter.acknowledged(third.key, term, entry.number, entry.hash)
+    assert second.voter.committed < entry.number
+    assert second.voter.acknowledged(third.key, term, second.ledger.number, second.ledger.head)
+    assert second.voter.committed == second.ledger.number
 
 
 def test_nobody_takes_office_without_a_majority_nor_with_forged_promises():
     first, second, third = three()
-    term = second.seat.next_term()
-    mine = second.seat.promise(term, second.key)
+    term = second.voter.next_term()
+    mine = second.voter.promise(term, second.key)
     for votes in (
         {second.key: mine},
         {second.key: mine, third.key: msgspec.structs.replace(mine, number=0)},
         {second.key: mine, "f" * 64: Vote(b"", 0, 0, "")},
     ):
-        assert not second.seat.take_office(term, votes)
-    forged = {"term": term, "key": second.key, "promises": {second.key: mine.signature.hex()}}
+        assert not second.voter.become_leader(term, votes)
+    promises = {second.key: mine.signature.hex()}
+    forged = SuccessionEntry(term, second.key, promises)
     with pytest.raises(LedgerError, match="no majority"):
-        second.ledger.append("succession", 0, forged)
+        second.ledger.append(0, forged)
     assert second.ledger.number == 0
-    forged["promises"][third.key] = "00"
-    row = second.ledger.append("succession", 0, forged)
+    promises[third.key] = "00"
+    row = second.ledger.append(0, forged)
     with pytest.raises(LedgerError, match="not signed"):
         first.ledger.take(second.ledger.rows(row.number, 0, row.number)[0], verify)
     with pytest.raises(LedgerError, match="not signed"):
@@ -438,7 +453,7 @@ def test_nobody_takes_office_without_a_majority_nor_with_forged_promises():
 def test_an_entry_is_taken_only_from_who_is_in_charge():
     first, second, third = three()
     elect(second, third)
-    stale = first.ledger.append("round", 0, {})
+    stale = first.ledger.append(0, Closed())
     copy(third, second)
     row = msgspec.structs.replace(first.ledger.rows(stale.number, 0, stale.number)[0], number=2)
     with pytest.raises(LedgerError, match="does not follow"):
@@ -447,11 +462,11 @@ def test_an_entry_is_taken_only_from_who_is_in_charge():
 
 def test_a_coordinator_that_replaces_what_a_majority_held_is_found_out():
     first, second, third = three()
-    entry = first.ledger.append("round", 0, {"by": "first"})
+    entry = first.ledger.append(0, Closed("first"))
     assert copy(second, first, committed=entry.number)
     first.ledger.cut(0)  # its owner puts an old backup in place, which the rules forbid
     elect(third, first)
-    third.ledger.append("round", 0, {"by": "third"})
+    third.ledger.append(0, Closed("third"))
     with pytest.raises(Fork, match="held by a majority"):
         copy(second, third)
 

@@ -10,8 +10,9 @@ from hypothesis.extra import numpy as hnp
 
 from duckweed.merge.outer import outer_step
 from duckweed.run.layout import Layout
-from duckweed.run.sections import Outer, Sparse
-from duckweed.wire import carry, compress, keep
+from duckweed.run.sections import Outer
+from duckweed.wire import carry, codec_of, keep
+from duckweed.wire.codecs.sparse import Sparse
 
 floats = st.floats(-1000, 1000, width=32, allow_subnormal=False)
 vectors = st.lists(hnp.arrays(np.float32, 12, elements=floats), min_size=3, max_size=3)
@@ -76,7 +77,7 @@ def test_momentum_does_not_count_what_error_feedback_sends_later_twice():
     for round_ in range(120):
         fresh = delta if round_ == 0 else np.zeros(64, np.float32)
         wanted = carry(fresh, residual, wire.feedback)
-        sent = compress(wire, wanted, layout, None).sent
+        sent = codec_of(wire, layout).encode(wanted, None).sent
         residual = keep(wanted, sent)
         slow = outer_step(outer, *slow, sent)
         fast = outer_step(outer, *fast, fresh)

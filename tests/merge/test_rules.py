@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from duckweed.merge.rules import pseudo_gradient, pseudo_gradient_of_sums, weights_of
+from duckweed.merge.rules import find_rule, weights_of
 from duckweed.run.layout import Layout
-from duckweed.run.sections import Integer
-from duckweed.wire import Update, compress, decode
-from duckweed.wire.contribution import Decoded
+from duckweed.wire import codec_of
+from duckweed.wire.codecs.integer import Codes, Integer
+from duckweed.wire.codecs.sums import Sums
+from duckweed.wire.total import Decoded, FloatTotal
 
 LAYOUT = Layout.of({"a": (4, 3), "b": (5,)})
 P = LAYOUT.total
@@ -22,25 +23,28 @@ codes = hnp.arrays(np.int8, P, elements=st.integers(-3, 3))
 
 
 def dense(values, mask=None):
-    return Decoded(LAYOUT, plain=np.asarray(values, np.float32), mask=mask)
+    return Decoded(np.asarray(values, np.float32), mask)
+
+
+def pseudo_gradient(name, contributions, weights):
+    rule = find_rule(name)
+    total = FloatTotal(LAYOUT, rule.needs)
+    for contribution, weight in zip(contributions, weights, strict=True):
+        total.add(contribution, weight)
+    return rule(total)
 
 
 def merged(rule, vectors_, weights=None):
     contributions = [dense(v, v != 0) for v in vectors_]
-    return pseudo_gradient(rule, LAYOUT, contributions, weights or [1] * len(contributions))
+    return pseudo_gradient(rule, contributions, weights or [1] * len(contributions))
 
 
-def update_of(contributions, weights):
-    sums = sum(
-        np.int32(w) * c.astype(np.int32) for c, w in zip(contributions, weights, strict=True)
-    )
-    squares = np.array(
-        [
-            [np.square(c[part], dtype=np.int64).sum() for part in LAYOUT.slices()]
-            for c in contributions
-        ]
-    )
-    return Update(sums, squares, list(weights))
+def sum_of(contributions, weights, scales, value=1.5):
+    steps = np.float32(value) * np.asarray(scales, np.float32)
+    total = Sums(LAYOUT, steps)
+    for codes_, weight in zip(contributions, weights, strict=True):
+        total.add(Codes(codes_, steps, LAYOUT), weight)
+    return total
 
 
 def norms(x):
@@ -84,7 +88,7 @@ def test_a_zero_that_was_sent_counts_as_sent():
     x, y = np.zeros(P, np.float32), np.zeros(P, np.float32)
     x[0] = 6.0
     sent = np.arange(P) == 0
-    got = pseudo_gradient("contributors", LAYOUT, [dense(x, sent), dense(y, sent)], [1, 1])
+    got = pseudo_gradient("contributors", [dense(x, sent), dense(y, sent)], [1, 1])
     assert got[0] == 3.0
 
 
@@ -107,7 +111,7 @@ def test_the_integer_mean_divides_the_exact_sum_by_the_sum_of_weights(contributi
         st.lists(st.integers(1, 16), min_size=len(contributions), max_size=len(contributions))
     )
     scales = np.array([0.5, 3.0], np.float32)
-    got = pseudo_gradient_of_sums("mean", LAYOUT, update_of(contributions, weights), scales, 1.5)
+    got = find_rule("mean")(sum_of(contributions, weights, scales))
     for t, part in enumerate(LAYOUT.slices()):
         exact = (
             np.average([c[part] for c in contributions], axis=0, weights=weights) * 1.5 * scales[t]
@@ -123,11 +127,11 @@ def test_the_integer_mean_divides_the_exact_sum_by_the_sum_of_weights(contributi
 def test_the_order_of_peers_does_not_change_the_integer_result(contributions, rule, random):
     scales = np.array([0.7, 0.01], np.float32)
     weights = [1 + i % 3 for i in range(len(contributions))]
-    first = pseudo_gradient_of_sums(rule, LAYOUT, update_of(contributions, weights), scales, 1.5)
+    first = find_rule(rule)(sum_of(contributions, weights, scales))
     pairs = list(zip(contributions, weights, strict=True))
     random.shuffle(pairs)
-    shuffled = update_of([c for c, _ in pairs], [w for _, w in pairs])
-    other = pseudo_gradient_of_sums(rule, LAYOUT, shuffled, scales, 1.5)
+    shuffled = sum_of([c for c, _ in pairs], [w for _, w in pairs], scales)
+    other = find_rule(rule)(shuffled)
     assert first.tobytes() == other.tobytes()
 
 
@@ -141,8 +145,8 @@ def test_identical_contributions_give_what_one_gives(x, count, rule):
 @given(codes, st.integers(1, 9), st.sampled_from(["mean", "bounded"]))
 def test_identical_integer_contributions_give_what_one_gives(x, count, rule):
     scales = np.array([0.7, 0.01], np.float32)
-    one = pseudo_gradient_of_sums(rule, LAYOUT, update_of([x], [1]), scales, 1.5)
-    many = pseudo_gradient_of_sums(rule, LAYOUT, update_of([x] * count, [1] * count), scales, 1.5)
+    one = find_rule(rule)(sum_of([x], [1], scales))
+    many = find_rule(rule)(sum_of([x] * count, [1] * count, scales))
     np.testing.assert_allclose(many, one, rtol=1e-6, atol=0)
 
 
@@ -166,11 +170,11 @@ def test_bounded_steps_by_the_median_norm_in_every_tensor(contributions):
 def test_bounded_steps_by_the_median_norm_of_integer_contributions(contributions):
     scales = np.array([0.5, 2.0], np.float32)
     weights = [1] * len(contributions)
-    update = update_of(contributions, weights)
-    got = norms(pseudo_gradient_of_sums("bounded", LAYOUT, update, scales, 1.5))
+    total = sum_of(contributions, weights, scales)
+    got = norms(find_rule("bounded")(total))
     for t, part in enumerate(LAYOUT.slices()):
         sizes = [np.linalg.norm(c[part].astype(float)) for c in contributions]
-        wanted = 0 if not update.sums[part].any() else 1.5 * scales[t] * np.median(sizes)
+        wanted = 0 if not total.sums[part].any() else 1.5 * scales[t] * np.median(sizes)
         assert got[t] == pytest.approx(wanted, rel=1e-5)
 
 
@@ -222,13 +226,13 @@ def test_codes_merge_to_what_their_values_merge_to():
     rng = np.random.default_rng(0)
     scales = np.array([1.0, 0.5], np.float32)
     blobs = [
-        compress(wire, rng.standard_normal(P).astype(np.float32), LAYOUT, scales).blob
+        codec_of(wire, LAYOUT).encode(rng.standard_normal(P).astype(np.float32), scales).blob
         for _ in range(5)
     ]
-    decoded = [decode(wire, blob, LAYOUT, scales) for blob in blobs]
+    decoded = [codec_of(wire, LAYOUT).decode(blob, scales) for blob in blobs]
     weights = [1, 2, 1, 3, 1]
-    update = update_of([d.codes for d in decoded], weights)
+    total = sum_of([d.codes for d in decoded], weights, scales, wire.value)
     for rule in ("mean", "bounded"):
-        by_sum = pseudo_gradient_of_sums(rule, LAYOUT, update, scales, wire.value)
-        by_value = pseudo_gradient(rule, LAYOUT, decoded, weights)
+        by_sum = find_rule(rule)(total)
+        by_value = pseudo_gradient(rule, decoded, weights)
         np.testing.assert_allclose(by_sum, by_value, rtol=1e-5, atol=1e-7)

@@ -1,5 +1,7 @@
 """Keys and signatures."""
 
+import sys
+
 import pytest
 from typer.testing import CliRunner
 
@@ -44,6 +46,20 @@ def test_a_file_that_is_no_key_is_refused_and_kept(tmp_path, contents):
     with pytest.raises(IdentityError, match="not a key"):
         load_or_create(path)
     assert path.read_bytes() == contents
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the folders are others")
+@pytest.mark.parametrize("value", [None, ""])
+def test_named_keys_lie_where_they_always_did(tmp_path, monkeypatch, value):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    if value is not None:
+        monkeypatch.setenv("XDG_DATA_HOME", value)
+    assert named("anna") == tmp_path / ".local" / "share" / "duckweed" / "identities" / "anna.key"
+
+
+def test_the_user_may_keep_named_keys_elsewhere(home):
+    assert named("anna") == home / "data" / "duckweed" / "identities" / "anna.key"
 
 
 @pytest.fixture

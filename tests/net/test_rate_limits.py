@@ -6,7 +6,7 @@ import itertools
 import pytest
 
 from duckweed.net import rate_limits, token_bucket
-from duckweed.net.rate_limits import HERE, KNOWN, RELAYED, STRANGER_HEAD, Guard, origin
+from duckweed.net.rate_limits import HERE, KNOWN, RELAYED, STRANGER_HEAD, RateLimits, origin
 from duckweed.net.token_bucket import Bucket, Pace
 from duckweed.swarm.coordinator.admission import crowded
 
@@ -15,7 +15,7 @@ from duckweed.swarm.coordinator.admission import crowded
 def clock(monkeypatch):
     """now[0] is the time."""
     now = [1000.0]
-    monkeypatch.setattr(token_bucket.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(token_bucket.clock, "now", lambda: now[0])
     return now
 
 
@@ -73,7 +73,7 @@ def test_a_pace_makes_bodies_wait_for_their_bytes(clock, monkeypatch):
 
 
 def test_connections_of_one_address_are_limited_and_those_of_others_are_not(clock):
-    guard = Guard(lambda key: False)
+    guard = RateLimits(lambda key: False)
     assert sum(guard.greet("192.0.2.1:1") for _ in range(100)) == rate_limits.NEW[1]
     assert guard.greet("192.0.2.2:1")
     assert all(guard.greet("127.0.0.1:9") for _ in range(100))
@@ -83,7 +83,7 @@ def test_connections_of_one_address_are_limited_and_those_of_others_are_not(cloc
 
 
 def test_a_key_that_goes_on_with_nonsense_is_cut_off_for_a_minute(clock):
-    guard = Guard(lambda key: True)
+    guard = RateLimits(lambda key: True)
     assert guard.met("k", "192.0.2.1:1")
     cut = [guard.fault("k", "malformed") for _ in range(21)]
     assert cut == [False] * 20 + [True]
@@ -99,7 +99,7 @@ def test_a_key_that_goes_on_with_nonsense_is_cut_off_for_a_minute(clock):
 
 
 def test_a_flood_of_questions_of_one_key_is_refused_and_others_are_heard(clock):
-    guard = Guard(lambda key: True)
+    guard = RateLimits(lambda key: True)
     for _ in range(int(rate_limits.ASKED[1])):
         guard.asks("k")
     with pytest.raises(ValueError, match="too many questions"):
@@ -108,7 +108,7 @@ def test_a_flood_of_questions_of_one_key_is_refused_and_others_are_heard(clock):
 
 
 def test_what_strangers_say_is_short_and_what_is_remembered_of_them_bounded():
-    guard = Guard({"member"}.__contains__)
+    guard = RateLimits({"member"}.__contains__)
     assert guard.head_limit("member", 1 << 20) == 1 << 20
     assert guard.head_limit("stranger", 1 << 20) == STRANGER_HEAD
     for number in range(3 * KNOWN):

@@ -10,6 +10,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from duckweed.net import relay as relays
+from duckweed.net.framing import Accepted
 from duckweed.net.identity import Identity
 from duckweed.net.relay import Relay
 from duckweed.net.transport import Endpoint, LinkError
@@ -18,8 +19,11 @@ LIMIT = 10_000
 SERVER, CLIENT = Identity(b"s" * 32), Identity(b"c" * 32)
 
 
-async def echo(key, head, body):
-    return b"re: " + head, body[::-1]
+def echo(key, head):
+    async def answer(body):
+        return b"re: " + head, body[::-1]
+
+    return Accepted(1 << 20, answer)
 
 
 @asynccontextmanager
@@ -27,9 +31,7 @@ async def relayed(relay):
     _, url = await relay.start("127.0.0.1", 0)
     here = await Endpoint.bind(SERVER, LIMIT, "127.0.0.1:0", [url])
     there = await Endpoint.bind(CLIENT, LIMIT, "127.0.0.1:0", [url])
-    serving = [
-        asyncio.create_task(end.serve(echo, lambda key, head: 1 << 20)) for end in (here, there)
-    ]
+    serving = [asyncio.create_task(end.serve(echo)) for end in (here, there)]
     try:
         yield here, there, url
     finally:

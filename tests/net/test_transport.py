@@ -1,4 +1,4 @@
-"""Links over loopback, both ends in one process."""
+"""LinkSpec over loopback, both ends in one process."""
 
 import asyncio
 import os
@@ -12,7 +12,8 @@ from contextlib import asynccontextmanager
 import pytest
 from iroh import IrohError
 
-from duckweed.net import tcp, transport
+from duckweed.net import framing, tcp, transport
+from duckweed.net.framing import Accepted
 from duckweed.net.identity import Identity
 from duckweed.net.transport import Endpoint, LinkError
 
@@ -26,10 +27,10 @@ class Server:
     def __init__(self, body_limit=LIMIT):
         self.heard, self.body_limit = [], body_limit
 
-    def sizes(self, peer, head):
+    def accept(self, peer, head):
         if head == b"stranger":
             raise ValueError("not you")
-        return self.body_limit
+        return Accepted(self.body_limit, lambda body: self.handle(peer, head, body))
 
     async def handle(self, peer, head, body):
         self.heard.append((peer, head, len(body)))
@@ -45,7 +46,7 @@ class Server:
 @asynccontextmanager
 async def linked(server):
     here = await Endpoint.bind(SERVER, LIMIT, "127.0.0.1:0")
-    serving = asyncio.create_task(here.serve(server.handle, server.sizes))
+    serving = asyncio.create_task(here.serve(server.accept))
     there = await Endpoint.bind(CLIENT, LIMIT, "127.0.0.1:0")
     link = await there.connect(here.id, here.addresses)
     try:
@@ -79,9 +80,6 @@ def test_question_and_answer_with_the_key_of_the_asker():
         assert await link.ask(b"") == (b"re: ", b"")
         answers = await asyncio.gather(*(link.ask(str(n).encode()) for n in range(20)))
         assert [head for head, _ in answers] == [f"re: {n}".encode() for n in range(20)]
-        sent, received = link.datagram_bytes()
-        assert sent > 100
-        assert received > 100
 
     server = play(scene)
     assert {peer for peer, _, _ in server.heard} == {CLIENT.id}
@@ -90,17 +88,17 @@ def test_question_and_answer_with_the_key_of_the_asker():
 BIG = os.urandom((2 << 20) + 12345)
 
 
-@pytest.mark.parametrize("lane", [True, False])
-def test_bodies_of_several_pieces_arrive_whole(lane, monkeypatch):
-    monkeypatch.setattr(tcp, "HURRY", 20.0)  # however busy this machine is
+@pytest.mark.parametrize("over_tcp", [True, False])
+def test_bodies_of_several_pieces_arrive_whole(over_tcp, monkeypatch):
+    monkeypatch.setattr(tcp, "TCP_HURRY", 20.0)  # however busy this machine is
 
     async def scene(link, here, there):
-        used = await there.connect(here.id, here.addresses, lane=lane)
+        used = await there.connect(here.id, here.addresses, over_tcp=over_tcp)
         heads = [f"{n}".encode() for n in range(3)]
         answers = await asyncio.gather(*(used.ask(x, BIG, body_limit=len(BIG)) for x in heads))
         assert answers == [(b"re: " + x, BIG[::-1]) for x in heads]
-        if lane:
-            assert used.lane.used == 3
+        if over_tcp:
+            assert used.tcp_pool.used == 3
         used.close()
 
     server = play(scene, Server(len(BIG)))
@@ -112,7 +110,7 @@ def test_where_tcp_is_closed_large_bodies_go_over_iroh():
         here._listener.close()
         _, back = await link.ask(b"big", BIG, body_limit=len(BIG))
         assert back == BIG[::-1]
-        assert link.lane.used == 0
+        assert link.tcp_pool.used == 0
 
     play(scene, Server(len(BIG)))
 
@@ -131,12 +129,12 @@ def test_large_bodies_are_refused_over_tcp_as_well():
 def test_whoever_answers_over_tcp_without_the_key_is_not_talked_to():
     async def scene(link, here, there):
         thief = await Endpoint.bind(Identity(b"t" * 32), LIMIT, "127.0.0.1:0")
-        stealing = asyncio.create_task(thief.serve(Server().handle, Server().sizes))
+        stealing = asyncio.create_task(thief.serve(Server().accept))
         while thief._listener is None:
             await asyncio.sleep(0)
-        lane = tcp.Lane(CLIENT, here.id, list(thief.addresses), LIMIT, there.pace, lambda: 3.0)
+        pool = tcp.TcpPool(CLIENT, here.id, list(thief.addresses), LIMIT, there.pace, lambda: 3.0)
         with pytest.raises(tcp.Closed):
-            await lane.ask(b"hello", b"", 0, 5)
+            await pool.ask(b"hello", b"", 0, 5)
         stealing.cancel()
         await thief.close()
 
@@ -160,7 +158,7 @@ def test_a_peer_over_tcp_must_prove_its_key_and_noise_ends_nothing():
         plain.write(os.urandom(999))
         plain.close()
         assert await link.ask(b"big", BIG, body_limit=len(BIG)) == (b"re: big", BIG[::-1])
-        assert link.lane.used == 1
+        assert link.tcp_pool.used == 1
 
     server = play(scene, Server(len(BIG)))
     assert [head for _, head, _ in server.heard] == [b"big"]
@@ -177,14 +175,14 @@ def test_a_ping_says_where_one_is_seen():
 
 def test_a_dead_machine_is_noticed_while_its_answer_is_waited_for(monkeypatch):
     """It is stopped, not closed: no packet says so. The answer may take a minute; a ping may not."""
-    monkeypatch.setattr(transport, "LOOK", 1.0)
-    monkeypatch.setattr(transport, "SILENT", 3.0)
+    monkeypatch.setattr(transport, "PING_AFTER", 1.0)
+    monkeypatch.setattr(transport, "PING_ANSWER", 3.0)
     code = (
         "import asyncio; from tests.net.test_transport import *\n"
         "async def main():\n"
         "    here = await Endpoint.bind(SERVER, LIMIT, '127.0.0.1:0')\n"
         "    print(here.addresses[0], flush=True)\n"
-        "    await here.serve(Server().handle, Server().sizes)\n"
+        "    await here.serve(Server().accept)\n"
         "asyncio.run(main())"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -197,7 +195,7 @@ def test_a_dead_machine_is_noticed_while_its_answer_is_waited_for(monkeypatch):
         asking = asyncio.create_task(link.ask(b"sleep", patience=60))
         await link.ping()
         process.send_signal(signal.SIGSTOP)
-        with pytest.raises(LinkError, match="went away"):
+        with pytest.raises(LinkError, match="answered no ping"):
             await asyncio.wait_for(asking, 50)
         link.close()
         await there.close()
@@ -209,7 +207,9 @@ def test_a_dead_machine_is_noticed_while_its_answer_is_waited_for(monkeypatch):
         process.wait()
 
 
-def test_a_body_above_the_limit_is_refused_without_being_read():
+def test_a_body_above_the_limit_is_refused_without_being_read(monkeypatch):
+    monkeypatch.setattr(framing, "STALL", 1000.0)  # nobody is given up for being slow
+
     async def scene(link, here, there):
         with pytest.raises(LinkError):
             await link.ask(b"much", bytes(LIMIT + 1), body_limit=LIMIT)
@@ -219,10 +219,8 @@ def test_a_body_above_the_limit_is_refused_without_being_read():
         await stream.send().write_all(
             len(head).to_bytes(4, "big") + head + (1 << 40).to_bytes(8, "big")
         )
-        began = time.monotonic()
         with pytest.raises(IrohError):
-            await asyncio.wait_for(stream.recv().read_exact(4), 8)
-        assert time.monotonic() - began < 5
+            await stream.recv().read_exact(4)
         await still_answers(link)
 
     server = play(scene)
@@ -282,12 +280,13 @@ def test_garbage_does_not_end_the_server():
     assert all(len(head) <= LIMIT for _, head, _ in server.heard)
 
 
-def test_a_silent_server_is_given_up_in_time():
+def test_a_silent_server_is_given_up_when_the_patience_of_the_question_ends(monkeypatch):
+    monkeypatch.setattr(framing, "STALL", 1000.0)  # no other deadline is near
+    monkeypatch.setattr(transport, "PING_AFTER", 1000.0)
+
     async def scene(link, here, there):
-        began = time.monotonic()
         with pytest.raises(LinkError, match="no answer in time"):
             await link.ask(b"sleep", patience=0.5)
-        assert 0.4 < time.monotonic() - began < 5
         await still_answers(link)
 
     play(scene)
@@ -303,7 +302,7 @@ def test_a_server_that_went_away_raises_and_can_be_dialled_when_it_is_back():
                 await link.ask(b"hello", patience=3)
             link.close()
             again = await Endpoint.bind(SERVER, LIMIT, "127.0.0.1:0")
-            serving = asyncio.create_task(again.serve(server.handle, server.sizes))
+            serving = asyncio.create_task(again.serve(server.accept))
             link = await there.connect(again.id, again.addresses)
             await still_answers(link)
             link.close()

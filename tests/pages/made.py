@@ -2,10 +2,19 @@
 
 import math
 from pathlib import Path
-from typing import Any
 
+from duckweed.ledger.entries import (
+    Body,
+    Closed,
+    Contributed,
+    GenesisEntry,
+    PeerEntry,
+    RoundEntry,
+    StateEntry,
+)
 from duckweed.ledger.ledger import Ledger
 from duckweed.run import toml
+from duckweed.run.events import RoundClosed
 from duckweed.run.folder import RunFolder
 from duckweed.run.spec import RunSpec, override
 
@@ -24,30 +33,35 @@ def run(path: Path, rounds: int) -> tuple[RunFolder, RunSpec]:
         RunSpec(), {"rounds.count": rounds, "rounds.peers": 2, "inner.steps": 10, "inner.warmup": 2}
     )
     folder.spec.write_text(toml.write(spec))
-    append(folder, "genesis", 0, {"state": "0" * 64})
+    genesis = GenesisEntry(
+        run=spec.identity, coordinator="", spec="", layout="", tokens="", windows=1,
+        state="0" * 64, scales=[], parameters=PARAMETERS, data="",
+    )  # fmt: skip
+    append(folder, 0, genesis)
     for index in range(2):
-        append(folder, "peer", 0, {"index": index, "key": f"key {index}"})
+        append(folder, 0, PeerEntry(index, f"key {index}"))
     return folder, spec
 
 
-def append(folder: RunFolder, kind: str, number: int, body: dict[str, Any]) -> str:
+def append(folder: RunFolder, number: int, body: Body) -> str:
     ledger = Ledger(folder.ledger, lambda message: b"signed")
     try:
-        return ledger.append(kind, number, body).hash
+        return ledger.append(number, body).hash
     finally:
         ledger.close()
 
 
 def close(
-    folder: RunFolder, number: int, loss: float, rejected: dict[str, str] | None = None
+    folder: RunFolder, number: int, loss: float, rejected: dict[int, str] | None = None
 ) -> None:
     """The ledger's entries of a round in which both peers handed something in; loss in bits per byte."""
     rejected = rejected or {}
-    said = {"tokens": TOKENS, "loss": loss * BIT, "blob": "b" * 64, "size": SIZE}
-    closed = {"accepted": [p for p in (0, 1) if str(p) not in rejected], "rejected": rejected}
-    body = {"closed": closed, "blocks": {"0": 0, "1": 1}, "contributions": {"0": said, "1": said}}
-    append(folder, "round", number, body)
-    append(folder, "state", number + 1, {"hash": f"{number + 1:064x}", "peers": 2})
+    said = Contributed(TOKENS, loss * BIT, "b" * 64, SIZE)
+    accepted = [peer for peer in (0, 1) if peer not in rejected]
+    blobs, weights = ["b" * 64] * len(accepted), [1] * len(accepted)
+    closed = Closed(number, accepted, blobs, weights, rejected, None, [])
+    append(folder, number, RoundEntry(closed, {0: 0, 1: 1}, {0: said, 1: said}))
+    append(folder, number + 1, StateEntry(f"{number + 1:064x}", 2))
 
 
 def record(
@@ -61,16 +75,16 @@ def record(
 ) -> None:
     """The metrics' line of a round. traffic: bytes of contributions, updates, control up and down."""
     contributions, updates, up, down = traffic
-    folder.record(
-        event="round",
+    event = RoundClosed(
         round=number,
         seconds=seconds,
         held_out=None if held_out is None else held_out * BIT,
         contribution_bytes=[SIZE] * accepted,
-        timings={"0": {"train": train, "wait": 1.0}, "1": {"train": train + 1.0, "apply": 0.5}},
+        timings={0: {"train": train, "wait": 1.0}, 1: {"train": train + 1.0, "apply": 0.5}},
         traffic={
             "contributions": [contributions, 0],
             "updates": [0, updates],
             "control": [up, down],
         },
     )
+    folder.record(event)

@@ -5,9 +5,11 @@ from html.parser import HTMLParser
 
 import pytest
 
-from duckweed.pages.page import page, table
+from duckweed.pages.page import page, table, templates
 from duckweed.pages.run_page import BARS, loss_plot, peers_plot, run_page, time_plot
-from duckweed.pages.run_summary import history, summarise
+from duckweed.pages.run_summary import summarise
+from duckweed.round.run_log import history
+from duckweed.run.events import FinalLoss, RoundClosed
 
 from .made import BIT, BYTES_PER_TOKEN, PARAMETERS, close, record, run
 
@@ -53,9 +55,9 @@ def two(tmp_path):
     folder, spec = run(tmp_path / "two", 2)
     close(folder, 0, 8.0)
     record(folder, 0, (80, 0, 10, 20), held_out=8.0)
-    close(folder, 1, 6.0, {"1": "its norm is <far> from the others'"})
+    close(folder, 1, 6.0, {1: "its norm is <far> from the others'"})
     record(folder, 1, (160, 140, 20, 40), held_out=7.0, train=2.0)
-    folder.record(event="final", round=2, held_out=2.0 * BIT, tokens=5000)
+    folder.record(FinalLoss(2.0 * BIT, 2, 5000))
     return folder, spec
 
 
@@ -91,7 +93,7 @@ def test_what_a_person_looks_for_is_there(two):
 def test_runs_with_little_to_show_have_a_whole_page(tmp_path, kind):
     folder, spec = run(tmp_path / "little", 1)
     if kind != "no rounds":
-        close(folder, 0, 8.0, {"0": "late", "1": "late"} if kind == "nothing counted" else None)
+        close(folder, 0, 8.0, {0: "late", 1: "late"} if kind == "nothing counted" else None)
     if kind not in ("no metrics", "no rounds"):
         record(folder, 0, (80, 0, 1, 1), held_out=8.0 if kind == "one round" else None)
     read = Reader(made(folder, spec, sample="")[1])
@@ -133,18 +135,35 @@ def test_peers_show_speed_and_what_did_not_count(two):
 
 def test_a_sample_or_a_reason_cannot_become_part_of_the_page(two):
     folder, spec = two
-    close(folder, 2, 5.0, {"1": "</script><img src=x>"})
+    close(folder, 2, 5.0, {1: "</script><img src=x>"})
     _, text = made(folder, spec, sample="</pre><script>alert(1)</script>")
     assert "<script>alert" not in text
     assert "<img" not in text
 
 
+def test_the_slowest_peer_is_busy_for_its_phases_and_not_for_the_whole_round_as_well(tmp_path):
+    folder, _ = run(tmp_path / "walled", 1)
+    close(folder, 0, 8.0)
+    timings = {peer: {"train": 4.0, "wait": 1.0, "wall": 5.2} for peer in (0, 1)}
+    folder.record(RoundClosed(round=0, seconds=5.2, timings=timings))
+    assert time_plot(history(folder).rounds)["data"][-1]["y"] == [4.0]
+
+
 def test_heads_stand_over_their_numbers():
-    text = table(("name", "bytes"), [("a", "1 kB"), ("b", 2)])
+    draw = templates().get_template("macros.html").module.table
+    text = str(draw(table(("name", "bytes"), [("a", "1 kB"), ("b", 2)])))
     assert "<th>name</th><th class=number>bytes</th>" in text
-    assert "<th>name</th><th>bytes</th>" in table(("name", "bytes"), [])
+    assert "<td>b</td><td class=number>2</td>" in text
+    assert "<th>name</th><th>bytes</th>" in str(draw(table(("name", "bytes"), [])))
+
+
+def test_what_stands_in_a_table_is_text():
+    draw = templates().get_template("macros.html").module.table
+    text = str(draw(table(("<b>",), [("</td><script>",)])))
+    assert "&lt;b&gt;" in text
+    assert "<script>" not in text
 
 
 def test_a_figure_that_is_not_finite_is_refused():
     with pytest.raises(ValueError, match="not JSON compliant"):
-        page("x", "", {"a": {"data": [{"y": [float("nan")]}]}})
+        page("base.html", "x", {"a": {"data": [{"y": [float("nan")]}]}})

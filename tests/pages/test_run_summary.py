@@ -3,17 +3,11 @@
 import pytest
 from rich.console import Console
 
-from duckweed.cli.summary import render_terminal
+from duckweed.cli.views.summary import render_terminal
 from duckweed.ledger.ledger import Ledger, LedgerError
-from duckweed.pages.run_summary import (
-    Summary,
-    Traffic,
-    data_parallel_bytes,
-    fewer,
-    history,
-    readable,
-    summarise,
-)
+from duckweed.pages.run_summary import Summary, fewer, readable, summarise
+from duckweed.round.run_log import Traffic, data_parallel_bytes, history
+from duckweed.run.events import FinalLoss, RunEnded
 
 from .made import BIT, BYTES_PER_TOKEN, PARAMETERS, close, record, run
 
@@ -28,13 +22,13 @@ def three(tmp_path):
     folder, spec = run(tmp_path / "three", 3)
     close(folder, 0, 8.0)
     record(folder, 0, (100, 0, 10, 20), held_out=8.0)
-    close(folder, 1, 6.0, {"1": "its norm is far from the others'"})
+    close(folder, 1, 6.0, {1: "its norm is far from the others'"})
     record(folder, 1, (200, 60, 20, 40), accepted=1, seconds=7.0)
     close(folder, 2, 4.0)
     # A new coordinator counts from zero; with what it sent for catching up it is beyond the old one
     # in updates and control, but not by a round's contributions.
     record(folder, 2, (210, 300, 50, 70), held_out=3.0)
-    folder.record(event="final", round=3, held_out=2.0 * BIT, tokens=5000)
+    folder.record(FinalLoss(2.0 * BIT, 3, 5000))
     return folder, spec
 
 
@@ -46,7 +40,7 @@ def test_the_figures(three):
     assert got.held_out_start == pytest.approx(8.0)
     assert got.held_out_end == pytest.approx(2.0)
     assert got.state == f"{3:064x}"
-    assert got.head == list(Ledger(three[0].ledger).entries())[-1].hash
+    assert got.head == Ledger(three[0].ledger).head
     assert not got.simulated
 
 
@@ -73,9 +67,8 @@ def test_traffic_after_the_last_round_counts_where_it_is_recorded(tmp_path):
     folder, spec = run(tmp_path / "end", 1)
     close(folder, 0, 8.0)
     record(folder, 0, (80, 0, 10, 10))
-    folder.record(
-        event="end", traffic={"contributions": [80, 0], "updates": [0, 140], "control": [12, 13]}
-    )
+    moved = {"contributions": [80, 0], "updates": [0, 140], "control": [12, 13]}
+    folder.record(RunEnded(traffic=moved))
     assert summary_of(folder, spec).total == Traffic(92, 153)
 
 
@@ -132,7 +125,7 @@ def test_a_round_whose_metrics_a_crash_swallowed_keeps_its_tokens(tmp_path):
 
 def test_a_round_in_which_nothing_counted_has_no_loss(tmp_path):
     folder, spec = run(tmp_path / "nothing", 1)
-    close(folder, 0, 8.0, {"0": "not finite", "1": "not finite"})
+    close(folder, 0, 8.0, {0: "not finite", 1: "not finite"})
     record(folder, 0, (80, 0, 10, 10), accepted=0)
     got = summary_of(folder, spec)
     assert (got.tokens, got.contributions, got.rejected, got.data_parallel) == (0, 0, 2, 0)
@@ -162,17 +155,17 @@ def test_one_measurement_is_a_start_and_not_an_end(tmp_path):
 def test_a_final_measure_of_an_earlier_round_is_passed_over(tmp_path):
     folder, spec = run(tmp_path / "earlier", 2)
     close(folder, 0, 8.0)
-    folder.record(event="final", round=1, held_out=5.0 * BIT, tokens=5000)
+    folder.record(FinalLoss(5.0 * BIT, 1, 5000))
     close(folder, 1, 6.0)
     assert summary_of(folder, spec).held_out_end is None
-    folder.record(event="final", round=2, held_out=4.0 * BIT, tokens=5000)
+    folder.record(FinalLoss(4.0 * BIT, 2, 5000))
     assert summary_of(folder, spec).held_out_end == pytest.approx(4.0)
 
 
 def test_a_missing_ledger_and_foreign_metrics_are_named(tmp_path):
     folder, spec = run(tmp_path / "foreign", 1)
     close(folder, 0, 8.0)
-    folder.record(event="round", round="first", seconds=1.0)
+    folder.metrics.write_text('{"event": "round", "round": "first", "seconds": 1.0}\n')
     with pytest.raises(ValueError, match=r"metrics\.jsonl: a line is not as duckweed writes it"):
         summary_of(folder, spec)
     folder.ledger.unlink()
@@ -214,5 +207,5 @@ def test_the_end_in_the_terminal_begins_with_the_verdict(three):
 
 
 def test_a_model_that_got_worse_is_said_to_have_learned_nothing(three):
-    three[0].record(event="final", round=3, held_out=9.0 * BIT, tokens=5000)
+    three[0].record(FinalLoss(9.0 * BIT, 3, 5000))
     assert "It did not learn: 8.000 → 9.000" in text_of(summary_of(*three))

@@ -90,8 +90,8 @@ def test_verdict_and_chance(easy, hard) -> None:  # type: ignore[no-untyped-def]
 def test_every_figure_has_a_formula_and_its_values(easy) -> None:  # type: ignore[no-untyped-def]
     best = easy.report.best
     pool_terms = set(best.evaluation.pools[0].terms) - {"fits"}
-    assert pool_terms <= set(explain.POOL)
-    assert set(best.evaluation.terms) <= set(explain.WHOLE)
+    assert pool_terms <= set(explain.terms("pool"))
+    assert set(best.evaluation.terms) <= set(explain.terms("whole"))
     lines = explain.derivation(best)
     assert all(line.source and line.formula for line in lines if not line.name.startswith("["))
     seconds = {line.name: line for line in lines}["seconds"]

@@ -8,6 +8,7 @@ import pytest
 from duckweed.plan.answer import answer
 from duckweed.plan.errors import PlanError
 from duckweed.plan.existing import Measured, predict, read
+from duckweed.plan.request import Request
 
 TIMES = {"train": 4.0, "compress": 0.3, "send": 1.2, "wait": 0.0, "fetch": 0.8, "apply": 0.1}
 
@@ -37,7 +38,8 @@ def test_a_round_is_the_sum_of_its_parts() -> None:
 
 
 def test_a_run_s_folder_gives_model_speed_links_and_sizes(tmp_path: Path) -> None:
-    target, people, fixed, notes = read(a_run(tmp_path / "r"), "", "", "")
+    asked = read(a_run(tmp_path / "r"), Request())
+    target, people, fixed, notes = asked.target, asked.crowd, asked.fixed, asked.notes
     assert target.model.shape.total == 1_070_464
     assert target.tokens == 8 * 8 * 128 * 3 * 10
     assert target.optimizer == "muon"
@@ -53,17 +55,21 @@ def test_a_run_s_folder_gives_model_speed_links_and_sizes(tmp_path: Path) -> Non
 
 
 def test_another_crowd_for_the_same_run(tmp_path: Path) -> None:
-    target, people, fixed, _ = read(
-        a_run(tmp_path / "r"), "100x rtx3060 @ 10/50 Mbps 50ms", "20B", "30 days"
-    )
-    assert people.machines == 100
-    assert target.tokens == 20e9
-    assert target.deadline == 30 * 86400
-    assert fixed == {}
+    crowd = "100x rtx3060 @ 10/50 Mbps 50ms"
+    asked = read(a_run(tmp_path / "r"), Request(crowd=crowd, tokens="20B", deadline="30 days"))
+    assert asked.crowd.machines == 100
+    assert asked.target.tokens == 20e9
+    assert asked.target.deadline == 30 * 86400
+    assert asked.fixed == {}
+
+
+def test_a_run_takes_no_deadline_that_is_over(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="must be positive"):
+        read(a_run(tmp_path / "r"), Request(deadline="0 days"))
 
 
 def test_a_run_without_a_closed_round_or_no_run_at_all(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="no round has closed"):
-        read(a_run(tmp_path / "r", rounds=0), "", "", "")
+        read(a_run(tmp_path / "r", rounds=0), Request())
     with pytest.raises(PlanError, match="no run there"):
-        read(tmp_path / "nothing", "", "", "")
+        read(tmp_path / "nothing", Request())

@@ -1,11 +1,13 @@
 """Other people's numbers: Epoch AI, the MIRI simulator, Covenant-72B, DeepSeek-V3."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from duckweed.plan import crowd, models, published
+from bench import published
+from duckweed.plan import crowd, models
 from duckweed.plan.exchange import Wire, find, volumes
 from duckweed.plan.report import report
 from duckweed.plan.search import Target
@@ -18,14 +20,12 @@ def test_the_four_numbers_of_epoch_ai() -> None:
     )
     assert published.epoch_penalty(8) == pytest.approx(1.5)
     assert published.epoch_penalty(10_000) == pytest.approx(6, rel=0.01)
-    assert published.catch_up_years(2000) == pytest.approx(5.5, rel=0.01)
+    assert published.catch_up_years(2000, 20, 5) == pytest.approx(5.5, rel=0.01)
 
 
 def test_the_simulator_of_miri_at_its_own_configuration() -> None:
     """configs/10e25_flop.json of the simulator; outputs of running it. Streaming, 16 times compressed."""
-    ours = published.simulate(
-        144e9, 12e12, 72, 32e15, 2473901162496, 100e6, 100e6, 0.4, 128, 1.0, 131072
-    )
+    ours = published.simulate(published.MIRI_10E25)
     assert ours.compute == pytest.approx(8.84736, rel=1e-6)
     assert ours.exchange == pytest.approx(2880.0, rel=1e-6)
     assert ours.days == pytest.approx(331.14, rel=1e-4)
@@ -34,9 +34,7 @@ def test_the_simulator_of_miri_at_its_own_configuration() -> None:
 
 def test_the_simulator_of_miri_at_the_covenant_like_configuration() -> None:
     """Reference output of the simulator without streaming: 46.38 days."""
-    ours = published.simulate(
-        72.7e9, 1.1e12, 20, 18e15, 1.44e12, 110e6, 110e6, 0.4, 30, 16 / 146, 393216, late=False
-    )
+    ours = published.simulate(published.MIRI_COVENANT)
     assert ours.compute == pytest.approx(23.82, rel=1e-3)
     assert ours.exchange == pytest.approx(144.86, rel=1e-3)
     assert ours.days == pytest.approx(46.38, rel=1e-3)
@@ -55,21 +53,10 @@ def test_rows_of_miri_s_printed_output(
 ) -> None:
     """simulator_output.txt: 16x GH200 and 48x A100 nodes, 100 ms, straggler factor 1 + 0.05 log2 N.
     Their 100 ms is a whole exchange's; ours has three delays."""
-    ours = published.simulate(
-        size,
-        1e12,
-        nodes,
-        rate,
-        17 * size,
-        100e6,
-        100e6,
-        0.4,
-        least,
-        1.0,
-        131072,
-        delay=0.1 / 3,
-        straggle=0.05,
+    run = published.Run(
+        size, 1e12, nodes, rate, 17 * size, 100e6, 100e6, least, bits=1.0, batch=131072
     )
+    ours = published.simulate(replace(run, delay=0.1 / 3, straggle=0.05))
     assert ours.compute == pytest.approx(step, rel=1e-3)
     assert ours.exchange == pytest.approx(sync, rel=1e-3)
     assert math.ceil(ours.exchange / ours.compute) == least

@@ -86,6 +86,20 @@ def test_the_smaller_of_two_speeds_is_the_upload_unless_it_is_said() -> None:
     assert ways("12.5 MB/s") == (100e6, 100e6)
 
 
+def test_speeds_without_a_unit_have_that_of_the_last_or_the_default() -> None:
+    assert [r.value for _, r in units.speeds("20/100 Mbit/s")] == [20e6, 100e6]
+    assert [r.value for _, r in units.speeds("10/50", "Mbit/s")] == [10e6, 50e6]
+    assert [r.value for _, r in units.speeds("20Mbps/1 Gbit/s")] == [20e6, 1e9]
+    assert [way for way, _ in units.speeds("100 down/20 up Mbps")] == ["down", "up"]
+    with pytest.raises(units.UnitError, match="give one speed"):
+        units.speeds("1/2/3 Mbps")
+
+
+def test_the_time_at_the_end_of_a_link_is_no_speed() -> None:
+    assert units.with_delay("20/100 Mbit/s 80 ms") == ("20/100 Mbitps ", "80 ms")
+    assert units.with_delay("10/50")[1] == ""
+
+
 def test_machines_with_several_cards_and_several_groups() -> None:
     found = crowd.read("20x 8x b200 @ 110/500 Mbps 40ms + 3x rtx3090 @ 5 Mbps 9 ms")
     assert [(g.count, g.cards) for g in found.groups] == [(20, 8), (3, 1)]

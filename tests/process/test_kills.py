@@ -12,10 +12,11 @@ import time
 import pytest
 from fixtures import tiny
 
+from duckweed.ledger.entries import RUN
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import load_or_create, verify
+from duckweed.process.simulation import Simulation
 from duckweed.round import founding
-from duckweed.round.simulation import Simulation
 from duckweed.run import state as states
 
 pytestmark = pytest.mark.slow
@@ -73,7 +74,7 @@ class Processes:
     def ledger(self):
         ledger = Ledger(self.folder.ledger)
         ledger.verify(verify)
-        found = list(ledger.entries())
+        found = list(ledger.entries(*RUN))
         ledger.close()
         return found
 

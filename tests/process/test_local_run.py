@@ -5,17 +5,25 @@ import os
 import shutil
 import signal
 import sqlite3
-import time
 
 import pytest
 from fixtures import tiny
 
+from duckweed.ledger.entries import RUN
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import load_or_create, verify
 from duckweed.process.local_run import LocalRun, RunFailed
+from duckweed.process.simulation import Simulation
 from duckweed.round import founding
-from duckweed.round.simulation import Simulation
 from duckweed.run import state as states
+from duckweed.run.events import (
+    ContributionRefused,
+    PeerEnded,
+    ProcessFailed,
+    Progress,
+    RoundClosed,
+    StateDiffers,
+)
 from duckweed.run.folder import RunFolder
 
 pytestmark = pytest.mark.slow
@@ -29,7 +37,7 @@ def base(tmp_path_factory):
     return tmp_path_factory.mktemp("local")
 
 
-CASES = {"momenta": {"inner.state": "shared"}, "overlap": {"rounds.overlap": 0.5}}
+CASES = {"overlap": {"rounds.overlap": 0.5}}
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -57,7 +65,7 @@ def go(folder, spec, until=lambda event: False):
     with LocalRun(folder, spec, "cpu", 1, spec.rounds.peers) as run:
         run.start()
         for event in run.events():
-            if event["event"] != "peers":
+            if not isinstance(event, Progress):
                 seen.append(event)
             if until(event):
                 break
@@ -67,7 +75,7 @@ def go(folder, spec, until=lambda event: False):
 def entries(folder):
     ledger = Ledger(folder.ledger)
     ledger.verify(verify)
-    found = list(ledger.entries())
+    found = list(ledger.entries(*RUN))
     ledger.close()
     return found
 
@@ -83,16 +91,16 @@ def check_ledger(folder, spec):
     found = entries(folder)
     rounds = [e for e in found if e.kind == "round"]
     assert [e.round for e in rounds] == list(range(spec.rounds.count))
-    agreed = {e.round: e.body["hash"] for e in found if e.kind == "state"}
+    agreed = {e.round: e.body.hash for e in found if e.kind == "state"}
     assert agreed[spec.rounds.count] == final(folder).hash()
     assert final(folder).round == spec.rounds.count
-    counted = [e.body["blocks"][str(p)] for e in rounds for p in e.body["closed"]["accepted"]]
+    counted = [e.body.blocks[p] for e in rounds for p in e.body.closed.accepted]
     assert len(set(counted)) == len(counted)
     return rounds, counted
 
 
 def is_round(number):
-    return lambda event: event["event"] == "round" and event["round"] == number
+    return lambda event: isinstance(event, RoundClosed) and event.round == number
 
 
 def pid(folder, name):
@@ -101,9 +109,7 @@ def pid(folder, name):
 
 def slot_of(folder, index):
     """Which process has become peer number `index`: the order in which they join is free."""
-    (key,) = [
-        e.body["key"] for e in entries(folder) if e.kind == "peer" and e.body["index"] == index
-    ]
+    (key,) = [e.body.key for e in entries(folder) if e.kind == "peer" and e.body.index == index]
     return next(s for s in range(3) if load_or_create(folder.peer(s) / "key").id == key)
 
 
@@ -111,18 +117,20 @@ def test_processes_reach_the_bits_of_the_simulation(base, expected):
     changes, hash_ = expected
     folder, spec = founded(base, name_of("whole", changes), changes)
     seen = go(folder, spec)
-    assert not [e for e in seen if e["event"] in ("failed", "differs", "refused")]
-    assert len([e for e in seen if e["event"] == "ended"]) == 3
+    assert not [
+        e for e in seen if isinstance(e, ProcessFailed | StateDiffers | ContributionRefused)
+    ]
+    assert len([e for e in seen if isinstance(e, PeerEnded)]) == 3
     rounds, counted = check_ledger(folder, spec)
     assert sorted(counted) == list(range(12))
-    assert all(e.body["closed"]["accepted"] == [0, 1, 2] for e in rounds)
+    assert all(e.body.closed.accepted == [0, 1, 2] for e in rounds)
     assert final(folder).hash() == hash_
-    for line in folder.records("round"):
-        assert set(line["timings"]) == {"0", "1", "2"}
-        assert all(0 < share <= 1 for share in line["utilisation"].values())
-    steps = 2 if spec.rounds.overlap else None  # of three
-    ahead = [[c.get("ahead") for c in e.body["contributions"].values()] for e in rounds]
-    assert ahead == [[None] * 3] + [[steps] * 3] * 3
+    for line in folder.records(RoundClosed):
+        assert set(line.timings) == {0, 1, 2}
+        assert all(0 < share <= 1 for share in line.utilisation.values())
+    steps = 2 if spec.rounds.overlap else 0  # of three
+    ahead = [[c.ahead for c in e.body.contributions.values()] for e in rounds]
+    assert ahead == [[0] * 3] + [[steps] * 3] * 3
 
 
 def test_stopped_and_resumed_it_is_as_if_it_had_not_been_stopped(base, expected):
@@ -151,15 +159,15 @@ def test_a_killed_peer_does_not_stop_the_run_and_its_block_is_trained_by_others(
 
     seen = go(folder, spec, kill)
     assert victim
-    assert any(e["event"] == "failed" and f"peer {victim[0]} ended" in e["reason"] for e in seen)
+    assert any(isinstance(e, ProcessFailed) and f"peer {victim[0]} ended" in e.reason for e in seen)
     rounds, counted = check_ledger(folder, spec)
     first, second, third = (e.body for e in rounds)
-    assert first["closed"]["accepted"] == [0, 1, 2]
-    assert second["closed"]["accepted"] == third["closed"]["accepted"] == [0, 1]
-    assert "nothing handed in" in second["closed"]["rejected"]["2"]
-    assert third["blocks"]["0"] == second["blocks"]["2"]  # what was lost comes first
+    assert first.closed.accepted == [0, 1, 2]
+    assert second.closed.accepted == third.closed.accepted == [0, 1]
+    assert "nothing handed in" in second.closed.rejected[2]
+    assert third.blocks[0] == second.blocks[2]  # what was lost comes first
     assert sorted(counted) == list(range(7))
-    assert not [e for e in seen if e["event"] == "differs"]
+    assert not [e for e in seen if isinstance(e, StateDiffers)]
 
 
 def test_with_overlap_a_killed_peer_loses_the_rounds_that_it_had_work_for_and_no_text(base):
@@ -172,17 +180,17 @@ def test_with_overlap_a_killed_peer_loses_the_rounds_that_it_had_work_for_and_no
         return False
 
     seen = go(folder, spec, kill)
-    assert not [e for e in seen if e["event"] in ("differs", "refused")]
+    assert not [e for e in seen if isinstance(e, StateDiffers | ContributionRefused)]
     rounds, counted = check_ledger(folder, spec)
-    accepted = [e.body["closed"]["accepted"] for e in rounds]
+    accepted = [e.body.closed.accepted for e in rounds]
     assert accepted == [[0, 1, 2]] + [[0, 1]] * 4
     # Work for the round after is given out before it is known that the peer is gone.
-    lost = rounds[1].body["blocks"]["2"]
-    assert lost in [e.body["blocks"]["0"] for e in rounds[2:]]
+    lost = rounds[1].body.blocks[2]
+    assert lost in [e.body.blocks[0] for e in rounds[2:]]
     assert lost in counted
     # The others did not wait for the dead one's last work: theirs was begun ahead as before.
-    said = [c for e in rounds[1:] for c in e.body["contributions"].values()]
-    assert [c["ahead"] for c in said] == [150] * 8
+    said = [c for e in rounds[1:] for c in e.body.contributions.values()]
+    assert [c.ahead for c in said] == [150] * 8
 
 
 def test_a_killed_coordinator_loses_no_closed_round(base, expected):
@@ -221,10 +229,8 @@ def interrupted(stopped, tmp_path):
 
 def refused(folder, spec, message):
     files = {p: p.read_bytes() for p in folder.states.iterdir()}
-    began = time.monotonic()
     with pytest.raises(RunFailed, match=message):
         go(folder, spec)
-    assert time.monotonic() - began < 60
     assert {p: p.read_bytes() for p in folder.states.iterdir()} == files
 
 

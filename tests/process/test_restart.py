@@ -20,7 +20,7 @@ def test_a_restarted_coordinator_knows_everything_that_was_closed(tmp_path):
         closed = await run.round(peers=[0, 2])
         before, after = run.it, run.restart()
         assert after.past.closed == {0: closed}
-        assert after.past.scales == before.past.scales == closed.scales
+        assert after.past.shared == before.past.shared == closed.shared
         assert {key: x.index for key, x in after.admission.members.items()} == {
             key: x.index for key, x in before.admission.members.items()
         }
@@ -43,7 +43,7 @@ def test_a_run_that_had_begun_goes_on_without_a_peer_that_does_not_come_back(tmp
         monkeypatch.setattr(room, "GATHER", 0.1)
         await run.it._notify()
         for number in range(2):
-            while not isinstance(await run.hand_in_if_open(number), m.Noted):
+            while not isinstance(await run.hand_in_if_open(number), m.Ack):
                 await asyncio.sleep(0.02)
         assert (await run.closed(1)).accepted == [0, 1]
 

@@ -6,8 +6,8 @@ import pytest
 from fixtures.golden import LAYOUT, announce, numbers
 from fixtures.pretended import SPEC, genesis
 
+from duckweed.ledger.entries import Closed
 from duckweed.ledger.ledger import Ledger
-from duckweed.merge.round import Closed
 from duckweed.net.identity import Identity
 from duckweed.round import history as room
 from duckweed.round.history import Past
@@ -29,7 +29,7 @@ def facts(past):
 def place(tmp_path):
     folder = folders.create(tmp_path, "run")
     ledger = Ledger(folder.ledger, KEY.sign)
-    ledger.append("genesis", 0, genesis(SPEC, KEY.id))
+    ledger.append(0, genesis(SPEC, KEY.id))
     return folder, ledger
 
 
@@ -56,7 +56,7 @@ def test_what_is_read_after_a_restart_is_what_was_kept(place, monkeypatch):
             None,
             [chance.random() for _ in LAYOUT.names],
         )
-        past.close(closed, assigned, [(announcement, b"") for announcement in said])
+        past.close(closed, assigned, said)
         past.agree(number + 1, f"{number + 1:064}", len(peers))
         again = Past(folder, SPEC, LAYOUT, Ledger(folder.ledger))
         assert facts(again) == facts(past)
@@ -65,4 +65,4 @@ def test_what_is_read_after_a_restart_is_what_was_kept(place, monkeypatch):
     assert past.number == 12
     assert ledger.number == past.entry_of(11) + 1
     assert past.entry_of(12) == -1
-    assert past.closed[11].scales == past.scales
+    assert past.closed[11].shared == past.shared

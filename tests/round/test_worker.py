@@ -3,17 +3,16 @@
 import msgspec
 import numpy as np
 import pytest
-import torch
 from fixtures import tiny
 
-from duckweed.learn.model import model as models
-from duckweed.learn.optim.optimizer import guide
-from duckweed.learn.trainer import Trainer
-from duckweed.merge.round import advance, blob_hash, close, gathered
+from duckweed.learn.learner import Part
+from duckweed.learn.optim.muon import guide
+from duckweed.merge.round import advance, blob_hash, close
 from duckweed.round import founding
 from duckweed.round.blocks import Span
-from duckweed.round.worker import Worker, disk_needed, momenta_of, sizes
-from duckweed.wire.contribution import decode
+from duckweed.round.engine import Engine, MemoryBlobs
+from duckweed.round.worker import Worker, disk_needed
+from duckweed.wire.codec import codec_of, rms
 
 
 @pytest.fixture(scope="module")
@@ -26,12 +25,11 @@ def ground(tmp_path_factory):
 
 def worker(ground):
     spec, layout, data, _ = ground
-    model = models.build(founding.configuration(spec, data))
-    return Worker(spec, layout, data.dataset, Trainer(model, spec.inner, spec.total_steps, "cpu"))
+    return Worker(spec, layout, founding.learner(spec, data, "cpu"))
 
 
 def same(a, b):
-    return set(a) == set(b) and all(torch.equal(a[name], b[name]) for name in a)
+    return set(a) == set(b) and all(np.array_equal(a[name], b[name]) for name in a)
 
 
 def test_a_contribution_says_what_it_is(ground):
@@ -42,8 +40,8 @@ def test_a_contribution_says_what_it_is(ground):
     assert (said.blob, said.size) == (blob_hash(made.blob), len(made.blob))
     assert (said.tokens, said.steps) == (spec.tokens_per_block, spec.inner.steps)
     assert 4 < said.loss < 7
-    assert len(said.sizes) == len(layout.names)
-    decode(spec.wire, made.blob, layout, state.scales)
+    assert len(said.rms) == len(layout.names)
+    codec_of(spec.wire, layout).decode(made.blob, state.shared)
 
 
 def test_the_block_decides_the_contribution_and_the_peer_does_not(ground):
@@ -63,27 +61,14 @@ def test_what_was_accepted_stays_in_the_residual_once(ground):
     assert residual.any()
     one.settle(True)  # a round without a contribution of this peer changes nothing
     assert one.left.residual.tobytes() == residual.tobytes()
-    sent = decode(spec.wire, made.blob, layout, state.scales).values
+    sent = codec_of(spec.wire, layout).decode(made.blob, state.shared).values
     fresh = worker(ground)
-    delta = fresh.trainer.train(
-        state.weights, batches(ground, 0), 0, None, (spec.seed + 0) % 2**63
-    ).delta
+    delta = fresh.learner.train(state.weights, Part(0, 0, spec.inner.steps, seed=spec.seed)).delta
     np.testing.assert_allclose(sent + residual, delta, atol=1e-7)
 
 
-def batches(ground, block):
-    from duckweed.learn.data.dataset import batch
-
-    spec, _, data, _ = ground
-    inner = spec.inner
-    for step in range(inner.steps):
-        yield batch(
-            data.dataset, spec.seed, block, step, inner.steps, inner.batch, spec.model.sequence
-        )
-
-
 @pytest.mark.parametrize("said", [True, False])
-def test_what_was_refused_leaves_no_trace_in_residual_or_moments(ground, said):
+def test_what_was_refused_leaves_no_trace_in_residual_or_optimizer_state(ground, said):
     """Whether the refusal was heard or the round never closed for this peer."""
     state = ground[3]
     one, twin = worker(ground), worker(ground)
@@ -99,8 +84,8 @@ def test_what_was_refused_leaves_no_trace_in_residual_or_moments(ground, said):
     one.settle(True)
     twin.settle(True)
     assert one.left.residual.tobytes() == twin.left.residual.tobytes()
-    assert one.left.moments
-    assert same(one.left.moments, twin.left.moments)
+    assert one.left.optimizer
+    assert same(one.left.optimizer, twin.left.optimizer)
 
 
 def test_a_restarted_peer_goes_on_as_if_it_had_not_stopped(ground, tmp_path):
@@ -128,76 +113,24 @@ def test_a_damaged_residual_is_not_taken_up(ground, tmp_path):
     assert not one.left.residual.any()
 
 
-# --- with momenta exchanged
+# --- momenta kept and guided
 
 FP32 = {"wire.kind": "dense", "wire.dtype": "fp32"}
 
 
-@pytest.fixture(scope="module")
-def common(tmp_path_factory):
-    base = tmp_path_factory.mktemp("common")
-    spec = tiny.specification(base, FP32 | {"inner.state": "shared"})
-    folder, ground, state = tiny.found(base, "run", spec)
-    return spec, founding.layout(folder), ground, state
-
-
 def merged(spec, layout, state, made):
-    pairs = [(c.announcement, c.blob) for c in made]
-    closed, blobs = gathered(spec, layout, state.scales.tolist(), pairs)
-    return advance(spec, layout, state, closed, blobs.__getitem__)
-
-
-def test_what_is_exchanged_are_the_momenta_that_training_ended_with(common):
-    spec, layout, _, state = common
-    one = worker(common)
-    values = decode(spec.wire, one.contribute(state, 0, 0).blob, layout, state.scales).values
-    work = worker(common).trainer.train(state.weights, batches(common, 0), 0, keep=True)
-    assert values[: layout.parameters].tobytes() == work.delta.tobytes()
-    names = layout.names[-layout.momenta :]
-    ended = torch.cat([work.moments[name].flatten() for name in names]).numpy()
-    assert ended.any()
-    assert values[layout.parameters :].tobytes() == ended.tobytes()
-    one.settle(True)
-    assert one.left.moments  # AdamW's stay where they are
-    assert not set(one.left.moments) & set(names)
-
-
-def test_all_go_on_with_the_mean_of_the_momenta(common):
-    spec, layout, _, state = common
-    workers = [worker(common), worker(common)]
-    made = [each.contribute(state, peer, peer) for peer, each in enumerate(workers)]
-    after = merged(spec, layout, state, made)
-    found = [decode(spec.wire, c.blob, layout, state.scales).values for c in made]
-    mean = (found[0] + found[1])[layout.parameters :] / 2
-    np.testing.assert_allclose(after.inner, mean, atol=1e-7)
-    # Who comes new begins with them too: without them it would train something else.
-    none = msgspec.structs.replace(after, inner=np.zeros_like(after.inner))
-    assert worker(common).contribute(after, 2, 2).blob != worker(common).contribute(none, 2, 2).blob
-
-
-def test_what_is_left_out_of_a_momentum_is_not_owed(tmp_path):
-    """Error feedback is for what adds up over the rounds; a momentum is said anew in each."""
-    facts = {"inner.state": "shared", "wire.feedback": 1.0, "wire.threshold": 2.0}
-    spec = tiny.specification(tmp_path, facts)
-    folder, ground, state = tiny.found(tmp_path, "run", spec)
-    layout = founding.layout(folder)
-    one = worker((spec, layout, ground, state))
-    one.contribute(state, 0, 0)
-    one.settle(True)
-    assert one.left.residual[: layout.parameters].any()
-    assert not one.left.residual[layout.parameters :].any()
-    # The first scales are measured for momenta as for weights.
-    assert all(scale > 0 for scale in state.scales[-layout.momenta :])
+    engine = Engine(spec, layout, MemoryBlobs({c.announcement.blob: c.blob for c in made}))
+    closed = engine.close(state.shared.tolist(), [c.announcement for c in made])
+    return engine.advance(state, closed)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4])
-@pytest.mark.parametrize("kind", ["shared", "kept"])
-def test_a_guess_of_the_momenta_is_put_right(tmp_path, kind, share):
+def test_a_guess_of_the_momenta_is_put_right(tmp_path, share):
     """Muon's momentum is linear in the one that it began with: begun with a wrong guess and put right
     it ends as if begun with the right one, guided by what was merged meanwhile. (At a learning rate of
     nearly 0 the gradients are alike.)"""
     facts = FP32 | {
-        "inner.state": kind, "rounds.overlap": 0.7, "inner.steps": 5,
+        "rounds.overlap": 0.7, "inner.steps": 5,
         "inner.learning_rate": 1e-8, "inner.momentum_warmup": 9, "inner.warmup": 0,
         "inner.guide": share, "inner.precision": "fp32",
     }  # fmt: skip
@@ -208,36 +141,17 @@ def test_a_guess_of_the_momenta_is_put_right(tmp_path, kind, share):
     one.contribute(state, 0, 0)
     one.settle(True, 0)
     rng = np.random.default_rng(0)
-    common = rng.standard_normal(state.inner.size, np.float32)
-    guessed = msgspec.structs.replace(state, inner=common + 1)
-    step = rng.standard_normal(layout.parameters, np.float32)
-    after = msgspec.structs.replace(state, round=1, inner=common, momentum=step)
+    step = rng.standard_normal(layout.total, np.float32)
+    after = msgspec.structs.replace(state, round=1, momentum=step)
     block = Span(4, 0, 5)
-    begun = one.ahead(guessed, block)
+    begun = one.ahead(state, block)
     assert begun.ahead == 4
     whole, stepwise = one.train(after, block), one.train(after, block, begun=begun)
-    ends = [momenta_of(x.delta[layout.parameters :], layout) | x.moments for x in (whole, stepwise)]
+    ends = [x.optimizer for x in (whole, stepwise)]
     matrices = [name for name in ends[0] if name.startswith("muon.")]
     assert len(matrices) == 14
     for name in matrices:
-        torch.testing.assert_close(ends[1][name], ends[0][name], atol=1e-4, rtol=0)
-
-
-def test_alone_to_share_is_to_keep(tmp_path):
-    """One peer over an exact wire exchanges its momenta with itself."""
-    ends = []
-    for kind in ("shared", "kept"):
-        facts = FP32 | {"inner.state": kind, "rounds.peers": 1}
-        spec = tiny.specification(tmp_path / kind, facts)
-        folder, ground, state = tiny.found(tmp_path / kind, "run", spec)
-        layout = founding.layout(folder)
-        one = worker((spec, layout, ground, state))
-        for round_ in range(3):
-            made = one.contribute(state, 0, round_)
-            state = merged(spec, layout, state, [made])
-            one.settle(True, round_)
-        ends.append(state.weights)
-    assert ends[0].tobytes() == ends[1].tobytes()
+        np.testing.assert_allclose(ends[1][name], ends[0][name], atol=1e-4)
 
 
 def guided(tmp_path, share, more):
@@ -246,10 +160,9 @@ def guided(tmp_path, share, more):
     return spec, founding.layout(folder), ground, state
 
 
-@pytest.mark.parametrize("kind", ["kept", "shared"])
-def test_a_round_begins_with_momenta_turned_to_the_last_merged_step(tmp_path, kind):
+def test_a_round_begins_with_momenta_turned_to_the_last_merged_step(tmp_path):
     """What a peer holds stays as it was: only the steps of the round begin elsewhere."""
-    whole = {"outer.learning_rate": 1.0, "outer.momentum": 0.0, "inner.state": kind}
+    whole = {"outer.learning_rate": 1.0, "outer.momentum": 0.0}
     spec, layout, data, state = guided(tmp_path, 0.3, whole)
     one = worker((spec, layout, data, state))
     made = one.contribute(state, 0, 0)
@@ -257,24 +170,23 @@ def test_a_round_begins_with_momenta_turned_to_the_last_merged_step(tmp_path, ki
     after = merged(spec, layout, state, [made])
     step = state.weights - after.weights
     np.testing.assert_allclose(after.momentum, step, atol=1e-6)
-    before = {n: x.clone() for n, x in one.left.moments.items()}
-    moments = {n: x.clone() for n, x in before.items()} | momenta_of(after.inner, layout)
-    weights = set(layout.names[: len(layout.names) - layout.momenta])
-    name = next(n for n in moments if n.startswith("muon."))
+    before = {n: x.copy() for n, x in one.left.optimizer.items()}
+    turned = {n: x.copy() for n, x in before.items()}
+    weights = set(layout.names)
+    name = next(n for n in turned if n.startswith("muon."))
     assert name.removeprefix("muon.") in weights
-    guide(moments, after.momentum, layout, 0.3)
-    own = one.trainer.train(
-        after.weights, batches((spec, layout, data, after), 1), 3, moments=moments
-    )
-    found = one.train(after, Span(1, 0, 3)).delta[: layout.parameters]
+    guide(turned, after.momentum, layout, 0.3)
+    part = Part(block=1, first=0, steps=3, number=3, seed=spec.seed + 1)
+    own = one.learner.train(after.weights, part, turned)
+    found = one.train(after, Span(1, 0, 3)).delta
     assert found.tobytes() == own.delta.tobytes()
-    assert same(one.left.moments, before)
+    assert same(one.left.optimizer, before)
 
 
 # --- with overlap
 
 
-@pytest.fixture(scope="module", params=["fresh", "kept", "shared"])
+@pytest.fixture(scope="module", params=["fresh", "kept"])
 def half(tmp_path_factory, request):
     """Two of three steps of a round are trained ahead."""
     base = tmp_path_factory.mktemp("half")
@@ -342,7 +254,9 @@ def test_if_all_send_the_same_nothing_that_was_trained_ahead_is_late(half, tmp_p
     one = worker(half)
     made = one.contribute(state, 0, 0)
     one.save(tmp_path / "residual")
-    closed, update = close(spec, layout, state.scales.tolist(), [(made.announcement, made.blob)])
+    closed, update = close(
+        spec, layout, state.shared.tolist(), [made.announcement], lambda digest: made.blob
+    )
     after = advance(spec, layout, state, closed, lambda digest: update)
     assert after.weights.tobytes() != state.weights.tobytes()
     begun = one.ahead(state, BLOCK)
@@ -376,7 +290,7 @@ def test_a_peer_killed_with_work_in_hand_keeps_its_residual_if_it_counts(half, t
         each.settle(accepted, 0)
     assert again.left.residual.tobytes() == one.left.residual.tobytes()
     assert again.left.residual.any() == accepted
-    assert same(again.left.moments, one.left.moments)
+    assert same(again.left.optimizer, one.left.optimizer)
 
 
 def test_work_in_hand_of_which_nothing_is_left_is_forgotten_when_it_counts(half, tmp_path):
@@ -388,13 +302,13 @@ def test_work_in_hand_of_which_nothing_is_left_is_forgotten_when_it_counts(half,
     assert not one.left.residual.any()
 
 
-def test_sizes_are_root_mean_squares(ground):
+def test_what_is_announced_are_root_mean_squares(ground):
     layout = ground[1]
     x = np.ones(layout.total, np.float32) * 3
-    assert sizes(x, layout) == pytest.approx([3.0] * len(layout.names))
+    assert rms(x, layout) == pytest.approx([3.0] * len(layout.names))
 
 
-@pytest.mark.parametrize("kind", ["fresh", "kept", "shared"])
+@pytest.mark.parametrize("kind", ["fresh", "kept"])
 def test_the_disk_that_is_asked_for_is_what_the_files_take(kind, tmp_path):
     """Three states and two residuals of real files with their moments, but for AdamW's second of
     small parts; what is on top is one vector of blobs."""

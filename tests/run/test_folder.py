@@ -5,6 +5,7 @@ import os
 import pytest
 
 from duckweed.run import folder as folders
+from duckweed.run.events import FinalLoss, RoundClosed
 from duckweed.run.folder import FolderError, RunFolder, write_atomically
 
 
@@ -61,23 +62,23 @@ def test_saved_rounds_pass_over_what_is_no_state(tmp_path):
 
 def test_a_line_that_a_crash_cut_off_loses_no_other(tmp_path):
     made = RunFolder(tmp_path)
-    assert list(made.records()) == []
-    made.record(event="round", round=0)
-    made.record(event="round", round=1)
+    assert list(made.records(RoundClosed)) == []
+    made.record(RoundClosed(round=0, seconds=1.0))
+    made.record(RoundClosed(round=1, seconds=1.0))
     size = made.metrics.stat().st_size
     os.truncate(made.metrics, size - 5)
-    assert [r["round"] for r in made.records()] == [0]
-    made.record(event="round", round=1)
-    made.record(event="final", round=2)
-    assert [r["round"] for r in made.records("round")] == [0, 1]
-    assert [r["round"] for r in made.records()] == [0, 1, 2]
+    assert [r.round for r in made.records(RoundClosed)] == [0]
+    made.record(RoundClosed(round=1, seconds=1.0))
+    made.record(FinalLoss(2.0, round=2))
+    assert [r.round for r in made.records(RoundClosed)] == [0, 1]
+    assert [r.round for r in made.records(RoundClosed, FinalLoss)] == [0, 1, 2]
 
 
 def test_metrics_hold_no_nan(tmp_path):
     made = RunFolder(tmp_path)
     with pytest.raises(ValueError, match="JSON"):
-        made.record(loss=float("nan"))
-    assert list(made.records()) == []
+        made.record(RoundClosed(round=0, seconds=1.0, loss=float("nan")))
+    assert not made.metrics.exists()
 
 
 def test_a_write_that_fails_leaves_the_old_contents(tmp_path, monkeypatch):

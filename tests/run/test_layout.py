@@ -25,23 +25,8 @@ def test_digest_depends_on_names_shapes_and_order():
     ]
     assert len({layout.digest() for layout in layouts}) == len(layouts)
     assert layouts[0].digest() == Layout.of({"a": (2, 3), "b": (4,)}).digest()
-    # As it was before layouts knew of momenta: runs of then go on.
+    # As it has always been: runs of earlier versions can be resumed.
     assert layouts[0].digest() == DIGEST
-
-
-def test_momenta_come_after_the_weights():
-    layout = Layout(("a", "v", "m.a"), ((2, 3), (4,), (2, 3)), 1)
-    assert (layout.total, layout.parameters) == (16, 10)
-    assert layout.kinds == [slice(0, 10), slice(10, 16)]
-    plain = Layout(layout.names, layout.shapes)
-    assert (plain.total, plain.parameters, plain.kinds) == (16, 16, [slice(0, 16)])
-    assert plain.digest() != layout.digest()
-
-
-@pytest.mark.parametrize("momenta", [-1, 2, 3])
-def test_a_layout_has_weights_and_no_fewer_than_no_momenta(momenta):
-    with pytest.raises(ValueError, match=f"{momenta} momenta among 2"):
-        Layout(("a", "b"), ((1,), (2,)), momenta)
 
 
 @pytest.mark.parametrize(

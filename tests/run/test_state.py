@@ -1,6 +1,5 @@
 """Checkpoints: what is read back is what was written, or it is refused."""
 
-import msgspec
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -14,30 +13,20 @@ def layout(values=1000, name="a"):
     return Layout.of({name: (values - 4,), "b": (4,)})
 
 
-SHARED = Layout(("a", "b", "m"), ((996,), (4,), (3, 2)), 1)
-
-
 def state(round_=3, values=1000, digest=None):
     numbers = np.arange(values, dtype=np.float32)
     scales = np.array([0.5, 2.0], np.float32)
     return State(round_, digest or layout(values).digest(), numbers / 7, -numbers, scales)
 
 
-def with_momenta():
-    before = state(digest=SHARED.digest())
-    scales = np.array([0.5, 2.0, 3.0], np.float32)
-    inner = np.arange(6, dtype=np.float32) - 2.5
-    return msgspec.structs.replace(before, scales=scales, inner=inner)
-
-
-@pytest.mark.parametrize(("before", "of"), [(state(), layout()), (with_momenta(), SHARED)])
-def test_load_gives_back_every_bit(tmp_path, before, of):
+def test_load_gives_back_every_bit(tmp_path):
+    before = state()
     before.weights[0] = -0.0
     digest = before.save(tmp_path / "s.safetensors")
-    after = load(tmp_path / "s.safetensors", of)
+    after = load(tmp_path / "s.safetensors", layout())
     assert after.hash() == before.hash() == digest
     assert (after.round, after.layout) == (3, before.layout)
-    for name in ("weights", "momentum", "scales", "inner"):
+    for name in ("weights", "momentum", "shared"):
         assert getattr(after, name).tobytes() == getattr(before, name).tobytes()
     assert [p.name for p in tmp_path.iterdir()] == ["s.safetensors"]
 
@@ -51,17 +40,14 @@ def test_the_hash_is_the_same_on_every_machine():
 
 def test_the_hash_depends_on_every_part():
     seen = {state().hash(), state(4).hash(), state(digest="b" * 64).hash()}
-    for name in ("weights", "momentum", "scales"):
+    for name in ("weights", "momentum", "shared"):
         changed = state()
         array = getattr(changed, name)
         array[-1] = np.nextafter(array[-1], np.float32(9e9))
         seen.add(changed.hash())
     swapped = state()
     swapped.weights, swapped.momentum = swapped.momentum, swapped.weights
-    assert len(seen | {swapped.hash(), with_momenta().hash()}) == 8
-    moved = with_momenta()
-    moved.inner[-1] += 1
-    assert moved.hash() != with_momenta().hash()
+    assert len(seen | {swapped.hash()}) == 7
 
 
 def test_any_truncation_is_refused(tmp_path):
@@ -97,10 +83,8 @@ def test_states_of_other_models_are_refused(tmp_path):
         load(path, layout(name="other"))
     with pytest.raises(StateError, match="wrong size"):
         load(path, layout(999))
-    with pytest.raises(StateError, match="wrong size"):
+    with pytest.raises(StateError, match="another model"):
         load(path, Layout.of({"a": (900,), "b": (4,), "c": (96,)}))
-    with pytest.raises(StateError, match="cannot be read"):
-        load(path, Layout(("a", "b"), ((1000,), (9,)), 1))
 
 
 @pytest.mark.parametrize("missing", ["round", "layout", "hash"])

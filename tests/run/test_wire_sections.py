@@ -1,7 +1,10 @@
-import msgspec
 import pytest
 
-from duckweed.run.sections import Dense, Integer, Sparse, Wire, additive
+from duckweed.run.spec import RunSpec, SpecError, override, parse
+from duckweed.wire import codec_type
+from duckweed.wire.codecs.dense import Dense
+from duckweed.wire.codecs.integer import Integer
+from duckweed.wire.codecs.sparse import Sparse
 
 
 @pytest.mark.parametrize(
@@ -14,7 +17,7 @@ from duckweed.run.sections import Dense, Integer, Sparse, Wire, additive
     ],
 )
 def test_section_of_run_toml(text, wire):
-    assert msgspec.convert(pytest.importorskip("tomllib").loads(text), Wire) == wire
+    assert parse(f"[wire]\n{text}").wire == wire
 
 
 @pytest.mark.parametrize(
@@ -32,8 +35,8 @@ def test_section_of_run_toml(text, wire):
     ],
 )
 def test_bad_settings_name_the_field_and_the_range(section, says):
-    with pytest.raises(msgspec.ValidationError, match=says):
-        msgspec.convert(section, Wire)
+    with pytest.raises(SpecError, match=says):
+        override(RunSpec(), {f"wire.{key}": value for key, value in section.items()})
 
 
 def test_nan_is_not_a_threshold():
@@ -42,4 +45,8 @@ def test_nan_is_not_a_threshold():
 
 
 def test_only_the_integer_wire_adds_up():
-    assert [additive(wire) for wire in (Dense(), Sparse(), Integer())] == [False, False, True]
+    assert [codec_type(wire).additive for wire in (Dense(), Sparse(), Integer())] == [
+        False,
+        False,
+        True,
+    ]

@@ -8,6 +8,7 @@ import pytest
 from fixtures.pretended import PEERS
 
 from duckweed.net.identity import Identity
+from duckweed.run.events import PeerLeft
 from duckweed.run.spec import SpecError, override
 from duckweed.swarm.coordinator import admission as room
 from duckweed.swarm.coordinator.guest_book import EXPELLED, Guests
@@ -20,8 +21,8 @@ SOMEBODY = Identity(b"z" * 32)
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
-    monkeypatch.setattr(room, "READ", 0.0)
-    monkeypatch.setattr(room, "LOOK", 0.0)
+    monkeypatch.setattr(room, "GUESTS_CHECK", 0.0)
+    monkeypatch.setattr(room, "SILENCE_CHECK", 0.0)
 
 
 def book(run):
@@ -46,7 +47,7 @@ def test_an_invitation_made_while_the_run_is_served_opens_it_and_revoking_closes
         assert not run.it.attended()
 
     run = play(tmp_path, scene)
-    assert {"event": "left", "peer": 0, "reason": EXPELLED} in run.events
+    assert PeerLeft(0, EXPELLED) in run.events
 
 
 def test_keys_on_the_list_need_no_invitation(tmp_path):
@@ -65,13 +66,13 @@ def test_a_stranger_costs_a_private_run_nothing(tmp_path):
     async def scene(run):
         before = files(run)
         for question in (
-            m.Join(m.PROTOCOL, "guess"), m.Enquire(m.PROTOCOL), m.Look(m.PROTOCOL, "guess"),
-            m.Probe(m.PROBE_LIMIT), m.Snapshot(), m.Fetch("ab" * 32), m.Next(0, "", False),
+            m.Join(m.PROTOCOL, "guess"), m.GetRunInfo(m.PROTOCOL), m.GetStatus(m.PROTOCOL, "guess"),
+            m.Probe(m.PROBE_LIMIT), m.GetSavedState(), m.Fetch("ab" * 32), m.Next(0, "", False),
         ):  # fmt: skip
-            reply, body = await run.it.handle(SOMEBODY.id, m.encode(question), b"")
-            assert isinstance(m.answer(reply), m.Refused)
+            answer, body = await run.it.handle(SOMEBODY.id, question, b"")
+            assert isinstance(answer, m.Refused)
             assert body == b""
-            assert run.it.body_limit(SOMEBODY.id, m.encode(question)) == 0
+            assert run.it.body_limit(SOMEBODY.id, question) == 0
         assert files(run) == before
         assert not run.it.admission.members
         assert not run.events
@@ -83,17 +84,17 @@ def test_a_stranger_costs_a_private_run_nothing(tmp_path):
 def test_who_may_come_in_can_first_see_what_it_would_be(tmp_path):
     async def scene(run):
         secret = book(run).issue()
-        terms = await run.ask(SOMEBODY, m.Enquire(m.PROTOCOL, secret))
+        terms = await run.ask(SOMEBODY, m.GetRunInfo(m.PROTOCOL, secret))
         assert (terms.round, terms.peers, terms.up) == (0, 0, 0)
-        reply, noise = await run.it.handle(SOMEBODY.id, m.encode(m.Probe(9000, secret)), b"")
-        assert (m.answer(reply), len(noise)) == (m.Blob(), 9000)
-        asked = m.encode(m.Probe(1 << 40, secret))
+        answer, noise = await run.it.handle(SOMEBODY.id, m.Probe(9000, secret), b"")
+        assert (answer, len(noise)) == (m.Blob(), 9000)
+        asked = m.Probe(1 << 40, secret)
         assert len((await run.it.handle(SOMEBODY.id, asked, b""))[1]) == m.PROBE_LIMIT
         assert run.it.body_limit(SOMEBODY.id, asked) == m.PROBE_LIMIT
         assert SOMEBODY.id not in run.it.admission.members
         await run.start()
         closed = await run.round()
-        terms = await run.ask(SOMEBODY, m.Enquire(m.PROTOCOL, secret))
+        terms = await run.ask(SOMEBODY, m.GetRunInfo(m.PROTOCOL, secret))
         assert (terms.round, terms.peers) == (1, 3)
         sizes = [run.folder.blob(blob).stat().st_size for blob in closed.blobs]
         assert (terms.up, terms.down) == (sum(sizes) // 3, sum(sizes))
@@ -108,8 +109,8 @@ def test_status_tells_round_loss_peers_bytes_and_refusals(tmp_path):
         await run.round()
         await run.ask(PEERS[0], m.Progress("training", 1, 2, 3.25))
         await run.ask(PEERS[1], m.Leave("gone fishing"))
-        await run.ask(SOMEBODY, m.Snapshot())
-        seen = await run.ask(SOMEBODY, m.Look(m.PROTOCOL, secret))
+        await run.ask(SOMEBODY, m.GetSavedState())
+        seen = await run.ask(SOMEBODY, m.GetStatus(m.PROTOCOL, secret))
         assert (seen.round, seen.rounds, seen.members) == (1, 2, 3)
         assert (seen.held_out, seen.loss) == (2.0, 3.0)
         assert [x.here for x in seen.peers] == [True, False, True]
@@ -184,19 +185,19 @@ def test_a_clock_that_is_an_hour_off_and_jumps_changes_nothing(tmp_path, monkeyp
 def test_a_flood_of_questions_of_one_member_is_refused_and_the_others_go_on(tmp_path):
     async def scene(run):
         await run.join()
-        beat = m.encode(m.Progress("waiting", 0))
+        beat = m.Progress("waiting", 0)
         with pytest.raises(ValueError, match="too many questions"):  # noqa: PT012
             for _ in range(10_000):
                 await run.it.handle(PEERS[0].id, beat, b"")
-        assert await run.ask(PEERS[1], m.Progress("waiting", 0)) == m.Noted(1.0)
+        assert await run.ask(PEERS[1], m.Progress("waiting", 0)) == m.Ack(1.0)
         await asyncio.sleep(0)
 
     play(tmp_path, scene)
 
 
-def test_terms_and_standing_fit_their_messages():
-    many = m.PeerStanding(10**6, "ab" * 32, True, "training", 10**6, 1.0, 1.0, 10**6)
-    standing = m.Standing(
+def test_the_status_of_a_large_run_fits_into_a_message():
+    many = m.PeerStatus(10**6, "ab" * 32, True, "training", 10**6, 1.0, 1.0, 10**6)
+    standing = m.Status(
         "ab" * 32, 1, 1, 2000, [many] * 2000, 1.0, 1.0, 1.0, "x" * 300, {"control": [1, 2]}, {}
     )
     assert len(m.encode(standing)) < m.HEAD_LIMIT

@@ -75,10 +75,10 @@ def test_revoking_what_was_never_given_out_is_said_with_what_was(book):
 
 
 def test_the_standing_invitation_is_the_same_until_it_is_revoked(book):
-    secret = book.standing("serve")
-    assert book.standing("serve") == secret
+    secret = book.unlimited("serve")
+    assert book.unlimited("serve") == secret
     book.revoke(secret.partition(".")[0])
-    assert book.standing("serve") != secret
+    assert book.unlimited("serve") != secret
 
 
 def test_another_process_sees_what_was_written_and_nobody_else_can_read_it(book, tmp_path):

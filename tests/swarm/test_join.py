@@ -6,13 +6,14 @@ import threading
 import pytest
 from fixtures import tiny
 
+from duckweed.ledger.entries import PeerEntry, RoundEntry, StateEntry
 from duckweed.ledger.ledger import Ledger
 from duckweed.process.local_run import LocalRun
+from duckweed.process.simulation import Simulation
 from duckweed.round import founding
-from duckweed.round.simulation import Simulation
 from duckweed.run import state as states
 from duckweed.swarm.peer.join import join
-from duckweed.swarm.peer.peer import PeerStopped
+from duckweed.swarm.protocol.client import QuestionRefused
 from duckweed.swarm.protocol.invitation import Invitation
 
 pytestmark = pytest.mark.slow
@@ -35,7 +36,7 @@ def test_the_invited_reach_the_bits_of_the_simulation_and_others_stay_out(tmp_pa
         watching.start()
         port = next(a for a in serving["bound"] if a.startswith("127.")).rpartition(":")[2]
         wrong = Invitation(spec.identity, serving["id"], (f"127.0.0.1:{port}",), "guessed")
-        with pytest.raises(PeerStopped, match="secret"):
+        with pytest.raises(QuestionRefused, match="secret"):
             asyncio.run(join(wrong, tmp_path / "stranger", (), "cpu", lambda text: None))
         right = Invitation(spec.identity, serving["id"], wrong.addresses, folder.read_secret())
         said: list[str] = []
@@ -45,9 +46,9 @@ def test_the_invited_reach_the_bits_of_the_simulation_and_others_stay_out(tmp_pa
     assert reason == "all rounds are done"
     assert any("fetching the state after round 0" in text for text in said)
     ledger = Ledger(folder.ledger)
-    assert [e.body["closed"]["accepted"] for e in ledger.entries("round")] == [[0, 1]] * 3
-    assert sum(e.kind == "peer" for e in ledger.entries()) == 2
-    agreed = {e.round: e.body["hash"] for e in ledger.entries("state")}
+    assert [e.body.closed.accepted for e in ledger.entries(RoundEntry)] == [[0, 1]] * 3
+    assert len(list(ledger.entries(PeerEntry))) == 2
+    agreed = {e.round: e.body.hash for e in ledger.entries(StateEntry)}
     assert agreed[3] == expected
     assert not (tmp_path / "guest" / "ledger.db").exists()  # copies are for runs with successors
     path = tmp_path / "guest" / "states" / "00000003.safetensors"

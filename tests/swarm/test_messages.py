@@ -1,11 +1,15 @@
 """What is said is understood; what is not in the schema is refused."""
 
+from pathlib import Path
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from duckweed.merge.round import Announcement, Closed
+from duckweed.ledger.entries import Closed
+from duckweed.ledger.succession import Vote
+from duckweed.merge.round import Announcement
 from duckweed.swarm.protocol import messages as m
 
 ANNOUNCEMENT = Announcement(3, 1, 7, "ab" * 32, 100, 512, 4, 2.5, [0.5, 1.0])
@@ -14,33 +18,38 @@ CONTRIBUTE = m.Contribute(ANNOUNCEMENT, b"s" * 64, m.Timings(train=1.5), 10.0, 4
 QUESTIONS = [
     m.Join(m.PROTOCOL),
     m.Join(m.PROTOCOL, "s", ["10.77.0.2:7000"]),
-    m.Enquire(m.PROTOCOL, "s"),
+    m.GetRunInfo(m.PROTOCOL, "s"),
     m.Probe(1000),
-    m.Look(m.PROTOCOL),
+    m.GetStatus(m.PROTOCOL),
     m.Next(4, "cd" * 32, True),
     m.Progress("training", 4, 2, 3.5),
     CONTRIBUTE,
     m.Fetch("ef" * 32),
     m.Fetch("ef" * 32, True),
-    m.Part("ef" * 32, 3),
-    m.Donors(),
-    m.Known("ab" * 32),
+    m.GetBlobPiece("ef" * 32, 3),
+    m.GetDonors(),
+    m.IsMember("ab" * 32),
     m.Leave("done"),
-    m.Snapshot(),
-    m.Piece(10, 1 << 22),
+    m.GetSavedState(),
+    m.GetStatePiece(10, 1 << 22),
+    m.Ahead(4),
+    m.GetEntries(2, 17, "ab" * 32),
+    m.GetEntryRange(3, 17, "ab" * 32),
+    m.RequestVote(5, True),
+    m.GetLeader(["10.77.0.2:7000"]),
 ]
 ANSWERS = [
     m.Welcome(1, "seed = 0\n", -1, "layout", "tokens"),
-    m.Saved(10, 1 << 20, [b"h" * 32]),
-    m.Held(1 << 20, [b"h" * 32], [m.Holder("ab" * 32, ["10.77.0.2:7000"])]),
-    m.Donated({3: "cd" * 32}, [m.Holder("ab" * 32, [])]),
-    m.Terms("seed = 0\n", "layout", "tokens", 3, 2, 100, 200),
-    m.Standing(
+    m.SavedState(10, 1 << 20, [b"h" * 32]),
+    m.BlobManifest(1 << 20, [b"h" * 32], [m.PeerAddress("ab" * 32, ["10.77.0.2:7000"])]),
+    m.DonorList({3: "cd" * 32}, [m.PeerAddress("ab" * 32, [])]),
+    m.RunInfo("seed = 0\n", "layout", "tokens", 3, 2, 100, 200),
+    m.Status(
         "ab" * 32,
         3,
         10,
         1,
-        [m.PeerStanding(0, "cd" * 32, True, "training", 1, 2.5, 0.5, 3)],
+        [m.PeerStatus(0, "cd" * 32, True, "training", 1, 2.5, 0.5, 3)],
         2.5,
         None,
         1.5,
@@ -53,9 +62,15 @@ ANSWERS = [
     m.Wait("for peer 2"),
     m.Stop("over", fault=True),
     m.Blob(),
-    m.Noted(),
+    m.Ack(),
+    m.Ack(2.5),
     m.Refused("no"),
+    m.LedgerEntries(2, 17, "ab" * 32, True, 16, [m.PeerAddress("ab" * 32, ["10.77.0.2:7000"])]),
+    m.VoteReply(5, Vote(b"s" * 64, 2, 17, "ab" * 32), ""),
+    m.VoteReply(5, None, "term 5 was promised before"),
+    m.Leader(2, "ab" * 32, [m.PeerAddress("ab" * 32, ["10.77.0.2:7000"])]),
 ]
+GOLDEN = Path(__file__).with_name("messages.txt").read_text("ascii").split()
 
 
 def packed(message, **changes):
@@ -75,6 +90,15 @@ def test_answers_arrive_as_they_were_given(message):
     assert m.answer(m.encode(message)) == message
     with pytest.raises(msgspec.ValidationError):
         m.question(m.encode(message))
+
+
+@pytest.mark.parametrize(
+    ("message", "golden"),
+    list(zip([*QUESTIONS, *ANSWERS], GOLDEN, strict=True)),
+    ids=lambda x: type(x).__name__,
+)
+def test_messages_are_the_same_bytes_in_every_version_of_the_protocol(message, golden):
+    assert m.encode(message).hex() == golden
 
 
 @pytest.mark.parametrize(
@@ -119,6 +143,6 @@ def test_every_field_of_an_announcement_is_signed():
     seen = {m.signed_part(ANNOUNCEMENT)}
     for name in ANNOUNCEMENT.__struct_fields__:
         value = getattr(ANNOUNCEMENT, name)
-        other = value + "x" if isinstance(value, str) else [9.0] if name == "sizes" else value + 1
+        other = value + "x" if isinstance(value, str) else [9.0] if name == "rms" else value + 1
         seen.add(m.signed_part(msgspec.structs.replace(ANNOUNCEMENT, **{name: other})))
     assert len(seen) == 1 + len(ANNOUNCEMENT.__struct_fields__)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from duckweed.net.transport import LinkError
 from duckweed.swarm.blobs import multi_fetch as room
 from duckweed.swarm.blobs import pieces
-from duckweed.swarm.blobs.multi_fetch import Gather
+from duckweed.swarm.blobs.multi_fetch import MultiFetch
 from duckweed.swarm.blobs.pieces import Parts
 
 DATA = random.Random(0).randbytes(20 * pieces.LEAST + 77)
@@ -25,7 +25,7 @@ def part(number):
 
 def run(parts, holders, first=None):
     first = first or [n % len(holders) for n in range(len(HASHES))]
-    work = Gather(parts, holders, first)
+    work = MultiFetch(parts, holders, first)
     asyncio.run(asyncio.wait_for(work.run(), 20))
     return work
 
@@ -83,8 +83,8 @@ def test_who_lies_or_dies_is_replaced_at_once(bad):
 
 @pytest.mark.parametrize("slow", [empty, stuck])
 def test_who_has_nothing_or_hangs_is_helped_out(slow, monkeypatch):
-    monkeypatch.setattr(room, "GRACE", 0.2)
-    monkeypatch.setattr(room, "EMPTY", 0.4)
+    monkeypatch.setattr(room, "HOLDER_SILENT", 0.2)
+    monkeypatch.setattr(room, "HOLDER_EMPTY", 0.4)
     parts = Parts(len(DATA), HASHES)
     work = run(parts, [honest, slow])
     assert parts.all() == DATA

@@ -8,15 +8,17 @@ from fixtures import pretended
 from fixtures.golden import LAYOUT
 from fixtures.pretended import PEERS, contribution, genesis, state
 
+from duckweed.ledger.entries import RoundEntry
 from duckweed.ledger.ledger import Ledger, LedgerError
 from duckweed.net.identity import Identity, verify
 from duckweed.net.transport import Endpoint, LinkError
 from duckweed.run import folder as folders
+from duckweed.run.events import RoundClosed
 from duckweed.run.spec import override
 from duckweed.swarm.coordinator import coordinator
 from duckweed.swarm.node import node as room
 from duckweed.swarm.node import replica
-from duckweed.swarm.node.node import Station
+from duckweed.swarm.node.node import Node
 from duckweed.swarm.protocol import messages as m
 
 KEYS = {name: Identity(name.encode().ljust(32, b".")) for name in ("first", "anna", "ben")}
@@ -93,16 +95,15 @@ class Machine:
         self.net.guard(self.endpoint)
         self.ledger = Ledger(self.folder.ledger, key.sign, self.folder.dropped)
         meeting = (KEYS[first.name].id, first.endpoint.offered) if first else (key.id, [])
-        self.station = Station(
-            self.endpoint, key, self.folder, self.ledger, meeting, self.events.append,
+        self.node = Node(
+            self.endpoint, key, self.folder, self.ledger, SPEC, LAYOUT, meeting, self.events.append,
             self.said.append,
         )  # fmt: skip
-        self.station.begin(SPEC, LAYOUT)
-        self.tasks = [asyncio.create_task(self.station.serve())]
+        self.tasks = [asyncio.create_task(self.node.serve())]
         if first:
-            await self.station.copy()
-            await self.station.replica.look_round()  # and say where it listens
-        self.running = asyncio.create_task(self.station.run())
+            await self.node.copy()
+            await self.node.replica.look_for_leader()  # and say where it listens
+        self.running = asyncio.create_task(self.node.run())
         self.tasks.append(self.running)
 
     async def stop(self):
@@ -110,23 +111,23 @@ class Machine:
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
-        self.station.replica.close()
+        self.node.replica.close()
         self.ledger.close()
         await self.endpoint.close()
 
     @property
     def leads(self):
-        run = self.station.coordinator
-        return run is not None and not run.unseated
+        run = self.node.coordinator
+        return run is not None and not run.deposed
 
     def rounds(self):
-        return list(self.ledger.entries("round"))
+        return list(self.ledger.entries(RoundEntry))
 
     # --- as peers use it
 
     async def ask(self, number, question, body=b""):
-        head, _ = await self.station.handle(PEERS[number].id, m.encode(question), body)
-        return m.answer(head)
+        answer, _ = await self.node.handle(PEERS[number].id, question, body)
+        return answer
 
     async def admit(self, secret=""):
         for number in range(3):
@@ -139,7 +140,7 @@ class Machine:
         tasks = [await until(lambda n=n: self.told(n, question, m.Train)) for n in peers]
         for number, task in zip(peers, tasks, strict=True):
             answer = await self.ask(number, *contribution(SPEC, number, task))
-            assert isinstance(answer, m.Noted), answer
+            assert isinstance(answer, m.Ack), answer
 
     async def told(self, number, question, kind):
         answer = await self.ask(number, question)
@@ -175,7 +176,7 @@ def play(base, scene):
         machines = [Machine(base, name, net) for name in KEYS]
         first, *others = machines
         ledger = Ledger(first.folder.ledger, KEYS["first"].sign)
-        ledger.append("genesis", 0, genesis(SPEC, KEYS["first"].id))
+        ledger.append(0, genesis(SPEC, KEYS["first"].id))
         ledger.close()
         try:
             await first.start()
@@ -225,11 +226,13 @@ def test_two_coordinators_never_close_the_same_round(tmp_path):
         answer = await first.ask(1, question)
         assert isinstance(answer, m.Wait)
         assert "2 of 3" in answer.reason
-        assert [e["round"] for e in first.events if e["event"] == "round"] == [0]  # nor is it told
+        assert [e.round for e in first.events if isinstance(e, RoundClosed)] == [
+            0
+        ]  # nor is it told
         net.split(KEYS)
         await until(lambda: not first.leads)
         await until(lambda: alike([first, anna, ben]))
-        assert [e.body["closed"]["accepted"] for e in first.rounds()] == [[0, 1, 2], [0, 2]]
+        assert [e.body.closed.accepted for e in first.rounds()] == [[0, 1, 2], [0, 2]]
         assert first.folder.dropped.read_text().count('"round"') == 1
         assert (await first.ask(1, question)).key == KEYS["anna"].id
         assert await anna.ask(1, m.Next(0, state(0), False)) == m.Apply(before)
@@ -245,7 +248,7 @@ def test_without_a_majority_nothing_is_closed_and_with_it_the_run_goes_on(tmp_pa
         net.split(["first"], ["anna"], ["ben"])
         await first.work(1)
         await until(lambda: len(first.rounds()) == 2)
-        replica, patience = anna.station.replica, 2 * SPEC.members.absence
+        replica, patience = anna.node.replica, 2 * SPEC.members.absence
         await until(lambda: time.monotonic() - replica.heard > patience)  # it has stood in vain
         assert not anna.leads
         assert not ben.leads
@@ -267,7 +270,7 @@ def test_without_a_majority_nothing_is_closed_and_with_it_the_run_goes_on(tmp_pa
         # The end is heard by all.
         for machine in (first, anna, ben):
             await asyncio.wait_for(machine.running, PATIENCE)
-            assert machine.station.over == "all rounds are done"
+            assert machine.node.over == "all rounds are done"
         assert alike([first, anna, ben])
 
     play(tmp_path, scene)
@@ -326,13 +329,18 @@ def test_a_lost_ledger_is_not_begun_anew(tmp_path):
 def test_strangers_are_told_nothing_of_the_ledger(tmp_path):
     async def scene(net, first, anna, ben):
         stranger = Identity(b"s" * 32).id
-        for question in (m.Entries(0, -1, ""), m.Who(), m.Promise(1, True), m.Extract(0, 0, "")):
+        for question in (
+            m.GetEntries(0, -1, ""),
+            m.GetLeader(),
+            m.RequestVote(1, True),
+            m.GetEntryRange(0, 0, ""),
+        ):
             with pytest.raises(ValueError, match="takes no part"):
-                await anna.station.handle(stranger, m.encode(question), b"")
-        for question in (m.Promise(1, True), m.Extract(0, 0, "")):  # nor do peers elect
+                await anna.node.handle(stranger, question, b"")
+        for question in (m.RequestVote(1, True), m.GetEntryRange(0, 0, "")):  # nor do peers elect
             with pytest.raises(ValueError, match="does not vote"):
                 await first.ask(0, question)
-        head, _ = await anna.station.handle(stranger, m.encode(m.Join(m.PROTOCOL, "x")), b"")
-        assert "the first coordinator is in charge" in m.answer(head).reason
+        answer, _ = await anna.node.handle(stranger, m.Join(m.PROTOCOL, "x"), b"")
+        assert "the leader of the run is the first coordinator" in answer.reason
 
     play(tmp_path, scene)

@@ -12,6 +12,7 @@ import pytest
 from fixtures import tiny
 
 from bench.wan.lab import Host, Lab, unavailable
+from duckweed.ledger.entries import RUN
 from duckweed.ledger.ledger import Ledger, LedgerError
 from duckweed.net.identity import load_or_create, verify
 from duckweed.run.folder import RunFolder
@@ -107,7 +108,7 @@ class Swarm:
             ledger = Ledger(path)
             try:
                 ledger.verify(verify)
-                return list(ledger.entries())
+                return list(ledger.entries(*RUN))
             finally:
                 ledger.close()
         return []
@@ -116,11 +117,11 @@ class Swarm:
         return [e for e in self.entries(name) if e.kind == "round"]
 
     def terms(self, name):
-        return [e.body["term"] for e in self.entries(name) if e.kind == "succession"]
+        return [e.body.term for e in self.entries(name) if e.kind == "succession"]
 
     def in_charge(self, name):
         """Which machine the ledger of a machine says is in charge."""
-        last = [e.body["key"] for e in self.entries(name) if e.kind == "succession"][-1]
+        last = [e.body.key for e in self.entries(name) if e.kind == "succession"][-1]
         keys = {n: load_or_create(f.peer(0) / "key").id for n, f in self.folders.items()}
         keys["first"] = load_or_create(self.folders["first"].coordinator_key).id
         return next(n for n, key in keys.items() if key == last)
@@ -222,6 +223,6 @@ def test_a_partition_does_not_give_a_round_two_ends(tmp_path):
 def counts(swarm, key):
     """Whether a peer's work counted in the last round but one."""
     entries = swarm.entries("anna")
-    indices = {e.body["index"] for e in entries if e.kind == "peer" and e.body["key"] == key}
+    indices = {e.body.index for e in entries if e.kind == "peer" and e.body.key == key}
     rounds = [e for e in entries if e.kind == "round"]
-    return bool(indices & set(rounds[-2].body["closed"]["accepted"]))
+    return bool(indices & set(rounds[-2].body.closed.accepted))

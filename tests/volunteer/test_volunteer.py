@@ -14,12 +14,13 @@ import msgspec
 import pytest
 from fixtures import tiny
 
+from duckweed.ledger.entries import RoundEntry
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import Identity, load_or_create
 from duckweed.net.timeouts import SILENCE
 from duckweed.process.local_run import LocalRun
 from duckweed.run.folder import RunFolder
-from duckweed.swarm.peer.status_client import standing
+from duckweed.swarm.peer.status_client import status
 from duckweed.swarm.protocol.invitation import Invitation, publish, published
 
 pytestmark = pytest.mark.slow
@@ -92,14 +93,14 @@ class Served:
         assert made.returncode == 0, made.stderr
         return re.search(r"duckweed1:\S+", made.stdout)[0]
 
-    def standing(self):
+    def status(self):
         there = published(self.folder).with_secret(self.folder.read_secret())
-        seen = asyncio.run(standing(there, Identity(os.urandom(32))))
+        seen = asyncio.run(status(there, Identity(os.urandom(32))))
         return msgspec.to_builtins(seen)
 
     def until(self, true):
         closes = time.monotonic() + PATIENCE
-        while not true(seen := self.standing()):
+        while not true(seen := self.status()):
             assert time.monotonic() < closes, seen
             time.sleep(0.1)
         return seen
@@ -107,7 +108,7 @@ class Served:
     def counted(self, index):
         """How many contributions of a peer the ledger has."""
         ledger = Ledger(self.folder.ledger)
-        closed = [entry.body["closed"]["accepted"] for entry in ledger.entries("round")]
+        closed = [entry.body.closed.accepted for entry in ledger.entries(RoundEntry)]
         ledger.close()
         return sum(index in accepted for accepted in closed)
 
@@ -133,7 +134,7 @@ def test_a_volunteer_joins_pauses_resumes_is_suspended_and_leaves(served):
     assert re.search(r"in an hour; it takes about .* of memory and .* of disk", said)
     assert re.search(r"The coordinator is .* away, .*bit/s up, .*bit/s down", said)
     key = load_or_create(RunFolder(base / "ann").peer(0) / "key").id
-    assert key not in [x["key"] for x in served.standing()["peers"]]
+    assert key not in [x["key"] for x in served.status()["peers"]]
 
     ann = Volunteer(base, base / "ann.log", line, "--home", "ann")
     index = one(served.until(lambda seen: key in [x["key"] for x in seen["peers"]]), key)["peer"]
@@ -159,7 +160,7 @@ def test_a_volunteer_joins_pauses_resumes_is_suspended_and_leaves(served):
     stopped = time.monotonic()
     served.until(lambda seen: not one(seen, key)["here"])
     served.until(lambda seen: time.monotonic() - stopped > SILENCE[1] + 15)  # the link dies too
-    before = one(served.standing(), key)["counted"]
+    before = one(served.status(), key)["counted"]
     os.kill(ann.process.pid, signal.SIGCONT)
     served.until(lambda seen: one(seen, key)["counted"] > before)
 
@@ -168,7 +169,7 @@ def test_a_volunteer_joins_pauses_resumes_is_suspended_and_leaves(served):
     assert "has left" in gone.stdout
     assert ann.ends() == 0
     assert "Done: left" in ann.said()
-    assert not one(served.standing(), key)["here"]
+    assert not one(served.status(), key)["here"]
     shown = json.loads(duckweed("status", served.folder.path, "--json", cwd=base).stdout)
     assert one(shown, key)["doing"] == "gone"
     assert "not taking part" in duckweed("leave", "ann", cwd=base).stdout
@@ -176,7 +177,7 @@ def test_a_volunteer_joins_pauses_resumes_is_suspended_and_leaves(served):
 
 def test_what_the_volunteer_allows_is_checked_before_anything_is_begun(served):
     base, line = served.base, served.invite()
-    members = served.standing()["members"]
+    members = served.status()["members"]
     for option, amount, words in (
         ("--disk", "10kB", "--disk allows 10 kB"),
         ("--memory", "400MB", "--memory allows 0.4 GB"),
@@ -184,7 +185,7 @@ def test_what_the_volunteer_allows_is_checked_before_anything_is_begun(served):
         refused = duckweed("join", line, "--home", f"eve{option}", option, amount, cwd=base)
         assert refused.returncode == 1
         assert words in " ".join(refused.stderr.split())
-    assert served.standing()["members"] == members
+    assert served.status()["members"] == members
 
 
 @pytest.fixture
@@ -212,7 +213,7 @@ def test_a_full_disk_ends_a_peer_with_words_and_with_room_again_it_goes_on(serve
     filler.unlink()
     again = Volunteer(served.base, served.base / "dan2.log", "--home", home)
     key = load_or_create(RunFolder(home).peer(0) / "key").id
-    before = one(served.standing(), key)["counted"]
+    before = one(served.status(), key)["counted"]
     served.until(lambda seen: one(seen, key)["counted"] > before)
     assert duckweed("leave", home, cwd=served.base).returncode == 0
     assert again.ends() == 0

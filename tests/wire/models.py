@@ -3,6 +3,7 @@
 import numpy as np
 
 from duckweed.run.layout import Layout
+from duckweed.wire.codecs.sums import Sums, decode, encode
 
 SMALL = Layout.of({"embed": (40, 24), "gain": (24,), "scalar": (), "mix": (3, 10, 24)})
 MEDIUM = Layout.of({"embed": (256, 128), "up": (344, 128), "down": (128, 344), "gain": (128,)})
@@ -28,3 +29,20 @@ def entropy(values: np.ndarray, layout: Layout) -> float:
         count = np.unique(values[part], return_counts=True)[1]
         bits -= float((count * np.log2(count / count.sum())).sum())
     return bits
+
+
+def total(sums: np.ndarray, squares: np.ndarray, weights: list[int], layout: Layout) -> Sums:
+    """A sum of codes that never were: to be encoded as an update."""
+    made = Sums(layout, np.ones(len(layout.names), np.float32))
+    made.sums, made.squares, made.weights = sums, np.asarray(squares).tolist(), weights
+    return made
+
+
+def encode_update(
+    sums: np.ndarray, squares: np.ndarray, weights: list[int], layout: Layout, levels: int
+) -> bytes:
+    return encode(total(sums, squares, weights, layout), levels)
+
+
+def decode_update(blob: bytes, layout: Layout, levels: int, contributors: int) -> Sums:
+    return decode(blob, layout, np.ones(len(layout.names), np.float32), levels, contributors)

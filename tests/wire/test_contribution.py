@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from duckweed.run.layout import Layout
-from duckweed.run.sections import Dense, Integer, Sparse
-from duckweed.wire import WireError, compress, decode, max_size
+from duckweed.wire import WireError, codec_of
+from duckweed.wire.codecs.dense import Dense
+from duckweed.wire.codecs.integer import Integer
+from duckweed.wire.codecs.sparse import Sparse
 
 WIRES = [
     Dense("fp32"),
@@ -31,11 +33,11 @@ def draw(layout: Layout, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def test_receiver_decodes_what_the_sender_says_it_sent(wire):
     layout = Layout.of({"a": (50, 40), "scalar": (), "gain": (30,), "cube": (3, 5, 7)})
     x, scales = draw(layout)
-    blob, sent = compress(wire, x, layout, scales)
-    got = decode(wire, blob, layout, scales)
+    blob, sent = codec_of(wire, layout).encode(x, scales)
+    got = codec_of(wire, layout).decode(blob, scales)
     assert got.values.dtype == np.float32
     assert got.values.tobytes() == sent.tobytes()
-    assert len(blob) <= max_size(wire, layout)
+    assert len(blob) <= codec_of(wire, layout).blob_limit
 
 
 floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -50,10 +52,10 @@ def test_any_shapes_and_finite_values(data, wire):
     scales = data.draw(
         hnp.arrays(np.float32, len(shapes), elements=st.floats(0, 2.0**100, width=32))
     )
-    blob, sent = compress(wire, x, layout, scales)
-    assert decode(wire, blob, layout, scales).values.tobytes() == sent.tobytes()
+    blob, sent = codec_of(wire, layout).encode(x, scales)
+    assert codec_of(wire, layout).decode(blob, scales).values.tobytes() == sent.tobytes()
     assert np.isfinite(sent).all()
-    assert len(blob) <= max_size(wire, layout)
+    assert len(blob) <= codec_of(wire, layout).blob_limit
 
 
 @pytest.mark.parametrize("wire", WIRES, ids=str)
@@ -63,19 +65,19 @@ def test_non_finite_values_are_refused_by_tensor_name(wire, bad):
     x, scales = draw(layout)
     x[10] = bad
     with pytest.raises(WireError, match="'b'"):
-        compress(wire, x, layout, scales)
+        codec_of(wire, layout).encode(x, scales)
 
 
 @pytest.mark.parametrize("wire", WIRES, ids=str)
 def test_very_many_very_small_tensors_fit_the_stated_size(wire):
     layout = Layout.of({str(i): () if i % 2 else (3,) for i in range(1500)})
     x, scales = draw(layout)
-    blob, sent = compress(wire, x, layout, scales)
-    assert len(blob) <= max_size(wire, layout)
-    assert decode(wire, blob, layout, scales).values.tobytes() == sent.tobytes()
+    blob, sent = codec_of(wire, layout).encode(x, scales)
+    assert len(blob) <= codec_of(wire, layout).blob_limit
+    assert codec_of(wire, layout).decode(blob, scales).values.tobytes() == sent.tobytes()
 
 
 def test_values_of_another_length_are_refused():
     layout = Layout.of({"a": (4,)})
     with pytest.raises(WireError, match="4 values"):
-        compress(Dense(), np.zeros(5, np.float32), layout, None)
+        codec_of(Dense(), layout).encode(np.zeros(5, np.float32), None)

@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 
 from duckweed.run.layout import Layout
-from duckweed.run.sections import Dense
-from duckweed.wire import WireError, compress, decode
-from duckweed.wire.codecs.dense import round_bf16, widen_bf16
+from duckweed.wire import WireError, codec_of
+from duckweed.wire.codecs.dense import Dense, round_bf16, widen_bf16
 
 from .models import MEDIUM, draw
 
@@ -30,9 +29,9 @@ def test_bf16_rounds_to_nearest_ties_to_even():
 def test_fp32_is_exact():
     x, _ = draw(MEDIUM)
     assert (
-        decode(
-            Dense("fp32"), compress(Dense("fp32"), x, MEDIUM, None).blob, MEDIUM, None
-        ).values.tobytes()
+        codec_of(Dense("fp32"), MEDIUM)
+        .decode(codec_of(Dense("fp32"), MEDIUM).encode(x, None).blob, None)
+        .values.tobytes()
         == x.tobytes()
     )
 
@@ -41,7 +40,7 @@ def test_int8_is_off_by_half_a_step_of_its_block_at_most():
     layout = Layout.of({"a": (5000,), "b": (100,)})
     x, _ = draw(layout)
     x[4096:] *= 1000
-    sent = compress(Dense("int8"), x, layout, None).sent
+    sent = codec_of(Dense("int8"), layout).encode(x, None).sent
     for block in (slice(0, 4096), slice(4096, 5000), slice(5000, 5100)):
         step = np.abs(x[block]).max() / 127
         assert np.abs(x[block] - sent[block]).max() <= step * 0.5001
@@ -49,12 +48,12 @@ def test_int8_is_off_by_half_a_step_of_its_block_at_most():
 
 def test_int8_takes_less_than_a_byte_a_value():
     x, _ = draw(MEDIUM)
-    assert len(compress(Dense("int8"), x, MEDIUM, None).blob) < 0.95 * MEDIUM.total
+    assert len(codec_of(Dense("int8"), MEDIUM).encode(x, None).blob) < 0.95 * MEDIUM.total
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_values_that_are_not_finite_are_refused_on_arrival(dtype):
     layout = Layout.of({"a": (8,)})
-    blob = compress(Dense(dtype), np.ones(8, np.float32), layout, None).blob
+    blob = codec_of(Dense(dtype), layout).encode(np.ones(8, np.float32), None).blob
     with pytest.raises(WireError, match="not finite"):
-        decode(Dense(dtype), blob[:-2] + b"\xff\x7f", layout, None)
+        codec_of(Dense(dtype), layout).decode(blob[:-2] + b"\xff\x7f", None)

@@ -1,7 +1,8 @@
 import numpy as np
 
-from duckweed.run.sections import Integer, Sparse
-from duckweed.wire import carry, compress, keep
+from duckweed.wire import carry, codec_of, keep
+from duckweed.wire.codecs.integer import Integer
+from duckweed.wire.codecs.sparse import Sparse
 
 from .models import MEDIUM, draw
 
@@ -30,7 +31,7 @@ def test_without_decay_nothing_is_ever_lost():
         for round_ in range(5):
             delta, scales = draw(MEDIUM, round_)
             x = carry(delta, residual, 1.0)
-            got = compress(wire, x, MEDIUM, scales).sent
+            got = codec_of(wire, MEDIUM).encode(x, scales).sent
             residual = keep(x, got)
             given += delta
             sent += got

@@ -4,10 +4,12 @@ import blake3
 import numpy as np
 import pytest
 
-from duckweed.run.sections import Dense, Integer, Sparse
-from duckweed.wire import compress, decode, decode_update, encode_update
+from duckweed.wire import codec_of
+from duckweed.wire.codecs.dense import Dense
+from duckweed.wire.codecs.integer import Integer
+from duckweed.wire.codecs.sparse import Sparse
 
-from .models import MEDIUM, draw
+from .models import MEDIUM, decode_update, draw, encode_update
 
 SCALES = np.array([0.28, 0.07, 0.28, 0.28], np.float32)
 GOLDEN = {
@@ -41,8 +43,8 @@ def uneven() -> np.ndarray:
     ids=lambda wire: f"{type(wire).__name__}-{getattr(wire, 'dtype', getattr(wire, 'levels', ''))}",
 )
 def test_contributions(wire, request):
-    blob, sent = compress(wire, uneven(), MEDIUM, SCALES)
-    assert decode(wire, blob, MEDIUM, SCALES).values.tobytes() == sent.tobytes()
+    blob, sent = codec_of(wire, MEDIUM).encode(uneven(), SCALES)
+    assert codec_of(wire, MEDIUM).decode(blob, SCALES).values.tobytes() == sent.tobytes()
     assert blake3.blake3(blob).hexdigest()[:16] == GOLDEN[request.node.callspec.id]
 
 

@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duckweed.run.layout import Layout
-from duckweed.run.sections import Integer
-from duckweed.wire import WireError, compress, decode
+from duckweed.wire import WireError, codec_of
+from duckweed.wire.codecs.integer import Integer
 
 from .models import SMALL, draw
 
@@ -30,7 +30,7 @@ def test_codes_follow_the_rule(threshold, value, levels, seed):
     wire = Integer(threshold, value, levels)
     layout = Layout.of({"a": (5, 8), "b": (9,)})
     x, scales = draw(layout, seed)
-    got = decode(wire, compress(wire, x, layout, scales).blob, layout, scales)
+    got = codec_of(wire, layout).decode(codec_of(wire, layout).encode(x, scales).blob, scales)
     for part, scale in zip(layout.slices(), scales, strict=True):
         assert got.codes[part].tolist() == [reference(wire, v, scale) for v in x[part]]
         step = np.float32(value) * scale
@@ -42,13 +42,15 @@ def test_a_value_at_the_threshold_is_not_sent():
     x = np.array([2.0, np.nextafter(np.float32(2), np.float32(3)), -2.0], np.float32)
     scales = np.array([1.0], np.float32)
     wire = Integer(threshold=2.0, value=2.5)
-    assert compress(wire, x, layout, scales).sent.tolist() == [0.0, 2.5, 0.0]
+    assert codec_of(wire, layout).encode(x, scales).sent.tolist() == [0.0, 2.5, 0.0]
 
 
 def test_a_scale_of_zero_sends_nothing():
     x, scales = draw(SMALL)
     scales[0] = 0
-    got = decode(Integer(), compress(Integer(), x, SMALL, scales).blob, SMALL, scales)
+    got = codec_of(Integer(), SMALL).decode(
+        codec_of(Integer(), SMALL).encode(x, scales).blob, scales
+    )
     assert not got.codes[SMALL.slices()[0]].any()
     assert got.codes[SMALL.slices()[3]].any()
 
@@ -66,8 +68,8 @@ def test_a_scale_of_zero_sends_nothing():
 )
 def test_impossible_scales_are_refused_on_both_sides(scales):
     x, good = draw(SMALL)
-    blob = compress(Integer(), x, SMALL, good).blob
+    blob = codec_of(Integer(), SMALL).encode(x, good).blob
     with pytest.raises(WireError, match="scale"):
-        compress(Integer(), x, SMALL, scales)
+        codec_of(Integer(), SMALL).encode(x, scales)
     with pytest.raises(WireError, match="scale"):
-        decode(Integer(), blob, SMALL, scales)
+        codec_of(Integer(), SMALL).decode(blob, scales)

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from duckweed.run.layout import Layout
-from duckweed.run.sections import Integer, Sparse
-from duckweed.wire import compress, encode_update
+from duckweed.wire import codec_of
+from duckweed.wire.codecs.integer import Integer
+from duckweed.wire.codecs.sparse import Sparse
 
-from .models import MEDIUM, codes, draw, entropy
+from .models import MEDIUM, codes, draw, encode_update, entropy
 
 ONES = {layout: np.ones(len(layout.sizes), np.float32) for layout in (MEDIUM,)}
 TWENTY = Layout.of({"a": (160, 125)})
@@ -19,7 +20,7 @@ def packed(c: np.ndarray, layout: Layout, levels: int = 1) -> int:
     """Bits of a blob with these codes."""
     ones = np.ones(len(layout.sizes), np.float32)
     wire = Integer(threshold=0.5, value=1.0, levels=levels)
-    return 8 * len(compress(wire, c.astype(np.float32), layout, ones).blob)
+    return 8 * len(codec_of(wire, layout).encode(c.astype(np.float32), ones).blob)
 
 
 @pytest.mark.parametrize("layout", [MEDIUM, TWENTY], ids=["121k", "20k"])
@@ -49,7 +50,7 @@ def test_sparse_indices_take_log2_of_the_number_of_choices(keep):
     layout = Layout.of({"a": (512, 512)})
     x, _ = draw(layout)
     choices = (lgamma(4097) - lgamma(keep + 1) - lgamma(4097 - keep)) / log(2)
-    blob = compress(Sparse(keep=keep), x, layout, None).blob
+    blob = codec_of(Sparse(keep=keep), layout).encode(x, None).blob
     assert 8 * len(blob) < 1.05 * 64 * (choices + 2 * keep)
 
 

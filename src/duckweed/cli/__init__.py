@@ -1,7 +1,5 @@
 """The commands: parse, call one function of a room, print. No logic."""
 
-import os
-
 import typer
 
 from duckweed.cli import (
@@ -18,6 +16,7 @@ from duckweed.cli import (
     status,
     train,
 )
+from duckweed.process import environment
 
 app = typer.Typer(
     name="duckweed",
@@ -45,6 +44,5 @@ for room in (
 
 
 def main() -> None:
-    # What the hub does not give, our own message says.
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    environment.prepare()
     app()

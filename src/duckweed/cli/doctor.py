@@ -4,12 +4,15 @@ import asyncio
 import os
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from duckweed.cli.errors import plain_errors
+
+if TYPE_CHECKING:
+    from duckweed.volunteer.doctor import Finding
 
 console = Console(highlight=False)
 MARKS = {"good": "[green]good[/]", "poor": "[yellow]poor[/]", "bad": "[bold red]bad [/]"}
@@ -52,6 +55,6 @@ def doctor(
     )
 
 
-def _show(one) -> None:
+def _show(one: "Finding") -> None:
     console.print(f"{MARKS[one.state]}  {one.what + ':':13}", end="")
     console.print(one.words, markup=False, soft_wrap=True)

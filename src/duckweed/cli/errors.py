@@ -2,12 +2,13 @@
 
 import functools
 import os
-import sqlite3
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
+
+from duckweed.run.error_words import EXPECTED, words
 
 console = Console(stderr=True, highlight=False)
 
@@ -28,14 +29,10 @@ def plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
             return command(*args, **kwargs)
         except typer.Exit:
             raise
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            hint = "; make room and go on with --resume" if error.errno == 28 else ""
-            fail(f"{where}{error.strerror or error}{hint}")
-        except (ValueError, RuntimeError, sqlite3.Error, MemoryError) as error:
+        except EXPECTED as error:
             # DUCKWEED_TRACE shows where an error came from, for reports of bugs.
             if os.environ.get("DUCKWEED_TRACE"):
                 raise
-            fail(str(error) or type(error).__name__)
+            fail(words(error, again="try again; a run goes on with --resume"))
 
     return guarded

@@ -67,7 +67,6 @@ def evolve(
     """
     if context.invoked_subcommand is not None:
         return
-    os.environ["OMP_WAIT_POLICY"] = "passive"
     from duckweed.evolve import budget as budgets
 
     limit = budgets.parse(budget)
@@ -211,6 +210,7 @@ def _invite(
     """Machines elsewhere, without those that were expelled before."""
     if not invited:
         return
+    from duckweed.evolve.entries import GuestEntry
     from duckweed.evolve.workers.remote_worker import Connections, RemoteWorker
     from duckweed.net.identity import load_or_create
 
@@ -218,8 +218,7 @@ def _invite(
     outside.callback(connections.close)
 
     def say(remote: RemoteWorker, reason: str) -> None:
-        facts = {"number": remote.number, "expelled": remote.expelled, "reason": reason}
-        loop.report("guest", key=remote.key, **facts)
+        loop.report(GuestEntry(remote.key, remote.number, remote.expelled, reason))
 
     for one in invited:
         if one.coordinator in loop.journal.expelled:
@@ -284,6 +283,7 @@ def repeat(
 ) -> None:  # fmt: skip
     """Run trials again from the ledger and compare weights and loss, bit for bit."""
     from duckweed.evolve.campaign.create import SAME_TRIALS, check_format, made_with
+    from duckweed.evolve.entries import CampaignEntry
     from duckweed.evolve.folder import find
     from duckweed.evolve.workers import rerun as again
     from duckweed.ledger.ledger import Ledger
@@ -291,9 +291,9 @@ def repeat(
 
     folder = find(run)
     ledger = Ledger(folder.ledger)
-    genesis = next(ledger.entries("genesis")).body
+    genesis = next(ledger.entries(CampaignEntry)).body
     check_format(folder, genesis, SAME_TRIALS)
-    then, now = genesis.get("made_with", {}), made_with()
+    then, now = genesis.made_with, made_with()
     wanted = again.chosen(ledger, entries or [], count)
     ledger.close()
     if other := [key for key in now if then.get(key) != now[key]]:
@@ -304,10 +304,10 @@ def repeat(
         with alone(folder.lock, wait=False):
             for one in again.repeat(folder, wanted):
                 differs += not one.same
-                before = one.entry.body["result"]
+                before = one.entry.body.result
                 console.print(
-                    f"entry {one.entry.number} ({one.entry.body['purpose']}): loss {before['loss']}, "
-                    f"now {one.result.loss}; weights {before['weights'][:16]}, now "
+                    f"entry {one.entry.number} ({one.entry.body.purpose}): loss {before.loss}, "
+                    f"now {one.result.loss}; weights {before.weights[:16]}, now "
                     f"{one.result.weights[:16]}: {'the same' if one.same else 'DIFFERS'}"
                 )
     except Busy:
@@ -326,7 +326,6 @@ def work(
 
     Prints the invitation to give to `duckweed evolve --workers`. Ctrl-C ends it.
     """
-    os.environ["OMP_WAIT_POLICY"] = "passive"
     import asyncio
 
     with console.status("loading PyTorch"):

@@ -17,9 +17,11 @@ from rich.text import Text
 if TYPE_CHECKING:
     from duckweed.evolve.budget import Budget
     from duckweed.evolve.campaign.history import Decision, History
+    from duckweed.evolve.campaign.loop import RunsStarted
     from duckweed.evolve.campaign.outcome import CampaignOutcome
     from duckweed.evolve.folder import CampaignFolder
-    from duckweed.evolve.trial_spec import TrialResult
+    from duckweed.evolve.trial_spec import Recipe, TrialResult
+    from duckweed.ledger.entries import Body
 
 COLOURS = {"adopted": "green", "accepted": "cyan", "rejected": "red", "undecided": "yellow"}
 SHOWN = 8  # decisions in the live view
@@ -57,25 +59,25 @@ class EvolveView:
         if self.console.is_terminal:
             self._live.__exit__(*found)
 
-    def take(self, event: dict[str, Any]) -> None:
-        """Show one event."""
-        kind = event["event"]
-        if kind == "runs":
-            self._ran, self._of = 0, sum(len(group) for group in event["groups"])
-            self._doing = f"{event['purpose']}: 0 of {self._of} runs done"
-        elif kind == "trial":
+    def take(self, event: Body | RunsStarted) -> None:
+        """Show what happens."""
+        from duckweed.evolve.campaign.loop import RunsStarted
+        from duckweed.evolve.entries import ProposalsEntry, TrialEntry
+
+        if isinstance(event, RunsStarted):
+            self._ran, self._of = 0, event.count
+            self._doing = f"{event.purpose}: 0 of {self._of} runs done"
+        elif isinstance(event, TrialEntry):
             self._ran += 1
-            last = _result(event["result"])
-            self._doing = (
-                f"{event['purpose']}: {self._ran} of {self._of} runs done; the last: {last}"
-            )
+            last = _result(event.result)
+            self._doing = f"{event.purpose}: {self._ran} of {self._of} runs done; the last: {last}"
             if time.monotonic() > self._read + PAUSE:
                 self._refresh()
-        elif kind != "proposals":
+        elif not isinstance(event, ProposalsEntry):
             self._refresh()
         if self.console.is_terminal:
             self._live.refresh()
-        elif kind != "runs":
+        elif not isinstance(event, RunsStarted):
             for line in _lines(event, self._history):
                 self.console.print(line, markup=False)
 
@@ -128,40 +130,38 @@ def _result(result: TrialResult) -> str:
     return f"{result.loss:.4f} bits/byte in {result.seconds:.1f} s"
 
 
-def _lines(event: dict[str, Any], history: History | None) -> list[str]:
-    """An event in words, for a console that is no terminal."""
-    match event["event"]:
-        case "trial":
-            return []
-        case "tuning":
-            return [f"generation 0 tuned: {difference(event['zero'])}"]
-        case "pilot":
+def _lines(entry: Body, history: History | None) -> list[str]:
+    """An entry in words, for a console that is no terminal."""
+    from duckweed.evolve import entries as e
+
+    match entry:
+        case e.TuningEntry(zero=zero):
+            return [f"generation 0 tuned: {difference(zero)}"]
+        case e.PilotEntry():
             return [
-                f"A/A pilot: sd {event['sd']:.4f} bits/byte over {event['pairs']} pairs; the smallest "
-                f"effect found in 8 of 10 cases: {event['smallest_multiplier']:.2f}x"
+                f"A/A pilot: sd {entry.sd:.4f} bits/byte over {entry.pairs} pairs; the smallest "
+                f"effect found in 8 of 10 cases: {entry.smallest_multiplier:.2f}x"
             ]
-        case "screening":
-            found = event["winner"]
+        case e.ScreeningEntry(winner=found):
             what = "nothing better" if found is None else f"proposal {found} goes on"
-            return [f"screening {event['wave']}: {len(event['screened'])} screened, {what}"]
-        case "decision" if history:
+            return [f"screening {entry.wave}: {len(entry.screened)} screened, {what}"]
+        case e.DecisionEntry() if history:
             d = history.decisions[-1]
             return [f"proposal {d.number} {difference(d.difference)}: {d.outcome}: {d.why}"]
-        case "scale":
-            return [f"proposal {event['number']} at {event['size']}x the size: {event['verdict']}"]
-        case "vault" if history:
-            return [headline(history) if not event["fault"] else event["fault"]]
-        case "pruning":
-            removed = event["taken_back"]
+        case e.ScaleEntry():
+            return [f"proposal {entry.number} at {entry.size}x the size: {entry.verdict}"]
+        case e.VaultEntry(fault=fault) if history:
+            return [fault or headline(history)]
+        case e.PruningEntry(taken_back=removed):
             return [f"leave-one-out: {removed + ' taken back' if removed else 'everything stays'}"]
-        case "failure":
-            return [event["reason"]]
-        case "guest":
-            return [f"remote worker {event['key'][:8]} {event['reason']}"]
+        case e.FailureEntry(reason=reason):
+            return [reason]
+        case e.GuestEntry(key=key, reason=reason):
+            return [f"remote worker {key[:8]} {reason}"]
     return []
 
 
-def difference(recipe: dict[str, Any]) -> str:
+def difference(recipe: Recipe) -> str:
     """A difference in one line, without the names of the sections that every trial has: those of an
     exchange have keys of the same names."""
     parts = [f"{re.sub(COMMON, '', key)}={value}" for key, value in recipe.items()]
@@ -198,7 +198,7 @@ def ledger_tables(history: History) -> list[RenderableType]:
         runs.add_row(purpose, str(run.count), f"{run.flops:.2e}", span(run.seconds))
     parts += [runs, Text()]
     if history.tuning:
-        parts.append(Text(f"generation 0: {difference(history.tuning['zero'])}"))
+        parts.append(Text(f"generation 0: {difference(history.tuning.zero)}"))
     if history.pilot:
         parts.append(Text(history.power))
     parts += [Text(), decisions(history.decisions), *refusals(history), Text()]
@@ -225,7 +225,7 @@ def refusals(history: History) -> list[RenderableType]:
     """Why proposals were refused before anything was run, the commonest reasons first."""
     if not history.refused:
         return []
-    reasons = Counter(refusal["reason"] for refusal in history.refused).most_common(REASONS)
+    reasons = Counter(refusal.reason for refusal in history.refused).most_common(REASONS)
     lines = [f"  {count} x {reason}" for reason, count in reasons]
     said = f"{len(history.refused)} proposals refused before anything was run, most often:"
     return [Text(), Text("\n".join([said, *lines]))]

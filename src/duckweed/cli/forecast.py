@@ -8,8 +8,12 @@ import typer
 
 Names = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Replace an assumption: frontier.growth=3x, race.returns=1.5, race.rival.leak=0.2..0.6, ..."),
-]  # fmt: skip
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Replace an assumption: frontier.growth=3x, race.returns=1.5, race.rival.leak=0.2..0.6, ...",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -26,19 +30,47 @@ def register(app: typer.Typer) -> None:
 
 def forecast(
     context: typer.Context,
-    claims: Annotated[bool, typer.Option("--claims", help="The essay's five claims, with their numbers.")] = False,
-    race: Annotated[str | None, typer.Option(metavar="NAME|FILE", help="Run a race: essay, peers, forethought, collective, cut, paradigm, or a scenario file.")] = None,
-    explain: Annotated[bool, typer.Option("--explain", help="Every parameter: value, interval, reason, source.")] = False,
+    claims: Annotated[
+        bool, typer.Option("--claims", help="The essay's five claims, with their numbers.")
+    ] = False,
+    race: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Run a race: essay, peers, forethought, collective, cut, paradigm, or a scenario file.",
+        ),
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Every parameter: value, interval, reason, source.")
+    ] = False,
     settings: Names = None,
-    as_of: Annotated[str | None, typer.Option(metavar="DATE", help="Use only what was known then; today by default.")] = None,
-    data: Annotated[list[Path] | None, typer.Option(metavar="FILE.csv", help="A file of Epoch AI in place of our own table.")] = None,
-    returns: Annotated[Path | None, typer.Option(metavar="RUN|FILE", help="Measured returns to research: an evolve run, or its returns.json.")] = None,
-    samples: Annotated[int, typer.Option(min=100, max=1_000_000, help="Samples of each race.")] = 20_000,
+    as_of: Annotated[
+        str | None,
+        typer.Option(metavar="DATE", help="Use only what was known then; today by default."),
+    ] = None,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE.csv", help="A file of Epoch AI in place of our own table."),
+    ] = None,
+    returns: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN|FILE",
+            help="Measured returns to research: an evolve run, or its returns.json.",
+        ),
+    ] = None,
+    samples: Annotated[
+        int, typer.Option(min=100, max=1_000_000, help="Samples of each race.")
+    ] = 20_000,
     as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="The figures as CSV.")] = False,
-    html: Annotated[Path | None, typer.Option(metavar="FILE.html", help="One self-contained page with sliders.")] = None,
-    markdown: Annotated[Path | None, typer.Option(metavar="FILE.md", help="Write the claims as a page of Markdown.")] = None,
-) -> None:  # fmt: skip
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="One self-contained page with sliders.")
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE.md", help="Write the claims as a page of Markdown.")
+    ] = None,
+) -> None:
     """How fast the frontier moves, whether decentralised training catches up, and the race.
 
     Without options: verdicts, gaps, dates of crossing and growth rates, from our own tables.
@@ -52,7 +84,11 @@ def forecast(
         if race is not None or explain:
             _race(race or "collective", explain, settings or [], measured, samples, as_json)
             return
-        _outlook(settings or [], _date(as_of), data or [], measured, samples, claims, as_json, as_csv, html, markdown)  # fmt: skip
+        day = _date(as_of)
+        facts, chosen, result = _outlook(settings or [], day, data or [], measured, samples)
+        _files(facts, chosen, result, day, html, markdown)
+        if as_json or as_csv or not (html or (markdown and not claims)):
+            _print(result, "json" if as_json else "csv" if as_csv else "claims" if claims else "")
 
 
 def _measured(path: Path) -> Any:
@@ -69,7 +105,8 @@ def _race(
 ) -> None:
     import msgspec
 
-    from duckweed.forecast import outcome, scenario, setting, text
+    from duckweed.cli.views import forecast as text
+    from duckweed.forecast import outcome, scenario, setting
 
     race = scenario.load(name)
     changes = setting.parse_race(items)
@@ -91,45 +128,61 @@ def _race(
 
 
 def _outlook(
-    items: list[str], as_of: dt.date, data: list[Path], measured: Any, samples: int,
-    claims: bool, as_json: bool, as_csv: bool, html: Path | None, markdown: Path | None,
-) -> None:  # fmt: skip
-    import csv
-    import sys
-
-    import msgspec
-
-    from duckweed.forecast import claims as cl
-    from duckweed.forecast import epoch, outlook, setting, table, text, trend
+    items: list[str], as_of: dt.date, data: list[Path], measured: Any, samples: int
+) -> Any:
+    """Facts, settings and the forecast."""
+    from duckweed.forecast import epoch, outlook, setting, table, trend
 
     facts = table.own_facts(as_of)
     for path in data:
         facts = epoch.with_file(facts, path)
     chosen = setting.parse(items, list(trend.all_series(facts)))
-    result = outlook.outlook(facts, chosen, measured, samples)
-    found = cl.claims(result)
+    return facts, chosen, outlook.outlook(facts, chosen, measured, samples)
+
+
+def _files(
+    facts: Any, chosen: Any, result: Any, as_of: dt.date, html: Path | None, markdown: Path | None
+) -> None:
+    """Write the pages that were asked for."""
+    from duckweed.forecast.claims import claims
+
     if markdown:
-        markdown.write_text(
-            cl.markdown(result, found, f"duckweed forecast --as-of {as_of} --markdown {markdown}"),
-            "utf-8",
-        )
+        from duckweed.pages.forecast_page import claims_markdown
+
+        command = f"duckweed forecast --as-of {as_of} --markdown {markdown}"
+        markdown.write_text(claims_markdown(result, claims(result), command), "utf-8")
     if html:
         from duckweed.pages.forecast_page import forecast_page
 
-        html.write_text(forecast_page(facts, chosen, result, found), "utf-8")
+        html.write_text(forecast_page(facts, chosen, result, claims(result)), "utf-8")
         typer.echo(f"wrote {html}", err=True)
-    if as_json:
+
+
+def _print(result: Any, form: str) -> None:
+    import csv
+    import sys
+
+    import msgspec
+
+    from duckweed.cli.views import forecast as text
+    from duckweed.forecast import claims as cl
+    from duckweed.forecast import outlook
+
+    found = cl.claims(result)
+    if form == "json":
         body = {"outlook": result, "claims": found}
         typer.echo(msgspec.json.format(msgspec.json.encode(body), indent=1).decode())
-    elif as_csv:
+    elif form == "csv":
         csv.writer(sys.stdout, lineterminator="\n").writerows(outlook.csv_rows(result))
-    elif not html and not (markdown and not claims):
-        typer.echo(text.claims_page(found) if claims else text.summary(result, found))
+    else:
+        typer.echo(text.claims_page(found) if form == "claims" else text.summary(result, found))
 
 
 def refresh(
-    to: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the files go.")] = Path("epoch-data"),
-) -> None:  # fmt: skip
+    to: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the files go.")] = Path(
+        "epoch-data"
+    ),
+) -> None:
     """Download Epoch AI's newest files and say what changed. Only this needs the network."""
     from duckweed.forecast import epoch
 

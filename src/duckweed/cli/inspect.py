@@ -1,7 +1,6 @@
 """`duckweed show`, `duckweed generate`, `duckweed evaluate`: looking at runs and their models."""
 
 import math
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,9 +9,10 @@ from rich.console import Console
 from rich.table import Table
 
 from duckweed.cli.errors import fail, plain_errors
-from duckweed.cli.view import size
+from duckweed.run.units import show_size
 
 if TYPE_CHECKING:
+    from duckweed.ledger.entries import RoundEntry
     from duckweed.ledger.term import Charge
 
 console = Console(highlight=False)
@@ -28,32 +28,38 @@ def register(app: typer.Typer) -> None:
 @plain_errors
 def show(run: Run) -> None:
     """The ledger of a run as a table: who contributed what, accepted or why not."""
+    from duckweed.ledger.entries import (
+        GenesisEntry,
+        PeerEntry,
+        RoundEntry,
+        StateEntry,
+        SuccessionEntry,
+    )
     from duckweed.ledger.ledger import Ledger
     from duckweed.net.identity import verify
     from duckweed.run import folder as folders
 
     folder = folders.find(run)
     ledger = Ledger(folder.ledger)
-    entries = list(ledger.entries())
-    if not entries or entries[0].kind != "genesis":
+    genesis = next((entry.body for entry in ledger.entries(GenesisEntry)), None)
+    if genesis is None:
         fail(f"{folder.ledger}: has no genesis entry; this is not the ledger of a run")
-    genesis = entries[0].body
     count = ledger.verify(verify)
-    states = {entry.round: entry.body["hash"] for entry in entries if entry.kind == "state"}
+    states = {entry.round: entry.body.hash for entry in ledger.entries(StateEntry)}
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     for name in ("round", "peer", "block", "tokens", "loss", "bytes", "counted", "state after"):
         table.add_column(name, justify="right" if name in ("tokens", "loss", "bytes") else "left")
-    for entry in entries:
-        if entry.kind == "round":
-            _rows(table, entry.round, entry.body, states.get(entry.round + 1, "")[:12])
-        elif entry.kind == "succession":
+    for entry in ledger.entries(RoundEntry, SuccessionEntry):
+        if isinstance(entry.body, RoundEntry):
+            _rows(table, entry.body, states.get(entry.round + 1, "")[:12])
+        elif isinstance(entry.body, SuccessionEntry):
             assert ledger.charge is not None
-            who = ledger.charge.name(entry.body["key"])
+            who = ledger.charge.name(entry.body.key)
             table.add_row(str(entry.round), *[""] * 6, f"{who} takes over")
     console.print(table)
-    peers = sum(entry.kind == "peer" for entry in entries)
+    peers = sum(1 for _ in ledger.entries(PeerEntry))
     console.print(
-        f"\nrun {genesis['run'][:16]}, {genesis['parameters']:,} parameters, {peers} peers; "
+        f"\nrun {genesis.run[:16]}, {genesis.parameters:,} parameters, {peers} peers; "
         f"{count} entries, chain and signatures hold; head {ledger.head[:16]}"
         + _in_charge(ledger.charge)
     )
@@ -61,24 +67,23 @@ def show(run: Run) -> None:
 
 
 def _in_charge(charge: "Charge | None") -> str:
-    """Who is in charge, where the specification names successors."""
+    """The leader, where the specification names successors."""
     if charge is None or len(charge.voters) == 1:
         return ""
-    return f"\nin charge: {charge.name(charge.key)}, key {charge.key[:10]}, term {charge.term}"
+    return f"\nleader: {charge.name(charge.key)}, key {charge.key[:10]}, term {charge.term}"
 
 
-def _rows(table: Table, number: int, body: dict[str, Any], state: str) -> None:
-    closed = body["closed"]
-    for row, (peer, block) in enumerate(sorted(body["blocks"].items(), key=lambda p: int(p[0]))):
-        said = body["contributions"].get(peer)
-        reason = closed["rejected"].get(peer)
+def _rows(table: Table, entry: "RoundEntry", state: str) -> None:
+    for row, (peer, block) in enumerate(sorted(entry.blocks.items())):
+        said = entry.contributions.get(peer)
+        reason = entry.closed.rejected.get(peer)
         table.add_row(
-            str(number) if row == 0 else "",
-            peer,
+            str(entry.closed.round) if row == 0 else "",
+            str(peer),
             str(block),
-            f"{said['tokens']:,}" if said else "-",
-            f"{said['loss']:.3f}" if said else "-",
-            size(said["size"]) if said else "-",
+            f"{said.tokens:,}" if said else "-",
+            f"{said.loss:.3f}" if said else "-",
+            show_size(said.size) if said else "-",
             f"[red]no: {reason}[/]" if reason else "yes",
             state if row == 0 else "",
         )
@@ -108,7 +113,8 @@ def generate(
 def evaluate(
     run: Run,
     data: Annotated[list[str], typer.Option(help="Text to measure the model on. Repeatable.")],
-    field: Annotated[str, typer.Option(help="Field of .jsonl, column of .parquet.")] = "text",
+    field: Annotated[str, typer.Option(help="Field of JSON, column of .parquet.")] = "text",
+    encoding: Annotated[str, typer.Option(help="Of text without a byte-order mark.")] = "utf-8",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
     """Bits per byte and perplexity of a finished run's model on any text."""
@@ -117,7 +123,8 @@ def evaluate(
 
     from duckweed.learn.data import dataset as datasets
     from duckweed.learn.device import choose
-    from duckweed.learn.trainer import Trainer
+    from duckweed.learn.model.model import quiet, read_weights
+    from duckweed.learn.registry import learner
     from duckweed.pages.run_summary import bits_per_byte
     from duckweed.round.export import bytes_per_token
     from duckweed.round.founding import cache_folder
@@ -126,15 +133,18 @@ def evaluate(
     from duckweed.run.sections import DataSpec
 
     spec = specs.load(folders.find(run).spec)
-    wanted = DataSpec(path=tuple(data), field=field, tokenizer=str(model.resolve()), held_out=1.0)
+    tokenizer = str(model.resolve())
+    wanted = DataSpec(tuple(data), field, tokenizer, held_out=1.0, encoding=encoding)
     with console.status("reading the data"):
         dataset = datasets.prepare(wanted, Path.cwd(), cache_folder())
     place = choose(device)
     with console.status("measuring"):
-        network: Any = AutoModelForCausalLM.from_pretrained(model)
-        length = min(spec.model.sequence, len(dataset.held_out) - 1)
-        trainer = Trainer(network.to(place), spec.inner, spec.total_steps, place)
-        nats, tokens = trainer.evaluate(None, datasets.held_out_batches(dataset, length))
+        with quiet():
+            network: Any = AutoModelForCausalLM.from_pretrained(model)
+        length = max(2, min(spec.model.sequence, len(dataset.held_out) - 1))
+        spec = specs.override(spec, {"model.sequence": length})
+        one = learner(spec, network.config, dataset, place)
+        nats, tokens = one.evaluate(read_weights(network), None, batch=16)
     loss = nats / tokens
     console.print(
         f"[bold]{bits_per_byte(loss, bytes_per_token(dataset)):.4f} bits per byte[/], perplexity "
@@ -144,7 +154,6 @@ def evaluate(
 
 
 def _model_of(run: Path) -> Path:
-    os.environ["OMP_WAIT_POLICY"] = "passive"
     from duckweed.run import folder as folders
 
     folder = folders.find(run)

@@ -1,14 +1,17 @@
 """`duckweed join`: take part in somebody's run with this machine."""
 
-import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from duckweed.cli.errors import fail, plain_errors
+
+if TYPE_CHECKING:
+    from duckweed.volunteer.controls import Controls
+    from duckweed.volunteer.peer_home import PeerHome
 
 console = Console(highlight=False)
 
@@ -62,34 +65,40 @@ def join(
     `duckweed pause`, `resume` and `leave` do the rest.
     """
     from duckweed.net import identity as identities
+    from duckweed.process import logs
     from duckweed.run.lock import Busy, alone
     from duckweed.volunteer import controls as files
-    from duckweed.volunteer.peer_home import Place
+    from duckweed.volunteer.peer_home import PeerHome
 
-    place = Place.of(invitation, home)
+    logs.configure()
+    peer_home = PeerHome.of(invitation, home)
     if identity:
-        identities.adopt(place.peer / "key", identity)
+        identities.adopt(peer_home.peer / "key", identity)
     given = {
         "up": up, "down": down, "hours": hours, "pause_when_busy": pause_when_busy,
         "memory": memory, "disk": disk, "threads": threads, "nice": nice,
     }  # fmt: skip
-    limits = files.changed(files.load(place.peer), given)
-    files.save(place.peer, limits)
+    limits = files.changed(files.load(peer_home.peer), given)
+    files.save(peer_home.peer, limits)
     if service:
-        _service(place, data, device)
+        _service(peer_home, data, device)
         return
     try:
-        with alone(place.lock, wait=False):
-            _take_part(place, data, device, limits, dry_run)
+        with alone(peer_home.lock, wait=False):
+            _take_part(peer_home, data, device, limits, dry_run)
     except Busy:
-        fail(f"{place.home} is taking part already; end it with: duckweed leave {place.home}")
+        fail(
+            f"{peer_home.home} is taking part already; end it with: duckweed leave {peer_home.home}"
+        )
 
 
-def _take_part(place: Any, data: list[str] | None, device: str, limits: Any, dry_run: bool) -> None:
-    os.environ["OMP_WAIT_POLICY"] = "passive"
+def _take_part(
+    peer_home: "PeerHome", data: list[str] | None, device: str, limits: "Controls", dry_run: bool
+) -> None:
     import asyncio
 
-    from duckweed.volunteer.error_words import words
+    from duckweed.process.environment import allow_files
+    from duckweed.run.error_words import words
     from duckweed.volunteer.watch import hold_to
 
     with console.status("loading PyTorch"):
@@ -102,31 +111,38 @@ def _take_part(place: Any, data: list[str] | None, device: str, limits: Any, dry
         one_heap()
         torch.set_num_threads(limits.threads)
         device = choose(device)
+    allow_files()
     hold_to(limits, device)
     said = limits.said()
     console.print(
-        f"Joining run {place.invitation.run[:12]} on {device}; files in {place.home}"
+        f"Joining run {peer_home.invitation.run[:12]} on {device}; files in {peer_home.home}"
         + (f"; {', '.join(said)}" if said else "")
         + ". Ctrl-C leaves."
     )
     try:
         reason = asyncio.run(
             take_part(
-                place.invitation, place.home, tuple(data or ()), device, _say, dry_run=dry_run
+                peer_home.invitation,
+                peer_home.home,
+                tuple(data or ()),
+                device,
+                _say,
+                dry_run=dry_run,
             )
         )
     except KeyboardInterrupt:
         console.print("Left. What was not handed in is trained by others.")
         raise typer.Exit(130) from None
     except (OSError, MemoryError, RuntimeError) as error:
-        fail(words(error, place.home))
+        again = "the same command goes on as the same peer; its block goes back to the others"
+        fail(words(error, peer_home.home, again))
     console.print(f"Done: {reason}")
 
 
-def _service(place: Any, data: list[str] | None, device: str) -> None:
+def _service(peer_home: "PeerHome", data: list[str] | None, device: str) -> None:
     from duckweed.volunteer.systemd import unit, write
 
-    path = write(place, unit(place, [sys.executable, "-m", "duckweed"], data or [], device))
+    path = write(peer_home, unit(peer_home, [sys.executable, "-m", "duckweed"], data or [], device))
     console.print(
         f"Wrote {path}. Nothing runs yet. Then:\n\n"
         f"  systemctl --user daemon-reload\n"

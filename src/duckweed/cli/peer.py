@@ -14,7 +14,6 @@ console = Console(highlight=False)
 Home = Annotated[
     Path | None, typer.Argument(help="Folder of the peer; needed where there is more than one.")
 ]
-PATIENCE = 120.0  # seconds for a peer to end its block
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 @plain_errors
 def pause(home: Home = None) -> None:
-    """Let the peer on this machine rest: it hands back its block, keeps its place, holds still.
+    """Let the peer on this machine rest: it hands back its block, keeps its peer_home, holds still.
 
     It stays paused over restarts, until `duckweed resume`.
     """
@@ -41,29 +40,36 @@ def resume(home: Home = None) -> None:
 @plain_errors
 def leave(home: Home = None) -> None:
     """Let the peer on this machine finish or hand back its block, say good-bye, and end."""
+    from duckweed.net.timeouts import LEAVE_WAIT
     from duckweed.volunteer.peer_home import find
     from duckweed.volunteer.watch import ask_to_leave
 
-    place = find(home)
-    if not place.taking_part():
-        console.print(f"{place.home} is not taking part at the moment; nothing to do.")
+    peer_home = find(home)
+    if not peer_home.taking_part():
+        console.print(f"{peer_home.home} is not taking part at the moment; nothing to do.")
         return
-    ask_to_leave(place.peer)
-    closes = time.monotonic() + PATIENCE
+    ask_to_leave(peer_home.peer)
+    closes = time.monotonic() + LEAVE_WAIT
     with console.status("waiting until it has let go"):
-        while place.taking_part() and time.monotonic() < closes:
+        while peer_home.taking_part() and time.monotonic() < closes:
             time.sleep(0.2)
-    if place.taking_part():
-        console.print(f"{place.home} was told to leave and still ends its block; it will then go.")
+    if peer_home.taking_part():
+        console.print(
+            f"{peer_home.home} was told to leave and still ends its block; it will then go."
+        )
     else:
-        console.print(f"{place.home} has left. `duckweed join --home {place.home}` comes back.")
+        console.print(
+            f"{peer_home.home} has left. `duckweed join --home {peer_home.home}` comes back."
+        )
 
 
 def _set(home: Path | None, paused: bool, words: str) -> None:
     from duckweed.volunteer import controls
     from duckweed.volunteer.peer_home import find
 
-    place = find(home)
-    controls.save(place.peer, msgspec.structs.replace(controls.load(place.peer), paused=paused))
-    running = place.taking_part()
-    console.print(f"{place.home} {words if running else 'is not running; it is noted'}.")
+    peer_home = find(home)
+    controls.save(
+        peer_home.peer, msgspec.structs.replace(controls.load(peer_home.peer), paused=paused)
+    )
+    running = peer_home.taking_part()
+    console.print(f"{peer_home.home} {words if running else 'is not running; it is noted'}.")

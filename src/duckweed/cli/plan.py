@@ -62,26 +62,22 @@ def plan(
     if presets:
         catalogue()
         return
-    given = ask(run, model, crowd, tokens, deadline, precision, optimizer, context, assume or [], hub,
-                    html is not None, seed)  # fmt: skip
-    show(given, explain, json, html)
-
-
-def ask(
-    run: Path | None, model: str, crowd: str, tokens: str, deadline: str, precision: str, optimizer: str,
-    context: int, assume: list[str], hub: str, curves: bool, seed: int,
-) -> "Answer":  # fmt: skip
-    """From the words of the command line to an answer. Raises PlanError."""
     from duckweed.plan import existing, request
     from duckweed.plan.answer import answer
 
-    if run is not None:
-        target, people, fixed, notes = existing.read(run, crowd, tokens, deadline)
-    else:
-        target, people, fixed, notes = request.read(
-            model, crowd, tokens, deadline, precision, optimizer, context, assume, hub
-        )
-    return answer(target, people, fixed=fixed, curves=curves, seed=seed, notes=notes)
+    words = request.Request(
+        model, crowd, tokens, deadline, precision, optimizer, context, tuple(assume or ()), hub
+    )
+    asked = existing.read(run, words) if run is not None else request.read(words)
+    given = answer(
+        asked.target,
+        asked.crowd,
+        fixed=asked.fixed,
+        curves=html is not None,
+        seed=seed,
+        notes=asked.notes,
+    )
+    show(given, explain, json, html)
 
 
 def show(given: "Answer", explain: bool, json: bool, html: Path | None) -> None:
@@ -98,7 +94,7 @@ def show(given: "Answer", explain: bool, json: bool, html: Path | None) -> None:
         return
     from rich.console import Console
 
-    from duckweed.plan.text import print_answer, print_derivation
+    from duckweed.cli.views.plan import print_answer, print_derivation
 
     console: Console = Console(highlight=False)
     print_answer(console, given)
@@ -111,6 +107,6 @@ def show(given: "Answer", explain: bool, json: bool, html: Path | None) -> None:
 def catalogue() -> None:
     from rich.console import Console
 
-    from duckweed.plan.text import print_catalogue
+    from duckweed.cli.views.plan import print_catalogue
 
     print_catalogue(Console(highlight=False))

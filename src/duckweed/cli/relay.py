@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from duckweed.cli.errors import fail, plain_errors
-from duckweed.cli.view import size
+from duckweed.run.units import show_size
 
 if TYPE_CHECKING:
     from duckweed.net.relay import Relay
@@ -61,5 +61,5 @@ async def _serve(relay: "Relay", host: str, port: int) -> None:
         await asyncio.sleep(TELL)
         console.print(
             f"{time.strftime('%H:%M')} {relay.clients} peers here; passed on {relay.packets:,} "
-            f"packets, {size(relay.bytes)}; dropped {relay.dropped:,}, refused {relay.refused:,}"
+            f"packets, {show_size(relay.bytes)}; dropped {relay.dropped:,}, refused {relay.refused:,}"
         )

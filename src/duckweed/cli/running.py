@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from duckweed.cli.view import View
+    from duckweed.cli.views.live import View
     from duckweed.round.founding import Ground
+    from duckweed.run.events import Event
     from duckweed.run.folder import RunFolder
     from duckweed.run.spec import RunSpec
 
@@ -75,7 +76,7 @@ def _told(run: Opened) -> Opened:
     spec, facts = run.spec, run.ground.dataset.manifest
     console.print(
         f"[bold]{run.folder.path}[/]: {spec.model.source}, "
-        f"{founding.layout(run.folder).parameters:,} parameters, on {run.device}; "
+        f"{founding.layout(run.folder).total:,} parameters, on {run.device}; "
         f"{spec.rounds.peers} peers, {spec.rounds.count} rounds of {spec.inner.steps} steps\n"
         f"data {', '.join(spec.data.paths)}: {facts.train_bytes / 1e6:.1f} MB in "
         f"{facts.train_documents:,} documents to train on, {facts.held_out_bytes / 1e6:.2f} MB held "
@@ -86,13 +87,13 @@ def _told(run: Opened) -> Opened:
 
 def view(run: Opened) -> View:
     """The live view of the run."""
-    from duckweed.cli.view import View
+    from duckweed.cli.views.live import View
     from duckweed.round.export import bytes_per_token
 
     return View(console, run.folder.path.name, run.spec, bytes_per_token(run.ground.dataset))
 
 
-def watch(run: Opened, events: Iterable[dict[str, Any]]) -> None:
+def watch(run: Opened, events: Iterable[Event]) -> None:
     """Show what happens until it ends."""
     with view(run) as shown:
         for event in events:
@@ -102,11 +103,12 @@ def watch(run: Opened, events: Iterable[dict[str, Any]]) -> None:
 def finish(run: Opened, again: str) -> None:
     """After the last round: measure, export, report. Before: say how to go on (again: the command
     that does, without the folder); exit code 130."""
+    from duckweed.ledger.entries import RoundEntry
     from duckweed.ledger.ledger import Ledger
     from duckweed.round import founding
 
     ledger = Ledger(run.folder.ledger)
-    closed = sum(1 for _ in ledger.entries("round"))
+    closed = sum(1 for _ in ledger.entries(RoundEntry))
     ledger.close()
     if closed < run.spec.rounds.count:
         console.print(
@@ -115,14 +117,14 @@ def finish(run: Opened, again: str) -> None:
             soft_wrap=True,
         )
         raise typer.Exit(130)
-    from duckweed.cli.summary import render_terminal
+    from duckweed.cli.views.summary import render_terminal
     from duckweed.pages.run_page import run_page
     from duckweed.pages.run_summary import summarise
     from duckweed.round.export import bytes_per_token, harvest
 
     with console.status("measuring and exporting the model"):
         sample = harvest(run.folder, run.spec, run.ground, run.device)
-        parameters = founding.layout(run.folder).parameters
+        parameters = founding.layout(run.folder).total
         ratio = bytes_per_token(run.ground.dataset)
         summary = summarise(run.folder, run.spec, parameters, ratio, sample)
         page = run_page(run.folder, run.spec, summary)

@@ -1,7 +1,6 @@
 """`duckweed serve` and `duckweed invite`: the organiser's side of a run over several machines."""
 
 import contextlib
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from duckweed.swarm.coordinator.guest_book import Guests
 
 console = Console(highlight=False)
-STANDING = "serve"  # name of the invitation that `duckweed serve` prints
+SERVED = "serve"  # name of the invitation that `duckweed serve` prints
 
 
 def register(app: typer.Typer) -> None:
@@ -62,7 +61,6 @@ def serve(
     The run begins when as many peers are there as rounds.peers says. `duckweed invite` makes
     invitations that are limited or for one person, and revokes them.
     """
-    os.environ["OMP_WAIT_POLICY"] = "passive"
     from duckweed.net import relay as relays
     from duckweed.process.local_run import LocalRun
     from duckweed.run import folder as folders
@@ -79,7 +77,7 @@ def serve(
         run = running.begin(spec, base, folders.create(runs, name), device, threads, train)
     is_open = run.spec.members.join == "open"
     guests = Guests(run.folder.guests)
-    secret = "" if is_open else guests.standing(STANDING)
+    secret = "" if is_open else guests.unlimited(SERVED)
     guests.close()
     with (
         contextlib.suppress(KeyboardInterrupt),
@@ -88,19 +86,19 @@ def serve(
         elsewhere = relay or []
         at, relay_at = _ports(run.folder, listen)
         serving = processes.start(at, elsewhere, relay_at if own_relay else None)
-        direct = [*(public or []), *serving["addresses"]]
-        own = [relays.url_for(direct, serving["relay"])] if own_relay else []
+        direct = [*(public or []), *serving.addresses]
+        own = [relays.url_for(direct, serving.relay)] if serving.relay else []
         addresses = (*direct, *own, *elsewhere)
-        invitation = Invitation(run.spec.identity, serving["id"], addresses, secret)
+        invitation = Invitation(run.spec.identity, serving.id, addresses, secret)
         publish(run.folder, invitation)
         console.print(
             "Anybody can take part:\n" if is_open else "Whoever has this line can come:\n"
         )
         console.print(f"duckweed join {invitation}\n", soft_wrap=True)
-        port = serving["bound"][0].rpartition(":")[2]
+        port = serving.bound[0].rpartition(":")[2]
         console.print(
             f"Others reach this machine at UDP port {port} and, faster, TCP port {port}"
-            + (f"; the relay is at TCP port {serving['relay']}." if own_relay else "."),
+            + (f"; the relay is at TCP port {serving.relay}." if own_relay else "."),
             style="dim",
         )
         if words := _successors(run.spec):

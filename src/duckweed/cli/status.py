@@ -1,4 +1,4 @@
-"""`duckweed status`: how a run stands, asked of its coordinator."""
+"""`duckweed status`: how a run is doing, asked of its coordinator."""
 
 import asyncio
 import math
@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from duckweed.cli.errors import plain_errors
-from duckweed.cli.view import size, span
+from duckweed.run.units import show_size, show_time
 
 if TYPE_CHECKING:
     from duckweed.run.folder import RunFolder
-    from duckweed.swarm.protocol.messages import Standing
+    from duckweed.swarm.protocol.status import Status
 
 console = Console(highlight=False)
 SHOWN = 40  # peers; the others are counted
@@ -31,23 +31,26 @@ def status(
     all_: Annotated[bool, typer.Option("--all", help="Show every peer.")] = False,
     json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
 ) -> None:
-    """How a run stands: round, loss, what each peer does, bytes, and what was refused."""
+    """How a run is doing: round, loss, what each peer does, bytes, and what was refused."""
     import msgspec
 
     from duckweed.net.identity import Identity
     from duckweed.net.transport import LinkError
     from duckweed.run import folder as folders
-    from duckweed.swarm.peer.status_client import standing
+    from duckweed.swarm.peer.status_client import status as ask
     from duckweed.swarm.protocol import invitation as invitations
+    from duckweed.swarm.protocol.client import AnswerError
 
     identity = Identity(os.urandom(32))
     if run.startswith(invitations.PREFIX):
-        found = asyncio.run(standing(invitations.read(run), identity))
+        found = asyncio.run(ask(invitations.read(run), identity))
     else:
         folder = folders.find(Path(run))
         try:
             there = invitations.published(folder).with_secret(folder.read_secret())
-            found = asyncio.run(standing(there, identity))
+            found = asyncio.run(ask(there, identity))
+        except AnswerError:  # it is served, and the coordinator does not want to say
+            raise
         except (invitations.InvitationError, LinkError):
             _at_rest(folder)
             return
@@ -57,7 +60,7 @@ def status(
         _print(found, None if all_ else SHOWN)
 
 
-def _print(found: "Standing", shown: int | None) -> None:
+def _print(found: "Status", shown: int | None) -> None:
     loss = "".join(
         f", {name} {value:.3f} nats per token"
         for name, value in (("held-out loss", found.held_out), ("training loss", found.loss))
@@ -67,12 +70,12 @@ def _print(found: "Standing", shown: int | None) -> None:
     console.print(
         f"run {found.run[:12]}: round {found.round} of {found.rounds}{loss}; "
         f"{here} of {found.members} peers here"
-        + (f"; the last round took {span(found.seconds)}" if found.seconds else "")
+        + (f"; the last round took {show_time(found.seconds)}" if found.seconds else "")
     )
     if found.waiting and found.round < found.rounds:
         console.print(found.waiting, style="dim", markup=False)
     if found.in_charge:
-        console.print(f"in charge: {found.in_charge}", style="dim", markup=False)
+        console.print(f"leader: {found.in_charge}", style="dim", markup=False)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("peer", "key", "doing", "step", "loss", "counted", "heard"):
         table.add_column(name, justify="left" if name in ("key", "doing") else "right")
@@ -86,23 +89,25 @@ def _print(found: "Standing", shown: int | None) -> None:
     if shown is not None and len(found.peers) > shown:
         console.print(f"and {len(found.peers) - shown} more (--all)", style="dim")
     for purpose, (received, sent) in sorted(found.traffic.items()):
-        console.print(f"{purpose}: {size(received)} received, {size(sent)} sent")
+        console.print(f"{purpose}: {show_size(received)} received, {show_size(sent)} sent")
     for reason, count in sorted(found.refused.items()):
         console.print(f"refused: {count:,} x {reason}", markup=False)
 
 
 def _at_rest(folder: "RunFolder") -> None:
     """What the files tell of a run that nobody serves at the moment."""
+    from duckweed.ledger.entries import RoundEntry
     from duckweed.ledger.ledger import Ledger
+    from duckweed.run.events import RunEnded
 
     ledger = Ledger(folder.ledger)
-    closed = sum(1 for _ in ledger.entries("round"))
+    closed = sum(1 for _ in ledger.entries(RoundEntry))
     ledger.close()
     again = "serve" if folder.coordinator_key.exists() else "join --home"
     console.print(
         f"{folder.path} is not being served at the moment; {closed} rounds are closed. "
         f"Go on with: duckweed {again} {folder.path}"
     )
-    for last in list(folder.records("end"))[-1:]:
-        for reason, count in sorted(last.get("refused", {}).items()):
+    for last in list(folder.records(RunEnded))[-1:]:
+        for reason, count in sorted(last.refused.items()):
             console.print(f"refused: {count:,} x {reason}", markup=False)

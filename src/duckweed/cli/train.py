@@ -1,16 +1,18 @@
 """`duckweed train` and `duckweed new`."""
 
 import contextlib
-import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from duckweed.cli import running
 from duckweed.cli.errors import fail, plain_errors
+
+if TYPE_CHECKING:
+    from duckweed.net.link_spec import LinkSpec
 
 console = Console(highlight=False)
 
@@ -51,6 +53,12 @@ def train(
         str | None, typer.Option(help="Preset, folder, config.json or hub name.")
     ] = None,
     tokenizer: Annotated[str | None, typer.Option(help="bytes, bpe:N, or a tokenizer.")] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(
+            help="Of text without a byte-order mark: cp1252, utf-16-le ... Default: utf-8."
+        ),
+    ] = None,
     peers: Annotated[int | None, typer.Option(help="How many peers.")] = None,
     rounds: Annotated[int | None, typer.Option(help="How many rounds.")] = None,
     seed: Annotated[int | None, typer.Option(help="Everything random follows from it.")] = None,
@@ -86,8 +94,7 @@ def train(
 
     Without arguments: four peers train a small model on Python's own sources for some minutes.
     """
-    os.environ["OMP_WAIT_POLICY"] = "passive"  # before torch is loaded; see docs/learn.md
-    from duckweed.round.link_spec import parse_links
+    from duckweed.net.link_spec import parse_links
     from duckweed.run import folder as folders
     from duckweed.run import recipe as recipes
     from duckweed.run import spec as specs
@@ -96,7 +103,7 @@ def train(
         fail("give either a specification or --resume, not both: a run keeps its specification")
     if (links or step_seconds is not None) and not simulate:
         fail("--links and --step-seconds go with --simulate")
-    changes = _changes(data, model, tokenizer, peers, rounds, seed, set_)
+    changes = _changes(data, model, tokenizer, encoding, peers, rounds, seed, set_)
     if resume is not None:
         if recipe is not None:
             fail("a run keeps its specification: --recipe does not go with --resume")
@@ -122,6 +129,7 @@ def _changes(
     data: list[str] | None,
     model: str | None,
     tokenizer: str | None,
+    encoding: str | None,
     peers: int | None,
     rounds: int | None,
     seed: int | None,
@@ -132,6 +140,7 @@ def _changes(
         "data.path": (data[0] if len(data) == 1 else data) if data else None,
         "model.source": model,
         "data.tokenizer": tokenizer,
+        "data.encoding": encoding,
         "rounds.peers": peers,
         "rounds.count": rounds,
         "seed": seed,
@@ -165,10 +174,12 @@ def _swarm(run: running.Opened, threads: int, port: int) -> None:
         running.watch(run, processes.events())
 
 
-def _simulate(run: running.Opened, links: Any, step_seconds: float | None) -> None:
+def _simulate(
+    run: running.Opened, links: "list[LinkSpec] | None", step_seconds: float | None
+) -> None:
     """Train in this process, on a virtual clock."""
+    from duckweed.process.simulation import Simulation
     from duckweed.round import founding
-    from duckweed.round.simulation import Simulation
     from duckweed.run import state as states
 
     layout = founding.layout(run.folder)

@@ -4,7 +4,6 @@ The thresholds stand here, in one place, so that nobody has to guess what "nowhe
 """
 
 import statistics
-from collections.abc import Sequence
 
 import msgspec
 
@@ -63,17 +62,22 @@ def cadence(result: Outlook) -> Claim:
         numbers.append(
             ("all makers before", f"a record every {result.cadence.before.median_days:.0f} days")
         )
-    numbers.append((f"all makers since {recent.since}",
-                    f"a record every {recent.median_days:.0f} days ({recent.records} records)"))  # fmt: skip
-    numbers += [(c.who, f"its own best every {c.median_days:.0f} days ({c.records})")
-                for c in result.cadence.makers]  # fmt: skip
+    numbers.append(
+        (
+            f"all makers since {recent.since}",
+            f"a record every {recent.median_days:.0f} days ({recent.records} records)",
+        )
+    )
+    numbers += [
+        (c.who, f"its own best every {c.median_days:.0f} days ({c.records})")
+        for c in result.cadence.makers
+    ]
     because = (
         f"GPT-3 to GPT-4 took {months:.0f} months; since {recent.since} the record has fallen every "
         f"{recent.median_days:.0f} days, and {fastest.who} beats its own best every "
         f"{fastest.median_days:.0f}."
     )
-    return Claim(1, text, CONFIRMED if holds else REFUTED, because, numbers,
-                 _pace(result))  # fmt: skip
+    return Claim(1, text, CONFIRMED if holds else REFUTED, because, numbers, _pace(result))
 
 
 def _pace(result: Outlook) -> str:
@@ -110,11 +114,15 @@ def feasible(result: Outlook) -> Claim:
     if cross:
         numbers.append(("reaches Chinese open weights", when(cross)))
     return Claim(
-        2, text, verdict, because, numbers,
+        2,
+        text,
+        verdict,
+        because,
+        numbers,
         f"'Nowhere near' means tenfold here. Against open weights it is {china.orders:.1f} orders of "
         f"magnitude, against the frontier {frontier.orders:.1f}: two different sentences. Compute of "
         "closed models since mid-2025 is unknown, so the frontier's lead is at least this.",
-    )  # fmt: skip
+    )
 
 
 def dust(result: Outlook) -> Claim:
@@ -131,19 +139,28 @@ def dust(result: Outlook) -> Claim:
     for key in ("frontier", "decentralised", "consumer", "upload", "download"):
         if key in rates:
             r = rates[key]
-            numbers.append((r.label, f"{r.growth[1]:.3g}x a year ({r.growth[0]:.3g} to {r.growth[2]:.3g}; "
-                                     f"{r.points} points)"))  # fmt: skip
+            numbers.append(
+                (
+                    r.label,
+                    f"{r.growth[1]:.3g}x a year ({r.growth[0]:.3g} to {r.growth[2]:.3g}; "
+                    f"{r.points} points)",
+                )
+            )
     because = (
         f"The chance that decentralised records reach the frontier by 2030 is {percent(cross.by.get(2030, 0))}, "
         f"by 2035 {percent(cross.by.get(2035, 0))}; that they never do, {percent(cross.never)}."
     )
     return Claim(
-        3, text, verdict_of(late), because, numbers,
+        3,
+        text,
+        verdict_of(late),
+        because,
+        numbers,
         "Everything hangs on whether the growth of decentralised runs is a start-up effect "
         f"({cross.note or 'few points'}): at a lasting 20x a year against 5x they would catch up in 5.5 "
         "years, at 5x never. Hardware and links alone grow far slower than the frontier; only more "
         "participants can close the gap.",
-    )  # fmt: skip
+    )
 
 
 def takeoff(result: Outlook) -> Claim:
@@ -178,13 +195,18 @@ def takeoff(result: Outlook) -> Claim:
         else ""
     )
     return Claim(
-        4, text, verdict_of(now.chance[0]) if verdict_of(now.chance[0]) == verdict_of(ramp.chance[0])
-        else CONDITIONAL, because, numbers,
+        4,
+        text,
+        verdict_of(now.chance[0])
+        if verdict_of(now.chance[0]) == verdict_of(ramp.chance[0])
+        else CONDITIONAL,
+        because,
+        numbers,
         f"More likely than not where research is fully automated and returns exceed {edge}. "
         "The distance is in years of "
         "today's progress; on the calendar a follower with the same means stays one month behind. "
         "Twelve times today's speed makes a month a year." + held_by,
-    )  # fmt: skip
+    )
 
 
 def paradigm(result: Outlook) -> Claim:
@@ -214,12 +236,16 @@ def paradigm(result: Outlook) -> Claim:
         f"{percent(level)}; with one, in {percent(new.ahead)}."
     )
     return Claim(
-        5, text, verdict, because, numbers,
+        5,
+        text,
+        verdict,
+        because,
+        numbers,
         "Not falling behind needs diffusion, not a paradigm; drawing level needs more than diffusion, "
         "and a new paradigm helps the collective only if it finds it (a chance in proportion to its "
         f"effort: {percent(result.races['paradigm'].found_by.get('collective', 0))} of races). Cutting "
         f"access moves the median lag from {12 * base.lag[1]:.0f} to {12 * cut.lag[1]:.0f} months.",
-    )  # fmt: skip
+    )
 
 
 def _no_data(number: int, text: str, missing: str) -> Claim:
@@ -265,35 +291,3 @@ def _race(follower: Distance) -> str:
         f"lag {middle} months (10 to 90%: {low} to {high}), closer in {percent(follower.closer)}, "
         f"level in {percent(follower.ahead)}"
     )
-
-
-def markdown(result: Outlook, found: Sequence[Claim], command: str) -> str:
-    """The claims as a page of the documentation, which says what made it."""
-    lines = [
-        "# The essay's claims, checked", "",
-        f"Made by `{command}` from the tables as of {result.as_of} ({result.models} models, "
-        f"{result.with_compute} with known training compute; newest: {result.newest}). "
-        "Formulas, sources and limits: [forecast.md](forecast.md).", "",
-        "| | claim | verdict |", "|---|---|---|",
-        *(f"| {c.number} | {c.text} | **{c.verdict}** |" for c in found),
-    ]  # fmt: skip
-    for claim in found:
-        lines += [
-            "",
-            f"## {claim.number}. {claim.verdict}",
-            "",
-            f"> {claim.text}",
-            "",
-            claim.because,
-            "",
-        ]
-        if claim.numbers:
-            lines += [
-                "| | |",
-                "|---|---|",
-                *(f"| {what} | {value} |" for what, value in claim.numbers),
-                "",
-            ]
-        if claim.depends:
-            lines.append(claim.depends)
-    return "\n".join(lines).rstrip() + "\n"

@@ -51,9 +51,11 @@ def crossing(
     orders: a gap at `now` that overrides the fitted levels, as in Epoch's closed form.
     """
     if orders is not None:
-        shift = _height(target, np.array([now]), chaser.level.size) - orders - chaser.at(
-            np.array([now])
-        )  # fmt: skip
+        shift = (
+            _height(target, np.array([now]), chaser.level.size)
+            - orders
+            - chaser.at(np.array([now]))
+        )
         chaser = msgspec.structs.replace(chaser, level=chaser.level + shift[:, 0])
     when = dates(chaser, target, now)
     level = chaser.at(np.array([now]))[:, 0]
@@ -65,7 +67,8 @@ def crossing(
     few = [t.series for t in (chaser, target) if isinstance(t, Trend) and t.series.few]
     note = "; ".join(f"{s.label} rest on {len(s.t)} points" for s in few)
     return Crossing(
-        chaser.series.label, name,
+        chaser.series.label,
+        name,
         tuple(float(q) for q in np.quantile(height - level, quantiles)),
         tuple(_finite(q) for q in _rank(years, quantiles)),
         tuple(_finite(q) for q in _rank(when, quantiles)),
@@ -73,18 +76,7 @@ def crossing(
         float(np.isinf(when).mean()),
         tuple(float(q) for q in np.quantile(chaser.growth(now) - pace, quantiles)),
         note,
-    )  # fmt: skip
-
-
-def catch_up_years(gap: float, fast: float, slow: float) -> float:
-    """Years until a chaser that grows `fast`-fold a year makes up a factor `gap` on one that
-    grows `slow`-fold: ln(gap)/ln(fast/slow), inf if it never does. (Epoch, Dec 2025: 5.5 years
-    for 20x against 5x from about 2,000-fold.)"""
-    if gap <= 0 or fast <= 0 or slow <= 0:
-        raise ValueError("gap and both growth factors must be above 0")
-    if gap <= 1:
-        return 0.0
-    return math.log(gap) / math.log(fast / slow) if fast > slow else math.inf
+    )
 
 
 def _height(target: Trend | float, grid: Array, draws: int) -> Array:

@@ -27,12 +27,22 @@ LARGEST = 64 * 1024 * 1024
 """Bytes: a download beyond this is not one of these files."""
 
 COUNTRIES = {
-    "United States of America": "US", "China": "CN", "Hong Kong": "CN", "France": "FR",
-    "United Kingdom of Great Britain and Northern Ireland": "UK", "Canada": "CA",
-}  # fmt: skip
-MAKERS = {"Google DeepMind": "Google", "DeepMind": "Google", "Google Brain": "Google",
-          "Meta AI": "Meta", "Facebook AI": "Meta", "Z.ai (Zhipu AI)": "Zhipu",
-          "Zhipu AI": "Zhipu"}  # fmt: skip
+    "United States of America": "US",
+    "China": "CN",
+    "Hong Kong": "CN",
+    "France": "FR",
+    "United Kingdom of Great Britain and Northern Ireland": "UK",
+    "Canada": "CA",
+}
+MAKERS = {
+    "Google DeepMind": "Google",
+    "DeepMind": "Google",
+    "Google Brain": "Google",
+    "Meta AI": "Meta",
+    "Facebook AI": "Meta",
+    "Z.ai (Zhipu AI)": "Zhipu",
+    "Zhipu AI": "Zhipu",
+}
 
 
 def with_file(facts: Facts, path: Path) -> Facts:
@@ -81,12 +91,16 @@ def _models(rows: Sequence[dict[str, str]], path: Path) -> list[Model]:
             continue
         found.append(
             Model(
-                name=row["Model"].strip(), date=_date(row, "Publication date", path, number),
-                maker=_maker(row), country=_country(row, "Country (of organization)"),
-                access=_access(row), compute_flop=compute, basis="read",
+                name=row["Model"].strip(),
+                date=_date(row, "Publication date", path, number),
+                maker=_maker(row),
+                country=_country(row, "Country (of organization)"),
+                access=_access(row),
+                compute_flop=compute,
+                basis="read",
                 source=f"Epoch AI, {path.name}",
             )
-        )  # fmt: skip
+        )
     return found
 
 
@@ -98,11 +112,16 @@ def _scores(rows: Sequence[dict[str, str]], path: Path) -> list[Score]:
             continue
         found.append(
             Score(
-                name=row["Model version"].strip(), date=_date(row, "Release date", path, number),
-                maker=_maker(row), country=_country(row, "Country"), access=_access(row),
-                eci=eci, basis="read", source=f"Epoch AI, {path.name}",
+                name=row["Model version"].strip(),
+                date=_date(row, "Release date", path, number),
+                maker=_maker(row),
+                country=_country(row, "Country"),
+                access=_access(row),
+                eci=eci,
+                basis="read",
+                source=f"Epoch AI, {path.name}",
             )
-        )  # fmt: skip
+        )
     return found
 
 

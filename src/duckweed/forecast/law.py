@@ -1,4 +1,4 @@
-"""How fast research goes at a given level: the law of the race, and its closed forms.
+"""How fast research goes at a given level: the law of the race.
 
 Level x is counted in doublings of software efficiency since the start; x = 0 is the leader's level
 when the clock starts. The speed, in doublings a year, of an actor with effort weight w is
@@ -91,49 +91,3 @@ def log_speed(law: Law, x: Array) -> Array:
 def speed(law: Law, x: Array) -> Array:
     """v(x) in doublings a year for w = 1; below zero it is today's speed."""
     return np.where(x >= 0, np.exp(log_speed(law, x)), law.today)
-
-
-def constant_law(
-    returns: float, speedup: float, parallel: float, ceiling: float, samples: int = 1
-) -> Law:
-    """Research fully automated from the start; ceiling in doublings."""
-    one = np.ones(samples)
-    values: tuple[Any, ...] = (returns, speedup, parallel, ceiling, 1.0, 1.0, 1.0)
-    parts: dict[str, Any] = {name: one * v for name, v in zip(FIELDS, values, strict=True)}
-    return Law(**parts)
-
-
-def closed_form(speed0: float, feedback: float, t: Array) -> Array:
-    """Doublings after t years without ceiling at full automation: x = -ln(1 - k v0 t)/k with
-    k = ln2 p (1 - 1/r). For k > 0 it has no value from t = 1/(k v0) on: inf there."""
-    if feedback == 0:
-        return speed0 * t
-    left = 1.0 - feedback * speed0 * t
-    return np.where(left > 0, -np.log(np.maximum(left, 1e-300)) / feedback, np.inf)
-
-
-def blow_up(speed0: float, feedback: float) -> float:
-    """The year in which the closed form diverges: 1/(k v0); inf where k <= 0."""
-    return 1.0 / (feedback * speed0) if feedback > 0 else math.inf
-
-
-def doublings(
-    speedup: float, returns: float, limit_years: float, parallel: float, first_months: float = 3.0
-) -> tuple[Array, Array]:
-    """Forethought's model as published, one doubling at a time: times (years) and doublings.
-
-    dt starts at first_months/12/f; after each doubling r falls by r0/N and dt grows by
-    2^(p(1/r - 1)); N = 8 limit_years. Ends at the ceiling or after 200 years.
-    """
-    total = DOUBLINGS_PER_YEAR * limit_years
-    step, r, t = first_months / 12 / speedup, returns, 0.0
-    times, levels = [0.0], [0.0]
-    while levels[-1] + 1 < total and t < 200:
-        t += step
-        times.append(t)
-        levels.append(levels[-1] + 1)
-        r -= returns / total
-        if r <= 0:
-            break
-        step *= 2 ** min(parallel * (1 / r - 1), 60)
-    return np.array(times), np.array(levels)

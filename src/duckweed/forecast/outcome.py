@@ -79,37 +79,50 @@ class Path(msgspec.Struct, frozen=True):
 def outcome(scenario: Scenario, samples: int = 20_000, seed: int = 0) -> Outcome:
     """Run a scenario and sum it up. Peak gaps and chances count the first year only."""
     drawn = draw(scenario, samples, seed)
-    times = _months(scenario.horizon)
+    times = months(scenario.horizon)
     track = run(drawn.law, drawn.actors, times, drawn.events, seed)
-    year = track if scenario.horizon <= 1 else run(
-        drawn.law, drawn.actors, _months(1.0), drawn.events, seed
-    )  # fmt: skip
+    year = (
+        track
+        if scenario.horizon <= 1
+        else run(drawn.law, drawn.actors, months(1.0), drawn.events, seed)
+    )
     peak = year.peak_years(drawn.share, drawn.compute_rate, drawn.actors.behind)
     gap = track.gap_years(drawn.share, drawn.compute_rate, drawn.actors.behind)[-1]
     lag, behind = track.lag[-1], np.broadcast_to(drawn.actors.behind, peak.shape)
     followers = [
         Distance(
-            name, float(np.median(_start(drawn)[i])), _quantiles(gap[i]), _quantiles(lag[i]),
-            _quantiles(peak[i]), _chances(peak[i]), float((lag[i] < behind[i] * 0.99).mean()),
+            name,
+            float(np.median(_start(drawn)[i])),
+            _quantiles(gap[i]),
+            _quantiles(lag[i]),
+            _quantiles(peak[i]),
+            _chances(peak[i]),
+            float((lag[i] < behind[i] * 0.99).mean()),
             float((lag[i] <= 0).mean()),
         )
-        for i, name in enumerate(drawn.actors.names) if i > 0
-    ]  # fmt: skip
+        for i, name in enumerate(drawn.actors.names)
+        if i > 0
+    ]
     gone = track.diverges[np.isfinite(track.diverges)]
     found = {name: float((track.finder == i).mean()) for i, name in enumerate(drawn.actors.names)}
     return Outcome(
-        scenario.name, scenario.about, samples, scenario.horizon, followers,
-        _by_returns(drawn.law.returns, peak[1]), gone.size / samples,
+        scenario.name,
+        scenario.about,
+        samples,
+        scenario.horizon,
+        followers,
+        _by_returns(drawn.law.returns, peak[1]),
+        gone.size / samples,
         float(np.median(gone)) if gone.size else None,
         _compressed(track.level.max(axis=1), drawn, times),
         found if scenario.paradigm else {},
-    )  # fmt: skip
+    )
 
 
 def paths(scenario: Scenario, samples: int = 2000, seed: int = 0) -> Path:
     """The same as curves (for pictures): 10, 50, 90 % at every month."""
     drawn = draw(scenario, samples, seed)
-    times = _months(scenario.horizon)
+    times = months(scenario.horizon)
     track = run(drawn.law, drawn.actors, times, drawn.events, seed)
     gap = track.gap_years(drawn.share, drawn.compute_rate, drawn.actors.behind)
     front = drawn.share * track.level.max(axis=1) / drawn.law.today
@@ -122,13 +135,18 @@ def paths(scenario: Scenario, samples: int = 2000, seed: int = 0) -> Path:
     start = _start(drawn)
     names = list(enumerate(drawn.actors.names))[1:]
     return Path(
-        first + list(times), band(front, 0.0),
+        first + list(times),
+        band(front, 0.0),
         {name: band(gap[:, i], float(np.median(start[i]))) for i, name in names},
-        {name: band(track.lag[:, i], float(np.median(drawn.actors.behind[i]))) for i, name in names},
-    )  # fmt: skip
+        {
+            name: band(track.lag[:, i], float(np.median(drawn.actors.behind[i])))
+            for i, name in names
+        },
+    )
 
 
-def _months(horizon: float) -> list[float]:
+def months(horizon: float) -> list[float]:
+    """The end of every month up to the horizon, in years."""
     count = max(1, round(horizon * 12))
     return [horizon * (i + 1) / count for i in range(count)]
 
@@ -211,14 +229,16 @@ def regimes(scenario: Scenario, compute: Sequence[float] = (1.0, 0.3, 0.03)) -> 
     fast = with_world(scenario, {f"{scenario.actors[1].name}.delay": 1.0})
     drawn = draw(fast, 1)
     grid_leak, grid_returns = (g.ravel() for g in np.meshgrid(leak, returns, indexing="ij"))
-    size, times = grid_leak.size, _months(horizon)
+    size, times = grid_leak.size, months(horizon)
     law = drawn.law.take(np.zeros(size, dtype=int))
     law = msgspec.structs.replace(law, returns=grid_returns)
     base = drawn.actors.take(np.zeros(size, dtype=int))
     gaps = []
     for share in compute:
-        more, leaks = (np.tile(a, (1, size)) if a.shape[1] == 1 else a.copy()
-                       for a in (base.compute, base.leak))  # fmt: skip
+        more, leaks = (
+            np.tile(a, (1, size)) if a.shape[1] == 1 else a.copy()
+            for a in (base.compute, base.leak)
+        )
         more[1], leaks[1] = share, grid_leak
         actors = msgspec.structs.replace(base, compute=more, leak=leaks)
         track = run(law, actors, times, drawn.events)

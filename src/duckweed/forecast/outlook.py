@@ -181,9 +181,17 @@ def row(trend: Trend, now: float) -> Row:
     rate = float(np.median(trend.growth(last)))
     months = 12 * math.log10(2) / rate if series.log and rate > 0 else None
     return Row(
-        series.key, series.label, series.unit, trend.form, len(series.t), series.names[0],
-        series.names[-1], tuple(growth), months, series.few,
-    )  # fmt: skip
+        series.key,
+        series.label,
+        series.unit,
+        trend.form,
+        len(series.t),
+        series.names[0],
+        series.names[-1],
+        tuple(growth),
+        months,
+        series.few,
+    )
 
 
 def held(fits: Fits) -> dict[str, list[Held]]:

@@ -117,9 +117,14 @@ class Bundle:
         self.peak = self.x.max(axis=0) - self.x
         level = np.zeros((len(times), *self.x.shape))
         out = Track(
-            times, level, np.zeros_like(level), self.peak.copy(),
-            np.full(samples, np.inf), np.full(samples, -1), self.law.today,
-        )  # fmt: skip
+            times,
+            level,
+            np.zeros_like(level),
+            self.peak.copy(),
+            np.full(samples, np.inf),
+            np.full(samples, -1),
+            self.law.today,
+        )
         for _ in range(MAX_STEPS):
             busy = self.row < len(times)
             if not busy.any():

@@ -6,6 +6,7 @@ log or plain scale); `lognormal` has its median at `central` and [low, high] as 
 """
 
 import math
+from importlib.resources import files
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any, Literal
@@ -65,75 +66,13 @@ class Parameter(msgspec.Struct, frozen=True):
     most: float = math.inf
 
 
-FORETHOUGHT = "Davidson & Houlden 2025 (Forethought), prior"
-JUDGED = "judgement; no measurement"
+def _parameters() -> dict[str, dict[str, Parameter]]:
+    text = files("duckweed.forecast").joinpath("tables/parameters.toml").read_text("utf-8")
+    return msgspec.toml.decode(text, type=dict[str, dict[str, Parameter]], strict=False)
 
-WORLD: dict[str, Parameter] = {
-    "returns": Parameter(
-        "doublings of software per doubling of research effort",
-        Spread(1.2, 0.4, 3.6),
-        "above 1 progress feeds on itself; below 1 it fades. `duckweed evolve` measures it",
-        FORETHOUGHT, 0.01, 100.0,
-    ),
-    "speedup": Parameter(
-        "times today's speed",
-        Spread(8.0, 2.0, 32.0),
-        "how much faster software improves once AI does all the research",
-        FORETHOUGHT, 1.0, 1e6,
-    ),
-    "parallel": Parameter(
-        "exponent", Spread(0.3, 0.15, 0.6),
-        "ten times the effort at once gives 10^p times the speed: people and chips get in each other's way",
-        FORETHOUGHT, 0.01, 1.0,
-    ),
-    "ceiling": Parameter(
-        "years of today's progress; 0 means none", Spread(9.0, 6.0, 16.0, "linear"),
-        "how far software alone can go before it meets its limits",
-        FORETHOUGHT + "; central path at 9", 0.0, 1e6,
-    ),
-    "automation_start": Parameter(
-        "share of research", Spread(0.1, 0.03, 0.3),
-        "'a little': what AI does of the research today",
-        JUDGED, 0.0, 1.0,
-    ),
-    "automation_full": Parameter(
-        "share of research", 1.0, "'more and more': where the ramp ends", JUDGED, 0.0, 1.0
-    ),
-    "automation_span": Parameter(
-        "years of today's progress", Spread(2.0, 0.7, 6.0),
-        "'moderately': progress between the two; from a day's work to a year's is 8 doublings of METR's horizon, about three years",
-        JUDGED, 0.01, 1e3,
-    ),
-    "software_share": Parameter(
-        "share", 0.5, "the part of today's progress that is software; the rest is more compute",
-        FORETHOUGHT, 0.01, 1.0,
-    ),
-    "compute_rate": Parameter(
-        "times today's growth", 1.0,
-        "growth of training compute goes on as today for everybody; 0 leaves it out (Forethought)",
-        "Epoch: 5x a year, see the trends", 0.0, 100.0,
-    ),
-}  # fmt: skip
 
-ACTOR: dict[str, Parameter] = {
-    "compute": Parameter("times the leader's", 1.0, "research compute", "set by the preset", 1e-9, 1e3),
-    "skill": Parameter("times the leader's", 1.0, "results per unit of effort", "none: equals by default", 1e-6, 1e3),
-    "lag": Parameter("months", 1.0, "distance at the start", "the essay's one month", 0.0, 600.0),
-    "leak": Parameter(
-        "share", Spread(0.7, 0.5, 0.9, "linear"),
-        "how much of the front's progress reaches this actor through papers, open weights, people, distillation",
-        "Kokotajlo's review of 'Soft takeoff' argues from 0.9; the lag of open weights has stayed bounded", 0.0, 1.0,
-    ),
-    "delay": Parameter(
-        "months", Spread(4.0, 1.1, 7.0, "lognormal", 0.9),
-        "after how long", "Epoch: open weights 3.5 (1.1-5.3), since 2026 4 months behind; China 7", 0.0, 600.0,
-    ),
-    "imitate": Parameter(
-        "times cheaper", Spread(3.0, 1.0, 16.0),
-        "repeating what is known to work against finding it",
-        "catch-up efficiency of 16x (3-60) a year, disputed; taken as the upper end", 1.0, 1e4,
-    ),
-}  # fmt: skip
+WORLD, ACTOR = _parameters().values()
+"""Parameters of the race as a whole, and of each actor, by name (tables/parameters.toml)."""
 
 
 class Actor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -263,19 +202,29 @@ def draw(scenario: Scenario, samples: int, seed: int = 0) -> Drawn:
     share = world["software_share"]
     today = DOUBLINGS_PER_YEAR / 2
     law = Law(
-        returns=world["returns"], speedup=world["speedup"], parallel=world["parallel"],
-        ceiling=ceiling, start=world["automation_start"], full=world["automation_full"],
+        returns=world["returns"],
+        speedup=world["speedup"],
+        parallel=world["parallel"],
+        ceiling=ceiling,
+        start=world["automation_start"],
+        full=world["automation_full"],
         # a year of progress is today/share doublings of software
-        span=world["automation_span"] * today / share, today=today,
-    )  # fmt: skip
+        span=world["automation_span"] * today / share,
+        today=today,
+    )
     columns = {
         key: np.array([numbers(getattr(actor, key), ACTOR[key]) for actor in scenario.actors])
         for key in ACTOR
     }
     actors = Actors(
-        [actor.name for actor in scenario.actors], columns["compute"], columns["skill"],
-        columns["lag"] * MONTH, columns["leak"], columns["delay"] * MONTH, columns["imitate"],
-    )  # fmt: skip
+        [actor.name for actor in scenario.actors],
+        columns["compute"],
+        columns["skill"],
+        columns["lag"] * MONTH,
+        columns["leak"],
+        columns["delay"] * MONTH,
+        columns["imitate"],
+    )
     return Drawn(law, actors, _events(scenario, today), share, world["compute_rate"])
 
 
@@ -294,41 +243,58 @@ def _events(scenario: Scenario, today: float) -> Events:
 
 NOW: dict[str, Value] = {"automation_start": 1.0, "automation_full": 1.0, "automation_span": 1.0}
 COLLECTIVE = Actor(
-    "collective", compute=Spread(0.01, 0.001, 0.1), lag=Spread(8.0, 4.0, 16.0),
-    leak=ACTOR["leak"].default, delay=ACTOR["delay"].default, imitate=ACTOR["imitate"].default,
-)  # fmt: skip
+    "collective",
+    compute=Spread(0.01, 0.001, 0.1),
+    lag=Spread(8.0, 4.0, 16.0),
+    leak=ACTOR["leak"].default,
+    delay=ACTOR["delay"].default,
+    imitate=ACTOR["imitate"].default,
+)
 RIVAL = Actor("rival", compute=Spread(0.7, 0.3, 1.0), lag=3.0, leak=0.5, delay=3.0, imitate=2.0)
 
 PRESETS: dict[str, Scenario] = {
     s.name: s
     for s in (
         Scenario(
-            "essay", "the essay: a follower one month behind, AI doing more and more of the research",
+            "essay",
+            "the essay: a follower one month behind, AI doing more and more of the research",
             [Actor("leader"), Actor("follower", lag=1.0)],
         ),
         Scenario(
-            "peers", "equal peers, research fully automated at once, nothing leaks",
-            [Actor("leader"), Actor("peer", lag=1.0)], dict(NOW),
+            "peers",
+            "equal peers, research fully automated at once, nothing leaks",
+            [Actor("leader"), Actor("peer", lag=1.0)],
+            dict(NOW),
         ),
         Scenario(
-            "forethought", "Forethought's priors: full automation, software only",
-            [Actor("leader"), Actor("follower", lag=1.0)], NOW | {"compute_rate": 0.0},
+            "forethought",
+            "Forethought's priors: full automation, software only",
+            [Actor("leader"), Actor("follower", lag=1.0)],
+            NOW | {"compute_rate": 0.0},
             horizon=5.0,
         ),
         Scenario(
-            "collective", "a lab, a rival lab, and an open collective with about a hundredth of the compute",
-            [Actor("leader"), RIVAL, COLLECTIVE], horizon=5.0,
+            "collective",
+            "a lab, a rival lab, and an open collective with about a hundredth of the compute",
+            [Actor("leader"), RIVAL, COLLECTIVE],
+            horizon=5.0,
         ),
         Scenario(
-            "cut", "the same, and from month 6 to 30 nothing of the labs reaches the collective",
-            [Actor("leader"), RIVAL, COLLECTIVE], horizon=5.0, cuts=[CutSpec(6.0, 30.0, ["collective"])],
+            "cut",
+            "the same, and from month 6 to 30 nothing of the labs reaches the collective",
+            [Actor("leader"), RIVAL, COLLECTIVE],
+            horizon=5.0,
+            cuts=[CutSpec(6.0, 30.0, ["collective"])],
         ),
         Scenario(
-            "paradigm", "the same without a cut, and a new paradigm about once in five years, found by chance",
-            [Actor("leader"), RIVAL, COLLECTIVE], horizon=5.0, paradigm=ParadigmSpec(0.2),
+            "paradigm",
+            "the same without a cut, and a new paradigm about once in five years, found by chance",
+            [Actor("leader"), RIVAL, COLLECTIVE],
+            horizon=5.0,
+            paradigm=ParadigmSpec(0.2),
         ),
     )
-}  # fmt: skip
+}
 
 
 def load(name: str) -> Scenario:

@@ -9,7 +9,7 @@ race.rival.leak=0.2..0.6      a parameter of one actor
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -22,53 +22,70 @@ class SettingError(ValueError):
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """growth: (low, high) factors a year by series; form: by series; gap: factor; race: values."""
+    """What a user set; empty where nothing was."""
 
     growth: dict[str, tuple[float, float]] = {}
+    """Series -> lowest and highest factor a year."""
     form: dict[str, Form] = {}
+    """Series -> how it is extrapolated."""
     gap: float | None = None
+    """How many times the frontier is ahead of decentralised training."""
     race: dict[str, Value] = {}
+    """Parameter of the race, or `actor.field` -> value."""
 
 
 def parse(items: Sequence[str], series: Sequence[str]) -> Settings:
     """Settings from KEY=VALUE items; `series` are the known series. Raises SettingError."""
-    growth: dict[str, tuple[float, float]] = {}
-    form: dict[str, Form] = {}
-    race: dict[str, Value] = {}
-    gap, seen = None, set()
-    for item in items:
-        key, equals, text = (part.strip() for part in item.partition("="))
-        if not equals or not text:
-            raise SettingError(f"--set {item}: expected KEY=VALUE, such as frontier.growth=3x")
-        if key in seen:
-            raise SettingError(f"--set {key} is given twice; once is enough to know what you mean")
-        seen.add(key)
+    found = Settings()
+    for key, text in _pairs(items, "frontier.growth=3x"):
         owner, _, field = key.partition(".")
         if owner == "race":
-            race[_race_key(field, key)] = _value(text, key)
+            found.race[_race_key(field, key)] = _value(text, key)
         elif owner not in series:
             raise SettingError(
                 f"--set {key}: no series {owner}; known are {', '.join(series)}, race"
             )
-        elif field == "growth":
-            growth[owner] = _range(text, key)
-        elif field == "form":
-            form[owner] = _form(text, key)
-        elif key == "decentralised.gap":
-            gap = _range(text, key)[0]
-            if gap < 1:
-                raise SettingError(f"--set {key}: a gap is a factor of at least 1, got {text}")
         else:
-            raise SettingError(
-                f"--set {key}: a series has growth or form; only decentralised a gap"
-            )
-    both = sorted(set(growth) & set(form))
+            found = _of_series(found, key, text)
+    both = sorted(set(found.growth) & set(found.form))
     if both:
         raise SettingError(
             f"--set {both[0]}.growth and {both[0]}.form contradict each other: "
             "a growth that you set has no form"
         )
-    return Settings(growth, form, gap, race)
+    return found
+
+
+def _pairs(items: Sequence[str], example: str) -> Iterator[tuple[str, str]]:
+    """Keys and values, each key once; `race.` in front of a parameter makes no other key of it."""
+    seen = set()
+    for item in items:
+        key, equals, text = (part.strip() for part in item.partition("="))
+        if not equals or not text:
+            raise SettingError(f"--set {item}: expected KEY=VALUE, such as {example}")
+        if key.removeprefix("race.") in seen:
+            raise SettingError(f"--set {key} is given twice; give it once")
+        seen.add(key.removeprefix("race."))
+        yield key, text
+
+
+def _of_series(found: Settings, key: str, text: str) -> Settings:
+    owner, _, field = key.partition(".")
+    match field:
+        case "growth":
+            found.growth[owner] = _range(text, key)
+        case "form":
+            found.form[owner] = _form(text, key)
+        case "gap" if owner == "decentralised":
+            gap = _range(text, key)[0]
+            if gap < 1:
+                raise SettingError(f"--set {key}: a gap is a factor of at least 1, got {text}")
+            return msgspec.structs.replace(found, gap=gap)
+        case _:
+            raise SettingError(
+                f"--set {key}: a series has growth or form; only decentralised a gap"
+            )
+    return found
 
 
 def _race_key(field: str, key: str) -> str:
@@ -122,13 +139,5 @@ def _value(text: str, key: str) -> Value:
 def parse_race(items: Sequence[str]) -> dict[str, Value]:
     """Settings of a race alone: `race.returns=1.5`, or shorter, `returns=1.5`, `rival.leak=0.2`.
     Which names exist, the scenario checks."""
-    changes: dict[str, Value] = {}
-    for item in items:
-        key, equals, text = (part.strip() for part in item.partition("="))
-        if not equals or not text:
-            raise SettingError(f"--set {item}: expected KEY=VALUE, such as race.returns=1.5")
-        short = key.removeprefix("race.")
-        if short in changes:
-            raise SettingError(f"--set {key} is given twice; once is enough to know what you mean")
-        changes[short] = _value(text, key)
-    return changes
+    pairs = _pairs(items, "race.returns=1.5")
+    return {key.removeprefix("race."): _value(text, key) for key, text in pairs}

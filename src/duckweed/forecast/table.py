@@ -253,8 +253,17 @@ def running_top(rows: Sequence[Model], rank: int) -> list[Model]:
 def source_list(facts: Facts) -> list[tuple[str, int]]:
     """Every source named in the tables and how many rows rest on it, most used first."""
     counts: dict[str, int] = {}
-    for rows in (facts.models, facts.runs, facts.devices, facts.links, facts.scores,
-                 facts.horizons, facts.stock, facts.events, facts.rates):  # fmt: skip
+    for rows in (
+        facts.models,
+        facts.runs,
+        facts.devices,
+        facts.links,
+        facts.scores,
+        facts.horizons,
+        facts.stock,
+        facts.events,
+        facts.rates,
+    ):
         for row in rows:
             counts[row.source] = counts.get(row.source, 0) + 1
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))

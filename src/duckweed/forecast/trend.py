@@ -71,9 +71,11 @@ class Trend(msgspec.Struct, frozen=True):
     def at(self, years: Array) -> Array:
         """y at the given decimal years, shape [B, T]."""
         t = np.asarray(years, dtype=float)[None, :] - self.origin
-        return self.level[:, None] + self.floor[:, None] * t + self.rate[:, None] * _phi(
-            t, self.tau[:, None]
-        )  # fmt: skip
+        return (
+            self.level[:, None]
+            + self.floor[:, None] * t
+            + self.rate[:, None] * _phi(t, self.tau[:, None])
+        )
 
     def growth(self, year: float) -> Array:
         """dy/dt at that year, [B]."""
@@ -197,9 +199,11 @@ def back_test(series: Series, cuts: Sequence[float], draws: int = 1000) -> list[
         if before.sum() < FEW or after.sum() < 1:
             continue
         past = msgspec.structs.replace(
-            series, t=t[before].tolist(), y=y[before].tolist(),
+            series,
+            t=t[before].tolist(),
+            y=y[before].tolist(),
             names=[n for n, b in zip(series.names, before, strict=True) if b],
-        )  # fmt: skip
+        )
         for form in FORMS:
             trend = fit(past, form, draws)
             ahead = trend.at(t[after])
@@ -217,16 +221,25 @@ def back_test(series: Series, cuts: Sequence[float], draws: int = 1000) -> list[
 
 
 def _series(
-    key: str, label: str, unit: str, rows: Sequence[Fact], value: Callable[[Any], float | None],
-    log: bool = True, floor: float = 0.0,
-) -> Series:  # fmt: skip
+    key: str,
+    label: str,
+    unit: str,
+    rows: Sequence[Fact],
+    value: Callable[[Any], float | None],
+    log: bool = True,
+    floor: float = 0.0,
+) -> Series:
     kept = [(row, v) for row in rows if (v := value(row)) is not None]
     return Series(
-        key=key, label=label, unit=unit, log=log, floor=floor,
+        key=key,
+        label=label,
+        unit=unit,
+        log=log,
+        floor=floor,
         t=[row.year for row, _ in kept],
         y=[math.log10(v) if log else v for _, v in kept],
         names=[row.name for row, _ in kept],
-    )  # fmt: skip
+    )
 
 
 CONSUMER_FLOOR = math.log10(1.2)
@@ -247,29 +260,90 @@ def all_series(facts: Facts) -> dict[str, Series]:
     per_dollar = lambda row: row.flops_bf16 / row.price_usd  # noqa: E731
     found = [
         _series("frontier", "frontier records", "FLOP", running_best(models, compute), compute),
-        _series("top10", "ten largest at release", "FLOP",
-                [m for m in running_top(facts.models, 10) if m.date.year >= 2020], compute),
-        _series("open", "open-weight records", "FLOP",
-                running_best([m for m in models if m.open], compute), compute),
-        _series("china_open", "Chinese open-weight records", "FLOP",
-                running_best(open_cn, compute), compute),
-        _series("decentralised", "decentralised records", "FLOP",
-                running_best(runs, compute), compute, floor=CONSUMER_FLOOR),
-        _series("consumer", "consumer FLOP/s per dollar", "FLOP/s per $",
-                [d for d in priced if d.kind == "consumer"], per_dollar),
-        _series("datacentre", "data-centre FLOP/s per dollar", "FLOP/s per $",
-                [d for d in priced if d.kind == "datacentre"], per_dollar),
-        _series("upload", "household upload", "Mbit/s",
-                [k for k in facts.links if k.direction == "up"], lambda row: row.mbps),
-        _series("download", "household download", "Mbit/s",
-                [k for k in facts.links if k.direction == "down"], lambda row: row.mbps),
-        _series("installed", "Nvidia compute shipped", "H100 equivalents",
-                [s for s in facts.stock if s.date >= facts.stock[0].date.replace(year=2023)]
-                if facts.stock else [], lambda row: row.h100e),
-        _series("horizon", "METR time horizon, records since 2023", "minutes",
-                [h for h in running_best(facts.horizons, lambda h: h.minutes)
-                 if year_of(h.date) >= 2023], lambda row: row.minutes),
-        _series("capability", "Epoch Capabilities Index, records", "points",
-                running_best(facts.scores, _eci), _eci, log=False),
-    ]  # fmt: skip
+        _series(
+            "top10",
+            "ten largest at release",
+            "FLOP",
+            [m for m in running_top(facts.models, 10) if m.date.year >= 2020],
+            compute,
+        ),
+        _series(
+            "open",
+            "open-weight records",
+            "FLOP",
+            running_best([m for m in models if m.open], compute),
+            compute,
+        ),
+        _series(
+            "china_open",
+            "Chinese open-weight records",
+            "FLOP",
+            running_best(open_cn, compute),
+            compute,
+        ),
+        _series(
+            "decentralised",
+            "decentralised records",
+            "FLOP",
+            running_best(runs, compute),
+            compute,
+            floor=CONSUMER_FLOOR,
+        ),
+        _series(
+            "consumer",
+            "consumer FLOP/s per dollar",
+            "FLOP/s per $",
+            [d for d in priced if d.kind == "consumer"],
+            per_dollar,
+        ),
+        _series(
+            "datacentre",
+            "data-centre FLOP/s per dollar",
+            "FLOP/s per $",
+            [d for d in priced if d.kind == "datacentre"],
+            per_dollar,
+        ),
+        _series(
+            "upload",
+            "household upload",
+            "Mbit/s",
+            [k for k in facts.links if k.direction == "up"],
+            lambda row: row.mbps,
+        ),
+        _series(
+            "download",
+            "household download",
+            "Mbit/s",
+            [k for k in facts.links if k.direction == "down"],
+            lambda row: row.mbps,
+        ),
+        _series(
+            "installed",
+            "Nvidia compute shipped",
+            "H100 equivalents",
+            [s for s in facts.stock if s.date >= facts.stock[0].date.replace(year=2023)]
+            if facts.stock
+            else [],
+            lambda row: row.h100e,
+        ),
+        _series(
+            "horizon",
+            "METR time horizon, records since 2023",
+            "minutes",
+            [
+                h
+                for h in running_best(facts.horizons, lambda h: h.minutes)
+                if year_of(h.date) >= 2023
+            ],
+            lambda row: row.minutes,
+        ),
+        _series(
+            "capability",
+            "Epoch Capabilities Index, records",
+            "points",
+            running_best(facts.scores, _eci),
+            _eci,
+            log=False,
+        ),
+    ]
     return {series.key: series for series in found}

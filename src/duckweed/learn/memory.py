@@ -1,15 +1,16 @@
 """How much memory a peer needs, said before anything is allocated; and giving back what is free."""
 
 import ctypes
-import os
 import sys
 from functools import cache
 from typing import Any
 
+import psutil
 import torch
 from torch import nn
 
-from duckweed.learn.optim.optimizer import exchanged
+from duckweed.learn.arithmetic import moments, training_bytes
+from duckweed.learn.model.model import layout_of
 from duckweed.run.layout import Layout
 from duckweed.run.sections import Inner
 from duckweed.run.spec import RunSpec
@@ -27,47 +28,25 @@ def needed(model: nn.Module, spec: RunSpec) -> int:
     """Bytes for one peer: training, the flat vectors of a round, and the moments that it keeps.
 
     Without overlap most vectors are there while it compresses: global weights and outer momentum
-    f32[P], residual, pseudo-gradient with momenta, what is sent f32[V], common momenta f32[V - P].
-    With overlap while it applies a round and trains ahead: weights, outer and common momenta before
-    and after, residual, what it has sent, what was merged, the weights and momenta that it began
-    ahead from, and what decoding needs for a moment. Measured with overlap, where nothing but weights
-    was exchanged (docs/wan.md): 1.57 GB of 1.53.
+    and residual, pseudo-gradient, what is sent, f32[P] each. With overlap while it applies a round
+    and trains ahead: weights and outer momentum before and after, residual, what it has sent, what
+    was merged, the weights and momentum that it began ahead from, and what decoding needs for a
+    moment. Measured with overlap (docs/wan.md): 1.57 GB of 1.53.
     """
-    layout = exchanged(model, spec.inner)
-    weights, values = layout.parameters, layout.total
-    state = weights + values  # outer momentum f32[P]; weights and common momenta f32[V]
-    numbers = 2 * state + 8 * values if spec.rounds.overlap else state + 3 * values
+    layout = layout_of(model)
+    numbers = (12 if spec.rounds.overlap else 5) * layout.total
     own = own_moments(spec.inner, layout)
     numbers += 2 * own  # by what counted last and by what is on its way
     if spec.rounds.overlap and spec.inner.orthogonal:
         numbers += own  # those that it began ahead with
-    return 4 * numbers + estimate(model, spec.inner, spec.model.sequence)
-
-
-def estimate(model: nn.Module, inner: Inner, sequence: int) -> int:
-    """Bytes of training alone: float32 weights, gradients, moments, activations."""
-    parameters = sum(p.numel() for p in model.parameters())
-    config: Any = model.config
-    width = getattr(config, "hidden_size", 1024)
-    layers = getattr(config, "num_hidden_layers", 12)
-    heads = getattr(config, "num_attention_heads", 8)
-    tokens = inner.batch * sequence
-    # Per token and layer some 34 widths and the attention rows, as in 2205.05198 (in float32 here).
-    activations = tokens * layers * (68 * width + 10 * heads * sequence)
-    logits = 12 * tokens * config.vocab_size
-    return 4 * parameters * (2 + _moments(inner)) + activations + logits
+    return 4 * numbers + training_bytes(model, spec.inner, spec.model.sequence)
 
 
 def own_moments(inner: Inner, layout: Layout) -> int:
-    """How many numbers a peer carries along for itself: moments of what is not exchanged, roughly."""
+    """How many numbers a peer carries along for itself: its inner moments, roughly."""
     if inner.state == "fresh":
         return 0
-    return _moments(inner) * (2 * layout.parameters - layout.total)
-
-
-def _moments(inner: Inner) -> int:
-    """Of each number, roughly: where Muon takes most of them, its."""
-    return 2 if inner.optimizer == "adamw" else 1
+    return moments(inner) * layout.total
 
 
 def one_heap() -> None:
@@ -95,12 +74,7 @@ def available(device: str) -> int:
     """Bytes free on the device."""
     if device.startswith("cuda"):
         return torch.cuda.mem_get_info(device)[0]
-    try:
-        with open("/proc/meminfo") as file:
-            facts = dict(line.split(":", 1) for line in file)
-        return int(facts["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return psutil.virtual_memory().available
 
 
 def check_memory(

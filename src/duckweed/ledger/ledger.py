@@ -9,46 +9,57 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Generic, TypeVar
 
 import msgspec
 from blake3 import blake3
 
 from duckweed.ledger import term as charges
-from duckweed.ledger.term import Charge, ChargeError, Verify, unhex
+from duckweed.ledger.entries import B, Body, SuccessionEntry, encode
+from duckweed.ledger.term import Charge, ChargeError, Founder, Verify, unhex
 
 Sign = Callable[[bytes], bytes]
+T = TypeVar("T")
+
+COLUMNS = ("number", "kind", "round", "body", "hash", "signature")
 
 TABLE = """CREATE TABLE IF NOT EXISTS ledger (
     number INTEGER PRIMARY KEY, kind TEXT NOT NULL, round INTEGER NOT NULL, body TEXT NOT NULL,
     hash TEXT NOT NULL, signature TEXT NOT NULL)"""
-
-OF_KIND = "WHERE kind = ? ORDER BY number"
 
 
 class LedgerError(ValueError):
     """The ledger is damaged or was tampered with; the message names the first bad entry."""
 
 
-class Entry(msgspec.Struct, frozen=True):
-    """kind: "genesis", "peer" (one was admitted), "round" (a closed round), "state" (the state hash its
-    peers agreed on), or "succession" (who is in charge from here on)."""
+class Entry(msgspec.Struct, Generic[B], frozen=True):
+    """An entry of a ledger."""
 
     number: int
-    kind: str
+    """Its place in the ledger, from 0."""
     round: int
-    body: dict[str, Any]
+    """The round that it belongs to; of a campaign's ledger, the generation."""
+    body: B
+    """What it says; its type is the kind of the entry."""
     hash: str
+    """Hash of the entry and of all before it, hex."""
     signature: str
+    """Signature of the hash, hex."""
+
+    @property
+    def kind(self) -> str:
+        """Name of the kind, as in the table."""
+        return self.body.kind
 
 
 class Row(msgspec.Struct, frozen=True, array_like=True):
-    """An entry as it is copied from one machine to another. body: JSON; signature: hex."""
+    """An entry as it is copied from one machine to another, with the fields of `Entry`."""
 
     number: int
     kind: str
     round: int
     body: str
+    """Canonical JSON."""
     signature: str
 
 
@@ -84,22 +95,21 @@ class Ledger:
         self.charge: Charge | None = None
         where = "WHERE kind IN ('genesis', 'succession') ORDER BY number"
         for number, kind, _, text, _, _ in self._select(where):
-            body = _body(self.path, number, text)
-            self.charge = _in_charge(self.path, self.charge, number, kind, body, None)
+            self.charge = _in_charge(self.path, self.charge, number, kind, text, None)
 
-    def append(self, kind: str, round_: int, body: dict[str, Any]) -> Entry:
-        """Add one signed entry and return it."""
+    def append(self, round_: int, body: B) -> Entry[B]:
+        """Add one signed entry and return it. Raises LedgerError, and ValueError if a number in the body
+        is not finite."""
         if not self._sign:
             raise LedgerError(f"{self.path}: opened for reading only")
-        text = json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
-        number = self.number + 1
-        digest = entry_hash(self.head, number, kind, round_, text)
+        text, number = encode(body), self.number + 1
+        digest = entry_hash(self.head, number, body.kind, round_, text)
         signature = self._sign(digest.encode()).hex()
-        charge = _in_charge(self.path, self.charge, number, kind, body, None)
-        self._insert(Row(number, kind, round_, text, signature), digest)
+        charge = _in_charge(self.path, self.charge, number, body.kind, text, None)
+        self._insert(Row(number, body.kind, round_, text, signature), digest)
         self.charge = charge
         self.grown()
-        return Entry(number, kind, round_, body, digest, signature)
+        return Entry(number, round_, body, digest, signature)
 
     def _insert(self, row: Row, digest: str) -> None:
         values = (row.number, row.kind, row.round, row.body, digest, row.signature)
@@ -137,8 +147,7 @@ class Ledger:
         """Add an entry that another machine has written. Raises LedgerError if it does not follow on
         the last one here or is not signed by who was in charge."""
         digest = entry_hash(self.head, row.number, row.kind, row.round, row.body)
-        body = _body(self.path, row.number, row.body)
-        charge = _in_charge(self.path, self.charge, row.number, row.kind, body, verify)
+        charge = _in_charge(self.path, self.charge, row.number, row.kind, row.body, verify)
         signed = verify(charge.key, digest.encode(), unhex(row.signature))
         if row.number != self.number + 1 or not signed:
             raise LedgerError(f"{self.path}: what came as entry {row.number} does not follow here")
@@ -160,18 +169,27 @@ class Ledger:
 
     # --- reading
 
-    def entries(self, kind: str | None = None) -> Iterator[Entry]:
-        """All entries in order, or those of one kind. Raises LedgerError."""
-        found = self._rows() if kind is None else self._select(OF_KIND, kind)
-        for number, name, round_, body, digest, signature in found:
-            yield Entry(number, name, round_, _body(self.path, number, body), digest, signature)
+    def entries(self, *kinds: type[B]) -> Iterator[Entry[B]]:
+        """The entries of these kinds in order. Raises LedgerError."""
+        known = {kind.kind: kind for kind in kinds}
+        marks = ", ".join("?" * len(known))
+        for row in self._select(f"WHERE kind IN ({marks}) ORDER BY number", *known):
+            yield self._read(row, known[row[1]])
 
-    def last(self, kind: str) -> Entry | None:
-        """The newest entry of a kind. Raises LedgerError."""
-        found = self._select("WHERE kind = ? ORDER BY number DESC LIMIT 1", kind)
-        for number, name, round_, body, digest, signature in found:
-            return Entry(number, name, round_, _body(self.path, number, body), digest, signature)
-        return None
+    def last_round(self, kind: type[Body]) -> int | None:
+        """The round of the newest entry of a kind, None where there is none. Raises LedgerError."""
+        found = self._select("WHERE kind = ? ORDER BY number DESC LIMIT 1", kind.kind)
+        return found[0][2] if found else None
+
+    def _read(self, row: tuple, kind: type[B]) -> Entry[B]:
+        number, _, round_, text, digest, signature = row
+        return Entry(number, round_, _decoded(self.path, number, text, kind), digest, signature)
+
+    def exported(self) -> Iterator[bytes]:
+        """Every entry as a line of JSON: number, kind, round, body, hash, signature. Raises LedgerError."""
+        for row in self._rows():
+            entry = dict(zip(COLUMNS, row, strict=True))
+            yield msgspec.json.encode(entry | {"body": msgspec.Raw(entry["body"].encode())})
 
     def verify(self, verify: Verify) -> int:
         """Check the whole chain and every signature; returns the number of entries.
@@ -186,8 +204,7 @@ class Ledger:
                     f"{self.path}: entry {number} does not follow from the one before it; "
                     "the ledger was changed after it was written"
                 )
-            read = _body(self.path, number, body)
-            charge = _in_charge(self.path, charge, number, kind, read, verify)
+            charge = _in_charge(self.path, charge, number, kind, body, verify)
             if not verify(charge.key, digest.encode(), unhex(signature)):
                 raise LedgerError(f"{self.path}: entry {number} is not signed by the coordinator")
             previous, count = digest, count + 1
@@ -200,32 +217,33 @@ class Ledger:
         return self._select("ORDER BY number")
 
     def _select(self, which: str, *values: int | str) -> list[tuple]:
-        columns = "number, kind, round, body, hash, signature"
         try:
-            return self._db.execute(f"SELECT {columns} FROM ledger {which}", values).fetchall()
+            return self._db.execute(
+                f"SELECT {', '.join(COLUMNS)} FROM ledger {which}", values
+            ).fetchall()
         except sqlite3.DatabaseError as error:
             raise LedgerError(f"{self.path}: damaged: {error}") from error
 
 
 def _in_charge(
-    path: Path, charge: Charge | None, number: int, kind: str, body: dict, verify: Verify | None
+    path: Path, charge: Charge | None, number: int, kind: str, text: str, verify: Verify | None
 ) -> Charge:
-    """Who is in charge after an entry, and so has signed it. Raises LedgerError."""
+    """Who is in charge after an entry, and so has signed it; text: its body. Raises LedgerError."""
     try:
         if number == 0 and kind == "genesis":
-            return charges.first(body)
+            return charges.first(_decoded(path, number, text, Founder))
         if charge is None or kind == "genesis":
             raise ChargeError("a ledger begins with one genesis entry")
-        return charges.after(charge, number, body, verify) if kind == "succession" else charge
+        if kind != SuccessionEntry.kind:
+            _decoded(path, number, text, dict)
+            return charge
+        return charges.after(charge, number, _decoded(path, number, text, SuccessionEntry), verify)
     except ChargeError as error:
         raise LedgerError(f"{path}: entry {number}: {error}") from error
 
 
-def _body(path: Path, number: int, text: str) -> dict[str, Any]:
+def _decoded(path: Path, number: int, text: str, type_: type[T]) -> T:
     try:
-        body = json.loads(text)
-    except (ValueError, TypeError) as error:
+        return msgspec.json.decode(text, type=type_)
+    except (msgspec.DecodeError, TypeError) as error:  # TypeError: SQLite stores any type
         raise LedgerError(f"{path}: entry {number} is not readable: {error}") from error
-    if not isinstance(body, dict):
-        raise LedgerError(f"{path}: entry {number} is not readable: not an object")
-    return body

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from duckweed.ledger import term as charges
+from duckweed.ledger.entries import RoundEntry, SuccessionEntry
 from duckweed.ledger.ledger import Ledger, LedgerError, Row, Sign
 from duckweed.ledger.term import Charge, Verify
 
@@ -35,9 +36,12 @@ class Vote(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.term, self.number
 
 
-class Seat:
-    """A voter with its copy of the ledger. promised: the highest term that it promised itself to; keep:
-    puts that on disk before it returns; unseated: called when it is no longer in charge."""
+class Voter:
+    """A voter with its copy of the ledger.
+
+    promised: the highest term that it promised itself to. keep: puts that on disk before it returns.
+    deposed: called when this voter is no longer the leader.
+    """
 
     def __init__(
         self,
@@ -47,12 +51,13 @@ class Seat:
         verify: Verify,
         promised: int,
         keep: Callable[[int], None],
+        deposed: Callable[[], None] = lambda: None,
     ) -> None:
         self.me, self.ledger, self._sign, self._verify = me, ledger, sign, verify
         self.promised, self._keep = promised, keep
         self.seen = promised  # the highest term that was heard of
-        self.unseated: Callable[[], None] = lambda: None
-        self.in_charge = self.charge.key == me and promised <= self.charge.term
+        self.deposed = deposed
+        self.leads = self.charge.key == me and promised <= self.charge.term
         self._held: dict[str, int] = {}  # voter -> entry up to which its copy is the one here
         self._committed = -1
 
@@ -90,9 +95,9 @@ class Seat:
         """A voter has promised itself to a higher term: this machine cannot lead it any more, and
         has to be elected anew."""
         self.seen = max(self.seen, term)
-        if self.in_charge and term > self.charge.term:
-            self.in_charge = False
-            self.unseated()
+        if self.leads and term > self.charge.term:
+            self.leads = False
+            self.deposed()
 
     def follow(self, term: int, after: int, head: str, rows: Sequence[Row], committed: int) -> bool:
         """Take over what the coordinator of a term has written after entry `after`, whose hash is
@@ -100,7 +105,7 @@ class Seat:
         promised itself to a higher term, or its copy has changed meanwhile. Raises LedgerError, Fork.
         """
         self.seen = max(self.seen, term)
-        if term < self.promised or (self.in_charge and term <= self.charge.term):
+        if term < self.promised or (self.leads and term <= self.charge.term):
             return False
         if self.ledger.hash_at(after) != head:
             return False
@@ -159,36 +164,36 @@ class Seat:
         self._copy(rows)
         return True
 
-    def take_office(self, term: int, votes: Mapping[str, Vote]) -> bool:
+    def become_leader(self, term: int, votes: Mapping[str, Vote]) -> bool:
         """Write the succession into the ledger. False: not now, somebody else has a newer copy or a
         newer promise."""
         newest = self.newest(term, votes)
         if newest is None or (self.charge.term, self.ledger.number) < votes[newest].newness:
             return False
         promises = {x: v.signature.hex() for x, v in votes.items() if self._counts(term, x, v)}
-        body = {"term": term, "key": self.me, "promises": promises}
-        last = self.ledger.last("round")
-        self.ledger.append("succession", last.round + 1 if last else 0, body)
+        last = self.ledger.last_round(RoundEntry)
+        round_ = 0 if last is None else last + 1
+        self.ledger.append(round_, SuccessionEntry(term, self.me, promises))
         self._held.clear()
-        self.in_charge = True
+        self.leads = True
         return True
 
-    # --- in charge
+    # --- as the leader
 
     def acknowledged(self, voter: str, term: int, number: int, head: str) -> bool:
         """A voter's copy ends with this entry. False if the entry is not the one here."""
         self.seen = max(self.seen, term)
         if self.ledger.hash_at(number) != head:
             return False
-        if self.in_charge and term == self.charge.term and voter in self.charge.voters:
+        if self.leads and term == self.charge.term and voter in self.charge.voters:
             self._held[voter] = max(number, self._held.get(voter, -1))
         return True
 
     @property
     def committed(self) -> int:
-        """The last entry that a majority of voters is known to hold, -1 if that is not known. In
-        charge, only what a majority has acknowledged in this term counts, with all before it."""
-        if self.in_charge:
+        """The last entry that a majority of voters is known to hold, -1 if that is not known. For
+        the leader only what a majority has acknowledged in this term counts, with all before it."""
+        if self.leads:
             held = [self._held.get(x, -1) for x in self.charge.voters if x != self.me]
             most = sorted([self.ledger.number, *held], reverse=True)[self.charge.majority - 1]
             if most >= self.charge.since:

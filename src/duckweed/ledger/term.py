@@ -6,10 +6,10 @@ belongs to voter t modulo their number, so that no two ever hold the same one.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 
+from duckweed.ledger.entries import SuccessionEntry
 from duckweed.run import spec as specs
 
 Verify = Callable[[str, bytes, bytes], bool]
@@ -52,29 +52,40 @@ class Charge(msgspec.Struct, frozen=True):
         return places % len(self.voters) or len(self.voters)
 
 
-def first(body: dict[str, Any]) -> Charge:
-    """As the genesis of a run has it; that of another ledger names a key alone. Raises ChargeError."""
-    key, text = body.get("coordinator", body.get("key", "")), body.get("spec", "")
-    if not isinstance(key, str) or not isinstance(text, str):
-        raise ChargeError("the genesis names no coordinator")
+class Founder(msgspec.Struct, frozen=True):
+    """What the genesis entry of any ledger says of who signs it."""
+
+    run: str = ""
+    """Identity of the run; "" in the ledger of a campaign."""
+    coordinator: str = ""
+    """Public key of a run's first coordinator, hex."""
+    key: str = ""
+    """Public key of a campaign, hex."""
+    spec: str = ""
+    """Specification of the run, which names the successors; "" in the ledger of a campaign."""
+
+
+def first(founder: Founder) -> Charge:
+    """As the genesis of a ledger has it. Raises ChargeError."""
+    key = founder.coordinator or founder.key
     try:
-        members = specs.parse(text, "the genesis").members
+        members = specs.parse(founder.spec, "the genesis").members
     except specs.SpecError as error:
         raise ChargeError(str(error)) from error
     if key in dict(members.heirs):
         raise ChargeError("the first coordinator is named as its own successor")
     keys, names = zip((key, "the first coordinator"), *members.heirs, strict=True)
-    return Charge(str(body.get("run")), keys, names, 0, key, 0, members.absence)
+    return Charge(founder.run, keys, names, 0, key, 0, members.absence)
 
 
-def after(charge: Charge, number: int, body: dict[str, Any], verify: Verify | None) -> Charge:
+def after(charge: Charge, number: int, entry: SuccessionEntry, verify: Verify | None) -> Charge:
     """After a succession, entry `number`: one of a higher term, by the term's owner, with the signed
     promises of a majority of the voters. verify: None to believe the signatures. Raises ChargeError.
     """
-    term, key, promises = body.get("term"), body.get("key"), body.get("promises")
-    if type(term) is not int or term <= charge.term or key != charge.owner(term):
-        raise ChargeError(f"term {term!r} after {charge.term} is not one of {str(key)[:10]}")
-    if not isinstance(promises, dict) or len(promises.keys() & set(charge.voters)) < len(promises):
+    term, key, promises = entry.term, entry.key, entry.promises
+    if term <= charge.term or key != charge.owner(term):
+        raise ChargeError(f"term {term} after {charge.term} is not one of {key[:10]}")
+    if len(promises.keys() & set(charge.voters)) < len(promises):
         raise ChargeError("the promises of a succession are not those of voters")
     if len(promises) < charge.majority:
         raise ChargeError(f"{len(promises)} of {len(charge.voters)} voters are no majority")

@@ -2,19 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from duckweed.merge.exact import median
+from duckweed.wire.exact import median
 
 NORM_FACTOR = 10.0
-SIZE_LIMIT = 1e30  # far above any RMS of a tensor, and its product with a code still a float32
-
-
-def announced_sizes(sizes: Sequence[float], tensors: int) -> str | None:
-    """Refuse sizes (RMS per tensor) that are missing, negative or beyond all measure."""
-    if len(sizes) != tensors:
-        return f"announced {len(sizes)} tensor sizes, the model has {tensors} tensors"
-    if not all(0 <= size <= SIZE_LIMIT for size in sizes):
-        return "announced a size that is negative, not finite or beyond all measure"
-    return None
 
 
 def copies(blobs: Sequence[str]) -> dict[int, str]:

@@ -1,23 +1,24 @@
 """A round, closed and applied: from announced contributions to the next state of every peer."""
 
-import math
 from collections.abc import Callable, Sequence
 
 import msgspec
 import numpy as np
 from blake3 import blake3
 
+from duckweed.ledger.entries import Closed
 from duckweed.merge import check
-from duckweed.merge.exact import median, squared_norm
 from duckweed.merge.outer import outer_step
-from duckweed.merge.rules import pseudo_gradient, pseudo_gradient_of_sums, weights_of
+from duckweed.merge.rules import WEIGHT_LIMIT, find_rule, weights_of
 from duckweed.run.layout import Layout
-from duckweed.run.sections import Integer
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State
-from duckweed.wire.contribution import Decoded, decode
+from duckweed.wire.codec import Codec, codec_of
 from duckweed.wire.frame import WireError
-from duckweed.wire.update import Update, decode_update, encode_update
+from duckweed.wire.total import Total
+
+Read = Callable[[str], bytes]
+"""The bytes of a blob by its hash."""
 
 PEER_LIMIT = 4096
 
@@ -26,180 +27,133 @@ class MergeError(ValueError):
     """A closed round that does not lead to valid weights."""
 
 
-class Announcement(msgspec.Struct, forbid_unknown_fields=True):
-    """What a peer says of its contribution: blob (blake3, hex), its size in bytes, the block of data
-    that it was trained on (`steps` inner steps from `first` on), tokens, mean loss, and sizes: RMS per
-    tensor of what it wanted to send, from which the next common scale is taken. ahead: how
-    many of the steps were trained from the state one round before (rounds.overlap)."""
+class Announcement(msgspec.Struct, forbid_unknown_fields=True, rename={"rms": "sizes"}):
+    """What a peer says of its contribution."""
 
     round: int
     peer: int
     block: int
+    """The block of training data that it was trained on."""
     blob: str
+    """blake3 of the contribution, 64 hex digits."""
     size: int
+    """Bytes of the contribution."""
     tokens: int
+    """Tokens that it was trained on: its weight follows from them."""
     steps: int
+    """Inner steps."""
     loss: float
-    sizes: list[float]
+    """Mean training loss, nats per token."""
+    rms: list[float]
+    """Root mean square of each tensor of what the peer wanted to send, [T] (Codec.announce)."""
     first: int = 0
+    """The first inner step within the block."""
     ahead: int = 0
-
-
-class Closed(msgspec.Struct, forbid_unknown_fields=True):
-    """What a round closed with. accepted: peers in order, with blob and integer weight each;
-    rejected: peer -> reason; update: hash of the merged blob (additive wires) or None (the
-    contributions themselves are fetched); scales: common scale per tensor for the next round."""
-
-    round: int
-    accepted: list[int]
-    blobs: list[str]
-    weights: list[int]
-    rejected: dict[int, str]
-    update: str | None
-    scales: list[float]
-
-    def needed(self) -> list[str]:
-        """Hashes of the blobs that lead to the next state."""
-        return [self.update] if self.update else list(self.blobs)
+    """Steps that were trained from the state one round before (rounds.overlap)."""
 
 
 def blob_hash(blob: bytes) -> str:
     return blake3(blob).hexdigest()
 
 
+def fetch_limit(spec: RunSpec, layout: Layout) -> int:
+    """The most bytes of a blob that leads to the next state."""
+    codec = codec_of(spec.wire, layout)
+    return codec.update_limit(PEER_LIMIT, WEIGHT_LIMIT) if codec.additive else codec.blob_limit
+
+
 def close(
     spec: RunSpec,
     layout: Layout,
-    scales: Sequence[float],
-    contributions: Sequence[tuple[Announcement, bytes]],
+    shared: Sequence[float],
+    announcements: Sequence[Announcement],
+    read: Read,
 ) -> tuple[Closed, bytes | None]:
     """Check, weigh and merge the contributions of one round, in the order of their peers.
 
-    scales: the common scale [T] that this round was encoded with. Returns the record and, for
-    additive wires, the merged blob. A round in which nothing was accepted changes nothing.
+    shared: what the contributions were encoded with, [K]. read: gives the bytes of a contribution;
+    one at a time is held. Returns the record and, for additive wires, the merged blob. A round in
+    which nothing was accepted changes nothing.
     """
-    contributions = sorted(contributions, key=lambda pair: pair[0].peer)
-    round_ = contributions[0][0].round
-    decoded, rejected = _checked(spec, layout, scales, contributions)
-    kept = [(a, d) for (a, _), d in zip(contributions, decoded, strict=True) if d is not None]
-    accepted = [announcement for announcement, _ in kept]
-    if not kept:
-        return Closed(round_, [], [], [], rejected, None, list(scales)), None
-    weights = weights_of([announcement.tokens for announcement in accepted])
-    update = None
-    if isinstance(spec.wire, Integer):
-        codes = [d.codes for _, d in kept if d.codes is not None]
-        update = encode_update(*summed(layout, codes, weights), layout, spec.wire.levels)
+    announcements = sorted(announcements, key=lambda a: a.peer)
+    codec, common = codec_of(spec.wire, layout), np.array(shared, np.float32)
+    copies = check.copies([a.blob for a in announcements])
+    objections = ((position, codec.objection(a.rms)) for position, a in enumerate(announcements))
+    faults = {position: reason for position, reason in objections if reason}
+    # Most rounds accept all of these, so they are added up as they are checked.
+    hoped = [p for p in range(len(announcements)) if p not in copies | faults]
+    total, norms = codec.total(common) if codec.additive else None, {}
+    for position, weight in zip(hoped, _weights(announcements, hoped), strict=True):
+        try:
+            blob = read(announcements[position].blob)
+            norms[position] = _add(codec, total, blob, common, weight)
+        except WireError as error:
+            faults[position] = f"cannot be decoded: {error}"
+    large = check.too_large({p: norm for p, norm in norms.items() if norm is not None})
+    reasons = copies | dict(sorted(faults.items())) | large
+    kept = [position for position in hoped if position not in reasons]
+    accepted, weights = [announcements[p] for p in kept], _weights(announcements, kept)
+    if total and kept and (large or total.weights != weights):
+        total = codec.total(common)
+        for a, weight in zip(accepted, weights, strict=True):
+            _add(codec, total, read(a.blob), common, weight)
+    update = codec.update(total) if total and kept else None
     return (
         Closed(
-            round_,
+            announcements[0].round,
             [a.peer for a in accepted],
             [a.blob for a in accepted],
             weights,
-            rejected,
+            {announcements[p].peer: reason for p, reason in reasons.items()},
             blob_hash(update) if update else None,
-            next_scales([a.sizes for a in accepted]),
+            codec.next_shared([a.rms for a in accepted]) if kept else list(shared),
         ),
         update,
     )
 
 
-def gathered(
-    spec: RunSpec,
-    layout: Layout,
-    scales: Sequence[float],
-    contributions: Sequence[tuple[Announcement, bytes]],
-) -> tuple[Closed, dict[str, bytes]]:
-    """How a round closes where all blobs are at hand, and the blobs by their hashes, the merged one
-    among them."""
-    closed, update = close(spec, layout, scales, contributions)
-    blobs = {announcement.blob: blob for announcement, blob in contributions}
-    if update is not None and closed.update:
-        blobs[closed.update] = update
-    return closed, blobs
+def _add(
+    codec: Codec, total: Total | None, blob: bytes, shared: np.ndarray, weight: int
+) -> float | None:
+    """Decode a contribution and add it, if there is a total. Returns its norm. Raises WireError."""
+    contribution = codec.decode(blob, shared)
+    if total:
+        total.add(contribution, weight)
+    return codec.norm(contribution)
 
 
-def _checked(
-    spec: RunSpec,
-    layout: Layout,
-    scales: Sequence[float],
-    contributions: Sequence[tuple[Announcement, bytes]],
-) -> tuple[list[Decoded | None], dict[int, str]]:
-    """Decoded contributions, None where one is refused, and peer -> reason."""
-    reasons = check.copies([a.blob for a, _ in contributions])
-    decoded: list[Decoded | None] = []
-    norms: list[dict[int, float]] = [{} for _ in layout.kinds]
-    for position, (announcement, blob) in enumerate(contributions):
-        reason = check.announced_sizes(announcement.sizes, len(layout.names))
-        found = None
-        try:
-            if reason is None and position not in reasons:
-                found = decode(spec.wire, blob, layout, np.array(scales, np.float32))
-        except WireError as error:
-            reason = f"cannot be decoded: {error}"
-        if reason:
-            reasons[position] = reason
-        decoded.append(found)
-        if found and not isinstance(spec.wire, Integer):
-            for kind, part in zip(norms, layout.kinds, strict=True):
-                kind[position] = math.sqrt(squared_norm(found.values[part]))
-    for kind in norms:
-        reasons |= check.too_large(kind)
-    for position in reasons:
-        decoded[position] = None
-    return decoded, {contributions[p][0].peer: reason for p, reason in reasons.items()}
+def _weights(announcements: Sequence[Announcement], positions: Sequence[int]) -> list[int]:
+    return weights_of([announcements[p].tokens for p in positions]) if positions else []
 
 
-def summed(layout: Layout, codes: Sequence[np.ndarray], weights: Sequence[int]) -> Update:
-    """The exact sum of contributions' codes, int8[V] each, by their integer weights."""
-    sums = np.zeros(layout.total, np.int32)
-    squares = np.zeros((len(codes), len(layout.names)), np.int64)
-    for i, (one, weight) in enumerate(zip(codes, weights, strict=True)):
-        sums += np.multiply(one, np.int32(weight), dtype=np.int32)
-        for t, part in enumerate(layout.slices()):
-            squares[i, t] = np.square(one[part], dtype=np.int64).sum()
-    return Update(sums, squares, list(weights))
-
-
-def next_scales(sizes: Sequence[Sequence[float]]) -> list[float]:
-    """Per tensor the median of the announced sizes, as float32."""
-    return [float(np.float32(median(list(column)))) for column in zip(*sizes, strict=True)]
-
-
-def advance(
-    spec: RunSpec, layout: Layout, state: State, closed: Closed, blob: Callable[[str], bytes]
-) -> State:
-    """The state after a closed round; blob(hash) gives the bytes of a needed blob.
+def advance(spec: RunSpec, layout: Layout, state: State, closed: Closed, read: Read) -> State:
+    """The state after a closed round; read: gives the bytes of a needed blob.
 
     Raises MergeError if the round does not follow on the state or leads to weights that are not
     finite, WireError if a blob cannot be decoded.
     """
     if closed.round != state.round:
         raise MergeError(f"round {closed.round} does not follow on state {state.round}")
-    scales = np.array(closed.scales, np.float32)
+    shared = np.array(closed.shared, np.float32)
     if not closed.accepted:
-        return msgspec.structs.replace(state, round=state.round + 1, scales=scales)
-    gradient = _gradient(spec, layout, state, closed, blob)
-    parameters = layout.parameters
-    weights, momentum = outer_step(spec.outer, state.weights, state.momentum, gradient[:parameters])
-    inner = gradient[parameters:].copy()
-    if not (np.isfinite(weights).all() and np.isfinite(inner).all()):
+        return msgspec.structs.replace(state, round=state.round + 1, shared=shared)
+    gradient = find_rule(spec.merge.rule)(_total(spec, layout, state, closed, read))
+    weights, momentum = outer_step(spec.outer, state.weights, state.momentum, gradient)
+    if not np.isfinite(weights).all():
         raise MergeError(f"round {closed.round} leads to weights that are not finite")
-    return State(state.round + 1, state.layout, weights, momentum, scales, inner)
+    return State(state.round + 1, state.layout, weights, momentum, shared)
 
 
-def _gradient(
-    spec: RunSpec, layout: Layout, state: State, closed: Closed, blob: Callable[[str], bytes]
-) -> np.ndarray:
-    """The pseudo-gradient of a round in which something was accepted, and the merged momenta after it
-    where they are exchanged: f32[V]."""
-    if isinstance(spec.wire, Integer):
+def _total(spec: RunSpec, layout: Layout, state: State, closed: Closed, read: Read) -> Total:
+    """The sum of a round in which something was accepted."""
+    codec = codec_of(spec.wire, layout)
+    if codec.additive:
         assert closed.update is not None
-        update = decode_update(blob(closed.update), layout, spec.wire.levels, PEER_LIMIT)
-        if list(update.weights) != list(closed.weights):
+        total = codec.read_update(read(closed.update), state.shared, PEER_LIMIT)
+        if list(total.weights) != list(closed.weights):
             raise MergeError("the update does not hold the contributions that the ledger names")
-        return pseudo_gradient_of_sums(
-            spec.merge.rule, layout, update, state.scales, spec.wire.value
-        )
-    decoded = [decode(spec.wire, blob(digest), layout, state.scales) for digest in closed.blobs]
-    return pseudo_gradient(spec.merge.rule, layout, decoded, closed.weights)
+        return total
+    total = codec.total(state.shared, find_rule(spec.merge.rule).needs)
+    for digest, weight in zip(closed.blobs, closed.weights, strict=True):
+        total.add(codec.decode(read(digest), state.shared), weight)
+    return total

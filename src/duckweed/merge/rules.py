@@ -1,4 +1,5 @@
-"""How decoded contributions become one pseudo-gradient. Pure functions, bit for bit the same everywhere.
+"""How the contributions of a round become one pseudo-gradient. Pure functions, bit for bit the same
+everywhere.
 
 With w_i the integer weight of peer i (its share of the tokens) and x_i what it sent:
 
@@ -10,17 +11,61 @@ With w_i the integer weight of peer i (its share of the tokens) and x_i what it 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from duckweed.merge.exact import median, squared_norm
-from duckweed.run.layout import Layout
-from duckweed.wire.contribution import Decoded
-from duckweed.wire.update import Update
+from duckweed.run.registry import RULES
+from duckweed.wire.exact import median
+from duckweed.wire.total import NORMS, SENDERS, FloatTotal, Total
 
 WEIGHT_LIMIT = 16
-FACTOR_LIMIT = 1e30
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A merge rule: from the total of a round to the pseudo-gradient f32[P]."""
+
+    merge: Callable[..., np.ndarray]
+    """Given the total, which the codec makes: a duckweed.wire.total.Total."""
+    needs: frozenset[str] = frozenset()
+    """What it asks of the total beyond the mean (names of duckweed.wire.total). Wires that do not give
+    it are refused with the specification."""
+
+    def __call__(self, total: Total) -> np.ndarray:
+        return self.merge(total)
+
+
+def rule(*needs: str) -> Callable[[Callable[..., np.ndarray]], Rule]:
+    """Decorator: the rule that a function is."""
+    return lambda merge: Rule(merge, frozenset(needs))
+
+
+def register_rule(name: str, merge: Callable[..., np.ndarray], needs: Iterable[str] = ()) -> None:
+    """Make a rule known by its name, for `merge.rule` in run.toml. Raises ValueError if it is taken."""
+    RULES.register(name, Rule(merge, frozenset(needs)))
+
+
+def find_rule(name: str) -> Rule:
+    """The rule of that name. Raises KeyError."""
+    return RULES.find(name)  # type: ignore[return-value]
+
+
+@rule()
+def mean(total: Total) -> np.ndarray:
+    return total.mean()
+
+
+@rule(SENDERS)
+def contributors(total: FloatTotal) -> np.ndarray:
+    senders = total.senders
+    return np.divide(total.sum, senders, out=total.sum.copy(), where=senders > 0)
+
+
+@rule(NORMS)
+def bounded(total: Total) -> np.ndarray:
+    return total.at_lengths([median(norms) for norms in total.norms()])
 
 
 def weights_of(tokens: Sequence[int]) -> list[int]:
@@ -30,48 +75,3 @@ def weights_of(tokens: Sequence[int]) -> list[int]:
     weights = [max(1, round(WEIGHT_LIMIT * count / most)) for count in tokens]
     divisor = math.gcd(*weights)
     return [weight // divisor for weight in weights]
-
-
-def pseudo_gradient(
-    rule: str, layout: Layout, contributions: Sequence[Decoded], weights: Sequence[int]
-) -> np.ndarray:
-    """f32[P] from decoded contributions in the order of their peers (dense and sparse wires)."""
-    total = np.zeros(layout.total, np.float32)
-    for contribution, weight in zip(contributions, weights, strict=True):
-        total += np.multiply(contribution.values, np.float32(weight))
-    if rule == "contributors":
-        sent = np.zeros(layout.total, np.float32)
-        for contribution, weight in zip(contributions, weights, strict=True):
-            assert contribution.mask is not None
-            sent += np.multiply(contribution.mask, np.float32(weight), dtype=np.float32)
-        np.divide(total, sent, out=total, where=sent > 0)
-        return total
-    total /= np.float32(sum(weights))
-    if rule == "bounded":
-        for part in layout.slices():
-            norms = [math.sqrt(squared_norm(c.values[part])) for c in contributions]
-            _resize(total[part], median(norms), math.sqrt(squared_norm(total[part])))
-    return total
-
-
-def pseudo_gradient_of_sums(
-    rule: str, layout: Layout, update: Update, scales: np.ndarray, value: float
-) -> np.ndarray:
-    """f32[P] from the exact sum of integer codes; scales f32[T], value: what code 1 stands for."""
-    total = update.sums.astype(np.float32)
-    count = np.float32(sum(update.weights))
-    for t, part in enumerate(layout.slices()):
-        unit = np.float32(value) * np.float32(scales[t])
-        if rule == "mean":
-            total[part] *= unit / count
-            continue
-        sums = update.sums[part].astype(np.int64)
-        size = median([math.sqrt(int(square)) for square in update.squares[:, t]])
-        _resize(total[part], size * float(unit), math.sqrt(int(np.dot(sums, sums))))
-    return total
-
-
-def _resize(x: np.ndarray, wanted: float, length: float) -> None:
-    """Scale x in place from its length to the wanted one. What all but vanished in the mean has no
-    direction left: it becomes zero, where a float32 factor would overflow."""
-    x *= np.float32(wanted / length) if wanted < FACTOR_LIMIT * length else np.float32(0)

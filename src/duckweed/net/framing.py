@@ -1,31 +1,39 @@
-"""One question on any ordered stream of bytes: u32 length and head, u64 length and body, each way.
+"""One question and its answer on an ordered stream of bytes, each as u32 length, head, u64 length, body.
 
-Sizes are checked before anything is read, and every read has a deadline. Also here, because every
-carrier answers it alike and no handler sees it: the ping, which says whether the other side lives,
-at which address it sees us, and what time it has.
+Sizes are checked before anything is read, and every read has a deadline. The ping is answered here too,
+the same over every carrier: it says whether the other side is alive, at which address it sees us, and
+what time it has.
 """
 
+import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
-from duckweed.net.timeouts import within
+from duckweed.net.timeouts import STALL, within
 from duckweed.net.token_bucket import Pace
 
-STALL = 10.0  # seconds without a byte after which the other side counts as gone
+log = logging.getLogger(__name__)
 ADDRESS, ADDRESSES = 128, 16  # characters of an address, addresses of one machine, at most
 PING = b"\x00ping"  # no message begins with a zero byte
 
 Read = Callable[[int], Awaitable[bytes]]
 Write = Callable[[bytes], Awaitable[None]]
 
-Sizes = Callable[[str, bytes], int]
-"""(id of the asker, head) -> most bytes of body that may follow; raises ValueError to refuse."""
 
-Handler = Callable[[str, bytes, bytes], Awaitable[tuple[bytes, bytes]]]
-"""(id of the asker, head, body) -> head and body of the answer."""
+class Accepted(NamedTuple):
+    """A question whose head was read and is worth reading on."""
+
+    body_limit: int  # most bytes of body that may follow
+    answer: Callable[
+        [bytes], Awaitable[tuple[bytes, bytes]]
+    ]  # its body -> head and body of the answer
+
+
+Accept = Callable[[str, bytes], Accepted]
+"""(public key of the asker, head) -> what to do with the question; raises ValueError to refuse it."""
 
 
 class LinkError(ConnectionError):
@@ -33,14 +41,16 @@ class LinkError(ConnectionError):
 
 
 class Pong(msgspec.Struct):
-    """seen: ip:port at which the other side sees us ("" through a relay); clock: its Unix time."""
+    """The answer to a ping."""
 
     seen: str
+    """ip:port at which the other side sees us; "" through a relay."""
     clock: float
+    """Unix time of the other side, in seconds."""
 
 
-class Watch(Protocol):
-    """Who is let in: see duckweed.net.rate_limits.Guard."""
+class Limiter(Protocol):
+    """Decides who is listened to: see duckweed.net.rate_limits.RateLimits."""
 
     def greet(self, address: str) -> bool: ...
     def met(self, key: str, address: str) -> bool: ...
@@ -50,6 +60,8 @@ class Watch(Protocol):
 
 
 async def send(write: Write, head: bytes, body: bytes, pace: Pace) -> None:
+    """Write one message: head, then body in pieces, no faster than `pace`. Raises TimeoutError, and what
+    `write` raises."""
     lengths = len(head).to_bytes(4, "big") + head + len(body).to_bytes(8, "big")
     await within(STALL, write(lengths))
     view = memoryview(body)
@@ -64,6 +76,8 @@ async def _exactly(read: Read, size: int, patience: float) -> bytes:
 
 
 async def read_head(read: Read, limit: int, patience: float) -> bytes:
+    """A head of at most `limit` bytes that begins within `patience` seconds. Raises LinkError,
+    TimeoutError, and what `read` raises."""
     size = int.from_bytes(await _exactly(read, 4, patience), "big")
     if size > limit:
         raise LinkError(f"the other side announced a head of {size} bytes; at most {limit} allowed")
@@ -71,6 +85,7 @@ async def read_head(read: Read, limit: int, patience: float) -> bytes:
 
 
 async def read_body(read: Read, limit: int, pace: Pace) -> bytes:
+    """A body of at most `limit` bytes, read no faster than `pace`. Raises as read_head."""
     size = int.from_bytes(await _exactly(read, 8, STALL), "big")
     if size > limit:
         raise LinkError(f"the other side announced {size} bytes; at most {limit} allowed here")
@@ -83,12 +98,10 @@ async def read_body(read: Read, limit: int, pace: Pace) -> bytes:
 
 
 class Service:
-    """What an endpoint offers to those who dial it, over whatever carrier they come."""
+    """What an endpoint does for those who dial it, the same over every carrier."""
 
-    def __init__(
-        self, handler: Handler, sizes: Sizes, watch: Watch | None, head_limit: int, pace: Pace
-    ) -> None:
-        self.handler, self.sizes, self.watch = handler, sizes, watch
+    def __init__(self, accept: Accept, watch: Limiter | None, head_limit: int, pace: Pace) -> None:
+        self.accept, self.watch = accept, watch
         self.head_limit, self.pace = head_limit, pace
 
     def greets(self, address: str) -> bool:
@@ -109,20 +122,23 @@ class Service:
             await read_body(read, 0, self.pace)
             reply, body = msgspec.msgpack.encode(Pong(seen, time.time())), b""
         else:
-            question = await read_body(read, self.sizes(key, head), self.pace)
-            reply, body = await self.handler(key, head, question)
+            accepted = self.accept(key, head)
+            reply, body = await accepted.answer(
+                await read_body(read, accepted.body_limit, self.pace)
+            )
         await send(write, reply, body, self.pace)
 
     def fault(self, key: str, error: Exception) -> None:
         """Count a question that was not answered."""
+        log.info("no answer to %s: %s (%s)", key[:10], _kind(error), error)
         if self.watch:
             self.watch.fault(key, _kind(error))
 
 
 def _kind(error: Exception) -> str:
-    """What was wrong with a question, in few words: they are counted."""
+    """What was wrong with a question, in a few words: they are counted."""
     if type(error) is ValueError:
-        return str(error)  # words of our own handlers
+        return str(error)  # raised on purpose by what answers
     if isinstance(error, LinkError):
         return "too long"
     if isinstance(error, ValueError):
@@ -131,8 +147,10 @@ def _kind(error: Exception) -> str:
 
 
 def pong(head: bytes) -> Pong:
-    """Raises LinkError if it is none."""
+    """Decode the answer to a ping. Raises LinkError if it is something else."""
     try:
         return msgspec.msgpack.decode(head, type=Pong)
     except msgspec.DecodeError as error:
-        raise LinkError("the other side does not answer pings properly") from error
+        raise LinkError(
+            f"the answer to a ping is not one ({error}); the other side runs another version of duckweed"
+        ) from error

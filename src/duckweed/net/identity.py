@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from iroh import EndpointId, IrohError, SecretKey, Signature
+from platformdirs import user_data_path
 
 from duckweed.run.sections import NAME
 
@@ -47,8 +48,7 @@ def named(name: str) -> Path:
         raise IdentityError(
             f"{name!r} is not a name: letters, digits, '.', '_' and '-', at most 32"
         )
-    root = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(root) / "duckweed" / "identities" / f"{name}.key"
+    return user_data_path("duckweed", appauthor=False) / "identities" / f"{name}.key"
 
 
 def adopt(place: Path, name: str) -> None:

@@ -1,11 +1,11 @@
 """Mends of the Python code that UniFFI generates for iroh 1.2.
 
-iroh wakes Python from a thread of its own, and often while it holds the lock of a connection. Whatever
-runs there must therefore not enter iroh again, or that lock is waited for for ever, and with it every
-link of the process. The generated code lets that happen: the garbage collector may run in that thread,
-as in any, and frees the streams and connections that it finds. So nothing is freed in a finalizer here,
-but later, on the event loop; and nothing that such a thread touches is guarded by a lock, because the
-collector may interrupt whoever holds it.
+iroh wakes Python from a thread of its own, often while that thread holds the lock of a connection. Code
+that runs there must not call iroh again: the call would wait for that lock for ever, and with it every
+link of the process. The generated code lets that happen: the garbage collector may run in any thread,
+this one too, and frees the streams and connections that it finds. So finalizers free nothing here: it
+is done later, on the event loop. And what that thread touches has no lock, because the collector may
+interrupt the thread that holds it.
 """
 
 import asyncio
@@ -14,6 +14,8 @@ import ctypes
 import itertools
 from collections import deque
 from collections.abc import Callable
+from functools import cache
+from importlib.metadata import version
 from typing import Any
 
 from iroh import (
@@ -47,8 +49,8 @@ class Handles:
         return number
 
     def wake(self, number: int, code: int) -> None:
-        """In iroh's thread. What waits is forgotten on its loop, where letting go of it does no harm;
-        if that is closed, never."""
+        """Runs in iroh's thread. The future is resolved and forgotten on its event loop, where freeing
+        objects does no harm; if that loop is closed, it is never forgotten."""
         loop, _ = self._waiting[number]
         with contextlib.suppress(RuntimeError):  # it is closed
             loop.call_soon_threadsafe(self._resolve, number, code)
@@ -84,8 +86,44 @@ def _write_at_once(self: Any, value: Any) -> None:
             ctypes.memmove(target, source, view.nbytes)
 
 
+class UnknownIroh(RuntimeError):
+    """The installed iroh is not one whose generated code can be mended; says what to install."""
+
+
+def _check() -> None:
+    """Whether the generated code is the one that was read when these mends were written: what is
+    replaced is there, and it is what the generated code uses. Raises UnknownIroh."""
+    used = {
+        "_uniffi_rust_call_async": {
+            "_uniffi_continuation_callback", "_UniffiContinuationHandleMap", "insert",
+        },
+        "_uniffi_continuation_callback": set(),
+        "_UNIFFI_RUST_FUTURE_CONTINUATION_CALLBACK": set(),
+        "_UniffiContinuationHandleMap": set(),
+        "_UniffiRustBufferBuilder": set(),
+    }  # fmt: skip
+    wrong = []
+    for name, reads in used.items():
+        found = getattr(iroh_ffi, name, None)
+        read = set(found.__code__.co_names) if reads and found is not None else reads
+        if found is None or not reads <= read:
+            wrong.append(name)
+    builder = getattr(iroh_ffi, "_UniffiRustBufferBuilder", None)
+    wrong += [f"{name} of buffers" for name in ("write", "_reserve") if not hasattr(builder, name)]
+    wrong += [f"__del__ of {kind.__name__}" for kind in LINKED if "__del__" not in vars(kind)]
+    if wrong:
+        raise UnknownIroh(
+            f"iroh {version('iroh')} is not supported: duckweed corrects faults of iroh's Python "
+            f"code that end in a deadlock, and does not find them there ({', '.join(wrong)}). "
+            "Install a version that it knows: pip install 'iroh==1.2.*'"
+        )
+
+
+@cache
 def mend() -> None:
-    """Once in a process, before anything of iroh is used."""
+    """To be called before anything of iroh is used; only the first call of a process does something.
+    Raises UnknownIroh."""
+    _check()
     handles = Handles()
     iroh_ffi._UniffiContinuationHandleMap = handles  # type: ignore[assignment]
     iroh_ffi._uniffi_continuation_callback = iroh_ffi._UNIFFI_RUST_FUTURE_CONTINUATION_CALLBACK(

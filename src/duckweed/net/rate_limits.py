@@ -1,5 +1,5 @@
-"""What the network may cost a coordinator: limits for each key and each address, and a count of all
-that was refused. Whoever goes on with nonsense is cut off for a while."""
+"""What strangers may cost a coordinator: limits for each key and each address, and a count of all that
+was refused. A key that keeps sending messages that are refused is cut off for a minute."""
 
 import ipaddress
 from collections import Counter, OrderedDict
@@ -7,13 +7,15 @@ from collections.abc import Callable
 
 from duckweed.net.token_bucket import Bucket
 
-KNOWN = 4096  # keys or addresses that are remembered; the one heard of longest ago is forgotten
-NEW = 30 / 60, 30.0  # connections of one address: per second, at once
-ASKED = 100.0, 400.0  # questions of one key
-NONSENSE = 1 / 2, 20.0  # refused messages of one key; beyond, its connection is closed
-STRANGER_HEAD = 4096  # bytes; nobody says more before having joined
-RELAYED = "relay"  # the address of all who come through one
-HERE = "here"  # and of those on this machine
+KNOWN = (
+    4096  # keys or addresses that are remembered; beyond, the one not seen for longest is forgotten
+)
+NEW = 30 / 60, 30.0  # new connections from one address: per second, and at once
+ASKED = 100.0, 400.0  # questions from one key: per second, and at once
+NONSENSE = 1 / 2, 20.0  # refused messages of one key: beyond these its connection is closed
+STRANGER_HEAD = 4096  # bytes of a head, at most, from a key that has not joined
+RELAYED = "relay"  # stands for the address of every key that comes through a relay
+HERE = "here"  # stands for every address of this machine
 
 
 def origin(address: str) -> str:
@@ -49,8 +51,8 @@ class Buckets:
         return bucket.take(count)
 
 
-class Guard:
-    """Stands between the network and a coordinator. knows: whether a key is that of a member."""
+class RateLimits:
+    """Decides for a coordinator whom it listens to. knows: whether a key is that of a member."""
 
     def __init__(self, knows: Callable[[str], bool]) -> None:
         self.knows = knows
@@ -71,7 +73,7 @@ class Guard:
         return False
 
     def met(self, key: str, address: str) -> bool:
-        """A key has shown itself at an address. False: it is cut off, hang up."""
+        """Note at which address a key was seen. False: the key is cut off, so close the connection."""
         self._origins[key] = origin(address)
         self._origins.move_to_end(key)
         while len(self._origins) > KNOWN:
@@ -83,7 +85,7 @@ class Guard:
         return self._origins.get(key, RELAYED)
 
     def cut_off(self, key: str) -> bool:
-        """Whether this key is not heard at the moment."""
+        """Whether messages of this key are not read at the moment."""
         bucket = self._cut.get(key)
         if bucket is None:
             return False
@@ -93,12 +95,12 @@ class Guard:
         return True
 
     def asks(self, key: str) -> None:
-        """A question has come. Raises ValueError if there were too many of late."""
+        """Count a question from this key. Raises ValueError if there were too many."""
         if not self._asked.take(key):
             raise ValueError("too many questions")
 
     def fault(self, key: str, why: str) -> bool:
-        """Count a message that was refused. True: it was one too many, close the connection."""
+        """Count a message that was refused. True: there were too many, so close the connection."""
         self.refused[why] += 1
         if len(self.by_key) < KNOWN or key in self.by_key:
             self.by_key[key] += 1

@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosed
 
 from duckweed.net.framing import LinkError
 from duckweed.net.identity import verify
-from duckweed.net.timeouts import within
+from duckweed.net.timeouts import RELAY_HELLO, RELAY_PING, within
 from duckweed.net.token_bucket import Bucket
 
 CHALLENGE, AUTH, CONFIRMED, DENIED = range(4)
@@ -31,7 +31,6 @@ VERSIONS = ("iroh-relay-v2", "iroh-relay-v1")
 FRAME = (1 << 16) + 64  # most bytes of a frame: a packet batch of iroh is at most 64 KiB
 QUEUE = 512  # packets that wait for one client; more are dropped, as a router drops them
 CLIENTS = 4096
-PATIENCE = 10.0  # seconds for a client to say who it is
 
 
 def port_beside(listen: str) -> int:
@@ -81,7 +80,7 @@ class Relay:
         self._server = await serve(
             self._client, host, port,
             process_request=_no_websocket, select_subprotocol=_version,
-            compression=None, max_size=FRAME, max_queue=16, ping_interval=15, ping_timeout=15,
+            compression=None, max_size=FRAME, max_queue=16, ping_interval=RELAY_PING, ping_timeout=RELAY_PING,
         )  # fmt: skip
         return next(iter(self._server.sockets)).getsockname()[1]
 
@@ -117,7 +116,7 @@ class Relay:
         """The key that the client has proved to hold; None if it has not, or may not come in."""
         challenge = os.urandom(16)
         await socket.send(bytes([CHALLENGE]) + challenge)
-        answer = await within(PATIENCE, socket.recv(decode=False))
+        answer = await within(RELAY_HELLO, socket.recv(decode=False))
         if len(answer) != 98 or answer[0] != AUTH or answer[33] != 64:
             return None
         key, signature = bytes(answer[1:33]), bytes(answer[34:])

@@ -24,32 +24,32 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from duckweed.net import framing
-from duckweed.net.framing import STALL, LinkError, Service
+from duckweed.net.framing import LinkError, Service
 from duckweed.net.identity import Identity, verify
 from duckweed.net.rate_limits import HERE, origin
-from duckweed.net.timeouts import within
+from duckweed.net.timeouts import (
+    STALL,
+    TCP_DIAL,
+    TCP_HURRY,
+    TCP_HURRY_TRIPS,
+    TCP_IDLE,
+    TCP_IDLE_SERVER,
+    TCP_RETRY,
+    TCP_UNACKNOWLEDGED,
+    within,
+)
 from duckweed.net.token_bucket import Pace
-
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
 
 NONCE = 32
 SIGNED = b"duckweed tcp 1"
 BUFFER = 1 << 20
 PER_KEY, PER_ADDRESS, TOTAL = 8, 64, 4096  # connections of one key, of one address, of all
-IDLE = 20.0  # seconds without a question after which the asker hangs up; the answerer: thrice that
-DIAL = 5.0  # seconds for a connection to be made
-HURRY, TRIPS = 0.25, 5  # a question waits for that for so many seconds and round trips (it needs 3)
-AGAIN = 300.0  # seconds until an address is tried again that did not answer over TCP
-DEAD = 8000  # ms without an acknowledgement after which the kernel gives a connection up
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Closed(ConnectionError):
-    """There is no way over TCP, and nothing was sent."""
+    """The peer cannot be reached over TCP; nothing was sent."""
 
 
 def _certificate(identity: Identity, context: ssl.SSLContext) -> None:
@@ -88,7 +88,7 @@ def _tune(writer: asyncio.StreamWriter) -> None:
     """Notice a dead peer in seconds; BBR where the kernel has it. What is missing is left out."""
     here = writer.get_extra_info("socket")
     wanted = [("TCP_NODELAY", 1), ("TCP_KEEPIDLE", 3), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3),
-              ("TCP_USER_TIMEOUT", DEAD), ("TCP_CONGESTION", b"bbr")]  # fmt: skip
+              ("TCP_USER_TIMEOUT", int(1e3 * TCP_UNACKNOWLEDGED)), ("TCP_CONGESTION", b"bbr")]  # fmt: skip
     here.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in wanted:
         with contextlib.suppress(OSError, AttributeError):
@@ -123,13 +123,13 @@ def _less(counts: Counter[str], name: str) -> None:
 
 
 def _files() -> int:
-    """How many files and sockets this process may have open, after asking for as many as allowed."""
-    if resource is None:
-        return 1024
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 2 * TOTAL)), hard))
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    """How many files and sockets this process may have open."""
+    try:
+        import resource
+    except ImportError:  # Windows: as many as its C library allows
+        return 8192
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 2 * TOTAL if soft == resource.RLIM_INFINITY else soft
 
 
 async def _write(writer: asyncio.StreamWriter, data: bytes) -> None:
@@ -155,9 +155,12 @@ async def dial(identity: Identity, peer: str, address: str) -> Streams:
     return reader, writer
 
 
-class Lane:
-    """Connections over TCP to one peer: opened when they are needed, one question on each at a time,
-    closed when they are idle. trip: seconds of a round trip, as far as is known."""
+class TcpPool:
+    """TCP connections to one peer: each is opened when a question needs it, carries one question at a
+    time, and is closed when it has been idle for TCP_IDLE.
+
+    addresses: ip:port pairs of the peer. trip: gives the seconds of a round trip, as far as known.
+    """
 
     def __init__(
         self,
@@ -173,14 +176,14 @@ class Lane:
         self._head_limit, self._pace = head_limit, pace
         self._idle: list[tuple[Streams, asyncio.TimerHandle]] = []
         self._open: set[asyncio.StreamWriter] = set()
-        self._shut = 0.0  # until then it is not tried again
+        self._shut = 0.0  # monotonic time until which no connection is tried
         self.used = 0  # questions that went this way
 
     async def ask(
         self, head: bytes, body: bytes, body_limit: int, patience: float
     ) -> tuple[bytes, bytes]:
-        """Raises Closed if nothing was sent, since nobody can be reached; TimeoutError, LinkError,
-        OSError or IncompleteReadError if it broke later."""
+        """Head and body of the answer. Raises Closed if the peer cannot be reached over TCP and nothing
+        was sent; TimeoutError, LinkError, OSError or IncompleteReadError if it broke later."""
         reader, writer = await self._connection()
         try:
             await framing.send(lambda data: _write(writer, data), head, body, self._pace)
@@ -206,32 +209,34 @@ class Lane:
         dialling = asyncio.create_task(_first([self._dial(x) for x in self._addresses]))
         self._dials.add(dialling)
         dialling.add_done_callback(self._dials.discard)
-        done, _ = await asyncio.wait({dialling}, timeout=HURRY + TRIPS * self._trip())
-        if not done:  # packets are dropped, or lost: it is for later questions, if it comes
+        done, _ = await asyncio.wait({dialling}, timeout=TCP_HURRY + TCP_HURRY_TRIPS * self._trip())
+        if (
+            not done
+        ):  # packets are lost or dropped; should it come after all, later questions use it
             dialling.add_done_callback(self._came_late)
             raise Closed("not reachable over TCP in time")
         if not isinstance(error := dialling.exception(), Closed):
             found = dialling.result()
             self._open.add(found[1])
             return found
-        self._shut = time.monotonic() + AGAIN
+        self._shut = time.monotonic() + TCP_RETRY
         raise error
 
     def _came_late(self, dialling: asyncio.Task[Streams]) -> None:
         if dialling.cancelled():
             return
         if dialling.exception():
-            self._shut = max(self._shut, time.monotonic() + AGAIN)
+            self._shut = max(self._shut, time.monotonic() + TCP_RETRY)
         else:
             self._open.add(dialling.result()[1])
             self._keep(dialling.result())
 
     def _keep(self, streams: Streams) -> None:
-        timer = asyncio.get_running_loop().call_later(IDLE, self._drop, streams[1])
+        timer = asyncio.get_running_loop().call_later(TCP_IDLE, self._drop, streams[1])
         self._idle.append((streams, timer))
 
     async def _dial(self, address: str) -> Streams:
-        return await within(DIAL, dial(self._identity, self._peer, address))
+        return await within(TCP_DIAL, dial(self._identity, self._peer, address))
 
     def _drop(self, writer: asyncio.StreamWriter) -> None:
         self._open.discard(writer)
@@ -326,7 +331,7 @@ class Listener:
         self, key: str, seen: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         while True:
-            first = await within(3 * IDLE, reader.readexactly(1))
+            first = await within(TCP_IDLE_SERVER, reader.readexactly(1))
             if self._service.cut_off(key):
                 return
             buffered = bytearray(first)

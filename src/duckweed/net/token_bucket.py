@@ -1,7 +1,8 @@
-"""A token bucket: so much a second, and so much at once. No clock but the monotonic one."""
+"""Token buckets: a rate per second, and a burst. They go by the monotonic clock."""
 
 import asyncio
-import time
+
+from duckweed.net import clock
 
 
 class Bucket:
@@ -9,7 +10,7 @@ class Bucket:
 
     def __init__(self, rate: float, burst: float) -> None:
         self.rate, self.burst = rate, burst
-        self._held, self._looked = burst, time.monotonic()
+        self._held, self._looked = burst, clock.now()
 
     def take(self, count: float = 1.0) -> bool:
         """Take tokens if they are there."""
@@ -28,12 +29,12 @@ class Bucket:
 
     @property
     def full(self) -> bool:
-        """Whether it is as it was made: forgetting it changes nothing."""
+        """Whether it holds as many tokens as when it was made, so that it may be forgotten."""
         self._fill()
         return self._held >= self.burst
 
     def _fill(self) -> None:
-        now = time.monotonic()
+        now = clock.now()
         self._held = min(self.burst, self._held + (now - self._looked) * self.rate)
         self._looked = now
 

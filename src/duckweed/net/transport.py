@@ -1,4 +1,4 @@
-"""Links between machines: dial by public key, ask, be answered.
+"""Connections between machines: dial by public key, ask, be answered.
 
 Addresses are ip:port pairs, or URLs of relays (http://..., see relay.py). iroh (QUIC over UDP) makes
 and keeps the connection, through NATs and relays if need be; questions with large bodies go over TCP
@@ -13,6 +13,7 @@ wrong is mended in iroh_patches.py.
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,20 +30,18 @@ from iroh import (
 )
 
 from duckweed.net import framing, iroh_patches, tcp
-from duckweed.net.framing import STALL, Handler, LinkError, Service, Sizes, Watch
+from duckweed.net.framing import Accept, Limiter, LinkError, Service
 from duckweed.net.identity import Identity
-from duckweed.net.timeouts import within
+from duckweed.net.timeouts import PING_AFTER, PING_ANSWER, STALL, within
 from duckweed.net.token_bucket import Pace
 
-iroh_patches.mend()
-
 __all__ = ["Endpoint", "Link", "LinkError", "is_loopback", "is_relay"]
+
+log = logging.getLogger(__name__)
 
 ALPN = b"duckweed/1"
 LOOPBACK = ("127.", "[::1]", "localhost")
 LARGE = 64 << 10  # bytes of body from which on TCP is tried
-LOOK = 6.0  # seconds of waiting for an answer between two pings; above timing.POLL
-SILENT = 6.0  # seconds for a ping to be answered
 
 
 def is_relay(address: str) -> bool:
@@ -58,10 +57,10 @@ class Link:
     """A connection to one peer that questions can be asked over."""
 
     def __init__(
-        self, connection: Connection, head_limit: int, pace: Pace, lane: tcp.Lane | None
+        self, connection: Connection, head_limit: int, pace: Pace, tcp_pool: tcp.TcpPool | None
     ) -> None:
         self._connection, self._head_limit, self._pace = connection, head_limit, pace
-        self.lane = lane
+        self.tcp_pool = tcp_pool
 
     async def ask(
         self, head: bytes, body: bytes = b"", *, body_limit: int = 0, patience: float = STALL
@@ -72,7 +71,7 @@ class Link:
         """
         asking = asyncio.ensure_future(self._ask(head, body, body_limit, patience))
         try:
-            while not (await asyncio.wait({asking}, timeout=LOOK))[0]:
+            while not (await asyncio.wait({asking}, timeout=PING_AFTER))[0]:
                 if head != framing.PING:
                     await self._alive(asking)
             return asking.result()
@@ -84,12 +83,12 @@ class Link:
         return framing.pong((await self.ask(framing.PING, patience=patience))[0])
 
     async def _alive(self, asking: asyncio.Future) -> None:
-        """Whoever answers no ping for SILENT seconds is gone, whatever we wait for."""
-        pinging = asyncio.ensure_future(self.ping(SILENT))
+        """Ping the other side. Raises LinkError if it does not answer within PING_ANSWER."""
+        pinging = asyncio.ensure_future(self.ping(PING_ANSWER))
         try:
             await asyncio.wait({asking, pinging}, return_when=asyncio.FIRST_COMPLETED)
             if not asking.done() and pinging.exception():
-                raise LinkError("the other side went away")
+                raise LinkError(f"the other side answered no ping for {PING_ANSWER:.0f} s")
         finally:
             pinging.cancel()
 
@@ -97,9 +96,11 @@ class Link:
         self, head: bytes, body: bytes, body_limit: int, patience: float
     ) -> tuple[bytes, bytes]:
         try:
-            if self.lane and max(len(body), body_limit) >= LARGE:
-                with contextlib.suppress(tcp.Closed):
-                    return await self.lane.ask(head, body, body_limit, patience)
+            if self.tcp_pool and max(len(body), body_limit) >= LARGE:
+                try:
+                    return await self.tcp_pool.ask(head, body, body_limit, patience)
+                except tcp.Closed as error:
+                    log.debug("a large body goes over QUIC: %s", error)
             stream = await within(STALL, self._connection.open_bi())
             sending, reply = stream.send(), stream.recv()
             await framing.send(sending.write_all, head, body, self._pace)
@@ -109,7 +110,7 @@ class Link:
         except TimeoutError as error:
             raise LinkError("no answer in time") from error
         except IrohError as error:
-            raise LinkError(f"connection lost ({error.message().splitlines()[-1]})") from error
+            raise LinkError(f"connection lost ({_reason(error)})") from error
         except asyncio.IncompleteReadError as error:
             raise LinkError("connection lost (in the middle of an answer)") from error
         except LinkError:
@@ -117,19 +118,14 @@ class Link:
         except OSError as error:
             raise LinkError(f"connection lost ({error})") from error
 
-    def datagram_bytes(self) -> tuple[int, int]:
-        """Bytes of UDP sent and received on this connection, with all that QUIC adds."""
-        stats = self._connection.stats()
-        return stats.udp_tx_bytes, stats.udp_rx_bytes
-
     def direct(self) -> bool:
         """Whether there is a path straight to the other side, not through a relay."""
         return any(not path.is_relay for path in self._connection.paths())
 
     def close(self) -> None:
         """Needed before the same peer is dialled again: else iroh keeps to the dead path."""
-        if self.lane:
-            self.lane.close()
+        if self.tcp_pool:
+            self.tcp_pool.close()
         with contextlib.suppress(IrohError):
             self._connection.close(0, b"")
 
@@ -156,6 +152,7 @@ class Endpoint:
         cls, identity: Identity, head_limit: int, address: str, relays: Sequence[str] = ()
     ) -> "Endpoint":
         """Listen on "ip:port" (port 0: any), and at relays. Raises LinkError if that is not possible."""
+        iroh_patches.mend()
         iroh_ffi.uniffi_set_event_loop(asyncio.get_running_loop())  # type: ignore[arg-type]
         try:
             options = EndpointOptions(
@@ -171,7 +168,7 @@ class Endpoint:
             return cls(await iroh.Endpoint.bind(options), identity, head_limit, relays)
         except IrohError as error:
             raise LinkError(
-                f"cannot listen on {address}: {error.message().splitlines()[-1].strip()}; "
+                f"cannot listen on {address}: {_reason(error)}; "
                 "is the port taken? choose another with --port, or 0 for any"
             ) from error
 
@@ -184,9 +181,11 @@ class Endpoint:
         port: int = 0,
         farther: bool = False,
     ) -> "Endpoint":
-        """An end that can reach these addresses, with the relays among them. It is on loopback only if
-        they are, and nothing farther is to be reached. port: preferred, if it is free. Raises
-        LinkError."""
+        """An endpoint that can reach these addresses, through the relays among them.
+
+        It is bound to loopback if all addresses are on this machine, unless `farther` ones will have to
+        be reached too. port: preferred, if it is free. Raises LinkError.
+        """
         here = "127.0.0.1" if all(map(is_loopback, addresses)) and not farther else "0.0.0.0"
         relays = [x for x in addresses if is_relay(x)]
         if port:
@@ -208,12 +207,12 @@ class Endpoint:
 
     @property
     def offered(self) -> list[str]:
-        """The same, as many and as long as a message may hold."""
+        """The addresses that fit into a message: limited in number and length."""
         return [x for x in self.addresses if len(x) <= framing.ADDRESS][: framing.ADDRESSES]
 
     async def seen_at(self, address: str) -> bool:
-        """Others see this end at ip:port: offer it to those who dial, so that NATs are punched.
-        Whether that is news."""
+        """Others see this end at ip:port: offer that address to those who dial, so that NATs are punched.
+        True if that is news."""
         if not address or address == self._seen:
             return False
         with contextlib.suppress(IrohError):
@@ -224,9 +223,9 @@ class Endpoint:
         return True
 
     async def connect(
-        self, peer: str, addresses: list[str], patience: float = STALL, lane: bool = True
+        self, peer: str, addresses: list[str], patience: float = STALL, over_tcp: bool = True
     ) -> Link:
-        """Directly if that is possible, else through a relay that both ends use. lane: whether large
+        """Directly if that is possible, else through a relay that both ends use. over_tcp: whether large
         bodies may go over TCP. Raises LinkError."""
         direct = [x for x in addresses if not is_relay(x)]
         relay = next((x for x in addresses if x in self._relays), next(iter(self._relays), None))
@@ -234,18 +233,23 @@ class Endpoint:
             target = EndpointAddr(EndpointId.from_string(peer), relay, direct)
             connection = await within(patience, self._endpoint.connect(target, ALPN))
         except (IrohError, TimeoutError) as error:
+            log.info("cannot connect to %s at %s: %s", peer[:10], addresses, _reason(error))
             raise LinkError(f"{peer[:10]} does not answer at {', '.join(addresses)}") from error
-        large = tcp.Lane(
+        log.debug("connected to %s at %s", peer[:10], addresses)
+        pool = tcp.TcpPool(
             self._identity, peer, direct, self._head_limit, self.pace, lambda: _trip(connection)
         )
-        return Link(connection, self._head_limit, self.pace, large if lane else None)
+        return Link(connection, self._head_limit, self.pace, pool if over_tcp else None)
 
-    async def serve(self, handler: Handler, sizes: Sizes, watch: Watch | None = None) -> None:
+    async def serve(self, accept: Accept, watch: Limiter | None = None) -> None:
         """Answer questions until the endpoint is closed."""
-        service = Service(handler, sizes, watch, self._head_limit, self.pace)
+        service = Service(accept, watch, self._head_limit, self.pace)
         self._listener = tcp.Listener(self._identity, service)
-        with contextlib.suppress(OSError):  # the port is taken for TCP: iroh alone, then
-            await self._listener.listen(next(a for a in self.bound if not a.startswith("[")))
+        address = next(a for a in self.bound if not a.startswith("["))
+        try:
+            await self._listener.listen(address)
+        except OSError as error:
+            log.warning("no TCP at %s (%s): large bodies come over QUIC alone", address, error)
         while (incoming := await self._endpoint.accept_next()) is not None:
             self._spawn(self._greet(incoming, service))
 
@@ -264,7 +268,8 @@ class Endpoint:
 
     async def _greet(self, incoming: Any, service: Service) -> None:
         # A stranger's failed handshake raises here, in a task of its own, and ends nothing else.
-        with contextlib.suppress(IrohError, TimeoutError):
+        peer = "a caller"
+        try:
             address = _address(await incoming.remote_addr())
             if not service.greets(address):
                 await incoming.ignore()
@@ -272,14 +277,18 @@ class Endpoint:
             connection = await within(STALL, (await incoming.accept()).connect())
             peer = str(connection.remote_id())
             if not service.meets(peer, address):
+                log.info("%s at %s is cut off: connection refused", peer[:10], address or "a relay")
                 connection.close(1, b"")
                 return
+            log.debug("%s connected from %s", peer[:10], address or "a relay")
             while True:
                 stream = await connection.accept_bi()
                 if service.cut_off(peer):
                     connection.close(1, b"")
                     return
                 self._spawn(_reply(peer, _seen(connection), stream, service))
+        except (IrohError, TimeoutError) as error:
+            log.debug("connection of %s ended: %s", peer[:10], _reason(error))
 
 
 async def _reply(peer: str, address: str, stream: Any, service: Service) -> None:
@@ -292,6 +301,13 @@ async def _reply(peer: str, address: str, stream: Any, service: Service) -> None
         service.fault(peer, error)
         with contextlib.suppress(IrohError):
             await sending.reset(1)
+
+
+def _reason(error: IrohError | TimeoutError) -> str:
+    """The last line of iroh's message, which is the cause."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return error.message().splitlines()[-1].strip()
 
 
 def _trip(connection: Connection) -> float:

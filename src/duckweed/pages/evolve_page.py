@@ -1,6 +1,5 @@
 """The report of a campaign as one self-contained page: gain, decisions, proposers, lineage."""
 
-import html
 import math
 from typing import Any
 
@@ -8,7 +7,7 @@ from duckweed.evolve.campaign.history import History
 from duckweed.evolve.campaign.outcome import CampaignOutcome
 from duckweed.evolve.statistics.returns import Returns
 from duckweed.evolve.trial_spec import Recipe
-from duckweed.pages.page import Figure, figure_slot, page, table
+from duckweed.pages.page import Figure, Table, page, table, titled
 from duckweed.run import toml
 
 COLOURS = {
@@ -26,43 +25,25 @@ def evolve_page(name: str, outcome: CampaignOutcome) -> str:
         "proposers": proposers_figure(told),
         "lineage": lineage_figure(told),
     }
-    body = [
-        f"<h1>{html.escape(_verdict(told))}</h1>",
-        _paragraph(_story(name, told)),
-        "<h2>Gain against research compute</h2>",
-        figure_slot("gain"),
-        _paragraph(_returns_in_words(outcome.returns)),
-        _generations(told),
-        "<h2>Lineage</h2>",
-        figure_slot("lineage"),
-        _paragraph(
-            "A row is a generation; what hangs on it are the proposals that were confirmed against "
-            "it or not, in order. An adopted one is the next row.",
-            "soft",
-        ),
-        "<h2>Decisions</h2>",
-        _decisions(told),
-        "<h2>Who proposes, and what it earns</h2>",
-        figure_slot("proposers"),
-        _proposers(told),
-        "<h2>What was planted</h2>",
-        _planted(told),
-        "<h2>Where the compute went</h2>",
-        table(
-            ["purpose", "runs", "FLOP", "hours of a worker"],
-            [
-                (purpose, run.count, f"{run.flops:.3g}", f"{run.seconds / 3600:.2f}")
-                for purpose, run in told.runs.items()
-            ],
-        ),
-        "<h2>The evolved recipe</h2>",
-        f"<pre>{html.escape(toml.write(outcome.recipe))}</pre>",
+    compute = [
+        (purpose, run.count, f"{run.flops:.3g}", f"{run.seconds / 3600:.2f}")
+        for purpose, run in told.runs.items()
     ]
-    return page(f"duckweed evolve {name}", "".join(body), figures)
-
-
-def _paragraph(text: str, style: str = "") -> str:
-    return f"<p{f' class={style}' if style else ''}>{html.escape(text)}</p>"
+    return page(
+        "evolve.html",
+        f"duckweed evolve {name}",
+        figures,
+        verdict=_verdict(told),
+        story=_story(name, told),
+        returns=_returns_in_words(outcome.returns),
+        generations=_generations(told),
+        decisions=_decisions(told),
+        proposers=_proposers(told),
+        planted=_planted(told),
+        alpha=f"{float(told.genesis.settings.get('alpha', math.nan)):g}",
+        compute=table(["purpose", "runs", "FLOP", "hours of a worker"], compute),
+        recipe=toml.write(outcome.recipe),
+    )
 
 
 def difference(recipe: Recipe) -> str:
@@ -122,8 +103,8 @@ def gain_figure(told: History, found: Returns) -> Figure:
     if made:
         data += _laws(x[-1], max(told.before, 1.0), found)
     return {"data": data, "layout": {
-        "xaxis": {"title": {"text": "research compute (FLOP), failures included"}},
-        "yaxis": {"title": {"text": "compute saved (times)"}, "rangemode": "tozero"}}}  # fmt: skip
+        "xaxis": titled("research compute (FLOP), failures included"),
+        "yaxis": {**titled("compute saved (times)"), "rangemode": "tozero"}}}  # fmt: skip
 
 
 def _laws(end: float, r0: float, found: Returns) -> list[dict[str, Any]]:
@@ -173,7 +154,7 @@ def _returns_in_words(found: Returns) -> str:
     return text
 
 
-def _generations(told: History) -> str:
+def _generations(told: History) -> Table:
     rows = []
     for g in told.generations:
         what = g.change(difference(g.difference))
@@ -212,11 +193,11 @@ def lineage_figure(told: History) -> Figure:
                      "mode": "markers", "hoverinfo": "text",
                      "marker": {"size": 10, "color": COLOURS[outcome]}})  # fmt: skip
     return {"data": data, "layout": {
-        "xaxis": {"title": {"text": "decision"}, "dtick": 1 if len(told.decisions) < 25 else 5},
-        "yaxis": {"title": {"text": "generation"}, "dtick": 1}}}  # fmt: skip
+        "xaxis": {**titled("decision"), "dtick": 1 if len(told.decisions) < 25 else 5},
+        "yaxis": {**titled("generation"), "dtick": 1}}}  # fmt: skip
 
 
-def _decisions(told: History) -> str:
+def _decisions(told: History) -> Table:
     rows = []
     for d in told.decisions:
         planted = PLANTED.get(d.kind or "")
@@ -250,11 +231,11 @@ def proposers_figure(told: History) -> Figure:
         if any(counts):
             data.append({"x": kinds, "y": counts, "type": "bar", "name": outcome, "marker": {"color": colour}})  # fmt: skip
     return {"data": data, "layout": {
-        "barmode": "stack", "yaxis": {"title": {"text": "decisions"}, "dtick": 1},
+        "barmode": "stack", "yaxis": {**titled("decisions"), "dtick": 1},
         "xaxis": {"type": "category"}}}  # fmt: skip
 
 
-def _proposers(told: History) -> str:
+def _proposers(told: History) -> Table:
     control = told.proposers.get("random")
     rate = control.gain / control.flops if control and control.flops else 0.0
     rows = []
@@ -272,13 +253,8 @@ def _proposers(told: History) -> str:
     return table(head, rows)
 
 
-def _planted(told: History) -> str:
+def _planted(told: History) -> Table:
     rows = [
         (PLANTED[kind], found.decided, found.accepted) for kind, found in told.planted().items()
     ]
-    alpha = float(told.genesis["settings"].get("alpha", math.nan))
-    return table(["planted", "decided", "accepted"], rows) + _paragraph(
-        f"False discovery rate aimed at: {alpha:g}. Planted proposals go through the same "
-        "confirmation as all others; their labels were sealed until they had been decided.",
-        "soft",
-    )
+    return table(["planted", "decided", "accepted"], rows)

@@ -3,19 +3,9 @@
 import html
 from collections.abc import Sequence
 
-from duckweed.pages.page import Figure, figure_slot, page, table
-from duckweed.pages.run_summary import (
-    DATA_PARALLEL,
-    PHASES,
-    PURPOSES,
-    History,
-    Round,
-    Summary,
-    bits_per_byte,
-    fewer,
-    history,
-    mean_phases,
-)
+from duckweed.pages.page import Figure, Table, page, table, titled
+from duckweed.pages.run_summary import DATA_PARALLEL, Summary, bits_per_byte, fewer
+from duckweed.round.run_log import PHASES, PURPOSES, History, Round, history, mean_phases
 from duckweed.run import toml
 from duckweed.run.folder import RunFolder
 from duckweed.run.spec import RunSpec
@@ -23,16 +13,22 @@ from duckweed.run.units import show_count, show_size, show_time
 
 TRAINING, HELD_OUT, SLOWEST = "#8fa398", "#2f9e63", "#c0392b"
 COLORS = {
-    "train": "#2f9e63", "evaluate": "#8a8f2a", "compress": "#3b7dd8", "send": "#d9822b",
-    "wait": "#a9b3ac", "fetch": "#a64ca6", "apply": "#16808a",
-}  # fmt: skip
-BARS = 200  # more rounds than this share a bar: narrower bars cannot be told apart
-AT_ONCE = " Phases overlap (rounds.overlap): together they are longer than the time that passed."
-DOTS = 60  # more points than this are drawn as a line alone
+    "train": "#2f9e63",
+    "evaluate": "#8a8f2a",
+    "compress": "#3b7dd8",
+    "send": "#d9822b",
+    "wait": "#a9b3ac",
+    "fetch": "#a64ca6",
+    "apply": "#16808a",
+}
+BARS = 200
+"""More rounds than this share a bar: narrower bars cannot be told apart."""
+DOTS = 60
+"""More points than this are drawn as a line alone."""
 
 
 def run_page(folder: RunFolder, spec: RunSpec, summary: Summary) -> str:
-    """The whole page as a string. Raises as `duckweed.pages.run_summary.history` does."""
+    """The whole page as a string. Raises as `duckweed.round.run_log.history` does."""
     told = history(folder)
     figures = {
         "loss-tokens": loss_plot(told, summary, "tokens"),
@@ -40,45 +36,27 @@ def run_page(folder: RunFolder, spec: RunSpec, summary: Summary) -> str:
         "time": time_plot(told.rounds),
         "peers": peers_plot(told, spec.tokens_per_block),
     }
-    body = [
-        f"<h1>{html.escape(verdict(summary))}</h1>",
-        paragraph(story(summary)),
-        f'<div class="pair">{facts(summary)}{traffic(summary)}</div>',
-        comparison(summary),
-        "<h2>Loss</h2>",
-        figure_slot("loss-tokens"),
-        figure_slot("loss-bytes"),
-        paragraph(
-            "Held-out text is never trained on; a point is the model that a round started from. The "
-            "finished model, at the end of the line, is measured on more text. Training loss is the mean over the "
-            "peers that counted, each on its own text and its own weights. Bytes are those of all peers, "
-            "up and down, until then.",
-            "soft",
-        ),
-        "<h2>Time of a round</h2>", figure_slot("time"),
-        paragraph(
-            "Mean over the peers, from one contribution to the next. Waiting is for the other peers; the "
-            "red marks are the peer that was busy longest. " + phases(summary)
-            + (AT_ONCE if spec.rounds.overlap else ""),
-            "soft",
-        ),
-        "<h2>Peers</h2>", figure_slot("peers"),
-        paragraph(
-            "Tokens a second while training. A cross marks a contribution that did not count, with the "
-            "reason; a gap, a round in which the peer took no part or of which nothing was recorded. "
-            + computing(summary),
-            "soft",
-        ),
-        *sample(summary),
-        "<h2>Specification</h2>",
-        f"<details><summary>run.toml</summary><pre>{html.escape(toml.write(spec))}</pre></details>",
-        "<h2>Proof</h2>", proof(spec, summary),
-    ]  # fmt: skip
-    return page(f"duckweed run {folder.path.name}", "".join(body), figures)
-
-
-def paragraph(text: str, kind: str = "") -> str:
-    return f"<p{f' class={kind}' if kind else ''}>{html.escape(text)}</p>"
+    return page(
+        "run.html",
+        f"duckweed run {folder.path.name}",
+        figures,
+        verdict=verdict(summary),
+        story=story(summary),
+        facts=facts(summary),
+        traffic=traffic(summary),
+        comparison=comparison(summary),
+        phases=phases(summary),
+        overlap=bool(spec.rounds.overlap),
+        computing=computing(summary),
+        sample=summary.sample.strip(),
+        specification=toml.write(spec),
+        proof=[
+            ("run", spec.identity),
+            ("state after the last round", summary.state),
+            ("head of the ledger", summary.head),
+        ],
+        folder=summary.folder,
+    )
 
 
 # --- words
@@ -122,7 +100,7 @@ def story(summary: Summary) -> str:
     )
 
 
-def facts(summary: Summary) -> str:
+def facts(summary: Summary) -> Table:
     """All figures as a table."""
 
     def bits(value: float | None) -> str:
@@ -151,7 +129,7 @@ def phases(summary: Summary) -> str:
     return f"Mean of all rounds: {', '.join(each)}." if each else ""
 
 
-def traffic(summary: Summary) -> str:
+def traffic(summary: Summary) -> Table:
     """Bytes by purpose and way, and what data-parallel training would have cost."""
 
     def row(name: str, up: float, down: float) -> tuple[str, str, str]:
@@ -185,7 +163,7 @@ def comparison(summary: Summary) -> str:
         )
     else:
         words += "With one peer data-parallel training would move nothing."
-    return paragraph(words, "soft")
+    return words
 
 
 def computing(summary: Summary) -> str:
@@ -193,26 +171,6 @@ def computing(summary: Summary) -> str:
     shares = summary.utilisation
     each = ", ".join(f"peer {peer} {share:.0%}" for peer, share in shares.items())
     return f"Share of the time in which it trained or evaluated: {each}." if each else ""
-
-
-def sample(summary: Summary) -> list[str]:
-    if not summary.sample:
-        return []
-    return ["<h2>The model writes</h2>", f"<pre>{html.escape(summary.sample.strip())}</pre>"]
-
-
-def proof(spec: RunSpec, summary: Summary) -> str:
-    rows = [
-        ("run", spec.identity),
-        ("state after the last round", summary.state),
-        ("head of the ledger", summary.head),
-    ]
-    lines = "".join(f"<tr><td>{k}</td><td><code>{html.escape(v)}</code></td></tr>" for k, v in rows)
-    return (
-        f'<div class="wide"><table>{lines}</table></div><p class="soft"><code>duckweed show '
-        f"{html.escape(summary.folder)}</code> checks the chain of hashes and its signatures, and lists "
-        "every contribution.</p>"
-    )
 
 
 # --- plots
@@ -242,7 +200,7 @@ def loss_plot(told: History, summary: Summary, against: str) -> Figure:
         total = float(tokens) if against == "tokens" else summary.total.up + summary.total.down
         held_out.append((total, summary.held_out_end))
     title = "tokens" if against == "tokens" else "bytes on the wire, all peers, up and down"
-    axis = {"title": {"text": title}, "rangemode": "tozero"}
+    axis = {**titled(title), "rangemode": "tozero"}
     return {
         "data": [
             _line("training", training, TRAINING),
@@ -252,7 +210,7 @@ def loss_plot(told: History, summary: Summary, against: str) -> Figure:
             "xaxis": axis
             if against == "tokens"
             else {**axis, "ticksuffix": "B", "exponentformat": "SI"},
-            "yaxis": {"title": {"text": "bits per byte"}},
+            "yaxis": titled("bits per byte"),
             "hovermode": "x unified",
             "showlegend": True,
         },
@@ -279,17 +237,30 @@ def time_plot(rounds: Sequence[Round]) -> Figure:
     means = [mean_phases(t for r in group for t in r.timings.values()) for group in groups]
     xs = [(group[0].number + group[-1].number) / 2 for group in groups]
     data: list[Figure] = [
-        {"type": "bar", "name": phase, "x": xs, "y": [short(m[phase]) for m in means],
-         "marker": {"color": COLORS[phase]}, "hovertemplate": "%{y:.2f} s"}
+        {
+            "type": "bar",
+            "name": phase,
+            "x": xs,
+            "y": [short(m[phase]) for m in means],
+            "marker": {"color": COLORS[phase]},
+            "hovertemplate": "%{y:.2f} s",
+        }
         for phase in PHASES
         if any(m[phase] for m in means)
-    ]  # fmt: skip
+    ]
     slowest = [short(sum(map(_busiest, group)) / len(group)) for group in groups]
     data.append(
-        {"type": "scatter", "mode": "markers" if len(xs) <= DOTS else "lines",
-         "name": "slowest peer, without waiting", "x": xs, "y": slowest,
-         "marker": {"color": SLOWEST, "size": 6}, "line": {"color": SLOWEST, "width": 1}, "hovertemplate": "%{y:.2f} s"}
-    )  # fmt: skip
+        {
+            "type": "scatter",
+            "mode": "markers" if len(xs) <= DOTS else "lines",
+            "name": "slowest peer, without waiting",
+            "x": xs,
+            "y": slowest,
+            "marker": {"color": SLOWEST, "size": 6},
+            "line": {"color": SLOWEST, "width": 1},
+            "hovertemplate": "%{y:.2f} s",
+        }
+    )
     return {
         "data": data,
         "layout": {
@@ -297,14 +268,16 @@ def time_plot(rounds: Sequence[Round]) -> Figure:
             "bargap": 0.15 if len(xs) <= DOTS else 0,
             "legend": {"orientation": "h", "y": -0.2, "traceorder": "normal"},
             "hovermode": "x unified",
-            "xaxis": {"title": {"text": "round"}, **_whole(xs)},
-            "yaxis": {"title": {"text": "seconds"}, "rangemode": "tozero"},
+            "xaxis": {**titled("round"), **_whole(xs)},
+            "yaxis": {**titled("seconds"), "rangemode": "tozero"},
         },
     }
 
 
 def _busiest(one: Round) -> float:
-    return max(sum(s for phase, s in t.items() if phase != "wait") for t in one.timings.values())
+    """Seconds of the peer that was busy longest, without waiting; `wall`, the whole, is no phase."""
+    busy = [phase for phase in PHASES if phase != "wait"]
+    return max(sum(t.get(phase, 0.0) for phase in busy) for t in one.timings.values())
 
 
 def peers_plot(told: History, tokens: int) -> Figure:
@@ -315,25 +288,45 @@ def peers_plot(told: History, tokens: int) -> Figure:
     speeds = [[_speed(r, peer, tokens) for r in told.rounds] for peer in rows]
     refused = [(r.number, peer, reason) for r in told.rounds for peer, reason in r.rejected.items()]
     data: list[Figure] = [
-        {"type": "heatmap", "x": xs, "y": list(rows), "z": speeds, "zmin": 0, "zmax": max((z for row in speeds for z in row if z), default=1.0), "colorscale": "Viridis",
-         "xgap": 1 if len(xs) <= BARS else 0, "ygap": 1, "colorbar": {"title": {"text": "tokens/s"}},
-         "hovertemplate": "round %{x}, peer %{y}: %{z:,.0f} tokens/s<extra></extra>"}
-    ]  # fmt: skip
+        {
+            "type": "heatmap",
+            "x": xs,
+            "y": list(rows),
+            "z": speeds,
+            "zmin": 0,
+            "zmax": max((z for row in speeds for z in row if z), default=1.0),
+            "colorscale": "Viridis",
+            "xgap": 1 if len(xs) <= BARS else 0,
+            "ygap": 1,
+            "colorbar": titled("tokens/s"),
+            "hovertemplate": "round %{x}, peer %{y}: %{z:,.0f} tokens/s<extra></extra>",
+        }
+    ]
     if refused:
         data.append(
-            {"type": "scatter", "mode": "markers", "x": [x for x, _, _ in refused],
-             "y": [y for _, y, _ in refused], "text": [html.escape(why) for _, _, why in refused],
-             "marker": {"symbol": "x", "size": 9, "color": SLOWEST, "line": {"color": "#fff", "width": 1}},
-             "hovertemplate": "round %{x}, peer %{y}: %{text}<extra></extra>"}
-        )  # fmt: skip
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "x": [x for x, _, _ in refused],
+                "y": [y for _, y, _ in refused],
+                "text": [html.escape(why) for _, _, why in refused],
+                "marker": {
+                    "symbol": "x",
+                    "size": 9,
+                    "color": SLOWEST,
+                    "line": {"color": "#fff", "width": 1},
+                },
+                "hovertemplate": "round %{x}, peer %{y}: %{text}<extra></extra>",
+            }
+        )
     return {
         "data": data,
         "layout": {
             "showlegend": False,
-            "xaxis": {"title": {"text": "round"}, "showgrid": False, **_whole(xs)},
-            "yaxis": {"title": {"text": "peer"}, "showgrid": False, **_whole(rows), "autorange": "reversed"},
+            "xaxis": {**titled("round"), "showgrid": False, **_whole(xs)},
+            "yaxis": {**titled("peer"), "showgrid": False, **_whole(rows), "autorange": "reversed"},
         },
-    }  # fmt: skip
+    }
 
 
 def _speed(one: Round, peer: int, tokens: int) -> float | None:

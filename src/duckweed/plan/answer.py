@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from duckweed.plan import explain, inverse
-from duckweed.plan.crowd import Crowd
+from duckweed.plan.crowd import Crowd, Group
 from duckweed.plan.report import Interval, Report, binding, report, traffic
 from duckweed.plan.search import DAY, Target
+from duckweed.run import units
 
 YEAR = 365.0
 """Days that count as the deadline where none is given."""
@@ -26,18 +27,22 @@ BINDS = {
 
 @dataclass
 class Answer:
-    """report: the plans; levers, combination, largest: what would have to change for `deadline`
-    days; bars: sensitivity; curves: days against a factor on machines and on links."""
+    """The plans, and what would have to change for the deadline."""
 
     report: Report
     deadline: float
+    """Days."""
     asked: bool
+    """Whether a deadline was given; else it is a year."""
     chance: float
+    """Share of the samples in which the best plan meets the deadline."""
     levers: list[inverse.Lever] = field(default_factory=list)
     combination: inverse.Combination | None = None
     largest: inverse.Largest | None = None
     bars: list[inverse.Bar] = field(default_factory=list)
+    """Sensitivity of the best plan to each uncertain input."""
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    """`machines` and `link` -> (factor on it, days)."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -60,9 +65,15 @@ def chance(result: Report, deadline: float) -> float:
 
 
 def answer(
-    target: Target, crowd: Crowd, *, fixed: dict[str, float] | None = None, change: bool = True,
-    curves: bool = False, seed: int = 0, notes: tuple[str, ...] = (),
-) -> Answer:  # fmt: skip
+    target: Target,
+    crowd: Crowd,
+    *,
+    fixed: dict[str, float] | None = None,
+    change: bool = True,
+    curves: bool = False,
+    seed: int = 0,
+    notes: tuple[str, ...] = (),
+) -> Answer:
     """Plan, and say what would have to change. `change=False` leaves that part out."""
     fixed = fixed or {}
     deadline = target.deadline / DAY if target.deadline else YEAR
@@ -72,8 +83,13 @@ def answer(
             *notes,
             f"left out, as the plan is no faster with them: {', '.join(result.left_out)}",
         )
-    given = Answer(result, deadline, target.deadline is not None, chance(result, deadline),
-                   notes=(*crowd.notes, *notes))  # fmt: skip
+    given = Answer(
+        result,
+        deadline,
+        target.deadline is not None,
+        chance(result, deadline),
+        notes=(*crowd.notes, *notes),
+    )
     if result.best is not None:
         given.bars = inverse.sensitivity(result.best, fixed)
     if change:
@@ -109,25 +125,31 @@ def curve(
     ]
 
 
-SCALES = ((2 * YEAR, YEAR, "years"), (1.0, 1.0, "days"), (1 / 24, 1 / 24, "hours"),
-          (1 / 1440, 1 / 1440, "minutes"), (0.0, 1 / 86400, "seconds"))  # fmt: skip
+SCALES = (
+    (2 * YEAR, YEAR, "years"),
+    (1.0, 1.0, "days"),
+    (1 / 24, 1 / 24, "hours"),
+    (1 / 1440, 1 / 1440, "minutes"),
+    (0.0, 1 / 86400, "seconds"),
+)
 """From how many days on, in what unit of how many days, a time is said."""
 
 
 def span(days: Interval | float) -> str:
     """A time in the unit that fits it; with the interval if there is one."""
-    middle = days if isinstance(days, float) else days.median
-    _, factor, unit = next(scale for scale in SCALES if middle >= scale[0])
-
-    def number(value: float) -> str:
-        value /= factor
-        if math.isinf(value):
-            return "never"
-        return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
-
     if isinstance(days, float):
-        return "never" if math.isinf(days) else f"{number(days)} {unit}"
-    return f"{number(days.median)} {unit} ({number(days.low)} to {number(days.high)})"
+        return "never" if math.isinf(days) else units.show(days, SCALES)
+    factor, unit = units.step(days.median, SCALES)
+    low, median, high = (units.number(x / factor) for x in (days.low, days.median, days.high))
+    return f"{median} {unit} ({low} to {high})"
+
+
+def people(given: Answer) -> str:
+    """The crowd in a few words: `5,000 x RTX 4090`."""
+    return " + ".join(
+        f"{g.count:,} x {f'{g.cards} x ' if g.cards > 1 else ''}{g.device.label}"
+        for g in given.report.crowd.groups
+    )
 
 
 def verdict(given: Answer) -> str:
@@ -135,26 +157,22 @@ def verdict(given: Answer) -> str:
     result = given.report
     within = span(given.deadline) if given.asked else "a year (no deadline was given)"
     if result.best is None or result.days is None:
-        return f"No. {result.options[0].why[:1].upper()}{result.options[0].why[1:]}; nothing else fits either."
-    best = result.best
-    how = best.settings()
-    many = f"{how['replicas']:,} replica{'s' if how['replicas'] > 1 else ''} of {how['machines_per_replica']:,} machine"
-    many += "s" if how["machines_per_replica"] > 1 else ""
-    word = "Yes" if given.possible else "No"
-    sure = (
-        f"{given.chance:.0%} likely within {within}" if given.possible else f"not within {within}"
-    )
+        why = result.options[0].why
+        return f"No. {why[:1].upper()}{why[1:]}; nothing else fits either."
+    how = result.best.settings()
+    replicas, machines = how["replicas"], how["machines_per_replica"]
     return (
-        f"{word}: {span(result.days)}, {sure}, as {best.label}: {many}. "
-        f"What binds: {given.binds}."
-    )  # fmt: skip
+        f"{'Yes' if given.possible else 'No'}: {span(result.days)}, "
+        + (f"{given.chance:.0%} likely" if given.possible else "not")
+        + f" within {within}, as {result.best.label}: "
+        f"{replicas:,} replica{'s' if replicas > 1 else ''} of "
+        f"{machines:,} machine{'s' if machines > 1 else ''}. What binds: {given.binds}."
+    )
 
 
 def tree(given: Answer) -> dict[str, Any]:
     """Everything as dictionaries, lists, numbers and strings (`null` for what never ends)."""
-    result, target = given.report, given.report.target
-    shape = target.model.shape
-    best = result.best
+    result, best = given.report, given.report.best
     made = {
         "verdict": verdict(given),
         "possible": given.possible,
@@ -162,46 +180,82 @@ def tree(given: Answer) -> dict[str, Any]:
         "deadline_given": given.asked,
         "chance": given.chance,
         "binds": given.binds,
-        "model": {
-            "name": shape.name, "parameters": shape.total, "active": shape.active, "kinds": shape.kinds,
-            "flop_per_token": target.model.flop_per_token, "context": target.model.context,
-            "source": target.model.source,
-        },
-        "target": {"tokens": target.tokens, "precision": target.precision, "optimizer": target.optimizer,
-                   "flop": target.tokens * target.model.flop_per_token},
-        "crowd": [
-            {"count": g.count, "device": g.device.name, "cards": g.cards, "up": g.up, "down": g.down,
-             "latency": g.latency, "site": g.site, "online": g.online, "stay": g.stay, "waste": g.waste,
-             "usable_bytes": g.usable, "host_bytes": g.spare, "source": g.device.source}
-            for g in result.crowd.groups
-        ],
+        **_asked(result),
         "read_as": list(given.notes),
-        "days": asdict(result.days) if result.days else None,
+        "days": _fields(result.days),
         "strategies": [
-            {"strategy": o.label, "days": asdict(o.days) if o.days else None, "why_not": o.why, **o.settings()}
+            {"strategy": o.label, "days": _fields(o.days), "why_not": o.why, **o.settings()}
             for o in result.options
         ],
         "time": [asdict(cause) for cause in result.causes],
         "memory": [asdict(role) for role in result.memory],
-        "exchange": asdict(moved) if best and (moved := traffic(best)) else None,
-        "bill": asdict(result.bill) if result.bill else None,
-        "rollouts": None,
+        "exchange": _fields(traffic(best)) if best else None,
+        "bill": _fields(result.bill),
+        "rollouts": _rollouts(result),
         "what_would_have_to_change": [asdict(lever) for lever in given.levers],
-        "combination": asdict(given.combination) if given.combination else None,
-        "largest_model": asdict(given.largest) if given.largest else None,
+        "combination": _fields(given.combination),
+        "largest_model": _fields(given.largest),
         "sensitivity": [asdict(bar) for bar in given.bars],
         "curves": given.curves,
         "configurations_searched": result.found.space.size,
         "explain": [asdict(line) for line in explain.derivation(best)] if best else [],
-    }  # fmt: skip
-    if result.rollouts:
-        made["rollouts"] = {
-            "tokens": result.rollouts.tokens, "workers": result.rollouts.workers,
-            "machines_per_worker": result.rollouts.machines,
-            "days": asdict(Interval.of(np.ravel(result.rollouts.days))),
-        }  # fmt: skip
+    }
     cleaned: dict[str, Any] = finite(made)
     return cleaned
+
+
+def _fields(value: Any) -> dict[str, Any] | None:
+    """The fields of a dataclass, where there is one."""
+    return None if value is None else asdict(value)
+
+
+def _asked(result: Report) -> dict[str, Any]:
+    """Model, target and crowd as they were understood."""
+    target, shape = result.target, result.target.model.shape
+    return {
+        "model": {
+            "name": shape.name,
+            "parameters": shape.total,
+            "active": shape.active,
+            "kinds": shape.kinds,
+            "flop_per_token": target.model.flop_per_token,
+            "context": target.model.context,
+            "source": target.model.source,
+        },
+        "target": {
+            "tokens": target.tokens,
+            "precision": target.precision,
+            "optimizer": target.optimizer,
+            "flop": target.tokens * target.model.flop_per_token,
+        },
+        "crowd": [_group(group) for group in result.crowd.groups],
+    }
+
+
+def _group(group: Group) -> dict[str, Any]:
+    names = (
+        "count device cards up down latency site online stay waste usable_bytes host_bytes source"
+    )
+    own = {
+        "device": group.device.name,
+        "usable_bytes": group.usable,
+        "host_bytes": group.spare,
+        "source": group.device.source,
+    }
+    return {name: own[name] if name in own else getattr(group, name) for name in names.split()}
+
+
+def _rollouts(result: Report) -> dict[str, Any] | None:
+    """The reinforcement-learning stage, where the model has one."""
+    stage = result.rollouts
+    if not stage:
+        return None
+    return {
+        "tokens": stage.tokens,
+        "workers": stage.workers,
+        "machines_per_worker": stage.machines,
+        "days": asdict(Interval.of(np.ravel(stage.days))),
+    }
 
 
 def finite(value: Any) -> Any:

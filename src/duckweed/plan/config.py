@@ -1,8 +1,11 @@
 """Parameters of a `transformers` configuration, counted from its fields without building the model.
 
 Every family is one function from the dictionary in `config.json` to its layers; an architecture
-without such a function is refused, never guessed. The counts are checked in the tests against the
-modules that `transformers` builds and against the totals the makers publish.
+without such a function is refused, never guessed. Formulas and not modules, because the planner
+starts in a tenth of the time that torch and transformers take to be imported, needs layers by kind
+(experts, windows of attention), which a module does not name, and plans for architectures of which
+no class is installed. The tests compare the counts with the modules that `transformers` builds and
+with the totals the makers publish.
 """
 
 import json
@@ -19,23 +22,22 @@ Config = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Layer:
-    """Parameters of one transformer block by kind, and what attention costs beyond its weights.
-
-    attention, dense, routed, shared, other: parameters (other: norms, routers, sinks).
-    experts, chosen: routed experts and how many of them a token uses.
-    score: sum over heads of (query-key width + value width), for the cost of attention itself.
-    window: tokens a query can see at most; 0 means the whole context.
-    """
+    """Parameters of one transformer block by kind, and what attention costs beyond its weights."""
 
     attention: int
     dense: int = 0
     routed: int = 0
     shared: int = 0
     other: int = 0
+    """Norms, routers, sinks."""
     experts: int = 0
+    """Routed experts."""
     chosen: int = 0
+    """Routed experts that a token uses."""
     score: int = 0
+    """Sum over heads of (query-key width + value width), for the cost of attention itself."""
     window: int = 0
+    """Tokens that a query can see at most; 0: the whole context."""
 
     @property
     def total(self) -> int:
@@ -49,18 +51,21 @@ class Layer:
 
 @dataclass(frozen=True)
 class Shape:
-    """A model as the planner sees it. embedding: input table; head: output matrix (0 if tied);
-    nextn: parameters of layers for multi-token prediction, which most makers leave out of totals."""
+    """A model as the planner sees it."""
 
     name: str
     hidden: int
     vocab: int
     layers: tuple[Layer, ...]
     embedding: int
+    """Parameters of the input table."""
     head: int
+    """Parameters of the output matrix; 0 if it is tied to the input table."""
     final: int = 0
+    """Parameters behind the last layer."""
     tied: bool = False
     nextn: int = 0
+    """Parameters of layers for multi-token prediction, which most makers leave out of totals."""
 
     @cached_property
     def total(self) -> int:
@@ -110,7 +115,9 @@ class Shape:
         return 6.0 * self.multiplied + 6.0 * attention
 
 
-def need(config: Config, *names: str) -> list[int]:
+def need(config: Config, *fields: str) -> list[int]:
+    """The fields, of which a string may name several. Raises PlanError where one is missing."""
+    names = " ".join(fields).split()
     missing = [name for name in names if config.get(name) is None]
     if missing:
         kind = config.get("model_type", "?")
@@ -125,7 +132,7 @@ def grouped_attention(
     config: Config, biased: bool = False, normed: bool = False
 ) -> tuple[int, int]:
     """Parameters and score width of grouped-query attention."""
-    hidden, heads = need(config, "hidden_size", "num_attention_heads")
+    hidden, heads = need(config, "hidden_size num_attention_heads")
     shared = int(config.get("num_key_value_heads") or heads)
     width = int(config.get("head_dim") or hidden // heads)
     outer = heads * width
@@ -139,7 +146,7 @@ def grouped_attention(
 
 def llama(config: Config) -> list[Layer]:
     """Llama, Mistral, Qwen2, Qwen3: grouped attention and a gated feed-forward."""
-    hidden, wide, depth = need(config, "hidden_size", "intermediate_size", "num_hidden_layers")
+    hidden, wide, depth = need(config, "hidden_size intermediate_size num_hidden_layers")
     kind = config["model_type"]
     biased = kind == "qwen2" or bool(config.get("attention_bias"))
     weights, score = grouped_attention(config, biased, normed=kind == "qwen3")
@@ -153,23 +160,29 @@ def llama(config: Config) -> list[Layer]:
 
 def gemma2(config: Config) -> list[Layer]:
     """Gemma 2 and the text part of Gemma 3: four norms, every second (sixth) layer sees it all."""
-    hidden, wide, depth = need(config, "hidden_size", "intermediate_size", "num_hidden_layers")
+    hidden, wide, depth = need(config, "hidden_size intermediate_size num_hidden_layers")
     third = config["model_type"] == "gemma3_text"
     weights, score = grouped_attention(config, normed=third)
     window = int(config.get("sliding_window") or 0)
     period = int(config.get("sliding_window_pattern") or (6 if third else 2))
     return [
-        Layer(weights, dense=3 * hidden * wide, other=4 * hidden, score=score,
-              window=0 if (index + 1) % period == 0 else window)
+        Layer(
+            weights,
+            dense=3 * hidden * wide,
+            other=4 * hidden,
+            score=score,
+            window=0 if (index + 1) % period == 0 else window,
+        )
         for index in range(depth)
-    ]  # fmt: skip
+    ]
 
 
 def mixtral(config: Config) -> list[Layer]:
     hidden, wide, depth, experts, chosen = need(
-        config, "hidden_size", "intermediate_size", "num_hidden_layers",
-        "num_local_experts", "num_experts_per_tok",
-    )  # fmt: skip
+        config,
+        "hidden_size intermediate_size",
+        "num_hidden_layers num_local_experts num_experts_per_tok",
+    )
     weights, score = grouped_attention(config)
     other = 2 * hidden + experts * hidden
     routed = experts * 3 * hidden * wide
@@ -181,19 +194,31 @@ def mixtral(config: Config) -> list[Layer]:
 def qwen_moe(config: Config) -> list[Layer]:
     """Qwen2-MoE (shared expert with a gate) and Qwen3-MoE (no shared expert, normed queries)."""
     hidden, wide, depth, experts, chosen = need(
-        config, "hidden_size", "moe_intermediate_size", "num_hidden_layers",
-        "num_experts", "num_experts_per_tok",
-    )  # fmt: skip
+        config,
+        "hidden_size moe_intermediate_size",
+        "num_hidden_layers num_experts num_experts_per_tok",
+    )
     second = config["model_type"] == "qwen2_moe"
     weights, score = grouped_attention(config, biased=second, normed=not second)
     shared = 0
     if second:
         shared = 3 * hidden * need(config, "shared_expert_intermediate_size")[0] + hidden
-    sparse = Layer(weights, routed=experts * 3 * hidden * wide, shared=shared, score=score,
-                   other=2 * hidden + experts * hidden, experts=experts, chosen=chosen)  # fmt: skip
+    sparse = Layer(
+        weights,
+        routed=experts * 3 * hidden * wide,
+        shared=shared,
+        score=score,
+        other=2 * hidden + experts * hidden,
+        experts=experts,
+        chosen=chosen,
+    )
     step, plain = int(config.get("decoder_sparse_step") or 1), config.get("mlp_only_layers") or []
-    dense = Layer(weights, dense=3 * hidden * int(config.get("intermediate_size") or 0),
-                  other=2 * hidden, score=score)  # fmt: skip
+    dense = Layer(
+        weights,
+        dense=3 * hidden * int(config.get("intermediate_size") or 0),
+        other=2 * hidden,
+        score=score,
+    )
     return [dense if i in plain or (i + 1) % step else sparse for i in range(depth)]
 
 
@@ -201,15 +226,12 @@ def deepseek(config: Config) -> list[Layer]:
     """DeepSeek-V2 and V3, Kimi-K2: latent attention, dense first layers, routed and shared experts.
     Balancing biases of the routers are not trained by gradients, so not counted."""
     hidden, depth, heads, latent, nope, rope, value = need(
-        config, "hidden_size", "num_hidden_layers", "num_attention_heads", "kv_lora_rank",
-        "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim",
-    )  # fmt: skip
-    experts, chosen, wide, expert_wide = need(
         config,
-        "n_routed_experts",
-        "num_experts_per_tok",
-        "intermediate_size",
-        "moe_intermediate_size",
+        "hidden_size num_hidden_layers num_attention_heads",
+        "kv_lora_rank qk_nope_head_dim qk_rope_head_dim v_head_dim",
+    )
+    experts, chosen, wide, expert_wide = need(
+        config, "n_routed_experts num_experts_per_tok", "intermediate_size moe_intermediate_size"
     )
     low = int(config.get("q_lora_rank") or 0)
     query = heads * (nope + rope)
@@ -218,8 +240,15 @@ def deepseek(config: Config) -> list[Layer]:
     attention += heads * value * hidden
     score = heads * (nope + rope + value)
     shared = int(config.get("n_shared_experts") or 0) * 3 * hidden * expert_wide
-    sparse = Layer(attention, routed=experts * 3 * hidden * expert_wide, shared=shared, score=score,
-                   other=2 * hidden + experts * hidden, experts=experts, chosen=chosen)  # fmt: skip
+    sparse = Layer(
+        attention,
+        routed=experts * 3 * hidden * expert_wide,
+        shared=shared,
+        score=score,
+        other=2 * hidden + experts * hidden,
+        experts=experts,
+        chosen=chosen,
+    )
     dense = Layer(attention, dense=3 * hidden * wide, other=2 * hidden, score=score)
     first = int(config.get("first_k_dense_replace") or 0)
     return [dense if index < first else sparse for index in range(depth)]
@@ -229,13 +258,15 @@ def deepseek_v4(config: Config) -> list[Layer]:
     """DeepSeek-V4: compressed attention of two kinds, grouped output projection, hyper-connections.
     Look-up tables of the hash-routed layers and balancing biases are not trained, so not counted."""
     hidden, depth, heads, width, low, groups, group_low = need(
-        config, "hidden_size", "num_hidden_layers", "num_attention_heads", "head_dim",
-        "q_lora_rank", "o_groups", "o_lora_rank",
-    )  # fmt: skip
+        config,
+        "hidden_size num_hidden_layers num_attention_heads",
+        "head_dim q_lora_rank o_groups o_lora_rank",
+    )
     experts, chosen, wide, index_heads, index_width, top = need(
-        config, "n_routed_experts", "num_experts_per_tok", "moe_intermediate_size",
-        "index_n_heads", "index_head_dim", "index_topk",
-    )  # fmt: skip
+        config,
+        "n_routed_experts num_experts_per_tok moe_intermediate_size",
+        "index_n_heads index_head_dim index_topk",
+    )
     streams = int(config.get("hc_mult") or 4)
     window = int(config.get("sliding_window") or 128)
     base = hidden * low + low + low * heads * width + hidden * width + width + heads
@@ -272,28 +303,45 @@ def deepseek_v4(config: Config) -> list[Layer]:
 
 def gpt_oss(config: Config) -> list[Layer]:
     hidden, wide, depth, experts, chosen, heads = need(
-        config, "hidden_size", "intermediate_size", "num_hidden_layers", "num_local_experts",
-        "num_experts_per_tok", "num_attention_heads",
-    )  # fmt: skip
+        config,
+        "hidden_size intermediate_size num_hidden_layers",
+        "num_local_experts num_experts_per_tok num_attention_heads",
+    )
     weights, score = grouped_attention(config, biased=True)
     weights += hidden + heads
     routed = experts * (3 * hidden * wide + 2 * wide + hidden)
     other = 2 * hidden + experts * hidden + experts
     window = int(config.get("sliding_window") or 0)
     return [
-        Layer(weights, routed=routed, other=other, experts=experts, chosen=chosen, score=score,
-              window=window if index % 2 == 0 else 0)
+        Layer(
+            weights,
+            routed=routed,
+            other=other,
+            experts=experts,
+            chosen=chosen,
+            score=score,
+            window=window if index % 2 == 0 else 0,
+        )
         for index in range(depth)
-    ]  # fmt: skip
+    ]
 
 
 FAMILIES: dict[str, Callable[[Config], list[Layer]]] = {
-    "llama": llama, "mistral": llama, "qwen2": llama, "qwen3": llama,
-    "gemma2": gemma2, "gemma3_text": gemma2, "mixtral": mixtral,
-    "qwen2_moe": qwen_moe, "qwen3_moe": qwen_moe,
-    "deepseek_v2": deepseek, "deepseek_v3": deepseek, "kimi_k2": deepseek,
-    "deepseek_v4": deepseek_v4, "gpt_oss": gpt_oss,
-}  # fmt: skip
+    "llama": llama,
+    "mistral": llama,
+    "qwen2": llama,
+    "qwen3": llama,
+    "gemma2": gemma2,
+    "gemma3_text": gemma2,
+    "mixtral": mixtral,
+    "qwen2_moe": qwen_moe,
+    "qwen3_moe": qwen_moe,
+    "deepseek_v2": deepseek,
+    "deepseek_v3": deepseek,
+    "kimi_k2": deepseek,
+    "deepseek_v4": deepseek_v4,
+    "gpt_oss": gpt_oss,
+}
 
 TIED = {"gemma2": True, "gemma3_text": True}
 """Families whose configuration ties the tables when it does not say."""
@@ -308,7 +356,7 @@ def shape(config: Config, name: str = "") -> Shape:
             f"Known: {', '.join(sorted(FAMILIES))}. Or give total and active parameters by hand: "
             "--model dense-7B, --model moe-671B-37B."
         )
-    hidden, vocab = need(config, "hidden_size", "vocab_size")
+    hidden, vocab = need(config, "hidden_size vocab_size")
     layers = FAMILIES[kind](config)
     for field in ("hidden_size", "vocab_size", "num_hidden_layers"):
         if int(config[field]) <= 0:

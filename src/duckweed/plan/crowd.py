@@ -24,27 +24,30 @@ APPLE_SHARE = 0.75
 
 @dataclass(frozen=True)
 class Group:
-    """Machines that are alike.
-
-    count: machines; cards: devices in each, joined fast; host: bytes of main memory;
-    up, down: bit/s of the link of one *site* (a lone machine is a site of one); latency: seconds one
-    way; site: machines that share that link and a local network of `lan` bit/s each;
-    online: share of time; stay: seconds from joining to leaving; waste: share of the work lost to
-    errors or malice.
-    """
+    """Machines that are alike."""
 
     count: int
     device: Device
     cards: int = 1
+    """Devices in each machine, joined fast."""
     host: float = 32e9
+    """Bytes of main memory."""
     up: float = 20e6
+    """bit/s of the link of one *site*; a lone machine is a site of one."""
     down: float = 100e6
+    """bit/s of the same link."""
     latency: float = 0.05
+    """Seconds one way."""
     site: int = 1
+    """Machines that share that link and a local network."""
     lan: float = 1e9
+    """bit/s of each machine in the local network."""
     online: float = 1.0
+    """Share of time."""
     stay: float = 604800.0
+    """Seconds from joining to leaving."""
     waste: float = 0.0
+    """Share of the work that is lost to errors or malice."""
     name: str = ""
 
     def __post_init__(self) -> None:
@@ -112,46 +115,29 @@ class Crowd:
                 memory=group.device.memory * factors.get("memory", 1.0),
                 bf16=group.device.bf16 * factors.get("speed", 1.0),
                 fp8=group.device.fp8 * factors.get("speed", 1.0),
-            )  # fmt: skip
+            )
             link = factors.get("link", 1.0)
             return replace(
-                group, device=card, host=group.host * factors.get("memory", 1.0),
+                group,
+                device=card,
+                host=group.host * factors.get("memory", 1.0),
                 count=max(1, round(group.count * factors.get("machines", 1.0))),
-                up=group.up * link, down=group.down * link,
+                up=group.up * link,
+                down=group.down * link,
                 latency=group.latency / factors.get("latency", 1.0),
                 site=max(1, round(group.site * factors.get("site", 1.0))),
-            )  # fmt: skip
+            )
 
         return Crowd(tuple(change(group) for group in self.groups), self.notes, self.hub)
 
 
 def links(text: str, notes: list[str]) -> tuple[float, float]:
-    """up, down in bit/s from `100 Mbps`, `20/100 Mbps`, `20 up/100 down Mbps`, `20Mbps/1Gbps`."""
-    parts = [part.strip() for part in text.split("/") if part.strip()]
-    merged: list[str] = []
-    for part in parts:  # "Mbit/s" and "MB/s" hold a slash of their own
-        if part == "s" and merged:
-            merged[-1] += "/s"
-        else:
-            merged.append(part)
-    ways = []
-    for part in merged:
-        way = re.search(r"\b(up|down)(load)?\b", part, re.IGNORECASE)
-        bare = re.sub(r"\b(up|down)(load)?\b", "", part, flags=re.IGNORECASE).strip()
-        ways.append((way[1].lower() if way else "", bare))
-    if len(ways) > 2 or not ways:
-        raise PlanError(f"Link {text!r}: give one speed, or up and down as in 20/100 Mbit/s.")
-    last = units.split(ways[-1][1], "link speed")[1]
-    values = []
-    for _, bare in ways:
-        number, unit = units.split(bare, "link speed")
-        read = units.rate(f"{number:g} {unit or last}")
-        if read.said:
-            notes.append(read.said)
-        values.append(read.value)
-    if len(values) == 1:
+    """up, down in bit/s. Of two speeds without `up` or `down` the smaller one is up; see notes."""
+    read = units.speeds(text)
+    notes += [reading.said for _, reading in read if reading.said]
+    said, values = [way for way, _ in read], [reading.value for _, reading in read]
+    if len(read) == 1:
         return values[0], values[0]
-    said = [way for way, _ in ways]
     if said[0] == "down" or said[1] == "up":
         return values[1], values[0]
     if any(said):
@@ -176,13 +162,11 @@ def parse_line(text: str, notes: list[str]) -> Group:
     if count != int(count):
         raise PlanError(f"Crowd {text!r}: {count:g} is not a whole number of machines.")
     first, *rest = [part.strip() for part in re.split(r",\s*", tail) if part.strip()] or [""]
-    found = re.search(r"([\d.]+\s*(?:ms|s|sec))\s*$", re.sub(r"(bits?|B|b)/s\b", r"\1ps", first))
     values: dict[str, Any] = {}
-    link = first
-    if found:
-        link = re.sub(r"(bits?|B|b)/s\b", r"\1ps", first)[: found.start()]
-        values["latency"] = units.duration(found[1], "latency").value / 2
-        notes.append(f"latency {found[1].strip()}: read as a round trip, as a ping shows it")
+    link, delay = units.with_delay(first)
+    if delay:
+        values["latency"] = units.duration(delay, "latency").value / 2
+        notes.append(f"latency {delay}: read as a round trip, as a ping shows it")
     values["up"], values["down"] = links(link, notes)
     for part in rest:
         values.update(option(part))
@@ -202,13 +186,18 @@ def option(part: str) -> dict[str, Any]:
     """What one more part of a crowd's line says."""
     patterns = (
         (r"([\d.]+\s*%)\s*online", lambda m: {"online": units.fraction(m[1]).value}),
-        (r"([\d.]+\s*%)\s*(?:malicious|wasted|bad)", lambda m: {"waste": units.fraction(m[1]).value}),
-        (r"(?:stay(?:ing)?\s+)?([\d.]+\s*(?:min|minutes?|h|hours?|d|days?|weeks?|months?))",
-         lambda m: {"stay": units.duration(m[1], "stay").value}),
+        (
+            r"([\d.]+\s*%)\s*(?:malicious|wasted|bad)",
+            lambda m: {"waste": units.fraction(m[1]).value},
+        ),
+        (
+            r"(?:stay(?:ing)?\s+)?([\d.]+\s*(?:min|minutes?|h|hours?|d|days?|weeks?|months?))",
+            lambda m: {"stay": units.duration(m[1], "stay").value},
+        ),
         (r"(\d+)\s*(?:per|a|/)\s*site", lambda m: {"site": int(m[1])}),
         (r"lan\s+(.+)", lambda m: {"lan": units.rate(m[1], "local network").value}),
         (r"(.+?)\s*(?:ram|host)", lambda m: {"host": units.size(m[1], "main memory").value}),
-    )  # fmt: skip
+    )
     for pattern, read in patterns:
         match = re.fullmatch(pattern, part, re.IGNORECASE)
         if match:
@@ -220,9 +209,27 @@ def option(part: str) -> dict[str, Any]:
 
 
 FIELDS = {
-    "count", "device", "cards", "memory", "rate", "kind", "host", "up", "down", "link", "latency",
-    "site", "lan", "online", "stay", "waste", "name", "price", "watts", "rent",
-}  # fmt: skip
+    "count",
+    "device",
+    "cards",
+    "memory",
+    "rate",
+    "kind",
+    "host",
+    "up",
+    "down",
+    "link",
+    "latency",
+    "site",
+    "lan",
+    "online",
+    "stay",
+    "waste",
+    "name",
+    "price",
+    "watts",
+    "rent",
+}
 
 
 def parse_table(row: dict[str, Any], notes: list[str]) -> Group:
@@ -259,8 +266,13 @@ def parse_table(row: dict[str, Any], notes: list[str]) -> Group:
             values[name] = read.value
             if read.said:
                 notes.append(read.said)
-    for name, reader in (("latency", units.duration), ("stay", units.duration),
-                         ("online", units.fraction), ("waste", units.fraction), ("host", units.size)):  # fmt: skip
+    for name, reader in (
+        ("latency", units.duration),
+        ("stay", units.duration),
+        ("online", units.fraction),
+        ("waste", units.fraction),
+        ("host", units.size),
+    ):
         if name in row:
             values[name] = reader(row[name], name).value / (2 if name == "latency" else 1)
     for name in ("cards", "site"):

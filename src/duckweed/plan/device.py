@@ -53,11 +53,18 @@ def find(name: str) -> Device:
         forms = (row["name"], row["label"], f"geforce{row['name']}", f"nvidia{row['name']}")
         if key in ("".join(c for c in form.lower() if c.isalnum()) for form in forms):
             return Device(
-                row["name"], row["label"], row["kind"], number(row["memory_gb"]) * 1e9,
-                number(row["bf16_tflops"]) * 1e12, number(row["fp8_tflops"]) * 1e12,
-                number(row["bandwidth_gbs"]) * 1e9, number(row["price_usd"]), number(row["watts"]),
-                number(row["rent_usd_hour"]), row["source"],
-            )  # fmt: skip
+                row["name"],
+                row["label"],
+                row["kind"],
+                number(row["memory_gb"]) * 1e9,
+                number(row["bf16_tflops"]) * 1e12,
+                number(row["fp8_tflops"]) * 1e12,
+                number(row["bandwidth_gbs"]) * 1e9,
+                number(row["price_usd"]),
+                number(row["watts"]),
+                number(row["rent_usd_hour"]),
+                row["source"],
+            )
     raise unknown("device", name, names())
 
 

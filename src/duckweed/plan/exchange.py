@@ -45,10 +45,16 @@ class Wire:
 
 def wires() -> list[Wire]:
     return [
-        Wire(row["name"], row["merge"], float(row["up_bits"]), float(row["density"] or 0),
-             float(row["loss_gap"]), row["source"])
+        Wire(
+            row["name"],
+            row["merge"],
+            float(row["up_bits"]),
+            float(row["density"] or 0),
+            float(row["loss_gap"]),
+            row["source"],
+        )
         for row in table.rows("wire")
-    ]  # fmt: skip
+    ]
 
 
 def find(name: str) -> Wire:

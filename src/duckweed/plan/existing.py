@@ -5,7 +5,6 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from duckweed.learn.model.presets import PRESETS
 from duckweed.plan import assumptions
@@ -17,10 +16,11 @@ from duckweed.plan.errors import PlanError
 from duckweed.plan.exchange import Wire
 from duckweed.plan.models import Model, by_hand, from_config
 from duckweed.plan.place import Layout
-from duckweed.plan.request import Parsed
+from duckweed.plan.request import Question, Request, deadline
 from duckweed.plan.search import Space, Target, evaluate
 from duckweed.run import folder as folders
 from duckweed.run import units
+from duckweed.run.events import RoundClosed
 from duckweed.run.spec import RunSpec
 from duckweed.run.spec import load as load_spec
 
@@ -32,22 +32,30 @@ FASTEST = 1e12
 
 @dataclass(frozen=True)
 class Measured:
-    """A run in numbers. step: seconds of an inner step; up_bits, down_bits: bits a parameter sent and
-    fetched in a round; coding: seconds a round to write, read and apply contributions; up, down:
-    bit/s; delay: seconds one way; seconds: of a round as it was (0: not known)."""
+    """A run in numbers: medians over its rounds and peers."""
 
     parameters: int
     peers: int
     steps: int
+    """Inner steps in a round."""
     step: float
+    """Seconds of an inner step."""
     up_bits: float
+    """Bits a parameter that a peer sends in a round."""
     down_bits: float
+    """Bits a parameter that a peer fetches in a round."""
     coding: float
+    """Seconds a round to write, read and apply contributions."""
     up: float
+    """bit/s."""
     down: float
+    """bit/s."""
     delay: float = 0.0
+    """Seconds one way."""
     seconds: float = 0.0
+    """Of a round as it was; 0: not known."""
     rounds: int = 0
+    """Rounds that were measured."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +88,16 @@ def predict(run: Measured) -> Predicted:
 
 def nominal() -> dict[str, float]:
     """Assumptions under which links and machines are exactly what was measured."""
-    one = ("link_share", "latency_factor", "online_factor", "stay_factor", "bits_factor",
-           "traffic_factor", "replica_factor", "wire_factor")  # fmt: skip
+    one = (
+        "link_share",
+        "latency_factor",
+        "online_factor",
+        "stay_factor",
+        "bits_factor",
+        "traffic_factor",
+        "replica_factor",
+        "wire_factor",
+    )
     return {**dict.fromkeys(one, 1.0), "straggle": 0.0, "audit": 0.0, "detect": 0.0}
 
 
@@ -89,8 +105,9 @@ def tiny(parameters: int) -> Model:
     return by_hand("as measured", max(1e6, float(parameters)), max(1e6, float(parameters)))
 
 
-def read(path: Path, crowd: str, tokens: str, deadline: str) -> Parsed:
-    """Target, crowd and assumptions from a run's folder. Without `crowd` it is the run's own peers.
+def read(path: Path, request: Request) -> Question:
+    """Target, crowd and assumptions from a run's folder. Of the request only crowd, tokens and
+    deadline count, and what it leaves out is as in the run: its own peers, all of its rounds.
 
     Raises PlanError if the folder holds no run or no round has closed yet.
     """
@@ -99,7 +116,7 @@ def read(path: Path, crowd: str, tokens: str, deadline: str) -> Parsed:
         spec = load_spec(found.spec)
     except ValueError as error:
         raise PlanError(str(error)) from error
-    records = list(found.records("round"))
+    records = list(found.records(RoundClosed))
     if not records:
         raise PlanError(
             f"{found.path}: no round has closed yet, so nothing is measured. Plan with --model and "
@@ -108,14 +125,15 @@ def read(path: Path, crowd: str, tokens: str, deadline: str) -> Parsed:
     model = model_of(found, spec)
     run = measure(spec, model.shape.total, records)
     per_round = spec.tokens_per_block * spec.rounds.peers
-    amount = units.count(tokens, "tokens").value if tokens else float(per_round * spec.rounds.count)
-    limit = units.duration(deadline, "deadline").value if deadline else None
+    amount = float(per_round * spec.rounds.count)
+    if request.tokens:
+        amount = units.count(request.tokens, "tokens").value
     optimizer = "adamw" if spec.inner.optimizer == "adamw" else "muon"
     precision = "fp32" if spec.inner.precision == "fp32" else "bf16"
-    target = Target(model, amount, precision, optimizer, limit)
+    target = Target(model, amount, precision, optimizer, deadline(request.deadline))
     notes = describe(found, spec, run)
-    if crowd:
-        return target, crowds.read(crowd), {}, notes
+    if request.crowd:
+        return Question(target, crowds.read(request.crowd), {}, notes)
     rate = model.flop_per_token * spec.inner.batch * spec.model.sequence / run.step
     card = device_by_hand(PLENTY, rate, "cpu", "as measured")
     people = Group(
@@ -123,7 +141,7 @@ def read(path: Path, crowd: str, tokens: str, deadline: str) -> Parsed:
     )
     fixed = {**nominal(), "mfu_cpu": 1.0, "coding": run.coding / model.shape.total * 1e9}
     del fixed["replica_factor"], fixed["wire_factor"]
-    return target, Crowd((people,)), fixed, notes
+    return Question(target, Crowd((people,)), fixed, notes)
 
 
 def model_of(found: folders.RunFolder, spec: RunSpec) -> Model:
@@ -144,11 +162,11 @@ def model_of(found: folders.RunFolder, spec: RunSpec) -> Model:
     return by_hand(spec.model.source, total, total, context=context)
 
 
-def measure(spec: RunSpec, parameters: int, records: list[dict[str, Any]]) -> Measured:
+def measure(spec: RunSpec, parameters: int, records: list[RoundClosed]) -> Measured:
     """Medians over the rounds and peers of a run's metrics."""
-    timings = [times for record in records for times in record["timings"].values()]
-    sent = [size for record in records for size in record["contribution_bytes"]]
-    fetched = [record["update_bytes"] or sum(record["contribution_bytes"]) for record in records]
+    timings = [times for record in records for times in record.timings.values()]
+    sent = [size for record in records for size in record.contribution_bytes]
+    fetched = [record.update_bytes or sum(record.contribution_bytes) for record in records]
 
     def phase(*names: str) -> float:
         return median(sum(times.get(name, 0.0) for name in names) for times in timings)
@@ -157,13 +175,21 @@ def measure(spec: RunSpec, parameters: int, records: list[dict[str, Any]]) -> Me
         seconds = phase(name)
         return min(FASTEST, size * 8 / seconds) if seconds > 0 else FASTEST
 
-    peers = round(median(len(record["accepted"]) for record in records))
+    peers = round(median(len(record.accepted) for record in records))
     return Measured(
-        parameters, max(1, peers), spec.inner.steps, phase("train") / spec.inner.steps,
-        median(sent) * 8 / parameters, median(fetched) * 8 / parameters, phase("compress", "apply"),
-        speed(median(sent), "send"), speed(median(fetched), "fetch"), 0.0,
-        median(record["seconds"] for record in records), len(records),
-    )  # fmt: skip
+        parameters,
+        max(1, peers),
+        spec.inner.steps,
+        phase("train") / spec.inner.steps,
+        median(sent) * 8 / parameters,
+        median(fetched) * 8 / parameters,
+        phase("compress", "apply"),
+        speed(median(sent), "send"),
+        speed(median(fetched), "fetch"),
+        0.0,
+        median(record.seconds for record in records),
+        len(records),
+    )
 
 
 def describe(found: folders.RunFolder, spec: RunSpec, run: Measured) -> tuple[str, ...]:

@@ -97,11 +97,25 @@ def changes(
         ("latency", "shorter delays", 1e3, scaled("latency")),
         ("site", "more machines at each site, same local network and link", 1e3, scaled("site")),
         ("exchange bits", "fewer bits per contribution at the same loss", 1e4, less("bits_factor")),
-        ("stage bits", "fewer bits between stages and experts at the same loss", 1e5, less("traffic_factor")),
-        ("model", "a smaller model of usual proportions on the same tokens", smallest_model,
-         lambda k: (replace(target, model=shrunk(target.model, k)), crowd, fixed)),
-        ("tokens", "fewer tokens", 1e4, lambda k: (replace(target, tokens=target.tokens / k), crowd, fixed)),
-    ]  # fmt: skip
+        (
+            "stage bits",
+            "fewer bits between stages and experts at the same loss",
+            1e5,
+            less("traffic_factor"),
+        ),
+        (
+            "model",
+            "a smaller model of usual proportions on the same tokens",
+            smallest_model,
+            lambda k: (replace(target, model=shrunk(target.model, k)), crowd, fixed),
+        ),
+        (
+            "tokens",
+            "fewer tokens",
+            1e4,
+            lambda k: (replace(target, tokens=target.tokens / k), crowd, fixed),
+        ),
+    ]
     return found
 
 
@@ -177,14 +191,12 @@ def combination(
 ) -> Combination | None:
     """The fewest doublings of machines, link and memory in all that reach the deadline, at most
     `most`; every doubling counts the same, whatever it costs where you are."""
-    tried = 0
     for total in range(most + 1):
         for parts in itertools.product(range(total + 1), repeat=2):
             if sum(parts) > total:
                 continue
             factors = (2.0 ** parts[0], 2.0 ** parts[1], 2.0 ** (total - sum(parts)))
             changed = crowd.scaled(machines=factors[0], link=factors[1], memory=factors[2])
-            tried += 1
             got = days(target, changed, fixed)
             if got <= deadline:
                 return Combination(*factors, got)

@@ -15,22 +15,23 @@ from duckweed.run import units
 
 @dataclass(frozen=True)
 class Model:
-    """A shape with what is known of its training.
-
-    tokens: published training tokens (0: not published); context: tokens per sequence in training;
-    rollouts: tokens generated in a reinforcement-learning stage (0: none); batch: published tokens
-    per step (0: not published); flop: training FLOP per token where given instead of counted.
-    """
+    """A shape with what is known of its training."""
 
     shape: Shape
     context: int = 4096
+    """Tokens of a sequence in training."""
     tokens: float = 0.0
+    """Published training tokens; 0: not published."""
     rollouts: float = 0.0
+    """Tokens generated in a reinforcement-learning stage; 0: none."""
     batch: float = 0.0
+    """Published tokens of a step; 0: not published."""
     source: str = "given by hand"
     published_total: float = 0.0
+    """Parameters as the makers say, for the tests; 0: not published."""
     published_active: float = 0.0
     flop: float = 0.0
+    """Training FLOP a token, where it is given instead of counted; 0: counted."""
 
     @property
     def name(self) -> str:
@@ -52,11 +53,17 @@ def preset(name: str) -> Model:
         raise unknown("model", name, known)
     row: dict[str, Any] = known[name]
     base = {**known[row["same"]], **row} if "same" in row else row
-    shape = config.shape(base["config"], name)
+    total = float(base.get("total", 0))
     return Model(
-        shape, int(base["context"]), float(base.get("tokens", 0)), float(base.get("rollout_tokens", 0)),
-        float(base.get("batch", 0)), str(base["source"]), float(base.get("total", 0)), float(base.get("active", base.get("total", 0))),
-    )  # fmt: skip
+        config.shape(base["config"], name),
+        int(base["context"]),
+        tokens=float(base.get("tokens", 0)),
+        rollouts=float(base.get("rollout_tokens", 0)),
+        batch=float(base.get("batch", 0)),
+        source=str(base["source"]),
+        published_total=total,
+        published_active=float(base.get("active", total)),
+    )
 
 
 def dense(total: float, name: str = "", context: int = 4096, vocab: int = 128256) -> Model:
@@ -93,14 +100,17 @@ def by_hand(
     attention = int(body * 0.2)
     score = 2 * hidden
     if active < total:
-        chosen, experts = 8, max(16, round(8 * (total - active) / (0.7 * body * depth)) + 8)
+        experts = max(16, round(8 * (total - active) / (0.7 * body * depth)) + 8)
         routed = (total - tables) / depth - attention - 0.1 * body
-        layer = Layer(attention, routed=int(routed), other=int(0.1 * body), score=score,
-                      experts=experts, chosen=chosen)  # fmt: skip
         routed_active = body - attention - 0.1 * body
-        chosen_exact = max(1, round(routed_active / routed * experts))
-        layer = Layer(attention, routed=int(routed), other=int(0.1 * body), score=score,
-                      experts=experts, chosen=chosen_exact)  # fmt: skip
+        layer = Layer(
+            attention,
+            routed=int(routed),
+            other=int(0.1 * body),
+            score=score,
+            experts=experts,
+            chosen=max(1, round(routed_active / routed * experts)),
+        )
     else:
         layer = Layer(attention, dense=int(body - attention), score=score)
     shape = Shape(name, hidden, vocab, (layer,) * depth, hidden * vocab, hidden * vocab)

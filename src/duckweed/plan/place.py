@@ -179,5 +179,15 @@ def place(
         inner = unit if whole else 1
         lan = passing if whole else context * exchanged(model, unit) * per_stage / spread
     offload = each * (4 / PCIE + 2 * state.states / HOST_BANDWIDTH) if layout.offload else 0.0
-    return Placement(layout, shard, device, host, per_stage * stages / depth, wan, lan,
-                     stages * inner, hops, offload)  # fmt: skip
+    return Placement(
+        layout,
+        shard,
+        device,
+        host,
+        per_stage * stages / depth,
+        wan,
+        lan,
+        stages * inner,
+        hops,
+        offload,
+    )

@@ -21,9 +21,12 @@ from duckweed.run import units
 Array = NDArray[np.float64]
 
 STRATEGIES = (
-    "replica per machine", "replica per site", "pipeline over the internet",
-    "pipeline of sites", "layers over the internet",
-)  # fmt: skip
+    "replica per machine",
+    "replica per site",
+    "pipeline over the internet",
+    "pipeline of sites",
+    "layers over the internet",
+)
 SAMPLES = 1000
 
 
@@ -290,10 +293,17 @@ def memory(option: Option) -> list[Role]:
         placement = pool.placements[0][0]
         if placement is None or scalar(pool.terms["used"]) < 1:
             continue
-        part = "whole replica" if option.layout.machines == 1 else (
-            "share of a replica" if option.layout.stages * option.layout.spread == 1 else
-            "stage" if option.layout.spread == 1 else "part of a layer"
-        )  # fmt: skip
+        part = (
+            "whole replica"
+            if option.layout.machines == 1
+            else (
+                "share of a replica"
+                if option.layout.stages * option.layout.spread == 1
+                else "stage"
+                if option.layout.spread == 1
+                else "part of a layer"
+            )
+        )
         label = f"{part} on {pool.group.name or pool.group.device.label}"
         roles.append(
             Role(label, placement.device, pool.group.usable, placement.host, pool.group.spare)
@@ -303,7 +313,7 @@ def memory(option: Option) -> list[Role]:
 
 @dataclass
 class Report:
-    """The whole answer; `json.to_tree` of it is what `--json` prints."""
+    """The plans of a target and a crowd; `answer.tree` makes plain data of them."""
 
     target: Target
     crowd: Crowd

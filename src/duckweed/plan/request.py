@@ -1,6 +1,7 @@
-"""From the words of a request to a target and a crowd."""
+"""What a person asks, and the target and crowd that it comes to."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from duckweed.plan import assumptions, models
 from duckweed.plan import crowd as crowds
@@ -12,34 +13,71 @@ from duckweed.plan.place import states
 from duckweed.plan.search import Target
 from duckweed.run import units
 
-Parsed = tuple[Target, Crowd, dict[str, float], tuple[str, ...]]
+EXAMPLE = (
+    "duckweed plan --model llama-3-8b "
+    "--crowd '1000x rtx4090 @ 20/100 Mbps 40ms, 60% online, 6h' --tokens 200B"
+)
 
 
-def read(
-    model: str, crowd: str, tokens: str, deadline: str, precision: str, optimizer: str, context: int,
-    assume: list[str], hub: str = "",
-) -> Parsed:  # fmt: skip
-    """Target, crowd, fixed assumptions and how things were read. Raises PlanError."""
-    if not model or not crowd:
-        missing = " and ".join(
-            f"--{name}" for name, text in (("model", model), ("crowd", crowd)) if not text
-        )
-        raise PlanError(
-            f"{missing} is missing. For example: duckweed plan --model llama-3-8b "
-            "--crowd '1000x rtx4090 @ 20/100 Mbps 40ms, 60% online, 6h' --tokens 200B"
-        )
-    states(precision, optimizer)
-    found = models.find(model, context or None)
-    amount, notes = token_count(found, tokens)
-    limit = units.duration(deadline, "deadline").value if deadline else None
-    if limit is not None and limit <= 0:
-        raise PlanError(f"deadline: {deadline!r} must be longer than no time.")
-    target = Target(found, amount, precision, optimizer, limit)
-    people = crowds.read(crowd)
-    if hub:
-        read = units.rate(hub, "hub")
-        people, notes = replace(people, hub=read.value), (*notes, read.said) if read.said else notes
-    return target, people, fixed_values(assume), notes
+@dataclass(frozen=True)
+class Request:
+    """What a person asks, in the words of the command line."""
+
+    model: str = ""
+    """A preset, a config.json, a model folder, dense-7B or moe-671B-37B."""
+    crowd: str = ""
+    """A line such as `100x rtx4090 @ 20/100 Mbps 40ms`, or the path of a TOML file."""
+    tokens: str = ""
+    """`14.8T`, `optimal`, or empty: as published."""
+    deadline: str = ""
+    precision: str = "bf16"
+    optimizer: str = "adamw"
+    context: int = 0
+    """Tokens of a sequence; 0: the model's own."""
+    assume: tuple[str, ...] = ()
+    """`name=value` for uncertain inputs."""
+    hub: str = ""
+    """Link of the store or hub; empty: unlimited."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A request that was understood."""
+
+    target: Target
+    crowd: Crowd
+    fixed: dict[str, float]
+    """Uncertain inputs that are given, by name."""
+    notes: tuple[str, ...] = ()
+    """How the request was read, where it left a choice."""
+
+
+def read(request: Request) -> Question:
+    """Raises PlanError, and UnitError for a quantity that cannot be read."""
+    missing = [f"--{name}" for name in ("model", "crowd") if not getattr(request, name)]
+    if missing:
+        raise PlanError(f"{' and '.join(missing)} is missing. For example: {EXAMPLE}")
+    states(request.precision, request.optimizer)
+    model = models.find(request.model, request.context or None)
+    tokens, notes = token_count(model, request.tokens)
+    limit = deadline(request.deadline)
+    people = crowds.read(request.crowd)
+    if request.hub:
+        hub = units.rate(request.hub, "hub")
+        people = replace(people, hub=hub.value)
+        notes += (hub.said,) if hub.said else ()
+    target = Target(model, tokens, request.precision, request.optimizer, limit)
+    return Question(target, people, fixed_values(request.assume), notes)
+
+
+def deadline(text: str) -> float | None:
+    """Seconds; None where nothing is said."""
+    if not text:
+        return None
+    seconds = units.duration(text, "deadline").value
+    if seconds <= 0:
+        raise PlanError(f"deadline: {text!r} must be positive, such as 90 days.")
+    return seconds
 
 
 def token_count(model: Model, text: str) -> tuple[float, tuple[str, ...]]:
@@ -58,7 +96,7 @@ def token_count(model: Model, text: str) -> tuple[float, tuple[str, ...]]:
     )
 
 
-def fixed_values(assume: list[str]) -> dict[str, float]:
+def fixed_values(assume: Sequence[str]) -> dict[str, float]:
     """`name=value` pairs as numbers; a percentage is a share."""
     fixed = {}
     for pair in assume:

@@ -27,7 +27,8 @@ DAY = 86400.0
 MESSAGES = 3
 """Delays of one way in an exchange: the contribution, the question for the update, and its answer."""
 BYTES_TO_JOIN = 2.0
-"""bf16 weights of its shard are what a newcomer fetches: peers keep no other state (DESIGN)."""
+"""bytes a parameter: a newcomer fetches the bf16 weights of its shard and begins with fresh optimizer
+state."""
 
 
 @dataclass(frozen=True)
@@ -362,6 +363,11 @@ def only(space: Space, index: tuple[int, ...]) -> Space:
     """The space that holds a single configuration of another."""
     _, layout, wire, steps, late, micro, cap = index
     return replace(
-        space, layouts=(space.layouts[layout],), paths=(space.paths[wire],), steps=(space.steps[steps],),
-        late=(space.late[late],), micro=(space.micro[micro],), caps=(space.caps[cap],),
-    )  # fmt: skip
+        space,
+        layouts=(space.layouts[layout],),
+        paths=(space.paths[wire],),
+        steps=(space.steps[steps],),
+        late=(space.late[late],),
+        micro=(space.micro[micro],),
+        caps=(space.caps[cap],),
+    )

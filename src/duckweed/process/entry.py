@@ -5,27 +5,44 @@ Each writes events as JSON lines to its standard output for the process that sta
 
 import argparse
 import asyncio
-import errno
-import json
+import math
 import os
-import signal
 import sys
-import threading
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import load_or_create, verify
+from duckweed.net.timeouts import VIEW
+from duckweed.process import environment, logs
+from duckweed.process.child import ExitCode
+from duckweed.run import events
 from duckweed.run import spec as specs
+from duckweed.run.error_words import EXPECTED, words
+from duckweed.run.events import (
+    Event,
+    Following,
+    PeerEnded,
+    PeerProgress,
+    ProcessFailed,
+    Progress,
+    Said,
+    Serving,
+)
 from duckweed.run.folder import RunFolder, write_atomically
 from duckweed.run.lock import Busy, alone
+
+if TYPE_CHECKING:
+    from duckweed.swarm.node.node import Node
 
 SHOWN = 200  # peers of which it is told a second
 
 
-def tell(facts: dict[str, Any]) -> None:
-    print(json.dumps(facts), flush=True)
+def tell(event: Event) -> None:
+    """To the process that started this one."""
+    sys.stdout.buffer.write(events.encode(event))
+    sys.stdout.buffer.flush()
 
 
 async def coordinate(
@@ -38,24 +55,24 @@ async def coordinate(
     from duckweed.net.relay import Relay
     from duckweed.net.transport import Endpoint, LinkError, is_relay
     from duckweed.run.layout import Layout
-    from duckweed.swarm.node.node import Station
+    from duckweed.swarm.node.node import Node
     from duckweed.swarm.protocol import messages as m
 
     identity = load_or_create(folder.coordinator_key)
     layout = msgspec.json.decode((folder.path / "layout.json").read_bytes(), type=Layout)
 
-    def record(facts: dict[str, Any]) -> None:
-        folder.record(**facts)
-        tell(facts)
+    def record(event: Event) -> None:
+        folder.record(event)
+        tell(event)
 
     def say(text: str) -> None:
-        tell({"event": "said", "text": text})
+        tell(Said(text))
 
     ledger = Ledger(folder.ledger, identity.sign, folder.dropped)
     ledger.verify(verify)
     relay = None
     if relay_port is not None:
-        relay = Relay(lambda key: key == identity.id or station.guard.knows(key))
+        relay = Relay(lambda key: key == identity.id or node.guard.knows(key))
         try:
             relay_port, at = await relay.start(address.rpartition(":")[0], relay_port)
         except LinkError as error:
@@ -64,25 +81,18 @@ async def coordinate(
             ) from error
         relays = [at, *relays]
     endpoint = await Endpoint.bind(identity, m.HEAD_LIMIT, address, relays)
-    station = Station(endpoint, identity, folder, ledger, (identity.id, []), record, say)
-    station.begin(specs.load(folder.spec), layout)
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, lambda: asyncio.ensure_future(station.stop("stopped")))
-    tell(
-        {
-            "event": "serving",
-            "id": identity.id,
-            "bound": endpoint.bound,
-            "addresses": [x for x in endpoint.addresses if not is_relay(x)],
-            "relay": relay_port,
-        }
+    first: tuple[str, list[str]] = (identity.id, [])
+    node = Node(
+        endpoint, identity, folder, ledger, specs.load(folder.spec), layout, first, record, say
     )
-    serving = asyncio.create_task(station.serve())
-    showing = asyncio.create_task(_show(station))
+    environment.on_stop(lambda: asyncio.ensure_future(node.stop("stopped")))
+    direct = [x for x in endpoint.addresses if not is_relay(x)]
+    tell(Serving(identity.id, endpoint.bound, direct, relay_port))
+    serving = asyncio.create_task(node.serve())
+    showing = asyncio.create_task(_show(node))
     try:
-        await station.run()
-        folder.record(event="end", relayed=relay.bytes if relay else 0, **station.account())
+        await node.run()
+        folder.record(node.account(relay.bytes if relay else 0))
     finally:
         for task in (serving, showing):
             task.cancel()
@@ -92,28 +102,21 @@ async def coordinate(
         ledger.close()
 
 
-async def _show(station: Any) -> None:
+async def _show(node: "Node") -> None:
     """What each peer is doing, twice a second, of many less often, for whoever watches; and, while
     another coordinates the run, that this machine follows."""
     while True:
-        coordinator = station.coordinator
+        coordinator = node.coordinator
         if coordinator is None:
-            tell({"event": "following"})
-            await asyncio.sleep(0.5)
+            tell(Following())
+            await asyncio.sleep(VIEW)
             continue
         peers = [
-            {"peer": x.index, "doing": x.doing, "step": x.step, "loss": x.loss}
+            PeerProgress(x.index, x.doing, x.step, x.loss if math.isfinite(x.loss) else None)
             for x in coordinator.admission.by_index
         ]
-        tell(
-            {
-                "event": "peers",
-                "round": coordinator.number,
-                "peers": peers,
-                "traffic": coordinator.moved(),
-            }
-        )
-        await asyncio.sleep(max(0.5, len(coordinator.admission.by_index) / SHOWN))
+        tell(Progress(coordinator.number, peers, coordinator.moved()))
+        await asyncio.sleep(max(VIEW, len(peers) / SHOWN))
 
 
 async def take_part(
@@ -123,8 +126,6 @@ async def take_part(
     import torch
 
     from duckweed.learn import memory
-    from duckweed.learn.model import model as models
-    from duckweed.learn.trainer import Trainer
     from duckweed.round import founding
     from duckweed.round.worker import Worker
     from duckweed.run import state as states
@@ -137,35 +138,23 @@ async def take_part(
     # With overlap a round is begun from the state before: a run that was stopped goes on from there.
     saved = folder.saved_rounds()[-2 if spec.rounds.overlap else -1 :][0]
     state = states.load(folder.state(saved), layout)
-    model = models.build(founding.configuration(spec, ground), device)
-    trainer = Trainer(model, spec.inner, spec.total_steps, device)
-    worker = Worker(spec, layout, ground.dataset, trainer)
+    worker = Worker(spec, layout, founding.learner(spec, ground, device))
     home = folder.peer(slot)
     identity = load_or_create(home / "key")
 
     def say(text: str) -> None:
-        tell({"event": "said", "slot": slot, "text": text})
+        tell(Said(text, slot))
 
     secret = folder.read_secret()
     return await Peer(identity, worker, state, home, folder, coordinator, secret, say).run()
 
 
-def _words(error: Exception, folder: RunFolder) -> str:
-    """An error as a person would want to read it."""
+def _reason(error: Exception, folder: RunFolder) -> str:
+    """Why this process failed."""
     if isinstance(error, Busy):
         return f"{folder.path} is being trained by another process already"
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"the disk is full ({folder.path}); make room and go on with --resume"
-    if isinstance(error, ValueError | RuntimeError | OSError):
-        return str(error)
-    return f"{type(error).__name__}: {error}; see {folder.logs}"
-
-
-def _end_with_parent() -> None:
-    """End this process when the one that started it does: its end of our standard input closes."""
-    while os.read(0, 1):  # not sys.stdin: its lock would be held when the interpreter ends
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
+    more = "" if isinstance(error, EXPECTED) else f"; see {folder.logs}"
+    return words(error, folder.path, "go on with --resume") + more
 
 
 def main() -> int:
@@ -182,8 +171,10 @@ def main() -> int:
     given = parser.parse_args()
     folder = RunFolder(given.folder)
     pid = folder.path / f"{given.role}{given.slot if given.role == 'peer' else ''}.pid"
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    environment.end_with_parent()
+    environment.allow_files()
     try:
+        logs.configure()
         write_atomically(pid, str(os.getpid()).encode())
         if given.role == "coordinator":
             with alone(folder.path / "coordinator.lock", wait=False):
@@ -191,16 +182,15 @@ def main() -> int:
         else:
             meeting = (given.coordinator, given.addresses)
             reason = asyncio.run(take_part(folder, given.slot, meeting, given.device))
-            tell({"event": "ended", "slot": given.slot, "reason": reason})
+            tell(PeerEnded(given.slot, reason))
     except Exception as error:
-        # Whatever it was, whoever watches must hear of it; the log has the whole story.
+        # The process that started this one shows the reason; the log has the whole story.
         traceback.print_exc()
-        reason = _words(error, folder)
-        tell({"event": "failed", "role": given.role, "slot": given.slot, "reason": reason})
-        return 1
+        tell(ProcessFailed(given.role, given.slot, _reason(error, folder)))
+        return ExitCode.FAILED
     finally:
         pid.unlink(missing_ok=True)
-    return 0
+    return ExitCode.DONE
 
 
 if __name__ == "__main__":

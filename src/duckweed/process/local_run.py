@@ -1,25 +1,37 @@
 """A run on this machine: one coordinator and several peers as processes, watched by this one."""
 
-import json
-import os
+import logging
 import queue
 import signal
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import IO, Any
+from typing import NamedTuple, TypeVar
 
+import msgspec
+
+from duckweed.net.timeouts import PROCESS_GRACE, PROCESS_SILENT, VIEW
+from duckweed.process import environment
+from duckweed.process.child import FORESEEN, Child, end
+from duckweed.run import events
+from duckweed.run.events import Event, ProcessFailed, Serving
 from duckweed.run.folder import RunFolder
 from duckweed.run.spec import RunSpec
 
-GRACE = 8.0  # seconds for a process to end by itself before it is killed
-SILENT = 120.0  # seconds without any event after which the run is given up
+E = TypeVar("E", bound=Event)
+log = logging.getLogger(__name__)
 
 
 class RunFailed(RuntimeError):
     """A process of the run ended with an error; the message is its own."""
+
+
+class _Ended(NamedTuple):
+    """The process of a coordinator or a peer has ended."""
+
+    role: str
+    slot: int
+    code: int
 
 
 class LocalRun:
@@ -30,8 +42,9 @@ class LocalRun:
     ) -> None:
         self.folder, self.spec, self.device, self.threads = folder, spec, device, threads
         self.peers = peers
-        self._events: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        self._processes: dict[str, subprocess.Popen] = {}
+        self._told: queue.SimpleQueue[Event | _Ended] = queue.SimpleQueue()
+        self._children: list[Child] = []
+        self._running = 0
 
     def __enter__(self) -> "LocalRun":
         # kill is answered like Ctrl-C: the processes are ended in order.
@@ -40,102 +53,94 @@ class LocalRun:
 
     def __exit__(self, *_: object) -> None:
         signal.signal(signal.SIGTERM, self._before)
-        for process in self._processes.values():
-            if process.poll() is None:
-                process.terminate()
-        closes = time.monotonic() + GRACE
-        for process in self._processes.values():
-            try:
-                process.wait(max(0.1, closes - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
+        end(self._children, PROCESS_GRACE)
 
     def start(
         self,
         address: str = "127.0.0.1:0",
         relays: Sequence[str] = (),
         relay_port: int | None = None,
-    ) -> dict[str, Any]:
-        """Start the coordinator, and the peers once it listens; returns its key ("id"), "addresses"
-        and the port of its "relay". relay_port: where to run one, 0: any. Raises RunFailed."""
+    ) -> Serving:
+        """Start the coordinator, and the peers once it listens. relays: URLs of those elsewhere;
+        relay_port: TCP port of one beside the coordinator, 0: any, None: there is none. Raises
+        RunFailed."""
         beside = [] if relay_port is None else ["--relay-port", str(relay_port)]
-        self._launch(
-            "coordinator", "coordinator", "--address", address, "--relays", *relays, *beside
-        )
-        serving = self._wait_for("serving")
-        bound = (a.rpartition(":") for a in serving["bound"] if not a.startswith("["))
+        self._launch("coordinator", 0, "--address", address, "--relays", *relays, *beside)
+        serving = self._wait_for(Serving)
+        bound = (a.rpartition(":") for a in serving.bound if not a.startswith("["))
         addresses = [f"127.0.0.1:{port}" for _, _, port in bound]
         for slot in range(self.peers):
             self._launch(
-                f"peer {slot}", "peer", "--slot", str(slot), "--device", self.device,
-                "--coordinator", serving["id"], "--addresses", *addresses,
+                "peer", slot, "--slot", str(slot), "--device", self.device,
+                "--coordinator", serving.id, "--addresses", *addresses,
             )  # fmt: skip
         return serving
 
-    def events(self) -> Iterator[dict[str, Any]]:
+    def events(self) -> Iterator[Event]:
         """What happens, until all processes have ended. Raises RunFailed if none can go on."""
-        failed: list[str] = []
-        while True:
-            event = self._next_event()
-            if event is None:
-                break
-            if event["event"] == "failed":
-                failed.append(event["reason"])
-                if event["role"] == "coordinator" or len(failed) == self.peers:
-                    raise RunFailed(event["reason"])
+        failed = 0
+        while (event := self._next_event()) is not None:
+            if isinstance(event, ProcessFailed):
+                failed += 1
+                if event.role == "coordinator" or failed == self.peers:
+                    raise RunFailed(event.reason)
             yield event
 
-    def _next_event(self) -> dict[str, Any] | None:
-        closes = time.monotonic() + SILENT
+    def _next_event(self) -> Event | None:
+        """The next event, None after the last. Raises RunFailed if nothing is heard for too long."""
+        closes = time.monotonic() + PROCESS_SILENT
         while time.monotonic() < closes:
             try:
-                return self._events.get(timeout=0.5)
+                told = self._told.get(timeout=VIEW)
             except queue.Empty:
-                if not any(p.poll() is None for p in self._processes.values()):
-                    return None
-        raise RunFailed(f"no sign of life for {SILENT:.0f} s; see {self.folder.logs}")
+                continue
+            if not isinstance(told, _Ended):
+                return told
+            self._running -= 1
+            if told.code not in FORESEEN:
+                name = _name(told.role, told.slot)
+                reason = f"{name} ended with code {told.code}; see {self.folder.logs}"
+                return ProcessFailed(told.role, told.slot, reason)
+            if not self._running:
+                return None
+        raise RunFailed(f"no sign of life for {PROCESS_SILENT:.0f} s; see {self.folder.logs}")
 
-    def _wait_for(self, name: str) -> dict[str, Any]:
+    def _wait_for(self, kind: type[E]) -> E:
         while (event := self._next_event()) is not None:
-            if event["event"] == "failed":
-                raise RunFailed(event["reason"])
-            if event["event"] == name:
+            if isinstance(event, ProcessFailed):
+                raise RunFailed(event.reason)
+            if isinstance(event, kind):
                 return event
         raise RunFailed(
             f"the coordinator ended at once; see {self.folder.logs / 'coordinator.log'}"
         )
 
-    def _launch(self, name: str, role: str, *more: str) -> None:
-        environment = os.environ | {
-            "OMP_WAIT_POLICY": "passive",
-            "OMP_NUM_THREADS": str(self.threads),
-            "DUCKWEED_THREADS": str(self.threads),
-            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-            "TOKENIZERS_PARALLELISM": "false",
-        }
-        command = [sys.executable, "-m", "duckweed.process.entry", role, str(self.folder.path)]
-        with (self.folder.logs / f"{name.replace(' ', '-')}.log").open("ab") as log:
-            process = subprocess.Popen(
-                [*command, *more],
-                stdin=subprocess.PIPE,  # held open: a process ends when this one does
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=environment,
-                start_new_session=True,  # Ctrl-C reaches this process, which ends the others in order
+    def _launch(self, role: str, slot: int, *more: str) -> None:
+        name = _name(role, slot)
+        module = [sys.executable, "-m", "duckweed.process.entry"]
+        self._children.append(
+            Child(
+                name,
+                [*module, role, str(self.folder.path), *more],
+                environment.of_child(self.threads),
+                self.folder.logs / f"{name.replace(' ', '-')}.log",
+                lambda line: self._hear(name, line),
+                lambda code: self._told.put(_Ended(role, slot, code)),
             )
-        self._processes[name] = process
-        assert process.stdout is not None
-        threading.Thread(target=self._read, args=(name, process.stdout), daemon=True).start()
+        )
+        self._running += 1
 
-    def _read(self, name: str, stream: IO[bytes]) -> None:
-        for line in stream:
-            try:
-                self._events.put(json.loads(line))
-            except json.JSONDecodeError:
-                continue
-        role = name.split()[0]
-        code = self._processes[name].wait()
-        if code not in (0, 1, -15):
-            slot = int(name.split()[1]) if role == "peer" else 0
-            reason = f"{name} ended with code {code}; see {self.folder.logs}"
-            self._events.put({"event": "failed", "role": role, "slot": slot, "reason": reason})
+    def _hear(self, name: str, line: bytes) -> None:
+        try:
+            event = events.decode(line)
+        except msgspec.ValidationError as error:
+            log.warning("%s told something that makes no sense (%s): %r", name, error, line)
+            return
+        if event is None:
+            log.warning("%s wrote a line that is no event: %r", name, line)
+        else:
+            self._told.put(event)
+
+
+def _name(role: str, slot: int) -> str:
+    return f"peer {slot}" if role == "peer" else role

@@ -5,10 +5,10 @@ from collections.abc import Collection, Iterable
 
 import msgspec
 
-from duckweed.merge.exact import median
 from duckweed.merge.round import Announcement
 from duckweed.run.sections import Rounds
 from duckweed.swarm.protocol import messages as m
+from duckweed.wire.exact import median
 
 SPREAD = 6.0  # median absolute deviations beyond the median that a peer may take
 NAMED = 10  # peers that are named as missing
@@ -153,7 +153,7 @@ class OpenRound(msgspec.Struct):
     opened: float
     assigned: dict[int, Span] = {}
     begun: dict[int, float] = {}
-    handed: dict[int, tuple[Announcement, bytes]] = {}
+    handed: dict[int, Announcement] = {}
     seconds: dict[int, float] = {}
     timings: dict[int, m.Timings] = {}
     nats: dict[int, tuple[float, int]] = {}
@@ -178,10 +178,10 @@ class OpenRound(msgspec.Struct):
             self.number, span.block, share, len(self.assigned), measure, span.first, span.steps
         )
 
-    def take(self, member: Member, question: m.Contribute, blob: bytes, now: float) -> None:
-        """A contribution, at a time of the coordinator's clock."""
+    def take(self, member: Member, question: m.Contribute, now: float) -> None:
+        """A contribution, whose blob is on disk, at a time of the coordinator's clock."""
         peer = member.index
-        self.handed[peer] = (question.announcement, blob)
+        self.handed[peer] = question.announcement
         self.seconds[peer] = now - self.opened
         self.timings[peer] = question.timings
         if 0 < question.timings.train < math.inf:

@@ -3,17 +3,18 @@
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
 
-from duckweed.learn.data.dataset import Dataset, held_out_batches
+from duckweed.learn.data.dataset import Dataset
+from duckweed.learn.device import seeded
 from duckweed.learn.model import model as models
-from duckweed.learn.trainer import Trainer
+from duckweed.ledger.entries import RoundEntry
 from duckweed.ledger.ledger import Ledger
-from duckweed.merge.round import Closed, advance
 from duckweed.round import founding
+from duckweed.round.engine import Engine, FolderBlobs
 from duckweed.round.founding import Ground
 from duckweed.run import state as states
+from duckweed.run.events import FinalLoss
 from duckweed.run.folder import RunFolder
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State
@@ -33,26 +34,22 @@ def latest_state(folder: RunFolder, spec: RunSpec) -> State:
     Raises StateError, LedgerError, MergeError.
     """
     layout = founding.layout(folder)
-    newest = folder.saved_rounds()[-1]
-    state = states.load(folder.state(newest), layout)
+    state = states.load(folder.state(folder.saved_rounds()[-1]), layout)
     ledger = Ledger(folder.ledger)
-    for entry in ledger.entries("round"):
-        if entry.round == state.round:
-            closed = msgspec.convert(entry.body["closed"], Closed, strict=False)
-            state = advance(spec, layout, state, closed, lambda h: folder.blob(h).read_bytes())
+    rounds = [entry.body.closed for entry in ledger.entries(RoundEntry)]
     ledger.close()
-    return state
+    return Engine(spec, layout, FolderBlobs(folder)).replay(state, rounds)
 
 
 def harvest(folder: RunFolder, spec: RunSpec, ground: Ground, device: str) -> str:
     """Write folder.model, record the final held-out loss; returns a sample of generated text."""
     state = latest_state(folder, spec)
     dataset = ground.dataset
-    model = models.build(founding.configuration(spec, ground), device)
-    trainer = Trainer(model, spec.inner, spec.total_steps, device)
-    windows = held_out_batches(dataset, spec.model.sequence, FINAL_TOKENS, EVALUATION_BATCH)
-    nats, tokens = trainer.evaluate(state.weights, windows)
-    folder.record(event="final", round=state.round, held_out=nats / tokens, tokens=tokens)
+    learner = founding.learner(spec, ground, device)
+    nats, tokens = learner.evaluate(state.weights, FINAL_TOKENS, batch=EVALUATION_BATCH)
+    del learner  # its model need not be in memory beside the next
+    folder.record(FinalLoss(nats / tokens, state.round, tokens))
+    model = models.build(founding.configuration(spec, ground))
     models.export(model, state.weights, folder.model, dataset.tokenizer.end)
     dataset.tokenizer.save(folder.model)
     return generate(folder.model, "def ", 160, 0.7, spec.seed, device)
@@ -65,14 +62,14 @@ def generate(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model)
-    network: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    with models.quiet():
+        network: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     network = network.to(device).eval()
     ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)["input_ids"]
     if ids.numel() == 0:
         ids = torch.tensor([[tokenizer.eos_token_id]])
-    torch.manual_seed(seed)
     sampling = {"do_sample": True, "temperature": temperature, "top_p": 0.95}
-    with torch.no_grad():
+    with torch.no_grad(), seeded(seed, device):
         out = network.generate(
             input_ids=ids.to(device),
             attention_mask=torch.ones_like(ids).to(device),

@@ -2,39 +2,39 @@
 
 import errno
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import numpy as np
+from platformdirs import user_cache_path
 from torch import nn
 from transformers import PretrainedConfig
 
+from duckweed.learn import registry
 from duckweed.learn.data import dataset as datasets
 from duckweed.learn.data.dataset import Dataset
+from duckweed.learn.learner import Learner, Part
 from duckweed.learn.memory import check_memory
 from duckweed.learn.model import model as models
-from duckweed.learn.optim.optimizer import exchanged
-from duckweed.learn.trainer import Trainer
+from duckweed.ledger.entries import GenesisEntry
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import load_or_create
-from duckweed.round.worker import disk_needed, sizes, with_momenta
+from duckweed.round.worker import disk_needed
 from duckweed.run import toml
 from duckweed.run.folder import RunFolder, write_atomically
 from duckweed.run.layout import Layout
-from duckweed.run.sections import Integer
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State, first
+from duckweed.wire.codec import codec_of
 
 Report = Callable[[str], None]
 
 
 def cache_folder() -> Path:
     """Where prepared data sets are kept between runs."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "duckweed"
+    return user_cache_path("duckweed", appauthor=False)
 
 
 class Ground(msgspec.Struct):
@@ -49,6 +49,7 @@ def prepare(spec: RunSpec, base: Path, say: Report) -> Ground:
     """Data read and tokenised, its size checked. Raises DataError."""
     say("reading the data")
     dataset = datasets.prepare(spec.data, base, cache_folder())
+    say(dataset.manifest.told())
     sequences = spec.rounds.peers * spec.inner.batch
     datasets.check_size(dataset, spec.model.sequence, sequences)
     return Ground(base, dataset)
@@ -64,6 +65,11 @@ def configuration(spec: RunSpec, ground: Ground) -> PretrainedConfig:
         given=spec.model.weights == "given",
         architecture=spec.architecture,
     )
+
+
+def learner(spec: RunSpec, ground: Ground, device: str) -> Learner:
+    """What trains the run's model on this machine. Raises ModelError."""
+    return registry.learner(spec, configuration(spec, ground), ground.dataset, device)
 
 
 def first_model(spec: RunSpec, ground: Ground) -> nn.Module:
@@ -84,54 +90,50 @@ def found(
     """
     skeleton = models.skeleton(configuration(spec, ground))
     check_memory(skeleton, spec, device, machine_peers)
-    layout = exchanged(skeleton, spec.inner)
+    layout = models.layout_of(skeleton)
     check_room(folder, spec, layout)
-    say(f"making a model of {layout.parameters:,} parameters")
-    model = first_model(spec, ground)
-    state = first(layout, models.read_weights(model))
-    if isinstance(spec.wire, Integer):
+    say(f"making a model of {layout.total:,} parameters")
+    weights = models.read_weights(first_model(spec, ground))
+
+    def gradient() -> np.ndarray:
         say("measuring the first scales")
-        state.scales = first_scales(spec, layout, ground.dataset, model, state, device)
+        return first_gradient(spec, learner(spec, ground, device), weights)
+
+    state = first(layout, weights, codec_of(spec.wire, layout).first_shared(gradient))
     write_atomically(folder.spec, toml.write(spec).encode())
     write_atomically(folder.path / "layout.json", msgspec.json.encode(layout))
     facts = {"base": str(ground.base), "dataset": str(ground.dataset.folder)}
     write_atomically(folder.path / "local.json", json.dumps(facts).encode())
-    digest = state.save(folder.state(0))
-    ledger = Ledger(folder.ledger, load_or_create(folder.coordinator_key).sign)
-    ledger.append(
-        "genesis",
-        0,
-        {
-            "run": spec.identity,
-            "coordinator": load_or_create(folder.coordinator_key).id,
-            "spec": toml.write(spec),
-            "layout": layout.digest(),
-            "parameters": layout.parameters,
-            "data": ground.dataset.manifest.hash,
-            "tokens": ground.dataset.manifest.tokens_hash,
-            "windows": datasets.sequences(ground.dataset, spec.model.sequence),
-            "state": digest,
-            "scales": [float(scale) for scale in state.scales],
-        },
-    )
+    state.save(folder.state(0))
+    identity = load_or_create(folder.coordinator_key)
+    ledger = Ledger(folder.ledger, identity.sign)
+    ledger.append(0, genesis(spec, ground, layout, state, identity.id))
     ledger.close()
     return state
 
 
-def first_scales(
-    spec: RunSpec, layout: Layout, dataset: Dataset, model: nn.Module, state: State, device: str
-) -> np.ndarray:
-    """Scales f32[T] for round 0, before anybody has announced a size: the RMS per tensor of the
-    pseudo-gradient of block 0 (and of the momenta that it ends with), trained here once."""
-    trainer = Trainer(model.to(device), spec.inner, spec.total_steps, device)
-    steps = spec.inner.steps
-    batches = (
-        datasets.batch(dataset, spec.seed, 0, s, steps, spec.inner.batch, spec.model.sequence)
-        for s in range(steps)
+def genesis(
+    spec: RunSpec, ground: Ground, layout: Layout, state: State, coordinator: str
+) -> GenesisEntry:
+    """The first entry of a run's ledger. coordinator: public key of the first one."""
+    return GenesisEntry(
+        run=spec.identity,
+        coordinator=coordinator,
+        spec=toml.write(spec),
+        layout=layout.digest(),
+        tokens=ground.dataset.manifest.tokens_hash,
+        windows=datasets.sequences(ground.dataset, spec.model.sequence),
+        state=state.hash(),
+        scales=[float(x) for x in state.shared],
+        parameters=layout.total,
+        data=ground.dataset.manifest.hash,
     )
-    work = trainer.train(state.weights, batches, 0, keep=bool(layout.momenta))
-    said = with_momenta(work.delta, work.moments, layout)
-    return np.array(sizes(said, layout), np.float32)
+
+
+def first_gradient(spec: RunSpec, learner: Learner, weights: np.ndarray) -> np.ndarray:
+    """The pseudo-gradient f32[P] of block 0 from the first weights f32[P], trained here once: what peers
+    share in round 0 comes from it, before anybody has announced anything."""
+    return learner.train(weights, Part(block=0, first=0, steps=spec.inner.steps)).delta
 
 
 def reopen(folder: RunFolder, spec: RunSpec) -> Ground:

@@ -4,15 +4,21 @@ Read from the ledger when a machine is put in charge, and written into it from t
 the ledger has not happened, so that a coordinator that was killed knows what this one knows.
 """
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
-import msgspec
-
+from duckweed.ledger.entries import (
+    RUN,
+    Body,
+    Closed,
+    GenesisEntry,
+    PeerEntry,
+    RoundEntry,
+    StateEntry,
+)
 from duckweed.ledger.ledger import Entry, Ledger, LedgerError
-from duckweed.merge.round import Announcement, Closed
+from duckweed.merge.round import Announcement
 from duckweed.round.blocks import Blocks, Span
-from duckweed.round.round_record import assignments, ledger_body
+from duckweed.round.round_record import assignments, ledger_entry
 from duckweed.run.folder import RunFolder
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
@@ -22,7 +28,7 @@ REPLAYS = 64  # rounds for which a blob that was handed in is known
 
 class Past:
     """peers: their keys, by index; closed: how each round ended; agreed: round -> hash of the state that
-    it began from; blocks: what is left of the data; scales: common scale per tensor for the next
+    it began from; blocks: what is left of the data; shared: what peers share in the next
     round; tokens: hash of the data, windows: sequences in it; handed: blob -> round that closed with
     it, of late."""
 
@@ -33,12 +39,12 @@ class Past:
         self.closed: dict[int, Closed] = {}
         self.agreed: dict[int, str] = {}
         self.blocks = Blocks(spec.inner.steps)
-        self.scales: list[float] = []
+        self.shared: list[float] = []
         self.tokens, self.windows = "", 1
         self.handed: dict[str, int] = {}
         self._entry_of: dict[int, int] = {}  # round -> its entry in the ledger
-        for entry in ledger.entries():
-            if entry.kind == "genesis":
+        for entry in ledger.entries(*RUN):
+            if isinstance(entry.body, GenesisEntry):
                 _check(entry.body, folder, spec, layout)
             self._replay(entry)
         saved = folder.saved_rounds()
@@ -48,23 +54,25 @@ class Past:
                 f"round {saved[-1]}; entries were cut off. Put the whole ledger back"
             )
 
-    def _replay(self, entry: Entry) -> None:
-        body = entry.body
-        if entry.kind == "genesis":
-            self.agreed[0], self.scales = body["state"], body["scales"]
-            self.tokens, self.windows = body["tokens"], body["windows"]
-        elif entry.kind == "peer":
-            self.peers.append(body["key"])
-        elif entry.kind == "round":
-            closed = msgspec.convert(body["closed"], Closed, strict=False)
-            self.blocks.replay(assignments(body, self.blocks.steps), closed.accepted)
-            self._note(entry, closed, (x["blob"] for x in body["contributions"].values()))
-        elif entry.kind == "state":
-            self.agreed[entry.round] = body["hash"]
+    def _replay(self, entry: Entry[Body]) -> None:
+        match entry.body:
+            case GenesisEntry() as genesis:
+                self.agreed[0], self.shared = genesis.state, genesis.scales
+                self.tokens, self.windows = genesis.tokens, genesis.windows
+            case PeerEntry(key=key):
+                self.peers.append(key)
+            case RoundEntry() as round_:
+                spans = assignments(round_, self.blocks.steps)
+                self.blocks.replay(spans, round_.closed.accepted)
+                self._note(entry.number, round_)
+            case StateEntry(hash=digest):
+                self.agreed[entry.round] = digest
 
-    def _note(self, entry: Entry, closed: Closed, blobs: Iterable[str]) -> None:
-        self.closed[closed.round], self.scales = closed, closed.scales
-        self._entry_of[closed.round] = entry.number
+    def _note(self, number: int, entry: RoundEntry) -> None:
+        closed = entry.closed
+        self.closed[closed.round], self.shared = closed, closed.shared
+        self._entry_of[closed.round] = number
+        blobs = (one.blob for one in entry.contributions.values())
         self.handed.update(dict.fromkeys(blobs, closed.round))
         while self.handed and next(iter(self.handed.values())) <= closed.round - REPLAYS:
             del self.handed[next(iter(self.handed))]
@@ -87,7 +95,7 @@ class Past:
     def admit(self, key: str, round_: int) -> int:
         """A new peer; returns its index, which is its own for good."""
         index = len(self.peers)
-        self.ledger.append("peer", round_, {"index": index, "key": key})
+        self.ledger.append(round_, PeerEntry(index, key))
         self.peers.append(key)
         return index
 
@@ -95,26 +103,26 @@ class Past:
         self,
         closed: Closed,
         assigned: dict[int, Span],
-        handed: list[tuple[Announcement, bytes]],
+        handed: list[Announcement],
     ) -> None:
         """A round, with what was assigned in it and handed in. What did not count is given out again."""
-        body = ledger_body(closed, assigned, handed, self.blocks.steps)
-        entry = self.ledger.append("round", closed.round, body)
+        body = ledger_entry(closed, assigned, handed, self.blocks.steps)
+        entry = self.ledger.append(closed.round, body)
         self.blocks.settle(assigned, closed.accepted)
-        self._note(entry, closed, (announcement.blob for announcement, _ in handed))
+        self._note(entry.number, body)
 
     def agree(self, round_: int, digest: str, peers: int) -> None:
         """The state that a round begins from, as so many peers hold it."""
-        self.ledger.append("state", round_, {"hash": digest, "peers": peers})
+        self.ledger.append(round_, StateEntry(digest, peers))
         self.agreed[round_] = digest
 
 
-def _check(body: dict[str, Any], folder: RunFolder, spec: RunSpec, layout: Layout) -> None:
+def _check(genesis: GenesisEntry, folder: RunFolder, spec: RunSpec, layout: Layout) -> None:
     """Whether the genesis is that of this run. Raises LedgerError."""
-    if body["run"] != spec.identity:
+    if genesis.run != spec.identity:
         raise LedgerError(
             f"{folder.spec} is not the specification that the run began with; put the old "
             "one back (the ledger has it, in its first entry), or start a new run with it"
         )
-    if body["layout"] != layout.digest():
+    if genesis.layout != layout.digest():
         raise LedgerError(f"{folder.path}: layout.json was changed after the run began")

@@ -2,47 +2,41 @@
 
 import time
 from collections.abc import Iterable
-from typing import Any
 
 import msgspec
 
-from duckweed.merge.round import Announcement, Closed
-from duckweed.pages.run_summary import utilisation
+from duckweed.ledger.entries import Closed, Contributed, RoundEntry
+from duckweed.merge.round import Announcement
 from duckweed.round.blocks import OpenRound, Span
+from duckweed.round.run_log import utilisation
+from duckweed.run.events import UNSET, RoundClosed, UnsetType
 from duckweed.run.spec import RunSpec
 
 
-def ledger_body(
+def ledger_entry(
     closed: Closed,
     assigned: dict[int, Span],
-    handed: list[tuple[Announcement, bytes]],
+    handed: Iterable[Announcement],
     steps: int,
-) -> dict[str, Any]:
-    """What the ledger keeps of a closed round. steps: those of a whole block; parts: peer -> first
-    step and steps, where it was not given a whole block."""
-    said = {
-        str(a.peer): {"tokens": a.tokens, "loss": a.loss, "blob": a.blob, "size": a.size}
-        | ({"ahead": a.ahead} if a.ahead else {})
-        for a, _ in handed
-    }
-    parts = {
-        str(peer): [span.first, span.steps]
-        for peer, span in assigned.items()
-        if span.steps != steps
-    }
-    return {
-        "closed": msgspec.to_builtins(closed, str_keys=True),
-        "blocks": {str(peer): span.block for peer, span in assigned.items()},
-        "contributions": said,
-    } | ({"parts": parts} if parts else {})
+) -> RoundEntry:
+    """What the ledger keeps of a closed round. steps: inner steps of a whole block."""
+    return RoundEntry(
+        closed=closed,
+        blocks={peer: span.block for peer, span in assigned.items()},
+        contributions={
+            a.peer: Contributed(a.tokens, a.loss, a.blob, a.size, a.ahead) for a in handed
+        },
+        parts={
+            peer: (span.first, span.steps) for peer, span in assigned.items() if span.steps != steps
+        },
+    )
 
 
-def assignments(body: dict[str, Any], steps: int) -> dict[int, Span]:
-    """peer -> span of a closed round, from its entry in the ledger; inverse of `ledger_body`."""
-    parts = body.get("parts", {})
+def assignments(entry: RoundEntry, steps: int) -> dict[int, Span]:
+    """peer -> span of a closed round, from its entry in the ledger. steps: as in `ledger_entry`."""
     return {
-        int(peer): Span(block, *parts.get(peer, (0, steps)))
-        for peer, block in body["blocks"].items()
+        peer: Span(block, *entry.parts.get(peer, (0, steps)))
+        for peer, block in entry.blocks.items()
     }
 
 
@@ -52,37 +46,37 @@ def epoch(spec: RunSpec, blocks: Iterable[int], windows: int) -> int:
 
 
 def round_event(
-    number: int,
+    closed: Closed,
     *,
     seconds: float,
     announcements: dict[int, Announcement],
-    closed: Closed,
     update_size: int,
     nats: tuple[float, int],
     timings: dict[int, dict[str, float]],
     traffic: dict[str, list[int]],
     epoch: int,
-) -> dict[str, Any]:
-    """One line of metrics.jsonl. held_out: nats per token of the state that the round started from,
-    None where it was not measured; traffic: bytes received and sent by the coordinator so far."""
+    virtual_clock: float | UnsetType = UNSET,
+) -> RoundClosed:
+    """The event of a closed round, with the fields of `RoundClosed`. announcements: of all peers that
+    handed something in; nats: sum over held-out tokens, and how many there were."""
     counted = [announcements[peer] for peer in closed.accepted]
-    return {
-        "event": "round",
-        "round": number,
-        "time": time.time(),
-        "seconds": seconds,
-        "tokens": sum(a.tokens for a in counted),
-        "loss": sum(a.loss for a in counted) / max(1, len(counted)),
-        "held_out": nats[0] / nats[1] if nats[1] else None,
-        "accepted": closed.accepted,
-        "rejected": {str(peer): reason for peer, reason in closed.rejected.items()},
-        "contribution_bytes": [announcements[peer].size for peer in closed.accepted],
-        "update_bytes": update_size,
-        "timings": {str(peer): times for peer, times in timings.items()},
-        "utilisation": {str(peer): utilisation(times) for peer, times in timings.items()},
-        "traffic": traffic,
-        "epoch": epoch,
-    }
+    return RoundClosed(
+        round=closed.round,
+        time=time.time(),
+        seconds=seconds,
+        tokens=sum(a.tokens for a in counted),
+        loss=sum(a.loss for a in counted) / max(1, len(counted)),
+        held_out=nats[0] / nats[1] if nats[1] else None,
+        accepted=closed.accepted,
+        rejected=closed.rejected,
+        contribution_bytes=[a.size for a in counted],
+        update_bytes=update_size,
+        timings=timings,
+        utilisation={peer: utilisation(times) for peer, times in timings.items()},
+        traffic=traffic,
+        epoch=epoch,
+        virtual_clock=virtual_clock,
+    )
 
 
 def told(
@@ -93,14 +87,13 @@ def told(
     update_size: int,
     traffic: dict[str, list[int]],
     epoch: int,
-) -> dict[str, Any]:
-    """`round_event` of a round that was open for so long."""
+) -> RoundClosed:
+    """`round_event` of a round that was open for `seconds`."""
     nats = [sum(x) for x in zip(*open_.nats.values(), strict=True)] or [0.0, 0]
     return round_event(
-        open_.number,
+        closed,
         seconds=seconds,
-        announcements={peer: announcement for peer, (announcement, _) in open_.handed.items()},
-        closed=closed,
+        announcements=open_.handed,
         update_size=update_size,
         nats=(float(nats[0]), int(nats[1])),
         timings={peer: msgspec.to_builtins(t) for peer, t in open_.timings.items()},

@@ -1,49 +1,29 @@
 """A peer's half of a round, without network or process: the same for a real peer and a simulated one."""
 
-import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import numpy as np
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.numpy import load_file
 
-from duckweed.learn.data.dataset import Dataset, batch, held_out_batches
+from duckweed.learn.learner import Learner, Report
 from duckweed.learn.memory import own_moments
-from duckweed.learn.optim.optimizer import MUON, guide, momentum
-from duckweed.learn.trainer import Trainer, Work, rows
-from duckweed.merge.outer import outer_step
+from duckweed.learn.optim.optimizer import OptimizerState
+from duckweed.ledger.entries import Closed
 from duckweed.merge.round import Announcement, blob_hash
-from duckweed.round.blocks import Span, lead
+from duckweed.round import ahead, training
+from duckweed.round.blocks import Span
+from duckweed.round.engine import Engine, MemoryBlobs
+from duckweed.round.training import Trained
 from duckweed.run.layout import Layout
 from duckweed.run.sections import Inner
-from duckweed.run.spec import SEED_LIMIT, RunSpec
+from duckweed.run.spec import RunSpec
 from duckweed.run.state import State
 from duckweed.run.tensors import write_arrays
 from duckweed.wire import feedback
-from duckweed.wire.contribution import compress
-
-
-class Trained(msgspec.Struct):
-    """What the first `steps` inner steps of a span gave for round `round`: pseudo-gradient f32[P],
-    once all are done with the inner momenta after it where they are exchanged, f32[V]; tokens, mean
-    loss, seconds. ahead: how many of them began from the state before the one that the round follows
-    on. moments: what is to be gone on with, in this span or the next. guess: Muon's momenta that
-    those ahead began with."""
-
-    round: int
-    span: Span
-    steps: int
-    ahead: int
-    delta: np.ndarray
-    tokens: int
-    loss: float
-    seconds: float
-    moments: dict[str, torch.Tensor]
-    guess: dict[str, torch.Tensor] = msgspec.field(default_factory=dict)
+from duckweed.wire.codec import codec_of
 
 
 class Contribution(msgspec.Struct):
@@ -56,128 +36,47 @@ class Contribution(msgspec.Struct):
 
 
 class Left(msgspec.Struct):
-    """What a contribution to round `round` leaves behind if it counts: residual f32[V], moments that
-    are not exchanged and, with overlap, what it said, f32[V]."""
+    """What a contribution leaves behind if it counts."""
 
-    round: int
-    residual: np.ndarray
-    moments: dict[str, torch.Tensor]
-    sent: np.ndarray | None = None
+    round: int  # of the contribution
+    residual: np.ndarray  # what it did not send, f32[P]
+    optimizer: OptimizerState  # after its steps
+    sent: np.ndarray | None = None  # what it sent, f32[P]; with overlap only
 
 
 class Worker:
     """Trains blocks and keeps the one thing a peer carries from round to round: its residual (and,
-    unless inner.state = "fresh", its moments). What was not accepted leaves no trace in it.
+    unless inner.state = "fresh", its optimizer state). What was not accepted leaves no trace in it.
 
     Training and compressing are apart, so that a block can be begun for the round after the one that
     is being exchanged. It is compressed when that one has closed: only then are the common scale, the
     residual and the fate of the contribution before it known.
     """
 
-    def __init__(self, spec: RunSpec, layout: Layout, dataset: Dataset, trainer: Trainer) -> None:
-        self.spec, self.layout, self.dataset, self.trainer = spec, layout, dataset, trainer
+    def __init__(self, spec: RunSpec, layout: Layout, learner: Learner) -> None:
+        self.spec, self.layout, self.learner = spec, layout, learner
         self.left = Left(-1, np.zeros(layout.total, np.float32), {})  # by the last that counted
         self._pending: Left | None = None  # by the one that is on its way
 
-    def ahead(
-        self,
-        state: State,
-        span: Span,
-        report: Callable[[int, float], None] | None = None,
-    ) -> Trained:
-        """The first steps of a span for the round *after* the one that follows on `state`, as many as
-        rounds.overlap says. The merge in between is guessed: they begin where the outer step would
-        lead if all peers had sent what this one has ("eager updates", arXiv 2502.12996), or from
-        `state` if it has sent nothing. Touches nothing that is kept. Raises trainer.Diverged."""
-        steps = range(lead(self.spec.rounds.overlap, span.steps))
-        weights, inner, merged = state.weights, state.inner, state.momentum
+    def ahead(self, state: State, span: Span, report: Report | None = None) -> Trained:
+        """The first steps of a span for the round *after* the one that follows on `state`
+        (duckweed.round.ahead). Touches nothing that is kept. Raises Diverged."""
         pending = self._pending
         own = pending if pending and pending.round == state.round else self.left
-        if own.round == state.round and own.sent is not None:
-            sent, inner = np.split(own.sent, [self.layout.parameters])
-            weights, merged = outer_step(self.spec.outer, weights, merged, sent)
-        moments = self._moments(own, inner, merged)
-        guess = _copied({name: x for name, x in moments.items() if name.startswith(MUON)})
-        work = self._steps(weights, state.round + 1, span, steps, moments, report)
-        ahead = len(steps)
-        return Trained(
-            state.round + 1, span, ahead, ahead,
-            work.delta, work.tokens, work.loss, work.seconds, work.moments, guess,
-        )  # fmt: skip
+        sent = own.sent if own.round == state.round else None
+        return ahead.begin(self.learner, self.spec, state, span, own.optimizer, sent, report)
 
     def train(
-        self,
-        state: State,
-        span: Span,
-        report: Callable[[int, float], None] | None = None,
-        begun: Trained | None = None,
+        self, state: State, span: Span, report: Report | None = None, begun: Trained | None = None
     ) -> Trained:
         """All steps of a span for the round that follows on `state`; or, where it was `begun` ahead,
-        those that are left, which use it up: they go on from `state`, moved by what was begun. report:
-        is given the steps done in this call and their mean loss after each. Raises trainer.Diverged."""
+        those that are left, which use it up. report: is told of the steps of this call. Raises
+        Diverged."""
+        carried = self.left.optimizer
         if begun is None:
-            moments = self._moments(self.left, state.inner, state.momentum)
-            work = self._steps(state.weights, state.round, span, range(span.steps), moments, report)
-            return Trained(
-                state.round, span, span.steps, 0, with_momenta(work.delta, work.moments, self.layout),
-                work.tokens, work.loss, work.seconds, work.moments,
-            )  # fmt: skip
+            return training.whole(self.learner, self.spec, state, span, carried, report)
         assert (begun.round, begun.span) == (state.round, span)
-        steps, moments = range(begun.steps, span.steps), begun.moments
-        delta, tokens, loss, seconds = begun.delta, begun.tokens, begun.loss, begun.seconds
-        self._put_right(begun, state)
-        if steps:
-            work = self._steps(state.weights - delta, state.round, span, steps, moments, report)
-            loss = (loss * tokens + work.loss * work.tokens) / (tokens + work.tokens)
-            delta, moments = work.delta + delta, work.moments
-            tokens, seconds = tokens + work.tokens, seconds + work.seconds
-        return Trained(
-            state.round, span, span.steps, begun.ahead,
-            with_momenta(delta, moments, self.layout), tokens, loss, seconds, moments,
-        )  # fmt: skip
-
-    def _put_right(self, begun: Trained, state: State) -> None:
-        """Let what was begun with guessed momenta go on with the right ones. After k steps a momentum
-        still holds the one it began with, times the product of the k factors of Muon; what the
-        guess missed is added at that weight."""
-        began_at = begun.round * self.spec.inner.steps
-        factors = (momentum(self.spec.inner, began_at + step) for step in range(begun.steps))
-        weight = math.prod(factors)
-        right = self._moments(self.left, state.inner, state.momentum)
-        for name, guessed in begun.guess.items():
-            begun.moments[name].add_(right[name] - guessed, alpha=weight)
-
-    def _moments(self, own: Left, inner: np.ndarray, merged: np.ndarray) -> dict[str, torch.Tensor]:
-        """What a round begins with: a peer's own moments, those of all f32[V - P], Muon's turned
-        towards the last merged step f32[P]. With outer momentum that is the outer optimizer's: the
-        merged steps so far, the last weighing most."""
-        moments = _copied(own.moments) | momenta_of(inner, self.layout)
-        guide(moments, merged, self.layout, self.spec.inner.guide)
-        return moments
-
-    def _steps(
-        self,
-        weights: np.ndarray,
-        round_: int,
-        span: Span,
-        steps: range,
-        moments: dict[str, torch.Tensor],
-        report: Callable[[int, float], None] | None,
-    ) -> Work:
-        """Some of the steps of a span, counted within it. Their moments are kept if the next step is
-        to go on with them: that of the same span, or, unless inner.state = "fresh", any."""
-        inner, seed = self.spec.inner, self.spec.seed
-        batches = (
-            batch(
-                self.dataset, seed, span.block, span.first + step, inner.steps, inner.batch,
-                self.spec.model.sequence,
-            )
-            for step in steps
-        )  # fmt: skip
-        drawn = (seed + span.block + (steps.start << 32)) % SEED_LIMIT
-        began_at = round_ * inner.steps + steps.start
-        keep = inner.state != "fresh" or steps.stop < span.steps
-        return self.trainer.train(weights, batches, began_at, report, drawn, moments, keep)
+        return ahead.finish(self.learner, self.spec, state, begun, carried, report)
 
     def compress(self, state: State, peer: int, trained: Trained) -> Contribution:
         """The contribution to the round that follows on `state`. Nothing is final before `settle`; an
@@ -186,27 +85,28 @@ class Worker:
         spec, began = self.spec, time.perf_counter()
         assert (trained.round, trained.steps) == (state.round, trained.span.steps)
         wanted = feedback.carry(trained.delta, self.left.residual, spec.wire.feedback)
-        compressed = compress(spec.wire, wanted, self.layout, state.scales)
-        said = sizes(wanted, self.layout)
-        kept = feedback.keep(wanted, compressed.sent, self.layout.parameters, out=wanted)
-        sent = compressed.sent if spec.rounds.overlap else None
+        codec = codec_of(spec.wire, self.layout)
+        encoded = codec.encode(wanted, state.shared)
+        said = codec.announce(wanted)
+        kept = feedback.keep(wanted, encoded.sent, out=wanted)
+        sent = encoded.sent if spec.rounds.overlap else None
         self.left.sent = None  # part of the state by now: nothing begins from it any more
-        self._pending = Left(state.round, kept, trained.moments, sent)
+        self._pending = Left(state.round, kept, trained.optimizer, sent)
         announcement = Announcement(
             round=state.round,
             peer=peer,
             block=trained.span.block,
-            blob=blob_hash(compressed.blob),
-            size=len(compressed.blob),
+            blob=blob_hash(encoded.blob),
+            size=len(encoded.blob),
             tokens=trained.tokens,
             steps=trained.span.steps,
             loss=trained.loss,
-            sizes=said,
+            rms=said,
             first=trained.span.first,
             ahead=trained.ahead,
         )
         return Contribution(
-            announcement, compressed.blob, trained.seconds, time.perf_counter() - began
+            announcement, encoded.blob, trained.seconds, time.perf_counter() - began
         )
 
     def contribute(
@@ -214,12 +114,12 @@ class Worker:
         state: State,
         peer: int,
         block: int,
-        report: Callable[[int, float], None] | None = None,
+        report: Report | None = None,
         first: int = 0,
         steps: int = 0,
     ) -> Contribution:
         """Train `steps` steps of a block from step `first` on (0: all of it) from the state, and
-        compress what came of it. Raises trainer.Diverged, WireError."""
+        compress what came of it. Raises Diverged, WireError."""
         span = Span(block, first, steps or self.spec.inner.steps)
         return self.compress(state, peer, self.train(state, span, report))
 
@@ -234,20 +134,20 @@ class Worker:
             self.left = pending
         self._pending = None
 
+    def advance(self, state: State, closed: Closed, blobs: dict[str, bytes]) -> State:
+        """The state after a closed round; blobs: those that it needs. Raises MergeError, WireError."""
+        return Engine(self.spec, self.layout, MemoryBlobs(blobs)).advance(state, closed)
+
     def evaluate(self, state: State, share: int, shares: int) -> tuple[float, int]:
         """Sum of nats and number of tokens over this peer's share of the held-out windows."""
-        spec = self.spec
-        windows = held_out_batches(
-            self.dataset, spec.model.sequence, spec.rounds.evaluate_tokens, batch=8
-        )
-        return self.trainer.evaluate(state.weights, rows(windows, share, shares))
+        limit = self.spec.rounds.evaluate_tokens
+        return self.learner.evaluate(state.weights, limit, share, shares)
 
     def save(self, path: Path) -> None:
         """Write what `settle(True)` would keep, atomically, before the contribution is sent."""
         left = self._pending or self.left
-        arrays = {name: value.numpy() for name, value in left.moments.items()}
-        said = {} if left.sent is None else {"sent": left.sent}
-        write_arrays(path, {"residual": left.residual, **said, **arrays}, {})
+        sent = {} if left.sent is None else {"sent": left.sent}
+        write_arrays(path, {"residual": left.residual, **sent, **left.optimizer}, {})
 
     def load(self, path: Path, round_: int) -> bool:
         """Take up what `save` wrote of a round that counted; False if there is no such file or it is
@@ -265,40 +165,19 @@ class Worker:
 
     def _read(self, path: Path, round_: int) -> Left | None:
         try:
-            tensors = load_file(path)
-            residual = tensors.pop("residual").numpy()
+            arrays = load_file(path)
+            residual = arrays.pop("residual")
         except (OSError, KeyError, SafetensorError):
             return None
-        sent = tensors.pop("sent").numpy() if "sent" in tensors else None
+        sent = arrays.pop("sent", None)
         fits = all(x.shape == (self.layout.total,) for x in (residual, sent) if x is not None)
-        return Left(round_, residual, tensors, sent) if fits else None
-
-
-def momenta_of(values: np.ndarray, layout: Layout) -> dict[str, torch.Tensor]:
-    """Copies of the momenta f32[V - P], named as the inner optimizer names its moments."""
-    first = len(layout.names) - layout.momenta
-    parts = torch.tensor(values).split(list(layout.sizes[first:]))
-    named = zip(layout.names[first:], layout.shapes[first:], parts, strict=True)
-    return {name: part.view(shape) for name, shape, part in named}
-
-
-def with_momenta(delta: np.ndarray, moments: dict[str, torch.Tensor], layout: Layout) -> np.ndarray:
-    """What is exchanged of some work, f32[V]: its pseudo-gradient f32[P] and the momenta that it ended
-    with, which are taken out of its moments."""
-    names = layout.names[len(layout.names) - layout.momenta :]
-    momenta = [moments.pop(name).numpy().ravel() for name in names]
-    return np.concatenate([delta, *momenta]) if momenta else delta
-
-
-def _copied(moments: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Moments to go on with, of which those at hand are still needed."""
-    return {name: value.clone() for name, value in moments.items()}
+        return Left(round_, residual, arrays, sent) if fits else None
 
 
 def disk_needed(inner: Inner, layout: Layout, peers: int = 1) -> int:
-    """Bytes that a machine with so many peers surely writes: three states (weights, outer momentum,
-    inner momenta), two residuals of each peer with its moments, and the model or blobs on their way."""
-    state = layout.parameters + layout.total
+    """Bytes that a machine with so many peers surely writes: three states (weights and outer
+    momentum), two residuals of each peer with its moments, and the model or blobs on their way."""
+    state = 2 * layout.total
     carried = layout.total + own_moments(inner, layout)
     return 4 * (3 * state + 2 * peers * carried + layout.total)
 
@@ -313,10 +192,3 @@ def forget_before(home: Path, round_: int) -> None:
     for path in home.glob("residual-*.safetensors"):
         if int(path.stem.split("-")[1]) < round_:
             path.unlink(missing_ok=True)
-
-
-def sizes(x: np.ndarray, layout: Layout) -> list[float]:
-    """Root mean square of each tensor of x."""
-    return [
-        float(np.sqrt(np.mean(np.square(x[part], dtype=np.float64)))) for part in layout.slices()
-    ]

@@ -1,13 +1,19 @@
 """The folder of a run: where its files are, and how they are written so that nothing is lost."""
 
-import json
 import os
 import re
 import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
+
+import msgspec
+
+from duckweed.run import events
+from duckweed.run.events import Event
+
+E = TypeVar("E", bound=Event)
 
 
 class FolderError(ValueError):
@@ -50,28 +56,34 @@ class RunFolder:
     def peer(self, index: int) -> Path:
         return self.path / "peers" / str(index)
 
-    def record(self, **facts: Any) -> None:
-        """Append one line to metrics.jsonl."""
-        line = json.dumps(facts, allow_nan=False) + "\n"
+    def record(self, event: Event) -> None:
+        """Append one line to metrics.jsonl. Raises ValueError if a number in it is not finite."""
+        line = events.encode(event)
         with self.metrics.open("a+b") as file:
             if file.tell():
                 file.seek(-1, os.SEEK_END)
                 if file.read(1) != b"\n":  # a line that a crash cut off must not swallow this one
-                    line = "\n" + line
-            file.write(line.encode())
+                    line = b"\n" + line
+            file.write(line)
 
-    def records(self, event: str | None = None) -> Iterator[dict[str, Any]]:
-        """The lines of metrics.jsonl; a last line cut off by a crash is passed over."""
+    def records(self, *kinds: type[E]) -> Iterator[E]:
+        """The events of these kinds in metrics.jsonl, in order. Lines of other kinds, and those that a
+        crash cut off, are passed over. Raises FolderError if one of these kinds is not as it should be.
+        """
         if not self.metrics.exists():
             return
-        with self.metrics.open(encoding="utf-8") as file:
+        with self.metrics.open("rb") as file:
             for line in file:
-                try:
-                    facts = json.loads(line)
-                except json.JSONDecodeError:
+                if events.kind_of(line) not in kinds:
                     continue
-                if event is None or facts.get("event") == event:
-                    yield facts
+                try:
+                    event = events.decode(line)
+                except msgspec.ValidationError as error:
+                    raise FolderError(
+                        f"{self.metrics}: a line is not as duckweed writes it: {error}"
+                    ) from error
+                if isinstance(event, kinds):
+                    yield event
 
 
 def create(root: Path, name: str) -> RunFolder:

@@ -15,30 +15,24 @@ import numpy as np
 class Layout(
     msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=True, omit_defaults=True
 ):
-    """Names and shapes of T tensors that lie one after the other in a flat vector of V values.
-
-    The last `momenta` of them are no weights: momenta of the inner optimizer, which peers exchange
-    with their pseudo-gradients where inner.state = "shared". Without these V = P, the number of weights.
+    """Names and shapes of T tensors that lie one after the other in a flat vector of P values.
 
     Scalars (shape ``()``) count one value. A dimension of zero is refused: such a tensor carries
     nothing and would only make chunk and row arithmetic ambiguous.
 
     Raises:
         ValueError: names and shapes differ in number, a name comes twice, or a dimension is not
-            a positive integer; or nothing but momenta.
+            a positive integer.
     """
 
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
-    momenta: int = 0
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.shapes):
             raise ValueError(f"layout: {len(self.names)} names but {len(self.shapes)} shapes")
         if not self.names:
             raise ValueError("layout: no tensors")
-        if not 0 <= self.momenta < len(self.names):
-            raise ValueError(f"layout: {self.momenta} momenta among {len(self.names)} tensors")
         if len(set(self.names)) != len(self.names):
             twice = next(name for name in self.names if self.names.count(name) > 1)
             raise ValueError(f"layout: the name {twice!r} comes more than once")
@@ -69,19 +63,8 @@ class Layout(
 
     @property
     def total(self) -> int:
-        """V, the number of values of all tensors."""
+        """P, the number of values of all tensors."""
         return int(self.offsets[-1])
-
-    @property
-    def parameters(self) -> int:
-        """P, the number of weights: of the values before the momenta."""
-        return int(self.offsets[len(self.names) - self.momenta])
-
-    @property
-    def kinds(self) -> list[slice]:
-        """The part of the flat vector that weights take, and that of momenta if there are any."""
-        parts = [slice(0, self.parameters), slice(self.parameters, self.total)]
-        return parts[: 1 + bool(self.momenta)]
 
     def slices(self) -> list[slice]:
         """The part of the flat vector that each tensor takes, [T]."""

@@ -1,6 +1,9 @@
 """The sections of a run specification: typed, validated, each default justified in docs/run.md."""
 
+import codecs
+import difflib
 import re
+from collections.abc import Collection
 from typing import Literal
 
 import msgspec
@@ -12,6 +15,20 @@ def check(section: str, name: str, value: float, low: float, high: float) -> Non
         raise ValueError(f"{section}.{name} = {value}: must be between {low:g} and {high:g}")
 
 
+def one_of(section: str, name: str, value: str, known: Collection[str]) -> None:
+    """Raise ValueError unless value is known; the message lists what is, and names the nearest."""
+    if value not in known:
+        near = difflib.get_close_matches(value, list(known), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"{section}.{name} = {value!r}: expected one of {', '.join(map(repr, known))}{hint}"
+        )
+
+
+OPTIMIZERS = ["adamw", "muon", "normuon", "lion"]
+"""What `inner.optimizer` may name; duckweed.learn.optim.registry adds those of one's own."""
+
+
 class DataSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Section `[data]` of run.toml: which text, how it is split and tokenised."""
 
@@ -20,6 +37,9 @@ class DataSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tokenizer: str = "bytes"  # "bytes", "bpe:N", a tokenizer.json, a folder, or a hub name
     held_out: float = 0.05  # share of the documents that is never trained on; 1.0: all of them
     limit: int | None = None  # at most this many bytes of text; an hf: stream stops at 200 MB
+    # Of files without a byte-order mark; unset: UTF-8. Unset and not a default, so that runs which
+    # do not name it keep their identity.
+    encoding: str | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         if not self.paths or not all(self.paths):
@@ -28,6 +48,19 @@ class DataSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"data: held_out = {self.held_out}; expected a share in (0, 1]")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"data: limit = {self.limit}; expected a number of bytes, 1 or more")
+        try:
+            "".encode(self.charset)
+            codecs.getincrementaldecoder(self.charset)
+        except (LookupError, ValueError) as error:
+            raise ValueError(
+                f"data: encoding = {self.encoding!r} is no encoding of text that Python knows; "
+                "expected a name such as utf-8, utf-16-le, cp1252, shift_jis or gb18030"
+            ) from error
+
+    @property
+    def charset(self) -> str:
+        """`encoding` by the name that Python gives it."""
+        return "utf-8" if self.encoding is msgspec.UNSET else codecs.lookup(self.encoding).name
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -88,43 +121,35 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Inner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a peer does between two merges: H = `steps` steps of `batch` sequences each.
+    """What a peer does between two merges: H = `steps` steps of `batch` sequences each. What each
+    optimizer does is in docs/learn.md."""
 
-    optimizer: adamw, lion, or muon and normuon for hidden matrices with adamw for the rest.
-    embedding_rate, head_rate, vector_rate: factors of the learning rate for these parameters (the
-    head where it is not tied; vectors are norms and biases). epsilon: of AdamW. cautious: weights
-    decay only where the update shrinks them too. nesterov, iterations: of Muon, as is
-    momentum_warmup, the steps over which its momentum rises from 0.85. state: what becomes of the
-    moments at the end of a round: they start anew, are kept by each peer for itself, or are kept
-    and those of Muon exchanged. guide: how far Muon's momenta turn, as a round begins, to the
-    direction of the last merged step; 0: not at all (docs/learn.md).
-    """
-
-    optimizer: Literal["adamw", "muon", "normuon", "lion"] = "muon"
-    learning_rate: float = 0.01
-    weight_decay: float = 0.1
-    cautious: bool = False
-    momentum: float = 0.95
-    momentum_warmup: int = 0
-    nesterov: bool = True
-    iterations: int = 5
-    betas: tuple[float, float] = (0.9, 0.95)
-    epsilon: float = 1e-8
-    embedding_rate: float = 1.0
-    head_rate: float = 1.0
-    vector_rate: float = 1.0
-    clip: float = 1.0
-    steps: int = 20
-    batch: int = 8
-    schedule: Literal["constant", "cosine", "wsd"] = "wsd"
-    warmup: int = 20
-    final: float = 0.1
-    decay: float = 0.3
-    state: Literal["fresh", "kept", "shared"] = "kept"
-    guide: float = 0.1
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    optimizer: str = "muon"  # muon and normuon step hidden matrices, adamw the rest; adamw; lion
+    learning_rate: float = 0.01  # at its peak
+    weight_decay: float = 0.1  # of matrices and embeddings, times the learning rate
+    cautious: bool = False  # weights decay only where the update shrinks them too
+    momentum: float = 0.95  # of Muon
+    momentum_warmup: int = 0  # steps over which Muon's momentum rises from 0.85
+    nesterov: bool = True  # of Muon
+    iterations: int = 5  # of Newton-Schulz, in Muon
+    betas: tuple[float, float] = (0.9, 0.95)  # of AdamW and Lion; the second also of NorMuon
+    epsilon: float = 1e-8  # of AdamW
+    embedding_rate: float = 1.0  # factor of the learning rate of embeddings
+    head_rate: float = 1.0  # and of the head, where it is not tied to the embedding
+    vector_rate: float = 1.0  # and of norms and biases
+    clip: float = 1.0  # largest norm of a step's gradient; 0: not clipped
+    steps: int = 20  # inner steps of a round, H
+    batch: int = 8  # sequences of an inner step
+    schedule: Literal["constant", "cosine", "wsd"] = "wsd"  # of the learning rate, over the run
+    warmup: int = 20  # steps over which it rises
+    final: float = 0.1  # where it ends, as a share of its peak
+    decay: float = 0.3  # wsd: share of the steps over which it falls
+    state: Literal["fresh", "kept"] = "kept"  # the optimizer's, when a new round begins
+    guide: float = 0.1  # how far Muon's momenta turn to the last merged step as a round begins
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # of matrix products
 
     def __post_init__(self) -> None:
+        one_of("inner", "optimizer", self.optimizer, OPTIMIZERS)
         for beta in self.betas:
             check("inner", "betas", beta, 0, 0.99999)
         for name, low, high in (
@@ -142,72 +167,24 @@ class Inner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.optimizer in ("muon", "normuon")
 
 
-class Dense(msgspec.Struct, frozen=True, tag_field="kind", tag="dense", forbid_unknown_fields=True):
-    """Every value is sent, rounded to ``dtype``. With int8, ``feedback = 1.0`` is sensible."""
+class Wire:
+    """Section `[wire]`: each kind has a struct of its own beside its codec (duckweed.wire.codecs), which
+    is also a msgspec.Struct with tag_field "kind" and its name as the tag."""
 
-    dtype: Literal["fp32", "bf16", "int8"] = "bf16"
+    __slots__ = ()
     feedback: float = 0.0
+    """Share of what a contribution leaves out that is added to the next one."""
 
-    def __post_init__(self) -> None:
-        check("wire", "feedback", self.feedback, 0, 1)
-
-
-class Sparse(
-    msgspec.Struct, frozen=True, tag_field="kind", tag="sparse", forbid_unknown_fields=True
-):
-    """The ``keep`` largest of every ``chunk`` values of a tensor, as sign and one of two sizes.
-
-    Chunked top-k with error feedback as in SparseLoCo (arXiv 2508.15706).
-    """
-
-    chunk: int = 4096
-    keep: int = 64
-    feedback: float = 0.95
-
-    def __post_init__(self) -> None:
-        check("wire", "chunk", self.chunk, 2, 1 << 20)
-        check("wire", "keep", self.keep, 1, self.chunk)
-        check("wire", "feedback", self.feedback, 0, 1)
-
-    def kept(self, length: int) -> int:
-        """How many values of a chunk of ``length`` <= ``chunk`` are sent: in proportion, >= 1."""
-        return max(1, (length * self.keep + self.chunk // 2) // self.chunk)
-
-
-class Integer(
-    msgspec.Struct, frozen=True, tag_field="kind", tag="integer", forbid_unknown_fields=True
-):
-    """Small integers at a scale common to all peers, so that a merge is an exact sum.
-
-    With the scale s of a tensor, a value x becomes the code 0 where ``|x| <= threshold * s``,
-    else ``sign(x) * clip(round(|x| / (value * s)), 1, levels)``, which stands for
-    ``code * value * s``.
-    """
-
-    threshold: float = 1.0
-    value: float = 1.5
-    levels: int = 1
-    feedback: float = 1.0
-
-    def __post_init__(self) -> None:
-        check("wire", "threshold", self.threshold, 0, 1000)
-        check("wire", "value", self.value, 1e-3, 1000)
-        check("wire", "levels", self.levels, 1, 127)
-        check("wire", "feedback", self.feedback, 0, 1)
-
-
-Wire = Dense | Sparse | Integer
-
-
-def additive(wire: Wire) -> bool:
-    """Whether contributions can be summed as they are, exactly and in any order."""
-    return isinstance(wire, Integer)
+    @property
+    def kind(self) -> str:
+        return str(type(self).__struct_config__.tag)  # type: ignore[attr-defined]
 
 
 class Merge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How contributions become one pseudo-gradient. See duckweed.merge.rules."""
+    """How contributions become one pseudo-gradient."""
 
-    rule: Literal["mean", "contributors", "bounded"] = "mean"
+    rule: str = "mean"
+    """A name of duckweed.run.registry.RULES."""
 
 
 class Outer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -3,29 +3,29 @@
 import difflib
 import re
 import tomllib
+from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Union, get_args
 
 import msgspec
 from blake3 import blake3
 
+from duckweed.run.registry import RULES, WIRES
 from duckweed.run.sections import (
     Architecture,
     DataSpec,
     Inner,
-    Integer,
     Members,
     Merge,
     Model,
     Outer,
     Rounds,
-    Sparse,
     Wire,
 )
 
 SPEC_LIMIT = 1 << 18  # bytes; a specification is a page of text
 SEED_LIMIT = 1 << 63
-WIRES = {option.__struct_config__.tag: option for option in get_args(Wire)}
+DEFAULT_WIRE = "integer"
 
 
 class SpecError(ValueError):
@@ -40,7 +40,7 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model: Model = Model()
     architecture: Architecture = Architecture()
     inner: Inner = Inner()
-    wire: Wire = Integer()
+    wire: Wire = msgspec.field(default_factory=lambda: WIRES.find(DEFAULT_WIRE).section())
     merge: Merge = Merge()
     outer: Outer = Outer()
     rounds: Rounds = Rounds()
@@ -51,11 +51,7 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"seed = {self.seed}: must be between 0 and {SEED_LIMIT - 1}")
         if self.model.weights == "given" and self.architecture != Architecture():
             raise ValueError("architecture: weights that are given keep their own configuration")
-        if self.merge.rule == "contributors" and not isinstance(self.wire, Sparse):
-            raise ValueError(
-                "merge.rule = 'contributors' divides each coordinate by the peers that sent it and "
-                "needs wire.kind = 'sparse'; with this wire use 'mean' or 'bounded'"
-            )
+        _check_rule(self.merge.rule, self.wire.kind)
         if self.inner.warmup >= self.total_steps:
             raise ValueError(
                 f"inner.warmup = {self.inner.warmup}: the whole run has only {self.total_steps} steps "
@@ -78,6 +74,41 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.inner.steps * self.inner.batch * self.model.sequence
 
 
+def _check_rule(rule: str, kind: str) -> None:
+    """Refuse a merge rule that does not exist, or needs what this kind of wire does not give."""
+    if rule not in RULES.names():
+        known = ", ".join(map(repr, RULES.names()))
+        raise ValueError(
+            f"merge.rule = {rule!r}: expected one of {known}{_near(rule, RULES.names())}"
+        )
+    needs = RULES.find(rule).needs
+    if not needs <= WIRES.find(kind).gives:
+        wires = " or ".join(repr(k) for k in WIRES.names() if needs <= WIRES.find(k).gives)
+        rules = " or ".join(
+            repr(r) for r in RULES.names() if RULES.find(r).needs <= WIRES.find(kind).gives
+        )
+        raise ValueError(
+            f"merge.rule = {rule!r} needs {' and '.join(sorted(needs))}, which "
+            f"wire.kind = {kind!r} does not give; use wire.kind = {wires or 'of a plugin'}, or with "
+            f"this wire merge.rule = {rules}"
+        )
+
+
+def _build(raw: dict[str, Any]) -> RunSpec:
+    """The specification of a raw table. Raises msgspec.ValidationError, ValueError."""
+    if "wire" in raw:
+        found = msgspec.convert({"wire": raw["wire"]}, _wire_section(tuple(WIRES.names())))
+        raw = raw | {"wire": found.wire}
+    return msgspec.convert(raw, RunSpec)
+
+
+@cache
+def _wire_section(kinds: tuple[str, ...]) -> Any:
+    """A struct whose field `wire` is one of the kinds that are registered by now."""
+    sections: Any = Union[tuple(WIRES.find(kind).section for kind in kinds)]  # noqa: UP007
+    return msgspec.defstruct("WireSection", [("wire", sections)])
+
+
 def parse(text: str, source: str = "run.toml") -> RunSpec:
     """A validated specification from TOML text. Raises SpecError naming the key at fault."""
     try:
@@ -85,7 +116,7 @@ def parse(text: str, source: str = "run.toml") -> RunSpec:
     except tomllib.TOMLDecodeError as error:
         raise SpecError(f"{source}: not valid TOML: {error}") from error
     try:
-        return msgspec.convert(raw, RunSpec)
+        return _build(raw)
     except (msgspec.ValidationError, ValueError) as error:
         raise SpecError(f"{source}: {_explain(str(error), raw)}") from error
 
@@ -118,7 +149,7 @@ def override(spec: RunSpec, changes: dict[str, object]) -> RunSpec:
             place = place[section]
         place[name] = value
     try:
-        return msgspec.convert(raw, RunSpec)
+        return _build(raw)
     except (msgspec.ValidationError, ValueError) as error:
         raise SpecError(_explain(str(error), raw)) from error
 
@@ -149,7 +180,8 @@ def _type(where: str, raw: dict) -> Any:
     kind: Any = RunSpec
     for name in filter(None, where.split(".")):
         if name == "wire":
-            kind = WIRES.get((raw.get("wire") or {}).get("kind"), Integer)
+            named = (raw.get("wire") or {}).get("kind")
+            kind = WIRES.find(named if named in WIRES.names() else DEFAULT_WIRE).section
             continue
         kind = next((f.type for f in msgspec.structs.fields(kind) if f.name == name), RunSpec)
     return kind
@@ -163,7 +195,7 @@ def _fields(where: str, raw: dict) -> list[str]:
 def _options(where: str, raw: dict) -> list[str]:
     """The values that a key takes, where they can be listed."""
     if where == "wire.kind":
-        return list(WIRES)
+        return WIRES.names()
     found: list[Any] = []
     for option in get_args(_type(where, raw)):
         # A key that may be left out has the type `Literal[...] | None`.

@@ -18,26 +18,23 @@ class StateError(ValueError):
 
 
 class State(msgspec.Struct):
-    """After `round` rounds: weights f32[P], outer momentum f32[P], scales f32[T] (the common scale
-    per tensor for the integer wire), inner f32[V - P] (the inner momenta, where they are exchanged)."""
+    """What all peers hold after `round` rounds, bit for bit the same. P values in T tensors."""
 
     round: int
     layout: str
+    """`Layout.digest` of the model."""
     weights: np.ndarray
+    """f32[P]"""
     momentum: np.ndarray
-    scales: np.ndarray
-    inner: np.ndarray = msgspec.field(default_factory=lambda: np.zeros(0, np.float32))
+    """Of the outer optimizer, f32[P]."""
+    shared: np.ndarray
+    """What the wire's codec has peers share, f32[K]: the scale of each tensor, say. In files "scales"."""
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
-        """By name, little-endian; none that is empty."""
-        named = {
-            "weights": self.weights,
-            "momentum": self.momentum,
-            "scales": self.scales,
-            "inner": self.inner,
-        }
-        return {name: np.ascontiguousarray(x, "<f4") for name, x in named.items() if x.size}
+        """By name, little-endian."""
+        named = {"weights": self.weights, "momentum": self.momentum, "scales": self.shared}
+        return {name: np.ascontiguousarray(x, "<f4") for name, x in named.items()}
 
     def hash(self) -> str:
         """blake3 over round, layout and the little-endian float32 arrays; 64 hex digits."""
@@ -55,11 +52,11 @@ class State(msgspec.Struct):
         return digest
 
 
-def first(layout: Layout, weights: np.ndarray) -> State:
-    """Before round 0: weights f32[P], no momentum, no scales yet."""
-    scales = np.zeros(len(layout.names), np.float32)
-    inner = np.zeros(layout.total - layout.parameters, np.float32)
-    return State(0, layout.digest(), weights, np.zeros_like(weights), scales, inner)
+def first(layout: Layout, weights: np.ndarray, shared: np.ndarray | None = None) -> State:
+    """Before round 0: weights f32[P], no momentum; shared: f32[K], zeros for each tensor if None."""
+    if shared is None:
+        shared = np.zeros(len(layout.names), np.float32)
+    return State(0, layout.digest(), weights, np.zeros_like(weights), shared)
 
 
 def load(path: Path, layout: Layout) -> State:
@@ -70,19 +67,14 @@ def load(path: Path, layout: Layout) -> State:
     try:
         with safe_open(path, framework="numpy") as file:
             facts = file.metadata() or {}
-            sizes = {
-                "weights": layout.parameters,
-                "momentum": layout.parameters,
-                "scales": len(layout.names),
-                "inner": layout.total - layout.parameters,
-            }
-            sizes = {name: size for name, size in sizes.items() if size}
-            for name, size in sizes.items():
+            for name in ("weights", "momentum", "scales"):
                 part = file.get_slice(name)
-                if part.get_shape() != [size] or part.get_dtype() != "F32":
+                shape = part.get_shape() if name == "scales" else [layout.total]
+                if part.get_shape() != shape or len(shape) != 1 or part.get_dtype() != "F32":
                     raise StateError(f"{path}: {name} has the wrong size; not a state of this run")
-            arrays = {name: file.get_tensor(name) for name in sizes}
-        state = State(int(facts["round"]), facts["layout"], **arrays)
+            weights, momentum = file.get_tensor("weights"), file.get_tensor("momentum")
+            shared = file.get_tensor("scales")
+        state = State(int(facts["round"]), facts["layout"], weights, momentum, shared)
         if state.layout != layout.digest():
             raise StateError(f"{path}: a state of another model")
         if state.hash() != facts["hash"]:

@@ -9,15 +9,16 @@ from duckweed.run.spec import RunSpec
 
 NOTES = {
     "seed": "everything random in the run follows from this number",
-    "data": "path: 'stdlib', files, folders, globs (also .gz .zst .jsonl .parquet), or hf:NAME[:config]\n"
+    "data": "path: 'stdlib', files, folders, globs (text, JSON, JSON lines, Parquet; also .gz .zst), or\n"
+    "hf:NAME[:config]; encoding = 'NAME' where text is no UTF-8 and has no byte-order mark\n"
     "tokenizer: 'bytes', 'bpe:N' (trained on this data), a tokenizer.json, a folder, or a hub name",
     "model": "source: a preset (llama-0.5m, llama-0.6m, llama-1m, llama-15m, llama-125m, llama-1b, qwen3-0.6b,\n"
     "deepseek-v3-mini), a folder, a config.json, or a hub name; sequence: tokens per training sequence",
     "architecture": "what is changed of the source's configuration (docs/learn.md)",
     "inner": "what a peer does alone between two exchanges: `steps` steps of `batch` sequences\n"
-    "optimizer: muon (hidden matrices; AdamW for the rest) or adamw; schedule: wsd, cosine, constant\n"
-    "state: 'fresh' starts its moments anew every round, 'kept' carries them along, 'shared' exchanges\n"
-    "those of Muon too: up to twice the bytes, less loss in short runs (docs/learn.md)\n"
+    "optimizer: muon, normuon (hidden matrices; AdamW for the rest), adamw or lion\n"
+    "schedule: wsd, cosine, constant; state: a round begins with an optimizer state that is 'fresh', or\n"
+    "with that which the peer has 'kept' from the round before\n"
     "guide: how far Muon's momenta turn to what all have merged last, before each round",
     "wire": "what is sent. kind: 'integer' (threshold, value, levels), 'sparse' (chunk, keep),\n"
     "'dense' (dtype fp32, bf16, int8); feedback: share of the unsent rest that is carried over",

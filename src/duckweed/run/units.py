@@ -12,11 +12,19 @@ from dataclasses import dataclass
 PREFIX = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "p": 1e15, "e": 1e18}
 BINARY = {"ki": 2.0**10, "mi": 2.0**20, "gi": 2.0**30, "ti": 2.0**40}
 SECONDS = {
-    "ms": 1e-3, "s": 1.0, "sec": 1.0, "second": 1.0, "min": 60.0, "minute": 60.0,
-    "h": 3600.0, "hr": 3600.0, "hour": 3600.0, "d": 86400.0, "day": 86400.0,
-    "w": 604800.0, "week": 604800.0, "month": 2629800.0, "mo": 2629800.0,
-    "y": 31557600.0, "yr": 31557600.0, "year": 31557600.0,
-}  # fmt: skip
+    name: seconds
+    for names, seconds in (
+        ("ms", 1e-3),
+        ("s sec second", 1.0),
+        ("min minute", 60.0),
+        ("h hr hour", 3600.0),
+        ("d day", 86400.0),
+        ("w week", 604800.0),
+        ("mo month", 2629800.0),
+        ("y yr year", 31557600.0),
+    )
+    for name in names.split()
+}
 NUMBER = re.compile(r"^\s*([-+]?(?:\d[\d,_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*?)\s*$")
 
 
@@ -157,39 +165,104 @@ def flops(text: str | float, what: str = "compute") -> Reading:
     raise UnitError(f"{what}: the unit in {text!r} is not known. Write it like 165 TFLOPS.")
 
 
-def show(value: float, steps: tuple[tuple[float, str], ...]) -> str:
-    for factor, unit in steps:
-        if abs(value) >= factor:
-            return f"{value / factor:.3g} {unit}"
-    factor, unit = steps[-1]
-    return f"{value / factor:.3g} {unit}"
+def speeds(text: str, default: str = "") -> list[tuple[str, Reading]]:
+    """One or two link speeds from `100 Mbps`, `20/100 Mbps`, `20 up/100 down Mbps`, `20Mbps/1Gbps`,
+    each with `up`, `down` or nothing. A number without a unit has that of the last, or the default.
+    """
+    parts = [part.strip() for part in _per_second(text).split("/") if part.strip()]
+    ways = []
+    for part in parts:
+        way = re.search(r"\b(up|down)(load)?\b", part, re.IGNORECASE)
+        bare = re.sub(r"\b(up|down)(load)?\b", "", part, flags=re.IGNORECASE).strip()
+        ways.append((way[1].lower() if way else "", *split(bare, "link speed")))
+    if not 1 <= len(ways) <= 2:
+        raise UnitError(f"Link {text!r}: give one speed, or up and down as in 20/100 Mbit/s.")
+    last = ways[-1][2] or default
+    return [(way, rate(f"{number:g} {unit or last}")) for way, number, unit in ways]
+
+
+def with_delay(text: str) -> tuple[str, str]:
+    """`20/100 Mbps 80ms` as the speeds and the time at the end, which may be empty."""
+    text = _per_second(text)
+    found = re.search(r"[\d.]+\s*(?:ms|s|sec)\s*$", text)
+    return (text[: found.start()], found[0].strip()) if found else (text, "")
+
+
+def _per_second(text: str) -> str:
+    """`Mbit/s` as `Mbitps`, whose slash separates nothing."""
+    return re.sub(r"(bits?|Bits?|bytes?|Bytes?|B|b)/s(ec)?\b", r"\1ps", text)
+
+
+Steps = tuple[tuple[float, float, str], ...]
+"""From which value on, divided by what, in which unit a quantity is said; the largest first."""
+
+
+def step(value: float, steps: Steps) -> tuple[float, str]:
+    """Divisor and unit for a value: those of the first step that it reaches, else of the last."""
+    return next((s[1:] for s in steps if abs(value) >= s[0]), steps[-1][1:])
+
+
+def number(value: float) -> str:
+    """A time as a person says it: whole from 10 on."""
+    if math.isinf(value):
+        return "never"
+    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
+
+
+def show(value: float, steps: Steps) -> str:
+    """A time in the unit that fits it."""
+    factor, unit = step(value, steps)
+    return f"{number(value / factor)} {unit}"
+
+
+def _scaled(value: float, unit: str, prefixes: str) -> str:
+    """Three significant digits with the decimal prefix that fits, of those given, the largest first
+    and the last for 1."""
+    powers = range(3 * (len(prefixes) - 1), -1, -3)
+    steps = tuple(
+        (10.0**p, 10.0**p, c.strip() + unit) for p, c in zip(powers, prefixes, strict=True)
+    )
+    factor, unit = step(value, steps)
+    return f"{value / factor:.3g} {unit}".strip()
 
 
 def show_rate(value: float) -> str:
-    return show(
-        value, ((1e12, "Tbit/s"), (1e9, "Gbit/s"), (1e6, "Mbit/s"), (1e3, "kbit/s"), (1, "bit/s"))
-    )
+    """bit/s."""
+    return _scaled(value, "bit/s", "TGMk ")
 
 
 def show_size(value: float) -> str:
-    return show(
-        value, ((1e15, "PB"), (1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1, "B"))
-    )
+    """Bytes."""
+    return _scaled(value, "B", "PTGMk ")
 
 
 def show_count(value: float) -> str:
-    return show(
-        value, ((1e15, "P"), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"), (1, ""))
-    ).strip()
+    return _scaled(value, "", "PTBMK ")
+
+
+def show_energy(kwh: float) -> str:
+    return _scaled(kwh, "Wh", "TGMk")
+
+
+def show_clock(seconds: float) -> str:
+    """A time that runs: m:ss or h:mm:ss."""
+    whole = int(seconds)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
+
+
+YEAR = SECONDS["year"]
+TIMES: Steps = (
+    (2 * YEAR, YEAR, "years"),
+    (86400.0, 86400.0, "days"),
+    (3600.0, 3600.0, "h"),
+    (60.0, 60.0, "min"),
+    (1.0, 1.0, "s"),
+)
 
 
 def show_time(seconds: float) -> str:
+    """A duration."""
     if math.isinf(seconds):
         return "never"
-    steps = ((100 * 31557600.0, 31557600.0, "years"), (2 * 31557600.0, 31557600.0, "years"),
-             (86400.0, 86400.0, "days"), (3600.0, 3600.0, "h"), (60.0, 60.0, "min"), (1.0, 1.0, "s"))  # fmt: skip
-    for least, factor, unit in steps:
-        if seconds >= least:
-            number = seconds / factor
-            return f"{number:,.0f} {unit}" if number >= 10 else f"{number:.1f} {unit}"
-    return f"{seconds * 1e3:.3g} ms"
+    return show(seconds, TIMES) if seconds >= 1 else f"{seconds * 1e3:.3g} ms"

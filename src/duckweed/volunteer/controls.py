@@ -28,14 +28,23 @@ class Controls(msgspec.Struct, forbid_unknown_fields=True):
     """As the volunteer wrote them; the properties read them."""
 
     up: str = ""
+    """Most that is sent, as a rate: "5mbit"."""
     down: str = ""
+    """Most that is received, as a rate."""
     hours: str = ""
+    """When it works, local time: "22-07"."""
     pause_when_busy: bool = False
+    """Whether it pauses while other programs need the machine."""
     memory: str = ""
+    """Most memory of the process, as a size: "4GB"."""
     disk: str = ""
+    """Most that the peer's folder may take, as a size."""
     threads: int = 1
+    """CPU threads."""
     nice: int = 0
+    """Priority that is given up: 0 (none) to 19."""
     paused: bool = False
+    """Whether `duckweed pause` was said last."""
 
     def __post_init__(self) -> None:
         if self.hours:

@@ -13,42 +13,52 @@ import msgspec
 
 from duckweed.net import tcp
 from duckweed.net.identity import Identity
-from duckweed.net.timeouts import within
+from duckweed.net.timeouts import DOCTOR_TRY, within
 from duckweed.net.transport import Endpoint, Link, LinkError, is_loopback, is_relay
 from duckweed.swarm.protocol import messages as m
+from duckweed.swarm.protocol.client import AnswerError, Client, QuestionRefused
 from duckweed.swarm.protocol.invitation import Invitation
 
-PATIENCE = 6.0  # seconds for each attempt
-CLOCK = 60.0  # seconds that two clocks may differ without a word
+CLOCK = 60.0  # seconds by which two clocks may differ before it is reported
 
 Reached = Literal["open", "refused", "silent", "no network", "somebody else", "failed"]
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """state: "good"; "poor": it works without; "bad": it does not work. words: what was found, on
-    whose side it is, what to do."""
+    """One link of the chain between this machine and a run."""
 
     what: str
     state: Literal["good", "poor", "bad"]
+    """poor: taking part works without it; bad: it does not."""
     words: str
+    """What was found, on whose side it is, what to do."""
 
 
 class Facts(msgspec.Struct):
-    """What was tried. tcp: address -> outcome; udp: whether the coordinator answered directly;
-    relays: URL -> outcome of a connection to it; relayed: those through which the coordinator
-    answered; port: the UDP port of this end, own: its addresses, seen: where the coordinator sees it;
-    trip: seconds; clock: seconds that the coordinator's is ahead; answer: its words to a guest."""
+    """What was tried, and how it went."""
 
     tcp: dict[str, Reached] = {}
+    """ip:port of the coordinator -> whether it could be reached there over TCP."""
     udp: bool = False
+    """Whether the coordinator answered over UDP, without a relay."""
     relays: dict[str, Reached] = {}
+    """URL of a relay -> whether it could be reached."""
     relayed: list[str] = []
+    """URLs of the relays through which the coordinator answered."""
     port: str = ""
+    """UDP port of this machine's end."""
     own: list[str] = []
+    """Addresses of this machine's end, ip:port."""
     seen: str = ""
+    """ip:port at which the coordinator sees this machine."""
     trip: float = 0.0
+    """Seconds of a round trip."""
     clock: float = 0.0
-    answer: m.Terms | m.Refused | None = None
+    """Seconds by which the coordinator's clock is ahead of this one."""
+    info: m.RunInfo | None = None
+    """What the coordinator tells a guest about the run."""
+    fault: AnswerError | None = None
+    """Why it did not tell."""
 
 
 async def examine(invitation: Invitation, identity: Identity) -> Facts:
@@ -76,7 +86,7 @@ async def _try(
         return
     endpoint = await Endpoint.toward(identity, m.HEAD_LIMIT, addresses)
     try:
-        link = await endpoint.connect(invitation.coordinator, addresses, PATIENCE)
+        link = await endpoint.connect(invitation.coordinator, addresses, DOCTOR_TRY)
         if is_relay(addresses[0]):
             facts.relayed.append(addresses[0])
         else:
@@ -92,23 +102,22 @@ async def _try(
 
 
 async def _talk(facts: Facts, link: Link, invitation: Invitation) -> None:
-    if facts.answer is not None:
+    if facts.info or facts.fault:
         return
     began = time.time()
     pong = await link.ping()
     facts.trip = time.time() - began
     facts.seen, facts.clock = pong.seen, pong.clock - (began + facts.trip / 2)
-    head, _ = await link.ask(m.encode(m.Enquire(m.PROTOCOL, invitation.secret)))
     try:
-        answer = m.answer(head)
-    except msgspec.DecodeError:
-        answer = m.Refused("the coordinator speaks another version of duckweed")
-    facts.answer = answer if isinstance(answer, m.Terms | m.Refused) else None
+        question = m.GetRunInfo(m.PROTOCOL, invitation.secret)
+        facts.info, _ = await Client(link).ask(question)
+    except AnswerError as error:
+        facts.fault = error
 
 
 async def _tls(identity: Identity, coordinator: str, address: str) -> Reached:
     try:
-        _, writer = await within(PATIENCE, tcp.dial(identity, coordinator, address))
+        _, writer = await within(DOCTOR_TRY, tcp.dial(identity, coordinator, address))
     except LinkError:
         return "somebody else"
     except (OSError, ValueError, asyncio.IncompleteReadError) as error:
@@ -123,7 +132,7 @@ async def _port(url: str) -> Reached:
     try:
         number = int(port) if port.isdigit() else 443 if url.startswith("https") else 80
         opened = asyncio.open_connection((host or port).strip("[]"), number)
-        _, writer = await within(PATIENCE, opened)
+        _, writer = await within(DOCTOR_TRY, opened)
     except (OSError, ValueError) as error:
         return _outcome(error)
     writer.close()
@@ -273,12 +282,13 @@ def _clock(facts: Facts) -> Finding:
 
 
 def _version(facts: Facts) -> Finding:
-    match facts.answer:
-        case m.Refused(reason=reason):
-            return Finding("admission", "bad", f"the coordinator says: {reason}")
-        case m.Terms():
-            round_ = f"round {facts.answer.round}, {facts.answer.peers} peers here"
-            return Finding("admission", "good", f"same version; you would be let in ({round_})")
+    if facts.info:
+        words = f"round {facts.info.round}, {facts.info.peers} peers here"
+        return Finding("admission", "good", f"same version; you would be let in ({words})")
+    if isinstance(facts.fault, QuestionRefused):
+        return Finding("admission", "bad", f"the coordinator says: {facts.fault.reason}")
+    if facts.fault:
+        return Finding("admission", "bad", str(facts.fault))
     return Finding("admission", "bad", "the coordinator broke off; ask the organiser to look")
 
 

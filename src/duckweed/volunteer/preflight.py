@@ -1,44 +1,42 @@
 """What taking part would ask of this machine: measured before anything is promised."""
 
 import asyncio
+import contextlib
 import errno
 import os
 import shutil
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
 
-from duckweed.learn.data.dataset import Dataset, batch
+from duckweed.learn.learner import Learner, Part
 from duckweed.learn.memory import PROCESS
-from duckweed.learn.model.model import read_weights
-from duckweed.learn.trainer import Trainer
 from duckweed.round.worker import disk_needed
 from duckweed.run import units
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
 from duckweed.swarm.protocol import messages as m
+from duckweed.swarm.protocol.client import Asks
 from duckweed.volunteer.controls import Controls, ControlsError
 from duckweed.volunteer.watch import used
-from duckweed.wire.contribution import max_size
+from duckweed.wire.codec import codec_of
 
 SMALL = 64 << 10  # bytes of the first measurement of a link; more only if it was quick
-QUICK = 0.25  # seconds
+QUICK = 0.25  # seconds: beyond, a body was large enough to measure the link
 WORK = 3.0  # seconds of training that are measured
-STEPS = 6  # at most; the first is not counted
-
-Ask = Callable[[m.Message, bytes, int], Awaitable[tuple[m.Answer, bytes]]]
-"""(question, body, most bytes of the answer's body) -> answer and its body."""
+STEPS = 6  # of training that are measured, at most; the first is not counted
 
 
 class LinkSpeed(msgspec.Struct, frozen=True):
-    """Seconds of a round trip; bytes a second up and down, as a short exchange got them: a fast link
-    may be faster than that."""
+    """Of a short exchange with the coordinator; a fast link may be faster than that."""
 
     trip: float
+    """Seconds of a round trip."""
     up: float
+    """Bytes per second sent."""
     down: float
+    """Bytes per second received."""
 
     def __str__(self) -> str:
         return (
@@ -47,63 +45,68 @@ class LinkSpeed(msgspec.Struct, frozen=True):
         )
 
 
-async def measure_link(ask: Ask, secret: str) -> LinkSpeed:
+async def measure_link(client: Asks, secret: str) -> LinkSpeed:
     """Three small questions, then one body each way, then a larger one if that went quickly."""
-    trips = [await _timed(ask, m.Probe(0, secret), b"") for _ in range(3)]
+    trips = [await _timed(client, m.Probe(0, secret), b"") for _ in range(3)]
     trip = min(trips)
     up = down = 0.0
     for size in (SMALL, m.PROBE_LIMIT):
         noise = os.urandom(size)
-        there = await _timed(ask, m.Probe(0, secret), noise)
-        back = await _timed(ask, m.Probe(size, secret), b"")
+        there = await _timed(client, m.Probe(0, secret), noise)
+        back = await _timed(client, m.Probe(size, secret), b"")
         up, down = size / max(1e-6, there - trip), size / max(1e-6, back - trip)
         if max(there, back) > QUICK:
             break
     return LinkSpeed(trip, up, down)
 
 
-async def _timed(ask: Ask, question: m.Probe, body: bytes) -> float:
+async def _timed(client: Asks, question: m.Probe, body: bytes) -> float:
     began = time.perf_counter()
-    await ask(question, body, question.size)
+    await client.ask(question, body, body_limit=question.size)
     return time.perf_counter() - began
 
 
-async def measure_speed(trainer: Trainer, dataset: Dataset, spec: RunSpec) -> float:
+class _Measured(Exception):
+    """The training that is measured has lasted long enough."""
+
+
+async def measure_speed(learner: Learner, spec: RunSpec) -> float:
     """Tokens a second of inner steps on this device, over some seconds. Leaves no trace."""
-    marks: list[float] = []
+    marks = [(0, time.perf_counter())]  # steps done, and when
+
+    def stepped(steps: int, loss: float) -> None:
+        marks.append((steps, time.perf_counter()))
+        if marks[-1][1] - marks[0][1] >= WORK:
+            raise _Measured
 
     def work() -> None:
-        inner, began = spec.inner, time.perf_counter()
-        batches = (
-            batch(dataset, spec.seed, 0, step, inner.steps, inner.batch, spec.model.sequence)
-            for step in range(min(STEPS, inner.steps))
-            if len(marks) < 2 or marks[-1] - began < WORK
-        )
-        marks.append(began)
-        trainer.train(
-            read_weights(trainer.model), batches, 0, lambda *_: marks.append(time.perf_counter())
-        )
+        with contextlib.suppress(_Measured):
+            learner.train(
+                learner.weights(), Part(0, 0, min(STEPS, spec.inner.steps)), report=stepped
+            )
 
     await asyncio.to_thread(work)
-    first = 1 if len(marks) > 2 else 0
-    steps = len(marks) - 1 - first
-    return steps * spec.inner.batch * spec.model.sequence / (marks[-1] - marks[first])
+    (first, began), (last, ended) = marks[1 if len(marks) > 2 else 0], marks[-1]
+    return (last - first) * spec.tokens_per_block / spec.inner.steps / (ended - began)
 
 
 class Survey(msgspec.Struct, frozen=True):
-    """What a peer on this machine will do in a round, and what that takes. memory, disk: bytes;
-    speed: tokens a second."""
+    """What a peer on this machine will do in a round, and what that takes."""
 
     device: str
     threads: int
     spec: RunSpec
     parameters: int
-    terms: m.Terms
+    terms: m.RunInfo
     most_up: int
+    """Bytes of the largest contribution that is possible."""
     link: LinkSpeed
     speed: float
+    """Tokens per second of inner steps."""
     memory: int
+    """Bytes, of the device or, for a CPU, of the whole process."""
     disk: int
+    """Bytes of the peer's folder."""
 
     @property
     def up(self) -> int:
@@ -158,7 +161,7 @@ def check_disk(home: Path, spec: RunSpec, layout: Layout, controls: Controls) ->
 def survey(
     spec: RunSpec,
     layout: Layout,
-    terms: m.Terms,
+    terms: m.RunInfo,
     link: LinkSpeed,
     speed: float,
     memory: int,
@@ -167,6 +170,7 @@ def survey(
 ) -> Survey:
     base = PROCESS if device == "cpu" else 0
     return Survey(
-        device, threads, spec, layout.parameters, terms, max_size(spec.wire, layout), link, speed,
+        device, threads, spec, layout.total, terms,
+        codec_of(spec.wire, layout).blob_limit, link, speed,
         memory + base, disk_needed(spec.inner, layout),
     )  # fmt: skip

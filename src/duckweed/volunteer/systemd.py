@@ -1,11 +1,12 @@
 """A systemd user service for a peer: starts with the session or the machine, needs no root."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from platformdirs import user_config_path
+
 from duckweed.run.folder import write_atomically
-from duckweed.volunteer.peer_home import Place
+from duckweed.volunteer.peer_home import PeerHome
 
 UNIT = """[Unit]
 Description=duckweed: peer of run {run}
@@ -27,13 +28,13 @@ WantedBy=default.target
 """
 
 
-def unit(place: Place, program: Sequence[str], data: Sequence[str], device: str) -> str:
+def unit(peer_home: PeerHome, program: Sequence[str], data: Sequence[str], device: str) -> str:
     """The text of the unit file. program: the words that start duckweed."""
-    words = [*program, "join", "--home", str(place.home.resolve()), "--device", device]
+    words = [*program, "join", "--home", str(peer_home.home.resolve()), "--device", device]
     for path in data:
         words += ["--data", str(Path(path).resolve()) if Path(path).exists() else path]
     return UNIT.format(
-        run=place.invitation.run[:12],
+        run=peer_home.invitation.run[:12],
         command=" ".join(map(quoted, words)),
         folder=str(Path.cwd()).replace("%", "%%"),
     )
@@ -45,9 +46,9 @@ def quoted(word: str) -> str:
     return f'"{word}"' if not word or set(word) & set(" \t'\"\\;") else word
 
 
-def write(place: Place, text: str) -> Path:
+def write(peer_home: PeerHome, text: str) -> Path:
     """Write the unit into the user's folder of units; returns its path."""
-    root = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    path = Path(root) / "systemd" / "user" / f"duckweed-{place.invitation.run[:12]}.service"
+    name = f"duckweed-{peer_home.invitation.run[:12]}.service"
+    path = user_config_path() / "systemd" / "user" / name
     write_atomically(path, text.encode())
     return path

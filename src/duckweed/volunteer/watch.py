@@ -1,55 +1,55 @@
-"""Keeps a peer within what its volunteer allows: pauses it, lets it go, limits links, memory and disk.
+"""Holds a peer to what its volunteer allows: pauses it, ends it, limits links, memory and disk.
 
 Wishes come as files in the peer's folder, so that they need no open port and outlive a restart:
 `controls.toml` (with `paused`) and `leave`.
 """
 
 import contextlib
-import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import psutil
+
+from duckweed.net.timeouts import CONTROLS_CHECK, FINISH_BLOCK
 from duckweed.net.token_bucket import Pace
 from duckweed.run.folder import RunFolder
+from duckweed.swarm.protocol.errors import HandedBack
 from duckweed.volunteer import controls as files
 from duckweed.volunteer.controls import Controls, ControlsError
 from duckweed.volunteer.cpu_load import BUSY, IDLE, Load
 
 LEAVE = "leave"
-LOOK = 1.0  # seconds between looks into the files
-FINISH = 15.0  # seconds of work that a block may still need to be finished before a pause
 
 
-class HandedBack(Exception):
-    """The block that is being trained is given back, because the volunteer wants the machine."""
-
-
-class Keeper:
-    """Watches the files of one peer. home: the folder of the peer on this machine."""
+class Watch:
+    """Watches the files in the folder of one peer (`home`) and what they ask of it."""
 
     def __init__(self, home: Path, say: Callable[[str], None]) -> None:
         self.home, self.say = home, say
         self.pace = Pace()
+        """How fast bodies may be sent and received now."""
         self.controls = Controls()
+        self.steps = 0
+        """Inner steps of the block that is being trained."""
+        self.ended = False
+        """Whether the peer has ended: then a block still in training ends with its next step."""
         self._load = Load()
         self._busy = False
-        self._fault = ""
-        self._looked = -LOOK
-        self._stamp: tuple[int, int] | None = None
-        self.steps = 0
-        self.ended = False
-        self._began = (0.0, 0)
+        self._looked = -CONTROLS_CHECK  # monotonic time at which the controls were last looked at
+        self._stamp: tuple[int, int] | None = None  # of the file of controls that was read last
+        self._began = (0.0, 0)  # monotonic time, and number of steps done, when the block began
         (home / LEAVE).unlink(missing_ok=True)
         self.look()
 
     # --- what the volunteer wants
 
     def look(self) -> None:
-        """Read the controls if they were changed; what cannot be read changes nothing and is said."""
+        """Read the controls if they were changed. A file that cannot be read changes nothing, and the
+        volunteer is told."""
         now = time.monotonic()
-        if now - self._looked < LOOK:
+        if now - self._looked < CONTROLS_CHECK:
             return
         self._looked = now
         stamp = _stamp(self.home / files.FILE)
@@ -91,14 +91,14 @@ class Keeper:
             return
         began, first = self._began
         pace = (now - began) / max(1, step - first)
-        if step == first or pace * (self.steps - step) > FINISH:
+        if step == first or pace * (self.steps - step) > FINISH_BLOCK:
             raise HandedBack
 
     # --- the machine
 
     def tidy(self, folder: RunFolder) -> None:
-        """Keep the peer's files within its share of the disk: blobs first, then states but the
-        newest, the oldest of each first."""
+        """Remove files until the folder is within its share of the disk: blobs first, then all states
+        but the newest; the oldest of each first."""
         limit = self.controls.disk_bytes
         if limit is None:
             return
@@ -129,18 +129,20 @@ def ask_to_leave(home: Path) -> None:
 
 
 def hold_to(controls: Controls, device: str) -> None:
-    """Set what must be set before the work begins: niceness and, on Linux, a limit on the memory that
-    this process may allocate for itself; an allocation beyond it fails instead of the machine."""
-    if controls.nice and hasattr(os, "nice"):
-        os.nice(max(0, controls.nice - os.nice(0)))
+    """Set what must be set before the work begins: priority and, on Linux, a limit on the memory that
+    this process may allocate; an allocation beyond the limit fails, and the machine goes on."""
+    process = psutil.Process()
+    if controls.nice and sys.platform == "win32":
+        lowest, lower = psutil.IDLE_PRIORITY_CLASS, psutil.BELOW_NORMAL_PRIORITY_CLASS
+        process.nice(lowest if controls.nice >= 10 else lower)
+    elif controls.nice:
+        process.nice(max(process.nice(), controls.nice))
     if controls.memory_bytes and sys.platform == "linux" and device == "cpu":
-        import resource
-
-        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        _, hard = process.rlimit(psutil.RLIMIT_DATA)
         wanted = int(controls.memory_bytes)
-        if hard != resource.RLIM_INFINITY:
+        if hard != psutil.RLIM_INFINITY:
             wanted = min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
+        process.rlimit(psutil.RLIMIT_DATA, (wanted, hard))
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
@@ -151,7 +153,7 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return facts.st_mtime_ns, facts.st_ino
 
 
-def _by_age(paths) -> list[Path]:
+def _by_age(paths: Iterable[Path]) -> list[Path]:
     found = []
     for path in paths:
         with contextlib.suppress(OSError):

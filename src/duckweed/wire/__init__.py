@@ -1,24 +1,24 @@
-"""What a contribution looks like in bytes: compression, error feedback, codec.
+"""What a contribution looks like in bytes: codecs, error feedback, entropy coding.
 
 numpy only. A model is one flat vector f32[P] with a `Layout` of its T tensors.
 """
 
-from duckweed.wire.contribution import Compressed, Decoded, compress, decode, max_size
+from duckweed.wire.codec import Codec, Encoded, codec_of, codec_type, register_wire
 from duckweed.wire.feedback import carry, keep
-from duckweed.wire.frame import WireError
-from duckweed.wire.update import Update, decode_update, encode_update, max_update_size
+from duckweed.wire.frame import Reader, WireError, Writer
+from duckweed.wire.total import Decoded, Total
 
 __all__ = [
-    "Compressed",
+    "Codec",
     "Decoded",
-    "Update",
+    "Encoded",
+    "Reader",
+    "Total",
     "WireError",
+    "Writer",
     "carry",
-    "compress",
-    "decode",
-    "decode_update",
-    "encode_update",
+    "codec_of",
+    "codec_type",
     "keep",
-    "max_size",
-    "max_update_size",
+    "register_wire",
 ]

@@ -19,13 +19,7 @@ def carry(delta: np.ndarray, residual: np.ndarray, beta: float) -> np.ndarray:
     return x
 
 
-def keep(
-    x: np.ndarray, sent: np.ndarray, owed: int | None = None, out: np.ndarray | None = None
-) -> np.ndarray:
-    """What the contribution left out, ``x - sent``: the residual of the next round. ``owed``: of how
-    many values, None for all; those after them (momenta) are said anew every round, and their
-    residual is 0. ``out``: where to put it, ``x`` itself for one."""
-    residual = np.subtract(x, sent, out=out, dtype=np.float32)
-    if owed is not None:
-        residual[owed:] = 0
-    return residual
+def keep(x: np.ndarray, sent: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """What the contribution left out, ``x - sent``: the residual of the next round, f32[P].
+    ``out``: where to put it, for example ``x`` itself."""
+    return np.subtract(x, sent, out=out, dtype=np.float32)

@@ -107,4 +107,4 @@ def test_the_ledger_as_tables_names_every_decision_and_purpose(told):
         assert f"{v.m:.2f} ({v.low:.2f} to {v.high:.2f})" in text
     if told.refused:
         assert f"{len(told.refused)} proposals refused" in text
-        assert told.refused[0]["reason"].split()[0] in text
+        assert told.refused[0].reason.split()[0] in text

@@ -12,6 +12,7 @@ from duckweed.evolve.decide.campaign import MOST_EMPTY_ROUNDS, begin
 from duckweed.evolve.decide.final_comparison import compare_with_zero
 from duckweed.evolve.decide.pruning import prune
 from duckweed.evolve.decide.requests import AskBudget, Record, RunTrials
+from duckweed.evolve.entries import AnnouncementEntry, DecisionEntry, ScreeningEntry, TrialEntry
 from evolve.simulated import NOISE, PLAIN, SETTINGS, SLOPE, SimulatedPool, decide, gain, loop
 from evolve.simulated import run as made_run
 
@@ -55,7 +56,7 @@ def test_generation_0_is_one_that_every_trial_of_the_campaign_can_train(tmp_path
     assert found.state.zero["inner.batch"] == 8  # 4 would be better
     found.journal.close()
     ledger = Journal(tmp_path / "c").ledger
-    batches = {e.body["what"]["recipe"]["inner.batch"] for e in ledger.entries("trial")}
+    batches = {e.body.what.recipe["inner.batch"] for e in ledger.entries(TrialEntry)}
     ledger.close()
     assert min(batches) == 8
 
@@ -74,17 +75,15 @@ def test_what_helps_is_adopted_and_the_comparison_says_by_how_much(campaign):
 def test_the_comparison_is_with_generation_0_on_seeds_of_its_own(campaign):
     path, state, _ = campaign
     journal = Journal(path)
-    trials = [entry.body for entry in journal.ledger.entries("trial")]
+    trials = [entry.body for entry in journal.ledger.entries(TrialEntry)]
     journal.close()
-    vault = {t["what"]["seed"] for t in trials if t["what"]["split"] == "vault"}
-    others = {t["what"]["seed"] for t in trials if t["what"]["split"] == "select"}
+    vault = {t.what.seed for t in trials if t.what.split == "vault"}
+    others = {t.what.seed for t in trials if t.what.split == "select"}
     assert len(vault) == SETTINGS.vault_seeds
     assert not vault & others
-    zeros = [
-        t for t in trials if t["what"]["split"] == "vault" and t["what"]["recipe"] == state.zero
-    ]
+    zeros = [t for t in trials if t.what.split == "vault" and t.what.recipe == state.zero]
     # once for all generations: at the budgets of both, and on until it has the child's loss (2.0x)
-    budgets = sorted({t["what"]["budget"] for t in zeros})
+    budgets = sorted({t.what.budget for t in zeros})
     assert budgets == [0.5e9, 1e9, 2e9, 4e9]
     assert len(zeros) == SETTINGS.vault_seeds * len(budgets)
 
@@ -126,8 +125,8 @@ def test_what_generation_0_ran_longer_is_not_run_again_and_needs_no_budget():
     assert asked == [SETTINGS.vault_seeds * 4e9]
     second, asked = opened(state, paid=False)
     assert not asked
-    assert second["found"] == first["found"]
-    assert not second["found"]["extrapolated"]
+    assert second.found == first.found
+    assert not second.found.extrapolated
 
 
 def opened(state, paid):
@@ -140,29 +139,26 @@ def opened(state, paid):
             case AskBudget(flops, _):
                 asked.append(flops)
                 answer = paid
-            case Record(_, body):
-                return body, asked
+            case Record(entry):
+                return entry, asked
 
 
 def test_confirmation_uses_no_seed_of_screening_or_of_another_proposal(campaign):
     path, _, _ = campaign
     journal = Journal(path)
-    entries = list(journal.ledger.entries())
+    entries = [e.body for e in journal.ledger.entries(AnnouncementEntry, TrialEntry)]
     journal.close()
-    screened = {
-        e.body["what"]["seed"]
-        for e in entries
-        if e.kind == "trial" and e.body["purpose"] == "screening"
-    }
+    trials = [e for e in entries if isinstance(e, TrialEntry)]
+    screened = {e.what.seed for e in trials if e.purpose == "screening"}
     seen: set[int] = set()
     current: set[int] = set()
     for entry in entries:
-        if entry.kind == "announcement":
+        if isinstance(entry, AnnouncementEntry):
             assert not current & seen
             seen |= current
             current = set()
-        if entry.kind == "trial" and entry.body["purpose"] == "confirmation":
-            current.add(entry.body["what"]["seed"])
+        elif isinstance(entry, TrialEntry) and entry.purpose == "confirmation":
+            current.add(entry.what.seed)
     assert seen
     assert not seen & screened
 
@@ -171,15 +167,15 @@ def test_every_confirmation_was_announced_before_its_first_run(campaign):
     path, _, _ = campaign
     journal = Journal(path)
     announced = None
-    for entry in journal.ledger.entries():
-        if entry.kind == "announcement":
-            assert {"level", "pairs", "budget", "commitment", "child"} <= set(entry.body)
-            announced = entry.body["number"]
-        elif entry.kind == "trial" and entry.body["purpose"] == "confirmation":
-            assert announced is not None
-        elif entry.kind == "decision":
-            assert entry.body["number"] == announced
-            announced = None
+    for entry in journal.ledger.entries(AnnouncementEntry, TrialEntry, DecisionEntry):
+        match entry.body:
+            case AnnouncementEntry(number=number):
+                announced = number
+            case TrialEntry(purpose="confirmation"):
+                assert announced is not None
+            case DecisionEntry(number=number):
+                assert number == announced
+                announced = None
     journal.close()
 
 
@@ -307,7 +303,7 @@ def test_a_campaign_without_ideas_ends_and_says_so(tmp_path):
     at_work = loop(tmp_path / "c", ENOUGH)
     at_work.allocator.proposers = []
     assert at_work.run() == "nobody proposes anything new any more"
-    assert len(list(at_work.journal.ledger.entries("screening"))) == MOST_EMPTY_ROUNDS
+    assert len(list(at_work.journal.ledger.entries(ScreeningEntry))) == MOST_EMPTY_ROUNDS
     at_work.journal.close()
 
 
@@ -315,8 +311,8 @@ def test_the_pilot_states_the_noise_and_the_smallest_effect(campaign):
     _, _, history = campaign
     assert history.pilot is not None
     # two runs on different seeds, each with the seed's own part and the run's
-    assert history.pilot["sd"] == pytest.approx(2 * NOISE, rel=0.6)
-    assert history.pilot["smallest_multiplier"] > 1.01
+    assert history.pilot.sd == pytest.approx(2 * NOISE, rel=0.6)
+    assert history.pilot.smallest_multiplier > 1.01
 
 
 def test_every_proposer_is_charged_for_what_its_proposals_cost(campaign):

@@ -74,7 +74,7 @@ def test_a_real_campaign_decides_again_what_its_ledger_says(name, tmp_path):
                 answer = take("afford")["body"]["paid"]
             case RequireBudget():
                 answer = None
-            case Record(kind, body):
-                entry = take(kind)
-                assert alike(msgspec.json.decode(msgspec.json.encode(body)), entry["body"])
+            case Record(decision):
+                entry = take(decision.kind)
+                assert alike(msgspec.json.decode(msgspec.json.encode(decision)), entry["body"])
                 answer = entry["hash"]

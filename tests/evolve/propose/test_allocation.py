@@ -126,8 +126,8 @@ def test_of_a_proposal_only_what_has_an_effect_is_tried():
     ]
     here = state()
     answer = allocator(Says(list(raws))).propose(AskProposals(1, 3, False, here.parent), here)
-    assert [p.difference for p in answer["proposals"]] == [{"inner.learning_rate": 0.008}, raws[1]]
-    assert "without effect" in answer["refused"][0]["reason"]
+    assert [p.difference for p in answer.proposals] == [{"inner.learning_rate": 0.008}, raws[1]]
+    assert "without effect" in answer.refused[0].reason
 
 
 def test_a_thousand_attacks_are_refused_with_a_reason_and_change_nothing(tmp_path, monkeypatch):
@@ -139,9 +139,9 @@ def test_a_thousand_attacks_are_refused_with_a_reason_and_change_nothing(tmp_pat
     here = state()
     before = msgspec.json.encode(here)
     found = allocator(Says(attacks(1000))).propose(AskProposals(0, 1000, False, here.parent), here)
-    assert found["proposals"] == []
-    assert len(found["refused"]) == 1000
-    assert all(r["reason"] and len(r["reason"]) <= 200 for r in found["refused"])
+    assert found.proposals == []
+    assert len(found.refused) == 1000
+    assert all(r.reason and len(r.reason) <= 200 for r in found.refused)
     assert msgspec.json.encode(here) == before
     assert list(tmp_path.iterdir()) == []
     msgspec.json.encode(found)  # whatever was said, the ledger can hold the answer
@@ -150,9 +150,7 @@ def test_a_thousand_attacks_are_refused_with_a_reason_and_change_nothing(tmp_pat
 def test_what_is_within_the_registry_is_taken_as_typed_data():
     raws: list[object] = [{"inner.learning_rate": 0.0123456}, {"inner.optimizer": "muon"}]
     here = state()
-    found = allocator(Says(raws)).propose(AskProposals(10, 2, False, here.parent), here)[
-        "proposals"
-    ]
+    found = allocator(Says(raws)).propose(AskProposals(10, 2, False, here.parent), here).proposals
     assert [p.difference for p in found] == [
         {"inner.learning_rate": 0.01235}, {"inner.optimizer": "muon"},
     ]  # fmt: skip
@@ -165,8 +163,8 @@ def test_repeats_and_differences_that_change_nothing_are_refused():
     ]  # fmt: skip
     here = state()
     found = allocator(Says(raws)).propose(AskProposals(0, 3, False, here.parent), here)
-    assert len(found["proposals"]) == 1
-    assert [r["reason"] for r in found["refused"]] == [
+    assert len(found.proposals) == 1
+    assert [r.reason for r in found.refused] == [
         "proposed twice in one round", "changes nothing",
     ]  # fmt: skip
 
@@ -221,7 +219,7 @@ def test_the_bayesian_search_prefers_what_screening_liked():
 def test_known_changes_come_first_and_chance_is_always_heard():
     here = state()
     proposers = [KnownChanges(REGISTRY), RandomSearch(REGISTRY), EvolutionarySearch(REGISTRY)]
-    found = allocator(*proposers).propose(AskProposals(0, 8, False, here.parent), here)["proposals"]
+    found = allocator(*proposers).propose(AskProposals(0, 8, False, here.parent), here).proposals
     assert found[0].difference == {"inner.optimizer": "muon"}
     assert found[0].provenance == "known"
     for wave in range(20):
@@ -260,15 +258,15 @@ def test_planted_proposals_are_sealed_and_open_to_anyone_afterwards():
     arms = allocator()
     kinds = set()
     for number in range(60):
-        found = arms.propose(AskProposals(number, 1, True, here.parent), here)["proposals"]
+        found = arms.propose(AskProposals(number, 1, True, here.parent), here).proposals
         (proposal,) = msgspec.convert(msgspec.to_builtins(found), list[type(found[0])])
         assert proposal.proposer == "sealed"  # and nothing else tells the kinds apart
         told = reveal(arms.secret, proposal)
-        kinds.add(told["kind"])
-        seal = commitment(told["salt"], number, told["kind"], proposal.difference)
+        kinds.add(told.label)
+        seal = commitment(told.salt, number, told.label, proposal.difference)
         assert seal == proposal.commitment
-        for other in {"same", "null", "harmful"} - {told["kind"]}:
-            assert commitment(told["salt"], number, other, proposal.difference) != seal
+        for other in {"same", "null", "harmful"} - {told.label}:
+            assert commitment(told.salt, number, other, proposal.difference) != seal
     assert kinds == {"same", "null", "harmful"}
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from duckweed.evolve.budget import Budget
 from duckweed.evolve.decide.requests import AskProposals
+from duckweed.evolve.entries import ProposalsEntry
 from duckweed.evolve.propose.allocation import Allocator
 from duckweed.evolve.propose.language_model import EndpointError, LanguageModel
 from duckweed.evolve.propose.proposers import RandomSearch
@@ -93,10 +94,10 @@ def test_a_good_answer_becomes_proposals():
             REGISTRY, [model(server.url)], CampaignSecret(bytes(32)), lambda recipe: None
         )
         found = arms.propose(AskProposals(0, 8, False, here.parent), here)
-    assert [p.difference for p in found["proposals"]] == [
+    assert [p.difference for p in found.proposals] == [
         {"inner.optimizer": "muon"}, {"inner.beta2": 0.9, "inner.clip": 0.5},
     ]  # fmt: skip
-    assert {(p.proposer, p.provenance) for p in found["proposals"]} == {("llm", "adapted")}
+    assert {(p.proposer, p.provenance) for p in found.proposals} == {("llm", "adapted")}
     assert server.asked[0]["path"] == "/v1/chat/completions"
     assert server.asked[0]["model"] == "tiny"
     assert server.keys == ["Bearer a-key"]
@@ -129,8 +130,8 @@ def test_prompt_injection_in_an_answer_is_refused_like_anything_else():
             REGISTRY, [model(server.url)], CampaignSecret(bytes(32)), lambda recipe: None
         )
         found = arms.propose(AskProposals(0, 20, False, here.parent), here)
-    assert found["proposals"] == []
-    assert len(found["refused"]) == 5
+    assert found.proposals == []
+    assert len(found.refused) == 5
 
 
 def _stalls(handler: BaseHTTPRequestHandler) -> None:
@@ -176,9 +177,9 @@ def test_an_endpoint_that_is_no_use_costs_its_share_and_nothing_else(answer, fau
         proposers = [RandomSearch(REGISTRY), arm]
         arms = Allocator(REGISTRY, proposers, CampaignSecret(bytes(32)), lambda recipe: None)
         found = arms.propose(AskProposals(0, 6, False, here.parent), here)
-    assert {p.proposer for p in found["proposals"]} == {"random"}
-    for refusal in found["refused"]:
-        assert refusal["reason"]
+    assert {p.proposer for p in found.proposals} == {"random"}
+    for refusal in found.refused:
+        assert refusal.reason
 
 
 def test_an_endpoint_that_is_down_is_a_fault_with_a_reason():
@@ -226,6 +227,6 @@ def test_a_campaign_goes_on_from_recorded_answers_without_asking_again(tmp_path)
     again = loop(url, 3e11)  # nobody answers there any more
     again.run()
     assert again.state.parent == first.state.parent
-    refused = [r for e in again.journal.ledger.entries("proposals") for r in e.body["refused"]]
-    assert any("no such switch" in r["reason"] for r in refused)
+    refused = [r for e in again.journal.ledger.entries(ProposalsEntry) for r in e.body.refused]
+    assert any("no such switch" in r.reason for r in refused)
     again.journal.close()

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fixtures.learning import learner
 from transformers import AutoModelForCausalLM
 
 from duckweed.evolve.propose import language_model
@@ -15,9 +16,9 @@ from duckweed.evolve.space.plain_recipe import generation_zero, plain_recipe
 from duckweed.evolve.space.recipe import idle, specification
 from duckweed.evolve.space.switches import REGISTRY
 from duckweed.evolve.trial_spec import digest
+from duckweed.learn.learner import Part
 from duckweed.learn.model import model as models
 from duckweed.learn.model.model import ModelError
-from duckweed.learn.trainer import Trainer
 from duckweed.run.spec import SpecError
 
 ZERO = generation_zero()
@@ -187,15 +188,16 @@ def test_diverse_changes_really_train_and_are_read_back_by_transformers(tmp_path
     config = models.configuration(
         spec.model.source, Path(), 257, spec.model.sequence, architecture=spec.architecture
     )
-    model = models.build(config, "cpu", 1, spec.architecture.zero_projections)
-    start = models.read_weights(model).copy()
+    zero = spec.architecture.zero_projections
+    start = models.read_weights(models.build(config, "cpu", 1, zero))
     text = np.frombuffer(Path(__file__).read_bytes()[: 3 * 4 * 33], np.uint8).astype(np.int64)
     batches = text.reshape(3, 4, 33)
-    trainer = Trainer(model, spec.inner, 100, "cpu")
-    before = trainer.evaluate(start, batches)[0]
-    work = trainer.train(start, batches, 20)
+    one = learner(config, spec.inner, batches, 100)
+    model = one.model
+    before = one.evaluate(start, None)[0]
+    work = one.train(start, Part(0, 0, 3, number=20))
     assert np.isfinite(work.loss)
-    assert 0 < trainer.evaluate(None, batches)[0] < before  # it learned these three batches
+    assert 0 < one.evaluate(one.weights(), None)[0] < before  # it learned these three batches
     models.export(model, models.read_weights(model), tmp_path / "out", 256)
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "out", attn_implementation="eager")
     assert again.config.model_type == spec.architecture.family
@@ -222,11 +224,12 @@ def test_idle_keys_change_no_bit_of_training_and_others_do(parent):
     def trained(change):
         spec = specification(ZERO, recipe | change)
         config = models.configuration("llama-0.5m", Path(), 257, 64, architecture=spec.architecture)
-        model = models.build(config, "cpu", 1)
+        start = models.read_weights(models.build(config, "cpu", 1))
         batches = np.arange(4 * 2 * 17).reshape(4, 2, 17) % 257
         # late in the run, when every schedule has begun to fall
-        Trainer(model, spec.inner, 100, "cpu").train(models.read_weights(model), batches, 80)
-        return models.read_weights(model).tobytes()
+        one = learner(config, spec.inner, batches, 100)
+        one.train(start, Part(0, 0, 4, number=80))
+        return one.weights().tobytes()
 
     still = trained({})
     changes = {

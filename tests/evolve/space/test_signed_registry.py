@@ -5,6 +5,7 @@ import pytest
 
 from duckweed.evolve.budget import Budget
 from duckweed.evolve.campaign.history import read
+from duckweed.evolve.entries import CampaignEntry, PlantsEntry
 from duckweed.evolve.space import signed_registry as releases
 from duckweed.evolve.space.switches import REGISTRY
 from duckweed.ledger.ledger import Ledger, LedgerError
@@ -15,13 +16,13 @@ from evolve.tiny_campaign import campaign
 
 def test_a_new_campaign_publishes_its_registry_signed_and_commits_to_its_plants(tmp_path):
     folder, journal, _ = campaign(tmp_path)
-    genesis = next(iter(journal.ledger.entries("genesis"))).body
+    genesis = next(iter(journal.ledger.entries(CampaignEntry))).body
     found = releases.read(folder.registry.read_bytes(), journal.key)
     journal.close()
-    assert found.identity == genesis["registry"] == REGISTRY.identity
-    assert list(found.commitments) == genesis["plants"]
+    assert found.identity == genesis.registry == REGISTRY.identity
+    assert list(found.commitments) == genesis.plants
     plants = releases.reveal_plants(REGISTRY, folder.secret.read_bytes())
-    releases.check_revealed(genesis["plants"], plants)
+    releases.check_revealed(genesis.plants, plants)
 
 
 def history(path):
@@ -52,7 +53,7 @@ def test_plants_with_other_labels_than_committed_are_noticed(tmp_path):
     plants = releases.reveal_plants(simulated.REGISTRY, one.allocator.secret.key)
     first, *rest = plants
     swapped = msgspec.structs.replace(first, label="harmful" if first.label == "null" else "null")
-    one.journal.aside("plants", {"opened": msgspec.to_builtins((swapped, *rest))})
+    one.journal.aside(PlantsEntry((swapped, *rest)))
     one.journal.close()
     with pytest.raises(LedgerError, match="not those"):
         history(tmp_path)

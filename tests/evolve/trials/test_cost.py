@@ -8,9 +8,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from duckweed.evolve.space.plain_recipe import generation_zero
 from duckweed.evolve.space.recipe import specification
-from duckweed.evolve.trials.cost import Bounds, Cost, cost
+from duckweed.evolve.trials.cost import Bounds
+from duckweed.learn.arithmetic import Cost, cost
 from duckweed.learn.model import model as models
-from duckweed.learn.optim.muon import orthogonalise
+from duckweed.learn.optim.matrix_muon import orthogonalise
 from duckweed.plan import models as plans
 
 ZERO = generation_zero()

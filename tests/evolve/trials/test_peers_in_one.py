@@ -17,20 +17,22 @@ from duckweed.evolve.trials.trial import train as train_trial
 from duckweed.learn.data import dataset as datasets
 from duckweed.learn.data.dataset import Dataset
 from duckweed.learn.model import model as models
-from duckweed.learn.optim.optimizer import exchanged
+from duckweed.learn.registry import learner
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import load_or_create
-from duckweed.round.founding import Ground, first_scales
-from duckweed.round.simulation import Simulation
-from duckweed.run.folder import RunFolder
+from duckweed.process.simulation import Simulation
+from duckweed.round import founding
+from duckweed.round.founding import Ground, first_gradient
+from duckweed.run import folder as folders
 from duckweed.run.state import first
+from duckweed.wire import codec_of
 from evolve.tiny_campaign import campaign
 from evolve.tiny_campaign import trial as tiny_trial
 
 BUDGET = 5e8  # some four rounds
 SPARSE = {"wire.kind": "sparse", "merge.rule": "contributors", "outer.optimizer": "none"}
 # Muon costs more: fewer steps in each of three rounds.
-SHARED = {"inner.state": "shared", "inner.optimizer": "muon", "inner.steps": 2}
+MUON = {"inner.state": "kept", "inner.optimizer": "muon", "inner.steps": 2}
 
 
 def trial(recipe):
@@ -75,7 +77,7 @@ def read(out):
     return msgspec.msgpack.decode((out / EXCHANGE).read_bytes(), type=Exchange)
 
 
-@pytest.mark.parametrize("change", [{}, SPARSE, {"inner.state": "kept"}, SHARED], ids=str)
+@pytest.mark.parametrize("change", [{}, SPARSE, {"inner.state": "kept"}, MUON], ids=str)
 def test_a_trial_ends_where_a_run_of_its_specification_ends(ground, train, tmp_path, change):
     """The weights are those of a simulated run, which are those of a run with processes."""
     folder, plain, _, dataset = ground
@@ -84,17 +86,19 @@ def test_a_trial_ends_where_a_run_of_its_specification_ends(ground, train, tmp_p
     spec, _ = TrialPlanner.of(folder).plan(asked)
     config = TrialPlanner.of(folder).configuration(spec, 1)
     model = models.build(config, "cpu", spec.seed, spec.architecture.zero_projections)
-    layout = exchanged(model, spec.inner)
-    state = first(layout, models.read_weights(model))
-    if spec.wire == folder.plain().wire:
-        state.scales = first_scales(spec, layout, dataset, model, state, "cpu")
-    run = RunFolder(tmp_path / "run")
+    layout = models.layout_of(model)
+    weights = models.read_weights(model)
+    shared = codec_of(spec.wire, layout).first_shared(
+        lambda: first_gradient(spec, learner(spec, config, dataset, "cpu"), weights)
+    )
+    state = first(layout, weights, shared)
+    run = folders.create(tmp_path, "run")
     key = load_or_create(run.coordinator_key)
-    ledger = Ledger(run.ledger, key.sign)
-    ledger.append("genesis", 0, {"coordinator": key.id})
-    ledger.close()
     whole = datasets.prepare(spec.data, folder.path.parent, tmp_path / "cache")
     on = Ground(folder.path, whole)  # the same training text; a run evaluates as well
+    ledger = Ledger(run.ledger, key.sign)
+    ledger.append(0, founding.genesis(spec, on, layout, state, key.id))
+    ledger.close()
     end = Simulation(run, spec, layout, on, state, "cpu").run()
     found = models.build(config, "cpu")
     found.load_state_dict(load_file(out / "model.safetensors"), strict=False)
@@ -204,7 +208,7 @@ def test_every_value_of_every_switch_of_the_exchange_applies(ground):
         (SPARSE, {"wire.threshold": 3.0, "wire.value": 4.0, "wire.levels": 7}),
         (SPARSE, {"outer.learning_rate": 0.05, "outer.momentum": 0.9, "inner.guide": 0.5}),
         ({"inner.state": "kept"}, {"inner.guide": 0.5}),  # AdamW
-        (SHARED | {"inner.state": "fresh"}, {"inner.guide": 0.5}),
+        (MUON | {"inner.state": "fresh"}, {"inner.guide": 0.5}),
     ],
     ids=str,
 )

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from duckweed.evolve.campaign.journal import Journal
+from duckweed.evolve.entries import TrialEntry
 from duckweed.evolve.trial_spec import TrialSpec
 from duckweed.evolve.trials.evaluator import Evaluator, ExportRefused, check_causal
 from duckweed.evolve.trials.text_split import read
@@ -241,9 +242,9 @@ def test_a_trial_is_run_again_from_the_ledger_alone(ground, tmp_path):
     journal.trial(asked, evaluator.evaluate(asked, train(asked, "first")), "screening")
     journal.close()
     journal = Journal(tmp_path)
-    body = next(journal.ledger.entries("trial")).body
+    body = next(journal.ledger.entries(TrialEntry)).body
     journal.close()
-    again = msgspec.convert(body["what"], TrialSpec)
+    again = body.what
     found = evaluator.evaluate(again, train(again, "from-ledger"))
-    assert found.weights == body["result"]["weights"]
-    assert found.loss == body["result"]["loss"]
+    assert found.weights == body.result.weights
+    assert found.loss == body.result.loss

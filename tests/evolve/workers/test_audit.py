@@ -6,6 +6,7 @@ import pytest
 from duckweed.cli.evolve_view import ledger_tables
 from duckweed.evolve.budget import Budget
 from duckweed.evolve.campaign.history import read
+from duckweed.evolve.entries import AuditEntry, CheckEntry, DecisionEntry, TrialEntry
 from duckweed.ledger.ledger import Ledger
 from evolve.simulated import SimulatedPool, SimulatedRemote, loop
 
@@ -37,11 +38,13 @@ def test_an_honest_remote_worker_stays_and_its_audits_are_paid_for(tmp_path):
     remote = SimulatedRemote()
     at_work = campaign(tmp_path, remote)
     assert not remote.expelled
-    assert len(entries(tmp_path, "decision")) >= 2
-    assert any(body["result"]["worker"] == 9 for body in entries(tmp_path, "trial"))
-    assert len(entries(tmp_path, "audit")) == remote.here > 10
-    ran = [body for kind in ("trial", "audit", "check") for body in entries(tmp_path, kind)]
-    assert at_work.state.spent == pytest.approx(sum(body["result"]["flops"] for body in ran))
+    assert len(entries(tmp_path, DecisionEntry)) >= 2
+    assert any(body.result.worker == 9 for body in entries(tmp_path, TrialEntry))
+    assert len(entries(tmp_path, AuditEntry)) == remote.here > 10
+    ran = [
+        body for kind in (TrialEntry, AuditEntry, CheckEntry) for body in entries(tmp_path, kind)
+    ]
+    assert at_work.state.spent == pytest.approx(sum(body.result.flops for body in ran))
     assert at_work.state.spent <= ENOUGH.flops
 
 
@@ -49,11 +52,11 @@ def test_a_remote_worker_that_lies_is_expelled_and_nothing_it_said_is_kept(tmp_p
     remote = SimulatedRemote(better)
     campaign(tmp_path, remote)
     assert remote.expelled
-    for body in entries(tmp_path, "trial"):
-        assert body["result"]["worker"] != 9
-        assert body["result"]["weights"] != "f" * 32
-    (audit,) = entries(tmp_path, "audit")
-    assert audit["theirs"]["weights"] == "f" * 32
+    for body in entries(tmp_path, TrialEntry):
+        assert body.result.worker != 9
+        assert body.result.weights != "f" * 32
+    (audit,) = entries(tmp_path, AuditEntry)
+    assert audit.theirs.weights == "f" * 32
     ledger = Ledger(tmp_path / "ledger.db")
     shown = ledger_tables(read(ledger))
     ledger.close()

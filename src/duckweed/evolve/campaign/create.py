@@ -4,7 +4,6 @@ import shutil
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from blake3 import blake3
@@ -12,6 +11,7 @@ from blake3 import blake3
 import duckweed
 from duckweed.evolve.campaign.journal import Journal, JournalError
 from duckweed.evolve.decide.requests import Settings
+from duckweed.evolve.entries import CampaignEntry
 from duckweed.evolve.folder import CampaignFolder
 from duckweed.evolve.propose.allocation import Allocator
 from duckweed.evolve.propose.language_model import LanguageModel
@@ -91,19 +91,19 @@ def create(path: Path, spec: RunSpec, base: Path, settings: Settings) -> OpenCam
     except BaseException:
         shutil.rmtree(path, ignore_errors=True)
         raise
-    genesis = {
-        "format": FORMAT,
-        "key": journal.key,
-        "made_with": made_with(),
-        "plain": toml.write(spec),
-        "settings": msgspec.to_builtins(settings),
-        "registry": switches.identity,
-        "plants": list(made.commitments),
-        "data": dataset.manifest.hash,
-        "tokens": dataset.manifest.tokens_hash,
-        "held": msgspec.to_builtins(held),
-    }
-    journal.note("genesis", genesis)
+    genesis = CampaignEntry(
+        format=FORMAT,
+        key=journal.key,
+        made_with=made_with(),
+        plain=toml.write(spec),
+        settings=msgspec.to_builtins(settings),
+        registry=switches.identity,
+        plants=list(made.commitments),
+        data=dataset.manifest.hash,
+        tokens=dataset.manifest.tokens_hash,
+        held=msgspec.to_builtins(held),
+    )
+    journal.note(genesis)
     return OpenCampaign(folder, journal, settings, switches, plain)
 
 
@@ -116,7 +116,7 @@ def _check_shortest(planner: TrialPlanner, plain: Recipe, settings: Settings) ->
             raise TrialError(f"the shortest trials have {share:g} of --trial: {error}") from error
 
 
-def made_with() -> dict[str, Any]:
+def made_with() -> dict[str, str | int]:
     """What a trial's bits depend on besides the ledger: program, torch, instructions, threads."""
     import torch
 
@@ -139,11 +139,11 @@ def code_hash() -> str:
     return found.hexdigest(16)
 
 
-def check_format(folder: CampaignFolder, genesis: dict[str, Any], known: tuple[int, ...]) -> None:
+def check_format(folder: CampaignFolder, genesis: CampaignEntry, known: tuple[int, ...]) -> None:
     """Raises JournalError where the ledger has a format in which the same entries meant another thing."""
-    if genesis.get("format") not in known:
+    if genesis.format not in known:
         raise JournalError(
-            f"{folder.ledger}: format {genesis.get('format')}, this version reads "
+            f"{folder.ledger}: format {genesis.format}, this version reads "
             f"{' and '.join(map(str, known))} here; use the version that made it, or start a new campaign"
         )
 
@@ -156,17 +156,17 @@ def reopen(folder: CampaignFolder) -> OpenCampaign:
     journal = Journal(folder.path)
     if not journal.replaying:
         raise JournalError(f"{journal.ledger.path}: an empty ledger; start a new campaign")
-    body, _ = journal.take("genesis", dict)
-    check_format(folder, body, (FORMAT,))
-    if body["registry"] != switches.identity:
+    genesis, _ = journal.take(CampaignEntry, lambda: CampaignEntry(journal.key))
+    check_format(folder, genesis, (FORMAT,))
+    if genesis.registry != switches.identity:
         raise JournalError(
-            f"{journal.ledger.path}: made with another registry of switches ({body['registry'][:12]}) "
+            f"{journal.ledger.path}: made with another registry of switches ({genesis.registry[:12]}) "
             f"than this version's ({switches.identity[:12]}); go on with the version that made it, or "
             "start a new campaign"
         )
-    if body["plain"] != folder.spec.read_text("utf-8"):
+    if genesis.plain != folder.spec.read_text("utf-8"):
         raise JournalError(f"{folder.spec}: differs from the specification in the ledger")
-    settings = msgspec.convert(body["settings"], Settings, strict=False)
+    settings = msgspec.convert(genesis.settings, Settings, strict=False)
     return OpenCampaign(folder, journal, settings, switches, plain_recipe(spec, switches))
 
 

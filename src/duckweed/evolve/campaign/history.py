@@ -2,18 +2,40 @@
 
 import math
 import statistics
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
+from duckweed.evolve.entries import (
+    CAMPAIGN,
+    AnnouncementEntry,
+    AuditEntry,
+    CampaignEntry,
+    CheckEntry,
+    DecisionEntry,
+    FailureEntry,
+    GenerationEntry,
+    GuestEntry,
+    PilotEntry,
+    PlantsEntry,
+    ProposalsEntry,
+    PruningEntry,
+    Refusal,
+    RevealEntry,
+    ScaleEntry,
+    TrialEntry,
+    TuningEntry,
+    VaultEntry,
+)
 from duckweed.evolve.space.commitments import ProposalKind, commitment
 from duckweed.evolve.space.registry import RegistryError
 from duckweed.evolve.space.signed_registry import RevealedPlant, check_revealed
 from duckweed.evolve.statistics.multiplier import Multiplier
 from duckweed.evolve.statistics.returns import Point
 from duckweed.evolve.statistics.sequential import smallest_effect
-from duckweed.evolve.trial_spec import Proposal, Provenance, Recipe, digest
-from duckweed.ledger.ledger import Entry, Ledger, LedgerError
+from duckweed.evolve.trial_spec import Proposal, Provenance, Recipe, TrialResult, digest
+from duckweed.ledger.entries import Body
+from duckweed.ledger.ledger import Ledger, LedgerError
 
 Outcome = Literal["adopted", "accepted", "rejected", "undecided", "open"]
 """accepted: confirmed, but not adopted, because it fails at size or changes nothing."""
@@ -98,14 +120,14 @@ class RunCount(msgspec.Struct):
 class History(msgspec.Struct):
     """A campaign as its ledger tells it."""
 
-    genesis: dict[str, Any]
-    tuning: dict[str, Any] | None = None  # body of the entry
-    pilot: dict[str, Any] | None = None  # body of the entry
+    genesis: CampaignEntry
+    tuning: TuningEntry | None = None
+    pilot: PilotEntry | None = None
     decisions: list[Decision] = msgspec.field(default_factory=list)
     generations: list[Generation] = msgspec.field(default_factory=list)
     proposers: dict[str, ProposerRecord] = msgspec.field(default_factory=dict)
     runs: dict[str, RunCount] = msgspec.field(default_factory=dict)  # by purpose
-    refused: list[dict[str, str]] = msgspec.field(default_factory=list)  # proposer and reason
+    refused: list[Refusal] = msgspec.field(default_factory=list)
     failures: int = 0  # workers that ended or went away
     remotes: dict[str, str] = msgspec.field(default_factory=dict)  # key: the last report of it
     audits: int = 0  # trials of remote workers that were run again here
@@ -130,7 +152,7 @@ class History(msgspec.Struct):
     @property
     def slope(self) -> float:
         """Bits per byte per e-fold of compute."""
-        return float(self.tuning["slope"]) if self.tuning else math.nan
+        return self.tuning.slope if self.tuning and self.tuning.slope is not None else math.nan
 
     @property
     def scatter(self) -> float | None:
@@ -141,9 +163,9 @@ class History(msgspec.Struct):
 
     def findable(self) -> float:
         """Bits per byte that the first test finds in 8 of 10 cases where pairs scatter like that."""
-        settings = self.genesis["settings"]
-        level = self.pilot["level"] if self.pilot else math.nan
-        return smallest_effect(self.scatter or math.nan, level, int(settings["pairs"]))
+        level = self.pilot.level if self.pilot else math.nan
+        pairs = int(self.genesis.settings["pairs"])
+        return smallest_effect(self.scatter or math.nan, level, pairs)
 
     @property
     def power(self) -> str:
@@ -151,8 +173,8 @@ class History(msgspec.Struct):
         if not self.pilot:
             return ""
         text = (
-            f"the parent against itself, on other seeds: sd {self.pilot['sd']:.3f} bits/byte; in 8 of "
-            f"10 cases {self.pilot['smallest']:.3f} would be found"
+            f"the parent against itself, on other seeds: sd {self.pilot.sd:.3f} bits/byte; in 8 of "
+            f"10 cases {self.pilot.smallest:.3f} would be found"
         )
         if self.scatter is not None:
             text += (
@@ -165,7 +187,7 @@ class History(msgspec.Struct):
         """The recipe of the last comparison; generation 0 before any."""
         if best := self.best():
             return best.recipe
-        return self.tuning["zero"] if self.tuning else {}
+        return self.tuning.zero if self.tuning else {}
 
     def best(self) -> Generation | None:
         """The last generation that was compared with generation 0."""
@@ -183,7 +205,7 @@ class History(msgspec.Struct):
     @property
     def before(self) -> float:
         """Research compute that generation 0 embodies, in FLOPs."""
-        return float(self.pilot["spent"]) if self.pilot else self.spent
+        return self.pilot.spent if self.pilot else self.spent
 
     def planted(self) -> dict[str, "PlantedCount"]:
         """For "same", "null" and "harmful", revealed ones only."""
@@ -206,163 +228,158 @@ def read(ledger: Ledger) -> History:
     """From all entries. Raises LedgerError where it is not the ledger of a campaign."""
     history: History | None = None
     proposals: dict[int, Proposal] = {}
-    for entry in ledger.entries():
+    for entry in ledger.entries(*CAMPAIGN):
         if history is None:
-            if entry.kind != "genesis" or "settings" not in entry.body:
+            if not isinstance(entry.body, CampaignEntry) or not entry.body.settings:
                 raise LedgerError(f"{ledger.path}: not the ledger of a campaign")
             history = History(entry.body)
-        _take(history, entry, proposals)
+        _take(history, entry.body, proposals)
     if history is None:
         raise LedgerError(f"{ledger.path}: an empty ledger")
     return history
 
 
-def _take(history: History, entry: Entry, proposals: dict[int, Proposal]) -> None:
-    body = entry.body
-    match entry.kind:
-        case "tuning":
-            history.tuning, history.parent = body, body["zero"]
-        case "pilot":
-            history.pilot = body
-        case "trial":
-            _trial(history, body["purpose"], body["result"])
-            _charge(history, body)
-        case "check":
-            _trial(history, "check", body["result"])
-        case "proposals":
-            _proposals(history, body, proposals)
-        case "announcement":
-            p = proposals[body["number"]]
+def _take(history: History, entry: Body, proposals: dict[int, Proposal]) -> None:
+    match entry:
+        case TuningEntry():
+            history.tuning, history.parent = entry, entry.zero
+        case PilotEntry():
+            history.pilot = entry
+        case TrialEntry():
+            _trial(history, entry.purpose, entry.result)
+            _charge(history, entry)
+        case CheckEntry():
+            _trial(history, "check", entry.result)
+        case ProposalsEntry():
+            _proposals(history, entry, proposals)
+        case AnnouncementEntry():
+            p = proposals[entry.number]
             history.decisions.append(
-                Decision(p.number, p.difference, p.proposer, p.provenance, body["level"])
+                Decision(p.number, p.difference, p.proposer, p.provenance, entry.level)
             )
-        case "decision":
-            _decision(history, body)
-        case "scale":
-            _scale(history, body)
-        case "generation":
-            _generation(history, body)
-        case "vault" if history.generations:
+        case DecisionEntry():
+            _decision(history, entry)
+        case ScaleEntry():
+            _scale(history, entry)
+        case GenerationEntry():
+            _generation(history, entry)
+        case VaultEntry() if history.generations:
             last = history.generations[-1]
-            last.comparison = msgspec.convert(body["found"], Multiplier) if body["found"] else None
-            last.fault, last.measured = body["fault"], body["spent"]
-        case "pruning" if history.generations and body["taken_back"]:
+            last.comparison, last.fault, last.measured = entry.found, entry.fault, entry.spent
+        case PruningEntry(taken_back=str(key)) if history.generations:
             last = history.generations[-1]
-            last.taken_back.append(body["taken_back"])
-            last.recipe = history.parent = body["recipe"]
+            last.taken_back.append(key)
+            last.recipe = history.parent = entry.recipe
             last.comparison = None  # that was another recipe
-        case "failure":
+        case FailureEntry():
             history.failures += 1
-        case "guest":
-            history.remotes[body["key"]] = body["reason"]
-        case "audit":
-            _trial(history, "audit", body["result"])
+        case GuestEntry():
+            history.remotes[entry.key] = entry.reason
+        case AuditEntry(theirs=theirs, result=ours):
+            _trial(history, "audit", ours)
             history.audits += 1
-            theirs, ours = body["theirs"], body["result"]
-            history.disagreed += any(theirs[x] != ours[x] for x in ("weights", "loss"))
-        case "reveal":
-            _reveal(history, body, proposals)
-        case "plants":
-            history.plants = _plants(history, body)
+            history.disagreed += (theirs.weights, theirs.loss) != (ours.weights, ours.loss)
+        case RevealEntry():
+            _reveal(history, entry, proposals)
+        case PlantsEntry():
+            history.plants = _plants(history, entry)
 
 
-def _trial(history: History, purpose: str, result: dict[str, Any]) -> None:
+def _trial(history: History, purpose: str, result: TrialResult) -> None:
     run = history.runs.setdefault(purpose, RunCount())
     run.count += 1
-    run.flops += result["flops"]
-    run.seconds += result["seconds"]
-    history.diverged += result["loss"] is None
+    run.flops += result.flops
+    run.seconds += result.seconds
+    history.diverged += result.loss is None
 
 
-def _charge(history: History, body: dict[str, Any]) -> None:
+def _charge(history: History, trial: TrialEntry) -> None:
     """Charge the run to the proposer of what it tests; confirmation pays for both arms."""
     who = None
-    recipe = body["what"]["recipe"]
-    if body["purpose"] == "screening" and recipe != history.parent:
+    recipe = trial.what.recipe
+    if trial.purpose == "screening" and recipe != history.parent:
         who = history.children.get(digest(recipe))
-    elif body["purpose"] in ("confirmation", "scale") and history.decisions:
+    elif trial.purpose in ("confirmation", "scale") and history.decisions:
         who = history.decisions[-1].proposer
     if who is not None:
-        history.proposer(who).flops += body["result"]["flops"]
+        history.proposer(who).flops += trial.result.flops
 
 
-def _proposals(history: History, body: dict[str, Any], proposals: dict[int, Proposal]) -> None:
-    for raw in body["proposals"]:
-        proposal = msgspec.convert(raw, Proposal)
+def _proposals(history: History, entry: ProposalsEntry, proposals: dict[int, Proposal]) -> None:
+    for proposal in entry.proposals:
         proposals[proposal.number] = proposal
         history.proposer(proposal.proposer).proposals += 1
         history.children[digest(history.parent | proposal.difference)] = proposal.proposer
-    for refusal in body["refused"]:
+    for refusal in entry.refused:
         history.refused.append(refusal)
-        history.proposer(refusal["proposer"]).refused += 1
+        history.proposer(refusal.proposer).refused += 1
 
 
-def _decision(history: History, body: dict[str, Any]) -> None:
+def _decision(history: History, entry: DecisionEntry) -> None:
     d = history.decisions[-1]
-    d.pairs, d.mean, d.e_value = len(body["differences"]), body["mean"], body["e_value"]
-    d.low, d.high = body["interval"]
-    d.verdict, d.spent = body["verdict"], body["spent"]
-    finite = [x for x in body["differences"] if x is not None]
+    e_value = math.inf if entry.e_value is None else entry.e_value
+    d.pairs, d.mean, d.e_value = len(entry.differences), entry.mean, e_value
+    d.low, d.high = entry.interval
+    d.verdict, d.spent = entry.verdict, entry.spent
+    finite = [x for x in entry.differences if x is not None]
     d.sd = statistics.stdev(finite) if len(finite) > 1 else None
     words = {
-        "accepted": f"e-value {body['e_value']:.3g} reached 1/{d.level:.2g}",
+        "accepted": f"e-value {e_value:.3g} reached 1/{d.level:.2g}",
         "worse": "shown to be worse",
         "futile": "ended early: no gain in sight",
         "undecided": f"no verdict after {d.pairs} pairs",
     }
-    d.why = words[body["verdict"]]
-    if body["inert"]:
+    d.why = words[entry.verdict]
+    if entry.inert:
         d.why = "changes nothing at all"
-    if None in body["differences"]:
+    if None in entry.differences:
         d.why = "diverged"
-    d.outcome = "rejected" if body["verdict"] in ("worse", "futile") else "undecided"
-    if body["verdict"] == "accepted":
+    d.outcome = "rejected" if entry.verdict in ("worse", "futile") else "undecided"
+    if entry.verdict == "accepted":
         d.outcome = "accepted"
         history.proposer(d.proposer).confirmed += 1
-        if not body["accepted"]:
+        if not entry.accepted:
             d.outcome, d.why = "undecided", "another worker could not reach the same weights"
         elif not d.difference:
             d.why += "; the parent itself, nothing to adopt"
 
 
-def _scale(history: History, body: dict[str, Any]) -> None:
+def _scale(history: History, entry: ScaleEntry) -> None:
     d = history.decisions[-1]
-    d.scale = body["verdict"]
-    if body["verdict"] == "fails":
-        d.why += f"; not adopted: no better at {body['size']} times the size"
+    d.scale = entry.verdict
+    if entry.verdict == "fails":
+        d.why += f"; not adopted: no better at {entry.size} times the size"
 
 
-def _generation(history: History, body: dict[str, Any]) -> None:
+def _generation(history: History, entry: GenerationEntry) -> None:
     d = history.decisions[-1]
     d.outcome = "adopted"
-    history.parent = body["recipe"]
+    history.parent = entry.recipe
     record = history.proposer(d.proposer)
     record.adopted += 1
     record.gain += max(0.0, d.mean or 0.0) / history.slope
     history.generations.append(
         Generation(
-            body["generation"], body["number"], body["difference"], body["proposer"],
-            body["provenance"], body["recipe"], body["scale"], body["spent"],
+            entry.generation, entry.number, entry.difference, entry.proposer, entry.provenance,
+            entry.recipe, entry.scale, entry.spent,
         )
     )  # fmt: skip
 
 
-def _reveal(history: History, body: dict[str, Any], proposals: dict[int, Proposal]) -> None:
-    number, kind = body["number"], body["kind"]
-    proposal = proposals.get(number)
-    sealed = proposal and commitment(body["salt"], number, kind, proposal.difference)
+def _reveal(history: History, entry: RevealEntry, proposals: dict[int, Proposal]) -> None:
+    proposal = proposals.get(entry.number)
+    sealed = proposal and commitment(entry.salt, entry.number, entry.label, proposal.difference)
     if proposal is None or sealed != proposal.commitment:
-        raise LedgerError(f"the seal of proposal {number} does not fit what was revealed")
+        raise LedgerError(f"the seal of proposal {entry.number} does not fit what was revealed")
     for d in history.decisions:
-        if d.number == number:
-            d.kind = kind
+        if d.number == entry.number:
+            d.kind = entry.label
 
 
-def _plants(history: History, body: dict[str, Any]) -> tuple[RevealedPlant, ...]:
+def _plants(history: History, entry: PlantsEntry) -> tuple[RevealedPlant, ...]:
     """The plants as revealed at the end, which must be those that the genesis committed to."""
-    plants = msgspec.convert(body["opened"], tuple[RevealedPlant, ...])
     try:
-        check_revealed(history.genesis["plants"], plants)
+        check_revealed(history.genesis.plants, entry.opened)
     except RegistryError as error:
         raise LedgerError(f"entry of kind 'plants': {error}") from error
-    return plants
+    return entry.opened

@@ -9,16 +9,28 @@ while it lasts, and only then with new runs. The chained, signed table is that o
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
+from duckweed.evolve.entries import (
+    CAMPAIGN,
+    AuditEntry,
+    Declared,
+    FailureEntry,
+    GuestEntry,
+    PlantsEntry,
+    RevealEntry,
+    StopEntry,
+    TrialEntry,
+)
 from duckweed.evolve.trial_spec import TrialResult, TrialSpec
+from duckweed.ledger.entries import B, Body
 from duckweed.ledger.ledger import Entry, Ledger
 from duckweed.net.identity import load_or_create, verify
 
-TRIAL = "trial"
-ASIDE = frozenset({TRIAL, "failure", "guest", "audit", "reveal", "plants", "stop"})
+ASIDE = (
+    TrialEntry, FailureEntry, GuestEntry, AuditEntry, RevealEntry, PlantsEntry, StopEntry
+)  # fmt: skip
 """Kinds that decide nothing by their place in the order."""
 
 
@@ -42,17 +54,16 @@ class Journal:
         self.results: dict[str, TrialResult] = {}  # by id of the trial
         self.audits: dict[str, float] = {}  # FLOPs of audits by id of the trial, not yet counted
         self.expelled: set[str] = set()  # keys of remote workers
-        self._decided: list[Entry] = []  # entries that decide, in order
-        for entry in self.ledger.entries():
-            if entry.kind == TRIAL:
-                self.results[entry.body["cell"]] = msgspec.convert(
-                    entry.body["result"], TrialResult
-                )
-            elif entry.kind == "audit":
-                self._audit(entry.body)
-            elif entry.kind == "guest" and entry.body["expelled"]:
-                self.expelled.add(entry.body["key"])
-            elif entry.kind not in ASIDE:
+        self._decided: list[Entry[Body]] = []  # entries that decide, in order
+        for entry in self.ledger.entries(*CAMPAIGN):
+            match entry.body:
+                case TrialEntry(cell=name, result=result):
+                    self.results[name] = result
+                case AuditEntry() as audit:
+                    self._audit(audit)
+                case GuestEntry(key=key, expelled=True):
+                    self.expelled.add(key)
+            if not isinstance(entry.body, ASIDE):
                 self._decided.append(entry)
         self._cursor = 0
 
@@ -66,64 +77,56 @@ class Journal:
         """The highest number of a worker so far."""
         return max((r.worker for r in self.results.values()), default=0)
 
-    def take(self, kind: str, make: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any], str]:
-        """The body of the next deciding entry and its hash: from the ledger, else made and
-        appended. Raises JournalError where the ledger has an entry of another kind there."""
+    def take(self, kind: type[B], make: Callable[[], B]) -> tuple[B, str]:
+        """What the next deciding entry says, and its hash: from the ledger, else made and appended.
+        Raises JournalError where the ledger has an entry of another kind there."""
         if not self.replaying:
-            entry = self.ledger.append(kind, self.number, make())
-            return entry.body, entry.hash
+            made = self.ledger.append(self.number, make())
+            return made.body, made.hash
         entry = self._decided[self._cursor]
-        if entry.kind != kind:
+        if not isinstance(entry.body, kind):
             raise JournalError(
                 f"{self.ledger.path}: entry {entry.number} is a {entry.kind!r} where this program "
-                f"decides a {kind!r}: the campaign was made by another version; use that one, or "
+                f"decides a {kind.kind!r}: the campaign was made by another version; use that one, or "
                 "start a new campaign"
             )
         self._cursor += 1
         return entry.body, entry.hash
 
-    def note(self, kind: str, body: dict[str, Any]) -> str:
-        """A decision that follows from what is known; it must be the same on every replay."""
-        plain = msgspec.json.decode(msgspec.json.encode(body))
-        found, head = self.take(kind, lambda: plain)
-        if found != plain:
+    def note(self, decision: B) -> tuple[B, str]:
+        """A decision that follows from what is known, as the ledger has it, and the entry's hash; it
+        must be the same on every replay."""
+        type_ = type(decision)
+        body = msgspec.json.decode(msgspec.json.encode(decision), type=type_)  # not finite: None
+        replaying = self.replaying
+        found, head = self.take(type_, lambda: body)
+        if replaying and found != body:
             raise JournalError(
-                f"{self.ledger.path}: the ledger's {kind!r} for generation {self.number} differs "
+                f"{self.ledger.path}: the ledger's {body.kind!r} for generation {self.number} differs "
                 "from what follows from the entries before it; it was made with other settings or "
                 "another version, or not by this program"
             )
-        return head
+        return body, head
 
-    def aside(self, kind: str, body: dict[str, Any]) -> None:
+    def aside(self, body: Body) -> None:
         """An entry that decides nothing by its place."""
-        self.ledger.append(kind, self.number, body)
+        self.ledger.append(self.number, body)
 
-    def trial(self, trial: TrialSpec, result: TrialResult, purpose: str) -> None:
+    def trial(self, trial: TrialSpec, result: TrialResult, purpose: str) -> TrialEntry:
         """Record a finished trial; the trial itself is kept, so that anyone can run it again."""
-        self.aside(
-            TRIAL,
-            {
-                "cell": trial.id,
-                "what": msgspec.to_builtins(trial),
-                "result": msgspec.to_builtins(result),
-                "purpose": purpose,
-            },
-        )
+        entry = TrialEntry(trial.id, trial, result, purpose)
+        self.aside(entry)
         self.results[trial.id] = result
+        return entry
 
     def audit(self, trial: TrialSpec, theirs: TrialResult, ours: TrialResult) -> None:
         """Record that a remote worker's trial was run again here, before its result is."""
-        body = {
-            "cell": trial.id,
-            "guest": theirs.worker,
-            "theirs": {"weights": theirs.weights, "loss": theirs.loss},
-            "result": msgspec.to_builtins(ours),
-        }
-        self.aside("audit", body)
-        self._audit(body)
+        entry = AuditEntry(trial.id, theirs.worker, Declared(theirs.weights, theirs.loss), ours)
+        self.aside(entry)
+        self._audit(entry)
 
-    def _audit(self, body: dict[str, Any]) -> None:
-        self.audits[body["cell"]] = self.audits.get(body["cell"], 0.0) + body["result"]["flops"]
+    def _audit(self, entry: AuditEntry) -> None:
+        self.audits[entry.cell] = self.audits.get(entry.cell, 0.0) + entry.result.flops
 
     def close(self) -> None:
         self.ledger.close()

@@ -25,13 +25,36 @@ from duckweed.evolve.decide.requests import (
     RerunTrial,
     RunTrials,
 )
+from duckweed.evolve.entries import (
+    AffordEntry,
+    CheckEntry,
+    DecisionEntry,
+    FailureEntry,
+    GenerationEntry,
+    PlantsEntry,
+    ProposalsEntry,
+    RevealEntry,
+    StopEntry,
+)
 from duckweed.evolve.propose.allocation import Allocator, reveal
 from duckweed.evolve.space.signed_registry import reveal_plants
 from duckweed.evolve.trial_spec import Proposal, TrialResult, TrialSpec
 from duckweed.evolve.workers.audit import Audit
 from duckweed.evolve.workers.pool import Batch, Pool, Stopped
+from duckweed.ledger.entries import Body
 
-Tell = Callable[[dict[str, Any]], None]
+
+class RunsStarted(msgspec.Struct, frozen=True):
+    """Trials are about to be run."""
+
+    purpose: str
+    """What they are for, as in `TrialEntry`."""
+    count: int
+    """How many there are."""
+
+
+Tell = Callable[[Body | RunsStarted], None]
+"""Takes what happens in a campaign: mostly entries, once they are in the ledger."""
 
 
 class Loop:
@@ -53,8 +76,8 @@ class Loop:
         self.account = Account(budget, self.journal, self.state, workers)
         self._audit = Audit(pool, self.journal.audit)
         # Workers' threads report here; the ledger is written in this one alone.
-        self._reports: queue.SimpleQueue[tuple[str, dict[str, Any]]] = queue.SimpleQueue()
-        pool.failed = lambda trial, reason: self.report("failure", cell=trial.id, reason=reason)
+        self._reports: queue.SimpleQueue[Body] = queue.SimpleQueue()
+        pool.failed = lambda trial, reason: self.report(FailureEntry(trial.id, reason))
 
     def run(self) -> str:
         """Until the budget is spent or something stops it; returns why it ended."""
@@ -76,7 +99,7 @@ class Loop:
         self._reveal_proposals()
         if ended:
             self._reveal_plants()
-        self.journal.aside("stop", {"reason": reason, "seconds": self.account.seconds})
+        self.journal.aside(StopEntry(reason, self.account.seconds))
         return reason
 
     def _answer(self, request: Request) -> Any:
@@ -89,11 +112,11 @@ class Loop:
                 return self._proposals(request)
             case AskAllowed(recipes):
                 return [self.allocator.affordable(recipe) is None for recipe in recipes]
-            case Record(kind, body):
-                head = self.journal.note(kind, body)
-                if kind == "generation":
-                    self.journal.number = body["generation"]
-                self.tell({"event": kind, **body})
+            case Record(decision):
+                entry, head = self.journal.note(decision)
+                if isinstance(entry, GenerationEntry):
+                    self.journal.number = entry.generation
+                self.tell(entry)
                 return head
             case RequireBudget(flops, why):
                 return self._require_budget(flops, why)
@@ -108,11 +131,10 @@ class Loop:
         missing = [group for group in missing if group]
 
         def done(trial: TrialSpec, result: TrialResult) -> None:
-            self.journal.trial(trial, result, purpose)
-            self.tell({"event": "trial", "purpose": purpose, "trial": trial, "result": result})
+            self.tell(self.journal.trial(trial, result, purpose))
 
         if missing:
-            self.tell({"event": "runs", "purpose": purpose, "groups": missing})
+            self.tell(RunsStarted(purpose, sum(map(len, missing))))
             self._at_work(missing, done, self._audit.run)
         for group in groups:
             for trial in group:
@@ -122,17 +144,17 @@ class Loop:
     def _rerun(self, trial: TrialSpec) -> tuple[TrialResult, TrialResult]:
         first = self.journal.results[trial.id]
 
-        def again() -> dict[str, Any]:
+        def again() -> CheckEntry:
             found: list[TrialResult] = []
             self._at_work(
                 [[trial]],
                 lambda _, result: found.append(result),
                 lambda batch: self.pool.run(batch, avoid=first.worker),
             )
-            return {"cell": trial.id, "result": msgspec.to_builtins(found[0])}
+            return CheckEntry(trial.id, found[0])
 
-        body, _ = self.journal.take("check", again)
-        return first, msgspec.convert(body["result"], TrialResult)
+        entry, _ = self.journal.take(CheckEntry, again)
+        return first, entry.result
 
     def _at_work(
         self,
@@ -154,27 +176,26 @@ class Loop:
     # --- proposals
 
     def _proposals(self, request: AskProposals) -> list[Proposal]:
-        def make() -> dict[str, Any]:
-            return msgspec.to_builtins(self.allocator.propose(request, self.state))
-
-        body, _ = self.journal.take("proposals", make)
-        self.tell({"event": "proposals", "planted": request.planted, **body})
-        return msgspec.convert(body["proposals"], list[Proposal])
+        entry, _ = self.journal.take(
+            ProposalsEntry, lambda: self.allocator.propose(request, self.state)
+        )
+        self.tell(entry)
+        return entry.proposals
 
     def _reveal_proposals(self) -> None:
         """Open the seals of what was decided."""
-        known = {e.body["number"] for e in self.journal.ledger.entries("reveal")}
-        decided = {e.body["number"] for e in self.journal.ledger.entries("decision")}
-        for entry in list(self.journal.ledger.entries("proposals")):
-            for proposal in msgspec.convert(entry.body["proposals"], list[Proposal]):
+        known = {e.body.number for e in self.journal.ledger.entries(RevealEntry)}
+        decided = {e.body.number for e in self.journal.ledger.entries(DecisionEntry)}
+        for entry in list(self.journal.ledger.entries(ProposalsEntry)):
+            for proposal in entry.body.proposals:
                 if proposal.number in decided - known:
-                    self.journal.aside("reveal", reveal(self.allocator.secret, proposal))
+                    self.journal.aside(reveal(self.allocator.secret, proposal))
 
     def _reveal_plants(self) -> None:
         """At the end: everything that the registry could plant, with labels and salts."""
-        if not any(self.journal.ledger.entries("plants")):
+        if not any(self.journal.ledger.entries(PlantsEntry)):
             plants = reveal_plants(self.allocator.registry, self.allocator.secret.key)
-            self.journal.aside("plants", {"opened": msgspec.to_builtins(plants)})
+            self.journal.aside(PlantsEntry(plants))
 
     # --- budget
 
@@ -184,12 +205,11 @@ class Loop:
             self.account.require(flops, why)
 
     def _ask_budget(self, flops: float, why: str) -> bool:
-        def make() -> dict[str, Any]:
+        def make() -> AffordEntry:
             self._stop_if_asked()
-            return {"flops": flops, "why": why, "paid": self.account.pays(flops)}
+            return AffordEntry(flops, why, self.account.pays(flops))
 
-        body, _ = self.journal.take("afford", make)
-        return bool(body["paid"])
+        return self.journal.take(AffordEntry, make)[0].paid
 
     def _stopped(self) -> str | None:
         self._record_reports()
@@ -205,12 +225,12 @@ class Loop:
 
     # --- what workers report
 
-    def report(self, kind: str, **facts: Any) -> None:
+    def report(self, entry: Body) -> None:
         """Write to the ledger as soon as it is free, and tell. From any thread."""
-        self._reports.put((kind, facts))
+        self._reports.put(entry)
 
     def _record_reports(self) -> None:
         while not self._reports.empty():
-            kind, facts = self._reports.get()
-            self.journal.aside(kind, facts)
-            self.tell({"event": kind, **facts})
+            entry = self._reports.get()
+            self.journal.aside(entry)
+            self.tell(entry)

@@ -52,6 +52,6 @@ def export_ledger(folder: CampaignFolder, path: Path) -> None:
     """The ledger as JSON lines that a person can read and anyone can check: number, kind,
     generation, body, hash, signature."""
     ledger = Ledger(folder.ledger)
-    lines = [msgspec.json.encode(entry) for entry in ledger.entries()]
+    lines = list(ledger.exported())
     ledger.close()
     write_atomically(path, b"\n".join(lines) + b"\n")

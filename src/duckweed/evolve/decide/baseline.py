@@ -16,6 +16,7 @@ from duckweed.evolve.decide.requests import (
     Steps,
     run_trials,
 )
+from duckweed.evolve.entries import PilotEntry, Tried, TuningEntry
 from duckweed.evolve.statistics import sequential
 from duckweed.evolve.trial_spec import Recipe, TrialSpec, digest, seed_of
 
@@ -132,10 +133,8 @@ def tune(state: CampaignState, plain: Recipe) -> Steps[None]:
     zero = yield from tuning.choose()
     state.zero = state.parent = zero
     state.slope = yield from tuning.slope(zero)
-    tried = [
-        {"recipe": tuning.recipes[name], "losses": losses} for name, losses in tuning.losses.items()
-    ]
-    yield Record("tuning", {"zero": zero, "tried": tried, "slope": state.slope})
+    tried = [Tried(tuning.recipes[name], [*losses]) for name, losses in tuning.losses.items()]
+    yield Record(TuningEntry(zero, tried, state.slope))
     if not state.slope > 0:
         raise PilotError(
             f"with twice the compute the loss does not fall (slope {state.slope:.3g} bits per byte "
@@ -170,15 +169,14 @@ def pilot(state: CampaignState) -> Steps[None]:
         )
     state.noise = found.sd
     yield Record(
-        "pilot",
-        {
-            "pairs": found.pairs,
-            "sd": found.sd,
-            "mean": found.mean,
-            "t": found.t,
-            "level": level,
-            "smallest": smallest,
-            "smallest_multiplier": math.exp(min(50.0, smallest / state.slope)),
-            "spent": state.spent,
-        },
+        PilotEntry(
+            pairs=found.pairs,
+            sd=found.sd,
+            mean=found.mean,
+            t=found.t,
+            level=level,
+            smallest=smallest,
+            smallest_multiplier=math.exp(min(50.0, smallest / state.slope)),
+            spent=state.spent,
+        )
     )

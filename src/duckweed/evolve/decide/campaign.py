@@ -18,6 +18,7 @@ from duckweed.evolve.decide.requests import (
 )
 from duckweed.evolve.decide.scale_check import scale_check
 from duckweed.evolve.decide.screening import screen
+from duckweed.evolve.entries import GenerationEntry
 from duckweed.evolve.statistics.sequential import Evidence
 from duckweed.evolve.statistics.spending import Spending
 from duckweed.evolve.trial_spec import Proposal, Recipe
@@ -70,17 +71,16 @@ def _decide(state: CampaignState, proposal: Proposal, together: int) -> Steps[No
     state.generation += 1
     state.tried.clear()
     yield Record(
-        "generation",
-        {
-            "generation": state.generation,
-            "number": proposal.number,
-            "difference": proposal.difference,
-            "proposer": proposal.proposer,
-            "provenance": proposal.provenance,
-            "scale": verdict,
-            "recipe": child,
-            "spent": state.spent,
-        },
+        GenerationEntry(
+            generation=state.generation,
+            number=proposal.number,
+            difference=proposal.difference,
+            proposer=proposal.proposer,
+            provenance=proposal.provenance,
+            scale=verdict,
+            recipe=child,
+            spent=state.spent,
+        )
     )
     yield from compare_with_zero(state)
 

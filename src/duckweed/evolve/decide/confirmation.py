@@ -10,6 +10,7 @@ import math
 import msgspec
 
 from duckweed.evolve.decide.requests import CampaignState, Record, RerunTrial, Steps, run_trials
+from duckweed.evolve.entries import AnnouncementEntry, DecisionEntry
 from duckweed.evolve.statistics.sequential import Evidence, Verdict, decision, interval
 from duckweed.evolve.trial_spec import Proposal, Recipe, TrialSpec, digest, seed_of
 
@@ -93,7 +94,7 @@ def confirm(state: CampaignState, proposal: Proposal, together: int = 1) -> Step
     accepted = bool(checked)
     state.spending = state.spending.record(accepted)
     credit.confirmations += 1
-    yield Record("decision", _decision(state, test, checked))
+    yield Record(_decision(state, test, checked))
     return test.evidence if accepted else None
 
 
@@ -103,18 +104,18 @@ def _announce(state: CampaignState, proposal: Proposal) -> Steps[_Confirmation]:
     level = state.spending.level
     child = state.parent | proposal.difference
     margin = state.slope * math.log1p(s.margin)
-    announced = {
-        "number": proposal.number,
-        "parent": digest(state.parent),
-        "child": digest(child),
-        "commitment": proposal.commitment,
-        "test": TEST,
-        "level": level,
-        "margin": margin,
-        "pairs": s.pairs,
-        "budget": s.budget,
-    }
-    head = yield Record("announcement", announced)
+    announced = AnnouncementEntry(
+        number=proposal.number,
+        parent=digest(state.parent),
+        child=digest(child),
+        commitment=proposal.commitment,
+        test=TEST,
+        level=level,
+        margin=margin,
+        pairs=s.pairs,
+        budget=s.budget,
+    )
+    head = yield Record(announced)
     return _Confirmation(
         proposal, state.parent, child, s.budget, level, s.pairs, head, Evidence(margin)
     )
@@ -132,19 +133,21 @@ def _check(state: CampaignState, test: _Confirmation) -> Steps[bool]:
     return True
 
 
-def _decision(state: CampaignState, test: _Confirmation, checked: bool | None) -> dict[str, object]:
+def _decision(state: CampaignState, test: _Confirmation, checked: bool | None) -> DecisionEntry:
     """The decision as the ledger has it; checked: whether the check agreed, None without one."""
     evidence = test.evidence
-    return {
-        "number": test.proposal.number,
-        "verdict": test.verdict,
-        "accepted": bool(checked),
-        "checked": checked,
-        "differences": [None if d == -math.inf else d for d in test.differences],
-        "parent_diverged": test.parent_diverged,
-        "e_value": evidence.e_value,
-        "mean": None if evidence.diverged or not evidence.pairs else evidence.mean,
-        "interval": [x if math.isfinite(x) else None for x in interval(evidence)],
-        "inert": evidence.inert,
-        "spent": state.spent,
-    }
+    low, high = (x if math.isfinite(x) else None for x in interval(evidence))
+    assert test.verdict != "continue"
+    return DecisionEntry(
+        number=test.proposal.number,
+        verdict=test.verdict,
+        accepted=bool(checked),
+        checked=checked,
+        differences=[None if d == -math.inf else d for d in test.differences],
+        parent_diverged=test.parent_diverged,
+        e_value=evidence.e_value,
+        mean=None if evidence.diverged or not evidence.pairs else evidence.mean,
+        interval=(low, high),
+        inert=evidence.inert,
+        spent=state.spent,
+    )

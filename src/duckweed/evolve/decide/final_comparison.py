@@ -2,10 +2,9 @@
 else uses. Its result is reported and never decides anything. Ledgers and settings call it the vault.
 """
 
-import msgspec
-
 from duckweed.evolve.decide.requests import AskBudget, CampaignState, Record, Steps, run_trials
-from duckweed.evolve.statistics.multiplier import Multiplier, MultiplierError, Run, fit, reached
+from duckweed.evolve.entries import VaultEntry
+from duckweed.evolve.statistics.multiplier import MultiplierError, Run, fit, reached
 from duckweed.evolve.trial_spec import Recipe, TrialSpec, seed_of
 
 DOUBLINGS = 5  # of the largest budget, for generation 0 alone
@@ -33,7 +32,7 @@ def compare_with_zero(state: CampaignState) -> Steps[None]:
         found = fit(runs)
     except MultiplierError as error:
         fault = str(error)
-    yield Record("vault", {"found": _plain(found), "fault": fault, "spent": state.spent})
+    yield Record(VaultEntry(found, fault, state.spent))
 
 
 def _trials(state: CampaignState, recipes: list[Recipe], share: float) -> list[list[TrialSpec]]:
@@ -63,7 +62,3 @@ def _affordable(state: CampaignState, groups: list[list[TrialSpec]]) -> Steps[bo
         return True
     paid: bool = yield AskBudget(flops, "generation 0 at twice the largest budget of the vault")
     return paid
-
-
-def _plain(found: Multiplier | None) -> object:
-    return None if found is None else msgspec.to_builtins(found)

@@ -10,6 +10,7 @@ final comparison measures what remains.
 import math
 
 from duckweed.evolve.decide.requests import AskAllowed, CampaignState, Record, Steps, run_trials
+from duckweed.evolve.entries import PruningEntry
 from duckweed.evolve.trial_spec import Recipe, TrialSpec, seed_of
 
 PAIRS = 3  # seeds on which each recipe is run
@@ -57,13 +58,8 @@ def prune(state: CampaignState) -> Steps[bool]:
     # One at a time: two changes that do the same would both look superfluous.
     worst = min(harm, key=lambda key: harm[key])
     removed = worst if harm[worst] <= 0 else None
-    body = {
-        "harm_without": {k: (v if math.isfinite(v) else None) for k, v in harm.items()},
-        "taken_back": removed,
-        "recipe": state.parent if removed is None else without(state, removed),
-        "spent": state.spent,
-    }
-    yield Record("pruning", body)
     if removed is not None:
         state.parent = without(state, removed)
+    finite = {k: (v if math.isfinite(v) else None) for k, v in harm.items()}
+    yield Record(PruningEntry(finite, removed, state.parent, state.spent))
     return removed is not None

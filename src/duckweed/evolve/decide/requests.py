@@ -12,6 +12,7 @@ import msgspec
 
 from duckweed.evolve.statistics.spending import Spending
 from duckweed.evolve.trial_spec import Recipe, TrialResult, TrialSpec
+from duckweed.ledger.entries import Body
 
 
 class RunTrials(msgspec.Struct, frozen=True):
@@ -46,8 +47,7 @@ class AskAllowed(msgspec.Struct, frozen=True):
 class Record(msgspec.Struct, frozen=True):
     """Write a decision into the ledger. Answer: the ledger's head after it."""
 
-    kind: str
-    body: dict[str, Any]
+    entry: Body
 
 
 class RequireBudget(msgspec.Struct, frozen=True):

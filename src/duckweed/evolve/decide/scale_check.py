@@ -4,8 +4,10 @@ Published gains often shrink or turn into losses with size.
 """
 
 import math
+from typing import Literal
 
 from duckweed.evolve.decide.requests import CampaignState, Record, Steps, run_trials
+from duckweed.evolve.entries import ScaleEntry
 from duckweed.evolve.trial_spec import Proposal, TrialSpec, seed_of
 
 
@@ -31,12 +33,8 @@ def scale_check(state: CampaignState, proposal: Proposal, gain: float) -> Steps[
     differences = [parent.value - other.value for parent, other in results]
     usable = all(math.isfinite(d) for d in differences)
     mean = sum(differences) / len(differences) if usable else -math.inf
-    verdict = "pass" if mean >= gain / 2 else "fades" if mean > 0 else "fails"
-    body = {
-        "number": proposal.number,
-        "size": s.scale,
-        "differences": differences if usable else None,
-        "verdict": verdict,
-    }
-    yield Record("scale", body)
+    verdict: Literal["pass", "fades", "fails"] = (
+        "pass" if mean >= gain / 2 else "fades" if mean > 0 else "fails"
+    )
+    yield Record(ScaleEntry(proposal.number, s.scale, differences if usable else None, verdict))
     return verdict

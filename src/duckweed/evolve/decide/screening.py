@@ -11,6 +11,7 @@ from duckweed.evolve.decide.requests import (
     Steps,
     run_trials,
 )
+from duckweed.evolve.entries import ScreenedProposal, ScreeningEntry
 from duckweed.evolve.trial_spec import Proposal, TrialSpec, digest, seed_of
 
 
@@ -34,17 +35,10 @@ def screen(state: CampaignState) -> Steps[Proposal | None]:
     scores = {x.number: x for x in state.screened}
     winner = alive[0].number if alive and scores[alive[0].number].gain > 0 else None
     numbers = {p.number for p in fresh}
-    body = {
-        "wave": state.screenings,
-        "asked": [p.number for p in asked],
-        "screened": [
-            {"number": x.number, "share": x.share, "gain": x.gain}
-            for x in state.screened
-            if x.number in numbers
-        ],
-        "winner": winner,
-    }
-    yield Record("screening", body)
+    screened = [
+        ScreenedProposal(x.number, x.share, x.gain) for x in state.screened if x.number in numbers
+    ]
+    yield Record(ScreeningEntry(state.screenings, [p.number for p in asked], screened, winner))
     return None if winner is None else alive[0]
 
 

@@ -6,9 +6,9 @@ always has its fixed share, as the control; a language model at most its own unt
 """
 
 import random
-from typing import Any
 
 from duckweed.evolve.decide.requests import AskProposals, CampaignState
+from duckweed.evolve.entries import ProposalsEntry, Refusal, RevealEntry
 from duckweed.evolve.propose.proposers import Affordable, KnownChanges, Proposer, RandomSearch
 from duckweed.evolve.space.commitments import CampaignSecret, ProposalKind
 from duckweed.evolve.space.recipe import idle
@@ -35,28 +35,28 @@ class Allocator:
         self.registry, self.proposers = registry, proposers
         self.secret, self.affordable = secret, affordable
 
-    def propose(self, ask: AskProposals, state: CampaignState) -> dict[str, Any]:
-        """{"proposals": list of Proposal, "refused": reasons}; the answer to `AskProposals`."""
+    def propose(self, ask: AskProposals, state: CampaignState) -> ProposalsEntry:
+        """What can be run, and what cannot; the answer to `AskProposals`."""
         if ask.planted:
-            return {"proposals": self._plant(ask, state), "refused": []}
+            return ProposalsEntry(self._plant(ask, state), [])
         found: list[Proposal] = []
-        refused: list[dict[str, str]] = []
+        refused: list[Refusal] = []
         taken: set[str] = set()
         for proposer, count in self.shares(state, ask.slots):
             seed = seed_of("propose", state.settings.seed, ask.first, proposer.name)
             given = proposer.propose(state, count, seed)
             if fault := getattr(proposer, "fault", ""):
-                refused.append({"proposer": proposer.name, "reason": fault})
+                refused.append(Refusal(proposer.name, fault))
             for raw in given[:count]:
                 try:
                     difference = self._checked(raw, state, taken)
                 except RegistryError as error:
-                    refused.append({"proposer": proposer.name, "reason": str(error)[:200]})
+                    refused.append(Refusal(proposer.name, str(error)[:200]))
                     continue
                 number = ask.first + len(found)
                 seal = self.secret.commit(number, "real", difference)
                 found.append(Proposal(number, difference, proposer.name, proposer.provenance, seal))
-        return {"proposals": found, "refused": refused}
+        return ProposalsEntry(found, refused)
 
     def _checked(self, raw: object, state: CampaignState, taken: set[str]) -> Recipe:
         """The difference without keys that have no effect. taken: digests of those before it."""
@@ -132,9 +132,9 @@ class Allocator:
         return [Proposal(ask.first, difference, "sealed", "known", seal)]
 
 
-def reveal(secret: CampaignSecret, proposal: Proposal) -> dict[str, Any]:
-    """What opens a proposal's seal: number, kind and salt."""
+def reveal(secret: CampaignSecret, proposal: Proposal) -> RevealEntry:
+    """What opens a proposal's seal."""
     for kind in ("real", "null", "harmful", "same"):
         if secret.commit(proposal.number, kind, proposal.difference) == proposal.commitment:
-            return {"number": proposal.number, "kind": kind, "salt": secret.salt(proposal.number)}
+            return RevealEntry(proposal.number, kind, secret.salt(proposal.number))
     raise ValueError(f"proposal {proposal.number} was not sealed with this campaign's secret")

@@ -12,7 +12,8 @@ import msgspec
 
 from duckweed.evolve.space.registry import RegistryError
 from duckweed.evolve.trial_spec import Recipe
-from duckweed.run.spec import WIRES, RunSpec, SpecError, override
+from duckweed.run.registry import WIRES
+from duckweed.run.spec import RunSpec, SpecError, override
 
 BETAS = {"inner.beta1": 0, "inner.beta2": 1}  # the specification has them as a pair
 DIGITS = 18  # of a whole number at most
@@ -29,7 +30,7 @@ def specification(plain: RunSpec, recipe: Recipe) -> RunSpec:
     for key in recipe:
         if key.partition(".")[0] not in SECTIONS and key != "model.sequence":
             raise SpecError(f"{key[:64]!r}: no part of a recipe")
-    foreign = _foreign(recipe.get("wire.kind", msgspec.to_builtins(plain.wire)["kind"]))
+    foreign = _foreign(recipe.get("wire.kind", plain.wire.kind))
     changes: dict[str, object] = {
         k: v for k, v in recipe.items() if k not in BETAS and k not in foreign
     }
@@ -41,9 +42,11 @@ def specification(plain: RunSpec, recipe: Recipe) -> RunSpec:
 
 def _foreign(kind: object) -> set[str]:
     """Keys that only wires of another kind have."""
-    own = {f.name for k, wire in WIRES.items() if k == kind for f in msgspec.structs.fields(wire)}
-    every = {f.name for wire in WIRES.values() for f in msgspec.structs.fields(wire)}
-    return {f"wire.{name}" for name in every - own}
+    keys = {
+        name: {f"wire.{f.name}" for f in msgspec.structs.fields(WIRES.find(name).section)}
+        for name in WIRES.names()
+    }
+    return set().union(*keys.values()) - keys.get(str(kind), set())
 
 
 def idle(recipe: Recipe) -> frozenset[str]:

@@ -69,7 +69,7 @@ MODEL = (
 )  # fmt: skip
 EXCHANGE = (
     Switch("inner.steps", "int", 3, 60, note="30 best with 2-bit sparse at 0.5 B", source="2508.15706"),
-    Switch("inner.state", "choice", values=("fresh", "kept", "shared"), note="shared halves the price of rare exchange", source="docs/parity.md"),
+    Switch("inner.state", "choice", values=("fresh", "kept"), note="kept moments lower the price of rare exchange", source="docs/parity.md"),
     Switch("inner.guide", "linear", 0.0, 1.0, note="0.1 and 0.2 are worth 1.5 to 4 %", source="docs/parity.md"),
     Switch("wire.kind", "choice", values=("integer", "sparse", "dense"), note="docs/parity.md", source=NO_SOURCE),
     Switch("wire.threshold", "linear", 0.1, 4.0, note="0.6 loses 0.2 %, 1.0 1.2 % at 1 M", source="docs/parity.md"),
@@ -144,7 +144,6 @@ HARMS = (
 
 EXCHANGE_KNOWN = (
     KnownChange("moments kept", {"inner.state": "kept"}),
-    KnownChange("momenta shared", {"inner.optimizer": "muon", "inner.state": "shared"}),
     KnownChange("momenta guided", {"inner.optimizer": "muon", "inner.state": "kept", "inner.guide": 0.2}),
     KnownChange("finer codes", {"wire.threshold": 0.6, "wire.value": 1.2}),
     KnownChange("sparseloco", {"wire.kind": "sparse", "wire.feedback": 0.95, "merge.rule": "contributors", "outer.optimizer": "none"}),

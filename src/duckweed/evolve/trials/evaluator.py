@@ -23,7 +23,6 @@ from duckweed.evolve.trials.peers_in_one import Exchange, ExchangedBytes, Exchan
 from duckweed.evolve.trials.text_split import read
 from duckweed.evolve.trials.trial import EXCHANGE, Declared, TrialPlanner, taken
 from duckweed.learn.model import model as models
-from duckweed.learn.optim.optimizer import exchanged
 from duckweed.merge.round import MergeError
 from duckweed.run.spec import RunSpec
 from duckweed.wire.frame import WireError
@@ -89,7 +88,7 @@ class Evaluator:
         first: Any = models.build(config, "cpu", spec.seed, spec.architecture.zero_projections)
         start = models.read_weights(first)
         try:
-            weights, moved = replay(spec, exchanged(first, spec.inner), start, exchange)
+            weights, moved = replay(spec, models.layout_of(first), start, exchange)
         except (ExchangeError, MergeError, WireError) as error:
             raise ExportRefused(f"the rounds do not hold: {error}") from error
         if not np.array_equal(weights, models.read_weights(model)):

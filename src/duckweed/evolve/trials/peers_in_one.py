@@ -5,22 +5,19 @@ tried as they are used. The contributions lie beside the exported weights: the e
 same rounds again and must reach the same weights, so that bytes are counted, not claimed.
 """
 
-from typing import Any
-
 import msgspec
 import numpy as np
 
-from duckweed.learn.data.dataset import Dataset
-from duckweed.learn.model import model as models
-from duckweed.learn.optim.optimizer import exchanged
-from duckweed.learn.trainer import Trainer
-from duckweed.merge.round import Announcement, Closed, advance, blob_hash, gathered
-from duckweed.round.founding import first_scales
+from duckweed.learn.learner import Learner
+from duckweed.ledger.entries import Closed
+from duckweed.merge.round import Announcement, blob_hash
+from duckweed.round.engine import Engine, MemoryBlobs
+from duckweed.round.founding import first_gradient
 from duckweed.round.worker import Worker
 from duckweed.run.layout import Layout
-from duckweed.run.sections import Integer
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State, first
+from duckweed.wire.codec import codec_of
 
 Contributions = list[tuple[Announcement, bytes]]
 """Of one round, in the order of the peers."""
@@ -30,10 +27,12 @@ class ExchangeError(ValueError):
     """Rounds that differ from those of the trial's specification."""
 
 
-class Exchange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Exchange(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"shared": "scales"}
+):
     """All that peers handed in."""
 
-    scales: list[float]  # of the first round, one per tensor
+    shared: list[float]  # what peers share in the first round (State.shared), [K]
     rounds: list[Contributions]
 
 
@@ -44,17 +43,16 @@ class ExchangedBytes(msgspec.Struct, frozen=True):
     fetched: int = 0  # updates, by each peer
 
 
-def train(spec: RunSpec, model: Any, dataset: Dataset) -> tuple[np.ndarray, Exchange]:
-    """Weights f32[P] after all rounds. Raises trainer.Diverged, MergeError, WireError."""
-    layout = exchanged(model, spec.inner)
-    state = first(layout, models.read_weights(model))
-    if isinstance(spec.wire, Integer):
-        state.scales = first_scales(spec, layout, dataset, model, state, "cpu")
-    exchange = Exchange([float(scale) for scale in state.scales], [])
-    workers = [
-        Worker(spec, layout, dataset, Trainer(model, spec.inner, spec.total_steps, "cpu"))
-        for _ in range(spec.rounds.peers)
-    ]
+def train(
+    spec: RunSpec, layout: Layout, weights: np.ndarray, learner: Learner
+) -> tuple[np.ndarray, Exchange]:
+    """Weights f32[P] after all rounds, from those given. Raises Diverged, MergeError, WireError."""
+    shared = codec_of(spec.wire, layout).first_shared(
+        lambda: first_gradient(spec, learner, weights)
+    )
+    state = first(layout, weights, shared)
+    exchange = Exchange([float(x) for x in shared], [])
+    workers = [Worker(spec, layout, learner) for _ in range(spec.rounds.peers)]
     for number in range(spec.rounds.count):
         handed: Contributions = []
         for peer, worker in enumerate(workers):
@@ -72,10 +70,9 @@ def replay(
 ) -> tuple[np.ndarray, ExchangedBytes]:
     """The last weights f32[P] that follow from the first ones and the contributions, and the bytes
     exchanged. Raises ExchangeError, MergeError, WireError."""
-    if len(exchange.rounds) != spec.rounds.count or len(exchange.scales) != len(layout.names):
+    if len(exchange.rounds) != spec.rounds.count:
         raise ExchangeError(f"{len(exchange.rounds)} rounds, not {spec.rounds.count}")
-    state = first(layout, weights)
-    state.scales = np.array(exchange.scales, np.float32)
+    state = first(layout, weights, np.array(exchange.shared, np.float32))
     sent, fetched = [0] * spec.rounds.peers, 0
     for number, handed in enumerate(exchange.rounds):
         if [_said(a) for a, _ in handed] != [
@@ -99,6 +96,8 @@ def _close(
     spec: RunSpec, layout: Layout, state: State, handed: Contributions
 ) -> tuple[State, Closed, int]:
     """The next state, how the round closed, and the bytes that lead from one to the other."""
-    closed, blobs = gathered(spec, layout, [float(s) for s in state.scales], handed)
+    blobs = MemoryBlobs({announcement.blob: blob for announcement, blob in handed})
+    engine = Engine(spec, layout, blobs)
+    closed = engine.close([float(s) for s in state.shared], [a for a, _ in handed])
     down = sum(len(blobs[digest]) for digest in closed.needed())
-    return advance(spec, layout, state, closed, blobs.__getitem__), closed, down
+    return engine.advance(state, closed), closed, down

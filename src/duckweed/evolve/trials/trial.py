@@ -9,23 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import torch
+import numpy as np
 from transformers import PretrainedConfig
 
 from duckweed.evolve.folder import CampaignFolder
 from duckweed.evolve.space.recipe import specification
 from duckweed.evolve.trial_spec import TrialSpec
 from duckweed.evolve.trials import peers_in_one
-from duckweed.evolve.trials.cost import Cost, cost
-from duckweed.learn.data import dataset as datasets
+from duckweed.learn.arithmetic import Cost, cost
 from duckweed.learn.data.dataset import Dataset
+from duckweed.learn.learner import Diverged, Learner, Part
 from duckweed.learn.model import model as models
-from duckweed.learn.trainer import Diverged, Trainer
+from duckweed.learn.registry import learner
 from duckweed.merge.round import MergeError
-from duckweed.pages.run_summary import data_parallel_bytes
+from duckweed.round.run_log import data_parallel_bytes
 from duckweed.run.folder import write_atomically
-from duckweed.run.sections import Integer
 from duckweed.run.spec import RunSpec
+from duckweed.wire.codec import codec_type
 from duckweed.wire.frame import WireError
 
 EXCHANGE = "exchange.msgpack"
@@ -127,8 +127,8 @@ def _least(spec: RunSpec) -> int:
 
 
 def _measuring(spec: RunSpec) -> int:
-    """Blocks that are trained only to measure the first scales."""
-    return int(spec.rounds.peers > 1 and isinstance(spec.wire, Integer))
+    """Blocks that are trained only for what peers share in the first round."""
+    return int(spec.rounds.peers > 1 and codec_type(spec.wire).measured)
 
 
 def taken(spec: RunSpec) -> int:
@@ -146,13 +146,13 @@ def train(planner: TrialPlanner, dataset: Dataset, trial: TrialSpec, out: Path) 
     steps = taken(spec)
     declared = Declared(steps, steps * spec.inner.batch * spec.model.sequence)
     try:
-        with torch.random.fork_rng(devices=[]):
-            if spec.rounds.peers > 1:
-                weights, exchange = peers_in_one.train(spec, model, dataset)
-                write_atomically(out / EXCHANGE, msgspec.msgpack.encode(exchange))
-            else:
-                _alone(spec, model, dataset)
-                weights = models.read_weights(model)
+        one, weights = learner(spec, config, dataset, "cpu"), models.read_weights(model)
+        if spec.rounds.peers > 1:
+            layout = models.layout_of(model)
+            weights, exchange = peers_in_one.train(spec, layout, weights, one)
+            write_atomically(out / EXCHANGE, msgspec.msgpack.encode(exchange))
+        else:
+            weights = _alone(spec, weights, one)
     except (Diverged, MergeError, WireError) as error:
         declared = msgspec.structs.replace(declared, diverged=str(error))
     else:
@@ -161,11 +161,7 @@ def train(planner: TrialPlanner, dataset: Dataset, trial: TrialSpec, out: Path) 
     return declared
 
 
-def _alone(spec: RunSpec, model: Any, dataset: Dataset) -> None:
-    inner, length = spec.inner, spec.model.sequence
-    batches = (
-        datasets.batch(dataset, spec.seed, 0, step, inner.steps, inner.batch, length)
-        for step in range(inner.steps)
-    )
-    trainer = Trainer(model, inner, spec.total_steps, "cpu")
-    trainer.train(models.read_weights(model), batches, 0, seed=spec.seed & 0x7FFFFFFF)
+def _alone(spec: RunSpec, weights: np.ndarray, learner: Learner) -> np.ndarray:
+    """The weights after all steps of one peer, f32[P]."""
+    learner.train(weights, Part(0, 0, spec.inner.steps, seed=spec.seed & 0x7FFFFFFF))
+    return learner.weights()

@@ -13,14 +13,13 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
-import msgspec
-
 from duckweed.evolve.folder import CampaignFolder
 from duckweed.evolve.trial_spec import TrialSpec
 from duckweed.evolve.workers import worker_protocol
 from duckweed.evolve.workers.local_worker import Reply
 from duckweed.net.identity import Identity
-from duckweed.net.transport import Endpoint, Link, LinkError
+from duckweed.net.transport import Endpoint, LinkError
+from duckweed.swarm.protocol.client import Client, QuestionRefused
 from duckweed.swarm.protocol.invitation import Invitation, InvitationError, read
 
 RETRY = 10.0  # seconds until a machine that could not be reached is tried again
@@ -85,7 +84,7 @@ class RemoteWorker:
         self._invitation, self._connections, self._say = invitation, connections, say
         self._files = worker_protocol.pack_campaign(folder)
         self._campaign = worker_protocol.archive_hash(self._files)
-        self._link: Link | None = None
+        self._client: Client | None = None
         self._gone = asyncio.Event()
         self._asked: concurrent.futures.Future[Any] | None = None
         self._connection = connections.start(self._stay_connected())
@@ -137,31 +136,20 @@ class RemoteWorker:
     async def _ask(self, trial: TrialSpec) -> bytes:
         question = worker_protocol.Train(self._invitation.secret, self._campaign, trial)
         try:
-            reply, files = await self._question(question, limit=EXPORT_LIMIT, patience=LONGEST)
-        except (LinkError, ValueError):
-            self.up = False
-            self._gone.set()
+            if self._client is None:
+                raise LinkError("it is not connected")
+            _, files = await self._client.ask(question, body_limit=EXPORT_LIMIT, patience=LONGEST)
+        except QuestionRefused as error:
+            self._lost()
+            raise worker_protocol.WorkerProtocolError(f"it refuses: {error.reason}") from error
+        except LinkError:
+            self._lost()
             raise
-        if not isinstance(reply, worker_protocol.Trained):
-            raise worker_protocol.WorkerProtocolError(
-                f"unexpected answer {type(reply).__name__} to Train"
-            )
         return files
 
-    async def _question(
-        self,
-        message: worker_protocol.Message,
-        body: bytes = b"",
-        limit: int = 0,
-        patience: float = 60.0,
-    ) -> tuple[Any, bytes]:
-        assert self._link
-        head = worker_protocol.encode(message)
-        head, body = await self._link.ask(head, body, body_limit=limit, patience=patience)
-        reply = worker_protocol.answer(head)
-        if isinstance(reply, worker_protocol.Refused):
-            raise worker_protocol.WorkerProtocolError(f"it refuses: {reply.reason}")
-        return reply, body
+    def _lost(self) -> None:
+        self.up = False
+        self._gone.set()
 
     async def _stay_connected(self) -> None:
         """Connect and send the text; again whenever the connection is lost."""
@@ -170,33 +158,34 @@ class RemoteWorker:
             reason = ""
             try:
                 where = self._invitation
-                self._link = await self._connections.endpoint.connect(
+                link = await self._connections.endpoint.connect(
                     where.coordinator, list(where.addresses)
                 )
-                await self._send_files()
+                self._client = Client(link)
+                await self._send_files(self._client)
                 self._gone.clear()
                 self.up = True
                 self._say(self, "is here")
                 said = ""
                 await self._gone.wait()
                 reason = "went away; its trials are run elsewhere until it is back"
-            except (LinkError, ValueError, msgspec.MsgspecError) as error:
+            except (LinkError, ValueError) as error:
                 reason = f"cannot be used now: {error}"
             finally:
                 self.up = False
-                if self._link:
-                    self._link.close()
+                if self._client:
+                    self._client.close()
             if reason != said:  # once, not every ten seconds
                 self._say(self, reason)
                 said = reason
             await asyncio.sleep(RETRY)
 
-    async def _send_files(self) -> None:
-        secret = self._invitation.secret
-        reply, _ = await self._question(
-            worker_protocol.Have(worker_protocol.PROTOCOL, secret, self._campaign)
+    async def _send_files(self, client: Client) -> None:
+        """The campaign's files, unless they are there."""
+        secret, protocol = self._invitation.secret, worker_protocol.PROTOCOL
+        reply, _ = await client.ask(
+            worker_protocol.Have(protocol, secret, self._campaign), patience=60.0
         )
         if not reply.holds:
-            await self._question(
-                worker_protocol.Take(secret, self._campaign), self._files, patience=600.0
-            )
+            question = worker_protocol.Take(secret, self._campaign)
+            await client.ask(question, self._files, patience=600.0)

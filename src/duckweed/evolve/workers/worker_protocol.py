@@ -15,7 +15,7 @@ from blake3 import blake3
 from duckweed.evolve.folder import CampaignFolder
 from duckweed.evolve.trial_spec import TrialSpec
 from duckweed.run.folder import write_atomically
-from duckweed.swarm.protocol.messages import Message
+from duckweed.swarm.protocol.message import Answer, Question
 
 PROTOCOL = 2
 RUN = blake3(b"duckweed trials 1").hexdigest()
@@ -32,64 +32,47 @@ class WorkerProtocolError(ValueError):
     """A message or archive that is not valid; nothing of it was kept."""
 
 
-class Have(Message, tag="have"):
-    """Do you have the campaign's files already? Answered with Holds."""
+class Holds(Answer, tag="holds"):
+    """Whether the campaign's files are here."""
+
+    holds: bool
+
+
+class Trained(Answer, tag="trained"):
+    """The trial was trained."""
+
+
+class Have(Question[Holds], tag="have"):
+    """Do you have the campaign's files already?"""
 
     protocol: int
     secret: str  # of the invitation
     campaign: str  # hash of its archive
 
 
-class Take(Message, tag="take"):
-    """The body is the archive of the campaign's files. Answered with Holds."""
+class Take(Question[Holds], tag="take"):
+    """The body is the archive of the campaign's files."""
 
     secret: str
     campaign: str
 
 
-class Train(Message, tag="train"):
-    """Run the trial. Answered with Trained, its body the archive of the export."""
+class Train(Question[Trained], tag="train"):
+    """Run the trial. The body of the answer is the archive of the export."""
 
     secret: str
     campaign: str
     trial: TrialSpec = msgspec.field(name="cell")
 
 
-class Holds(Message, tag="holds"):
-    """Whether the campaign's files are here."""
-
-    holds: bool
-
-
-class Trained(Message, tag="trained"):
-    """The trial was trained."""
-
-
-class Refused(Message, tag="refused"):
-    """The question was not answered, and why."""
-
-    reason: str
-
-
-Question = Have | Take | Train
-Answer = Holds | Trained | Refused
-_questions = msgspec.msgpack.Decoder(Question)
-_answers = msgspec.msgpack.Decoder(Answer)
+Asked = Have | Take | Train
+_questions = msgspec.msgpack.Decoder(Asked)
 _archives = msgspec.msgpack.Decoder(dict[str, bytes])
 
 
-def encode(message: Message) -> bytes:
-    return msgspec.msgpack.encode(message)
-
-
-def question(head: bytes) -> Question:
+def question(head: bytes) -> Asked:
     """Raises msgspec.DecodeError or ValidationError."""
     return _questions.decode(head)
-
-
-def answer(head: bytes) -> Answer:
-    """Raises msgspec.DecodeError or ValidationError."""
-    return _answers.decode(head)
 
 
 def pack_campaign(folder: CampaignFolder) -> bytes:

@@ -16,18 +16,20 @@ from duckweed.evolve.trials.trial import TrialPlanner
 from duckweed.evolve.workers import worker_protocol
 from duckweed.evolve.workers.local_worker import LocalWorker
 from duckweed.evolve.workers.worker_protocol import (
+    Asked,
     Have,
     Holds,
-    Message,
-    Question,
     Take,
     Train,
     Trained,
     WorkerProtocolError,
 )
 from duckweed.learn.model.presets import PRESETS
+from duckweed.net.framing import Accept
 from duckweed.net.identity import Identity, load_or_create
 from duckweed.net.transport import Endpoint
+from duckweed.swarm.protocol.message import Answer, Refused
+from duckweed.swarm.protocol.server import accepting
 
 KEPT = 4  # campaigns whose files are kept
 MEMORY = 4e9  # bytes that a trial may take
@@ -53,7 +55,7 @@ class WorkerServer:
     async def serve(self, identity: Identity, address: str) -> Endpoint:
         """Listen; the endpoint answers until it is closed. Raises LinkError."""
         endpoint = await Endpoint.bind(identity, worker_protocol.HEAD_LIMIT, address)
-        self._serving = asyncio.ensure_future(endpoint.serve(self.answer, self.sizes))
+        self._serving = asyncio.ensure_future(endpoint.serve(self.accept))
         return endpoint
 
     async def served(self) -> None:
@@ -65,25 +67,29 @@ class WorkerServer:
             self._worker.end()
             self._worker = None
 
-    def sizes(self, asker: str, head: bytes) -> int:
-        """Bytes of body that may follow; those without an invitation are refused and may send none."""
-        asked = worker_protocol.question(head)
-        return worker_protocol.TEXT_LIMIT if isinstance(asked, Take) and self._invited(asked) else 0
+    @property
+    def accept(self) -> Accept:
+        """What the endpoint does with a question."""
+        return accepting(worker_protocol.question, self._body_limit, self._answer)
 
-    async def answer(self, asker: str, head: bytes, body: bytes) -> tuple[bytes, bytes]:
-        asked = worker_protocol.question(head)
+    def _body_limit(self, asker: str, asked: Asked) -> int:
+        """Most bytes of body that may follow. A machine that is not invited gets a refusal, and may send
+        none."""
+        takes = isinstance(asked, Take) and self._invited(asked)
+        return worker_protocol.TEXT_LIMIT if takes else 0
+
+    async def _answer(self, asker: str, asked: Asked, body: bytes) -> tuple[Answer, bytes]:
         try:
             if not self._invited(asked):
                 raise WorkerProtocolError("the secret is not that of this machine's invitation")
-            message, files = await self._do(asked, body)
+            return await self._do(asked, body)
         except (ValueError, OSError) as error:
-            message, files = worker_protocol.Refused(str(error)[:300]), b""
-        return worker_protocol.encode(message), files
+            return Refused(str(error)[:300]), b""
 
-    def _invited(self, asked: Question) -> bool:
+    def _invited(self, asked: Asked) -> bool:
         return hmac.compare_digest(asked.secret.encode(), self._secret.encode())
 
-    async def _do(self, asked: Question, body: bytes) -> tuple[Message, bytes]:
+    async def _do(self, asked: Asked, body: bytes) -> tuple[Answer, bytes]:
         match asked:
             case Have(protocol, _, campaign):
                 if protocol != worker_protocol.PROTOCOL:
@@ -98,7 +104,6 @@ class WorkerServer:
             case Train(_, campaign, trial):
                 async with self._turn:
                     return Trained(), await asyncio.to_thread(self._train, campaign, trial)
-        raise WorkerProtocolError(f"unexpected message {type(asked).__name__}")
 
     def _folder_of(self, campaign: str) -> Path:
         if len(campaign) != 32 or not set(campaign) <= set("0123456789abcdef"):

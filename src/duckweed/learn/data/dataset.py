@@ -5,6 +5,7 @@ Which sequences a batch holds is a pure function of seed and position, so that p
 the data set need not talk about data at all.
 """
 
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,13 +19,16 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from duckweed.learn.data import tokenizer as tokenizers
-from duckweed.learn.data.corpus import HF_LIMIT, DataError, Report, Spool, files, kind
+from duckweed.learn.data.corpus import HF_LIMIT, Report, Spool
+from duckweed.learn.data.files import files, kind
 from duckweed.learn.data.permutation import derive, permute
+from duckweed.learn.data.reading import DataError, reasons, told
 from duckweed.learn.data.tokenizer import Tokenizer
 from duckweed.run.lock import alone
 from duckweed.run.sections import DataSpec
 
-FORMAT = 1  # of the folder; another number is another cache key
+FORMAT = 1  # of the folder
+RULES = 2  # by which files become documents; with another number, data is prepared anew
 MANIFEST, TRAIN, HELD_OUT, TOKENIZER = "manifest.json", "train.bin", "held_out.bin", "tokenizer"
 CHUNK = 4 << 20  # bytes of text that are tokenised at a time
 
@@ -48,7 +52,16 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     held_out_documents: int
     held_out_bytes: int
     held_out_tokens: int
-    skipped: dict[str, int]  # reason -> texts left out: "empty", "binary", "not UTF-8"
+    skipped: dict[str, int]  # reason -> files and documents left out (docs/data.md lists them)
+    files: int = 0  # that were read
+    examples: dict[str, str] = {}  # reason -> the first that was left out, and what to do about it
+    limited: bool = False  # whether the limit of bytes ended the reading
+
+    def told(self) -> str:
+        """One line of what was read and what was left out, as plain text without markup."""
+        size = self.train_bytes + self.held_out_bytes
+        left_out = reasons(self.skipped, self.examples)
+        return told(self.files, self.documents, size, left_out, self.limited)
 
 
 @dataclass(frozen=True)
@@ -259,7 +272,10 @@ def _write(spec: DataSpec, base: Path, part: Path, report: Report) -> None:
         held_out_documents=held_out.documents,
         held_out_bytes=held_out.bytes,
         held_out_tokens=held_out.tokens,
-        skipped=dict(sorted(spool.skipped.items())),
+        skipped=dict(sorted(spool.reading.left_out.items())),
+        files=spool.reading.files,
+        examples=spool.reading.examples,
+        limited=spool.reading.limited,
     )
     (part / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
 
@@ -315,9 +331,15 @@ def _cache_key(spec: DataSpec, base: Path) -> str:
         paths += sorted(f for f in tokenizer.iterdir() if f.is_file())
     elif tokenizer.is_file():
         paths.append(tokenizer)
-    state = [(str(f.resolve()), (s := f.stat()).st_size, s.st_mtime_ns) for f in paths]
-    what = [FORMAT, version("tokenizers"), msgspec.to_builtins(spec), state]
+    state = [(_name(f), (s := f.stat()).st_size, s.st_mtime_ns) for f in paths]
+    closed = [_name(f) for f in paths if not os.access(f, os.R_OK)]  # left out until they open
+    what = [FORMAT, RULES, version("tokenizers"), msgspec.to_builtins(spec), state, closed]
     return blake3(msgspec.json.encode(what)).hexdigest(16)
+
+
+def _name(path: Path) -> str:
+    """The real path as text, even if a name in it is no UTF-8."""
+    return os.fsencode(path.resolve()).decode(errors="backslashreplace")
 
 
 def _expected_bytes(spec: DataSpec, base: Path) -> int:

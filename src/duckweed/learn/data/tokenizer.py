@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from duckweed.learn.data.corpus import DataError
+from duckweed.learn.data.reading import DataError
 
 END = "<|endoftext|>"
 TRAIN_BYTES = 50_000_000  # of training text that `bpe:N` learns its merges from

@@ -2,6 +2,8 @@
 
 import difflib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +11,25 @@ import numpy as np
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils import logging as bars
 
+from duckweed.learn.device import seeded
 from duckweed.learn.model.architecture import ModelError, changed
 from duckweed.learn.model.presets import PRESETS
 from duckweed.run.layout import Layout
 from duckweed.run.sections import Architecture
 
-disable_progress_bar()  # its bars would be drawn across our own view
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' progress bars, which would be drawn across our own view."""
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()
 
 
 def configuration(
@@ -113,14 +126,14 @@ def build(
 ) -> nn.Module:
     """A model with fresh weights drawn with `seed`, float32; zero_projections: what attention and
     feed-forward parts add to the residual stream begins at zero."""
-    torch.manual_seed(seed)
     # Plain attention is 10-15 % faster than the fused kernel on CPUs at these lengths
     # (docs/learn.md); on accelerators the fused one is far ahead.
     eager = device == "cpu" or config.model_type == "gemma2"  # which has no fused kernel
     attention = "eager" if eager else "sdpa"
-    model = AutoModelForCausalLM.from_config(
-        config, dtype=torch.float32, attn_implementation=attention
-    )
+    with seeded(seed, "cpu"):
+        model = AutoModelForCausalLM.from_config(
+            config, dtype=torch.float32, attn_implementation=attention
+        )
     if zero_projections:
         with torch.no_grad():
             for name, parameter in model.named_parameters():
@@ -134,7 +147,8 @@ def given_weights(source: str, base: Path) -> nn.Module:
     path = base / Path(source).expanduser()
     place = str(path) if path.is_dir() else source
     try:
-        model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32)
+        with quiet():
+            model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise ModelError(f"no weights at {source!r}: {str(error).splitlines()[0]}") from error
     return model
@@ -165,4 +179,5 @@ def export(model: nn.Module, flat: np.ndarray, folder: Path, end: int) -> None:
     model.config.eos_token_id = end  # type: ignore[union-attr]
     model.generation_config.eos_token_id = end  # type: ignore[union-attr]
     model.config.use_cache = True  # type: ignore[union-attr]
-    model.save_pretrained(folder)  # type: ignore[operator]
+    with quiet():
+        model.save_pretrained(folder)  # type: ignore[operator]

@@ -1,105 +1,121 @@
-"""Muon: momentum whose matrices are made orthogonal, for the hidden matrices of a transformer.
+"""Muon for the hidden matrices of a model, AdamW for the rest; its momenta between two rounds."""
 
-K. Jordan et al., "Muon: an optimizer for hidden layers" (2024); the factor 0.2 sqrt(max dimension)
-that lets it share AdamW's learning rate is from "Muon is scalable for LLM training" (2502.16982).
-"""
+import math
+from collections.abc import Iterable
 
+import numpy as np
 import torch
+from torch import nn
 
-# Quintic Newton-Schulz coefficients of Jordan et al.: steep at zero, singular values end in 0.7-1.2.
-A, B, C = 3.4445, -4.7750, 2.0315
+from duckweed.learn.optim.adamw import AdamW
+from duckweed.learn.optim.matrix_muon import MatrixMuon
+from duckweed.learn.optim.optimizer import OptimizerState, array_of
+from duckweed.run.layout import Layout
+from duckweed.run.sections import Inner
 
-
-def orthogonalise(g: torch.Tensor, iterations: int = 5) -> torch.Tensor:
-    """The nearest semi-orthogonal matrices, roughly. g: [..., m, n]; same shape and dtype back."""
-    tall = g.size(-2) > g.size(-1)
-    x = g.mT if tall else g
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    for _ in range(iterations):
-        gram = x @ x.mT
-        x = A * x + (B * gram + C * gram @ gram) @ x
-    return x.mT if tall else x
+PREFIX = "muon."  # before a matrix's name: the name of its momentum in an optimizer's state
+FIRST_MOMENTUM = 0.85  # as in modded-nanogpt
 
 
-class Muon:
-    """Muon over matrices (2-D, or stacks of matrices: 3-D), those of one shape orthogonalised together.
+class Muon(AdamW):
+    """Momenta are kept and guided: they begin a round turned towards the last merged step."""
 
-    normalise: the second beta of NorMuon (arXiv 2510.05491), which divides every row of the
-    orthogonal update by the root of its running mean square and restores the size of the whole;
-    None: plain Muon. cautious: see `shrinking`.
-    """
+    normalise: float | None = None  # the second beta of NorMuon
 
-    def __init__(
-        self,
-        parameters: list[torch.nn.Parameter],
-        momentum: float,
-        weight_decay: float,
-        nesterov: bool = True,
-        iterations: int = 5,
-        normalise: float | None = None,
-        cautious: bool = False,
+    def __init__(self, model: nn.Module, inner: Inner) -> None:
+        self.matrices = hidden_matrices(model)
+        super().__init__(model, inner)
+        self.muon = MatrixMuon(
+            self.matrices,
+            inner.momentum,
+            inner.weight_decay,
+            inner.nesterov,
+            inner.iterations,
+            self.normalise,
+            inner.cautious,
+        )
+
+    def elementwise_parameters(self) -> Iterable[nn.Parameter]:
+        taken = {id(p) for p in self.matrices}
+        return [p for p in self.model.parameters() if id(p) not in taken]
+
+    def update(self, rate: float, number: int) -> None:
+        self.muon.step(rate, momentum(self.inner, number))
+        super().update(rate, number)
+
+    def state(self) -> OptimizerState:
+        names = {id(p): name for name, p in self.model.named_parameters()}
+        found = super().state()
+        for kind, kept in (("muon", self.muon.buffers), ("squares", self.muon.squares)):
+            found |= {f"{kind}.{names[id(p)]}": array_of(buffer) for p, buffer in kept.items()}
+        return found
+
+    def take(self, name: str, value: torch.Tensor, parameters: dict[str, nn.Parameter]) -> None:
+        kind, _, of = name.partition(".")
+        kept = {"muon": self.muon.buffers, "squares": self.muon.squares}.get(kind)
+        if kept is None:
+            super().take(name, value, parameters)
+        else:
+            kept[parameters[of]].copy_(value)
+
+    @classmethod
+    def begin_round(
+        cls, state: OptimizerState, merged: np.ndarray, layout: Layout, inner: Inner
     ) -> None:
-        self.momentum, self.weight_decay = momentum, weight_decay
-        self.nesterov, self.iterations = nesterov, iterations
-        self.normalise, self.cautious = normalise, cautious
-        self.groups: dict[tuple, list[torch.nn.Parameter]] = {}
-        for parameter in parameters:
-            shape = tuple(parameter.shape[-2:])
-            self.groups.setdefault((min(shape), max(shape)), []).append(parameter)
-        self.buffers = {p: torch.zeros_like(p) for p in parameters}
-        self.squares: dict[torch.nn.Parameter, torch.Tensor] = {}
-        if normalise is not None:
-            self.squares = {p: torch.zeros_like(p[..., :1]) for p in parameters}
+        guide(state, merged, layout, inner.guide)
 
-    @torch.no_grad()
-    def step(self, learning_rate: float, momentum: float | None = None) -> None:
-        """momentum: of this step, where it is not that of the whole."""
-        momentum = self.momentum if momentum is None else momentum
-        for (narrow, wide), parameters in self.groups.items():
-            scale = -learning_rate * 0.2 * wide**0.5
-            updates = self._updates(parameters, momentum)
-            for parameter, update in zip(parameters, updates, strict=True):
-                if self.normalise is not None:
-                    update = self._normalised(parameter, update, narrow)
-                decay = learning_rate * self.weight_decay
-                if self.cautious:
-                    parameter.mul_(shrinking(parameter, update, decay))
-                else:
-                    parameter.mul_(1 - decay)
-                parameter.add_(update, alpha=scale)
+    @classmethod
+    def guess(cls, state: OptimizerState) -> OptimizerState:
+        return {name: x.copy() for name, x in state.items() if name.startswith(PREFIX)}
 
-    def _normalised(
-        self, parameter: torch.nn.Parameter, update: torch.Tensor, narrow: int
-    ) -> torch.Tensor:
-        beta, squares = self.normalise, self.squares[parameter]
-        assert beta is not None
-        squares.lerp_(update.square().mean(-1, keepdim=True), 1 - beta)
-        divided = update / (squares.sqrt() + 1e-8)
-        # An orthogonal m x n matrix has the norm sqrt(min(m, n)).
-        return divided * (narrow**0.5 / (divided.norm(dim=(-2, -1), keepdim=True) + 1e-8))
-
-    def _updates(self, parameters: list[torch.nn.Parameter], momentum: float) -> list[torch.Tensor]:
-        wide = []
-        for parameter in parameters:
-            gradient = parameter.grad
-            assert gradient is not None
-            buffer = self.buffers[parameter]
-            buffer.mul_(momentum).add_(gradient)
-            direction = gradient + momentum * buffer if self.nesterov else buffer
-            stack = direction.reshape(-1, *direction.shape[-2:])
-            wide.append(stack.mT if stack.size(-2) > stack.size(-1) else stack)
-        together = torch.cat(wide)
-        if together.is_cuda:
-            together = together.bfloat16()
-        made = orthogonalise(together, self.iterations).to(wide[0].dtype)
-        parts = made.split([w.size(0) for w in wide])
-        return [
-            (part.mT if p.size(-2) > p.size(-1) else part).reshape(p.shape)
-            for p, part in zip(parameters, parts, strict=True)
-        ]
+    @classmethod
+    def correct(
+        cls,
+        state: OptimizerState,
+        guess: OptimizerState,
+        right: OptimizerState,
+        inner: Inner,
+        steps: range,
+    ) -> None:
+        """After k steps a momentum still holds the one that it began with, times the product of the
+        k momentum factors; what the guess missed is added at that weight."""
+        weight = math.prod(momentum(inner, step) for step in steps)
+        for name, guessed in guess.items():
+            missed = torch.from_numpy(right[name]) - torch.from_numpy(guessed)
+            torch.from_numpy(state[name]).add_(missed, alpha=weight)
 
 
-def shrinking(parameter: torch.Tensor, update: torch.Tensor, decay: float) -> torch.Tensor:
-    """Factors of a cautious weight decay (arXiv 2510.12402): 1 - decay where the update, which is
-    subtracted, shrinks the value too, else 1."""
-    return 1 - decay * (update * parameter > 0).to(parameter.dtype)
+def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that Muon takes: matrices and stacks of them, save embeddings (of tokens and
+    of positions) and head."""
+    ends = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    if head is not None:
+        ends.add(id(head.weight))
+    return [p for p in model.parameters() if p.ndim in (2, 3) and id(p) not in ends]
+
+
+def momentum(inner: Inner, step: int) -> float:
+    """Muon's momentum at inner step >= 0 of the run: from 0.85 up over `momentum_warmup` steps."""
+    low = min(FIRST_MOMENTUM, inner.momentum)
+    done = min(1.0, step / inner.momentum_warmup) if inner.momentum_warmup else 1.0
+    return low + (inner.momentum - low) * done if done < 1 else inner.momentum
+
+
+def guide(state: OptimizerState, step: np.ndarray, layout: Layout, share: float) -> None:
+    """Turn Muon's momenta m towards the last merged step d, f32[P], matrix by matrix and in place;
+    where d = 0, as before the first merge, m stays as it is:
+    m' = (1 - share) m + share |m| d / |d|.
+
+    A peer's momentum is mostly the noise of its own batches; what all peers have merged has less of
+    it and costs no byte. Related: FedCM (arXiv 2106.10874), which adds it to every local step."""
+    if not share:
+        return
+    for name, part in zip(layout.names, layout.slices(), strict=True):
+        if PREFIX + name not in state:
+            continue
+        m = torch.from_numpy(state[PREFIX + name])
+        d = torch.tensor(step[part]).view(m.shape)
+        size, length = (x.norm(dim=(-2, -1), keepdim=True) for x in (d, m))
+        turned = torch.where(size > 0, share * length / size, 0)
+        m.mul_(torch.where(size > 0, 1 - share, 1)).add_(turned * d)

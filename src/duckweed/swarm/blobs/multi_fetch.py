@@ -1,29 +1,36 @@
-"""Fetching pieces from several holders at once: who is slow is helped out, who dies is replaced."""
+"""Fetching pieces from several holders at once: others help out a slow one and replace one that is gone."""
 
 import asyncio
-import time
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
-from duckweed.net.transport import LinkError
+from duckweed.net import clock
+from duckweed.net.framing import LinkError
+from duckweed.net.timeouts import (
+    EMPTY_RETRY,
+    EMPTY_RETRY_MOST,
+    FETCH_IDLE,
+    HOLDER_EMPTY,
+    HOLDER_SILENT,
+)
 from duckweed.swarm.blobs.pieces import Parts
 
-GRACE = 3.0  # seconds without a word from a holder after which others are asked for its pieces
-EMPTY = 10.0  # the same without a piece, if it says that it has none yet
+log = logging.getLogger(__name__)
 TOGETHER = 3  # questions to one holder at a time: a round trip is not waited out...
 MANY = 6  # ... if there are fewer holders; of more, each has many to answer, and its link is full
-AGAIN = 0.1  # seconds until a holder that has not got a piece yet is asked again; twice as many
-SELDOM = 1.0  # each time that it still has none, at most these
-IDLE = 0.25  # seconds between looks for something to ask a holder for
 
 Ask = Callable[[int], Awaitable[bytes | None]]
 """number of a piece -> its bytes, or None: not there yet. Raises LinkError if the holder is gone."""
 
 
-class Gather:
-    """One file from several holders. first: for each piece the position of the holder that is asked
-    before all others, so that no holder gives more than its share. Others are asked as well when it
-    is gone, sends something else, or has said nothing for GRACE or given nothing for EMPTY."""
+class MultiFetch:
+    """Fetches one file from several holders.
+
+    first: for each piece the position of the holder that is asked before all others, so that no holder
+    gives more than its share. Others are asked as well when that one is gone, sends something else, or
+    has said nothing for HOLDER_SILENT or given nothing for HOLDER_EMPTY.
+    """
 
     def __init__(self, parts: Parts, holders: Sequence[Ask], first: Sequence[int]) -> None:
         self.parts, self.holders = parts, list(holders)
@@ -31,9 +38,9 @@ class Gather:
         for number, holder in enumerate(first):
             if number not in parts.here:
                 self.queues[holder].append(number)
-        self.gave = [time.monotonic()] * len(holders)  # when each last gave a piece
+        self.gave = [clock.now()] * len(holders)  # when each last gave a piece
         self.heard = list(self.gave)  # and when it last answered at all
-        self._rest = [AGAIN] * len(holders)  # seconds until it is asked again
+        self._rest = [EMPTY_RETRY] * len(holders)  # seconds until it is asked again
         self.given_up: set[int] = set()
         self.asked: list[set[int]] = [set() for _ in holders]  # and not yet answered
         self.given = [0] * len(self.holders)  # pieces that each holder gave
@@ -71,7 +78,7 @@ class Gather:
         while not self.parts.whole and holder not in self.faults:
             number = self._next(holder)
             if number is None:
-                await asyncio.sleep(IDLE)
+                await asyncio.sleep(FETCH_IDLE)
                 continue
             self.asked[holder].add(number)
             try:
@@ -80,15 +87,15 @@ class Gather:
                 self._give_up(holder, str(error), number)
                 return
             self.asked[holder].discard(number)
-            self.heard[holder] = time.monotonic()
+            self.heard[holder] = clock.now()
             if data is None:
                 self._put_back(holder, number)
                 rest = self._rest[holder]
-                self._rest[holder] = min(2 * rest, SELDOM)
+                self._rest[holder] = min(2 * rest, EMPTY_RETRY_MOST)
                 await asyncio.sleep(rest)
             else:
                 self.gave[holder] = self.heard[holder]
-                self._rest[holder] = AGAIN
+                self._rest[holder] = EMPTY_RETRY
                 self.given[holder] += 1  # before others hear of it, the last piece ends all work
                 if not await self.parts.take(number, data):
                     self.given[holder] -= 1
@@ -108,8 +115,8 @@ class Gather:
         return next((n for n in missing if n not in taken), None)
 
     def _late(self, holder: int) -> bool:
-        now = time.monotonic()
-        return now - self.heard[holder] > GRACE or now - self.gave[holder] > EMPTY
+        now = clock.now()
+        return now - self.heard[holder] > HOLDER_SILENT or now - self.gave[holder] > HOLDER_EMPTY
 
     def _put_back(self, holder: int, number: int) -> None:
         if self._late(holder):
@@ -118,6 +125,7 @@ class Gather:
             self.queues[holder].append(number)
 
     def _give_up(self, holder: int, why: str, number: int) -> None:
+        log.info("holder %d of %d is not asked again: %s", holder, len(self.holders), why)
         self.faults[holder] = why
         self.given_up.update(self.queues[holder], {number})
         self.queues[holder].clear()

@@ -1,122 +1,137 @@
-"""A peer among peers: gives what it has to members of the run, fetches pieces from them."""
+"""A peer's connections to other peers: it gives members of the run what it has, and fetches pieces from
+them."""
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import Callable
 
 import msgspec
 
-from duckweed.net.rate_limits import Guard
-from duckweed.net.transport import Endpoint, Link, LinkError
-from duckweed.swarm.blobs.multi_fetch import Ask, Gather
+from duckweed.net import clock
+from duckweed.net.carrier import Endpoint
+from duckweed.net.framing import LinkError
+from duckweed.net.rate_limits import RateLimits
+from duckweed.net.timeouts import PIECE_CHECK, PIECE_HELD, SHUN
+from duckweed.swarm.blobs.multi_fetch import Ask, MultiFetch
 from duckweed.swarm.blobs.pieces import Parts, length
-from duckweed.swarm.blobs.store import Library
+from duckweed.swarm.blobs.store import Store
 from duckweed.swarm.protocol import messages as m
+from duckweed.swarm.protocol.client import A, Asks, Client, NotLeader, QuestionRefused
+from duckweed.swarm.protocol.server import accepting
 
-HELD = 2.0  # seconds that a question for a piece waits for it to come
-SHUN = 60.0  # seconds for which a peer that could not be reached is not dialled again
+log = logging.getLogger(__name__)
+
 STRANGERS = 1000  # keys that are remembered as unknown
 
-Question = Callable[[m.Message, int], Awaitable[tuple[m.Answer, bytes]]]
-"""(question, most bytes of body) -> the coordinator's answer."""
+PeerQuestion = m.GetBlobPiece | m.GetSavedState | m.GetStatePiece
+"""What peers ask each other."""
 
 
-class Neighbours:
-    """Links to other peers, made when they are needed. coordinator: asks it a question."""
+class PeerLinks:
+    """Connections to other peers, made when they are needed. coordinator: can be asked who is a member,
+    and for pieces."""
 
-    def __init__(self, endpoint: Endpoint, library: Library, coordinator: Question) -> None:
-        self.endpoint, self.library, self.coordinator = endpoint, library, coordinator
-        self.given = self.fetched = 0  # bytes
-        self._members: set[str] = set()
-        self._strangers: dict[str, float] = {}
-        self._links: dict[str, asyncio.Task[Link]] = {}
-        self._shunned: dict[str, float] = {}
+    def __init__(self, endpoint: Endpoint, store: Store, coordinator: Asks) -> None:
+        self.endpoint, self.store, self.coordinator = endpoint, store, coordinator
+        self.given = self.fetched = 0  # bytes to and from other peers
+        self._members: set[str] = set()  # keys
+        self._strangers: dict[str, float] = {}  # key -> when the coordinator did not know it
+        self._links: dict[str, asyncio.Task[Client]] = {}  # by key
+        self._shunned: dict[str, float] = {}  # key -> when it could not be reached
 
     # --- giving
 
     async def serve(self) -> None:
         """Answer questions of other peers until the endpoint closes."""
-        guard = Guard(self._members.__contains__)
-        await self.endpoint.serve(self.answer, lambda key, head: 0, guard)
+        guard = RateLimits(self._members.__contains__)
+        await self.endpoint.serve(
+            accepting(m.question, lambda key, question: 0, self.answer), guard
+        )
 
-    async def answer(self, key: str, head: bytes, body: bytes) -> tuple[bytes, bytes]:
-        """Raises ValueError for anything that peers do not ask each other."""
-        question = m.question(head)
-        if not isinstance(question, m.Part | m.Snapshot | m.Piece):
+    async def answer(
+        self, key: str, question: m.AnyQuestion, body: bytes
+    ) -> tuple[m.Answer, bytes]:
+        """Answer the peer with this key. Raises ValueError for anything that peers do not ask each
+        other."""
+        if not isinstance(question, PeerQuestion):
             raise ValueError("not a question for a peer")
         if not await self._member(key):
-            return m.encode(m.Refused("takes no part in this run")), b""
-        answer, data = self.library.give(question)
-        closes = time.monotonic() + HELD
-        while isinstance(answer, m.Wait) and time.monotonic() < closes:
-            await asyncio.sleep(0.05)
-            answer, data = self.library.give(question)
+            log.info("refused %s to %s: not a member", type(question).__name__, key[:10])
+            return m.Refused("the asker takes no part in this run"), b""
+        answer, data = self.store.give(question)
+        closes = clock.now() + PIECE_HELD
+        while isinstance(answer, m.Wait) and clock.now() < closes:
+            await asyncio.sleep(PIECE_CHECK)
+            answer, data = self.store.give(question)
         self.given += len(data)
-        return m.encode(answer), data
+        return answer, data
 
     def met(self, key: str) -> bool:
         """Whether the holder of a key is known to take part."""
         return key in self._members
 
     async def _member(self, key: str) -> bool:
-        """Whether the holder of a key takes part: as was heard, or as the coordinator says."""
+        """Whether the holder of a key takes part, as the coordinator says."""
         if key in self._members:
             return True
-        now = time.monotonic()
+        now = clock.now()
         if now - self._strangers.get(key, -SHUN) < SHUN or len(self._strangers) >= STRANGERS:
             return False
         self._strangers[key] = now
-        answer, _ = await self.coordinator(m.Known(key), 0)
-        if isinstance(answer, m.Noted):
-            self._members.add(key)
-            del self._strangers[key]
-            return True
-        return False
+        try:
+            await self.coordinator.ask(m.IsMember(key))
+        except QuestionRefused:
+            return False
+        self._members.add(key)
+        del self._strangers[key]
+        return True
 
     # --- fetching
 
-    async def blob(self, digest: str, held: m.Held) -> bytes:
+    async def blob(self, digest: str, manifest: m.BlobManifest) -> bytes:
         """A blob from the coordinator and from the peers that fetch it as well. Raises LinkError,
         ValueError."""
-        parts = Parts(held.size, held.pieces)
-        self.library.gather(digest, parts)
-        self._members.update(x.key for x in held.at)
-        keys = [x.key for x in held.at]
+        parts = Parts(manifest.size, manifest.pieces)
+        self.store.gather(digest, parts)
+        self._members.update(x.key for x in manifest.at)
+        keys = [x.key for x in manifest.at]
 
         async def from_coordinator(number: int) -> bytes | None:
-            return _piece(*await self.coordinator(m.Part(digest, number), parts.step))
+            question = m.GetBlobPiece(digest, number)
+            return _piece(*await self.coordinator.ask(question, body_limit=parts.step))
 
-        others = [x for x in held.at if x.key != self.endpoint.id]
-        holders = [from_coordinator, *(self._ask(x, m.Part, digest, parts.step) for x in others)]
+        others = [x for x in manifest.at if x.key != self.endpoint.id]
+        from_peers = [
+            self._asking(x, lambda number: m.GetBlobPiece(digest, number), parts.step)
+            for x in others
+        ]
         place = {x.key: 1 + i for i, x in enumerate(others)}
         first = [place.get(keys[n % len(keys)], 0) for n in range(len(parts.hashes))]
-        await Gather(parts, holders, first).run()
+        await MultiFetch(parts, [from_coordinator, *from_peers], first).run()
         return parts.all()
 
-    async def state(self, donated: m.Donated, coordinator: m.Saved | None) -> list["Donor"]:
-        """Who can give the newest state that was agreed on: donors that offer the same pieces."""
-        self._members.update(x.key for x in donated.at)
+    async def state(self, donors: m.DonorList, coordinator: m.SavedState | None) -> list["Donor"]:
+        """Who can give the newest state that was agreed on: donors that offer the same pieces.
+        coordinator: what it offers."""
+        self._members.update(x.key for x in donors.at)
 
-        async def offer(holder: m.Holder) -> Donor | None:
+        async def offer(peer: m.PeerAddress) -> Donor | None:
             try:
-                answer, _ = await self._question(holder, m.Snapshot(), 0)
-            except LinkError:
+                saved, _ = await self.ask(peer, m.GetSavedState())
+            except LinkError as error:
+                log.info("no state from %s: %s", peer.key[:10], error)
                 return None
-            return (
-                Donor(answer, self._ask_state(holder, answer))
-                if isinstance(answer, m.Saved)
-                else None
-            )
+            return Donor(saved, self._asking(peer, *_pieces_of(saved)))
 
-        found = [x for x in await asyncio.gather(*map(offer, donated.at)) if x]
+        found = [x for x in await asyncio.gather(*map(offer, donors.at)) if x]
         if coordinator:
+            piece, limit = _pieces_of(coordinator)
 
             async def ask(number: int) -> bytes | None:
-                question = m.Piece(coordinator.round, number)
-                return _piece(*await self.coordinator(question, length(coordinator.size)))
+                return _piece(*await self.coordinator.ask(piece(number), body_limit=limit))
 
             found.append(Donor(coordinator, ask))
-        found = [x for x in found if x.saved.round in donated.agreed]
+        found = [x for x in found if x.saved.round in donors.agreed]
         if not found:
             return []
         newest = max(x.saved.round for x in found)
@@ -126,66 +141,77 @@ class Neighbours:
                 groups.setdefault(m.encode(donor.saved), []).append(donor)
         return max(groups.values(), key=len)
 
-    def _ask_state(self, holder: m.Holder, saved: m.Saved) -> Ask:
-        return self._ask(holder, m.Piece, saved.round, length(saved.size))
-
-    def _ask(self, holder: m.Holder, kind: Callable, of: object, limit: int) -> Ask:
+    def _asking(
+        self,
+        peer: m.PeerAddress,
+        piece: Callable[[int], m.Question[m.Blob | m.Wait]],
+        limit: int,
+    ) -> Ask:
         async def ask(number: int) -> bytes | None:
-            answer, data = await self._question(holder, kind(of, number), limit)
+            answer, data = await self.ask(peer, piece(number), limit)
             self.fetched += len(data)
             return _piece(answer, data)
 
         return ask
 
-    async def _question(
-        self, holder: m.Holder, question: m.Message, limit: int
-    ) -> tuple[m.Answer, bytes]:
-        link = await self._link(holder)
+    async def ask(
+        self, peer: m.PeerAddress, question: m.Question[A], limit: int = 0
+    ) -> tuple[A, bytes]:
+        """Ask another peer. limit: most bytes of the answer's body. Raises LinkError."""
+        client = await self._client(peer)
         try:
-            head, data = await link.ask(m.encode(question), body_limit=limit)
-            return m.answer(head), data
-        except (LinkError, msgspec.DecodeError) as error:
-            self._drop(holder.key)
-            raise LinkError(f"peer {holder.key[:10]}: {error}") from error
+            return await client.ask(question, body_limit=limit)
+        except (QuestionRefused, NotLeader):
+            raise
+        except LinkError as error:
+            log.info("connection to peer %s lost: %s", peer.key[:10], error)
+            self._drop(peer.key)
+            raise LinkError(f"peer {peer.key[:10]}: {error}") from error
 
-    async def _link(self, holder: m.Holder) -> Link:
-        if time.monotonic() - self._shunned.get(holder.key, -SHUN) < SHUN:
-            raise LinkError(f"peer {holder.key[:10]} could not be reached a moment ago")
-        task = self._links.get(holder.key)
+    async def _client(self, peer: m.PeerAddress) -> Client:
+        if clock.now() - self._shunned.get(peer.key, -SHUN) < SHUN:
+            raise LinkError(f"peer {peer.key[:10]} could not be reached a moment ago")
+        task = self._links.get(peer.key)
         if task is None:
-            dial = self.endpoint.connect(holder.key, holder.addresses)
-            task = self._links[holder.key] = asyncio.create_task(dial)
+            task = self._links[peer.key] = asyncio.create_task(self._dial(peer))
         try:
             return await asyncio.shield(task)
         except LinkError:
-            self._drop(holder.key)
+            self._drop(peer.key)
             raise
 
+    async def _dial(self, peer: m.PeerAddress) -> Client:
+        return Client(await self.endpoint.connect(peer.key, peer.addresses))
+
     def _drop(self, key: str) -> None:
-        self._shunned[key] = time.monotonic()
-        task = self._links.pop(key, None)
-        if task and task.done() and not task.cancelled() and not task.exception():
-            task.result().close()
+        self._shunned[key] = clock.now()
+        if task := self._links.pop(key, None):
+            _hang_up(task)
 
     def close(self) -> None:
         for task in self._links.values():
             task.cancel()
-            if task.done() and not task.cancelled() and not task.exception():
-                task.result().close()
+            _hang_up(task)
         self._links.clear()
 
 
 class Donor(msgspec.Struct):
-    """What somebody offers to a newcomer, and how to ask for its pieces."""
+    """Somebody who can give a newcomer its state."""
 
-    saved: m.Saved
-    ask: Ask
+    saved: m.SavedState  # what is offered
+    ask: Ask  # asks for one piece of it
 
 
-def _piece(answer: m.Answer, data: bytes) -> bytes | None:
-    """What an answer to a question for a piece holds. Raises LinkError if it was refused."""
-    if isinstance(answer, m.Blob):
-        return data
-    if isinstance(answer, m.Wait):
-        return None
-    raise LinkError(getattr(answer, "reason", "no proper answer"))
+def _hang_up(dialling: asyncio.Task[Client]) -> None:
+    if dialling.done() and not dialling.cancelled() and not dialling.exception():
+        dialling.result().close()
+
+
+def _pieces_of(saved: m.SavedState) -> tuple[Callable[[int], m.GetStatePiece], int]:
+    """How to ask for a piece of a saved state by its number, and the most bytes that it has."""
+    return lambda number: m.GetStatePiece(saved.round, number), length(saved.size)
+
+
+def _piece(answer: m.Blob | m.Wait, data: bytes) -> bytes | None:
+    """A piece; None if the other side does not have it yet."""
+    return data if isinstance(answer, m.Blob) else None

@@ -11,9 +11,9 @@ from duckweed.swarm.protocol import messages as m
 GATHERED = 4  # blobs that are kept in memory for others after they were fetched
 
 
-class Library:
-    """Reads from a run's folder and from what is being gathered; each answer is a message and the
-    bytes that go with it."""
+class Store:
+    """Reads from a run's folder, and from blobs that are being fetched. Each answer is a message and its
+    body."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
@@ -35,13 +35,13 @@ class Library:
         return self.folder.blob(digest)
 
     def gather(self, digest: str, parts: Parts) -> None:
-        """From now on give the pieces of a blob that are here already, the newest few blobs."""
+        """From now on also give the pieces that are here of a blob that is being fetched; of the newest few."""
         self._gathered[digest] = parts
         while len(self._gathered) > GATHERED:
             self._gathered.popitem(last=False)
 
-    def part(self, question: m.Part) -> tuple[m.Answer, bytes]:
-        """A piece of a blob; Wait if it is being gathered and this piece is not here yet."""
+    def blob_piece(self, question: m.GetBlobPiece) -> tuple[m.Answer, bytes]:
+        """A piece of a blob; Wait if it is being fetched and this piece is not here yet."""
         parts = self._gathered.get(question.blob)
         if parts and 0 <= question.number < len(parts.hashes):
             data = parts.piece(question.number)
@@ -53,30 +53,32 @@ class Library:
         except FileNotFoundError:
             return m.Wait("not here yet"), b""
 
-    def held(self, digest: str) -> tuple[int, list[bytes]]:
+    def pieces_of(self, digest: str) -> tuple[int, list[bytes]]:
         """Size of a blob and hashes of its pieces. Raises FileNotFoundError, ValueError."""
         return self._hashes(self._path(digest))
 
-    def give(self, question: m.Part | m.Piece | m.Snapshot) -> tuple[m.Answer, bytes]:
-        """What peers and the coordinator give alike."""
+    def give(
+        self, question: m.GetBlobPiece | m.GetStatePiece | m.GetSavedState
+    ) -> tuple[m.Answer, bytes]:
+        """Answers that peers and the coordinator give in the same way."""
         match question:
-            case m.Part():
-                return self.part(question)
-            case m.Piece():
-                return self.piece(question)
-            case m.Snapshot():
-                return self.newest(), b""
+            case m.GetBlobPiece():
+                return self.blob_piece(question)
+            case m.GetStatePiece():
+                return self.state_piece(question)
+            case m.GetSavedState():
+                return self.newest_state(), b""
 
-    def newest(self) -> m.Answer:
+    def newest_state(self) -> m.Answer:
         """The newest saved state, its size and the hashes of its pieces."""
         for saved in reversed(self.folder.saved_rounds()):
             try:
-                return m.Saved(saved, *self._hashes(self.folder.state(saved)))
+                return m.SavedState(saved, *self._hashes(self.folder.state(saved)))
             except FileNotFoundError:  # tidied away at this moment
                 continue
-        return m.Refused("no state is kept here")
+        return m.Refused("this machine keeps no state")
 
-    def piece(self, question: m.Piece) -> tuple[m.Answer, bytes]:
+    def state_piece(self, question: m.GetStatePiece) -> tuple[m.Answer, bytes]:
         """A piece of a saved state."""
         if question.round < 0:
             return m.Refused("no such piece"), b""

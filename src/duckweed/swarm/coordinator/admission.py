@@ -1,20 +1,17 @@
 """Who takes part: peers are admitted, heard, and missed."""
 
 import hmac
-import time
 from collections import defaultdict
 from collections.abc import Mapping
 
-from duckweed.net.rate_limits import HERE, RELAYED, Guard
-from duckweed.net.timeouts import AWAY, BEAT, beat, silence
+from duckweed.net import clock
+from duckweed.net.rate_limits import HERE, RELAYED, RateLimits
+from duckweed.net.timeouts import AWAY, BEAT, GUESTS_CHECK, SILENCE_CHECK, beat, silence
 from duckweed.round.blocks import Member
 from duckweed.round.history import Past
 from duckweed.run.sections import Members
 from duckweed.swarm.coordinator.guest_book import EXPELLED, Guests
 from duckweed.swarm.protocol import messages as m
-
-LOOK = 0.25  # seconds between two looks for silent members
-READ = 1.0  # and into the book of guests
 
 
 class Admission:
@@ -27,7 +24,7 @@ class Admission:
         guests: Guests,
         secret: str,
         rules: Members,
-        guard: Guard,
+        guard: RateLimits,
     ) -> None:
         self.past, self.guests, self.secret, self.rules = past, guests, secret, rules
         self.members: dict[str, Member] = {}
@@ -36,7 +33,7 @@ class Admission:
         self.guard = guard
         self.beat = BEAT
         self._version = guests.version()
-        self._looked = self._read = time.monotonic()
+        self._looked = self._read = clock.now()
         for index, key in enumerate(past.peers):
             self._add(Member(index, key))
         for closed in past.closed.values():
@@ -89,18 +86,18 @@ class Admission:
 
     def hear(self, member: Member) -> None:
         """A sign of life."""
-        now = time.monotonic()
+        now = clock.now()
         if member.here:
             member.gap = max(now - member.heard, 0.9 * member.gap)
         member.heard, member.here = now, True
 
     def missed(self) -> list[tuple[Member, str]]:
         """Members that are no longer waited for, and why: too long silent, or put out."""
-        now = time.monotonic()
+        now = clock.now()
         if now - self._looked > AWAY:  # nobody was listening: not the peers' fault
             for member in self.members.values():
                 member.heard += now - self._looked
-        elif now - self._looked < LOOK:
+        elif now - self._looked < SILENCE_CHECK:
             return []
         self._looked = now
         gone, here = [], self.here()
@@ -112,7 +109,7 @@ class Admission:
         return gone + self._put_out(now)
 
     def _put_out(self, now: float) -> list[tuple[Member, str]]:
-        if now - self._read < READ:
+        if now - self._read < GUESTS_CHECK:
             return []
         self._read = now
         if self._version == (version := self.guests.version()):

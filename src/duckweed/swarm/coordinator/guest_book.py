@@ -13,6 +13,8 @@ from pathlib import Path
 
 import msgspec
 
+from duckweed.net.timeouts import GUESTS_LOCKED
+
 TABLES = """
 CREATE TABLE IF NOT EXISTS invitations (
     id TEXT PRIMARY KEY, name TEXT NOT NULL, secret TEXT NOT NULL, uses INTEGER, expires REAL,
@@ -52,7 +54,7 @@ class Guests:
 
     def __init__(self, path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))  # it holds secrets
-        self._db = sqlite3.connect(path, isolation_level=None, timeout=10)
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=GUESTS_LOCKED)
         self._db.executescript(TABLES)
 
     def close(self) -> None:
@@ -75,7 +77,7 @@ class Guests:
         )
         return f"{id_}.{token}"
 
-    def standing(self, name: str) -> str:
+    def unlimited(self, name: str) -> str:
         """The secret of an unlimited invitation of that name that is still good; made if there is
         none."""
         found = self._db.execute(

@@ -9,6 +9,7 @@ from duckweed.merge.round import blob_hash
 from duckweed.net.identity import verify
 from duckweed.round.blocks import Member, OpenRound, lead
 from duckweed.round.history import Past
+from duckweed.run import work
 from duckweed.run.spec import RunSpec
 from duckweed.swarm.protocol import messages as m
 
@@ -45,7 +46,4 @@ def objection(
     ahead = lead(spec.rounds.overlap, span.steps) if open_.number else 0
     if said.ahead not in (0, ahead):
         return f"{said.ahead} steps trained ahead, where 0 or {ahead} can be"
-    expected = spec.tokens_per_block // spec.inner.steps * span.steps
-    if said.tokens != expected:
-        return f"{span.steps} steps have {expected} tokens, not {said.tokens}"
-    return None
+    return work.objection(spec, span.steps, said.tokens)

@@ -1,10 +1,10 @@
-"""What a coordinator tells those who are not in the run: terms for newcomers, standing for onlookers."""
+"""What a coordinator tells those who are not in the run: newcomers, and those who ask how it is doing."""
 
 import math
 import os
-import time
 from typing import TYPE_CHECKING
 
+from duckweed.net import clock
 from duckweed.round.blocks import Member
 from duckweed.run import toml
 from duckweed.swarm.protocol import messages as m
@@ -15,20 +15,22 @@ if TYPE_CHECKING:
 SHOWN = 2000  # peers in one answer at most; those who are here come first
 
 
-def answer(run: "Coordinator", question: m.Enquire | m.Look | m.Probe) -> tuple[m.Answer, bytes]:
+def answer(
+    run: "Coordinator", question: m.GetRunInfo | m.GetStatus | m.Probe
+) -> tuple[m.Answer, bytes]:
     """Answer somebody who may come in but need not be a member; nothing is changed by it."""
     if isinstance(question, m.Probe):
         return m.Blob(), os.urandom(max(0, min(question.size, m.PROBE_LIMIT)))
-    return terms(run) if isinstance(question, m.Enquire) else standing(run), b""
+    return run_info(run) if isinstance(question, m.GetRunInfo) else status(run), b""
 
 
-def terms(run: "Coordinator") -> m.Terms:
+def run_info(run: "Coordinator") -> m.RunInfo:
     """What a newcomer would take part in."""
-    last = run.last or {}
-    sizes = last.get("contribution_bytes") or [0]
+    last = run.last
+    sizes = (last and last.contribution_bytes) or [0]
     # Without a merged update every peer fetches the contributions of all.
-    down = last.get("update_bytes") or sum(sizes)
-    return m.Terms(
+    down = (last and last.update_bytes) or sum(sizes)
+    return m.RunInfo(
         toml.write(run.spec),
         run.layout.digest(),
         run.past.tokens,
@@ -36,40 +38,40 @@ def terms(run: "Coordinator") -> m.Terms:
         len(run.admission.here()),
         sum(sizes) // len(sizes),
         down,
-        last.get("seconds", 0.0),
+        last.seconds if last else 0.0,
     )
 
 
-def standing(run: "Coordinator") -> m.Standing:
-    """How the run stands at this moment."""
-    last = run.last or {}
+def status(run: "Coordinator") -> m.Status:
+    """How the run is doing at this moment."""
+    last = run.last
     members = run.admission.by_index
-    now = time.monotonic()
+    now = clock.now()
     shown = sorted(members, key=lambda x: (not x.here, x.index))[:SHOWN]
-    return m.Standing(
+    return m.Status(
         run.spec.identity,
         run.number,
         run.spec.rounds.count,
         len(members),
         [_peer(x, now) for x in sorted(shown, key=lambda x: x.index)],
-        last.get("loss"),
+        last.loss if last else None,
         run.held_out,
-        last.get("seconds", 0.0),
+        last.seconds if last else 0.0,
         run.waiting_for(),
         run.moved(),
         dict(run.admission.guard.refused),
-        _in_charge(run),
+        _leader(run),
     )
 
 
-def _in_charge(run: "Coordinator") -> str:
-    """Who coordinates, where others could; "" where there is nobody else."""
+def _leader(run: "Coordinator") -> str:
+    """Name of the leader, where others could lead; "" where there is only one voter."""
     charge = run.ledger.charge
     return charge.name(charge.key) if charge and len(charge.voters) > 1 else ""
 
 
-def _peer(member: Member, now: float) -> m.PeerStanding:
-    return m.PeerStanding(
+def _peer(member: Member, now: float) -> m.PeerStatus:
+    return m.PeerStatus(
         member.index,
         member.key,
         member.here,

@@ -1,29 +1,39 @@
-"""A machine's end of a run: answers whatever comes, keeps its copy of the ledger, and coordinates the
-run for as long as it is in charge."""
+"""A machine's node of a run: it answers whatever comes, copies the ledger, and coordinates the run while
+it is the leader."""
 
 import asyncio
+import logging
 from collections.abc import Callable
-from typing import Any
 
+from duckweed.ledger.entries import StateEntry
 from duckweed.ledger.ledger import Ledger, LedgerError
+from duckweed.ledger.succession import Voter
+from duckweed.net.carrier import Endpoint
+from duckweed.net.framing import Accept, LinkError
 from duckweed.net.identity import Identity
-from duckweed.net.rate_limits import Guard
-from duckweed.net.timeouts import HANDOVER, POLL, RETRY
-from duckweed.net.transport import Endpoint, LinkError
+from duckweed.net.rate_limits import RateLimits
+from duckweed.net.timeouts import HANDOVER, PEERS_CHECK, POLL, RETRY
+from duckweed.run.events import RunEnded, Tell
 from duckweed.run.folder import RunFolder
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
-from duckweed.swarm.blobs.peer_links import Neighbours
+from duckweed.swarm.blobs.peer_links import PeerLinks, PeerQuestion
 from duckweed.swarm.coordinator.coordinator import Coordinator
 from duckweed.swarm.node.election import Election
 from duckweed.swarm.node.replica import Replica
 from duckweed.swarm.protocol import messages as m
+from duckweed.swarm.protocol.client import Connection
+from duckweed.swarm.protocol.server import accepting
 
-Tell = Callable[[dict[str, Any]], None]
+log = logging.getLogger(__name__)
+
+LedgerQuestion = m.GetEntries | m.GetEntryRange | m.RequestVote | m.GetLeader
+"""What the machines that copy the ledger ask each other."""
 
 
-class OwnLink:
-    """Questions to the coordinator in this same process."""
+class LocalConnection:
+    """Questions to the coordinator in this same process. The same bytes as over a network, so that they
+    are checked and counted in the same way."""
 
     def __init__(self, coordinator: Coordinator, me: str) -> None:
         self._coordinator, self._me = coordinator, me
@@ -32,10 +42,10 @@ class OwnLink:
         self, head: bytes, body: bytes = b"", *, body_limit: int = 0, patience: float = 0
     ) -> tuple[bytes, bytes]:
         """As Link.ask. Raises LinkError."""
-        if self._coordinator.unseated:
-            raise LinkError("this machine is not in charge any more")
+        if self._coordinator.deposed:
+            raise LinkError("this machine is no longer the leader")
         try:
-            return await self._coordinator.handle(self._me, head, body)
+            return await self._coordinator.accept(self._me, head).answer(body)
         except ValueError as error:
             raise LinkError(str(error)) from error
 
@@ -43,9 +53,12 @@ class OwnLink:
         pass
 
 
-class Station:
-    """first: key and addresses of who is in charge, as an invitation or the run's folder says; tell:
-    takes the events of a coordinator; took_office: called when this machine is put in charge."""
+class Node:
+    """One machine that copies the ledger.
+
+    first: key and addresses of the leader, as an invitation or the run's folder says. tell: takes the
+    events of a coordinator. leading: called when this machine becomes the leader.
+    """
 
     def __init__(
         self,
@@ -53,123 +66,162 @@ class Station:
         identity: Identity,
         folder: RunFolder,
         ledger: Ledger,
+        spec: RunSpec,
+        layout: Layout,
         first: tuple[str, list[str]],
         tell: Tell,
         say: Callable[[str], None],
+        leading: Callable[[], None] = lambda: None,
     ) -> None:
         self.endpoint, self.folder, self.tell, self.say = endpoint, folder, tell, say
-        self.replica = Replica(folder, identity, endpoint, ledger, first, say)
-        self.took_office: Callable[[], None] = lambda: None
-        self.coordinator: Coordinator | None = None
-        self.neighbours: Neighbours | None = None
-        self.guard = Guard(self._knows)
-        self.spec: RunSpec | None = None
+        self.spec, self.layout, self._leading = spec, layout, leading
+        self.replica = Replica(
+            folder, identity, endpoint, ledger, spec, layout, first, say,
+            acknowledged=self._acknowledged, deposed=self._deposed,
+        )  # fmt: skip
+        self.coordinator: Coordinator | None = None  # while this machine is the leader
+        self.peer_links: PeerLinks | None = None  # of the peer in this process, if there is one
+        self.guard = RateLimits(self._knows)
         self.over = ""  # why the run ends here
         self._moved: dict[str, list[int]] = {}
-
-    def begin(self, spec: RunSpec, layout: Layout) -> None:
-        """What the run is; from now on this machine can vote and be in charge."""
-        self.spec, self.layout = spec, layout
-        self.replica.begin(spec, layout)
 
     def _knows(self, key: str) -> bool:
         return (
             (self.coordinator is not None and key in self.coordinator.admission.members)
-            or (self.neighbours is not None and self.neighbours.met(key))
+            or (self.peer_links is not None and self.peer_links.met(key))
             or self.replica.knows(key)
         )
 
-    def account(self) -> dict[str, Any]:
-        """What this machine moved as coordinator, and what it refused."""
-        return {"traffic": self._moved, "refused": dict(self.guard.refused)}
+    def account(self, relayed: int) -> RunEnded:
+        """What this machine moved as coordinator, and what it refused; relayed: bytes that went through
+        its relay."""
+        return RunEnded(relayed=relayed, traffic=self._moved, refused=dict(self.guard.refused))
+
+    def _acknowledged(self) -> None:
+        if self.coordinator:
+            self.coordinator.nudge()
+
+    def _deposed(self) -> None:
+        log.warning("%s is no longer the leader", self.endpoint.id[:10])
+        if self.coordinator:
+            self.coordinator.step_down()
 
     # --- answers
 
-    def body_limit(self, peer: str, head: bytes) -> int:
-        """Most bytes that may follow a question. Raises ValueError."""
-        return self.coordinator.body_limit(peer, head) if self.coordinator else 0
+    @property
+    def accept(self) -> Accept:
+        """What the endpoint does with a question."""
+        return accepting(m.question, self.body_limit, self.handle, self._count)
 
-    async def handle(self, peer: str, head: bytes, body: bytes) -> tuple[bytes, bytes]:
-        """Answer one question of the holder of key `peer`. Raises ValueError if it is nonsense."""
-        question = m.question(head)
+    def body_limit(self, peer: str, question: m.AnyQuestion) -> int:
+        """Most bytes of body that may follow a question. Raises ValueError."""
+        return self.coordinator.body_limit(peer, question) if self.coordinator else 0
+
+    def _count(self, question: m.AnyQuestion, answer: m.Answer, received: int, sent: int) -> None:
+        if self.coordinator and not isinstance(question, LedgerQuestion):
+            self.coordinator.count(question, answer, received, sent)
+
+    async def handle(
+        self, peer: str, question: m.AnyQuestion, body: bytes
+    ) -> tuple[m.Answer, bytes]:
+        """Answer one question of the holder of key `peer`. Raises ValueError if this machine does not
+        answer such a question, or not this peer."""
         votes = self.replica.votes(peer)
-        if isinstance(question, m.Entries | m.Extract | m.Promise | m.Who):
+        if isinstance(question, LedgerQuestion):
             self.guard.asks(peer)
-            answer, data = await self._of_the_ledger(peer, question, votes)
-            return m.encode(answer), data
+            return await self._of_the_ledger(peer, question, votes)
         if votes and isinstance(question, m.Fetch) and question.whole:
-            answer, data = self.replica.library.blob(question.blob)
-            return m.encode(answer), data
+            return self.replica.store.blob(question.blob)
         if self.coordinator:
             if votes and isinstance(question, m.Join):
-                self.replica.note(0, "", [m.Holder(peer, question.addresses)])
-            return await self.coordinator.handle(peer, head, body)
+                self.replica.note_voters([m.PeerAddress(peer, question.addresses)])
+            return await self.coordinator.handle(peer, question, body)
         self.guard.asks(peer)
-        if self.neighbours and isinstance(question, m.Part | m.Snapshot | m.Piece):
-            return await self.neighbours.answer(peer, head, body)
+        if self.peer_links and isinstance(question, PeerQuestion):
+            return await self.peer_links.answer(peer, question, body)
         if self.replica.knows(peer):
-            return m.encode(self.replica.in_charge()), b""
+            return self.replica.leader(), b""
         self.guard.fault(peer, "strangers")
-        who, term = self.replica.known.key, self.replica.known.term
-        return m.encode(
-            m.Refused(
-                f"this machine keeps a copy of the ledger; {self.replica.name(who)} is in charge of the "
-                f"run (term {term}): ask there for an invitation"
-            )
+        leader, term = self.replica.name(self.replica.known.key), self.replica.known.term
+        return m.Refused(
+            f"this machine copies the ledger; the leader of the run is {leader} (term {term}): ask there "
+            "for an invitation"
         ), b""
 
     async def _of_the_ledger(
-        self, peer: str, question: m.Entries | m.Extract | m.Promise | m.Who, votes: bool
+        self, peer: str, question: LedgerQuestion, votes: bool
     ) -> tuple[m.Answer, bytes]:
         if not self.replica.knows(peer):
             raise ValueError("takes no part in this run")
         match question:
-            case m.Who(addresses=addresses):
+            case m.GetLeader(addresses=addresses):
                 if votes:
-                    self.replica.note(0, "", [m.Holder(peer, addresses)])
-                return self.replica.in_charge(), b""
-            case m.Entries():
+                    self.replica.note_voters([m.PeerAddress(peer, addresses)])
+                return self.replica.leader(), b""
+            case m.GetEntries():
                 return await self.replica.entries(peer, question)
-            case m.Extract() if votes:
+            case m.GetEntryRange() if votes:
                 return self.replica.extract(question)
-            case m.Promise() if votes and self.replica.seat:
-                return Election(self.replica, self.replica.seat).promise(peer, question), b""
+            case m.RequestVote() if votes and self.replica.voter:
+                return Election(self.replica, self.replica.voter).promise(peer, question), b""
         raise ValueError("does not vote")
 
     async def serve(self) -> None:
         """Answer until the endpoint closes."""
-        await self.endpoint.serve(self.handle, self.body_limit, self.guard)
+        await self.endpoint.serve(self.accept, self.guard)
 
-    # --- for a peer of this same process
+    # --- for a peer in this same process (duckweed.swarm.peer.coordinator_client.Leaders)
 
-    def own_link(self) -> OwnLink:
-        """To the coordinator. Raises LinkError while this machine is not in charge."""
-        if self.coordinator is None or self.coordinator.unseated:
-            raise LinkError("this machine is not in charge")
-        return OwnLink(self.coordinator, self.endpoint.id)
+    def leader_address(self) -> tuple[str, list[str]]:
+        """Key and addresses of the leader, as far as is known here."""
+        return self.replica.leader_address()
+
+    def note_leader(self, leader: m.Leader) -> None:
+        """Another machine says which one leads."""
+        self.replica.note_leader(leader)
+
+    def name(self, key: str) -> str:
+        """What people call the holder of a key."""
+        return self.replica.name(key)
+
+    async def look_for_leader(self) -> None:
+        """Ask the other voters who leads."""
+        await self.replica.look_for_leader()
+
+    async def doubt_leader(self) -> None:
+        """The same, when nothing has happened for a while."""
+        await self.replica.look_for_leader()
+
+    async def connect_to(self, key: str, addresses: list[str]) -> Connection:
+        """To the coordinator here, if that is this machine's key. Raises LinkError."""
+        if key != self.endpoint.id:
+            return await self.endpoint.connect(key, addresses)
+        if self.coordinator is None or self.coordinator.deposed:
+            raise LinkError("this machine is not the leader")
+        return LocalConnection(self.coordinator, self.endpoint.id)
 
     async def copy(self) -> None:
-        """Take over the entries that are new; a machine that votes does so all the time. Raises
-        LinkError, LedgerError."""
-        while self.replica.seat is None and await self.replica.pull():
+        """Copy the entries that are new; a machine that votes does so all the time. Raises LinkError,
+        LedgerError."""
+        while self.replica.voter is None and await self.replica.pull():
             pass
 
-    # --- in charge, or not
+    # --- the leader, or not
 
     async def run(self) -> None:
         """Follow or coordinate, whichever it is, until the run ends here. Raises LedgerError, OSError."""
-        seat = self.replica.seat
-        if seat is None:
+        voter = self.replica.voter
+        if voter is None:
             where = self.replica.ledger.path
             raise LedgerError(
                 f"{where}: this machine's key is not one of those that may coordinate the run"
                 if self.replica.charge
                 else f"{where}: empty; the run has lost its ledger"
             )
-        election = Election(self.replica, seat)
+        election = Election(self.replica, voter)
         while not self.over:
-            if seat.in_charge:
-                await self._coordinate()
+            if voter.leads:
+                await self._coordinate(voter)
             elif self._done():
                 self.over = "all rounds are done"
             else:
@@ -183,57 +235,52 @@ class Station:
 
     def _done(self) -> bool:
         """Whether the ledger tells of the end of the run."""
-        assert self.spec is not None
-        last = self.replica.ledger.last("state")
-        return last is not None and last.round == self.spec.rounds.count
+        return self.replica.ledger.last_round(StateEntry) == self.spec.rounds.count
 
     async def _follow(self, election: Election) -> None:
-        """Keep up with who is in charge, for a moment; if nobody was for too long, stand for office."""
+        """Keep up with the leader, for a moment; if there was none for too long, stand for election."""
         try:
             await self.replica.pull()
             return
-        except LinkError:
-            await self.replica.look_round()
+        except LinkError as error:
+            log.info("no entries from the leader: %s", error)
+            await self.replica.look_for_leader()
         if election.due:
             await election.stand()
-        if not election.seat.in_charge:
+        if not election.voter.leads:
             await asyncio.sleep(RETRY)
 
-    async def _coordinate(self) -> None:
-        seat, ledger = self.replica.seat, self.replica.ledger
-        assert self.spec is not None
-        assert seat is not None
-        run = Coordinator(self.folder, self.spec, self.layout, ledger, self.tell, seat, self.guard)
-        seat.unseated, self.replica.advanced = run.unseat, run.nudge
+    async def _coordinate(self, voter: Voter) -> None:
+        ledger = self.replica.ledger
+        log.info("%s leads the run in term %d", self.endpoint.id[:10], voter.charge.term)
+        run = Coordinator(self.folder, self.spec, self.layout, ledger, self.tell, voter, self.guard)
         self.coordinator = run
-        self.took_office()
-        looking = asyncio.create_task(self._look())
+        self._leading()
+        looking = asyncio.create_task(self._look_for_another(voter))
         try:
             await run.run()
             while run.attended() and not run.ended:
-                await asyncio.sleep(0.1)
-            if not run.unseated:
+                await asyncio.sleep(PEERS_CHECK)
+            if not run.deposed:
                 self.over = run.stopping or "all rounds are done"
-                await self._hand_over()
+                await self._hand_over(voter)
         finally:
             looking.cancel()
             self._moved = run.moved()
             self.coordinator = None
         if not self.over:
-            self.say("another may be in charge of the run; going on with a copy of the ledger")
+            self.say("another machine may lead the run now; going on with a copy of the ledger")
 
-    async def _look(self) -> None:
-        """While too few voters are heard: is somebody else in charge?"""
-        while len(self.replica.charge.voters) > 1:  # type: ignore[union-attr]
-            if not self.replica.in_touch():
-                await self.replica.look_round()
+    async def _look_for_another(self, voter: Voter) -> None:
+        """While too few voters are heard: does another machine lead?"""
+        while len(voter.charge.voters) > 1:
+            if not self.replica.in_touch(voter):
+                await self.replica.look_for_leader()
             await asyncio.sleep(POLL)
 
-    async def _hand_over(self) -> None:
-        """Let those who are there copy the end of the ledger."""
-        seat = self.replica.seat
-        assert seat is not None
+    async def _hand_over(self, voter: Voter) -> None:
+        """Let the voters that are there copy the end of the ledger."""
         for _ in range(int(HANDOVER / RETRY)):
-            if seat.committed == self.replica.ledger.number or not self.replica.in_touch():
+            if voter.committed == self.replica.ledger.number or not self.replica.in_touch(voter):
                 return
             await asyncio.sleep(RETRY)

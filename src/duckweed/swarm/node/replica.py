@@ -1,30 +1,32 @@
 """A machine's copy of the ledger, kept up to date and given to others, and what the machine knows of
-those that keep it too. Rules: duckweed.ledger.succession."""
+the voters. Rules: duckweed.ledger.succession."""
 
 import asyncio
 import contextlib
-import time
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
+from duckweed.ledger.entries import Closed, PeerEntry, RoundEntry
 from duckweed.ledger.ledger import Ledger, Row
-from duckweed.ledger.succession import Seat
+from duckweed.ledger.succession import Voter
 from duckweed.ledger.term import Charge
-from duckweed.merge.round import PEER_LIMIT, Closed, blob_hash
-from duckweed.merge.rules import WEIGHT_LIMIT
+from duckweed.merge.round import blob_hash, fetch_limit
+from duckweed.net import clock
+from duckweed.net.carrier import Endpoint
+from duckweed.net.framing import LinkError
 from duckweed.net.identity import Identity, verify
 from duckweed.net.timeouts import CANVASS, IN_TOUCH, POLL, within
-from duckweed.net.transport import Endpoint, Link, LinkError
 from duckweed.run.folder import RunFolder, write_atomically, write_for_good
 from duckweed.run.layout import Layout
-from duckweed.run.sections import Integer
 from duckweed.run.spec import RunSpec
-from duckweed.swarm.blobs.store import Library
+from duckweed.swarm.blobs.store import Store
 from duckweed.swarm.protocol import messages as m
-from duckweed.wire.contribution import max_size
-from duckweed.wire.update import max_update_size
+from duckweed.swarm.protocol.client import A, Client, NotLeader, QuestionRefused
+
+log = logging.getLogger(__name__)
 
 PAGE = 4 << 20  # bytes of entries in one answer, more only if one entry has more
 PAGE_LIMIT = 64 << 20
@@ -33,24 +35,19 @@ _rows = msgspec.msgpack.Decoder(list[Row])
 
 
 class Known(msgspec.Struct):
-    """What a machine remembers of the others that vote: who is in charge, in which term, and where they
-    listen. Only a hint where to ask; what counts stands in the ledger."""
+    """What a machine remembers of the voters. Only a hint where to ask; what counts is in the ledger."""
 
-    term: int
-    key: str
-    at: dict[str, list[str]]
-
-
-def blob_limit(spec: RunSpec, layout: Layout) -> int:
-    """Most bytes of a blob that leads to the next state."""
-    if isinstance(spec.wire, Integer):
-        return max_update_size(layout, spec.wire.levels, PEER_LIMIT, WEIGHT_LIMIT)
-    return max_size(spec.wire, layout)
+    term: int  # the newest one heard of
+    key: str  # the leader in that term
+    at: dict[str, list[str]]  # key of a voter -> addresses
 
 
 class Replica:
-    """The copy of one machine. first: key and addresses of who is in charge, as an invitation says.
-    advanced: called when a voter has acknowledged entries."""
+    """The copy of one machine.
+
+    first: key and addresses of the leader, as an invitation says. acknowledged: called when a voter has
+    acknowledged entries. deposed: called when this machine is no longer the leader.
+    """
 
     def __init__(
         self,
@@ -58,24 +55,30 @@ class Replica:
         identity: Identity,
         endpoint: Endpoint,
         ledger: Ledger,
+        spec: RunSpec,
+        layout: Layout,
         first: tuple[str, list[str]],
         say: Callable[[str], None],
+        acknowledged: Callable[[], None],
+        deposed: Callable[[], None],
     ) -> None:
         self.folder, self.identity, self.endpoint, self.say = folder, identity, endpoint, say
         self.ledger, self.me = ledger, identity.id
-        self.library = Library(folder)
-        self.advanced: Callable[[], None] = lambda: None
-        self.seat: Seat | None = None
-        self.heard = time.monotonic()  # when who is in charge was heard
-        self._limit, self._recent = 0, 0  # bytes of a blob; entries whose blobs may still be needed
-        self._acknowledged: dict[str, float] = {}  # voter -> when it was heard
-        self._links: dict[str, Link] = {}
+        self.store = Store(folder)
+        self._acknowledged, self._deposed = acknowledged, deposed
+        self.heard = clock.now()  # when the leader was heard
+        self._limit = fetch_limit(spec, layout)
+        self._recent = 4 * spec.rounds.checkpoint  # entries whose blobs may still be needed
+        self._voters: dict[str, float] = {}  # key of a voter -> when it acknowledged entries
+        self._clients: dict[str, Client] = {}  # by key
         self._dialling: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._members: tuple[int, set[str]] = (-2, set())
         self._grown = asyncio.Event()
         ledger.grown = self._grown.set
         self._file = folder.path / "voters.json"
         self.known = self._recall(first)
+        self.voter: Voter | None = None
+        self._become_voter()
 
     def _recall(self, first: tuple[str, list[str]]) -> Known:
         try:
@@ -89,15 +92,10 @@ class Replica:
             known.term, known.key = charge.term, charge.key
         return known
 
-    def begin(self, spec: RunSpec, layout: Layout) -> None:
-        """What the run is."""
-        self._limit, self._recent = blob_limit(spec, layout), 4 * spec.rounds.checkpoint
-        self.take_seat()
-
-    def take_seat(self) -> None:
-        """Once the genesis is here: vote, if this machine is one of those that do."""
+    def _become_voter(self) -> None:
+        """Vote, if the genesis is here and names this machine as one that does."""
         charge = self.ledger.charge
-        if self.seat is None and charge and self.me in charge.voters:
+        if self.voter is None and charge and self.me in charge.voters:
             file = self.folder.path / "promise.json"
             promised = msgspec.json.decode(file.read_bytes(), type=int) if file.exists() else 0
 
@@ -105,7 +103,7 @@ class Replica:
                 write_for_good(file, msgspec.json.encode(term))
 
             sign = self.identity.sign
-            self.seat = Seat(self.me, self.ledger, sign, verify, promised, keep)
+            self.voter = Voter(self.me, self.ledger, sign, verify, promised, keep, self._deposed)
 
     @property
     def charge(self) -> Charge | None:
@@ -120,7 +118,7 @@ class Replica:
         if self.votes(key):
             return True
         if key not in self._members[1] and self._members[0] != self.ledger.number:
-            keys = {entry.body["key"] for entry in self.ledger.entries("peer")}
+            keys = {entry.body.key for entry in self.ledger.entries(PeerEntry)}
             self._members = self.ledger.number, keys
         return key in self._members[1]
 
@@ -129,185 +127,212 @@ class Replica:
         return self.charge.name(key) if self.charge else key[:10]
 
     def close(self) -> None:
-        for key in list(self._links):
+        for key in list(self._clients):
             self._drop(key)
 
-    # --- who is in charge
+    # --- the leader
 
-    def in_charge(self) -> m.InCharge:
-        """Who is in charge, as far as is known here."""
-        if self.seat and self.seat.in_charge:
-            return m.InCharge(self.seat.charge.term, self.me, self._holders())
-        return m.InCharge(self.known.term, self.known.key, self._holders())
+    def leader(self) -> m.Leader:
+        """The leader, as far as is known here."""
+        if self.voter and self.voter.leads:
+            return m.Leader(self.voter.charge.term, self.me, self._voters_at())
+        return m.Leader(self.known.term, self.known.key, self._voters_at())
 
-    def in_charge_at(self) -> tuple[str, list[str]]:
-        """Key and addresses of who is in charge, as far as is known here."""
+    def leader_address(self) -> tuple[str, list[str]]:
+        """Key and addresses of the leader, as far as is known here."""
         return self.known.key, self.known.at.get(self.known.key, [])
 
-    def note(self, term: int, key: str, at: Sequence[m.Holder] = ()) -> None:
-        """Remember who is in charge, if this is news, and where the voters listen."""
-        before = msgspec.json.encode(self.known)
-        self.known.at |= {x.key: x.addresses for x in at if x.addresses and x.key != self.me}
+    def note_leader(self, leader: m.Leader) -> None:
+        """Remember which machine leads, if this is news, and where the voters listen."""
+        term, key = leader.term, leader.key
         possible = self.charge is None or self.charge.owner(term) == key
-        if term > self.known.term and possible:
+        news = term > self.known.term and possible
+        if news:
+            log.info("%s leads the run in term %d", self.name(key), term)
             if key != self.me:
-                self.say(f"{self.name(key)} is in charge of the run now (term {term})")
+                self.say(f"{self.name(key)} is the leader of the run now (term {term})")
             self.known.term, self.known.key = term, key
-            self.heard = time.monotonic()  # it is given time to be heard
-        if msgspec.json.encode(self.known) != before:
-            write_atomically(self._file, msgspec.json.encode(self.known))
+            self.heard = clock.now()  # it is given time to be heard
+        if not self.note_voters(leader.at) and news:
+            self._remember()
 
-    def in_touch(self) -> bool:
-        """Whether a majority of the voters, this one included, was heard of late."""
-        assert self.seat is not None
-        since = time.monotonic() - IN_TOUCH
-        recent = sum(t > since for key, t in self._acknowledged.items() if key != self.me)
-        return recent + 1 >= self.seat.charge.majority
+    def note_voters(self, at: Sequence[m.PeerAddress]) -> bool:
+        """Remember where voters listen. True if that is news."""
+        heard = {x.key: x.addresses for x in at if x.addresses and x.key != self.me}
+        news = {key: x for key, x in heard.items() if self.known.at.get(key) != x}
+        if news:
+            self.known.at |= news
+            self._remember()
+        return bool(news)
 
-    def chosen(self, voters: Iterable[str]) -> None:
-        """This machine is put in charge by voters, who have just been heard."""
-        assert self.seat is not None
-        self._acknowledged = dict.fromkeys(voters, time.monotonic())
-        self.note(self.seat.charge.term, self.me)
+    def _remember(self) -> None:
+        write_atomically(self._file, msgspec.json.encode(self.known))
 
-    async def look_round(self) -> None:
-        """Ask all that are known to keep the ledger who is in charge, and tell them where this
-        machine is."""
+    def in_touch(self, voter: Voter) -> bool:
+        """Whether a majority of the voters, this one included, has acknowledged entries recently."""
+        since = clock.now() - IN_TOUCH
+        recent = sum(t > since for key, t in self._voters.items() if key != self.me)
+        return recent + 1 >= voter.charge.majority
+
+    def elected(self, term: int, voters: Iterable[str]) -> None:
+        """These voters, who have just been heard, have made this machine the leader."""
+        self._voters = dict.fromkeys(voters, clock.now())
+        self.note_leader(m.Leader(term, self.me))
+
+    async def look_for_leader(self) -> None:
+        """Ask all known voters which machine leads, and tell them where this one listens."""
 
         async def look(key: str) -> None:
-            with contextlib.suppress(LinkError, TimeoutError):
-                question = m.Who(self.endpoint.offered)
-                answer, _ = await within(CANVASS, self.ask(key, question))
-                if isinstance(answer, m.InCharge):
-                    self.note(answer.term, answer.key, answer.at)
-                    if self.seat:
-                        self.seat.overtaken(answer.term)
+            try:
+                question = m.GetLeader(self.endpoint.offered)
+                leader, _ = await within(CANVASS, self.ask(key, question))
+            except (LinkError, TimeoutError) as error:
+                log.debug("%s does not say who leads: %s", self.name(key), error)
+                return
+            self.note_leader(leader)
+            if self.voter:
+                self.voter.overtaken(leader.term)
 
         await asyncio.gather(*(look(key) for key in list(self.known.at) if key != self.me))
 
-    def _holders(self) -> list[m.Holder]:
+    def _voters_at(self) -> list[m.PeerAddress]:
         at = self.known.at | {self.me: self.endpoint.offered}
-        return [m.Holder(key, addresses) for key, addresses in at.items() if self.votes(key)]
+        return [m.PeerAddress(key, addresses) for key, addresses in at.items() if self.votes(key)]
 
     # --- what others ask
 
-    async def entries(self, key: str, question: m.Entries) -> tuple[m.Answer, bytes]:
-        """What follows on the end of another's copy. A voter is told as soon as there is something."""
-        seat = self.seat
-        if seat is None or not seat.in_charge:
-            return self.in_charge(), b""
+    async def entries(self, key: str, question: m.GetEntries) -> tuple[m.Answer, bytes]:
+        """What follows on the end of another machine's copy. A voter is told as soon as there is
+        something."""
+        voter = self.voter
+        if voter is None or not voter.leads:
+            return self.leader(), b""
         votes = self.votes(key)
-        if votes and question.term > seat.charge.term:
+        if votes and question.term > voter.charge.term:
             self.heard = -1e9  # to be elected anew at once
-            seat.overtaken(question.term)
-            return self.in_charge(), b""
-        same = seat.acknowledged(key, question.term, question.number, question.head)
+            voter.overtaken(question.term)
+            return self.leader(), b""
+        same = voter.acknowledged(key, question.term, question.number, question.head)
         if votes and same:
-            self._acknowledged[key] = time.monotonic()
-            self.advanced()
-            await self._more_than(question.number, seat)
-        if not seat.in_charge:
-            return self.in_charge(), b""
-        last = self.ledger.number if votes else seat.committed
+            self._voters[key] = clock.now()
+            self._acknowledged()
+            await self._more_than(question.number, voter)
+        if not voter.leads:
+            return self.leader(), b""
+        last = self.ledger.number if votes else voter.committed
         rows = self.ledger.rows(question.number + 1, PAGE, last) if same else []
-        said = m.Copied(
-            seat.charge.term, question.number, question.head, same, seat.committed, self._holders()
+        said = m.LedgerEntries(
+            voter.charge.term,
+            question.number,
+            question.head,
+            same,
+            voter.committed,
+            self._voters_at(),
         )
         return said, msgspec.msgpack.encode(rows)
 
-    async def _more_than(self, number: int, seat: Seat) -> None:
-        closes = time.monotonic() + min(POLL, seat.charge.absence / 3)
-        while seat.in_charge and self.ledger.number <= number:
+    async def _more_than(self, number: int, voter: Voter) -> None:
+        closes = clock.now() + min(POLL, voter.charge.absence / 3)
+        while voter.leads and self.ledger.number <= number:
             self._grown.clear()
             try:
-                await within(closes - time.monotonic(), self._grown.wait())
+                await within(closes - clock.now(), self._grown.wait())
             except TimeoutError:
                 return
 
-    def extract(self, question: m.Extract) -> tuple[m.Answer, bytes]:
+    def extract(self, question: m.GetEntryRange) -> tuple[m.Answer, bytes]:
         """Entries that a candidate lacks. Raises ValueError if they are not here."""
         if self.ledger.hash_at(question.number) != question.head:
             raise ValueError("entries that are not here")
         rows = self.ledger.rows(max(0, question.start), PAGE, question.number)
-        said = m.Copied(self.known.term, question.number, question.head, True, -1)
+        said = m.LedgerEntries(self.known.term, question.number, question.head, True, -1)
         return said, msgspec.msgpack.encode(rows)
 
     # --- what this machine asks
 
-    async def ask(self, key: str, question: m.Message, limit: int = 0) -> tuple[m.Answer, bytes]:
-        """Raises LinkError."""
+    async def ask(self, key: str, question: m.Question[A], limit: int = 0) -> tuple[A, bytes]:
+        """Ask the holder of a key. limit: most bytes of the answer's body. Raises LinkError."""
         if key == self.me:
-            raise LinkError("this machine is not in charge itself")
+            raise LinkError("this machine does not lead the run, and knows no other that does")
         try:
-            link = await self._link(key)
-            head, body = await link.ask(m.encode(question), body_limit=limit, patience=2 * POLL)
-            return m.answer(head), body
-        except (LinkError, msgspec.DecodeError) as error:
+            client = await self._client(key)
+            return await client.ask(question, body_limit=limit, patience=2 * POLL)
+        except (QuestionRefused, NotLeader):
+            raise
+        except LinkError:
             self._drop(key)
-            raise LinkError(str(error)) from error
+            raise
 
-    async def _link(self, key: str) -> Link:
+    async def _client(self, key: str) -> Client:
         async with self._dialling[key]:
-            if key not in self._links:
-                self._links[key] = await self.endpoint.connect(key, self.known.at.get(key, []))
-            return self._links[key]
+            if key not in self._clients:
+                link = await self.endpoint.connect(key, self.known.at.get(key, []))
+                self._clients[key] = Client(link)
+            return self._clients[key]
 
     def _drop(self, key: str) -> None:
-        if link := self._links.pop(key, None):
-            link.close()
+        if client := self._clients.pop(key, None):
+            client.close()
 
     async def pull(self) -> bool:
-        """Take over what is new with who is in charge; whoever does not vote gets what a majority
-        holds. True if there may be more. Raises LinkError, LedgerError."""
+        """Copy what the leader has more; a machine that does not vote gets what a majority holds. True
+        if there may be more. Raises LinkError, LedgerError."""
         key, number, back = self.known.key, self.ledger.number, 1
-        promised = self.seat.promised if self.seat else 0
+        promised = self.voter.promised if self.voter else 0
         while True:
             head = self.ledger.hash_at(number) or ""
-            answer, body = await self.ask(key, m.Entries(promised, number, head), PAGE_LIMIT)
-            if isinstance(answer, m.InCharge):
-                self.note(answer.term, answer.key, answer.at)
-                raise LinkError("it is not in charge any more")
-            if not isinstance(answer, m.Copied):
-                raise LinkError(getattr(answer, "reason", "no proper answer"))
+            answer, body = await self.ask(key, m.GetEntries(promised, number, head), PAGE_LIMIT)
+            if isinstance(answer, m.Leader):
+                self.note_leader(answer)
+                raise LinkError(f"{self.name(key)} is no longer the leader")
             if answer.same or number < 0:
                 break
             number, back = max(-1, number - back), 2 * back
-        self.note(answer.term, key, answer.at)
+        self.note_leader(m.Leader(answer.term, key, answer.at))
         rows = decoded(body)
-        if self.seat:
+        if self.voter:
             await self.fetch_blobs(rows, [key, *self.known.at], answer.committed)
-            if not self.seat.follow(answer.term, number, head, rows, answer.committed):
-                raise LinkError("another was promised to be followed")
+            if not self.voter.follow(answer.term, number, head, rows, answer.committed):
+                raise LinkError(f"this voter has promised a higher term than {answer.term}")
         else:
             for row in rows:
                 self.ledger.take(row, verify)
-                self.take_seat()
-                if self.seat:  # the rest as one that votes
+                self._become_voter()
+                if self.voter:  # the rest as one that votes
                     break
-        self.heard = time.monotonic()
+        self.heard = clock.now()
         return bool(rows)
 
     async def fetch_blobs(self, rows: Sequence[Row], keys: Sequence[str], held: int) -> None:
-        """Get what leads to the state after the rounds among the entries. Whoever acknowledges a
-        round must have it, so that it cannot be lost; of the entries up to `held`, which others keep
-        already, the newest are fetched if they can be had. Raises LinkError."""
+        """Fetch the blobs that lead to the state after the rounds among the entries. A voter that
+        acknowledges a round must have its blobs, so that they cannot be lost. Of the entries up to
+        `held`, which others have already, the newest are fetched if possible. Raises LinkError."""
         for row in rows:
-            if row.kind != "round" or row.number <= held - self._recent:
+            if row.kind != RoundEntry.kind or row.number <= held - self._recent:
                 continue
-            facts = msgspec.json.decode(row.body)["closed"]
-            for digest in msgspec.convert(facts, Closed, strict=False).needed():
+            for digest in _closed(row).needed():
                 if not await self._fetch_blob(digest, keys) and row.number > held:
-                    raise LinkError(f"nobody gives blob {digest[:10]}")
+                    raise LinkError(
+                        f"no machine that was asked has blob {digest[:10]} of round {row.round}"
+                    )
 
     async def _fetch_blob(self, digest: str, keys: Sequence[str]) -> bool:
         place = self.folder.blob(digest)
         for key in () if place.exists() else dict.fromkeys(keys):
             with contextlib.suppress(LinkError):
-                answer, blob = await self.ask(key, m.Fetch(digest, whole=True), self._limit)
-                if isinstance(answer, m.Blob) and blob_hash(blob) == digest:
+                _, blob = await self.ask(key, m.Fetch(digest, whole=True), self._limit)
+                if blob_hash(blob) == digest:
                     write_atomically(place, blob)
                     break
         return place.exists()
+
+
+def _closed(row: Row) -> Closed:
+    """How the round of an entry closed. Raises LinkError."""
+    try:
+        return msgspec.json.decode(row.body, type=RoundEntry).closed
+    except msgspec.DecodeError as error:
+        raise LinkError(f"entry {row.number} makes no sense: {error}") from error
 
 
 def decoded(body: bytes) -> list[Row]:
@@ -315,4 +340,6 @@ def decoded(body: bytes) -> list[Row]:
     try:
         return _rows.decode(body) if body else []
     except msgspec.DecodeError as error:
-        raise LinkError(f"entries that make no sense: {error}") from error
+        raise LinkError(
+            f"the entries that came cannot be read ({error}); the other side breaks the protocol"
+        ) from error

@@ -1,36 +1,37 @@
-"""How a machine comes to a run, and comes back: who is in charge is found, and where the specification
-names successors, the machine gets a copy of the ledger and keeps it."""
+"""How a machine comes to a run, and comes back: it finds the leader and, where the specification names
+successors, it copies the ledger."""
 
 import asyncio
 import contextlib
 import secrets
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from duckweed.ledger.ledger import Ledger
+from duckweed.net import clock
 from duckweed.net.identity import Identity
 from duckweed.net.timeouts import HANDOVER, RETRY
-from duckweed.net.transport import Endpoint, Link, LinkError
+from duckweed.net.transport import Endpoint, LinkError
 from duckweed.round import founding
 from duckweed.round.worker import Worker
 from duckweed.run import spec as specs
+from duckweed.run.events import Event, PeerLeft, RoundClosed
 from duckweed.run.folder import RunFolder, write_atomically
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
-from duckweed.swarm.node.node import Station
-from duckweed.swarm.peer.coordinator_client import PeerStopped
+from duckweed.swarm.node.node import Node
 from duckweed.swarm.peer.peer import Peer
 from duckweed.swarm.protocol import messages as m
+from duckweed.swarm.protocol.client import Client
+from duckweed.swarm.protocol.errors import PeerStopped
 from duckweed.swarm.protocol.invitation import Invitation, publish
 from duckweed.volunteer.controls import Controls
 
 
-class Arrival:
-    """One machine's way into a run. A context manager: on leaving, all that it began is ended."""
+class Bootstrap:
+    """One machine's way into a run. A context manager: on leaving it, all that it began is ended."""
 
     def __init__(
         self,
@@ -42,12 +43,12 @@ class Arrival:
     ) -> None:
         self.invitation, self.folder, self.identity = invitation, folder, identity
         self.limits, self.say = limits, say
-        self.station: Station | None = None
+        self.node: Node | None = None  # once the specification is known, if it names successors
         self._port = folder.peer(0) / "port"  # where a successor listens: others know it by that
         self._tasks: list[asyncio.Task] = []
-        self._keeping: asyncio.Task | None = None
+        self._voting: asyncio.Task | None = None
 
-    async def __aenter__(self) -> "Arrival":
+    async def __aenter__(self) -> "Bootstrap":
         self.endpoint = await Endpoint.toward(
             self.identity, m.HEAD_LIMIT, self.invitation.addresses, _read(self._port)
         )
@@ -59,114 +60,114 @@ class Arrival:
     async def __aexit__(self, *_: object) -> None:
         for task in self._tasks:
             task.cancel()
-        if self.station:
-            self.station.replica.close()
-            self.station.replica.ledger.close()
+        if self.node:
+            self.node.replica.close()
+            self.node.replica.ledger.close()
         await self.endpoint.close()
 
-    def _open(self, spec: RunSpec, layout: Layout) -> Station:
-        """This machine's end of a run that names successors."""
+    def _open(self, spec: RunSpec, layout: Layout) -> Node:
+        """This machine's node, in a run that names successors."""
         folder, invitation = self.folder, self.invitation
         bound = next(x for x in self.endpoint.bound if not x.startswith("["))
         write_atomically(self._port, bound.rpartition(":")[2].encode())
-        if not folder.secret.exists():  # of this machine, should it ever be in charge
+        if not folder.secret.exists():  # of this machine, should it become the leader
             folder.secret.touch(mode=0o600)
             folder.secret.write_text(secrets.token_urlsafe(24), "ascii")
         ledger = Ledger(folder.ledger, self.identity.sign, folder.dropped)
         first = (invitation.coordinator, list(invitation.addresses))
-        self.station = Station(
-            self.endpoint, self.identity, folder, ledger, first, self._told, self.say
-        )
-        self.station.took_office = self._publish
-        self.station.begin(spec, layout)
-        self._tasks.append(asyncio.create_task(self.station.serve()))
-        self._keep()
-        return self.station
+        node = self.node = Node(
+            self.endpoint, self.identity, folder, ledger, spec, layout, first, self._told, self.say,
+            leading=lambda: self._publish(node),
+        )  # fmt: skip
+        self._tasks.append(asyncio.create_task(node.serve()))
+        self._vote(node)
+        return node
 
-    def _keep(self) -> None:
+    def _vote(self, node: Node) -> None:
         """Vote from here on, if this machine does."""
-        if self.station and self.station.replica.seat and not self._keeping:
-            self._keeping = asyncio.create_task(self.station.run())
-            self._tasks.append(self._keeping)
+        if node.replica.voter and not self._voting:
+            self._voting = asyncio.create_task(node.run())
+            self._tasks.append(self._voting)
 
-    # --- in
+    # --- coming to the run
 
-    async def meet(self) -> Any:
-        """A link to who is in charge. Where others could be put in charge, they are waited for.
+    async def meet(self) -> Client:
+        """A client of the leader. Where another machine could become the leader, it is waited for.
 
         Raises LinkError.
         """
-        if self.station is None:
+        if self.node is None:
             return await self._call()
-        replica, told = self.station.replica, False
+        replica, told = self.node.replica, False
         charge = replica.charge
         patience = charge.absence * (len(charge.voters) + 1) if charge else 0.0
-        closes = time.monotonic() + patience
+        closes = clock.now() + patience
         while True:
             try:
-                return await self._try(self.station)
+                return await self._try(self.node)
             except LinkError as error:
-                if time.monotonic() > closes:
+                if clock.now() > closes:
                     raise
                 if not told:
-                    self.say(f"{error}; looking for who is in charge of the run")
+                    self.say(f"{error}; looking for the leader of the run")
                     told = True
-                await replica.look_round()
+                await replica.look_for_leader()
                 await asyncio.sleep(RETRY)
 
-    async def _call(self) -> Link:
+    async def _call(self) -> Client:
         addresses = list(self.invitation.addresses)
         try:
-            return await self.endpoint.connect(self.invitation.coordinator, addresses)
+            return Client(await self.endpoint.connect(self.invitation.coordinator, addresses))
         except LinkError as error:
             raise LinkError(
                 f"the coordinator does not answer at {', '.join(addresses)}; why, and what to do, says: "
                 "duckweed doctor INVITATION"
             ) from error
 
-    async def _try(self, station: Station) -> Any:
-        replica = station.replica
-        key, addresses = replica.in_charge_at()
-        if key == self.endpoint.id:
-            return station.own_link()
-        link: Link = await self.endpoint.connect(key, addresses)
-        if replica.charge:
-            answer = m.answer((await link.ask(m.encode(m.Who(self.endpoint.offered))))[0])
-            if isinstance(answer, m.InCharge) and answer.key != key:
-                replica.note(answer.term, answer.key, answer.at)
-                link.close()
-                raise LinkError(f"{replica.name(answer.key)} is in charge, not {replica.name(key)}")
-        return link
+    async def _try(self, node: Node) -> Client:
+        key, addresses = node.leader_address()
+        client = Client(await node.connect_to(key, addresses))
+        if key == self.endpoint.id or not node.replica.charge:
+            return client
+        leader, _ = await client.ask(m.GetLeader(self.endpoint.offered))
+        if leader.key != key:
+            node.note_leader(leader)
+            client.close()
+            raise LinkError(f"{node.name(leader.key)} is the leader, not {node.name(key)}")
+        return client
 
-    async def settle(self, worker: Worker) -> Station | None:
-        """Admitted: get a copy of the ledger, and make sure that it is that of the run. None where no
-        successors are named. Raises PeerStopped, LinkError."""
+    async def settle(self, worker: Worker) -> Node | None:
+        """Once admitted: copy the ledger, and make sure that it is the run's. None where no successors
+        are named. Raises PeerStopped, LinkError."""
         spec, layout = worker.spec, worker.layout
         if not spec.members.successors:
             return None
         write_atomically(self.folder.path / "layout.json", msgspec.json.encode(layout))
-        station = self.station or self._open(spec, layout)
-        await station.copy()
-        while station.replica.charge is None:
+        node = self.node or self._open(spec, layout)
+        await node.copy()
+        while node.replica.charge is None:
             await asyncio.sleep(RETRY)
-            await station.copy()
-        charge = station.replica.charge
+            await node.copy()
+        charge = node.replica.charge
         if charge.run != self.invitation.run or self.invitation.coordinator not in charge.voters:
-            raise PeerStopped("the coordinator gave the ledger of another run")
-        if not self._keeping and station.replica.seat:
-            self.say(
-                "this machine is named as a successor: it keeps the ledger and may be put in charge"
+            raise PeerStopped(
+                f"the coordinator gave the ledger of run {charge.run[:12]}, and the invitation is to run "
+                f"{self.invitation.run[:12]}; ask the organiser for a new invitation"
             )
-        self._keep()
-        return station
+        if not self._voting and node.replica.voter:
+            self.say(
+                "this machine is named as a successor: it copies the ledger and may become the leader"
+            )
+        self._vote(node)
+        return node
 
-    # --- there
+    # --- taking part
 
-    async def stay(self, peer: Peer) -> str:
-        """Be a peer until the run ends; returns the reason. Who votes stays until the ledger's end is
-        held by enough, or nobody asks for it any more."""
+    async def stay(self, peer: Peer, node: Node) -> str:
+        """Be a peer until the run ends; returns the reason. A voter stays until enough voters hold the
+        end of the ledger, or none asks for it any more."""
         working = asyncio.create_task(peer.run())
-        keeping = [self._keeping] if self._keeping else []
+        keeping = [self._voting] if self._voting else []
         try:
             await asyncio.wait([working, *keeping], return_when=asyncio.FIRST_COMPLETED)
             for task in keeping:
@@ -175,30 +176,26 @@ class Arrival:
             reason = await working
         finally:
             working.cancel()
-        assert self.station is not None
         if keeping:
-            patience = None if self.station.coordinator else HANDOVER
+            patience = None if node.coordinator else HANDOVER
             await asyncio.wait(keeping, timeout=patience)
         else:
             with contextlib.suppress(LinkError):
-                await self.station.copy()
+                await node.copy()
         return reason
 
-    def _publish(self) -> None:
-        """In charge: `duckweed invite` and `duckweed status` work for this folder from here on."""
-        assert self.station is not None
-        charge = self.station.replica.charge
-        assert charge is not None
+    def _publish(self, node: Node) -> None:
+        """As the leader: `duckweed invite` and `duckweed status` work for this folder from here on."""
         at = tuple(self.endpoint.offered)
-        publish(self.folder, Invitation(charge.run, self.endpoint.id, at, ""))
+        publish(self.folder, Invitation(node.spec.identity, self.endpoint.id, at, ""))
 
-    def _told(self, event: dict[str, Any]) -> None:
+    def _told(self, event: Event) -> None:
         """What happens while this machine coordinates."""
-        self.folder.record(**event)
-        if event["event"] == "round":
-            self.say(f"round {event['round']} closed with {len(event['accepted'])} peers")
-        elif event["event"] == "left":
-            self.say(f"peer {event['peer']} left: {event['reason']}")
+        self.folder.record(event)
+        if isinstance(event, RoundClosed):
+            self.say(f"round {event.round} closed with {len(event.accepted)} peers")
+        elif isinstance(event, PeerLeft):
+            self.say(f"peer {event.peer} left: {event.reason}")
 
 
 def _read(port: Path) -> int:

@@ -1,13 +1,15 @@
-"""A peer's line to whoever is in charge of the run: dialled again when it breaks, and when another
-machine takes over."""
+"""A peer's client of the coordinator: it dials again when the connection breaks, and when another machine
+becomes the leader."""
 
 import asyncio
 import contextlib
-import time
+import logging
 from collections.abc import Callable
+from typing import Protocol
 
-import msgspec
-
+from duckweed.net import clock
+from duckweed.net.carrier import Endpoint, Link
+from duckweed.net.framing import LinkError
 from duckweed.net.timeouts import (
     AROUND,
     BEAT,
@@ -18,210 +20,241 @@ from duckweed.net.timeouts import (
     RETRY,
     SLOWEST,
 )
-from duckweed.net.transport import Endpoint, Link, LinkError
-from duckweed.swarm.node.node import OwnLink, Station
 from duckweed.swarm.protocol import messages as m
+from duckweed.swarm.protocol.client import (
+    A,
+    AnswerError,
+    Client,
+    Connection,
+    NotLeader,
+    QuestionRefused,
+)
+from duckweed.swarm.protocol.errors import PeerStopped
+
+log = logging.getLogger(__name__)
 
 
-class PeerStopped(RuntimeError):
-    """The peer cannot go on; the message says whose fault it is."""
+class Leaders(Protocol):
+    """Knows which machine leads the run, and connects to it: Invited, or this machine's own
+    duckweed.swarm.node.node.Node."""
+
+    def leader_address(self) -> tuple[str, list[str]]:
+        """Key and addresses of the leader, as far as is known."""
+        ...
+
+    def note_leader(self, leader: m.Leader) -> None:
+        """A machine that was asked says which one leads."""
+        ...
+
+    def name(self, key: str) -> str:
+        """What people call the holder of a key."""
+        ...
+
+    async def look_for_leader(self) -> None:
+        """The leader is not where it was: ask others, or go back to where it was first."""
+        ...
+
+    async def doubt_leader(self) -> None:
+        """There has been nothing to do for a while: does the leader only believe that it leads?"""
+        ...
+
+    async def connect_to(self, key: str, addresses: list[str]) -> Connection:
+        """Raises LinkError."""
+        ...
 
 
-class _Moved(LinkError):
-    """Whoever was asked says that another is in charge."""
+class Invited:
+    """What a peer without a copy of the ledger knows: the address that it was given, and the last
+    leader that it was referred to."""
+
+    def __init__(self, endpoint: Endpoint, first: tuple[str, list[str]]) -> None:
+        self._endpoint, self._first, self._leader = endpoint, first, first
+
+    def leader_address(self) -> tuple[str, list[str]]:
+        return self._leader
+
+    def note_leader(self, leader: m.Leader) -> None:
+        addresses = {x.key: x.addresses for x in leader.at}.get(leader.key)
+        if addresses:
+            self._leader = leader.key, addresses
+
+    def name(self, key: str) -> str:
+        return key[:10]
+
+    async def look_for_leader(self) -> None:
+        self._leader = self._first
+
+    async def doubt_leader(self) -> None:
+        pass
+
+    async def connect_to(self, key: str, addresses: list[str]) -> Connection:
+        return await self._endpoint.connect(key, addresses)
 
 
-class Line:
-    """coordinator: key and addresses of who is in charge, as far as is known. station: this machine's
-    own end of the run, if it has one: it knows who is in charge. welcomed: called with every Welcome;
-    aside: what else the user should hear, once, while nobody answers."""
+class CoordinatorClient:
+    """Asks the coordinator, for as long as it takes.
+
+    welcomed: called with every Welcome. aside: what else the user should hear while nobody answers; it
+    is said once.
+    """
 
     def __init__(
         self,
         endpoint: Endpoint,
-        coordinator: tuple[str, list[str]],
+        leaders: Leaders,
         secret: str,
         say: Callable[[str], None],
-        station: Station | None = None,
+        welcomed: Callable[[m.Welcome], None],
+        aside: Callable[[], str],
     ) -> None:
-        self.endpoint, self.secret, self.say, self.station = endpoint, secret, say, station
-        self.welcomed: Callable[[m.Welcome], None] = lambda welcome: None
-        self.aside: Callable[[], str] = lambda: ""
-        self._first = self._coordinator = coordinator
+        self.endpoint, self.leaders, self.secret, self.say = endpoint, leaders, secret, say
+        self._welcomed, self._aside = welcomed, aside
         self._joined = False
-        self._link: Link | OwnLink | None = None
-        self._to = ""  # key of who is at the other end
+        self._client: Client | None = None
+        self._to = ""  # key of the machine at the other end
         self._dialling = asyncio.Lock()
-        self._looked = time.monotonic()
+        self._looked = clock.now()  # when another leader was last looked for
 
-    # --- coming and going
+    # --- joining and leaving
 
     async def join(self) -> None:
         """Raises PeerStopped if the coordinator does not want this peer."""
-        answer, _ = await self.ask(self._first_words())
-        self._admitted(answer)
+        try:
+            welcome, _ = await self.ask(self._join())
+        except QuestionRefused as error:
+            raise PeerStopped(f"not admitted: {error.reason}") from error
+        self._admitted(welcome)
 
     async def leave(self, reason: str) -> None:
-        """Say good-bye, if the coordinator can be reached. Nothing is asked any more until `join`."""
-        link, self._link, self._joined = self._link, None, False
-        if link:
+        """Say good-bye, if the coordinator can be reached. Nothing can be asked until `join`."""
+        client, self._client, self._joined = self._client, None, False
+        if client:
             with contextlib.suppress(LinkError):
-                await link.ask(m.encode(m.Leave(reason[:200])), patience=GOODBYE)
-            link.close()
+                await client.ask(m.Leave(reason[:200]), patience=GOODBYE)
+            client.close()
 
     def close(self) -> None:
-        if self._link:
-            self._link.close()
-            self._link = None
+        if self._client:
+            self._client.close()
+            self._client = None
 
-    def _first_words(self) -> m.Join:
+    def _join(self) -> m.Join:
         return m.Join(m.PROTOCOL, self.secret, self.endpoint.offered)
 
-    def _admitted(self, answer: m.Answer) -> None:
-        if not isinstance(answer, m.Welcome):
-            raise PeerStopped(f"not admitted: {getattr(answer, 'reason', answer)}")
+    def _admitted(self, welcome: m.Welcome) -> None:
         self._joined = True
-        self.welcomed(answer)
+        self._welcomed(welcome)
 
     # --- questions
 
     async def ask(
-        self, question: m.Message, body: bytes = b"", body_limit: int = 0
-    ) -> tuple[m.Answer, bytes]:
-        """Ask until there is an answer: a coordinator that goes away is waited for, or the one that
-        follows it. Raises PeerStopped."""
+        self, question: m.Question[A], body: bytes = b"", *, body_limit: int = 0
+    ) -> tuple[A, bytes]:
+        """Ask until there is an answer: if the coordinator goes away, this waits for it, or for the next
+        leader. Raises QuestionRefused, and PeerStopped if the answer makes no sense."""
         away_since, told, aside = 0.0, 0.0, ""
         while True:
             try:
-                link = await self._connected()
-                head, blob = await link.ask(
-                    m.encode(question), body, body_limit=body_limit, patience=PATIENCE
+                client = await self._connected()
+                answer, blob = await client.ask(
+                    question, body, body_limit=body_limit, patience=PATIENCE
                 )
-                answer = _understood(head)
-                self._heed(answer)
                 if isinstance(answer, m.Wait):
-                    await self._wonder()
+                    await self._doubt_leader()
                 return answer, blob
-            except _Moved:
-                self.close()
+            except NotLeader as error:
+                self._redirected(error)
                 await asyncio.sleep(RETRY)
+            except QuestionRefused as error:
+                log.warning("%s", error)
+                raise
+            except AnswerError as error:
+                raise PeerStopped(f"the coordinator is at fault: {error}") from error
             except LinkError as error:
+                log.info("the coordinator does not answer %s: %s", type(question).__name__, error)
                 self.close()
-                await self._look_round()
-                now = time.monotonic()
+                await self._look_for_leader()
+                now = clock.now()
                 away_since = away_since or now
                 if not told or now - told > REMIND:
                     gone = f" for {now - away_since:.0f} s" if told else ""
                     self.say(f"the coordinator does not answer{gone} ({error}); trying again")
                     told = now
-                if self.aside() != aside:
-                    self.say(aside := self.aside())
+                if self._aside() != aside:
+                    self.say(aside := self._aside())
                 await asyncio.sleep(RETRY)
 
     async def beat(self, progress: Callable[[], m.Progress]) -> None:
-        """Signs of life, apart from all other questions, as often as they are wanted."""
-        pause, looked = BEAT, time.monotonic()
+        """Give signs of life, apart from all other questions, as often as the coordinator wants them."""
+        pause, looked = BEAT, clock.now()
         while True:
             await asyncio.sleep(pause)
-            if self._link:
-                try:
-                    head, _ = await self._link.ask(m.encode(progress()), patience=PATIENCE)
-                    pause = _wanted(head) or pause
-                    if time.monotonic() - looked > AROUND and self._link:
-                        if await self._look_around(self._link) and self._joined:
-                            await self._link.ask(m.encode(self._first_words()))
-                        looked = time.monotonic()
-                except LinkError:
-                    continue
+            if not self._client:
+                continue
+            try:
+                ack, _ = await self._client.ask(progress(), patience=PATIENCE)
+                pause = _wanted(ack) or pause
+                if clock.now() - looked > AROUND and self._client:
+                    if await self._look_around(self._client) and self._joined:
+                        await self._client.ask(self._join())
+                    looked = clock.now()
+            except LinkError as error:
+                log.debug("a sign of life was not heard: %s", error)
 
-    async def _connected(self) -> Link | OwnLink:
+    async def _connected(self) -> Client:
         async with self._dialling:
-            key, addresses = self.coordinator
-            if self._link and self._to != key:
+            key, addresses = self.leaders.leader_address()
+            if self._client and self._to != key:
                 self.close()
-            if self._link is None:
-                link = await self._dial(key, addresses)
+            if self._client is None:
+                client = Client(await self.leaders.connect_to(key, addresses))
                 try:
-                    await self._begin(link, key)
-                except LinkError:
-                    link.close()
+                    await self._begin(client, key)
+                except BaseException:
+                    client.close()
                     raise
-                self._link, self._to = link, key
-            return self._link
+                log.info("connected to the coordinator %s", self.leaders.name(key))
+                self._client, self._to = client, key
+            return self._client
 
-    async def _begin(self, link: Link | OwnLink, key: str) -> None:
-        """The first words on a new link. Raises LinkError, PeerStopped."""
-        await self._look_around(link)
+    async def _begin(self, client: Client, key: str) -> None:
+        """What comes first on a new connection. Raises LinkError, PeerStopped."""
+        await self._look_around(client)
         if not self._joined:
             return
-        # It, or another in its place, may have forgotten this peer.
-        head, _ = await link.ask(m.encode(self._first_words()), patience=PATIENCE)
-        answer = _understood(head)
-        self._heed(answer)
-        self._admitted(answer)
+        # The coordinator, or the next leader, may have forgotten this peer.
+        try:
+            welcome, _ = await client.ask(self._join(), patience=PATIENCE)
+        except QuestionRefused as error:
+            raise PeerStopped(f"not admitted again: {error.reason}") from error
+        self._admitted(welcome)
         if self._to != key:
-            self.say(f"going on with {self._name(key)} in charge")
+            self.say(f"going on with {self.leaders.name(key)} as the leader")
 
-    async def _dial(self, key: str, addresses: list[str]) -> Link | OwnLink:
-        if self.station and key == self.endpoint.id:
-            return self.station.own_link()
-        return await self.endpoint.connect(key, addresses)
-
-    async def _look_around(self, link: Link | OwnLink) -> bool:
+    async def _look_around(self, client: Client) -> bool:
         """Hear from the coordinator at which address it sees this machine. True if that is news.
         Raises LinkError."""
-        if isinstance(link, OwnLink):
-            return False
-        return await self.endpoint.seen_at((await link.ping()).seen)
+        if not isinstance(client.connection, Link):
+            return False  # it is in this process
+        return await self.endpoint.seen_at((await client.connection.ping()).seen)
 
-    # --- who is in charge
+    # --- the leader
 
-    @property
-    def coordinator(self) -> tuple[str, list[str]]:
-        """Key and addresses of who is in charge."""
-        return self.station.replica.in_charge_at() if self.station else self._coordinator
+    def _redirected(self, error: NotLeader) -> None:
+        log.info("%s", error)
+        self.close()
+        self.leaders.note_leader(error.leader)
 
-    def _heed(self, answer: m.Answer) -> None:
-        """Raises _Moved if the answer is that another is to be asked."""
-        if not isinstance(answer, m.InCharge):
-            return
-        if self.station:
-            self.station.replica.note(answer.term, answer.key, answer.at)
-        else:
-            at = {x.key: x.addresses for x in answer.at}.get(answer.key)
-            self._coordinator = (answer.key, at) if at else self._coordinator
-        raise _Moved(f"{self._name(answer.key)} is in charge")
+    async def _look_for_leader(self) -> None:
+        self._looked = clock.now()
+        await self.leaders.look_for_leader()
 
-    def _name(self, key: str) -> str:
-        return self.station.replica.name(key) if self.station else key[:10]
-
-    async def _look_round(self) -> None:
-        """Whoever was asked is not there: is another in charge? Without a copy of the ledger the one
-        that was there first is asked."""
-        self._looked = time.monotonic()
-        if self.station:
-            await self.station.replica.look_round()
-        else:
-            self._coordinator = self._first
-
-    async def _wonder(self) -> None:
-        """There is nothing to do: does it only believe to be in charge?"""
-        if self.station and time.monotonic() - self._looked > IN_TOUCH:
-            await self._look_round()
+    async def _doubt_leader(self) -> None:
+        if clock.now() - self._looked > IN_TOUCH:
+            self._looked = clock.now()
+            await self.leaders.doubt_leader()
 
 
-def _understood(head: bytes) -> m.Answer:
-    try:
-        return m.answer(head)
-    except msgspec.DecodeError as error:
-        raise PeerStopped(f"the coordinator's answer makes no sense: {error}") from error
-
-
-def _wanted(head: bytes) -> float:
-    """Seconds until the next sign of life, within reason; 0: nothing was said."""
-    try:
-        answer = m.answer(head)
-    except msgspec.DecodeError:
-        return 0.0
-    wanted = answer.beat if isinstance(answer, m.Noted) else 0.0
-    return min(max(wanted, BEAT), SLOWEST) if wanted > 0 else 0.0
+def _wanted(ack: m.Ack) -> float:
+    """Seconds until the next sign of life, within reason; 0: the coordinator did not say."""
+    return min(max(ack.beat, BEAT), SLOWEST) if ack.beat > 0 else 0.0

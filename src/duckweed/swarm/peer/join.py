@@ -1,6 +1,7 @@
 """Joining a run from another machine: its specification, data, state, and then a peer like any other."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,11 +11,9 @@ from duckweed.learn.data import dataset as datasets
 from duckweed.learn.data.corpus import DataError
 from duckweed.learn.memory import check_memory, needed, trim
 from duckweed.learn.model import model as models
-from duckweed.learn.optim.optimizer import exchanged
-from duckweed.learn.trainer import Trainer
 from duckweed.net.identity import Identity, load_or_create
 from duckweed.net.timeouts import RETRY
-from duckweed.net.transport import Endpoint, Link, LinkError
+from duckweed.net.transport import Endpoint, LinkError
 from duckweed.round import founding
 from duckweed.round.founding import Ground
 from duckweed.round.worker import Worker
@@ -24,13 +23,15 @@ from duckweed.run.folder import RunFolder, write_atomically
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State
-from duckweed.swarm.blobs.multi_fetch import Gather
-from duckweed.swarm.blobs.peer_links import Donor, Neighbours
+from duckweed.swarm.blobs.multi_fetch import MultiFetch
+from duckweed.swarm.blobs.peer_links import Donor, PeerLinks
 from duckweed.swarm.blobs.pieces import Parts
-from duckweed.swarm.blobs.store import Library
-from duckweed.swarm.peer.bootstrap import Arrival
-from duckweed.swarm.peer.peer import Peer, PeerStopped
+from duckweed.swarm.blobs.store import Store
+from duckweed.swarm.peer.bootstrap import Bootstrap
+from duckweed.swarm.peer.peer import Peer
 from duckweed.swarm.protocol import messages as m
+from duckweed.swarm.protocol.client import AnswerError, Client, NotLeader, QuestionRefused
+from duckweed.swarm.protocol.errors import PeerStopped
 from duckweed.swarm.protocol.invitation import Invitation
 from duckweed.volunteer import controls
 from duckweed.volunteer.controls import Controls
@@ -66,7 +67,10 @@ async def join(
                 invitation, folder, identity, data, device, limits, say, dry_run
             )
         except LinkError as error:
-            if not folder.saved_rounds():  # a newcomer learns at once that nobody answers
+            # A coordinator that is there and says no, or nonsense, would say it again.
+            final = isinstance(error, AnswerError) and not isinstance(error, NotLeader)
+            # A newcomer learns at once that nobody answers.
+            if final or not folder.saved_rounds():
                 raise
             if told != str(error):
                 told = str(error)
@@ -79,85 +83,59 @@ async def _take_part(
     device: str, limits: Controls, say: Say, dry_run: bool,
 ) -> str:  # fmt: skip
     """Come to the run, and stay until it ends; returns the reason."""
-    async with Arrival(invitation, folder, identity, limits, say) as arrival:
-        link = await arrival.meet()
-        worker, found = await _prepare(link, invitation, folder, data, device, limits, say)
+    async with Bootstrap(invitation, folder, identity, limits, say) as bootstrap:
+        client = await bootstrap.meet()
+        worker, found = await _prepare(client, invitation, folder, data, device, limits, say)
         say(found.sentence())
         if dry_run:
             return DRY
-        await _welcome(link, invitation)
-        station = await arrival.settle(worker)
-        state = await _state(link, arrival.endpoint, folder, worker.layout, say)
-        link.close()
-        if station:
+        await client.ask(m.Join(m.PROTOCOL, invitation.secret))
+        node = await bootstrap.settle(worker)
+        state = await _state(client, bootstrap.endpoint, folder, worker.layout, say)
+        client.close()
+        if node:
             peer = Peer(
-                identity, worker, state, folder.peer(0), folder, station.replica.in_charge_at(),
-                invitation.secret, say, station,
+                identity, worker, state, folder.peer(0), folder, node.leader_address(),
+                invitation.secret, say, node,
             )  # fmt: skip
-            return await arrival.stay(peer)
+            return await bootstrap.stay(peer, node)
     meeting = (invitation.coordinator, list(invitation.addresses))
     secret = invitation.secret
     return await Peer(identity, worker, state, folder.peer(0), folder, meeting, secret, say).run()
 
 
 async def _prepare(
-    link: Link, invitation: Invitation, folder: RunFolder, data: tuple[str, ...] | None,
+    client: Client, invitation: Invitation, folder: RunFolder, data: tuple[str, ...] | None,
     device: str, limits: Controls, say: Say,
 ) -> tuple[Worker, Survey]:  # fmt: skip
     """All that taking part needs but the state, checked and measured, before the run knows of it."""
-
-    async def ask(question: m.Message, body: bytes, limit: int) -> tuple[m.Answer, bytes]:
-        return await _ask(link, question, limit, body)
-
-    terms = await _terms(link, invitation)
-    spec = specs.parse(terms.spec, "the run's specification")
+    info, _ = await client.ask(m.GetRunInfo(m.PROTOCOL, invitation.secret))
+    spec = specs.parse(info.spec, "the run's specification")
     if spec.identity != invitation.run:
-        raise PeerStopped("the coordinator serves another run than the invitation names")
-    write_atomically(folder.spec, terms.spec.encode())
-    speed_of_link = await measure_link(ask, invitation.secret)
-    ground = _data(spec, data, terms.tokens, say)
+        raise PeerStopped(
+            f"the coordinator serves run {spec.identity[:12]}, and the invitation is to run "
+            f"{invitation.run[:12]}; ask the organiser for a new invitation"
+        )
+    write_atomically(folder.spec, info.spec.encode())
+    speed_of_link = await measure_link(client, invitation.secret)
+    ground = _data(spec, data, info.tokens, say)
     skeleton = models.skeleton(founding.configuration(spec, ground))
     check_memory(skeleton, spec, device, 1, limits.memory_bytes)
-    layout = exchanged(skeleton, spec.inner)
-    if layout.digest() != terms.layout:
+    layout = models.layout_of(skeleton)
+    if layout.digest() != info.layout:
         raise PeerStopped(
             "this machine builds another model from the specification than the run has; "
             "install the same version of transformers as the organiser"
         )
     check_disk(folder.path, spec, layout, limits)
     say("measuring how fast this machine trains")
-    model = models.build(founding.configuration(spec, ground), device)
-    trainer = Trainer(model, spec.inner, spec.total_steps, device)
-    speed = await measure_speed(trainer, ground.dataset, spec)
+    learner = founding.learner(spec, ground, device)
+    speed = await measure_speed(learner, spec)
     trim()
     found = survey(
-        spec, layout, terms, speed_of_link, speed, needed(skeleton, spec), device, limits.threads
+        spec, layout, info, speed_of_link, speed, needed(skeleton, spec), device, limits.threads
     )
-    return Worker(spec, layout, ground.dataset, trainer), found
-
-
-async def _ask(
-    link: Link, question: m.Message, body_limit: int = 0, body: bytes = b""
-) -> tuple[m.Answer, bytes]:
-    head, answered = await link.ask(m.encode(question), body, body_limit=body_limit)
-    answer = m.answer(head)
-    if isinstance(answer, m.Refused):
-        raise PeerStopped(f"the coordinator refused: {answer.reason}")
-    return answer, answered
-
-
-async def _terms(link: Link, invitation: Invitation) -> m.Terms:
-    answer, _ = await _ask(link, m.Enquire(m.PROTOCOL, invitation.secret))
-    if not isinstance(answer, m.Terms):
-        raise LinkError("the coordinator gave no proper answer to the first words")
-    return answer
-
-
-async def _welcome(link: Link, invitation: Invitation) -> m.Welcome:
-    answer, _ = await _ask(link, m.Join(m.PROTOCOL, invitation.secret))
-    if not isinstance(answer, m.Welcome):
-        raise LinkError("the coordinator gave no proper answer to the first words")
-    return answer
+    return Worker(spec, layout, learner), found
 
 
 def _data(spec: RunSpec, paths: tuple[str, ...] | None, tokens: str, say: Say) -> Ground:
@@ -178,34 +156,29 @@ def _data(spec: RunSpec, paths: tuple[str, ...] | None, tokens: str, say: Say) -
 
 
 async def _state(
-    link: Link, endpoint: Endpoint, folder: RunFolder, layout: Layout, say: Say
+    client: Client, endpoint: Endpoint, folder: RunFolder, layout: Layout, say: Say
 ) -> State:
-    """The newest state that coordinator and peers can give, unless a newer one lies here already."""
-
-    async def ask(question: m.Message, limit: int) -> tuple[m.Answer, bytes]:
-        head, body = await link.ask(m.encode(question), body_limit=limit)
-        return m.answer(head), body
-
+    """The newest state that coordinator and peers can give, unless a newer one is here already."""
     here = folder.saved_rounds()
-    neighbours = Neighbours(endpoint, Library(folder), ask)
+    links = PeerLinks(endpoint, Store(folder), client)
     try:
-        donated, _ = await _ask(link, m.Donors())
-        offered, _ = await ask(m.Snapshot(), 0)
-        assert isinstance(donated, m.Donated)
-        coordinator = offered if isinstance(offered, m.Saved) else None
-        donors = await neighbours.state(donated, coordinator)
+        listed, _ = await client.ask(m.GetDonors())
+        offered: m.SavedState | None = None
+        with contextlib.suppress(QuestionRefused):  # it keeps none; peers may
+            offered, _ = await client.ask(m.GetSavedState())
+        donors = await links.state(listed, offered)
         if donors and (not here or here[-1] < donors[0].saved.round):
             wanted = donors[0].saved
             await _download(donors, folder, layout, say)
             state = _load(folder, wanted.round, layout)
-            if state.hash() != donated.agreed[wanted.round]:
+            if state.hash() != listed.agreed[wanted.round]:
                 folder.state(wanted.round).unlink()
                 raise PeerStopped(
                     "the state that came is not the one that the run agreed on; join again"
                 )
             return state
     finally:
-        neighbours.close()
+        links.close()
     if not here:
         raise LinkError("nobody has a state to start from; is a peer beside the coordinator?")
     return _load(folder, here[-1], layout)
@@ -220,7 +193,10 @@ async def _download(donors: list[Donor], folder: RunFolder, layout: Layout, say:
     wanted = donors[0].saved
     limit = 4 * (2 * layout.total + len(layout.names)) + (1 << 16)
     if wanted.size > limit:
-        raise PeerStopped(f"the state offered has {wanted.size} bytes; at most {limit} make sense")
+        raise PeerStopped(
+            f"the state offered has {wanted.size} bytes, and one of this model has at most {limit}; "
+            "those who offer it are at fault"
+        )
     several = f" from {len(donors)} machines" if len(donors) > 1 else ""
     say(f"fetching the state after round {wanted.round} ({wanted.size / 1e6:,.1f} MB){several}")
     path = folder.state(wanted.round)
@@ -228,5 +204,5 @@ async def _download(donors: list[Donor], folder: RunFolder, layout: Layout, say:
     parts = Parts(wanted.size, wanted.pieces, part)
     first = [n % len(donors) for n in range(len(parts.hashes))]
     if not parts.whole:
-        await Gather(parts, [x.ask for x in donors], first).run()
+        await MultiFetch(parts, [x.ask for x in donors], first).run()
     part.replace(path)

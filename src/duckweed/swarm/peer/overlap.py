@@ -8,7 +8,7 @@ from duckweed.round.blocks import Span
 from duckweed.round.worker import Trained, Worker
 from duckweed.run.state import State
 from duckweed.swarm.protocol import messages as m
-from duckweed.volunteer.watch import HandedBack
+from duckweed.swarm.protocol.errors import HandedBack
 
 Report = Callable[[int, float], None]
 
@@ -18,7 +18,7 @@ def span_of(task: m.Train, steps: int) -> Span:
     return Span(task.block, task.first, task.steps or steps)
 
 
-class Ahead:
+class Overlap:
     """The first steps of at most one span, trained in a thread of their own. The model is busy with
     them until `take` or `drop` has returned."""
 

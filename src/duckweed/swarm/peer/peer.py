@@ -1,32 +1,54 @@
-"""A peer: joins, asks what to do, trains, hands in, applies. Holds the whole state of the run."""
+"""A peer: joins, asks what to do, trains, contributes, applies. Holds the whole state of the run."""
 
 import asyncio
 import contextlib
-import time
+import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from duckweed.learn.memory import trim
-from duckweed.merge.round import Closed, advance, blob_hash
+from duckweed.ledger.entries import Closed
+from duckweed.merge.round import blob_hash, fetch_limit
+from duckweed.net import clock
+from duckweed.net.carrier import Endpoint as Carrier
 from duckweed.net.identity import Identity
+from duckweed.net.timeouts import CONTROLS_CHECK
 from duckweed.net.transport import Endpoint, LinkError
 from duckweed.round.blocks import Span, lead
 from duckweed.round.worker import Contribution, Trained, Worker, forget_before, residual_path
 from duckweed.run.folder import RunFolder
 from duckweed.run.state import State
-from duckweed.swarm.blobs.peer_links import Neighbours
-from duckweed.swarm.blobs.store import Library
-from duckweed.swarm.node.node import Station
-from duckweed.swarm.node.replica import blob_limit
-from duckweed.swarm.peer.coordinator_client import Line, PeerStopped
-from duckweed.swarm.peer.overlap import Ahead, span_of
+from duckweed.swarm.blobs.peer_links import PeerLinks
+from duckweed.swarm.blobs.store import Store
+from duckweed.swarm.peer.coordinator_client import CoordinatorClient, Invited, Leaders
+from duckweed.swarm.peer.overlap import Overlap, span_of
 from duckweed.swarm.protocol import messages as m
-from duckweed.volunteer.watch import LOOK, HandedBack, Keeper
+from duckweed.swarm.protocol.client import QuestionRefused
+from duckweed.swarm.protocol.errors import HandedBack, PeerStopped
+from duckweed.volunteer.watch import Watch
+
+log = logging.getLogger(__name__)
+
+
+class OwnNode(Leaders, Protocol):
+    """What a peer needs of the node in its process, if there is one (duckweed.swarm.node.node.Node)."""
+
+    endpoint: Carrier
+    peer_links: PeerLinks | None  # what answers the questions of other peers
+
+    async def copy(self) -> None:
+        """Copy the entries of the ledger that are new. Raises LinkError."""
+        ...
 
 
 class Peer:
-    """One peer of a run. home: its own folder; shared: where it saves states when it is asked to;
-    station: this machine's end of the run, where it has one apart from the coordinator's."""
+    """One peer of a run.
+
+    home: its own folder. shared: the folder where it saves states when it is asked to. coordinator: key
+    and addresses, as the peer was given them. node: the node in this process, if this machine copies the
+    ledger.
+    """
 
     def __init__(
         self,
@@ -38,92 +60,96 @@ class Peer:
         coordinator: tuple[str, list[str]],
         secret: str,
         say: Callable[[str], None],
-        station: Station | None = None,
+        node: OwnNode | None = None,
     ) -> None:
         self.identity, self.worker, self.state, self.say = identity, worker, state, say
         self.home, self.shared, self.coordinator = home, shared, coordinator
-        self.secret, self.keeper = secret, Keeper(home, say)
+        self.secret, self.watch = secret, Watch(home, say)
         self.progress = m.Progress("starting", state.round)
         self.timings = m.Timings()
         self.saves = False
-        self.ahead = Ahead(worker)
-        self.station, self.index = station, -1
-        self.handed = -1  # the round for which work of this peer is in hand at the coordinator
+        self.ahead = Overlap(worker)
+        self.node, self.index = node, -1
+        self.handed = -1  # the round for which the coordinator has this peer's contribution
         self._sent: tuple[m.Contribute, bytes] | None = None  # to send again, should it be lost
-        self._done_at = time.perf_counter()  # when the work for the round before was done
+        self._done_at = clock.now()  # when the work for the round before was done
 
     async def run(self) -> str:
         """Take part until the run ends; returns the reason. Raises PeerStopped, LinkError."""
-        if self.station:
-            return await self._run(self.station.endpoint)
+        if self.node:
+            return await self.run_over(self.node.endpoint)
         farther = bool(self.worker.spec.members.successors)  # they may be on other machines
         endpoint = await Endpoint.toward(
             self.identity, m.HEAD_LIMIT, self.coordinator[1], farther=farther
         )
         try:
-            return await self._run(endpoint)
+            return await self.run_over(endpoint)
         finally:
             await endpoint.close()
 
-    async def _run(self, endpoint: Endpoint) -> str:
-        endpoint.pace = self.keeper.pace
-        line = self.line = Line(endpoint, self.coordinator, self.secret, self.say, self.station)
-        line.welcomed, line.aside = self._welcomed, self._aside
-        self._neighbours = Neighbours(endpoint, Library(self.shared), self._ask_for)
-        tasks = [asyncio.create_task(line.beat(lambda: self.progress))]
-        if self.station:
-            self.station.neighbours = self._neighbours
+    async def run_over(self, endpoint: Carrier) -> str:
+        """The same over an endpoint that is there already, which stays open."""
+        endpoint.pace = self.watch.pace
+        self._leaders: Leaders = self.node or Invited(endpoint, self.coordinator)
+        client = self._client = CoordinatorClient(
+            endpoint, self._leaders, self.secret, self.say, self._welcomed, self._aside
+        )
+        self._peer_links = PeerLinks(endpoint, Store(self.shared), client)
+        tasks = [asyncio.create_task(client.beat(lambda: self.progress))]
+        if self.node:
+            self.node.peer_links = self._peer_links
         else:
-            tasks.append(asyncio.create_task(self._neighbours.serve()))
+            tasks.append(asyncio.create_task(self._peer_links.serve()))
         try:
-            await line.join()
-            self._done_at = time.perf_counter()
+            await client.join()
+            self._done_at = clock.now()
             return await self._take_part()
-        except (asyncio.CancelledError, OSError, MemoryError, RuntimeError) as error:
-            self.keeper.ended = True  # a block that is being trained ends with its next step
-            await line.leave(str(error) or "ended by hand")
+        except (asyncio.CancelledError, Exception) as error:
+            # Whatever ends this peer, the others must not wait for it.
+            log.info("leaving: %s: %s", type(error).__name__, error)
+            self.watch.ended = True  # a block that is being trained ends with its next step
+            await client.leave(_words(error))
             raise
         finally:
             await self.ahead.drop()
             for task in tasks:
                 task.cancel()
-            self._neighbours.close()
-            line.close()
+            self._peer_links.close()
+            client.close()
 
     async def _take_part(self) -> str:
         digest = self.state.hash()
         while True:
-            if self.keeper.leaving():
-                await self.line.leave("its volunteer let it go")
+            if self.watch.leaving():
+                await self._client.leave("its volunteer let it go")
                 return "left"
-            if reason := self.keeper.pausing():
+            if reason := self.watch.pausing():
                 await self._pause(reason)
                 continue
-            began = time.perf_counter()
-            near = self._neighbours
+            began = clock.now()
+            links = self._peer_links
             contributed = self.handed == self.state.round
-            question = m.Next(self.state.round, digest, contributed, near.given, near.fetched)
-            answer, _ = await self.line.ask(question)
+            question = m.Next(self.state.round, digest, contributed, links.given, links.fetched)
+            answer, _ = await self._client.ask(question)
             match answer:
                 case m.Train():
                     await self._contribute(answer)
                 case m.Apply():
-                    self.timings.wait += time.perf_counter() - began
+                    self.timings.wait += clock.now() - began
                     await self._apply(answer.closed)
                     digest = self.state.hash()
                 case m.Wait():
-                    self.timings.wait += time.perf_counter() - began
+                    self.timings.wait += clock.now() - began
                     self._set("waiting")
                 case m.Stop(reason=reason, fault=fault):
                     if fault:
                         raise PeerStopped(reason)
-                    # Whoever was to save it may be gone.
+                    # The peer that was to save it may be gone.
                     if self.saves or not self.shared.state(self.state.round).exists():
                         self.state.save(self.shared.state(self.state.round))
-                    await self.line.ask(m.Leave(reason))
+                    with contextlib.suppress(QuestionRefused):  # it heard that already
+                        await self._client.ask(m.Leave(reason))
                     return reason
-                case m.Refused(reason=reason):
-                    raise PeerStopped(f"the coordinator refused: {reason}")
 
     # --- a round
 
@@ -155,7 +181,7 @@ class Peer:
         begun = await self.ahead.take(task)
         nats = await self._evaluate(task)
         trained = await self._train(task, begun)
-        now = time.perf_counter()
+        now = clock.now()
         self.timings.train, self.timings.wall = trained.seconds, now - self._done_at
         self._done_at = now
         made = await asyncio.to_thread(self.worker.compress, self.state, self.index, trained)
@@ -166,9 +192,9 @@ class Peer:
     async def _evaluate(self, task: m.Train) -> tuple[float, int]:
         if not task.evaluate:
             return 0.0, 0
-        began = time.perf_counter()
+        began = clock.now()
         nats = await asyncio.to_thread(self.worker.evaluate, self.state, task.share, task.shares)
-        self.timings.evaluate = time.perf_counter() - began
+        self.timings.evaluate = clock.now() - began
         return nats
 
     async def _train(self, task: m.Train, begun: Trained | None) -> Trained:
@@ -183,18 +209,19 @@ class Peer:
         rounds, coming = self.worker.spec.rounds, self.state.round + 1
         if not rounds.overlap or coming >= rounds.count or self.ahead.round is not None:
             return
-        task, _ = await self.line.ask(m.Ahead(self.state.round))
+        task, _ = await self._client.ask(m.Ahead(self.state.round))
         if isinstance(task, m.Train) and task.round == coming:
             steps = lead(rounds.overlap, span_of(task, self.worker.spec.inner.steps).steps)
             self.ahead.begin(self.state, task, self._stepping(coming, 0, steps))
 
     async def _hand_in(self, question: m.Contribute, blob: bytes) -> None:
         self._set("sending")
-        began = time.perf_counter()
-        answer, _ = await self.line.ask(question, blob)
-        self.timings = m.Timings(send=time.perf_counter() - began)
-        if isinstance(answer, m.Refused):
-            self.say(f"round {question.announcement.round}: not accepted: {answer.reason}")
+        began = clock.now()
+        try:
+            await self._client.ask(question, blob)
+        except QuestionRefused as error:
+            self.say(f"round {question.announcement.round}: not accepted: {error.reason}")
+        self.timings = m.Timings(send=clock.now() - began)
         self.handed = question.announcement.round
         self._set("waiting")
 
@@ -210,33 +237,31 @@ class Peer:
         if self.ahead.round != closed.round + 1:
             await self.ahead.drop()
             await self._go_on()
-        began = time.perf_counter()
+        began = clock.now()
         blobs = {digest: await self._fetch(digest) for digest in closed.needed()}
-        self.timings.fetch = time.perf_counter() - began
-        began = time.perf_counter()
-        self.state = await asyncio.to_thread(
-            advance, worker.spec, worker.layout, self.state, closed, blobs.__getitem__
-        )
+        self.timings.fetch = clock.now() - began
+        began = clock.now()
+        self.state = await asyncio.to_thread(worker.advance, self.state, closed, blobs)
         trim()
-        self.keeper.tidy(self.shared)
-        self.timings.apply = time.perf_counter() - began
-        if self.station:
+        self.watch.tidy(self.shared)
+        self.timings.apply = clock.now() - began
+        if self.node:
             with contextlib.suppress(LinkError):  # with the next round, then
-                await self.station.copy()
+                await self.node.copy()
 
     # --- the volunteer's wishes
 
     async def _pause(self, reason: str) -> None:
         """Hand back what was begun, do nothing while there is a reason, join again."""
-        began = time.perf_counter()
+        began = clock.now()
         self.say(f"pausing: {reason}")
-        await self.line.leave(f"paused: {reason}")
-        while self.keeper.pausing() and not self.keeper.leaving():
-            await asyncio.sleep(LOOK)
-        if not self.keeper.leaving():
+        await self._client.leave(f"paused: {reason}")
+        while self.watch.pausing() and not self.watch.leaving():
+            await asyncio.sleep(CONTROLS_CHECK)
+        if not self.watch.leaving():
             self.say("going on")
-            await self.line.join()
-            self._done_at += time.perf_counter() - began  # no time of the run
+            await self._client.join()
+            self._done_at += clock.now() - began  # no time of the run
 
     # --- memory
 
@@ -266,7 +291,7 @@ class Peer:
     def _save_state(self) -> None:
         every = self.worker.spec.rounds.checkpoint
         # Beside the coordinator one peer saves for all; elsewhere each, to give it to newcomers.
-        beside = self.line.coordinator[0] == self.coordinator[0] and not self.station
+        beside = self._leaders.leader_address()[0] == self.coordinator[0] and not self.node
         saves = self.saves or not beside or not self.shared.coordinator_key.exists()
         if saves and self.state.round and self.state.round % every == 0:
             self.state.save(self.shared.state(self.state.round))
@@ -277,40 +302,43 @@ class Peer:
 
     async def _fetch(self, digest: str) -> bytes:
         spec, layout = self.worker.spec, self.worker.layout
-        limit = blob_limit(spec, layout)
+        limit = fetch_limit(spec, layout)
         here = self.shared.blob(digest)
-        if self.station and here.exists() and blob_hash(blob := here.read_bytes()) == digest:
+        if self.node and here.exists() and blob_hash(blob := here.read_bytes()) == digest:
             return blob
-        answer, blob = await self.line.ask(m.Fetch(digest), body_limit=limit)
-        if isinstance(answer, m.Held) and answer.size <= limit:
+        answer, blob = await self._client.ask(m.Fetch(digest), body_limit=limit)
+        if isinstance(answer, m.BlobManifest) and answer.size <= limit:
             try:
-                blob = await self._neighbours.blob(digest, answer)
-                answer = m.Blob()
+                blob = await self._peer_links.blob(digest, answer)
             except (LinkError, ValueError) as error:
                 self.say(f"fetching from the coordinator alone: {error}")
-        if not isinstance(answer, m.Blob) or blob_hash(blob) != digest:
-            answer, blob = await self.line.ask(m.Fetch(digest, whole=True), body_limit=limit)
-        if not isinstance(answer, m.Blob):
-            raise PeerStopped(f"the coordinator has no blob {digest[:10]}")
         if blob_hash(blob) != digest:
-            raise PeerStopped(f"what came is not blob {digest[:10]}; the coordinator is at fault")
+            _, blob = await self._client.ask(m.Fetch(digest, whole=True), body_limit=limit)
+        if blob_hash(blob) != digest:
+            raise PeerStopped(
+                f"the coordinator sent something else as blob {digest[:10]}; it is at fault"
+            )
         return blob
-
-    async def _ask_for(self, question: m.Message, limit: int) -> tuple[m.Answer, bytes]:
-        return await self.line.ask(question, body_limit=limit)
 
     def _set(self, doing: str) -> None:
         self.progress = m.Progress(doing, self.state.round, 0, self.progress.loss)  # type: ignore[arg-type]
 
     def _stepping(self, round_: int, done: int, steps: int) -> Callable[[int, float], None]:
         """What is to be called after every inner step for a round, from `done` to `steps`."""
-        self.keeper.steps = steps - done
+        self.watch.steps = steps - done
 
         def stepped(step: int, loss: float) -> None:
             self.progress = m.Progress("training", round_, done + step, loss)
-            self.keeper.stepped(step)
+            self.watch.stepped(step)
 
         return stepped
+
+
+def _words(error: BaseException) -> str:
+    """Why a peer leaves, for the coordinator to show."""
+    return (
+        "ended by hand" if isinstance(error, asyncio.CancelledError) else f"{error}" or repr(error)
+    )
 
 
 def _is_for(question: m.Contribute, task: m.Train, steps: int) -> bool:

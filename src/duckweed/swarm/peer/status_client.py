@@ -1,24 +1,21 @@
-"""Asking a coordinator how its run stands, without being in it."""
+"""Asking a coordinator how its run is doing, without taking part."""
 
 from duckweed.net.identity import Identity
-from duckweed.net.transport import Endpoint, LinkError
-from duckweed.swarm.peer.coordinator_client import PeerStopped
-from duckweed.swarm.protocol import messages as m
+from duckweed.net.transport import Endpoint
+from duckweed.swarm.protocol.client import Client
 from duckweed.swarm.protocol.invitation import Invitation
+from duckweed.swarm.protocol.message import HEAD_LIMIT, PROTOCOL
+from duckweed.swarm.protocol.status import GetStatus, Status
 
 
-async def standing(invitation: Invitation, identity: Identity) -> m.Standing:
-    """How the run stands at this moment. Raises LinkError, PeerStopped."""
-    endpoint = await Endpoint.toward(identity, m.HEAD_LIMIT, invitation.addresses)
+async def status(invitation: Invitation, identity: Identity) -> Status:
+    """How the run is doing at this moment. Raises LinkError; of these, AnswerError if the coordinator is
+    there and does not say."""
+    endpoint = await Endpoint.toward(identity, HEAD_LIMIT, invitation.addresses)
     try:
-        link = await endpoint.connect(invitation.coordinator, list(invitation.addresses))
-        head, _ = await link.ask(m.encode(m.Look(m.PROTOCOL, invitation.secret)))
-        link.close()
+        client = Client(await endpoint.connect(invitation.coordinator, list(invitation.addresses)))
+        found, _ = await client.ask(GetStatus(PROTOCOL, invitation.secret))
+        client.close()
+        return found
     finally:
         await endpoint.close()
-    answer = m.answer(head)
-    if isinstance(answer, m.Refused):
-        raise PeerStopped(f"the coordinator refused: {answer.reason}")
-    if not isinstance(answer, m.Standing):
-        raise LinkError("the coordinator gave no proper answer")
-    return answer

@@ -2,16 +2,65 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+import msgspec
 import numpy as np
 
 from duckweed.run.layout import Layout
-from duckweed.run.sections import Dense
+from duckweed.run.sections import Wire, check
 from duckweed.wire import chunks
+from duckweed.wire.codec import Codec
 from duckweed.wire.entropy.rans import Decoder, Encoder
 from duckweed.wire.entropy.signed import max_integer_bytes, put_integers, take_integers
 from duckweed.wire.frame import Reader, WireError, Writer
+from duckweed.wire.total import Decoded
 
 BLOCK = 4096
+
+
+class Dense(
+    Wire, msgspec.Struct, frozen=True, tag_field="kind", tag="dense", forbid_unknown_fields=True
+):
+    """Every value is sent, rounded to ``dtype``. With int8, ``feedback = 1.0`` is sensible."""
+
+    dtype: Literal["fp32", "bf16", "int8"] = "bf16"
+    feedback: float = 0.0
+
+    def __post_init__(self) -> None:
+        check("wire", "feedback", self.feedback, 0, 1)
+
+
+class DenseCodec(Codec):
+    section = Dense
+    header = 1
+
+    def write(self, writer: Writer, x: np.ndarray, shared: np.ndarray | None) -> np.ndarray:
+        if self.wire.dtype == "fp32":
+            writer.raw(np.ascontiguousarray(x, "<f4"))
+            return x.astype(np.float32)
+        if self.wire.dtype == "bf16":
+            bits = round_bf16(x)
+            writer.raw(bits.astype("<u2"))
+            return widen_bf16(bits)
+        return _write_int8(writer, x, self.layout)
+
+    def read(self, reader: Reader, shared: np.ndarray | None) -> Decoded:
+        if self.wire.dtype == "fp32":
+            out = reader.array("<f4", self.layout.total)
+        elif self.wire.dtype == "bf16":
+            out = widen_bf16(reader.array("<u2", self.layout.total))
+        else:
+            out = _read_int8(reader, self.layout)
+        if not np.isfinite(out).all():
+            raise WireError("the blob holds values that are not finite")
+        return Decoded(out)
+
+    def max_bytes(self) -> int:
+        if self.wire.dtype == "int8":
+            scales = 4 * (len(chunks.starts(self.layout, BLOCK)) - 1)
+            return scales + max_integer_bytes(127, self.layout)
+        return self.layout.total * (4 if self.wire.dtype == "fp32" else 2)
 
 
 def round_bf16(x: np.ndarray) -> np.ndarray:
@@ -27,33 +76,7 @@ def widen_bf16(bits: np.ndarray) -> np.ndarray:
     return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
-def compress(wire: Dense, writer: Writer, x: np.ndarray, layout: Layout) -> np.ndarray:
-    """Writes the blob; returns what it says, f32[P]."""
-    if wire.dtype == "fp32":
-        writer.raw(np.ascontiguousarray(x, "<f4"))
-        return x.astype(np.float32)
-    if wire.dtype == "bf16":
-        bits = round_bf16(x)
-        writer.raw(bits.astype("<u2"))
-        return widen_bf16(bits)
-    return _compress_int8(writer, x, layout)
-
-
-def decode(reader: Reader, wire: Dense, layout: Layout) -> np.ndarray:
-    """The values, f32[P]."""
-    if wire.dtype == "fp32":
-        out = reader.array("<f4", layout.total)
-    elif wire.dtype == "bf16":
-        out = widen_bf16(reader.array("<u2", layout.total))
-    else:
-        out = _decode_int8(reader, layout)
-    reader.end()
-    if not np.isfinite(out).all():
-        raise WireError("the blob holds values that are not finite")
-    return out
-
-
-def _compress_int8(writer: Writer, x: np.ndarray, layout: Layout) -> np.ndarray:
+def _write_int8(writer: Writer, x: np.ndarray, layout: Layout) -> np.ndarray:
     """Scales; then ``code = high * 2^low + rest``, where the high part is entropy-coded and the
     rest, which is as good as evenly spread, is raw."""
     starts = chunks.starts(layout, BLOCK)
@@ -85,7 +108,7 @@ def _top(low: int) -> int:
     return (127 + ((1 << low) >> 1)) >> low
 
 
-def _decode_int8(reader: Reader, layout: Layout) -> np.ndarray:
+def _read_int8(reader: Reader, layout: Layout) -> np.ndarray:
     starts = chunks.starts(layout, BLOCK)
     scales = reader.array("<f4", len(starts) - 1)
     if not (np.isfinite(scales).all() and (scales >= 0).all()):
@@ -100,9 +123,3 @@ def _decode_int8(reader: Reader, layout: Layout) -> np.ndarray:
         raise WireError("a coded integer is above the largest possible, 127")
     with np.errstate(over="ignore"):
         return codes * np.repeat(scales, np.diff(starts))
-
-
-def max_bytes(wire: Dense, layout: Layout) -> int:
-    if wire.dtype == "int8":
-        return 4 * (len(chunks.starts(layout, BLOCK)) - 1) + max_integer_bytes(127, layout)
-    return layout.total * (4 if wire.dtype == "fp32" else 2)

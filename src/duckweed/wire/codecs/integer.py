@@ -2,15 +2,100 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import msgspec
 import numpy as np
 
 from duckweed.run.layout import Layout
-from duckweed.run.sections import Integer
+from duckweed.run.sections import Wire, check
+from duckweed.wire.codec import Codec, rms
+from duckweed.wire.codecs import sums
+from duckweed.wire.codecs.sums import Sums
 from duckweed.wire.entropy.rans import Decoder, Encoder
-from duckweed.wire.entropy.signed import put_integers, take_integers
+from duckweed.wire.entropy.signed import max_integer_bytes, put_integers, take_integers
 from duckweed.wire.frame import Reader, WireError, Writer
+from duckweed.wire.total import NORMS, Decoded, Total
 
 _AT_ONCE = 1 << 18  # values, so that what lies between two passes stays in the cache
+
+
+class Integer(
+    Wire, msgspec.Struct, frozen=True, tag_field="kind", tag="integer", forbid_unknown_fields=True
+):
+    """Small integers at a scale common to all peers, so that a merge is an exact sum.
+
+    With the scale s of a tensor, a value x becomes the code 0 where ``|x| <= threshold * s``,
+    else ``sign(x) * clip(round(|x| / (value * s)), 1, levels)``, which stands for
+    ``code * value * s``.
+    """
+
+    threshold: float = 1.0
+    value: float = 1.5
+    levels: int = 1
+    feedback: float = 1.0
+
+    def __post_init__(self) -> None:
+        check("wire", "threshold", self.threshold, 0, 1000)
+        check("wire", "value", self.value, 1e-3, 1000)
+        check("wire", "levels", self.levels, 1, 127)
+        check("wire", "feedback", self.feedback, 0, 1)
+
+
+class Codes(Decoded):
+    """A contribution of codes. Its values are computed when asked for: a sum needs none."""
+
+    def __init__(self, codes: np.ndarray, steps: np.ndarray, layout: Layout) -> None:
+        """codes: int8[P]; steps: what a code of 1 stands for in each tensor, f32[T]."""
+        self.codes, self.steps, self.layout, self.mask = codes, steps, layout, None
+
+    @property
+    def values(self) -> np.ndarray:
+        return values(self.codes, self.steps, self.layout)
+
+
+class IntegerCodec(Codec):
+    """Peers share the scale of each tensor: the median of the RMS that they announced."""
+
+    section = Integer
+    header = 3
+    gives = frozenset({NORMS})
+    additive = True
+    measured = True
+
+    def write(self, writer: Writer, x: np.ndarray, shared: np.ndarray | None) -> np.ndarray:
+        codes = quantise(self.wire, x, self.layout, shared)
+        encode(writer, self.wire, codes, self.layout)
+        return values(codes, steps(self.wire, shared, self.layout), self.layout)
+
+    def read(self, reader: Reader, shared: np.ndarray | None) -> Codes:
+        step = steps(self.wire, shared, self.layout)
+        decoder = Decoder(reader, self.layout.total)
+        codes, _ = take_integers(decoder, self.wire.levels, self.layout, np.int8)
+        return Codes(codes, step, self.layout)
+
+    def max_bytes(self) -> int:
+        return max_integer_bytes(self.wire.levels, self.layout)
+
+    def norm(self, contribution: Decoded) -> None:
+        """Codes cannot be large."""
+
+    def total(self, shared: np.ndarray | None, needs: frozenset[str] = frozenset()) -> Sums:
+        return Sums(self.layout, steps(self.wire, shared, self.layout))
+
+    def update(self, total: Total) -> bytes:
+        assert isinstance(total, Sums)
+        return sums.encode(total, self.wire.levels)
+
+    def read_update(self, blob: bytes, shared: np.ndarray | None, contributors: int) -> Sums:
+        step = steps(self.wire, shared, self.layout)
+        return sums.decode(blob, self.layout, step, self.wire.levels, contributors)
+
+    def update_limit(self, contributors: int, weight: int) -> int:
+        return sums.max_size(self.layout, self.wire.levels, contributors, weight)
+
+    def first_shared(self, gradient: Callable[[], np.ndarray]) -> np.ndarray:
+        return np.array(rms(gradient(), self.layout), np.float32)
 
 
 def steps(wire: Integer, scales: np.ndarray | None, layout: Layout) -> np.ndarray:
@@ -61,10 +146,3 @@ def encode(writer: Writer, wire: Integer, codes: np.ndarray, layout: Layout) -> 
     encoder = Encoder()
     put_integers(encoder, codes, wire.levels, layout)
     encoder.write(writer)
-
-
-def decode(reader: Reader, wire: Integer, layout: Layout) -> np.ndarray:
-    """The codes, int8[P]."""
-    codes, _ = take_integers(Decoder(reader, layout.total), wire.levels, layout, np.int8)
-    reader.end()
-    return codes

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 
 from duckweed.run.layout import Layout
-from duckweed.run.sections import Sparse
+from duckweed.run.sections import Wire, check
 from duckweed.wire import chunks
+from duckweed.wire.codec import Codec
 from duckweed.wire.codecs.dense import round_bf16, widen_bf16
 from duckweed.wire.entropy.activity import measure
 from duckweed.wire.entropy.activity import put as put_activity
@@ -15,12 +17,56 @@ from duckweed.wire.entropy.magnitudes import GRID, put_flags, take_flags
 from duckweed.wire.entropy.rans import Decoder, Encoder
 from duckweed.wire.entropy.signs import put_signs, take_signs
 from duckweed.wire.frame import Reader, WireError, Writer
+from duckweed.wire.total import SENDERS, Decoded
+
+
+class Sparse(
+    Wire, msgspec.Struct, frozen=True, tag_field="kind", tag="sparse", forbid_unknown_fields=True
+):
+    """The ``keep`` largest of every ``chunk`` values of a tensor, as sign and one of two sizes.
+
+    Chunked top-k with error feedback as in SparseLoCo (arXiv 2508.15706).
+    """
+
+    chunk: int = 4096
+    keep: int = 64
+    feedback: float = 0.95
+
+    def __post_init__(self) -> None:
+        check("wire", "chunk", self.chunk, 2, 1 << 20)
+        check("wire", "keep", self.keep, 1, self.chunk)
+        check("wire", "feedback", self.feedback, 0, 1)
+
+
+class SparseCodec(Codec):
+    section = Sparse
+    header = 2
+    gives = Codec.gives | {SENDERS}
+
+    def write(self, writer: Writer, x: np.ndarray, shared: np.ndarray | None) -> np.ndarray:
+        return write(writer, x, select(self.wire, x, self.layout), self.layout)
+
+    def read(self, reader: Reader, shared: np.ndarray | None) -> Decoded:
+        return read(reader, self.wire, self.layout)
+
+    def max_bytes(self) -> int:
+        """Room for the table, log2 C(n, k) and two bits a value, with a tenth for the coder."""
+        starts = chunks.starts(self.layout, self.wire.chunk)
+        lengths, counts = np.diff(starts).astype(np.float64), _counts(self.wire, starts)
+        p = np.clip(counts / lengths, 1e-4, 1 - 1e-4)
+        bits = (-lengths * (p * np.log2(p) + (1 - p) * np.log2(1 - p)) + 2 * counts + 1).sum()
+        return int(bits * 1.1 / 8) + 16 * len(self.layout.sizes) + 64
+
+
+def _kept(wire: Sparse, length: int) -> int:
+    """How many values of a chunk of ``length`` <= ``chunk`` are sent: in proportion, >= 1."""
+    return max(1, (length * wire.keep + wire.chunk // 2) // wire.chunk)
 
 
 def _counts(wire: Sparse, starts: np.ndarray) -> np.ndarray:
     """How many values of each chunk are sent, int64[C]."""
     lengths = np.diff(starts)
-    kept = {int(n): wire.kept(int(n)) for n in np.unique(lengths)}
+    kept = {int(n): _kept(wire, int(n)) for n in np.unique(lengths)}
     return np.vectorize(kept.__getitem__, otypes=[np.int64])(lengths)
 
 
@@ -36,7 +82,7 @@ def select(wire: Sparse, x: np.ndarray, layout: Layout) -> np.ndarray:
             mask[here] = _largest(chunk, wire.keep).ravel()
         if middle < part.stop:
             tail = np.abs(x[middle : part.stop])[None]
-            mask[middle : part.stop] = _largest(tail, wire.kept(tail.shape[1]))[0]
+            mask[middle : part.stop] = _largest(tail, _kept(wire, tail.shape[1]))[0]
     return mask
 
 
@@ -67,11 +113,6 @@ def _split(sizes: np.ndarray, tensor: np.ndarray, count: int) -> tuple[np.ndarra
     return sizes > border[tensor], round_bf16(np.stack([low, high], axis=1).astype(np.float32))
 
 
-def compress(wire: Sparse, writer: Writer, x: np.ndarray, layout: Layout) -> np.ndarray:
-    """Writes the blob; returns what it says, values f32[P]."""
-    return write(writer, x, select(wire, x, layout), layout)
-
-
 def write(writer: Writer, x: np.ndarray, mask: np.ndarray, layout: Layout) -> np.ndarray:
     """Writes the values of x where the mask is set; returns what a receiver reads, f32[P]."""
     places = np.flatnonzero(mask)
@@ -89,8 +130,8 @@ def write(writer: Writer, x: np.ndarray, mask: np.ndarray, layout: Layout) -> np
     return _values(layout.total, places, table[tensor, large.astype(np.int8)], kept < 0)
 
 
-def decode(reader: Reader, wire: Sparse, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
-    """Values f32[P] and which of them were sent, bool[P]."""
+def read(reader: Reader, wire: Sparse, layout: Layout) -> Decoded:
+    """What `write` wrote, checked."""
     count = len(layout.sizes)
     table = reader.array("<u2", 2 * count).reshape(count, 2)
     if (table > 0x7F7F).any():
@@ -104,8 +145,8 @@ def decode(reader: Reader, wire: Sparse, layout: Layout) -> tuple[np.ndarray, np
     tensor = _tensor_of(places, layout)
     large = take_flags(decoder, tensor)
     negative = take_signs(decoder, mask, layout)[0][places]
-    reader.end()
-    return _values(layout.total, places, table[tensor, large.astype(np.int8)], negative), mask
+    values = _values(layout.total, places, table[tensor, large.astype(np.int8)], negative)
+    return Decoded(values, mask)
 
 
 def _tensor_of(places: np.ndarray, layout: Layout) -> np.ndarray:
@@ -120,12 +161,3 @@ def _values(total: int, places: np.ndarray, sizes: np.ndarray, negative: np.ndar
     out = np.zeros(total, np.float32)
     out[places] = signed
     return out
-
-
-def max_bytes(wire: Sparse, layout: Layout) -> int:
-    """Room for the table, log2 C(n, k) and two bits a value, with a tenth for the coder."""
-    starts = chunks.starts(layout, wire.chunk)
-    lengths, counts = np.diff(starts).astype(np.float64), _counts(wire, starts)
-    p = np.clip(counts / lengths, 1e-4, 1 - 1e-4)
-    bits = (-lengths * (p * np.log2(p) + (1 - p) * np.log2(1 - p)) + 2 * counts + 1).sum()
-    return int(bits * 1.1 / 8) + 16 * len(layout.sizes) + 64

@@ -1,0 +1,104 @@
+"""Parameters, FLOPs and memory of training, counted over a model without weights (`model.skeleton`).
+
+Counted from the declared model and recipe, never from a claim. A multiplication and an addition are
+two operations. Forward and backward take three times the forward pass (Kaplan et al. 2020,
+arXiv 2001.08361; attention included, which is not small at little width). The optimizer counts: per
+parameter and step AdamW about 16, Lion 10, Muon 6 around its Newton-Schulz iterations and NorMuon 8
+more; an iteration on an m x n matrix, m <= n, takes 4 m^2 n + 2 m^3.
+
+`duckweed.plan.config` counts by formulas instead: it starts without torch, and reads configurations
+for which no class is installed. tests/plan compare the two.
+"""
+
+from typing import Any
+
+import msgspec
+from torch import nn
+
+from duckweed.learn.optim.muon import hidden_matrices
+from duckweed.run.sections import Inner
+
+ELEMENTWISE = {"adamw": 16, "muon": 16, "normuon": 16, "lion": 10}
+"""FLOPs per parameter and step, outside of Muon's matrices."""
+AROUND = {"muon": 6, "normuon": 14}
+"""FLOPs per parameter of a matrix and step, around the Newton-Schulz iterations."""
+
+
+class Cost(msgspec.Struct, frozen=True):
+    """What training a model takes."""
+
+    forward: float
+    """FLOPs of the forward pass, for one token of a sequence of the given length."""
+    optimizer: float
+    """FLOPs of the optimizer in one step."""
+    parameters: int
+    memory: float = 0.0
+    """Bytes of training, roughly: `training_bytes`."""
+
+    def step(self, tokens: int) -> float:
+        """One training step over `tokens` tokens."""
+        return 3 * self.forward * tokens + self.optimizer
+
+    def steps(self, budget: float, tokens: int) -> int:
+        """Whole steps that the budget pays for."""
+        return int(budget / self.step(tokens))
+
+    def per_token(self, tokens: int) -> float:
+        """FLOPs of a token in steps of `tokens`, the optimizer's share included."""
+        return self.step(tokens) / tokens
+
+
+def cost(model: nn.Module, inner: Inner, sequence: int) -> Cost:
+    """Of a model (a skeleton will do) trained as `inner` says."""
+    ends = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    tied = head is not None and id(head.weight) in ends
+    parameters = list(model.parameters())
+    used = sum(p.numel() for p in parameters if p.ndim > 1 and id(p) not in ends)
+    if tied:
+        used += head.weight.numel()
+    # a token looks at half of the sequence on the mean: scores and values, 2 FLOPs each
+    config: Any = model.config
+    attention = 4 * config.num_hidden_layers * _attention_width(config) * sequence / 2
+    total = sum(p.numel() for p in parameters)
+    memory = training_bytes(model, inner, sequence)
+    return Cost(2 * used + attention, _optimizer(model, inner), total, memory)
+
+
+def _attention_width(config: Any) -> int:
+    """Sum of the widths of all heads."""
+    width, heads = getattr(config, "hidden_size", 0), getattr(config, "num_attention_heads", 1)
+    return heads * (getattr(config, "head_dim", None) or width // heads)
+
+
+def _optimizer(model: nn.Module, inner: Inner) -> float:
+    """FLOPs of one step of the optimizer."""
+    matrices = hidden_matrices(model) if inner.orthogonal else []
+    orthogonal = {id(p) for p in matrices}
+    each = ELEMENTWISE[inner.optimizer]
+    flops = sum(each * p.numel() for p in model.parameters() if id(p) not in orthogonal)
+    for p in matrices:
+        m, n = sorted(p.shape[-2:])
+        stacks = p.numel() // (m * n)
+        flops += stacks * inner.iterations * (4 * m * m * n + 2 * m**3)
+        flops += AROUND[inner.optimizer] * p.numel()
+    return float(flops)
+
+
+def training_bytes(model: nn.Module, inner: Inner, sequence: int) -> int:
+    """Bytes of training alone: float32 weights, gradients, moments, activations."""
+    parameters = sum(p.numel() for p in model.parameters())
+    config: Any = model.config
+    width = getattr(config, "hidden_size", 1024)
+    layers = getattr(config, "num_hidden_layers", 12)
+    heads = getattr(config, "num_attention_heads", 8)
+    tokens = inner.batch * sequence
+    # Per token and layer some 34 widths and the attention rows, as in 2205.05198 (in float32 here).
+    activations = tokens * layers * (68 * width + 10 * heads * sequence)
+    logits = 12 * tokens * config.vocab_size
+    return 4 * parameters * (2 + moments(inner)) + activations + logits
+
+
+def moments(inner: Inner) -> int:
+    """Moments that the optimizer keeps for each parameter, roughly: where Muon has most of them, its."""
+    return 2 if inner.optimizer == "adamw" else 1

@@ -1,0 +1,106 @@
+"""The learner: what turns weights and a part of a block into work.
+
+A round asks a learner for a pseudo-gradient and says nothing of devices, processes, optimizers or
+loss. Whole-model numbers cross this seam as flat float32 vectors on the host, f32[P], in the order of
+the run's layout. What is made for it later has room here:
+
+- Several processes (FSDP2): a learner whose first rank answers these calls and shares them with the
+  other ranks; it scatters the weights it is given and gathers the pseudo-gradient. Its optimizer state
+  may be that of its own shards: nobody else reads it, it is only stored and handed back.
+- Micro-batches: all arrays of a batch (duckweed.learn.task) have the same first dimension, along which
+  a learner may split it, and a task weighs the parts by `count`.
+- A learner of some tensors: it is made with a specification that says which, and P is the length of
+  what it holds.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+import numpy as np
+
+from duckweed.learn.optim.optimizer import OptimizerState
+
+Report = Callable[[int, float], None]
+"""Told the steps done so far and their mean loss in nats per token. It may end the training by raising."""
+
+
+class Diverged(RuntimeError):
+    """The loss of a peer became NaN or infinite."""
+
+
+class Part(msgspec.Struct, frozen=True):
+    """Some inner steps of one block."""
+
+    block: int  # which part of the data, counted over the run
+    first: int  # the first of these steps, counted within the block
+    steps: int  # how many
+    number: int = (
+        0  # the first of these steps, counted over the run: sets learning rate and momentum
+    )
+    seed: int = 0  # of whatever is random in training, such as dropout
+
+
+class Work(msgspec.Struct):
+    """What some inner steps gave."""
+
+    delta: np.ndarray  # pseudo-gradient f32[P]: weights before minus weights after
+    tokens: int  # trained on, as the task counts them
+    loss: float  # mean over the steps, nats per token
+    seconds: float  # wall time
+    optimizer: OptimizerState  # to go on from; empty unless it was asked for
+
+
+class Learner(Protocol):
+    """One model, trained from given weights, round after round. It keeps nothing from one call to the
+    next that changes a result, so that several peers of one process may share a learner.
+
+    A learner of one's own inherits from this class. `weights`, `train` and `evaluate` are enough for
+    one without optimizer state.
+    """
+
+    def weights(self) -> np.ndarray:
+        """The weights as the last call left them, f32[P]."""
+        ...
+
+    def train(
+        self,
+        weights: np.ndarray,
+        part: Part,
+        optimizer: OptimizerState | None = None,
+        report: Report | None = None,
+        keep: bool = False,
+    ) -> Work:
+        """Train some steps from `weights`, which stay as they are. optimizer: state to begin with,
+        which is used up; None or empty: a fresh one. keep: whether the state at the end is wanted.
+        report is called after steps, not necessarily after each, and after the last. Raises Diverged."""
+        ...
+
+    def evaluate(
+        self,
+        weights: np.ndarray,
+        limit: int | None,
+        share: int = 0,
+        shares: int = 1,
+        batch: int = 8,
+    ) -> tuple[float, int]:
+        """Sum of nats and number of tokens over about `limit` held-out tokens (None: all), of which
+        this is share number `share` of `shares`: every shares-th batch of `batch` sequences."""
+        ...
+
+    def begin_round(self, carried: OptimizerState, merged: np.ndarray) -> OptimizerState:
+        """The optimizer state that a round begins with, in copies: `carried` stays as it is. merged:
+        the last merged step f32[P] (the outer momentum), zeros before the first merge."""
+        return {name: value.copy() for name, value in carried.items()}
+
+    # --- for peers that train ahead (rounds.overlap)
+
+    def guess(self, begun: OptimizerState) -> OptimizerState:
+        """Copies of what `correct` needs of a state that training ahead begins with."""
+        return {}
+
+    def correct(
+        self, state: OptimizerState, guess: OptimizerState, right: OptimizerState, steps: range
+    ) -> None:
+        """Correct, in place, the state after `steps` (counted over the run) that began with `guess`,
+        now that the state to begin with is known to be `right`."""

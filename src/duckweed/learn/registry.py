@@ -1,0 +1,49 @@
+"""Learners and tasks: which there are, and the one place where a learner is made.
+
+A learner or a task more is one module and one line here (docs/learn.md).
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from transformers import PretrainedConfig
+
+from duckweed.learn.data.dataset import Dataset
+from duckweed.learn.learner import Learner
+from duckweed.learn.single import SingleDevice
+from duckweed.learn.task import Task
+from duckweed.learn.text import NextToken
+from duckweed.run import work
+from duckweed.run.spec import RunSpec
+
+TASKS: dict[str, Callable[[RunSpec, Dataset], Task]] = {work.TEXT: NextToken}
+
+Make = Callable[[RunSpec, PretrainedConfig, Task, str], Learner]
+"""(specification, the model's configuration, task, device) -> learner."""
+Fits = Callable[[RunSpec, str], bool]
+"""(specification, device) -> whether a learner is the one for this run on this machine."""
+
+
+class Kind(NamedTuple):
+    """A kind of learner, and when it is chosen."""
+
+    make: Make
+    fits: Fits
+
+
+LEARNERS: dict[str, Kind] = {"single": Kind(SingleDevice, lambda spec, device: True)}
+"""The last one that fits is taken."""
+
+
+def register_learner(name: str, make: Make, fits: Fits = lambda spec, device: True) -> None:
+    """Add a learner of one's own in this process; it goes before those that are there already. The
+    same name again replaces it."""
+    LEARNERS.pop(name, None)
+    LEARNERS[name] = Kind(make, fits)
+
+
+def learner(spec: RunSpec, config: PretrainedConfig, dataset: Dataset, device: str) -> Learner:
+    """The learner of a run on this machine. config: of the model, which is built here; its first
+    weights are of no account. Raises ModelError."""
+    kind = next(kind for kind in reversed(LEARNERS.values()) if kind.fits(spec, device))
+    return kind.make(spec, config, TASKS[work.kind_of(spec)](spec, dataset), device)

@@ -1,0 +1,155 @@
+"""The learner of one process and one device."""
+
+import math
+import time
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PretrainedConfig
+
+from duckweed.learn.device import precision_for, seeded
+from duckweed.learn.learner import Diverged, Learner, Part, Report, Work
+from duckweed.learn.model.model import build, layout_of, read_weights, write_weights
+from duckweed.learn.optim.optimizer import OptimizerState
+from duckweed.learn.optim.registry import make_optimizer, optimizer_of
+from duckweed.learn.optim.schedule import learning_rate
+from duckweed.learn.task import Batch, Task
+from duckweed.run.spec import RunSpec
+
+REPORT = 0.25  # seconds between two reports where a report stops the device
+
+
+class SingleDevice(Learner):
+    """A model on a device, and the task that it is trained on."""
+
+    def __init__(self, spec: RunSpec, config: PretrainedConfig, task: Task, device: str) -> None:
+        self.spec, self.task, self.device = spec, task, device
+        self.model = build(config, device)
+        self.layout = layout_of(self.model)
+        self.dtype = precision_for(device, spec.inner.precision)
+
+    def weights(self) -> np.ndarray:
+        return read_weights(self.model)
+
+    def begin_round(self, carried: OptimizerState, merged: np.ndarray) -> OptimizerState:
+        state, inner = super().begin_round(carried, merged), self.spec.inner
+        optimizer_of(inner).begin_round(state, merged, self.layout, inner)
+        return state
+
+    def guess(self, begun: OptimizerState) -> OptimizerState:
+        return optimizer_of(self.spec.inner).guess(begun)
+
+    def correct(
+        self, state: OptimizerState, guess: OptimizerState, right: OptimizerState, steps: range
+    ) -> None:
+        inner = self.spec.inner
+        optimizer_of(inner).correct(state, guess, right, inner, steps)
+
+    def train(
+        self,
+        weights: np.ndarray,
+        part: Part,
+        optimizer: OptimizerState | None = None,
+        report: Report | None = None,
+        keep: bool = False,
+    ) -> Work:
+        began, spec = time.perf_counter(), self.spec
+        with seeded(part.seed, self.device):
+            write_weights(self.model, weights)
+            self.model.train()
+            stepper = make_optimizer(self.model, spec.inner)
+            if optimizer:
+                stepper.restore(optimizer)
+            losses, tokens = _Losses(self.device, report), 0
+            for steps, batch in enumerate(self.task.batches(part, self.model)):
+                loss = self.loss(batch)
+                loss.backward()
+                number = part.number + steps
+                stepper.step(learning_rate(spec.inner, number, spec.total_steps), number)
+                tokens += self.task.count(batch)
+                losses.add(loss.detach())
+        mean = losses.mean()
+        state = stepper.state() if keep else {}
+        reached = read_weights(self.model)
+        delta = np.subtract(weights, reached, out=reached)
+        return Work(delta, tokens, mean, time.perf_counter() - began, state)
+
+    @torch.no_grad()
+    def evaluate(
+        self,
+        weights: np.ndarray,
+        limit: int | None,
+        share: int = 0,
+        shares: int = 1,
+        batch: int = 8,
+    ) -> tuple[float, int]:
+        write_weights(self.model, weights)
+        self.model.eval()
+        nats, tokens = 0.0, 0
+        for part in islice(self.task.held_out(limit, batch), share, None, shares):
+            count = self.task.count(part)
+            nats += self.loss(part).item() * count
+            tokens += count
+        return nats, tokens
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """The task's mean loss of a batch, with the weights that the model has."""
+        return self.task.loss(self._forward, dict(self._moved(batch)))
+
+    def _forward(self, **inputs: torch.Tensor) -> Any:
+        enabled = self.dtype != torch.float32
+        with torch.autocast(self.device.split(":")[0], self.dtype, enabled=enabled):
+            return self.model(**inputs)
+
+    def _moved(self, batch: Batch) -> Iterator[tuple[str, torch.Tensor]]:
+        for name, array in batch.items():
+            tensor = torch.from_numpy(array)
+            if self.device.startswith(
+                "cuda"
+            ):  # from pageable memory the copy would wait for the device
+                tensor = tensor.pin_memory()
+            yield name, tensor.to(self.device, non_blocking=True)
+
+
+class _Losses:
+    """The losses of the steps so far. They stay on the device until a report is due: reading one
+    waits for the device, which would then have nothing to do while the next step is prepared."""
+
+    def __init__(self, device: str, report: Report | None) -> None:
+        self.report = report
+        self.every = 0.0 if device == "cpu" else REPORT
+        self.total, self.steps, self.reported = 0.0, 0, 0
+        self.told = -math.inf  # the first step is reported at once
+        self.pending: list[torch.Tensor] = []
+
+    def add(self, loss: torch.Tensor) -> None:
+        self.pending.append(loss)
+        if self.report and time.perf_counter() - self.told >= self.every:
+            self._tell()
+
+    def mean(self) -> float:
+        """Mean of all steps, after a last report. Raises Diverged."""
+        self._read()
+        if not np.isfinite(self.total):
+            raise Diverged(
+                f"the loss became {self.total} within {self.steps} steps; lower inner.learning_rate"
+            )
+        if self.report and self.reported < self.steps:
+            self._tell()
+        return self.total / max(1, self.steps)
+
+    def _read(self) -> None:
+        if self.pending:
+            for value in torch.stack(self.pending).tolist():  # one transfer, added in their order
+                self.total += value
+            self.steps += len(self.pending)
+            self.pending.clear()
+
+    def _tell(self) -> None:
+        self._read()
+        assert self.report is not None
+        self.report(self.steps, self.total / self.steps)
+        self.reported, self.told = self.steps, time.perf_counter()

@@ -1,0 +1,41 @@
+"""The task: how a block becomes batches and a loss, and how its work is counted.
+
+Chat data is a task whose batches have a mask beside their tokens, and whose `count` is the number of
+targets in the mask. Reinforcement learning is a task whose `batches` samples from the model, which holds
+the round's weights when the first batch is asked for, and whose loss reads the rewards in its batches.
+The bounds of a count that the coordinator can check are in duckweed.run.work.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from duckweed.learn.learner import Part
+
+Batch = dict[str, np.ndarray]
+"""Arrays by name, all of the same first dimension: the sequences of an inner step."""
+Forward = Callable[..., Any]
+"""The model, called with keyword arguments as a transformers model is, in the learner's precision."""
+
+
+class Task(Protocol):
+    """A pure function of the specification, the data and the block (and the weights, where it samples)."""
+
+    def batches(self, part: Part, model: nn.Module) -> Iterator[Batch]:
+        """One batch for each step of the part; each is asked for after the step before is done."""
+        ...
+
+    def held_out(self, limit: int | None, batch: int) -> Iterator[Batch]:
+        """About `limit` held-out tokens (None: all), always the same, `batch` sequences at a time."""
+        ...
+
+    def loss(self, forward: Forward, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Mean loss, per token that `count` counts, of a batch or a part of one."""
+        ...
+
+    def count(self, batch: Batch) -> int:
+        """Tokens of a batch, or of a part of one, that the loss is taken over."""
+        ...

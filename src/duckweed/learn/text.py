@@ -1,0 +1,46 @@
+"""Next-token prediction over windows of text."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from duckweed.learn.data.dataset import Dataset, batch, held_out_batches
+from duckweed.learn.learner import Part
+from duckweed.learn.task import Batch, Forward
+from duckweed.run.spec import RunSpec
+
+TOKENS = "tokens"  # int64[b, length + 1]: inputs [:, :-1], targets [:, 1:]
+
+
+class NextToken:
+    """Batches are a pure function of the run's seed, the block and the step (docs/data.md)."""
+
+    def __init__(self, spec: RunSpec, dataset: Dataset) -> None:
+        self.spec, self.dataset = spec, dataset
+
+    def batches(self, part: Part, model: nn.Module) -> Iterator[Batch]:
+        """`inner.batch` windows of `model.sequence` targets for each step."""
+        spec = self.spec
+        for step in range(part.first, part.first + part.steps):
+            windows = batch(
+                self.dataset, spec.seed, part.block, step,
+                spec.inner.steps, spec.inner.batch, spec.model.sequence,
+            )  # fmt: skip
+            yield {TOKENS: windows}
+
+    def held_out(self, limit: int | None, batch: int) -> Iterator[Batch]:
+        """Evenly spread held-out windows."""
+        windows = held_out_batches(self.dataset, self.spec.model.sequence, limit, batch)
+        return ({TOKENS: one} for one in windows)
+
+    def loss(self, forward: Forward, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Mean nats per target."""
+        tokens = batch[TOKENS]
+        logits = forward(input_ids=tokens[:, :-1]).logits
+        return nn.functional.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].reshape(-1))
+
+    def count(self, batch: Batch) -> int:
+        """Every token of a window but its first is a target."""
+        sequences, length = batch[TOKENS].shape
+        return sequences * (length - 1)

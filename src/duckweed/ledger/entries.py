@@ -1,0 +1,150 @@
+"""What the entries of a run's ledger say: one struct for each kind of entry.
+
+The kind stands in a column of its own, so that it is no part of the body. A body is stored as JSON with
+sorted keys; its bytes are hashed and signed, so that fields of a struct here can be added with a default
+that is left out, but never renamed.
+"""
+
+import json
+from typing import ClassVar, TypeVar
+
+import msgspec
+
+
+class Body(msgspec.Struct, frozen=True):
+    """What an entry says. Fields that a newer version adds are passed over when an entry is read."""
+
+    kind: ClassVar[str]
+    """The entry's kind in the table of the ledger."""
+
+
+B = TypeVar("B", bound=Body)
+
+
+class GenesisEntry(Body, frozen=True):
+    """The first entry: which run it is."""
+
+    kind: ClassVar[str] = "genesis"
+
+    run: str
+    """Identity of the run: blake3 of its specification, hex."""
+    coordinator: str
+    """Public key of the first coordinator, hex."""
+    spec: str
+    """The specification as TOML."""
+    layout: str
+    """blake3 of the layout of the model's vector, hex."""
+    tokens: str
+    """blake3 of the tokens that the data gives, hex."""
+    windows: int
+    """Sequences in the data."""
+    state: str
+    """Hash of the state before round 0, hex."""
+    scales: list[float]
+    """Common scale of each tensor for round 0."""
+    parameters: int
+    """Parameters of the model."""
+    data: str
+    """blake3 of the text, hex."""
+
+
+class PeerEntry(Body, frozen=True):
+    """A peer was admitted."""
+
+    kind: ClassVar[str] = "peer"
+
+    index: int
+    """Its number in the run, which no other peer ever gets."""
+    key: str
+    """Its public key, hex."""
+
+
+class Closed(msgspec.Struct, forbid_unknown_fields=True, rename={"shared": "scales"}):
+    """What a round closed with: all that leads from its state to the next one."""
+
+    round: int
+    """Number of the round, from 0."""
+    accepted: list[int]
+    """Indices of the peers whose contributions counted, ascending."""
+    blobs: list[str]
+    """Hash of each accepted peer's contribution, hex."""
+    weights: list[int]
+    """Weight of each accepted peer's contribution."""
+    rejected: dict[int, str]
+    """Peer -> why its work did not count."""
+    update: str | None
+    """Hash of the merged update, hex; None where peers fetch the contributions themselves."""
+    shared: list[float]
+    """What peers share in the next round (`wire.codec.Codec.next_shared`), [K]."""
+
+    def needed(self) -> list[str]:
+        """Hashes of the blobs that lead to the next state."""
+        return [self.update] if self.update else list(self.blobs)
+
+
+class Contributed(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a peer handed in for a round."""
+
+    tokens: int
+    """Tokens that it was trained on."""
+    loss: float
+    """Mean training loss, nats per token."""
+    blob: str
+    """Hash of the contribution, hex."""
+    size: int
+    """Bytes of the contribution."""
+    ahead: int = 0
+    """Inner steps that began from the state one round before (rounds.overlap)."""
+
+
+class RoundEntry(Body, frozen=True, omit_defaults=True):
+    """A round was closed."""
+
+    kind: ClassVar[str] = "round"
+
+    closed: Closed
+    """How it closed."""
+    blocks: dict[int, int]
+    """Peer -> block of data that it was given."""
+    contributions: dict[int, Contributed]
+    """Peer -> what it handed in, counted or not."""
+    parts: dict[int, tuple[int, int]] = {}
+    """Peer -> first inner step and number of steps, where it was given a part of a block."""
+
+
+class StateEntry(Body, frozen=True):
+    """The peers agreed on the state that the entry's round begins from."""
+
+    kind: ClassVar[str] = "state"
+
+    hash: str
+    """Hash of the state, hex."""
+    peers: int
+    """How many peers hold it."""
+
+
+class SuccessionEntry(Body, frozen=True):
+    """A successor leads the run from here on (duckweed.ledger.succession)."""
+
+    kind: ClassVar[str] = "succession"
+
+    term: int
+    """The term that begins."""
+    key: str
+    """Public key of the new leader, hex."""
+    promises: dict[str, str]
+    """Voter's public key -> its signature of the promise to follow in this term; both hex."""
+
+
+RUN = (GenesisEntry, PeerEntry, RoundEntry, StateEntry, SuccessionEntry)
+"""All kinds of entries in a run's ledger."""
+
+
+def encode(body: Body) -> str:
+    """The body as canonical JSON. Raises ValueError if a number is not finite."""
+    return json.dumps(
+        msgspec.to_builtins(body, str_keys=True),
+        sort_keys=True,
+        separators=(",", ":"),
+        allow_nan=False,
+    )

@@ -1,0 +1,86 @@
+"""What is set for a process before it begins: threads, quiet libraries, open files, signals.
+
+Windows has neither `resource` nor signals between processes, nor loops that take signal handlers:
+what differs between systems is decided here, and nowhere else.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+DEFAULTS = {
+    # Threads that spin while they wait slow a busy machine down tenfold; see docs/learn.md.
+    "OMP_WAIT_POLICY": "passive",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # they would be drawn across our own view
+    "HF_HUB_VERBOSITY": "error",  # what the hub does not give, our own message says
+    "TOKENIZERS_PARALLELISM": "false",
+}
+FILES = 8192  # files and sockets that a process which serves others wants to have open
+
+
+def prepare() -> None:
+    """Set what this process needs, where the user has not. To be called before torch is imported."""
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+
+
+def of_child(threads: int) -> dict[str, str]:
+    """The environment of a process of duckweed that computes with this many threads."""
+    number = str(threads)
+    return DEFAULTS | os.environ | {"OMP_NUM_THREADS": number, "DUCKWEED_THREADS": number}
+
+
+def detached() -> dict[str, Any]:
+    """Arguments for Popen: Ctrl-C reaches this process only, which then ends its children in order."""
+    if sys.platform == "win32":
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    return {"start_new_session": True}
+
+
+def ask_to_end(child: subprocess.Popen) -> None:
+    """Let a child that calls `end_with_parent` end in order: its input is closed. On Windows there is
+    no other way, because terminate() kills there."""
+    if child.stdin:
+        with contextlib.suppress(OSError):
+            child.stdin.close()
+
+
+def end_with_parent() -> None:
+    """From now on this process gets a SIGTERM when its input closes: when the process that started
+    it says so, or has ended itself."""
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    while os.read(0, 1):  # not sys.stdin: its lock would be held when the interpreter ends
+        pass
+    signal.raise_signal(signal.SIGTERM)
+
+
+def on_stop(stop: Callable[[], object]) -> None:
+    """Call `stop` in the running event loop when SIGINT or SIGTERM comes."""
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        try:
+            loop.add_signal_handler(name, stop)
+        except NotImplementedError:  # Windows
+            signal.signal(name, lambda *_: loop.call_soon_threadsafe(stop))
+
+
+def allow_files() -> None:
+    """Raise the limit on open files and sockets of this process to FILES, or as near as is allowed."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = FILES if hard == resource.RLIM_INFINITY else min(hard, FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

@@ -1,0 +1,72 @@
+"""A round from what was handed in to the next state: the one place where rounds are closed and applied.
+
+The coordinator, the peers, the trials of `evolve` and the export all call it. What a round takes and leaves
+are blobs by their hashes: in a run's folder, or in memory.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from duckweed.merge.round import Announcement, Closed, advance, close
+from duckweed.run.folder import RunFolder, write_atomically
+from duckweed.run.layout import Layout
+from duckweed.run.spec import RunSpec
+from duckweed.run.state import State
+
+
+class Blobs(Protocol):
+    """Contributions and updates by their hashes (blake3, hex)."""
+
+    def read(self, digest: str) -> bytes:
+        """Raises KeyError or OSError if it is not here."""
+        ...
+
+    def write(self, digest: str, blob: bytes) -> None: ...
+
+
+class FolderBlobs:
+    """The blobs of a run's folder; each write is atomic."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+
+    def read(self, digest: str) -> bytes:
+        return self._folder.blob(digest).read_bytes()
+
+    def write(self, digest: str, blob: bytes) -> None:
+        write_atomically(self._folder.blob(digest), blob)
+
+
+class MemoryBlobs(dict[str, bytes]):
+    """Blobs that are needed for a moment only."""
+
+    read = dict.__getitem__
+    write = dict.__setitem__
+
+
+class Engine:
+    """The rounds of one run: pure arithmetic over blobs. Who is here, who may contribute and what the
+    ledger says is decided elsewhere."""
+
+    def __init__(self, spec: RunSpec, layout: Layout, blobs: Blobs) -> None:
+        self.spec, self.layout, self.blobs = spec, layout, blobs
+
+    def close(self, shared: Sequence[float], handed: Sequence[Announcement]) -> Closed:
+        """Check, weigh and merge the contributions of a round, whose blobs are here, one at a time.
+        shared: what they were encoded with (State.shared), [K]. The merged blob, if the wire has one, is written before this returns."""
+        closed, update = close(self.spec, self.layout, shared, handed, self.blobs.read)
+        if update is not None:
+            assert closed.update is not None
+            self.blobs.write(closed.update, update)
+        return closed
+
+    def advance(self, state: State, closed: Closed) -> State:
+        """The state after a closed round whose needed blobs are here. Raises MergeError, WireError."""
+        return advance(self.spec, self.layout, state, closed, self.blobs.read)
+
+    def replay(self, state: State, rounds: Sequence[Closed]) -> State:
+        """The state after all of these closed rounds that follow on it."""
+        for closed in rounds:
+            if closed.round == state.round:
+                state = self.advance(state, closed)
+        return state

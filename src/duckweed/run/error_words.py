@@ -1,0 +1,43 @@
+"""Errors in words that say what happened and what to do: for commands, processes and volunteers."""
+
+import errno
+import os
+import sqlite3
+from pathlib import Path
+
+EXPECTED = (OSError, ValueError, RuntimeError, MemoryError, sqlite3.Error)
+"""Kinds of errors whose message is meant for the user; any other is a fault of ours."""
+
+
+def words(error: BaseException, place: Path | None = None, again: str = "try again") -> str:
+    """An error as its reader can use it.
+
+    place: the folder that was worked in. again: how to go on once the cause is mended.
+    """
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        disk = f"the disk of {place or error.filename or 'this machine'}"
+        said = error.strerror or ""
+        detail = f": {said}" if said and said != os.strerror(errno.ENOSPC) else ""
+        return f"{disk} is full{detail}. Nothing that counted is lost; make room, then {again}"
+    if out_of_memory(error):
+        detail = str(error).splitlines()[0] if str(error) else "no detail"
+        return (
+            f"this machine ran out of memory ({detail}). Close other programs, or allow more where "
+            f"--memory limits it; then {again}"
+        )
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error or type(error).__name__}"
+    if isinstance(error, EXPECTED):
+        return str(error) or type(error).__name__
+    return f"{type(error).__name__}: {error}"
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on whichever device; PyTorch has no one error for it."""
+    if isinstance(error, MemoryError):
+        return True
+    said = str(error).lower()
+    return isinstance(error, RuntimeError) and (
+        "out of memory" in said or "can't allocate memory" in said or "not enough memory" in said
+    )

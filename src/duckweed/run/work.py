@@ -1,0 +1,51 @@
+"""How the work on a block is counted. The coordinator checks what peers say they did, without torch;
+what makes the batches is in duckweed.learn.task.
+
+A kind of task is one line in `EXPECTED`: tokens that so many inner steps have, or the most that they
+can have where that depends on what comes of them.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+
+from duckweed.run.spec import RunSpec
+
+TEXT = "text"  # next-token prediction
+
+
+class Expected(msgspec.Struct, frozen=True):
+    """Bounds, both included, of the tokens that a peer may say it trained on."""
+
+    least: int
+    most: int
+
+
+def kind_of(spec: RunSpec) -> str:
+    """The kind of task of a run: next-token text, the only one that a specification can name today."""
+    return TEXT
+
+
+def text_tokens(spec: RunSpec, steps: int) -> Expected:
+    """Every inner step has `inner.batch` windows of `model.sequence` targets."""
+    tokens = steps * spec.inner.batch * spec.model.sequence
+    return Expected(tokens, tokens)
+
+
+EXPECTED: dict[str, Callable[[RunSpec, int], Expected]] = {TEXT: text_tokens}
+
+
+def expected(spec: RunSpec, steps: int) -> Expected:
+    """Tokens of so many inner steps of a run."""
+    return EXPECTED[kind_of(spec)](spec, steps)
+
+
+def objection(spec: RunSpec, steps: int, tokens: int) -> str | None:
+    """Why so many inner steps cannot have had so many tokens; None if they can."""
+    bounds = expected(spec, steps)
+    if bounds.least <= tokens <= bounds.most:
+        return None
+    wanted = (
+        f"{bounds.least}" if bounds.least == bounds.most else f"{bounds.least} to {bounds.most}"
+    )
+    return f"{steps} steps have {wanted} tokens, not {tokens}"

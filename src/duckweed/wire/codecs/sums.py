@@ -1,0 +1,157 @@
+"""The exact sum of one round's integer contributions, and its bytes: the update that peers fetch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from duckweed.run.layout import Layout
+from duckweed.wire.entropy.rans import Decoder, Encoder
+from duckweed.wire.entropy.signed import bits_per_value, put_integers, take_integers
+from duckweed.wire.entropy.tables import look_up, parts, smallest
+from duckweed.wire.frame import HEADER, Reader, WireError, Writer, fingerprint
+from duckweed.wire.total import Decoded, Total, stretch
+
+MAX_WEIGHT = 1 << 12
+_KIND = 4
+
+
+class Sums(Total):
+    """Of codes. The unit of a tensor is what a code of 1 stands for."""
+
+    def __init__(self, layout: Layout, steps: np.ndarray) -> None:
+        """steps: what a code of 1 stands for in each tensor, f32[T]."""
+        super().__init__(layout)
+        self.steps = steps
+        self.sums = np.zeros(layout.total, np.int32)
+        """Sum of weight times code, int32[P]."""
+        self.squares: list[list[int]] = []
+        """Sum of the squared codes of each contribution in each tensor, [M][T]."""
+
+    def add(self, contribution: Decoded, weight: int) -> None:
+        codes: np.ndarray = contribution.codes  # type: ignore[attr-defined]
+        for here in parts(self.layout.total):
+            self.sums[here] += np.multiply(codes[here], np.int32(weight), dtype=np.int32)
+        self.squares.append([_square(codes[part]) for part in self.layout.slices()])
+        self.weights.append(weight)
+
+    def mean(self) -> np.ndarray:
+        total, count = self.sums.astype(np.float32), np.float32(sum(self.weights))
+        for part, step in zip(self.layout.slices(), self.steps, strict=True):
+            total[part] *= step / count
+        return total
+
+    def norms(self) -> list[list[float]]:
+        return [
+            [math.sqrt(square) for square in column] for column in zip(*self.squares, strict=True)
+        ]
+
+    def at_lengths(self, lengths: Sequence[float]) -> np.ndarray:
+        total = self.sums.astype(np.float32)
+        for part, step, wanted in zip(self.layout.slices(), self.steps, lengths, strict=True):
+            stretch(total[part], wanted * float(step), math.sqrt(_square(self.sums[part])))
+        return total
+
+
+def _square(x: np.ndarray) -> int:
+    """Sum of squares of integers, exactly."""
+    wide = (x[here].astype(np.int64) for here in parts(len(x)))
+    return sum(int(np.dot(part, part)) for part in wide)
+
+
+def _agreed(layout: Layout, levels: int) -> bytes:
+    return fingerprint(layout.digest().encode(), levels.to_bytes(2, "little"))
+
+
+def encode(total: Sums, levels: int) -> bytes:
+    """The sum as bytes, without loss. levels: the largest code.
+
+    Raises:
+        WireError: no contributor, a weight outside 1..4096, shapes that do not fit, or numbers
+            that these weights and levels cannot give.
+    """
+    layout, sums, weights = total.layout, total.sums, total.weights
+    squares = np.array(total.squares, np.int64)
+    if not weights or not all(1 <= w <= MAX_WEIGHT for w in weights):
+        raise WireError(f"an update needs contributors, each of weight 1 to {MAX_WEIGHT}")
+    if sums.shape != (layout.total,) or squares.shape != (len(weights), len(layout.sizes)):
+        raise WireError(f"sums {sums.shape} and squares {squares.shape} do not fit the layout")
+    _check(sums, squares, weights, layout, levels)
+    sizes = np.abs(sums)
+    present = np.zeros(levels * sum(weights) + 1, np.bool_)
+    for here in parts(len(sizes)):
+        present[sizes[here]] = True
+    present[0] = False
+    alphabet = np.flatnonzero(present)
+    rank: np.ndarray = np.cumsum(present, dtype=smallest(len(alphabet)))
+    ranks = look_up(rank, sizes)
+    del sizes
+    np.negative(ranks, out=ranks, where=sums < 0)
+    writer = Writer(_KIND, _agreed(layout, levels))
+    writer.varint(len(weights))
+    for number in [*weights, *squares.ravel().tolist(), len(alphabet)]:
+        writer.varint(number)
+    for step in np.diff(alphabet, prepend=0).tolist():
+        writer.varint(step)
+    encoder = Encoder()
+    put_integers(encoder, ranks, len(alphabet), layout)
+    encoder.write(writer)
+    return writer.blob()
+
+
+def decode(blob: bytes, layout: Layout, steps: np.ndarray, levels: int, contributors: int) -> Sums:
+    """What `encode` wrote, checked. contributors: at most that many.
+
+    Raises:
+        WireError: damaged, cut short, too long, or with more contributors than allowed.
+    """
+    limit = max_size(layout, levels, contributors, MAX_WEIGHT)
+    if len(blob) > limit:
+        raise WireError(f"update of {len(blob)} bytes; at most {limit} are possible")
+    reader = Reader(blob, _KIND, _agreed(layout, levels))
+    count = reader.varint(contributors)
+    weights = [reader.varint(MAX_WEIGHT) for _ in range(count)]
+    if not weights or 0 in weights:
+        raise WireError("an update needs contributors, each of weight 1 or more")
+    tops = [levels**2 * size for size in layout.sizes]
+    squares = np.array([[reader.varint(top) for top in tops] for _ in weights], np.int64)
+    top = levels * sum(weights)
+    gaps = [reader.varint(top) for _ in range(reader.varint(min(top, layout.total)))]
+    alphabet = np.cumsum([0, *gaps])
+    if 0 in gaps or alphabet[-1] > top:
+        raise WireError("the table of sums is not one that these weights can give")
+    ranks, _ = take_integers(Decoder(reader, layout.total), len(gaps), layout, smallest(len(gaps)))
+    reader.end()
+    both = np.concatenate([-alphabet[:0:-1], alphabet]).astype(np.int32)  # of ranks -n to n
+    total = Sums(layout, steps)
+    for here in parts(layout.total):
+        np.take(both, ranks[here] + np.intp(len(gaps)), out=total.sums[here], mode="clip")
+    _check(total.sums, squares, weights, layout, levels)
+    total.squares, total.weights = squares.tolist(), weights
+    return total
+
+
+def _check(
+    sums: np.ndarray, squares: np.ndarray, weights: list[int], layout: Layout, levels: int
+) -> None:
+    """Refuse sums and squares that no codes within ``levels`` give with these weights."""
+    if max(int(sums.max()), -int(sums.min())) > levels * sum(weights):
+        raise WireError(f"a sum is above {levels} levels times the weights")
+    if (squares < 0).any() or (squares > levels**2 * np.asarray(layout.sizes)).any():
+        raise WireError(f"a sum of squares is not possible with {levels} levels")
+
+
+def max_size(layout: Layout, levels: int, contributors: int, max_weight: int) -> int:
+    """The most bytes that an update of so many contributors can have."""
+    top = levels * contributors * max_weight
+    table = min(top, layout.total)
+    squares = sum(_varint_size(levels**2 * size) for size in layout.sizes)
+    bits = layout.total * bits_per_value(table)
+    head = contributors * (_varint_size(max_weight) + squares) + table * _varint_size(top)
+    return HEADER + 512 + head + 4 * len(layout.sizes) + int(bits * 1.05 / 8)
+
+
+def _varint_size(value: int) -> int:
+    return max(1, -(-value.bit_length() // 7))

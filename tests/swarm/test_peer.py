@@ -1,0 +1,102 @@
+"""A real peer, and a coordinator that is at fault."""
+
+import asyncio
+import subprocess
+import sys
+
+import pytest
+from fixtures import tiny
+
+from duckweed.ledger.entries import Closed
+from duckweed.merge.round import blob_hash
+from duckweed.net.identity import Identity
+from duckweed.net.transport import Endpoint
+from duckweed.round import founding
+from duckweed.round.worker import Worker
+from duckweed.run.folder import RunFolder
+from duckweed.swarm.peer.peer import Peer
+from duckweed.swarm.protocol import messages as m
+from duckweed.swarm.protocol.errors import PeerStopped
+from duckweed.swarm.protocol.server import accepting
+
+UPDATE = b"no update at all"
+
+
+class AtFault:
+    """Admits a peer, says that its round has closed, and gives what is no update; or answers Next with
+    what is no answer to it."""
+
+    def __init__(self, tensors, nonsense=None):
+        self.closed = Closed(0, [0], ["ab" * 32], [1], {}, blob_hash(UPDATE), [0.1] * tensors)
+        self.nonsense, self.heard = nonsense, []
+
+    async def answer(self, key, question, body):
+        self.heard.append(question)
+        match question:
+            case m.Join():
+                return m.Welcome(0, "", -1, "", ""), b""
+            case m.Next():
+                return self.nonsense or m.Apply(self.closed), b""
+            case m.Fetch():
+                return m.Blob(), UPDATE
+        return m.Ack(), b""
+
+    def good_byes(self):
+        return [x.reason for x in self.heard if isinstance(x, m.Leave)]
+
+
+def play(path, coordinator_of):
+    """Run a peer of a small run until it ends; the coordinator, and how the peer ended."""
+    spec = tiny.specification(path)
+    folder, ground, state = tiny.found(path, "run", spec)
+    layout = founding.layout(folder)
+    worker = Worker(spec, layout, founding.learner(spec, ground, "cpu"))
+    home = path / "home"
+    for part in (home / "states", home / "blobs"):
+        part.mkdir(parents=True)
+    coordinator = coordinator_of(len(layout.names))
+
+    async def all_of_it():
+        key = Identity(b"c" * 32)
+        endpoint = await Endpoint.bind(key, m.HEAD_LIMIT, "127.0.0.1:0")
+        accept = accepting(m.question, lambda key, question: 0, coordinator.answer)
+        serving = asyncio.create_task(endpoint.serve(accept))
+        where = (key.id, endpoint.addresses)
+        me, shared = Identity(b"p" * 32), RunFolder(home)
+        peer = Peer(me, worker, state, home, shared, where, "", lambda text: None)
+        try:
+            await asyncio.wait_for(peer.run(), 30)
+        except (ValueError, PeerStopped) as error:
+            return error
+        finally:
+            serving.cancel()
+            await endpoint.close()
+
+    return coordinator, asyncio.run(all_of_it())
+
+
+def test_a_peer_that_cannot_apply_a_round_says_good_bye(tmp_path):
+    """Else its round would wait for it until its silence is noticed."""
+    coordinator, error = play(tmp_path, AtFault)
+    assert isinstance(error, ValueError)
+    assert coordinator.good_byes() == [str(error)]
+
+
+def test_a_peer_that_gets_nonsense_says_what_it_asked_and_what_came(tmp_path):
+    coordinator, error = play(tmp_path, lambda tensors: AtFault(tensors, m.Blob()))
+    assert isinstance(error, PeerStopped)
+    assert "the answer to Next is not Train or Apply or Wait or Stop" in str(error)
+    assert "'blob' came" in str(error)
+    assert coordinator.good_byes() == [str(error)[:200]]
+
+
+@pytest.mark.parametrize(
+    "module", ["swarm.peer.status_client", "swarm.peer.peer", "swarm.protocol.client"]
+)
+def test_a_client_loads_no_server(module):
+    code = (
+        f"import sys, duckweed.{module}; "
+        "print([x for x in sys.modules if x.startswith(('duckweed.swarm.node', 'duckweed.swarm.coordinator'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
