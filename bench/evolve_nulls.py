@@ -16,9 +16,9 @@ import msgspec
 from typer.testing import CliRunner
 
 from duckweed.cli import app
-from duckweed.evolve.campaign.folder import Campaign
-from duckweed.evolve.campaign.history import honesty, read
-from duckweed.evolve.campaign.outcome import exported
+from duckweed.evolve.campaign.history import read
+from duckweed.evolve.campaign.outcome import export_ledger
+from duckweed.evolve.folder import CampaignFolder
 from duckweed.ledger.ledger import Ledger
 
 RESULTS = Path(__file__).parent / "results" / "evolve"
@@ -46,11 +46,11 @@ def main() -> None:
         print(result.output)
         if result.exit_code:
             raise SystemExit(result.exit_code)
-        folder = Campaign(base / "c")
+        folder = CampaignFolder(base / "c")
         ledger = Ledger(folder.ledger)
         told = read(ledger)
         ledger.close()
-        exported(folder, base / "nulls.jsonl")
+        export_ledger(folder, base / "nulls.jsonl")
         ledger_as_lines = (base / "nulls.jsonl").read_bytes()
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "nulls.jsonl.gz").write_bytes(gzip.compress(ledger_as_lines, mtime=0))
@@ -59,14 +59,14 @@ def main() -> None:
         "pilot": msgspec.to_builtins(told.pilot),
         "planted": {
             kind: {"decided": h.decided, "accepted": h.accepted}
-            for kind, h in honesty(told).items()
+            for kind, h in told.planted().items()
         },
         "decisions": [
             {
                 "kind": d.kind, "difference": d.difference, "pairs": d.pairs, "mean": d.mean,
                 "sd": d.sd, "level": d.level, "e_value": d.e_value, "outcome": d.outcome,
             }
-            for d in told.decided
+            for d in told.decisions
         ],
     }  # fmt: skip
     (RESULTS / "nulls.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")

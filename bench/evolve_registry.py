@@ -18,12 +18,13 @@ from statistics import mean
 
 import torch
 
-from duckweed.evolve.campaign.create import create, plain_recipe, plain_specification
+from duckweed.evolve.campaign.create import create, plain_specification
 from duckweed.evolve.decide.requests import Settings
-from duckweed.evolve.decide.trial_spec import Cell, Recipe, Result
+from duckweed.evolve.space.plain_recipe import plain_recipe
 from duckweed.evolve.space.switches import REGISTRY, registry
+from duckweed.evolve.trial_spec import Recipe, TrialResult, TrialSpec
 from duckweed.evolve.trials.evaluator import Evaluator
-from duckweed.evolve.trials.trial import TrialError, plan, train
+from duckweed.evolve.trials.trial import TrialError, TrialPlanner, train
 from duckweed.learn.data.dataset import Dataset
 from duckweed.learn.model.architecture import ModelError
 from duckweed.run.spec import RunSpec, SpecError
@@ -33,24 +34,24 @@ class Bench:
     """A campaign's folder whose trials are run one by one."""
 
     def __init__(self, place: Path, spec: RunSpec, flops: float) -> None:
-        self.spec, self.flops, self.path = spec, flops, place / "campaign"
-        switches = registry(spec.rounds.peers)
-        folder, journal = create(self.path, spec, place, Settings(budget=flops), switches)
-        journal.close()
-        self.dataset = Dataset.open(folder.training)
-        self.vocabulary = folder.vocabulary()
-        self.judge = Evaluator(spec, self.path, folder.held, self.vocabulary)
+        self.spec, self.flops = spec, flops
+        campaign = create(place / "campaign", spec, place, Settings(budget=flops))
+        campaign.journal.close()
+        self.folder = campaign.folder
+        self.dataset = Dataset.open(self.folder.training)
+        self.planner = TrialPlanner.of(self.folder)
+        self.evaluator = Evaluator(self.planner, self.folder.held)
 
-    def run(self, recipe: Recipe, seed: int) -> Result:
-        cell, out = Cell(recipe, seed, self.flops), self.path / "out"
-        train(self.spec, self.path, self.dataset, cell, out)
-        found = self.judge.evaluate(cell, out)
+    def run(self, recipe: Recipe, seed: int) -> TrialResult:
+        trial, out = TrialSpec(recipe, seed, self.flops), self.folder.path / "out"
+        train(self.planner, self.dataset, trial, out)
+        found = self.evaluator.evaluate(trial, out)
         shutil.rmtree(out)
         return found
 
     def step(self, recipe: Recipe) -> float:
         """FLOPs of a step."""
-        spec, cost = plan(self.spec, self.path, self.vocabulary, Cell(recipe, 0, self.flops))
+        spec, cost = self.planner.plan(TrialSpec(recipe, 0, self.flops))
         return cost.step(spec.inner.batch * spec.model.sequence)
 
 
@@ -73,7 +74,7 @@ def _look(bench: Bench, options: argparse.Namespace) -> None:
     switches = registry(options.peers)
     plain = plain_recipe(bench.spec, switches)
 
-    def runs(recipe: Recipe) -> list[Result]:
+    def runs(recipe: Recipe) -> list[TrialResult]:
         return [bench.run(recipe, 100 + seed) for seed in range(options.seeds)]
 
     key = "inner.learning_rate"
@@ -102,7 +103,7 @@ def _look(bench: Bench, options: argparse.Namespace) -> None:
             )
 
 
-def _told(found: list[Result]) -> str:
+def _told(found: list[TrialResult]) -> str:
     moved = f"up {found[0].sent / 1e3:.0f} down {found[0].fetched / 1e3:.0f} kB"
     parts = [f"{mean(r.value for r in found):.4f}", moved if found[0].sent else ""]
     return " ".join(filter(None, [*parts, *{result.reason for result in found}]))

@@ -18,10 +18,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from bench.evolve_simulation import Plan, World, final_runs, study
 from duckweed.evolve.statistics.multiplier import MultiplierError, Run, fit
 from duckweed.evolve.statistics.returns import Point, returns
 from duckweed.evolve.statistics.sequential import SPREAD, run, smallest_effect
-from duckweed.evolve.statistics.study import Plan, World, opened, study
 from duckweed.evolve.statistics.t_distribution import Array, t_cdf, t_quantile
 
 RESULT = Path(__file__).parent / "results" / "evolve-study.json"
@@ -137,14 +137,14 @@ def multiplier() -> list[dict[str, Any]]:
 
 
 def bends() -> list[dict[str, Any]]:
-    """Multipliers of 1.3, 2, 4.5 and 7 at the middle budget, from vaults of five seeds."""
+    """Multipliers of 1.3, 2, 4.5 and 7 at the middle budget, from comparisons of five seeds."""
     rng, rows = np.random.default_rng(4), []
     for name, world in BENDS.items():
         for noise in (0.05, 0.2):
             now, before, widths = [], [], []
             for m in (1.3, 2.0, 4.5, 7.0):
                 some = [
-                    opened(msgspec.structs.replace(world, noise=noise), 5, math.log(m), rng)
+                    final_runs(msgspec.structs.replace(world, noise=noise), 5, math.log(m), rng)
                     for _ in range(VAULTS)
                 ]
                 now.append(np.array([interval(runs) for runs in some]) - math.log(m))
@@ -179,7 +179,7 @@ def interval(runs: list[Run]) -> tuple[float, float, float]:
 
 def line(runs: list[Run]) -> tuple[float, float, float]:
     """ln m and Fieller's interval from the budgets that both recipes ran at, supposing one straight
-    line: what a vault reported before it ran generation 0 longer."""
+    line: what a comparison reported before it ran generation 0 longer."""
     most = max(run.budget for run in runs if run.child)
     runs = [run for run in runs if run.budget <= most]
     x = np.log([run.budget for run in runs])

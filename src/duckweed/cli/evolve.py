@@ -1,15 +1,29 @@
 """`duckweed evolve`: a machine improves its own recipe."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from duckweed.cli.errors import fail, plain_errors
+
+if TYPE_CHECKING:
+    from duckweed.evolve.budget import Budget
+    from duckweed.evolve.campaign.create import OpenCampaign
+    from duckweed.evolve.campaign.loop import Loop
+    from duckweed.evolve.decide.requests import Settings
+    from duckweed.evolve.folder import CampaignFolder
+    from duckweed.evolve.propose.language_model import LanguageModel
+    from duckweed.evolve.space.registry import Registry
+    from duckweed.evolve.workers.pool import Pool
+    from duckweed.swarm.protocol.invitation import Invitation
 
 console = Console(highlight=False)
 
@@ -53,31 +67,25 @@ def evolve(
     """
     if context.invoked_subcommand is not None:
         return
-    from duckweed.evolve.campaign import budget as budgets
+    from duckweed.evolve import budget as budgets
 
     limit = budgets.parse(budget)
-    own, guests = _hands(workers or [])
+    hands = _workers(workers or [])
     if (llm is None) != (model is None):
         fail("--llm URL and --model NAME go together (--preset names the model to train)")
-    if resume:
-        if data or set_ or peers > 1:
-            fail(
-                "a campaign keeps its data and settings: --data, --peers and --set do not go with "
-                "--resume"
-            )
-        folder = _existing(out)
-    else:
-        folder = out or _next(Path("evolve"))
-    with console.status("loading PyTorch"):
-        opened = (
-            _reopened(folder)
-            if resume
-            else _created(
-                folder, _plain(preset, data, tokenizer, peers), _settings(trial, alpha, seed, set_)
-            )
+    if resume and (data or set_ or peers > 1):
+        fail(
+            "a campaign keeps its data and settings: --data, --peers and --set do not go with --resume"
         )
+    folder = _existing(out) if resume else out or _next(Path("evolve"))
+    with console.status("loading PyTorch"):
+        if resume:
+            campaign = _reopened(folder)
+        else:
+            settings = _settings(trial, alpha, seed, set_)
+            campaign = _created(folder, preset, data, tokenizer, peers, settings)
     try:
-        _run(opened, limit, own, guests, (llm, model))
+        _run(campaign, limit, hands, _endpoint(campaign.registry, llm, model))
     except KeyboardInterrupt:
         console.print(
             f"Nothing is lost. Go on with: duckweed evolve --resume --out {folder} --budget {budget}"
@@ -85,37 +93,28 @@ def evolve(
         raise typer.Exit(130) from None
 
 
-def _hands(words: list[str]) -> tuple[int, list[Any]]:
+def _workers(words: list[str]) -> tuple[int, list[Invitation]]:
     """Processes here, at least one, and invitations to machines elsewhere."""
     from duckweed.evolve.workers.remote_worker import invitations
 
-    numbers = [word for word in words if len(word) < 5]
+    numbers = [word for word in words if len(word) < 5]  # an invitation is longer
     if not all(word.isdigit() and int(word) for word in numbers):
         fail(f"--workers {' '.join(numbers)}: a number of processes, or invitations")
     return sum(map(int, numbers)) or 1, invitations([w for w in words if w not in numbers])
 
 
-def _settings(trial: str, alpha: float, seed: int, assignments: list[str] | None) -> Any:
+def _settings(trial: str, alpha: float, seed: int, assignments: list[str] | None) -> Settings:
     """The campaign's settings from options."""
-    import tomllib
-
     import msgspec
 
-    from duckweed.evolve.campaign import budget as budgets
+    from duckweed.evolve import budget as budgets
     from duckweed.evolve.decide.requests import Settings
 
     reference = budgets.parse(trial)
     if reference.flops is None:
         fail(f"--trial {trial}: compute is wanted, such as 1.2e11flop")
     changes: dict[str, Any] = {"budget": reference.flops, "alpha": alpha, "seed": seed}
-    for text in assignments or []:
-        key, equals, value = text.partition("=")
-        if not equals:
-            fail(f"--set {text}: expected KEY=VALUE, such as pairs=16")
-        try:
-            changes[key.strip()] = tomllib.loads(f"v = {value}")["v"]
-        except tomllib.TOMLDecodeError:
-            changes[key.strip()] = value
+    changes |= dict(_assignment(text) for text in assignments or [])
     try:
         return msgspec.convert(changes, Settings, strict=False)
     except msgspec.ValidationError as error:
@@ -123,31 +122,36 @@ def _settings(trial: str, alpha: float, seed: int, assignments: list[str] | None
         fail(f"settings: {error} (known: {known})")
 
 
-def _plain(model: str, data: list[str] | None, tokenizer: str, peers: int) -> Any:
-    from duckweed.evolve.campaign.create import plain_specification
+def _assignment(text: str) -> tuple[str, object]:
+    """KEY=VALUE, the value in TOML or as a bare word."""
+    import tomllib
 
-    return plain_specification(model, data, tokenizer, peers)
+    key, equals, value = text.partition("=")
+    if not equals:
+        fail(f"--set {text}: expected KEY=VALUE, such as pairs=16")
+    try:
+        return key.strip(), tomllib.loads(f"v = {value}")["v"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value
 
 
-def _created(folder: Path, spec: Any, settings: Any) -> Any:
-    from duckweed.evolve.campaign.create import create
-    from duckweed.evolve.space.switches import registry
+def _created(
+    folder: Path, model: str, data: list[str] | None, tokenizer: str, peers: int, settings: Settings
+) -> OpenCampaign:
+    from duckweed.evolve.campaign.create import create, plain_specification
 
-    campaign, journal = create(folder, spec, Path.cwd(), settings, registry(spec.rounds.peers))
-    return campaign, journal, settings
+    spec = plain_specification(model, data, tokenizer, peers)
+    return create(folder, spec, Path.cwd(), settings)
 
 
-def _reopened(path: Path) -> Any:
-    from duckweed.evolve.campaign import folder as folders
+def _reopened(path: Path) -> OpenCampaign:
     from duckweed.evolve.campaign.create import reopen
-    from duckweed.evolve.space.switches import registry
+    from duckweed.evolve.folder import find
 
-    campaign = folders.find(path)
-    journal, settings = reopen(campaign, registry(campaign.plain().rounds.peers))
-    return campaign, journal, settings
+    return reopen(find(path))
 
 
-def _endpoint(registry: Any, url: str | None, name: str | None) -> Any:
+def _endpoint(registry: Registry, url: str | None, name: str | None) -> LanguageModel | None:
     if url is None or name is None:
         return None
     from duckweed.evolve.propose.language_model import LanguageModel
@@ -156,80 +160,89 @@ def _endpoint(registry: Any, url: str | None, name: str | None) -> Any:
 
 
 def _run(
-    opened: Any, limit: Any, own: int, invitations: list[Any], model: tuple[str | None, str | None]
-) -> None:
-    """Run the campaign, watched; then write and say what it leaves. model: endpoint and name."""
-    campaign, journal, settings = opened
+    campaign: OpenCampaign, limit: Budget, workers: tuple[int, list[Invitation]], model: LanguageModel | None
+) -> None:  # fmt: skip
+    """Run the campaign, watched; then write and say what it found."""
     from duckweed.cli.evolve_view import EvolveView
-    from duckweed.evolve.campaign.create import council, plain_recipe
+    from duckweed.evolve.campaign.create import allocator
     from duckweed.evolve.campaign.loop import Loop
-    from duckweed.evolve.space.switches import registry
     from duckweed.evolve.workers.pool import Pool
     from duckweed.run.lock import alone
 
-    spec = campaign.plain()
-    switches = registry(spec.rounds.peers)
-    members = council(campaign, settings, switches, _endpoint(switches, *model))
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    folder, journal = campaign.folder, campaign.journal
+    own, invited = workers
+    count = own + len(invited)
+    members = allocator(campaign, model)
     reason = "stopped"
-    hands = own + len(invitations)
     try:
         with (
-            alone(campaign.path / "lock", wait=False),
-            EvolveView(console, campaign, limit, hands) as view,
+            _terminated_as_interrupted(),
+            alone(folder.lock, wait=False),
+            EvolveView(console, folder, limit, count) as view,
             contextlib.ExitStack() as outside,
-            Pool(campaign, own, started=journal.processes) as pool,
+            Pool(folder, own, started=journal.processes) as pool,
         ):
-            loop = Loop(
-                campaign, journal, pool, members, settings, plain_recipe(spec, switches), limit,
-                hands, view.take,
-            )  # fmt: skip
-            _invite(invitations, campaign, pool, loop, outside)
+            loop = Loop(campaign, pool, members, limit, count, view.take)
+            _invite(invited, folder, pool, loop, outside)
             with contextlib.suppress(KeyboardInterrupt):
                 reason = loop.run()
     finally:
-        signal.signal(signal.SIGTERM, before)
         journal.close()
     console.print(f"{reason[0].upper()}{reason[1:]}.")
-    _finish(campaign)
+    _finish(folder)
     if reason == "stopped":
         raise KeyboardInterrupt
 
 
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM ends what runs as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _invite(
-    invitations: list[Any], campaign: Any, pool: Any, loop: Any, outside: contextlib.ExitStack
-) -> None:
-    """Machines elsewhere, save those that were found out before."""
-    if not invitations:
+    invited: list[Invitation], folder: CampaignFolder, pool: Pool, loop: Loop, outside: contextlib.ExitStack
+) -> None:  # fmt: skip
+    """Machines elsewhere, without those that were expelled before."""
+    if not invited:
         return
     from duckweed.evolve.entries import GuestEntry
-    from duckweed.evolve.workers.remote_worker import Guest, LinkSpec
+    from duckweed.evolve.workers.remote_worker import Connections, RemoteWorker
     from duckweed.net.identity import load_or_create
 
-    links = LinkSpec(load_or_create(campaign.key))
-    outside.callback(links.close)
+    connections = Connections(load_or_create(folder.key))
+    outside.callback(connections.close)
 
-    def say(guest: Guest, reason: str) -> None:
-        loop.report(GuestEntry(guest.key, guest.number, guest.expelled, reason))
+    def say(remote: RemoteWorker, reason: str) -> None:
+        loop.report(GuestEntry(remote.key, remote.number, remote.expelled, reason))
 
-    for one in invitations:
+    for one in invited:
         if one.coordinator in loop.journal.expelled:
-            console.print(f"guest {one.coordinator[:8]} was expelled from this campaign; not asked")
+            name = one.coordinator[:8]
+            console.print(f"remote worker {name} was expelled from this campaign; not asked")
             continue
-        pool.invite(lambda number, one=one: Guest(one, number, campaign, links, say))
+
+        def make(number: int, one: Invitation = one) -> RemoteWorker:
+            return RemoteWorker(one, number, folder, connections, say)
+
+        pool.invite(make)
 
 
-def _finish(campaign: Any) -> None:
+def _finish(folder: CampaignFolder) -> None:
     from duckweed.cli.evolve_view import verdict
-    from duckweed.evolve.campaign.outcome import leave
+    from duckweed.evolve.campaign.outcome import write_outcome
     from duckweed.pages.evolve_page import evolve_page
 
-    left = leave(campaign)
-    campaign.report.write_text(evolve_page(campaign.path.name, left), encoding="utf-8")
-    console.print(verdict(left))
+    outcome = write_outcome(folder)
+    folder.report.write_text(evolve_page(folder.path.name, outcome), encoding="utf-8")
+    console.print(verdict(outcome))
     console.print(
-        f"\n{campaign.evolved}: train with it: duckweed train --recipe {campaign.evolved}\n"
-        f"{campaign.report}: the whole story; the ledger: duckweed evolve show {campaign.path}"
+        f"\n{folder.evolved}: train with it: duckweed train --recipe {folder.evolved}\n"
+        f"{folder.report}: the whole story; the ledger: duckweed evolve show {folder.path}"
     )
 
 
@@ -241,15 +254,15 @@ def show(
 ) -> None:  # fmt: skip
     """The ledger of a campaign as a table: what was tried, accepted or not and why."""
     from duckweed.cli.evolve_view import ledger_tables
-    from duckweed.evolve.campaign import folder as folders
     from duckweed.evolve.campaign.history import read
-    from duckweed.evolve.campaign.outcome import exported, leave
+    from duckweed.evolve.campaign.outcome import export_ledger, write_outcome
+    from duckweed.evolve.folder import find
     from duckweed.ledger.ledger import Ledger
     from duckweed.net.identity import verify
     from duckweed.pages.evolve_page import evolve_page
 
-    campaign = folders.find(run)
-    ledger = Ledger(campaign.ledger)
+    folder = find(run)
+    ledger = Ledger(folder.ledger)
     history = read(ledger)
     count = ledger.verify(verify)
     for part in ledger_tables(history):
@@ -257,9 +270,9 @@ def show(
     console.print(f"\n{count} entries, chain and signatures hold; head {ledger.head[:16]}")
     ledger.close()
     if export:
-        exported(campaign, export)
+        export_ledger(folder, export)
     if report:
-        report.write_text(evolve_page(campaign.path.name, leave(campaign)), encoding="utf-8")
+        report.write_text(evolve_page(folder.path.name, write_outcome(folder)), encoding="utf-8")
 
 
 @plain_errors
@@ -269,17 +282,17 @@ def repeat(
     count: Annotated[int, typer.Option(min=1, help="How many, where none is named.")] = 2,
 ) -> None:  # fmt: skip
     """Run trials again from the ledger and compare weights and loss, bit for bit."""
-    from duckweed.evolve.campaign import folder as folders
     from duckweed.evolve.campaign.create import SAME_TRIALS, check_format, made_with
     from duckweed.evolve.entries import CampaignEntry
+    from duckweed.evolve.folder import find
     from duckweed.evolve.workers import rerun as again
     from duckweed.ledger.ledger import Ledger
     from duckweed.run.lock import Busy, alone
 
-    campaign = folders.find(run)
-    ledger = Ledger(campaign.ledger)
+    folder = find(run)
+    ledger = Ledger(folder.ledger)
     genesis = next(ledger.entries(CampaignEntry)).body
-    check_format(campaign, genesis, SAME_TRIALS)
+    check_format(folder, genesis, SAME_TRIALS)
     then, now = genesis.made_with, made_with()
     wanted = again.chosen(ledger, entries or [], count)
     ledger.close()
@@ -288,8 +301,8 @@ def repeat(
         console.print(f"The campaign was made with {what}: bits may differ.")
     differs = 0
     try:
-        with alone(campaign.path / "lock", wait=False):
-            for one in again.repeat(campaign, wanted):
+        with alone(folder.lock, wait=False):
+            for one in again.repeat(folder, wanted):
                 differs += not one.same
                 before = one.entry.body.result
                 console.print(
@@ -298,7 +311,7 @@ def repeat(
                     f"{one.result.weights[:16]}: {'the same' if one.same else 'DIFFERS'}"
                 )
     except Busy:
-        fail(f"{campaign.path} is at work; wait, or repeat in a copy of the folder")
+        fail(f"{folder.path} is at work; wait, or repeat in a copy of the folder")
     if differs:
         fail(f"{differs} of {len(wanted)} trials gave something else")
 
@@ -309,7 +322,7 @@ def work(
     listen: Annotated[str, typer.Option(help="Address and UDP port.")] = "0.0.0.0:0",
     public: Annotated[list[str] | None, typer.Option(help="IP:PORT at which others reach this machine, if it is not its own.")] = None,
 ) -> None:  # fmt: skip
-    """Run trials for somebody's campaign with this machine: one core, at most 4 GB a trial.
+    """Run trials for somebody else's campaign on this machine: one core, at most 4 GB a trial.
 
     Prints the invitation to give to `duckweed evolve --workers`. Ctrl-C ends it.
     """
@@ -318,39 +331,36 @@ def work(
     with console.status("loading PyTorch"):
         import torch  # noqa: F401
 
-        from duckweed.evolve.workers.worker_server import Lender, secret_of
+        from duckweed.evolve.workers.worker_server import WorkerServer, secret_of
     from duckweed.evolve.workers.worker_protocol import RUN
     from duckweed.net.identity import load_or_create
     from duckweed.run.lock import Busy, alone
     from duckweed.swarm.protocol.invitation import Invitation
 
-    async def lend() -> None:
+    async def serve() -> None:
         secret = secret_of(home)
-        lender = Lender(home, secret, lambda text: console.print(text, markup=False))
+        server = WorkerServer(home, secret, lambda text: console.print(text, markup=False))
         identity = load_or_create(home / "key")
-        endpoint = await lender.serve(identity, listen)
+        endpoint = await server.serve(identity, listen)
         where = (*(public or []), *endpoint.addresses)
         invitation = Invitation(RUN, identity.id, where, secret)
-        console.print("Whoever has this line can have trials run here:\n")
+        console.print("This line lets a campaign run trials here:\n")
         console.print(f"duckweed evolve --workers {invitation}\n", soft_wrap=True)
         try:
-            await lender.served()
+            await server.served()
         finally:
-            lender.end()
+            server.end()
             await endpoint.close()
 
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     home.mkdir(parents=True, exist_ok=True)
     try:
-        with alone(home / "lock", wait=False):
-            asyncio.run(lend())
+        with _terminated_as_interrupted(), alone(home / "lock", wait=False):
+            asyncio.run(serve())
     except KeyboardInterrupt:
-        console.print("Ended. Campaigns run what was under way elsewhere.")
+        console.print("Ended. Campaigns run elsewhere what was under way here.")
         raise typer.Exit(130) from None
     except Busy:
         fail(f"{home} is at work already; give another --home")
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _next(root: Path) -> Path:

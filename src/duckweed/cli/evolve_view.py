@@ -15,29 +15,31 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from duckweed.evolve.campaign.budget import Budget
-    from duckweed.evolve.campaign.folder import Campaign
-    from duckweed.evolve.campaign.history import Decided, History
+    from duckweed.evolve.budget import Budget
+    from duckweed.evolve.campaign.history import Decision, History
     from duckweed.evolve.campaign.loop import RunsStarted
-    from duckweed.evolve.campaign.outcome import Left
-    from duckweed.evolve.decide.trial_spec import Recipe, Result
+    from duckweed.evolve.campaign.outcome import CampaignOutcome
+    from duckweed.evolve.folder import CampaignFolder
+    from duckweed.evolve.trial_spec import Recipe, TrialResult
     from duckweed.ledger.entries import Body
 
 COLOURS = {"adopted": "green", "accepted": "cyan", "rejected": "red", "undecided": "yellow"}
 SHOWN = 8  # decisions in the live view
 COMMON = r"^(inner|architecture|model)\."  # sections that every trial has
-REASONS = 3  # of refusals, that are told
+REASONS = 3  # of refusals, at most
 PAUSE = 5.0  # seconds between looks at the ledger while nothing is decided
 
 
 class EvolveView:
-    """Takes the loop's events; on a terminal a panel that is drawn anew, elsewhere lines."""
+    """Takes the loop's events; on a terminal a live panel, elsewhere lines."""
 
-    def __init__(self, console: Console, campaign: Campaign, budget: Budget, workers: int) -> None:
-        self.console, self.campaign, self.budget, self.workers = console, campaign, budget, workers
+    def __init__(
+        self, console: Console, folder: CampaignFolder, budget: Budget, workers: int
+    ) -> None:
+        self.console, self.folder, self.budget, self.workers = console, folder, budget, workers
         self._history: History | None = None
-        self._read = 0.0  # when the ledger was read last
-        self._ran = self._of = 0
+        self._read = 0.0  # when the ledger was last read
+        self._ran = self._of = 0  # runs of what is being done
         self._doing = "starting the workers"
         self._begun = time.monotonic()
         self._before = 0.0
@@ -84,7 +86,7 @@ class EvolveView:
         from duckweed.evolve.campaign.history import read
         from duckweed.ledger.ledger import Ledger
 
-        ledger = Ledger(self.campaign.ledger)
+        ledger = Ledger(self.folder.ledger)
         self._history = read(ledger)
         ledger.close()
         self._read = time.monotonic()
@@ -92,12 +94,12 @@ class EvolveView:
     def _render(self) -> RenderableType:
         assert self._history
         parts: list[RenderableType] = [self._head(), Text(self._doing, "dim"), Text()]
-        parts += [decisions(self._history.decided[-SHOWN:])]
-        title = f"[bold]duckweed evolve[/] {self.campaign.path.name}"
+        parts += [decisions(self._history.decisions[-SHOWN:])]
+        title = f"[bold]duckweed evolve[/] {self.folder.path.name}"
         return Panel(Group(*parts), title=title, border_style="green", padding=(0, 1))
 
     def _head(self) -> RenderableType:
-        from duckweed.evolve.campaign.budget import span
+        from duckweed.evolve.budget import span
 
         assert self._history
         spent = self._before + time.monotonic() - self._begun
@@ -107,22 +109,22 @@ class EvolveView:
         grid = Table.grid(padding=(0, 1))
         bar = ProgressBar(total=1.0, completed=min(1.0, share), width=40)
         grid.add_row(Text(f"{span(spent)} of {self.budget.text}"), bar)
-        runs = int(sum(row[0] for row in self._history.runs.values()))
-        best = Text(f"{standing(self._history)}   {runs} runs, {self._history.spent:.2g} FLOP")
+        runs = sum(run.count for run in self._history.runs.values())
+        best = Text(f"{headline(self._history)}   {runs} runs, {self._history.spent:.2g} FLOP")
         return Group(grid, best)
 
 
-def standing(history: History) -> str:
+def headline(history: History) -> str:
     """The best so far in one line."""
     best = history.best()
-    if best is None or best.vault is None:
+    if best is None or best.comparison is None:
         return "generation 0" if history.tuning else "tuning generation 0"
-    r, caution = best.vault.reported, best.vault.caution
+    r, caution = best.comparison.reported, best.comparison.caution
     text = f"generation {best.number}: {r.m:.2f}x ({r.interval}) over generation 0"
     return f"{text}; {caution}" if caution else text
 
 
-def _result(result: Result) -> str:
+def _result(result: TrialResult) -> str:
     if result.loss is None:
         return result.reason
     return f"{result.loss:.4f} bits/byte in {result.seconds:.1f} s"
@@ -142,20 +144,20 @@ def _lines(entry: Body, history: History | None) -> list[str]:
             ]
         case e.ScreeningEntry(winner=found):
             what = "nothing better" if found is None else f"proposal {found} goes on"
-            return [f"wave {entry.wave}: {len(entry.screened)} screened, {what}"]
+            return [f"screening {entry.wave}: {len(entry.screened)} screened, {what}"]
         case e.DecisionEntry() if history:
-            d = history.decided[-1]
+            d = history.decisions[-1]
             return [f"proposal {d.number} {difference(d.difference)}: {d.outcome}: {d.why}"]
         case e.ScaleEntry():
             return [f"proposal {entry.number} at {entry.size}x the size: {entry.verdict}"]
         case e.VaultEntry(fault=fault) if history:
-            return [fault or f"vault: {standing(history)}"]
-        case e.PruningEntry(taken_back=gone):
-            return [f"leave-one-out: {gone + ' taken back' if gone else 'everything stays'}"]
+            return [fault or headline(history)]
+        case e.PruningEntry(taken_back=removed):
+            return [f"leave-one-out: {removed + ' taken back' if removed else 'everything stays'}"]
         case e.FailureEntry(reason=reason):
             return [reason]
         case e.GuestEntry(key=key, reason=reason):
-            return [f"guest {key[:8]} {reason}"]
+            return [f"remote worker {key[:8]} {reason}"]
     return []
 
 
@@ -166,78 +168,55 @@ def difference(recipe: Recipe) -> str:
     return ", ".join(parts) or "the parent itself"
 
 
-def power(history: History) -> str:
-    """What can be found, in words: by the pilot, and by the pairs of the confirmations so far."""
-    assert history.pilot
-    text = (
-        f"the parent against itself, on other seeds: sd {history.pilot.sd:.3f} bits/byte; in 8 of "
-        f"10 cases {history.pilot.smallest:.3f} would be found"
-    )
-    if history.scatter is not None:
-        text += (
-            f". Pairs of confirmations, which share a seed: sd {history.scatter:.3f} (median), with "
-            f"which {history.findable():.3f} is found"
-        )
-    return text
-
-
-def decisions(decided: list[Decided]) -> Table:
-    """Proposals that went into confirmation."""
+def _table(*names: str, right: tuple[str, ...] = ()) -> Table:
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("no", "by", "difference", "pairs", "bits/byte better (95 %)", "decision", "why"):
-        table.add_column(name, justify="right" if name in ("no", "pairs") else "left")
-    for d in decided:
+    for name in names:
+        table.add_column(name, justify="right" if name in right else "left")
+    return table
+
+
+def decisions(found: list[Decision]) -> Table:
+    """Proposals that went into confirmation."""
+    names = ("no", "by", "difference", "pairs", "bits/byte better (95 %)", "decision", "why")
+    table = _table(*names, right=("no", "pairs"))
+    for d in found:
         who = d.proposer if d.kind in (None, "real") else f"planted {d.kind}"
         table.add_row(
             str(d.number), who, difference(d.difference), str(d.pairs or ""),
-            better(d), Text(d.outcome, COLOURS.get(d.outcome, "")), d.why,
+            d.gain_text, Text(d.outcome, COLOURS.get(d.outcome, "")), d.why,
         )  # fmt: skip
     return table
 
 
-def better(d: Decided) -> str:
-    """What the child was better by, as the pairs say it."""
-    if d.mean is None:
-        return ""
-    text = f"{d.mean:+.3f}"
-    return text if d.low is None or d.high is None else f"{text} ({d.low:+.3f} to {d.high:+.3f})"
-
-
 def ledger_tables(history: History) -> list[RenderableType]:
     """A whole ledger."""
-    from duckweed.evolve.campaign.budget import span
-    from duckweed.evolve.campaign.history import honesty
+    from duckweed.evolve.budget import span
 
     parts: list[RenderableType] = []
-    runs = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("purpose", "runs", "FLOP", "time"):
-        runs.add_column(name, justify="left" if name == "purpose" else "right")
-    for purpose, (count, flops, seconds) in history.runs.items():
-        runs.add_row(purpose, f"{count:.0f}", f"{flops:.2e}", span(seconds))
+    runs = _table("purpose", "runs", "FLOP", "time", right=("runs", "FLOP", "time"))
+    for purpose, run in history.runs.items():
+        runs.add_row(purpose, str(run.count), f"{run.flops:.2e}", span(run.seconds))
     parts += [runs, Text()]
     if history.tuning:
         parts.append(Text(f"generation 0: {difference(history.tuning.zero)}"))
     if history.pilot:
-        parts.append(Text(power(history)))
-    parts += [Text(), decisions(history.decided), *refusals(history), Text()]
-    lineage = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("generation", "adopted", "by", "at size", "vault: over generation 0 (95 %)"):
-        lineage.add_column(name)
+        parts.append(Text(history.power))
+    parts += [Text(), decisions(history.decisions), *refusals(history), Text()]
+    lineage = _table("generation", "adopted", "by", "at size", "over generation 0 (95 %)")
     for g in history.generations:
-        vault = str(g.vault.reported) if g.vault else g.fault or "not opened"
-        what = difference(g.difference)
-        if g.taken_back:
-            what += f"; taken back: {', '.join(g.taken_back)}"
-        lineage.add_row(str(g.number), what, f"{g.proposer}, {g.provenance}", g.scale, vault)
+        what, who = g.change(difference(g.difference)), f"{g.proposer}, {g.provenance}"
+        lineage.add_row(str(g.number), what, who, g.scale, g.over_zero)
     parts += [lineage, Text()]
     words = {"same": "the parent itself", "null": "nulls", "harmful": "harmful changes"}
-    for kind, found in honesty(history).items():
+    for kind, found in history.planted().items():
         parts.append(Text(f"planted, {words[kind]}: {found.accepted} of {found.decided} accepted"))
-    parts += [Text(f"guest {key[:8]} {reason}") for key, reason in history.guests.items()]
+    parts += [Text(f"remote worker {k[:8]} {reason}") for k, reason in history.remotes.items()]
     if history.audits:
         agreed = history.audits - history.disagreed
         parts.append(
-            Text(f"guests' runs run again here: {history.audits}, of which {agreed} agree")
+            Text(
+                f"runs of remote workers run again here: {history.audits}, of which {agreed} agree"
+            )
         )
     return parts
 
@@ -252,12 +231,12 @@ def refusals(history: History) -> list[RenderableType]:
     return [Text(), Text("\n".join([said, *lines]))]
 
 
-def verdict(left: Left) -> Group:
+def verdict(outcome: CampaignOutcome) -> Group:
     """What a campaign found, in a few lines."""
-    history, found = left.history, left.returns
-    lines = [standing(history)]
+    history, found = outcome.history, outcome.returns
+    lines = [headline(history)]
     if history.pilot:
-        ended = [d for d in history.decided if d.outcome != "open"]
+        ended = [d for d in history.decisions if d.outcome != "open"]
         adopted = sum(d.outcome == "adopted" for d in ended)
         lines.append(f"{len(ended)} proposals confirmed or not, {adopted} adopted")
     r = found.r

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from duckweed.evolve.decide.trial_spec import Cell, Proposal, Recipe, Result
-from duckweed.evolve.space.commitments import Kind
-from duckweed.evolve.space.signed_registry import Opened
+from duckweed.evolve.space.commitments import ProposalKind
+from duckweed.evolve.space.signed_registry import RevealedPlant
 from duckweed.evolve.statistics.multiplier import Multiplier
+from duckweed.evolve.trial_spec import Proposal, Provenance, Recipe, TrialResult, TrialSpec
 from duckweed.ledger.entries import Body
 
 
@@ -24,7 +24,7 @@ class CampaignEntry(Body, frozen=True, omit_defaults=True):
     settings: dict[str, Any] = msgspec.field(default_factory=dict)
     """`Settings` as it was when the campaign was made; its fields differ between formats."""
     plants: list[str] = msgspec.field(default_factory=list)
-    """Commitments to all that can be planted (`Opened.commitment`), hex."""
+    """Commitments to all that can be planted (`RevealedPlant.commitment`), hex."""
     format: int = 0
     """What the words of this ledger mean (`duckweed.evolve.campaign.create.FORMAT`)."""
     made_with: dict[str, str | int] = msgspec.field(default_factory=dict)
@@ -93,9 +93,9 @@ class TrialEntry(Body, frozen=True):
 
     cell: str
     """Identity of the trial."""
-    what: Cell
+    what: TrialSpec
     """The trial, so that anybody can run it again."""
-    result: Result
+    result: TrialResult
     """What came of it."""
     purpose: str
     """"tuning", "pilot", "screening", "confirmation", "scale", "vault", "pruning" or "pace"."""
@@ -108,7 +108,7 @@ class CheckEntry(Body, frozen=True):
 
     cell: str
     """Identity of the trial."""
-    result: Result
+    result: TrialResult
     """What came of it this time."""
 
 
@@ -132,7 +132,7 @@ class AuditEntry(Body, frozen=True):
     """Number of the remote worker."""
     theirs: Declared
     """What the remote worker said."""
-    result: Result
+    result: TrialResult
     """What came of it here."""
 
 
@@ -194,12 +194,12 @@ class ScreenedProposal(msgspec.Struct, frozen=True):
 
 
 class ScreeningEntry(Body, frozen=True):
-    """A wave of proposals was screened."""
+    """Proposals were screened."""
 
     kind = "screening"
 
     wave: int
-    """Number of the wave."""
+    """Number of the screening."""
     asked: list[int]
     """Numbers of the proposals that were made for it."""
     screened: list[ScreenedProposal]
@@ -290,7 +290,7 @@ class GenerationEntry(Body, frozen=True):
     """The change."""
     proposer: str
     """Who proposed it."""
-    provenance: Literal["known", "adapted", "novel"]
+    provenance: Provenance
     """Where it comes from."""
     scale: str
     """Verdict of the larger model."""
@@ -348,7 +348,7 @@ class RevealEntry(Body, frozen=True):
 
     number: int
     """Number of the proposal."""
-    label: Kind = msgspec.field(name="kind")
+    label: ProposalKind = msgspec.field(name="kind")
     """Whether it was a real proposal, or what was planted."""
     salt: str
     """Salt of the seal, hex."""
@@ -359,7 +359,7 @@ class PlantsEntry(Body, frozen=True):
 
     kind = "plants"
 
-    opened: tuple[Opened, ...]
+    opened: tuple[RevealedPlant, ...]
     """The plants with their labels and salts."""
 
 
@@ -380,5 +380,3 @@ CAMPAIGN = (
     GenerationEntry, VaultEntry, PruningEntry, AffordEntry, RevealEntry, PlantsEntry, StopEntry,
 )  # fmt: skip
 """All kinds of entries in a campaign's ledger."""
-
-KINDS: dict[str, type[Body]] = {type_.kind: type_ for type_ in CAMPAIGN}

@@ -3,10 +3,10 @@
 import math
 from typing import Any
 
-from duckweed.evolve.campaign.history import Decided, Generation, History, honesty
-from duckweed.evolve.campaign.outcome import Left
-from duckweed.evolve.decide.trial_spec import Recipe
+from duckweed.evolve.campaign.history import History
+from duckweed.evolve.campaign.outcome import CampaignOutcome
 from duckweed.evolve.statistics.returns import Returns
+from duckweed.evolve.trial_spec import Recipe
 from duckweed.pages.page import Figure, Table, page, table, titled
 from duckweed.run import toml
 
@@ -17,17 +17,17 @@ COLOURS = {
 PLANTED = {"same": "the parent itself", "null": "a known null", "harmful": "a known harm"}
 
 
-def evolve_page(name: str, left: Left) -> str:
+def evolve_page(name: str, outcome: CampaignOutcome) -> str:
     """The whole page as a string."""
-    told = left.history
+    told = outcome.history
     figures = {
-        "gain": gain_figure(told, left.returns),
+        "gain": gain_figure(told, outcome.returns),
         "proposers": proposers_figure(told),
         "lineage": lineage_figure(told),
     }
     compute = [
-        (purpose, f"{count:.0f}", f"{flops:.3g}", f"{seconds / 3600:.2f}")
-        for purpose, (count, flops, seconds) in told.runs.items()
+        (purpose, run.count, f"{run.flops:.3g}", f"{run.seconds / 3600:.2f}")
+        for purpose, run in told.runs.items()
     ]
     return page(
         "evolve.html",
@@ -35,14 +35,14 @@ def evolve_page(name: str, left: Left) -> str:
         figures,
         verdict=_verdict(told),
         story=_story(name, told),
-        returns=_returns_in_words(left.returns),
+        returns=_returns_in_words(outcome.returns),
         generations=_generations(told),
         decisions=_decisions(told),
         proposers=_proposers(told),
         planted=_planted(told),
         alpha=f"{float(told.genesis.settings.get('alpha', math.nan)):g}",
         compute=table(["purpose", "runs", "FLOP", "hours of a worker"], compute),
-        recipe=toml.write(left.recipe),
+        recipe=toml.write(outcome.recipe),
     )
 
 
@@ -53,36 +53,28 @@ def difference(recipe: Recipe) -> str:
 
 def _verdict(told: History) -> str:
     best = told.best()
-    if best is None or best.vault is None:
+    if best is None or best.comparison is None:
         return "Nothing better than generation 0 was confirmed"
-    v = best.vault.reported
+    v = best.comparison.reported
     return (
         f"Generation {best.number} needs {v.m:.2f} times less compute than generation 0 "
-        f"({best.vault.level:.0%} interval {v.interval})"
+        f"({best.comparison.level:.0%} interval {v.interval})"
     )
 
 
 def _story(name: str, told: History) -> str:
     parts = [f"Campaign {name}: {told.spent:.3g} FLOP of research compute"]
     best = told.best()
-    if best is not None and best.vault is not None:
-        low, high = best.vault.budgets[0], best.vault.budgets[-1]
+    if best is not None and best.comparison is not None:
+        low, high = best.comparison.budgets[0], best.comparison.budgets[-1]
         parts.append(
             f"measured on held-out text and seeds that nothing else used, at {low:.2g} to {high:.2g} "
             "FLOP a run; nothing is said of other sizes"
         )
-        if best.vault.caution:
-            parts.append(f"what the figure leaves out: {best.vault.caution}")
+        if best.comparison.caution:
+            parts.append(f"what the figure leaves out: {best.comparison.caution}")
     if told.pilot:
-        parts.append(
-            f"the parent against itself, on other seeds, differs by {told.pilot.sd:.3f} bits per "
-            f"byte (sd), so that {told.pilot.smallest:.3f} would be found in 8 of 10 cases"
-        )
-    if told.pilot and told.scatter is not None:
-        parts.append(
-            f"the pairs of confirmations, which share a seed, by {told.scatter:.3f} (median), with "
-            f"which {told.findable():.3f} is found"
-        )
+        parts.append(told.power)
     if told.failures or told.diverged:
         parts.append(
             f"{told.failures} workers ended, {told.diverged} runs diverged or were refused"
@@ -93,18 +85,18 @@ def _story(name: str, told: History) -> str:
 def gain_figure(told: History, found: Returns) -> Figure:
     """ln A of every generation with its interval, and the two laws of `duckweed.evolve.statistics.returns`
     at the middle of their posteriors."""
-    made = [g for g in told.generations if g.vault is not None]
+    made = [g for g in told.generations if g.comparison is not None]
     x, y = [0.0], [1.0]
     up, down = [0.0], [0.0]
     for g in made:
-        assert g.vault
-        v = g.vault.reported
+        assert g.comparison
+        v = g.comparison.reported
         x.append(g.measured)
         y.append(v.m)
         up.append(_finite(v.high - v.m))
         down.append(_finite(v.m - v.low))
     data: list[dict[str, Any]] = [
-        {"x": x, "y": y, "mode": "markers", "name": "vault, over generation 0",
+        {"x": x, "y": y, "mode": "markers", "name": "measured, over generation 0",
          "text": ["generation 0", *(f"generation {g.number}: {difference(g.difference)}" for g in made)],
          "error_y": {"type": "data", "array": up, "arrayminus": down}, "marker": {"size": 9}}
     ]  # fmt: skip
@@ -165,20 +157,12 @@ def _returns_in_words(found: Returns) -> str:
 def _generations(told: History) -> Table:
     rows = []
     for g in told.generations:
-        what = difference(g.difference)
-        if g.taken_back:
-            what += f"; taken back: {', '.join(g.taken_back)}"
+        what = g.change(difference(g.difference))
         rows.append(
-            (g.number, what, g.proposer, g.provenance, g.scale, _vault(g), f"{g.spent:.3g}")
+            (g.number, what, g.proposer, g.provenance, g.scale, g.over_zero, f"{g.spent:.3g}")
         )
     head = ["generation", "adopted", "by", "provenance", "at size", "over generation 0", "spent"]
     return table(head, rows)
-
-
-def _vault(g: Generation) -> str:
-    if g.vault is None:
-        return g.fault or "not measured"
-    return str(g.vault.reported)
 
 
 def lineage_figure(told: History) -> Figure:
@@ -190,7 +174,7 @@ def lineage_figure(told: History) -> Figure:
     edges_x: list[float | None] = []
     edges_y: list[float | None] = []
     here, row = 0.0, 0  # place of the generation in force
-    for place, d in enumerate(told.decided, 1):
+    for place, d in enumerate(told.decisions, 1):
         adopted = d.outcome == "adopted"
         y = row + 1.0 if adopted else row + 0.35
         edges_x += [here, float(place), None]
@@ -209,17 +193,17 @@ def lineage_figure(told: History) -> Figure:
                      "mode": "markers", "hoverinfo": "text",
                      "marker": {"size": 10, "color": COLOURS[outcome]}})  # fmt: skip
     return {"data": data, "layout": {
-        "xaxis": {**titled("decision"), "dtick": 1 if len(told.decided) < 25 else 5},
+        "xaxis": {**titled("decision"), "dtick": 1 if len(told.decisions) < 25 else 5},
         "yaxis": {**titled("generation"), "dtick": 1}}}  # fmt: skip
 
 
 def _decisions(told: History) -> Table:
     rows = []
-    for d in told.decided:
+    for d in told.decisions:
         planted = PLANTED.get(d.kind or "")
         rows.append((
             d.number, f"planted: {planted}" if planted else d.proposer, difference(d.difference),
-            d.pairs, _gain(d), f"{d.level:.2g}", f"{d.e_value:.3g}", d.outcome, d.why,
+            d.pairs, d.gain_text, f"{d.level:.2g}", f"{d.e_value:.3g}", d.outcome, d.why,
         ))  # fmt: skip
     head = [
         "proposal",
@@ -235,20 +219,14 @@ def _decisions(told: History) -> Table:
     return table(head, rows)
 
 
-def _gain(d: Decided) -> str:
-    if d.mean is None:
-        return ""
-    text = f"{d.mean:+.3f}"
-    return text if d.low is None or d.high is None else f"{text} ({d.low:+.3f} to {d.high:+.3f})"
-
-
 def proposers_figure(told: History) -> Figure:
     """Decisions by kind of proposer and outcome."""
-    kinds = sorted({d.proposer for d in told.decided})
+    kinds = sorted({d.proposer for d in told.decisions})
     data = []
     for outcome, colour in COLOURS.items():
         counts = [
-            sum(d.outcome == outcome and d.proposer == kind for d in told.decided) for kind in kinds
+            sum(d.outcome == outcome and d.proposer == kind for d in told.decisions)
+            for kind in kinds
         ]
         if any(counts):
             data.append({"x": kinds, "y": counts, "type": "bar", "name": outcome, "marker": {"color": colour}})  # fmt: skip
@@ -258,17 +236,17 @@ def proposers_figure(told: History) -> Figure:
 
 
 def _proposers(told: History) -> Table:
-    control = told.shares.get("random")
+    control = told.proposers.get("random")
     rate = control.gain / control.flops if control and control.flops else 0.0
     rows = []
-    for name, share in sorted(told.shares.items()):
+    for name, record in sorted(told.proposers.items()):
         if name == "sealed":
             continue
-        earned = share.gain / share.flops if share.flops else 0.0
+        earned = record.gain / record.flops if record.flops else 0.0
         against = f"{earned / rate:.2g}" if rate else "random brought nothing" if earned else ""
         rows.append((
-            name, share.proposals, share.refused, share.confirmed, share.adopted,
-            f"{share.flops:.3g}", f"{share.gain:.3f}", f"{earned * 1e12:.3g}", against,
+            name, record.proposals, record.refused, record.confirmed, record.adopted,
+            f"{record.flops:.3g}", f"{record.gain:.3f}", f"{earned * 1e12:.3g}", against,
         ))  # fmt: skip
     head = ["proposer", "proposals", "refused", "confirmed", "adopted", "FLOP", "ln compute gained",
             "gained per 1e12 FLOP", "over random"]  # fmt: skip
@@ -276,5 +254,7 @@ def _proposers(told: History) -> Table:
 
 
 def _planted(told: History) -> Table:
-    rows = [(PLANTED[kind], found.decided, found.accepted) for kind, found in honesty(told).items()]
+    rows = [
+        (PLANTED[kind], found.decided, found.accepted) for kind, found in told.planted().items()
+    ]
     return table(["planted", "decided", "accepted"], rows)

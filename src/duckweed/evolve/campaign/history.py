@@ -1,4 +1,4 @@
-"""What a campaign's ledger says, in the order in which a reader asks."""
+"""A campaign as its ledger tells it, for the terminal, the report and the returns."""
 
 import math
 import statistics
@@ -6,7 +6,6 @@ from typing import Literal
 
 import msgspec
 
-from duckweed.evolve.decide.trial_spec import Proposal, Recipe, Result, digest
 from duckweed.evolve.entries import (
     CAMPAIGN,
     AnnouncementEntry,
@@ -24,74 +23,98 @@ from duckweed.evolve.entries import (
     Refusal,
     RevealEntry,
     ScaleEntry,
-    StopEntry,
     TrialEntry,
     TuningEntry,
     VaultEntry,
 )
-from duckweed.evolve.space.commitments import Kind, commitment
+from duckweed.evolve.space.commitments import ProposalKind, commitment
 from duckweed.evolve.space.registry import RegistryError
-from duckweed.evolve.space.signed_registry import Opened, check_opened
+from duckweed.evolve.space.signed_registry import RevealedPlant, check_revealed
 from duckweed.evolve.statistics.multiplier import Multiplier
 from duckweed.evolve.statistics.returns import Point
 from duckweed.evolve.statistics.sequential import smallest_effect
+from duckweed.evolve.trial_spec import Proposal, Provenance, Recipe, TrialResult, digest
 from duckweed.ledger.entries import Body
 from duckweed.ledger.ledger import Ledger, LedgerError
 
 Outcome = Literal["adopted", "accepted", "rejected", "undecided", "open"]
-"""accepted: confirmed, but fails at size or changes nothing, so not adopted."""
+"""accepted: confirmed, but not adopted, because it fails at size or changes nothing."""
 
 
-class Decided(msgspec.Struct):
-    """A proposal that went into confirmation. level: its alpha; pairs, mean, low, high, sd: of
-    the differences in bits per byte; why: in words; kind: what its seal held, None while sealed."""
+class Decision(msgspec.Struct):
+    """A proposal that went into confirmation."""
 
-    number: int
+    number: int  # of the proposal
     difference: Recipe
     proposer: str
-    provenance: str
-    level: float
+    provenance: Provenance
+    level: float  # alpha of its test
     pairs: int = 0
-    mean: float | None = None
-    low: float | None = None
+    mean: float | None = None  # difference in bits per byte, above 0: the child is better
+    low: float | None = None  # its interval
     high: float | None = None
-    sd: float | None = None
+    sd: float | None = None  # of the differences
     e_value: float = 0.0
-    verdict: str = "open"
+    verdict: str = "open"  # of the test
     outcome: Outcome = "open"
-    why: str = ""
-    scale: str = ""
-    kind: Kind | None = None
-    spent: float = 0.0
+    why: str = ""  # the reason in words
+    scale: str = ""  # verdict of the scale check
+    kind: ProposalKind | None = None  # what its seal held, None while sealed
+    spent: float = 0.0  # FLOPs of the campaign so far
+
+    @property
+    def gain_text(self) -> str:
+        """Bits per byte by which the child was better, in words."""
+        if self.mean is None:
+            return ""
+        ends = self.low is not None and self.high is not None
+        return f"{self.mean:+.3f}" + (f" ({self.low:+.3f} to {self.high:+.3f})" if ends else "")
 
 
 class Generation(msgspec.Struct):
-    """An adopted change and what the vault says of the recipe. taken_back: keys pruned later,
-    before the next one."""
+    """An adopted change and its comparison with generation 0."""
 
     number: int
     proposal: int
     difference: Recipe
     proposer: str
-    provenance: Literal["known", "adapted", "novel"]
+    provenance: Provenance
     recipe: Recipe
-    scale: str
-    spent: float
-    vault: Multiplier | None = None
-    fault: str = ""
-    measured: float = 0.0  # spent when the vault had been opened
-    taken_back: list[str] = msgspec.field(default_factory=list)
+    scale: str  # verdict of the scale check
+    spent: float  # FLOPs of the campaign when it was adopted
+    comparison: Multiplier | None = None
+    fault: str = ""  # why there is no comparison
+    measured: float = 0.0  # FLOPs of the campaign after the comparison
+    taken_back: list[str] = msgspec.field(default_factory=list)  # keys pruned later
+
+    def change(self, difference: str) -> str:
+        """What it consists of in one line. difference: the adopted one, in words."""
+        pruned = f"; taken back: {', '.join(self.taken_back)}" if self.taken_back else ""
+        return difference + pruned
+
+    @property
+    def over_zero(self) -> str:
+        """Its multiplier over generation 0 in words, or why there is none."""
+        return str(self.comparison.reported) if self.comparison else self.fault or "not measured"
 
 
-class Share(msgspec.Struct):
-    """A proposer's record. flops: of screening and confirming its proposals, scale checks too."""
+class ProposerRecord(msgspec.Struct):
+    """What a proposer did."""
 
     proposals: int = 0
     confirmed: int = 0
     adopted: int = 0
     refused: int = 0
-    flops: float = 0.0
+    flops: float = 0.0  # of screening, confirmation and scale checks of its proposals
     gain: float = 0.0  # ln compute, as confirmed
+
+
+class RunCount(msgspec.Struct):
+    """The runs of one purpose."""
+
+    count: int = 0
+    flops: float = 0.0
+    seconds: float = 0.0
 
 
 class History(msgspec.Struct):
@@ -100,45 +123,42 @@ class History(msgspec.Struct):
     genesis: CampaignEntry
     tuning: TuningEntry | None = None
     pilot: PilotEntry | None = None
-    decided: list[Decided] = msgspec.field(default_factory=list)
+    decisions: list[Decision] = msgspec.field(default_factory=list)
     generations: list[Generation] = msgspec.field(default_factory=list)
-    shares: dict[str, Share] = msgspec.field(default_factory=dict)
-    runs: dict[str, list[float]] = msgspec.field(default_factory=dict)  # purpose: count, FLOPs, s
+    proposers: dict[str, ProposerRecord] = msgspec.field(default_factory=dict)
+    runs: dict[str, RunCount] = msgspec.field(default_factory=dict)  # by purpose
     refused: list[Refusal] = msgspec.field(default_factory=list)
-    failures: int = 0
-    guests: dict[str, str] = msgspec.field(
-        default_factory=dict
-    )  # key: the last that was said of it
-    audits: int = 0  # cells of guests that were run again here
-    disagreed: int = 0
-    diverged: int = 0
-    stops: list[str] = msgspec.field(default_factory=list)
-    entries: int = 0
-    plants: tuple[Opened, ...] = ()  # all that could be planted; empty before the end
+    failures: int = 0  # workers that ended or went away
+    remotes: dict[str, str] = msgspec.field(default_factory=dict)  # key: the last report of it
+    audits: int = 0  # trials of remote workers that were run again here
+    disagreed: int = 0  # audits with another result
+    diverged: int = 0  # runs without a loss
+    plants: tuple[RevealedPlant, ...] = ()  # all that could be planted; empty before the end
     parent: Recipe = msgspec.field(default_factory=dict)  # the recipe in force
-    children: dict[str, str] = msgspec.field(default_factory=dict)  # digest: who proposes it
+    children: dict[str, str] = msgspec.field(default_factory=dict)  # digest of a child: proposer
+
+    def proposer(self, name: str) -> ProposerRecord:
+        return self.proposers.setdefault(name, ProposerRecord())
 
     @property
     def spent(self) -> float:
-        return sum(row[1] for row in self.runs.values())
+        """FLOPs of all runs."""
+        return sum(run.flops for run in self.runs.values())
 
     @property
     def seconds(self) -> float:
-        return sum(row[2] for row in self.runs.values())
+        return sum(run.seconds for run in self.runs.values())
 
     @property
     def slope(self) -> float:
+        """Bits per byte per e-fold of compute."""
         return self.tuning.slope if self.tuning and self.tuning.slope is not None else math.nan
-
-    def multiplier(self, gain: float) -> float:
-        """A gain in bits per byte as a factor of compute, by the slope that tuning measured."""
-        return math.exp(max(-50.0, min(50.0, gain / self.slope)))
 
     @property
     def scatter(self) -> float | None:
-        """Median sd of the pairs of a confirmation, those of the parent against itself left out:
-        they run on different seeds, as the pilot's do."""
-        found = [d.sd for d in self.decided if d.sd is not None and d.difference]
+        """Median sd of the pairs of a confirmation, without those of the parent against itself: they
+        run on different seeds, as the pilot's do."""
+        found = [d.sd for d in self.decisions if d.sd is not None and d.difference]
         return statistics.median(found) if found else None
 
     def findable(self) -> float:
@@ -147,126 +167,156 @@ class History(msgspec.Struct):
         pairs = int(self.genesis.settings["pairs"])
         return smallest_effect(self.scatter or math.nan, level, pairs)
 
+    @property
+    def power(self) -> str:
+        """What can be found, in words: by the pilot, and by the pairs of the confirmations so far."""
+        if not self.pilot:
+            return ""
+        text = (
+            f"the parent against itself, on other seeds: sd {self.pilot.sd:.3f} bits/byte; in 8 of "
+            f"10 cases {self.pilot.smallest:.3f} would be found"
+        )
+        if self.scatter is not None:
+            text += (
+                f". Pairs of confirmations, which share a seed: sd {self.scatter:.3f} (median), with "
+                f"which {self.findable():.3f} is found"
+            )
+        return text
+
     def recipe(self) -> Recipe:
-        """The recipe that the last opened vault stands behind; generation 0 before any."""
+        """The recipe of the last comparison; generation 0 before any."""
         if best := self.best():
             return best.recipe
         return self.tuning.zero if self.tuning else {}
 
     def best(self) -> Generation | None:
-        measured = [g for g in self.generations if g.vault is not None]
+        """The last generation that was compared with generation 0."""
+        measured = [g for g in self.generations if g.comparison is not None]
         return measured[-1] if measured else None
 
     def points(self) -> list[Point]:
-        """One per generation with a vault, for the returns."""
+        """One per generation with a comparison, for the returns."""
         return [
-            Point(g.measured, math.log(g.vault.reported.m), g.vault.reported_se, g.provenance)
+            Point(g.measured, math.log(c.reported.m), c.reported_se, g.provenance)
             for g in self.generations
-            if g.vault is not None and g.vault.reported.m > 0 and 0 < g.vault.reported_se < math.inf
+            if (c := g.comparison) is not None and c.reported.m > 0 and 0 < c.reported_se < math.inf
         ]
 
     @property
     def before(self) -> float:
-        """Research compute that generation 0 embodies."""
+        """Research compute that generation 0 embodies, in FLOPs."""
         return self.pilot.spent if self.pilot else self.spent
+
+    def planted(self) -> dict[str, "PlantedCount"]:
+        """For "same", "null" and "harmful", revealed ones only."""
+        found = {}
+        for kind in ("same", "null", "harmful"):
+            ended = [d for d in self.decisions if d.kind == kind and d.outcome != "open"]
+            wrong = sum(d.outcome in ("adopted", "accepted") for d in ended)
+            found[kind] = PlantedCount(len(ended), wrong)
+        return found
+
+
+class PlantedCount(msgspec.Struct, frozen=True):
+    """Planted proposals of one kind."""
+
+    decided: int
+    accepted: int
 
 
 def read(ledger: Ledger) -> History:
-    """From all entries. Raises LedgerError where they make no campaign."""
-    told: History | None = None
+    """From all entries. Raises LedgerError where it is not the ledger of a campaign."""
+    history: History | None = None
     proposals: dict[int, Proposal] = {}
     for entry in ledger.entries(*CAMPAIGN):
-        if told is None:
+        if history is None:
             if not isinstance(entry.body, CampaignEntry) or not entry.body.settings:
                 raise LedgerError(f"{ledger.path}: not the ledger of a campaign")
-            told = History(entry.body)
-        told.entries += 1
-        _take(told, entry.body, proposals)
-    if told is None:
+            history = History(entry.body)
+        _take(history, entry.body, proposals)
+    if history is None:
         raise LedgerError(f"{ledger.path}: an empty ledger")
-    return told
+    return history
 
 
-def _take(told: History, body: Body, proposals: dict[int, Proposal]) -> None:
-    match body:
+def _take(history: History, entry: Body, proposals: dict[int, Proposal]) -> None:
+    match entry:
         case TuningEntry():
-            told.tuning, told.parent = body, body.zero
+            history.tuning, history.parent = entry, entry.zero
         case PilotEntry():
-            told.pilot = body
+            history.pilot = entry
         case TrialEntry():
-            _trial(told, body.purpose, body.result)
-            _charge(told, body)
+            _trial(history, entry.purpose, entry.result)
+            _charge(history, entry)
         case CheckEntry():
-            _trial(told, "check", body.result)
+            _trial(history, "check", entry.result)
         case ProposalsEntry():
-            _proposals(told, body, proposals)
+            _proposals(history, entry, proposals)
         case AnnouncementEntry():
-            p = proposals[body.number]
-            told.decided.append(
-                Decided(p.number, p.difference, p.proposer, p.provenance, body.level)
+            p = proposals[entry.number]
+            history.decisions.append(
+                Decision(p.number, p.difference, p.proposer, p.provenance, entry.level)
             )
         case DecisionEntry():
-            _decision(told, body)
+            _decision(history, entry)
         case ScaleEntry():
-            _scale(told, body)
+            _scale(history, entry)
         case GenerationEntry():
-            _generation(told, body)
-        case VaultEntry() if told.generations:
-            last = told.generations[-1]
-            last.vault, last.fault, last.measured = body.found, body.fault, body.spent
-        case PruningEntry(taken_back=str(key)) if told.generations:
-            last = told.generations[-1]
+            _generation(history, entry)
+        case VaultEntry() if history.generations:
+            last = history.generations[-1]
+            last.comparison, last.fault, last.measured = entry.found, entry.fault, entry.spent
+        case PruningEntry(taken_back=str(key)) if history.generations:
+            last = history.generations[-1]
             last.taken_back.append(key)
-            last.recipe = told.parent = body.recipe
-            last.vault = None  # that was another recipe
+            last.recipe = history.parent = entry.recipe
+            last.comparison = None  # that was another recipe
         case FailureEntry():
-            told.failures += 1
+            history.failures += 1
         case GuestEntry():
-            told.guests[body.key] = body.reason
+            history.remotes[entry.key] = entry.reason
         case AuditEntry(theirs=theirs, result=ours):
-            _trial(told, "audit", ours)
-            told.audits += 1
-            told.disagreed += (theirs.weights, theirs.loss) != (ours.weights, ours.loss)
+            _trial(history, "audit", ours)
+            history.audits += 1
+            history.disagreed += (theirs.weights, theirs.loss) != (ours.weights, ours.loss)
         case RevealEntry():
-            _reveal(told, body, proposals)
+            _reveal(history, entry, proposals)
         case PlantsEntry():
-            told.plants = _plants(told, body)
-        case StopEntry():
-            told.stops.append(body.reason)
+            history.plants = _plants(history, entry)
 
 
-def _trial(told: History, purpose: str, result: Result) -> None:
-    row = told.runs.setdefault(purpose, [0.0, 0.0, 0.0])
-    row[0] += 1
-    row[1] += result.flops
-    row[2] += result.seconds
-    told.diverged += result.loss is None
+def _trial(history: History, purpose: str, result: TrialResult) -> None:
+    run = history.runs.setdefault(purpose, RunCount())
+    run.count += 1
+    run.flops += result.flops
+    run.seconds += result.seconds
+    history.diverged += result.loss is None
 
 
-def _charge(told: History, trial: TrialEntry) -> None:
-    """The run's cost to whoever proposed what it tests; confirmation pays for both arms."""
+def _charge(history: History, trial: TrialEntry) -> None:
+    """Charge the run to the proposer of what it tests; confirmation pays for both arms."""
     who = None
     recipe = trial.what.recipe
-    if trial.purpose == "screening" and recipe != told.parent:
-        who = told.children.get(digest(recipe))
-    elif trial.purpose in ("confirmation", "scale") and told.decided:
-        who = told.decided[-1].proposer
+    if trial.purpose == "screening" and recipe != history.parent:
+        who = history.children.get(digest(recipe))
+    elif trial.purpose in ("confirmation", "scale") and history.decisions:
+        who = history.decisions[-1].proposer
     if who is not None:
-        told.shares.setdefault(who, Share()).flops += trial.result.flops
+        history.proposer(who).flops += trial.result.flops
 
 
-def _proposals(told: History, entry: ProposalsEntry, proposals: dict[int, Proposal]) -> None:
+def _proposals(history: History, entry: ProposalsEntry, proposals: dict[int, Proposal]) -> None:
     for proposal in entry.proposals:
         proposals[proposal.number] = proposal
-        told.shares.setdefault(proposal.proposer, Share()).proposals += 1
-        told.children[digest(told.parent | proposal.difference)] = proposal.proposer
+        history.proposer(proposal.proposer).proposals += 1
+        history.children[digest(history.parent | proposal.difference)] = proposal.proposer
     for refusal in entry.refused:
-        told.refused.append(refusal)
-        told.shares.setdefault(refusal.proposer, Share()).refused += 1
+        history.refused.append(refusal)
+        history.proposer(refusal.proposer).refused += 1
 
 
-def _decision(told: History, entry: DecisionEntry) -> None:
-    d = told.decided[-1]
+def _decision(history: History, entry: DecisionEntry) -> None:
+    d = history.decisions[-1]
     e_value = math.inf if entry.e_value is None else entry.e_value
     d.pairs, d.mean, d.e_value = len(entry.differences), entry.mean, e_value
     d.low, d.high = entry.interval
@@ -287,28 +337,28 @@ def _decision(told: History, entry: DecisionEntry) -> None:
     d.outcome = "rejected" if entry.verdict in ("worse", "futile") else "undecided"
     if entry.verdict == "accepted":
         d.outcome = "accepted"
-        told.shares.setdefault(d.proposer, Share()).confirmed += 1
+        history.proposer(d.proposer).confirmed += 1
         if not entry.accepted:
             d.outcome, d.why = "undecided", "another worker could not reach the same weights"
         elif not d.difference:
             d.why += "; the parent itself, nothing to adopt"
 
 
-def _scale(told: History, entry: ScaleEntry) -> None:
-    d = told.decided[-1]
+def _scale(history: History, entry: ScaleEntry) -> None:
+    d = history.decisions[-1]
     d.scale = entry.verdict
     if entry.verdict == "fails":
         d.why += f"; not adopted: no better at {entry.size} times the size"
 
 
-def _generation(told: History, entry: GenerationEntry) -> None:
-    d = told.decided[-1]
+def _generation(history: History, entry: GenerationEntry) -> None:
+    d = history.decisions[-1]
     d.outcome = "adopted"
-    told.parent = entry.recipe
-    share = told.shares.setdefault(d.proposer, Share())
-    share.adopted += 1
-    share.gain += max(0.0, d.mean or 0.0) / told.slope
-    told.generations.append(
+    history.parent = entry.recipe
+    record = history.proposer(d.proposer)
+    record.adopted += 1
+    record.gain += max(0.0, d.mean or 0.0) / history.slope
+    history.generations.append(
         Generation(
             entry.generation, entry.number, entry.difference, entry.proposer, entry.provenance,
             entry.recipe, entry.scale, entry.spent,
@@ -316,37 +366,20 @@ def _generation(told: History, entry: GenerationEntry) -> None:
     )  # fmt: skip
 
 
-def _reveal(told: History, entry: RevealEntry, proposals: dict[int, Proposal]) -> None:
+def _reveal(history: History, entry: RevealEntry, proposals: dict[int, Proposal]) -> None:
     proposal = proposals.get(entry.number)
     sealed = proposal and commitment(entry.salt, entry.number, entry.label, proposal.difference)
     if proposal is None or sealed != proposal.commitment:
-        raise LedgerError(f"the seal of proposal {entry.number} does not hold what was opened")
-    for d in told.decided:
+        raise LedgerError(f"the seal of proposal {entry.number} does not fit what was revealed")
+    for d in history.decisions:
         if d.number == entry.number:
             d.kind = entry.label
 
 
-class Honesty(msgspec.Struct, frozen=True):
-    """Of one kind that was planted: how many were decided, how many accepted."""
-
-    decided: int
-    accepted: int
-
-
-def honesty(told: History) -> dict[str, Honesty]:
-    """For "same", "null" and "harmful", opened ones only."""
-    found = {}
-    for kind in ("same", "null", "harmful"):
-        ended = [d for d in told.decided if d.kind == kind and d.outcome != "open"]
-        wrong = sum(d.outcome in ("adopted", "accepted") for d in ended)
-        found[kind] = Honesty(len(ended), wrong)
-    return found
-
-
-def _plants(told: History, entry: PlantsEntry) -> tuple[Opened, ...]:
-    """The plants as opened at the end, which must be those that the genesis committed to."""
+def _plants(history: History, entry: PlantsEntry) -> tuple[RevealedPlant, ...]:
+    """The plants as revealed at the end, which must be those that the genesis committed to."""
     try:
-        check_opened(told.genesis.plants, entry.opened)
+        check_revealed(history.genesis.plants, entry.opened)
     except RegistryError as error:
         raise LedgerError(f"entry of kind 'plants': {error}") from error
     return entry.opened

@@ -1,4 +1,4 @@
-"""The ledger of a campaign, and going on from it.
+"""The ledger of a campaign, and how a campaign is resumed from it.
 
 A campaign's decisions are a pure function of what its ledger holds: what was measured, proposed
 and drawn. So to resume is to decide everything once more, with each entry taken from the ledger
@@ -9,14 +9,11 @@ while it lasts, and only then with new runs. The chained, signed table is that o
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from duckweed.evolve.decide.trial_spec import Cell, Result
 from duckweed.evolve.entries import (
     CAMPAIGN,
-    KINDS,
     AuditEntry,
     Declared,
     FailureEntry,
@@ -26,6 +23,7 @@ from duckweed.evolve.entries import (
     StopEntry,
     TrialEntry,
 )
+from duckweed.evolve.trial_spec import TrialResult, TrialSpec
 from duckweed.ledger.entries import B, Body
 from duckweed.ledger.ledger import Entry, Ledger
 from duckweed.net.identity import load_or_create, verify
@@ -52,17 +50,15 @@ class Journal:
         self.key = identity.id
         self.ledger = Ledger(folder / "ledger.db", identity.sign)
         self.ledger.verify(partial(_signed_by, identity.id))
-        self.results: dict[str, Result] = {}
-        self.audits: dict[
-            str, float
-        ] = {}  # FLOPs of running a guest's cells again, not yet counted
-        self.expelled: set[str] = set()  # keys of guests
-        self._decided: list[Entry[Body]] = []
         self.number = 0  # the generation that entries are filed under
+        self.results: dict[str, TrialResult] = {}  # by id of the trial
+        self.audits: dict[str, float] = {}  # FLOPs of audits by id of the trial, not yet counted
+        self.expelled: set[str] = set()  # keys of remote workers
+        self._decided: list[Entry[Body]] = []  # entries that decide, in order
         for entry in self.ledger.entries(*CAMPAIGN):
             match entry.body:
-                case TrialEntry(cell=cell, result=result):
-                    self.results[cell] = result
+                case TrialEntry(cell=name, result=result):
+                    self.results[name] = result
                 case AuditEntry() as audit:
                     self._audit(audit)
                 case GuestEntry(key=key, expelled=True):
@@ -73,7 +69,7 @@ class Journal:
 
     @property
     def replaying(self) -> bool:
-        """Whether the next decision stands in the ledger already."""
+        """Whether the next decision is in the ledger already."""
         return self._cursor < len(self._decided)
 
     @property
@@ -97,17 +93,16 @@ class Journal:
         self._cursor += 1
         return entry.body, entry.hash
 
-    def note(self, kind: str, facts: dict[str, Any]) -> tuple[Body, str]:
-        """A decision that follows from what is known, as an entry with these fields, and the entry's
-        hash; it must be the same on every replay."""
-        type_ = KINDS[kind]
-        plain = msgspec.json.decode(msgspec.json.encode(facts))  # not finite: None
-        body = msgspec.convert(plain, type_)
+    def note(self, decision: B) -> tuple[B, str]:
+        """A decision that follows from what is known, as the ledger has it, and the entry's hash; it
+        must be the same on every replay."""
+        type_ = type(decision)
+        body = msgspec.json.decode(msgspec.json.encode(decision), type=type_)  # not finite: None
         replaying = self.replaying
-        found, head = self.take(type_, lambda: type_(**plain))
+        found, head = self.take(type_, lambda: body)
         if replaying and found != body:
             raise JournalError(
-                f"{self.ledger.path}: the ledger's {kind!r} for generation {self.number} differs "
+                f"{self.ledger.path}: the ledger's {body.kind!r} for generation {self.number} differs "
                 "from what follows from the entries before it; it was made with other settings or "
                 "another version, or not by this program"
             )
@@ -117,16 +112,16 @@ class Journal:
         """An entry that decides nothing by its place."""
         self.ledger.append(self.number, body)
 
-    def trial(self, cell: Cell, result: Result, purpose: str) -> TrialEntry:
-        """Record a finished cell; the cell itself is kept, so that anyone can run it again."""
-        entry = TrialEntry(cell.id, cell, result, purpose)
+    def trial(self, trial: TrialSpec, result: TrialResult, purpose: str) -> TrialEntry:
+        """Record a finished trial; the trial itself is kept, so that anyone can run it again."""
+        entry = TrialEntry(trial.id, trial, result, purpose)
         self.aside(entry)
-        self.results[cell.id] = result
+        self.results[trial.id] = result
         return entry
 
-    def audit(self, cell: Cell, theirs: Result, ours: Result) -> None:
-        """Record that a guest's cell was run again here, before its results are."""
-        entry = AuditEntry(cell.id, theirs.worker, Declared(theirs.weights, theirs.loss), ours)
+    def audit(self, trial: TrialSpec, theirs: TrialResult, ours: TrialResult) -> None:
+        """Record that a remote worker's trial was run again here, before its result is."""
+        entry = AuditEntry(trial.id, theirs.worker, Declared(theirs.weights, theirs.loss), ours)
         self.aside(entry)
         self._audit(entry)
 

@@ -1,33 +1,30 @@
 """The loop: answers the campaign's requests with a ledger, workers and proposers.
 
-Everything that a decision rests on is in the ledger before the decision is; going on after a stop
-is deciding the same once more (`duckweed.evolve.campaign.journal`).
+All that a decision follows from is in the ledger before the decision is; to resume is to decide the
+same once more (`duckweed.evolve.campaign.journal`).
 """
 
 import queue
-import time
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-from duckweed.evolve.campaign.budget import Budget, BudgetError, span
-from duckweed.evolve.campaign.folder import Campaign
-from duckweed.evolve.campaign.journal import Journal
+from duckweed.evolve.budget import Budget
+from duckweed.evolve.campaign.account import Account, Exhausted
+from duckweed.evolve.campaign.create import OpenCampaign
 from duckweed.evolve.decide.campaign import begin, campaign
 from duckweed.evolve.decide.requests import (
-    Afford,
-    Allowed,
-    Ask,
-    Check,
-    Need,
-    Note,
+    AskAllowed,
+    AskBudget,
+    AskProposals,
+    CampaignState,
+    Record,
     Request,
-    Run,
-    Settings,
-    Standing,
+    RequireBudget,
+    RerunTrial,
+    RunTrials,
 )
-from duckweed.evolve.decide.trial_spec import Cell, Proposal, Recipe, Result
 from duckweed.evolve.entries import (
     AffordEntry,
     CheckEntry,
@@ -39,14 +36,12 @@ from duckweed.evolve.entries import (
     RevealEntry,
     StopEntry,
 )
-from duckweed.evolve.propose.allocation import Council, opened
-from duckweed.evolve.space import signed_registry
+from duckweed.evolve.propose.allocation import Allocator, reveal
+from duckweed.evolve.space.signed_registry import reveal_plants
+from duckweed.evolve.trial_spec import Proposal, TrialResult, TrialSpec
 from duckweed.evolve.workers.audit import Audit
-from duckweed.evolve.workers.pool import Pool, Stopped
+from duckweed.evolve.workers.pool import Batch, Pool, Stopped
 from duckweed.ledger.entries import Body
-
-HANGS = 20.0  # times the expected duration after which a worker counts as hung
-LEAST_LIMIT = 300.0  # seconds
 
 
 class RunsStarted(msgspec.Struct, frozen=True):
@@ -62,235 +57,176 @@ Tell = Callable[[Body | RunsStarted], None]
 """Takes what happens in a campaign: mostly entries, once they are in the ledger."""
 
 
-class Exhausted(Exception):
-    """The budget does not pay for what comes next."""
-
-
 class Loop:
-    """A campaign at work. `standing` is what it knows so far."""
+    """A campaign at work. workers: that share the trials; tell: given every event."""
 
     def __init__(
         self,
-        folder: Campaign,
-        journal: Journal,
+        opened: OpenCampaign,
         pool: Pool,
-        council: Council,
-        settings: Settings,
-        plain: Recipe,
+        allocator: Allocator,
         budget: Budget,
         workers: int,
         tell: Tell = lambda event: None,
     ) -> None:
-        self.folder, self.journal, self.pool, self.council = folder, journal, pool, council
-        self.settings, self.plain, self.budget, self.workers = settings, plain, budget, workers
-        self.tell = tell
-        self.standing: Standing = begin(settings)
-        self._began = time.monotonic()
-        self._before = sum(r.seconds for r in journal.results.values())
-        self._audit = Audit(pool, journal.audit)
+        self.folder, self.journal, self.settings = opened.folder, opened.journal, opened.settings
+        self.plain, self.pool, self.allocator = opened.plain, pool, allocator
+        self.workers, self.tell = workers, tell
+        self.state: CampaignState = begin(self.settings)
+        self.account = Account(budget, self.journal, self.state, workers)
+        self._audit = Audit(pool, self.journal.audit)
         # Workers' threads report here; the ledger is written in this one alone.
         self._reports: queue.SimpleQueue[Body] = queue.SimpleQueue()
-        pool.failed = lambda cell, reason: self.report(FailureEntry(cell.id, reason))
+        pool.failed = lambda trial, reason: self.report(FailureEntry(trial.id, reason))
 
     def run(self) -> str:
         """Until the budget is spent or something stops it; returns why it ended."""
-        together = max(1, self.workers // 2)
-        steps = campaign(self.standing, self.plain, together)
+        steps = campaign(self.state, self.plain, max(1, self.workers // 2))
         ended = True
         try:
-            self._pace_run()
+            self._measure_pace()
             answer: Any = None
             while True:
                 answer = self._answer(steps.send(answer))
         except Stopped as end:
-            limit = self.budget.seconds
-            reason, ended = str(end), limit is not None and self.seconds > limit
+            reason, ended = str(end), self.account.out_of_time
         except Exhausted as end:
             reason = str(end)
         except StopIteration:
             reason = "nobody proposes anything new any more"
         finally:
             steps.close()
-        self.reveal()
+        self._reveal_proposals()
         if ended:
-            self.open_plants()
-        self.journal.aside(StopEntry(reason, self.seconds))
+            self._reveal_plants()
+        self.journal.aside(StopEntry(reason, self.account.seconds))
         return reason
-
-    @property
-    def seconds(self) -> float:
-        """Machine time spent: that of earlier sessions, from their runs, and that of this one."""
-        return self._before / self.workers + time.monotonic() - self._began
 
     def _answer(self, request: Request) -> Any:
         match request:
-            case Run(groups, purpose):
+            case RunTrials(groups, purpose):
                 return self._run(groups, purpose)
-            case Check(cell):
-                return self._check(cell)
-            case Ask():
-                return self._ask(request)
-            case Allowed(recipes):
-                return [self.council.affordable(recipe) is None for recipe in recipes]
-            case Note(kind, facts):
-                body, head = self.journal.note(kind, facts)
-                if isinstance(body, GenerationEntry):
-                    self.journal.number = body.generation
-                self.tell(body)
+            case RerunTrial(trial):
+                return self._rerun(trial)
+            case AskProposals():
+                return self._proposals(request)
+            case AskAllowed(recipes):
+                return [self.allocator.affordable(recipe) is None for recipe in recipes]
+            case Record(decision):
+                entry, head = self.journal.note(decision)
+                if isinstance(entry, GenerationEntry):
+                    self.journal.number = entry.generation
+                self.tell(entry)
                 return head
-            case Need(flops, why):
-                return self._need(flops, why)
-            case Afford():
-                return self._afford(request)
+            case RequireBudget(flops, why):
+                return self._require_budget(flops, why)
+            case AskBudget(flops, why):
+                return self._ask_budget(flops, why)
 
     # --- runs
 
-    def _run(self, groups: list[list[Cell]], purpose: str) -> list[list[Result]]:
+    def _run(self, groups: list[list[TrialSpec]], purpose: str) -> list[list[TrialResult]]:
         results = self.journal.results
-        missing = [[c for c in group if c.id not in results] for group in groups]
+        missing = [[trial for trial in group if trial.id not in results] for group in groups]
         missing = [group for group in missing if group]
 
-        def done(cell: Cell, result: Result) -> None:
-            self.tell(self.journal.trial(cell, result, purpose))
+        def done(trial: TrialSpec, result: TrialResult) -> None:
+            self.tell(self.journal.trial(trial, result, purpose))
 
         if missing:
             self.tell(RunsStarted(purpose, sum(map(len, missing))))
-            self._at_work(self._audit.run, missing, done)
+            self._at_work(missing, done, self._audit.run)
         for group in groups:
-            for cell in group:
-                self.standing.spent += self.journal.audits.pop(cell.id, 0.0)
-        return [[results[cell.id] for cell in group] for group in groups]
+            for trial in group:
+                self.state.spent += self.journal.audits.pop(trial.id, 0.0)
+        return [[results[trial.id] for trial in group] for group in groups]
 
-    def _check(self, cell: Cell) -> tuple[Result, Result]:
-        first = self.journal.results[cell.id]
+    def _rerun(self, trial: TrialSpec) -> tuple[TrialResult, TrialResult]:
+        first = self.journal.results[trial.id]
 
         def again() -> CheckEntry:
-            found: list[Result] = []
+            found: list[TrialResult] = []
             self._at_work(
-                self.pool.run, [[cell]], lambda _, result: found.append(result), avoid=first.worker
+                [[trial]],
+                lambda _, result: found.append(result),
+                lambda batch: self.pool.run(batch, avoid=first.worker),
             )
-            return CheckEntry(cell.id, found[0])
+            return CheckEntry(trial.id, found[0])
 
-        body, _ = self.journal.take(CheckEntry, again)
-        return first, body.result
+        entry, _ = self.journal.take(CheckEntry, again)
+        return first, entry.result
 
     def _at_work(
         self,
-        run: Callable[..., None],
-        groups: list[list[Cell]],
-        done: Callable[[Cell, Result], None],
-        **more: Any,
+        groups: list[list[TrialSpec]],
+        done: Callable[[TrialSpec, TrialResult], None],
+        run: Callable[[Batch], None],
     ) -> None:
         self._stop_if_asked()
         try:
-            run(groups, done, self._stopped, self._limit(groups), **more)
+            run(Batch(groups, done, self.account.limit(groups), self._stopped))
         finally:
             self._record_reports()
 
-    def _limit(self, groups: list[list[Cell]]) -> float:
-        largest = max(c.budget for group in groups for c in group)
-        pace = self.pace
-        return max(LEAST_LIMIT, HANGS * largest / pace) if pace else 3600.0
-
-    @property
-    def pace(self) -> float:
-        """FLOPs per second of one worker, from the runs so far; 0 before any."""
-        ran = [r for r in self.journal.results.values() if r.loss is not None]
-        seconds = sum(r.seconds for r in ran)
-        return sum(r.flops for r in ran) / seconds if seconds else 0.0
-
-    def _pace_run(self) -> None:
-        """One short run, so that a budget in hours can be held against costs in FLOPs."""
-        if self.budget.seconds is not None and not self.pace:
-            self._run([[Cell(self.plain, 0, self.settings.budget / 4)]], "pace")
+    def _measure_pace(self) -> None:
+        """One short run, so that a budget in hours can be compared with costs in FLOPs."""
+        if self.account.budget.seconds is not None and not self.account.pace:
+            self._run([[TrialSpec(self.plain, 0, self.settings.budget / 4)]], "pace")
 
     # --- proposals
 
-    def _ask(self, request: Ask) -> list[Proposal]:
-        def make() -> ProposalsEntry:
-            return msgspec.convert(
-                msgspec.to_builtins(self.council.propose(request, self.standing)), ProposalsEntry
-            )
+    def _proposals(self, request: AskProposals) -> list[Proposal]:
+        entry, _ = self.journal.take(
+            ProposalsEntry, lambda: self.allocator.propose(request, self.state)
+        )
+        self.tell(entry)
+        return entry.proposals
 
-        body, _ = self.journal.take(ProposalsEntry, make)
-        self.tell(body)
-        return body.proposals
-
-    def reveal(self) -> None:
+    def _reveal_proposals(self) -> None:
         """Open the seals of what was decided."""
         known = {e.body.number for e in self.journal.ledger.entries(RevealEntry)}
         decided = {e.body.number for e in self.journal.ledger.entries(DecisionEntry)}
         for entry in list(self.journal.ledger.entries(ProposalsEntry)):
             for proposal in entry.body.proposals:
                 if proposal.number in decided - known:
-                    seal = opened(self.council.sealed, self.council.registry, proposal)
-                    self.journal.aside(msgspec.convert(seal, RevealEntry))
+                    self.journal.aside(reveal(self.allocator.secret, proposal))
 
-    def open_plants(self) -> None:
+    def _reveal_plants(self) -> None:
         """At the end: everything that the registry could plant, with labels and salts."""
         if not any(self.journal.ledger.entries(PlantsEntry)):
-            plants = signed_registry.opened(self.council.registry, self.council.sealed.secret)
+            plants = reveal_plants(self.allocator.registry, self.allocator.secret.key)
             self.journal.aside(PlantsEntry(plants))
 
     # --- budget
 
-    def _need(self, flops: float, why: str) -> None:
-        if self.journal.replaying:
-            return
-        self._stop_if_asked()
-        needed, left = self._funds(flops)
-        if needed > left:
-            self._refuse(needed, left, why)
+    def _require_budget(self, flops: float, why: str) -> None:
+        if not self.journal.replaying:
+            self._stop_if_asked()
+            self.account.require(flops, why)
 
-    def _afford(self, request: Afford) -> bool:
+    def _ask_budget(self, flops: float, why: str) -> bool:
         def make() -> AffordEntry:
             self._stop_if_asked()
-            needed, left = self._funds(request.flops)
-            return AffordEntry(request.flops, request.why, needed <= left)
+            return AffordEntry(flops, why, self.account.pays(flops))
 
         return self.journal.take(AffordEntry, make)[0].paid
-
-    def _funds(self, flops: float) -> tuple[float, float]:
-        """What runs of so many training FLOPs need, and what is left: in FLOPs, or in seconds."""
-        flops *= self.standing.overhead
-        if self.budget.flops is not None:
-            return flops, self.budget.flops - self.standing.spent
-        return flops / self.pace / self.workers, (self.budget.seconds or 0.0) - self.seconds
-
-    def _refuse(self, needed: float, left: float, why: str) -> None:
-        in_flops = self.budget.flops is not None
-        spent = self.standing.spent if in_flops else self.seconds
-
-        def said(amount: float) -> str:
-            return f"{amount:.2g} FLOP" if in_flops else span(amount)
-
-        if not self.standing.noise:
-            least = 1.1 * (spent + needed)
-            in_all = f"{least:.2g}flop" if in_flops else f"{least / 60:.0f}m"
-            pace = "" if in_flops else " at the pace of this machine"
-            raise BudgetError(
-                f"the budget of {self.budget.text} is too small: {why} need about {said(needed)}{pace}, "
-                f"{said(max(0.0, left))} are left. Give at least --budget {in_all}, or smaller trials "
-                "with --trial; nothing that was run is lost (--resume)"
-            )
-        raise Exhausted(
-            f"the budget is spent: {why} would need about {said(needed)}, {said(max(0.0, left))} are left"
-        )
 
     def _stopped(self) -> str | None:
         self._record_reports()
         if self.folder.stop.exists():
             return "the file `stop` in its folder asks for it"
-        if self.budget.seconds is not None and self.seconds > self.budget.seconds:
-            return f"the budget of {self.budget.text} is spent"
+        if self.account.out_of_time:
+            return f"the budget of {self.account.budget.text} is spent"
         return None
 
     def _stop_if_asked(self) -> None:
         if reason := self._stopped():
             raise Stopped(reason)
 
+    # --- what workers report
+
     def report(self, entry: Body) -> None:
-        """Write into the ledger, as soon as it is free, and tell. From any thread."""
+        """Write to the ledger as soon as it is free, and tell. From any thread."""
         self._reports.put(entry)
 
     def _record_reports(self) -> None:

@@ -4,86 +4,94 @@ The decision core. It is a generator of requests (`duckweed.evolve.decide.reques
 processes, so that the same rules serve a real campaign, a resumed one, and a simulated one.
 """
 
-from duckweed.evolve.decide.baseline import pilot, pilot_cost, round_cost, tune, vault_cost
+from duckweed.evolve.decide.baseline import comparison_cost, pilot, pilot_cost, round_cost, tune
 from duckweed.evolve.decide.confirmation import confirm
-from duckweed.evolve.decide.final_comparison import open_vault
+from duckweed.evolve.decide.final_comparison import compare_with_zero
 from duckweed.evolve.decide.pruning import changes, prune, pruning_cost
-from duckweed.evolve.decide.requests import Ask, Need, Note, Settings, Standing, Steps
+from duckweed.evolve.decide.requests import (
+    AskProposals,
+    CampaignState,
+    Record,
+    RequireBudget,
+    Settings,
+    Steps,
+)
 from duckweed.evolve.decide.scale_check import scale_check
-from duckweed.evolve.decide.screening_wave import wave
-from duckweed.evolve.decide.trial_spec import Proposal, Recipe
+from duckweed.evolve.decide.screening import screen
+from duckweed.evolve.entries import GenerationEntry
 from duckweed.evolve.statistics.sequential import Evidence
 from duckweed.evolve.statistics.spending import Spending
+from duckweed.evolve.trial_spec import Proposal, Recipe
 
-BARREN = 10  # waves; each costs nothing, so that a campaign without ideas would go on for ever
+MOST_EMPTY_ROUNDS = 10
+"""Rounds in a row without a new proposal that end a campaign: they cost nothing and would never end."""
 
 
-def begin(settings: Settings) -> Standing:
+def begin(settings: Settings) -> CampaignState:
     """What is known before anything was run."""
-    return Standing(settings, {}, {}, Spending(settings.alpha, settings.planned))
+    return CampaignState(settings, {}, {}, Spending(settings.alpha, settings.planned))
 
 
-def campaign(standing: Standing, plain: Recipe, together: int = 1) -> Steps[None]:
-    """Ends when `Need` is refused, or nothing new is proposed in BARREN waves one after the other.
+def campaign(state: CampaignState, plain: Recipe, together: int = 1) -> Steps[None]:
+    """Ends when `RequireBudget` is refused, or nothing new is proposed in MOST_EMPTY_ROUNDS rounds.
     plain: the untuned recipe; together: pairs run at once."""
-    yield Need(pilot_cost(standing), "tuning, the A/A pilot and one round")
-    yield from tune(standing, plain)
-    yield from pilot(standing)
-    every = standing.settings.prune_every
-    while standing.barren < BARREN or not standing.settings.candidates:
-        yield Need(round_cost(standing), "another round")
-        planted: list[Proposal] = yield Ask(standing.proposals, 1, True, standing.parent)
-        standing.proposals += 1  # the number is used up whether or not something was planted
+    yield RequireBudget(pilot_cost(state), "tuning, the A/A pilot and one round")
+    yield from tune(state, plain)
+    yield from pilot(state)
+    every = state.settings.prune_every
+    while state.empty_rounds < MOST_EMPTY_ROUNDS or not state.settings.candidates:
+        yield RequireBudget(round_cost(state), "another round")
+        planted: list[Proposal] = yield AskProposals(state.proposals, 1, True, state.parent)
+        state.proposals += 1  # the number is used up whether or not something was planted
         if planted:
-            yield from _decide(standing, planted[0], together)
-            yield Need(round_cost(standing), "another round")
-        winner = yield from wave(standing)
+            yield from _decide(state, planted[0], together)
+            yield RequireBudget(round_cost(state), "another round")
+        winner = yield from screen(state)
         if winner is None:
             continue
-        before = standing.generation
-        yield from _decide(standing, winner, together)
-        if standing.generation > before and standing.generation % every == 0:
-            yield from _prune(standing)
+        before = state.generation
+        yield from _decide(state, winner, together)
+        if state.generation > before and state.generation % every == 0:
+            yield from _prune(state)
 
 
-def _decide(standing: Standing, proposal: Proposal, together: int) -> Steps[None]:
-    """Confirm; where accepted and not failing at size, adopt, and measure in the vault."""
-    child = standing.parent | proposal.difference
-    evidence: Evidence | None = yield from confirm(standing, proposal, together)
-    if evidence is None or child == standing.parent:
+def _decide(state: CampaignState, proposal: Proposal, together: int) -> Steps[None]:
+    """Confirm; where accepted and not failing at size, adopt, and compare with generation 0."""
+    child = state.parent | proposal.difference
+    evidence: Evidence | None = yield from confirm(state, proposal, together)
+    if evidence is None or child == state.parent:
         return
-    verdict = yield from scale_check(standing, proposal, evidence.mean)
+    verdict = yield from scale_check(state, proposal, evidence.mean)
     if verdict == "fails":
         return
-    credit = standing.credit(proposal.proposer)
+    credit = state.credit(proposal.proposer)
     credit.adopted += 1
-    credit.gain += max(0.0, evidence.mean) / standing.slope
-    standing.parent = child
-    standing.generation += 1
-    standing.tried.clear()
-    yield Note(
-        "generation",
-        {
-            "generation": standing.generation,
-            "number": proposal.number,
-            "difference": proposal.difference,
-            "proposer": proposal.proposer,
-            "provenance": proposal.provenance,
-            "scale": verdict,
-            "recipe": child,
-            "spent": standing.spent,
-        },
+    credit.gain += max(0.0, evidence.mean) / state.slope
+    state.parent = child
+    state.generation += 1
+    state.tried.clear()
+    yield Record(
+        GenerationEntry(
+            generation=state.generation,
+            number=proposal.number,
+            difference=proposal.difference,
+            proposer=proposal.proposer,
+            provenance=proposal.provenance,
+            scale=verdict,
+            recipe=child,
+            spent=state.spent,
+        )
     )
-    yield from open_vault(standing)
+    yield from compare_with_zero(state)
 
 
-def _prune(standing: Standing) -> Steps[None]:
-    """Leave-one-out as long as something goes; if anything went, the vault is opened again."""
-    gone = False
-    while len(changes(standing)) > 1:
-        yield Need(pruning_cost(standing) + vault_cost(standing), "leave-one-out")
-        if not (yield from prune(standing)):
+def _prune(state: CampaignState) -> Steps[None]:
+    """Leave-one-out as long as a change is taken back; if anything went, generation 0 is compared again."""
+    pruned = False
+    while len(changes(state)) > 1:
+        yield RequireBudget(pruning_cost(state) + comparison_cost(state), "leave-one-out")
+        if not (yield from prune(state)):
             break
-        gone = True
-    if gone:
-        yield from open_vault(standing)
+        pruned = True
+    if pruned:
+        yield from compare_with_zero(state)

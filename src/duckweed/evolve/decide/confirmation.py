@@ -6,98 +6,148 @@ announcement, so that neither a proposer nor a worker can look for lucky ones.
 """
 
 import math
-from typing import cast
 
-from duckweed.evolve.decide.requests import Check, Note, Standing, Steps, run
-from duckweed.evolve.decide.trial_spec import Cell, Proposal, digest, seed_of
+import msgspec
+
+from duckweed.evolve.decide.requests import CampaignState, Record, RerunTrial, Steps, run_trials
+from duckweed.evolve.entries import AnnouncementEntry, DecisionEntry
 from duckweed.evolve.statistics.sequential import Evidence, Verdict, decision, interval
+from duckweed.evolve.trial_spec import Proposal, Recipe, TrialSpec, digest, seed_of
+
+TEST = "paired sequential t, duckweed.evolve.sequential"
+"""The test as announcements name it: words of the ledger, which a replay compares."""
 
 
-def confirm(standing: Standing, proposal: Proposal, together: int = 1) -> Steps[Evidence | None]:
+class _Pair(msgspec.Struct, frozen=True):
+    """Parent and child on one seed."""
+
+    parent: TrialSpec
+    child: TrialSpec
+    parent_first: bool  # every second pair begins with the child
+
+    @property
+    def group(self) -> list[TrialSpec]:
+        both = [self.parent, self.child]
+        return both if self.parent_first else both[::-1]
+
+
+class _Confirmation(msgspec.Struct):
+    """A confirmation under way."""
+
+    proposal: Proposal
+    parent: Recipe
+    child: Recipe
+    budget: float  # FLOPs of a run
+    level: float  # alpha of this test
+    most: int  # pairs at most
+    head: str  # of the ledger at the announcement
+    evidence: Evidence
+    verdict: Verdict = "continue"
+    pairs: list[_Pair] = []
+    differences: list[float] = []  # parent's loss minus child's, -inf where the child diverged
+    parent_diverged: int = 0
+
+    def next_pairs(self, count: int) -> list[_Pair]:
+        """Up to `count` more, on fresh seeds."""
+        first = len(self.pairs)
+        return [self._pair(i) for i in range(first, min(first + count, self.most))]
+
+    def _pair(self, i: int) -> _Pair:
+        name = digest(self.proposal)
+        seed = seed_of(name, self.head, i)
+        # The parent against itself on one seed would be the same run twice.
+        same = self.child == self.parent
+        other = seed_of(name, self.head, i, "child") if same else seed
+        parent = TrialSpec(self.parent, seed, self.budget)
+        return _Pair(parent, TrialSpec(self.child, other, self.budget), i % 2 == 0)
+
+    def take(self, pair: _Pair, parent: float, child: float) -> None:
+        """The losses of a pair; they are evidence unless the verdict has been reached before."""
+        self.pairs.append(pair)
+        if self.verdict != "continue":
+            return
+        if not math.isfinite(parent):  # such a pair says nothing; the next seed is taken
+            self.parent_diverged += 1
+            if len(self.pairs) >= self.most:
+                self.verdict = "undecided"
+            return
+        self.differences.append(parent - child)
+        self.evidence = self.evidence.update(parent - child)
+        self.verdict = decision(self.evidence, self.level, self.most - self.parent_diverged)
+
+
+def confirm(state: CampaignState, proposal: Proposal, together: int = 1) -> Steps[Evidence | None]:
     """The evidence where the child is accepted at the level that the ledger holds, else None.
     together: pairs at once."""
-    s = standing.settings
-    level = standing.spending.level
-    child = standing.parent | proposal.difference
-    delta = standing.slope * math.log1p(s.margin)
-    announced = {
-        "number": proposal.number,
-        "parent": digest(standing.parent),
-        "child": digest(child),
-        "commitment": proposal.commitment,
-        "test": "paired sequential t, duckweed.evolve.statistics.sequential",
-        "level": level,
-        "margin": delta,
-        "pairs": s.pairs,
-        "budget": s.budget,
-    }
-    head = yield Note("announcement", announced)
-    # The parent against itself on one seed would be the same run twice.
-    apart = child == standing.parent
-    evidence, verdict, unusable = Evidence(delta), cast(Verdict, "continue"), 0
-    differences: list[float] = []
-    pairs: list[list[Cell]] = []
-    credit = standing.credit(proposal.proposer)
-    while verdict == "continue":
-        count = min(together, s.pairs - len(pairs))
-        new = []
-        for i in range(len(pairs), len(pairs) + count):
-            seed = seed_of(digest(proposal), head, i)
-            other = seed_of(digest(proposal), head, i, "child") if apart else seed
-            both = [Cell(standing.parent, seed, s.budget), Cell(child, other, s.budget)]
-            new.append(both if i % 2 == 0 else both[::-1])
-        results, added = yield from run(standing, new, "confirmation")
+    test = yield from _announce(state, proposal)
+    credit = state.credit(proposal.proposer)
+    while test.verdict == "continue":
+        pairs = test.next_pairs(together)
+        results, added = yield from run_trials(state, [p.group for p in pairs], "confirmation")
         credit.spent += added
-        for group, row in zip(new, results, strict=True):
-            pairs.append(group)
-            if verdict == "continue":
-                order = row if len(pairs) % 2 == 1 else row[::-1]
-                parent, other_loss = order[0].value, order[1].value
-                if not math.isfinite(parent):
-                    unusable += 1  # such a pair says nothing; the next seed is taken
-                    verdict = "undecided" if len(pairs) >= s.pairs else verdict
-                    continue
-                differences.append(parent - other_loss)  # -inf where the child diverged
-                evidence = evidence.update(differences[-1])
-                verdict = decision(evidence, level, s.pairs - unusable)
-    accepted = verdict == "accepted"
+        for pair, row in zip(pairs, results, strict=True):
+            parent, child = row if pair.parent_first else row[::-1]
+            test.take(pair, parent.value, child.value)
     checked = None
-    if accepted:
-        checked = yield from _check(standing, pairs, head)
-        accepted = checked
-    standing.spending = standing.spending.record(accepted)
+    if test.verdict == "accepted":
+        checked = yield from _check(state, test)
+    accepted = bool(checked)
+    state.spending = state.spending.record(accepted)
     credit.confirmations += 1
-    low, high = interval(evidence)
-    yield Note(
-        "decision",
-        {
-            "number": proposal.number,
-            "verdict": verdict,
-            "accepted": accepted,
-            "checked": checked,
-            "differences": [None if d == -math.inf else d for d in differences],
-            "parent_diverged": unusable,
-            "e_value": evidence.e_value,
-            "mean": None if evidence.diverged or not evidence.pairs else evidence.mean,
-            "interval": [_finite(low), _finite(high)],
-            "inert": evidence.inert,
-            "spent": standing.spent,
-        },
+    yield Record(_decision(state, test, checked))
+    return test.evidence if accepted else None
+
+
+def _announce(state: CampaignState, proposal: Proposal) -> Steps[_Confirmation]:
+    """Everything about the test goes into the ledger before its first run."""
+    s = state.settings
+    level = state.spending.level
+    child = state.parent | proposal.difference
+    margin = state.slope * math.log1p(s.margin)
+    announced = AnnouncementEntry(
+        number=proposal.number,
+        parent=digest(state.parent),
+        child=digest(child),
+        commitment=proposal.commitment,
+        test=TEST,
+        level=level,
+        margin=margin,
+        pairs=s.pairs,
+        budget=s.budget,
     )
-    return evidence if accepted else None
+    head = yield Record(announced)
+    return _Confirmation(
+        proposal, state.parent, child, s.budget, level, s.pairs, head, Evidence(margin)
+    )
 
 
-def _check(standing: Standing, pairs: list[list[Cell]], head: str) -> Steps[bool]:
+def _check(state: CampaignState, test: _Confirmation) -> Steps[bool]:
     """No worker confirms alone: one of the pairs, drawn from the head of the ledger, is run again
     by another worker, which must reach the same weights bit for bit."""
-    drawn = pairs[seed_of("check", head) % len(pairs)]
-    for cell in drawn:
-        first, again = yield Check(cell)
-        standing.spent += again.flops
+    drawn = test.pairs[seed_of("check", test.head) % len(test.pairs)]
+    for trial in drawn.group:
+        first, again = yield RerunTrial(trial)
+        state.spent += again.flops
         if (first.weights, first.loss) != (again.weights, again.loss):
             return False
     return True
 
 
-def _finite(x: float) -> float | None:
-    return x if math.isfinite(x) else None
+def _decision(state: CampaignState, test: _Confirmation, checked: bool | None) -> DecisionEntry:
+    """The decision as the ledger has it; checked: whether the check agreed, None without one."""
+    evidence = test.evidence
+    low, high = (x if math.isfinite(x) else None for x in interval(evidence))
+    assert test.verdict != "continue"
+    return DecisionEntry(
+        number=test.proposal.number,
+        verdict=test.verdict,
+        accepted=bool(checked),
+        checked=checked,
+        differences=[None if d == -math.inf else d for d in test.differences],
+        parent_diverged=test.parent_diverged,
+        e_value=evidence.e_value,
+        mean=None if evidence.diverged or not evidence.pairs else evidence.mean,
+        interval=(low, high),
+        inert=evidence.inert,
+        spent=state.spent,
+    )

@@ -12,12 +12,11 @@ import msgspec
 
 
 class Rung(msgspec.Struct, frozen=True):
-    """candidates: how many are run; share: of the campaign's reference budget, schedule stretched
-    to it; keep: how many go on."""
+    """One round of halving."""
 
-    candidates: int
-    share: float
-    keep: int
+    candidates: int  # how many are run
+    share: float  # of the campaign's reference budget; the schedule is stretched to it
+    keep: int  # how many go on
 
 
 def rungs(candidates: int, keep: int = 1, eta: int = 2, least: float = 0.25) -> list[Rung]:

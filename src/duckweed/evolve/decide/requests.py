@@ -1,8 +1,8 @@
 """What a campaign asks of the world, and what it knows: the seam between deciding and doing.
 
 The phases of a campaign are generators: they yield one of these requests, are sent the answer, and
-touch neither clock nor disk nor chance. The loop (`duckweed.evolve.campaign.loop`) answers with processes
-and a ledger, tests and the simulation study with numbers.
+touch neither clock nor disk nor chance. The loop (`duckweed.evolve.campaign.loop`) answers with
+processes and a ledger, tests with numbers.
 """
 
 from collections.abc import Generator
@@ -10,94 +10,85 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from duckweed.evolve.decide.trial_spec import Cell, Recipe, Result
 from duckweed.evolve.statistics.spending import Spending
+from duckweed.evolve.trial_spec import Recipe, TrialResult, TrialSpec
+from duckweed.ledger.entries import Body
 
 
-class Run(msgspec.Struct, frozen=True):
-    """Run the cells; those of one group on one worker, one after the other. Answer: list of lists
-    of Result in the same shape."""
+class RunTrials(msgspec.Struct, frozen=True):
+    """Run trials. Answer: lists of TrialResult in the same shape."""
 
-    groups: list[list[Cell]]
-    purpose: str
-
-
-class Check(msgspec.Struct, frozen=True):
-    """Run a finished cell once more on a worker that did not run it. Answer: Result."""
-
-    cell: Cell
+    groups: list[list[TrialSpec]]  # those of one group on one worker, one after the other
+    purpose: str  # for the ledger
 
 
-class Ask(msgspec.Struct, frozen=True):
-    """Proposals for the parent. Answer: list of Proposal, numbered from `first`."""
+class RerunTrial(msgspec.Struct, frozen=True):
+    """Run a finished trial once more on a worker that did not run it. Answer: both TrialResults."""
 
-    first: int
-    slots: int
-    planted: bool
+    trial: TrialSpec
+
+
+class AskProposals(msgspec.Struct, frozen=True):
+    """Proposals for the parent. Answer: list of Proposal."""
+
+    first: int  # number of the first one
+    slots: int  # proposals at most
+    planted: bool  # one planted proposal, or none, in place of the proposers'
     parent: Recipe
 
 
-class Allowed(msgspec.Struct, frozen=True):
-    """Which of these recipes may be run: within the bounds of the campaign. Answer: list of bool;
-    it follows from the recipes alone, so that the ledger need not keep it."""
+class AskAllowed(msgspec.Struct, frozen=True):
+    """Which of these recipes are within the bounds of the campaign. Answer: list of bool. It follows
+    from the recipes alone, so that the ledger need not keep it."""
 
     recipes: list[Recipe]
 
 
-class Note(msgspec.Struct, frozen=True):
+class Record(msgspec.Struct, frozen=True):
     """Write a decision into the ledger. Answer: the ledger's head after it."""
 
-    kind: str
-    body: dict[str, Any]
+    entry: Body
 
 
-class Need(msgspec.Struct, frozen=True):
-    """Go on only if so many FLOPs are left; else the campaign ends here. Answer: None."""
-
-    flops: float
-    why: str
-
-
-class Afford(msgspec.Struct, frozen=True):
-    """Whether so many FLOPs are left for something that may also be left out. Answer: bool, which
-    the ledger keeps: what was left then cannot be told from the entries alone."""
+class RequireBudget(msgspec.Struct, frozen=True):
+    """Go on only if these FLOPs are left; else the campaign ends here. Answer: None."""
 
     flops: float
     why: str
 
 
-UNMEASURED = 1.5  # overhead of evaluation supposed before any run; small models pay most
+class AskBudget(msgspec.Struct, frozen=True):
+    """Whether these FLOPs are left for something that may also be left out. Answer: bool, which
+    the ledger keeps: what was left then does not follow from the entries."""
 
-Request = Run | Check | Ask | Allowed | Note | Need | Afford
+    flops: float
+    why: str
+
+
+UNMEASURED = 1.5  # overhead of evaluation assumed before any run; small models pay most
+
+Request = RunTrials | RerunTrial | AskProposals | AskAllowed | Record | RequireBudget | AskBudget
 T = TypeVar("T")
 Steps = Generator[Request, Any, T]
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a campaign decides. budget: FLOPs of a reference run; alpha: false discovery rate of the
-    campaign; planned: confirmations it is spent over; pilot, pairs: pairs of the A/A pilot, most
-    pairs of a confirmation; candidates: screened for each,
-    0: nothing but what is planted; margin: what a child must be better by,
-    as a share of compute; scale, scale_pairs: times the size of the scale check, and its pairs;
-    vault_seeds: per cell of the vault; vault_shares: its budgets over `budget`, at which both
-    recipes run (generation 0 at larger ones too, as far as it takes); prune_every:
-    generations between prunings; plant: share of rounds in which a planted proposal goes straight
-    to confirmation; rates: factors of the learning rate that generation 0 is tuned over."""
+    """How a campaign decides. The names stand in ledgers and in `--set`."""
 
-    budget: float = 3e11
-    alpha: float = 0.05
-    planned: int = 20
-    pilot: int = 8
-    pairs: int = 12
-    candidates: int = 8
-    margin: float = 0.01
-    scale: int = 2
-    scale_pairs: int = 2
-    vault_seeds: int = 5
-    vault_shares: tuple[float, ...] = (0.5, 1.0, 2.0)
-    prune_every: int = 3
-    plant: float = 0.25
-    rates: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
+    budget: float = 3e11  # training FLOPs of a reference trial
+    alpha: float = 0.05  # false discovery rate of the campaign
+    planned: int = 20  # confirmations that alpha is spent over
+    pilot: int = 8  # pairs of the A/A pilot
+    pairs: int = 12  # most pairs of a confirmation
+    candidates: int = 8  # screened for each confirmation; 0: only planted ones are confirmed
+    margin: float = 0.01  # share of compute by which a child must be better
+    scale: int = 2  # times the size, in the scale check
+    scale_pairs: int = 2  # its pairs
+    vault_seeds: int = 5  # of the final comparison, for each recipe and budget
+    vault_shares: tuple[float, ...] = (0.5, 1.0, 2.0)  # its budgets over `budget`, for both recipes
+    prune_every: int = 3  # generations between leave-one-outs
+    plant: float = 0.25  # share of rounds that begin with a planted proposal
+    rates: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)  # factors that generation 0 is tuned over
     rate: str = "inner.learning_rate"  # the key that `rates` scales
     batch: str = "inner.batch"  # the key that is halved and doubled after it
     seed: int = 0
@@ -126,58 +117,55 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
 
 
-class Screened(msgspec.Struct, frozen=True):
-    """What screening saw of a proposal: share of the reference budget at its last rung, and how
-    much lower its loss was than the parent's there (one run each; -inf: it diverged)."""
+class ScreeningResult(msgspec.Struct, frozen=True):
+    """What the last rung showed of a proposal: one run of the child and one of the parent."""
 
-    number: int
+    number: int  # of the proposal
     difference: Recipe
     proposer: str
-    share: float
-    gain: float
+    share: float  # of the reference budget
+    gain: float  # how much lower the child's loss was; -inf: it diverged
     generation: int
 
 
 class Credit(msgspec.Struct):
-    """What a proposer cost and brought: FLOPs of screening and confirmation, confirmed gain in ln
-    compute, proposals, confirmed and adopted ones."""
+    """What a proposer cost and brought."""
 
-    spent: float = 0.0
-    gain: float = 0.0
+    spent: float = 0.0  # FLOPs of screening, confirmation and scale check
+    gain: float = 0.0  # confirmed, in ln compute
     proposals: int = 0
     confirmations: int = 0
     adopted: int = 0
 
 
-class Standing(msgspec.Struct):
-    """All that a campaign knows. zero: the tuned generation 0; parent: the recipe in force; slope:
-    bits per byte per e-fold of compute; spent: FLOPs of every run so far."""
+class CampaignState(msgspec.Struct):
+    """All that a campaign knows."""
 
     settings: Settings
-    zero: Recipe
-    parent: Recipe
+    zero: Recipe  # the tuned generation 0
+    parent: Recipe  # the recipe in force
     spending: Spending
     generation: int = 0
-    wave: int = 0
-    barren: int = 0  # waves without anything new, one after the other
-    proposals: int = 0
-    slope: float = 0.0
-    noise: float = 0.0
-    spent: float = 0.0
+    screenings: int = 0  # rounds of screening so far
+    empty_rounds: int = 0  # the last ones in a row in which nothing new was proposed
+    proposals: int = 0  # numbers given out
+    slope: float = 0.0  # bits per byte per e-fold of compute
+    noise: float = 0.0  # sd of a pair of the pilot
+    spent: float = 0.0  # FLOPs of every run so far
     nominal: float = 0.0  # training budgets of the same runs
-    seen: set[str] = msgspec.field(default_factory=set)
-    screened: list[Screened] = msgspec.field(default_factory=list)
-    credits: dict[str, Credit] = msgspec.field(default_factory=dict)
-    tried: set[str] = msgspec.field(default_factory=set)
+    seen: set[str] = msgspec.field(default_factory=set)  # ids of trials whose FLOPs are counted
+    screened: list[ScreeningResult] = msgspec.field(default_factory=list)
+    credits: dict[str, Credit] = msgspec.field(default_factory=dict)  # by proposer
+    tried: set[str] = msgspec.field(default_factory=set)  # recipes of this generation, as digests
 
-    def cost(self, cells: list[Cell], results: list[Result]) -> float:
-        """Count FLOPs of runs not yet counted; returns what was added."""
+    def cost(self, trials: list[TrialSpec], results: list[TrialResult]) -> float:
+        """Count the FLOPs of runs not yet counted; returns what was added."""
         added = 0.0
-        for cell, result in zip(cells, results, strict=True):
-            if cell.id not in self.seen:
-                self.seen.add(cell.id)
+        for trial, result in zip(trials, results, strict=True):
+            if trial.id not in self.seen:
+                self.seen.add(trial.id)
                 added += result.flops
-                self.nominal += cell.budget
+                self.nominal += trial.budget
         self.spent += added
         return added
 
@@ -190,11 +178,11 @@ class Standing(msgspec.Struct):
         return self.credits.setdefault(proposer, Credit())
 
 
-def run(
-    standing: Standing, groups: list[list[Cell]], purpose: str
-) -> Steps[tuple[list[list[Result]], float]]:
+def run_trials(
+    state: CampaignState, groups: list[list[TrialSpec]], purpose: str
+) -> Steps[tuple[list[list[TrialResult]], float]]:
     """Run and count; returns results and the FLOPs that were not spent before."""
-    results = yield Run(groups, purpose)
-    cells = [cell for group in groups for cell in group]
+    results = yield RunTrials(groups, purpose)
+    trials = [trial for group in groups for trial in group]
     flat = [result for group in results for result in group]
-    return results, standing.cost(cells, flat)
+    return results, state.cost(trials, flat)

@@ -1,0 +1,1 @@
+"""Who proposes changes to a recipe, and how often each proposer may."""

@@ -1,40 +1,41 @@
 """A language model as a proposer, behind any endpoint that speaks OpenAI's chat completions.
 
-It is sent numbers and registry keys, never text of others; of its answer, numbers and words of the
-registry are kept and everything else is dropped. It is never more than a proposer: down, slow or
-out of its mind, it costs its own share of the proposals.
+It is sent numbers and registry keys; of its answer, numbers and words of the registry are kept and
+everything else is dropped. An endpoint that is down, slow or answers nonsense costs its own share of
+the proposals and no more.
 """
 
 import json
 import time
 import urllib.error
 import urllib.request
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlparse
 
-from duckweed.evolve.decide.requests import Standing
+from duckweed.evolve.decide.requests import CampaignState
 from duckweed.evolve.space.recipe import DECODER
 from duckweed.evolve.space.registry import Registry, RegistryError
+from duckweed.evolve.trial_spec import Provenance
 
 ANSWER_LIMIT = 1 << 18  # bytes of an answer
-SECONDS = 60.0
-SHOWN = 24  # screened differences that it is told about
-TOLD = (
+SECONDS = 60.0  # until an answer must be complete
+HISTORY = 24  # screened differences that it is told about
+SYSTEM = (
     "You improve the recipe of a small language model's training. Answer with JSON only: a list of "
     "at most {count} objects, each a difference to the parent: keys and values from the switches."
 )
 
 
 class EndpointError(ValueError):
-    """The endpoint gave nothing that can be used; the message says why."""
+    """The endpoint gave no usable answer; the message says why."""
 
 
 class LanguageModel:
     """url: the base such as http://127.0.0.1:8000/v1; model: its name there; key: sent as a bearer
-    token where given."""
+    token where given; seconds: until an answer must be complete."""
 
     name: str = "llm"
-    provenance: Literal["known", "adapted", "novel"] = "adapted"
+    provenance: Provenance = "adapted"
 
     def __init__(
         self, registry: Registry, url: str, model: str, key: str = "", seconds: float = SECONDS
@@ -43,18 +44,18 @@ class LanguageModel:
             raise EndpointError(f"{url}: an endpoint's address starts with http:// or https://")
         self.registry, self.url, self.model = registry, url.rstrip("/"), model
         self._key, self._seconds = key, seconds
-        self.fault = ""
+        self.fault = ""  # why the last question brought no usable answer
 
-    def propose(self, standing: Standing, count: int, seed: int) -> list[object]:
+    def propose(self, state: CampaignState, count: int, seed: int) -> list[object]:
         """Differences, unchecked; none, with `fault` set, where there is no usable answer."""
         self.fault = ""
         try:
-            return parse(self._ask(self.question(standing, count), seed))[:count]
+            return parse(self._ask(self.question(state, count), seed))[:count]
         except (EndpointError, OSError, ValueError) as error:
             self.fault = f"{type(error).__name__}: {error}"[:200]
             return []
 
-    def question(self, standing: Standing, count: int) -> list[dict[str, str]]:
+    def question(self, state: CampaignState, count: int) -> list[dict[str, str]]:
         """The messages: registry keys and numbers."""
         switches = [
             {"key": s.key, "values": list(s.values)}
@@ -64,12 +65,12 @@ class LanguageModel:
         ]
         tried = [
             {"difference": x.difference, "gain": round(x.gain, 5), "share": x.share}
-            for x in standing.screened[-SHOWN:]
+            for x in state.screened[-HISTORY:]
             if x.gain > -float("inf")
         ]
-        facts = {"switches": switches, "parent": standing.parent, "screened": tried}
+        facts = {"switches": switches, "parent": state.parent, "screened": tried}
         return [
-            {"role": "system", "content": TOLD.format(count=count)},
+            {"role": "system", "content": SYSTEM.format(count=count)},
             {"role": "user", "content": json.dumps(facts, sort_keys=True)},
         ]
 
@@ -103,7 +104,7 @@ class LanguageModel:
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """An endpoint that sends us elsewhere is not followed: the key is for it alone."""
+    """Redirects are not followed: the key is for this endpoint alone."""
 
     def redirect_request(self, *args: Any) -> None:
         return None
@@ -113,7 +114,7 @@ _OPENER = urllib.request.build_opener(_NoRedirect)
 
 
 def _limited(reply: Any, seconds: float) -> bytes:
-    """The body, at most ANSWER_LIMIT bytes, within the time: a trickle must not hold the loop."""
+    """The body, at most ANSWER_LIMIT bytes, within the time: a slow trickle must not block the campaign."""
     ends, parts, size = time.monotonic() + seconds, [], 0
     while part := reply.read1(65536):
         parts.append(part)
@@ -121,7 +122,7 @@ def _limited(reply: Any, seconds: float) -> bytes:
         if size > ANSWER_LIMIT:
             raise EndpointError(f"the answer is longer than {ANSWER_LIMIT} bytes")
         if time.monotonic() > ends:
-            raise EndpointError(f"no whole answer within {seconds:g} s")
+            raise EndpointError(f"no complete answer within {seconds:g} s")
     return b"".join(parts)
 
 
@@ -135,5 +136,5 @@ def parse(text: str) -> list[object]:
     except RegistryError as error:
         raise EndpointError(str(error)) from error
     except RecursionError as error:
-        raise EndpointError("the answer is nested beyond reason") from error
+        raise EndpointError("the answer is nested too deeply") from error
     return [item for item in found if isinstance(item, dict)]

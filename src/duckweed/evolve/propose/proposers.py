@@ -1,37 +1,35 @@
-"""Who proposes: known changes, chance, evolution, a Bayesian search, and perhaps a language model.
+"""The proposers: known changes, random, evolutionary and Bayesian search.
 
 Each gives differences to the parent's recipe; the registry checks them all alike. Everything here
-is a pure function of the standing and a seed, save the language model, whose answers the ledger
-keeps.
+is a pure function of the campaign's state and a seed.
 """
 
 import random
-from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
-from duckweed.evolve.decide.requests import Screened, Standing
-from duckweed.evolve.decide.trial_spec import Recipe, Value, digest
+from duckweed.evolve.decide.requests import CampaignState, ScreeningResult
 from duckweed.evolve.space.registry import Registry
+from duckweed.evolve.trial_spec import Provenance, Recipe, Value, digest
 
-Provenance = Literal["known", "adapted", "novel"]
 Affordable = Callable[[Recipe], str | None]
 """Why a recipe cannot be run within the reference budget, or None."""
 
 
 class Proposer(Protocol):
-    """name: stands in the ledger; provenance: of what it gives."""
+    """Gives differences to the parent's recipe."""
 
-    name: str
-    provenance: Provenance
+    name: str  # stands in the ledger
+    provenance: Provenance  # of what it gives
 
-    def propose(self, standing: Standing, count: int, seed: int) -> list[object]:
+    def propose(self, state: CampaignState, count: int, seed: int) -> Sequence[object]:
         """Up to `count` differences, unchecked."""
         ...
 
 
 class KnownChanges:
-    """The registry's list of published changes, one after the other, those that were adopted or
-    tried in this generation left out."""
+    """The registry's list of published changes in its order, without those that were adopted or
+    tried in this generation."""
 
     name: str = "known"
     provenance: Provenance = "known"
@@ -39,27 +37,24 @@ class KnownChanges:
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
 
-    def propose(self, standing: Standing, count: int, seed: int) -> list[object]:
-        found: list[object] = []
+    def propose(self, state: CampaignState, count: int, seed: int) -> Sequence[object]:
         counts: dict[str, int] = {}
-        for x in standing.screened:
+        for x in state.screened:
             if x.proposer == self.name:
                 counts[digest(x.difference)] = counts.get(digest(x.difference), 0) + 1
         fresh = []
         for place, known in enumerate(self.registry.known):
-            difference = self.registry.of(known, standing.parent)
-            if not difference or digest(standing.parent | difference) in standing.tried:
+            difference = self.registry.of(known, state.parent)
+            if not difference or digest(state.parent | difference) in state.tried:
                 continue
             fresh.append((counts.get(digest(difference), 0), place, difference))
         # Those never screened come first; then again, for what failed with one parent may help
         # another, at most twice in all.
-        for times, _, difference in sorted(fresh, key=lambda x: x[:2]):
-            if times < 2:
-                found.append(difference)
-        return found[:count]
+        fresh.sort(key=lambda x: x[:2])
+        return [difference for times, _, difference in fresh if times < 2][:count]
 
 
-class Chance:
+class RandomSearch:
     """One to three switches, values at random: the control that every other proposer must beat."""
 
     name: str = "random"
@@ -68,9 +63,9 @@ class Chance:
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
 
-    def propose(self, standing: Standing, count: int, seed: int) -> list[object]:
+    def propose(self, state: CampaignState, count: int, seed: int) -> Sequence[object]:
         rng = random.Random(seed)
-        return [self._one(rng, standing.parent) for _ in range(count)]
+        return [self._one(rng, state.parent) for _ in range(count)]
 
     def _one(self, rng: random.Random, parent: Recipe) -> Recipe:
         chosen = rng.sample(self.registry.switches, rng.choice((1, 1, 2, 3)))
@@ -78,29 +73,27 @@ class Chance:
         return {k: v for k, v in drawn.items() if parent.get(k) != v}
 
 
-class Evolution:
-    """Children of what screening liked: two good differences joined, one moved a little, or the
-    parent moved a little. (mu + lambda) with screening scores, which are only hints."""
+class EvolutionarySearch:
+    """Children of what was good in screening: two differences joined, one moved a little, or the
+    parent moved a little. (mu + lambda) on screening scores, which are only hints."""
 
     name: str = "evolution"
     provenance: Provenance = "adapted"
-    ELITE = 6
+    ELITE = 6  # differences at most that children are made of
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
 
-    def propose(self, standing: Standing, count: int, seed: int) -> list[object]:
+    def propose(self, state: CampaignState, count: int, seed: int) -> Sequence[object]:
         rng = random.Random(seed)
-        elite = self._elite(standing)
-        return [self._child(rng, elite, standing.parent) for _ in range(count)]
+        elite = self._elite(state)
+        return [self._child(rng, elite, state.parent) for _ in range(count)]
 
-    def _elite(self, standing: Standing) -> list[Recipe]:
-        good = [x for x in standing.screened if x.gain > 0]
+    def _elite(self, state: CampaignState) -> list[Recipe]:
+        good = [x for x in state.screened if x.gain > 0]
         # Recent generations first: an old gain was over another parent.
         good.sort(key=lambda x: (-x.generation, -x.share, -x.gain))
-        kept = [
-            {k: v for k, v in x.difference.items() if standing.parent.get(k) != v} for x in good
-        ]
+        kept = [{k: v for k, v in x.difference.items() if state.parent.get(k) != v} for x in good]
         return [d for d in kept if d][: self.ELITE]
 
     def _child(self, rng: random.Random, elite: list[Recipe], parent: Recipe) -> Recipe:
@@ -115,30 +108,30 @@ class Evolution:
         return source | {switch.key: moved}
 
 
-class Bayes:
+class BayesianSearch:
     """Tree-structured Parzen estimators over the whole registry (Bergstra et al. 2011), as
     `optuna` has them; gains of screening are its objective."""
 
     name: str = "bayes"
     provenance: Provenance = "novel"
-    CHANGES = 3
+    CHANGES = 3  # switches of a proposal at most
 
     def __init__(self, registry: Registry) -> None:
-        import optuna  # an extra: the caller leaves this arm out where it is missing
+        import optuna  # an extra: the caller leaves this proposer out where it is missing
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.registry, self._optuna = registry, optuna
 
-    def propose(self, standing: Standing, count: int, seed: int) -> list[object]:
+    def propose(self, state: CampaignState, count: int, seed: int) -> Sequence[object]:
         optuna = self._optuna
         sampler = optuna.samplers.TPESampler(seed=seed % 2**32, constant_liar=True)
         study = optuna.create_study(direction="maximize", sampler=sampler)
-        for x in standing.screened:
-            if x.gain > -float("inf") and x.generation == standing.generation:
+        for x in state.screened:
+            if x.gain > -float("inf") and x.generation == state.generation:
                 self._tell(study, x)
-        return [self._ask(study, standing.parent) for _ in range(count)]
+        return [self._ask(study, state.parent) for _ in range(count)]
 
-    def _tell(self, study: object, x: Screened) -> None:
+    def _tell(self, study: object, x: ScreeningResult) -> None:
         keys = list(x.difference)[: self.CHANGES]
         params: dict[str, object] = {}
         for place in range(self.CHANGES):

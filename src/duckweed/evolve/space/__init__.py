@@ -1,0 +1,1 @@
+"""What may be varied: the registry of switches, recipes over it, and what is planted under seal."""

@@ -1,7 +1,11 @@
-"""Generation 0: the plain recipe that a campaign starts from, every switch of it said aloud."""
+"""Generation 0: the plain recipe that a campaign starts from, every switch spelt out."""
+
+from typing import Any
 
 import msgspec
 
+from duckweed.evolve.space.registry import Registry
+from duckweed.evolve.trial_spec import Recipe
 from duckweed.learn.model.presets import PRESETS
 from duckweed.run.sections import Architecture, DataSpec, Inner, Model, Outer, Rounds
 from duckweed.run.spec import RunSpec
@@ -10,11 +14,11 @@ PLAIN = Inner(
     optimizer="adamw", learning_rate=0.004, weight_decay=0.1, betas=(0.9, 0.95), schedule="cosine",
     warmup=20, final=0.1, batch=8, state="fresh", guide=0.0,
 )  # fmt: skip
-"""What generation 0 is tuned from: AdamW with a cosine, as any textbook has it."""
+"""What generation 0 is tuned from: AdamW with a cosine, the textbook choice."""
 
 STEPS = 260
 """Inner steps over which warm-up is a share; a trial stretches its schedule to what it can pay."""
-BLOCK = 10
+ROUND_STEPS = 10
 """Inner steps of a round where a trial has several peers."""
 
 OUTER = Outer(learning_rate=0.7, momentum=0.6)
@@ -55,7 +59,7 @@ def generation_zero(
             mlp_bias=False,
             norm_epsilon=facts["rms_norm_eps"],
         )
-    block, batch = (BLOCK, 1) if peers > 1 else (PLAIN.steps, PLAIN.batch)
+    block, batch = (ROUND_STEPS, 1) if peers > 1 else (PLAIN.steps, PLAIN.batch)
     spec = RunSpec(
         model=Model(source=source, sequence=sequence),
         architecture=architecture,
@@ -64,3 +68,17 @@ def generation_zero(
         rounds=Rounds(peers=peers, count=STEPS // block),
     )
     return spec if data is None else msgspec.structs.replace(spec, data=data)
+
+
+def plain_recipe(spec: RunSpec, registry: Registry) -> Recipe:
+    """The registry's keys as the plain specification has them."""
+    raw = msgspec.to_builtins(spec)
+    raw["inner"]["beta1"], raw["inner"]["beta2"] = spec.inner.betas
+    found: Recipe = {}
+    for switch in registry.switches:
+        place: Any = raw
+        for name in switch.key.split("."):
+            place = place.get(name) if isinstance(place, dict) else None
+        if place is not None:
+            found[switch.key] = place
+    return found

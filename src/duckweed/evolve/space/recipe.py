@@ -10,14 +10,13 @@ from typing import Any
 
 import msgspec
 
-from duckweed.evolve.decide.trial_spec import Recipe
-from duckweed.evolve.space.registry import Registry, RegistryError
+from duckweed.evolve.space.registry import RegistryError
+from duckweed.evolve.trial_spec import Recipe
 from duckweed.run.registry import WIRES
 from duckweed.run.spec import RunSpec, SpecError, override
 
 BETAS = {"inner.beta1": 0, "inner.beta2": 1}  # the specification has them as a pair
-TEXT_LIMIT = 4096  # characters of a change
-DIGITS = 18
+DIGITS = 18  # of a whole number at most
 SECTIONS = frozenset({"architecture", "inner", "wire", "merge", "outer"})
 """Sections of a specification that a recipe may change; of the model only its sequence."""
 
@@ -26,7 +25,7 @@ def specification(plain: RunSpec, recipe: Recipe) -> RunSpec:
     """The plain specification with the recipe's keys set.
 
     Raises SpecError, also for keys that are no part of a recipe: data, seeds, rounds, the source of
-    the model, whatever registry let them through.
+    the model; whatever a registry allows.
     """
     for key in recipe:
         if key.partition(".")[0] not in SECTIONS and key != "model.sequence":
@@ -42,7 +41,7 @@ def specification(plain: RunSpec, recipe: Recipe) -> RunSpec:
 
 
 def _foreign(kind: object) -> set[str]:
-    """Keys of the wire that another kind than this has."""
+    """Keys that only wires of another kind have."""
     keys = {
         name: {f"wire.{f.name}" for f in msgspec.structs.fields(WIRES.find(name).section)}
         for name in WIRES.names()
@@ -77,22 +76,9 @@ def idle(recipe: Recipe) -> frozenset[str]:
     return frozenset(found)
 
 
-def parse(text: str, registry: Registry) -> Recipe:
-    """The change in a JSON text, in its types and sorted. Raises RegistryError with the reason."""
-    if len(text) > TEXT_LIMIT:
-        raise RegistryError(f"{len(text):,} characters, a change has at most {TEXT_LIMIT:,}")
-    try:
-        found = DECODER.decode(text)
-    except RecursionError as error:
-        raise RegistryError("nested beyond reason") from error
-    except json.JSONDecodeError as error:
-        raise RegistryError(f"not JSON: {error.msg} at character {error.pos}") from error
-    return registry.check(found)
-
-
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len({key for key, _ in pairs}) != len(pairs):
-        raise RegistryError("a key stands there twice")
+        raise RegistryError("a key occurs twice")
     return dict(pairs)
 
 
@@ -107,7 +93,7 @@ def _whole(digits: str) -> int:
 
 
 def _real(digits: str) -> float:
-    # float() is happy with any length; a number of ours is short
+    # float() takes any length
     if len(re.sub(r"[^0-9]", "", digits)) > 2 * DIGITS:
         raise RegistryError("a number with too many digits")
     return float(digits)

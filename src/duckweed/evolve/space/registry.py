@@ -11,9 +11,11 @@ from typing import Literal
 
 import msgspec
 
-from duckweed.evolve.decide.trial_spec import Recipe, Value, digest
+from duckweed.evolve.trial_spec import Recipe, Value, digest
 
-Kind = Literal["log", "linear", "int", "choice"]
+SwitchKind = Literal["log", "linear", "int", "choice"]
+"""log, linear: a number in [low, high]; int: a whole one, drawn on a logarithmic scale; choice: one
+of a list."""
 MOST_CHANGES = 6
 KEY_LIMIT = 64
 
@@ -23,16 +25,15 @@ class RegistryError(ValueError):
 
 
 class Switch(msgspec.Struct, frozen=True):
-    """log, linear: a number in [low, high]; int: a whole one, drawn on a logarithmic scale;
-    choice: one of `values`. note: the published effect; source: where it was published."""
+    """One key that a proposal may set."""
 
-    key: str
-    kind: Kind
+    key: str  # of the specification, such as inner.learning_rate
+    kind: SwitchKind
     low: float = 0.0
     high: float = 0.0
-    values: tuple[Value, ...] = ()
-    note: str = ""
-    source: str = ""
+    values: tuple[Value, ...] = ()  # of a choice
+    note: str = ""  # the published effect
+    source: str = ""  # where it was published
 
     def check(self, value: object) -> Value:
         """The value in its type, rounded to four digits. Raises RegistryError."""
@@ -81,24 +82,22 @@ class Switch(msgspec.Struct, frozen=True):
         return min(self.high, max(self.low, float(f"{value:.4g}")))
 
 
-class Known(msgspec.Struct, frozen=True):
-    """A change that the literature knows, with the factors by which it moves numbers of the
-    parent; proposed first, and labelled as known."""
+class KnownChange(msgspec.Struct, frozen=True):
+    """A change whose effect is known beforehand: published, or planted."""
 
     name: str
-    set: Recipe = {}
-    times: dict[str, float] = {}
+    set: Recipe = {}  # keys and their new values
+    times: dict[str, float] = {}  # keys and the factors by which the parent's numbers move
 
 
 class Registry(msgspec.Struct, frozen=True):
-    """The switches, what is known, and what can be planted: nulls and harms. version: counts
-    releases; anything that changes here changes `identity` too."""
+    """What a campaign may vary. Anything that changes here changes `identity` too."""
 
     switches: tuple[Switch, ...]
-    known: tuple[Known, ...]
-    nulls: tuple[Known, ...]
-    harms: tuple[Known, ...]
-    version: int = 1
+    known: tuple[KnownChange, ...]  # published changes, proposed first
+    nulls: tuple[KnownChange, ...]  # planted ones that do nothing
+    harms: tuple[KnownChange, ...]  # planted ones that do harm
+    version: int = 1  # counts releases
 
     @property
     def identity(self) -> str:
@@ -125,7 +124,7 @@ class Registry(msgspec.Struct, frozen=True):
             found[key] = self.switch(key).check(value)
         return dict(sorted(found.items()))
 
-    def of(self, known: Known, parent: Recipe) -> Recipe:
+    def of(self, known: KnownChange, parent: Recipe) -> Recipe:
         """The difference that a known change is for this parent."""
         scaled: Recipe = {}
         for key, factor in known.times.items():

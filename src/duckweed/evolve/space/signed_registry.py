@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 from blake3 import blake3
 
-from duckweed.evolve.space.registry import Known, Registry, RegistryError, Switch
+from duckweed.evolve.space.registry import KnownChange, Registry, RegistryError, Switch
 from duckweed.net.identity import Identity, verify
 
 SIZE_LIMIT = 1 << 18  # bytes of a signed release
@@ -19,28 +19,27 @@ Label = Literal["null", "harmful"]
 
 
 class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """version, switches, known: of the registry; identity: its hash, plants included;
-    commitments: sorted, 64 hex digits each."""
+    """A registry without its plants."""
 
-    version: int
-    identity: str
+    version: int  # of the registry
+    identity: str  # hash of the registry, plants included
     switches: tuple[Switch, ...]
-    known: tuple[Known, ...]
-    commitments: tuple[str, ...]
+    known: tuple[KnownChange, ...]
+    commitments: tuple[str, ...]  # to the plants: sorted, 64 hex digits each
 
 
 class Signed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A release as canonical JSON, who signed it (64 hex digits), the signature (128)."""
+    """A release that somebody signed with Ed25519."""
 
-    release: msgspec.Raw
-    key: str
-    signature: str
+    release: msgspec.Raw  # as canonical JSON
+    key: str  # who signed it, 64 hex digits
+    signature: str  # 128 hex digits
 
 
-class Opened(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One plant in the open: what it is, its label, and the salt of its commitment."""
+class RevealedPlant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A plant in the open: what a commitment was made to."""
 
-    plant: Known
+    plant: KnownChange
     label: Label
     salt: str
 
@@ -50,19 +49,19 @@ class Opened(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return blake3(msgspec.json.encode(fields, order="deterministic")).hexdigest()
 
 
-def opened(registry: Registry, secret: bytes) -> tuple[Opened, ...]:
-    """All plants with labels and salts; secret: the campaign's, 32 bytes."""
-    plants: list[tuple[Label, Known]] = [("null", p) for p in registry.nulls]
+def reveal_plants(registry: Registry, key: bytes) -> tuple[RevealedPlant, ...]:
+    """All plants with labels and salts; key: the campaign's secret, 32 bytes."""
+    plants: list[tuple[Label, KnownChange]] = [("null", p) for p in registry.nulls]
     plants += [("harmful", p) for p in registry.harms]
     return tuple(
-        Opened(plant, label, blake3(f"plant {place}".encode(), key=secret).hexdigest(16))
+        RevealedPlant(plant, label, blake3(f"plant {place}".encode(), key=key).hexdigest(16))
         for place, (label, plant) in enumerate(plants)
     )
 
 
-def release(registry: Registry, secret: bytes) -> Release:
+def release(registry: Registry, key: bytes) -> Release:
     """The registry without its plants."""
-    commitments = sorted(plant.commitment for plant in opened(registry, secret))
+    commitments = sorted(plant.commitment for plant in reveal_plants(registry, key))
     return Release(
         registry.version,
         registry.identity,
@@ -100,8 +99,8 @@ def read(data: bytes, key: str) -> Release:
         raise RegistryError(f"registry: made by another version of duckweed: {error}") from error
 
 
-def check_opened(commitments: Sequence[str], plants: Sequence[Opened]) -> None:
-    """Raises RegistryError unless these are the plants that were committed to, all of them."""
+def check_revealed(commitments: Sequence[str], plants: Sequence[RevealedPlant]) -> None:
+    """Raises RegistryError unless these are all the plants that were committed to."""
     if sorted(plant.commitment for plant in plants) != list(commitments):
         raise RegistryError("registry: the plants opened are not those it was committed to")
 

@@ -16,7 +16,7 @@ Of generation 0 the largest budgets count, as many as the child has: there both 
 so that a parabola need fit over a short range only. One straight line through both at the same
 budgets, as it was before, is 25 % too high where m falls as C^-0.2 and 14 % too low where the
 loss falls as C^-0.6; a parabola in which each has a slope of its own often gives no upper end
-(docs/evolve-statistics.md). The percentile bootstrap is not used: with five seeds a cell its 95 %
+(docs/evolve-statistics.md). The percentile bootstrap is not used: with five seeds for each recipe and budget its 95 %
 interval holds the truth 90 % of the time.
 
 Two checks by further terms, each with its own two-sided p: `- h x B` (x from the child's middle
@@ -40,7 +40,7 @@ ALARM = 0.01
 """p below which a check (scale, curve) is reported as found."""
 REACH = math.log(20.0)
 POINTS = 121
-"""ln m is looked for up to so far from a first guess, at so many points; then between them."""
+"""ln m is looked for up to REACH from a first guess, at POINTS places; then between two of them."""
 STEP = 1e-3
 """Of ln m, for the slope."""
 UNBOUNDED = 1e300
@@ -52,17 +52,17 @@ class MultiplierError(ValueError):
 
 
 class Run(msgspec.Struct, frozen=True):
-    """One whole run: budget in FLOPs, held-out loss in nats per byte or token, which recipe."""
+    """One whole run of either recipe."""
 
-    budget: float
-    loss: float
-    child: bool
+    budget: float  # FLOPs
+    loss: float  # held-out, in nats or bits per byte or token
+    child: bool  # else of generation 0
 
 
 class AtBudget(msgspec.Struct, frozen=True):
-    """m and its interval at one budget (FLOPs of the child)."""
+    """m and its interval at one budget."""
 
-    budget: float
+    budget: float  # FLOPs of the child
     m: float
     low: float
     high: float
@@ -81,29 +81,24 @@ class AtBudget(msgspec.Struct, frozen=True):
 
 
 class Multiplier(msgspec.Struct, frozen=True):
-    """m, low, high: the multiplier and its interval at `level`, from all of the child's budgets
-    together; by_budget: from the child's runs at one of them each; slope: nats per e-fold of compute
-    where both have the same loss; sd: of one run (nats); dof: degrees of freedom; runs: how many
-    were used; budgets: FLOPs of all runs; interaction (nats per e-fold), p_interaction,
-    p_curvature: the checks of the module; extrapolated: no runs of generation 0 had the child's
-    loss on the mean.
+    """The multiplier from all of the child's budgets together, with its interval and checks.
 
     Ledgers of format 2 and before hold more fields, and the curvature of one straight line."""
 
     m: float
-    low: float
+    low: float  # end of the interval at `level`
     high: float
     level: float
-    slope: float
-    sd: float
-    dof: int
-    runs: int
-    budgets: list[float]
-    interaction: float
-    p_interaction: float
-    p_curvature: float
-    by_budget: list[AtBudget]
-    extrapolated: bool
+    slope: float  # nats per e-fold of compute where both recipes have the same loss
+    sd: float  # of one run, in nats
+    dof: int  # degrees of freedom
+    runs: int  # how many were used
+    budgets: list[float]  # FLOPs, of all runs
+    interaction: float  # difference of the slopes, in nats per e-fold
+    p_interaction: float  # of no such difference
+    p_curvature: float  # of no difference between the bends
+    by_budget: list[AtBudget]  # from the child's runs at one budget each
+    extrapolated: bool  # on the mean no budget of generation 0 had the child's loss
 
     @property
     def depends_on_scale(self) -> bool:
@@ -148,13 +143,12 @@ class Multiplier(msgspec.Struct, frozen=True):
 
 
 class _Fit(msgspec.Struct, frozen=True):
-    """Coefficients a, b, q, g and of a further term, and their standard errors, [thetas, 4 or 5];
-    degrees of freedom; residual sd [thetas]."""
+    """Least squares at each theta."""
 
-    beta: Array
-    se: Array
-    dof: int
-    sd: Array
+    beta: Array  # coefficients a, b, q, g and of a further term [thetas, 4 or 5]
+    se: Array  # their standard errors
+    dof: int  # degrees of freedom
+    sd: Array  # of the residuals [thetas]
 
     @property
     def p_further(self) -> float:
@@ -166,11 +160,11 @@ class _Fit(msgspec.Struct, frozen=True):
 
 
 class _Curve(msgspec.Struct, frozen=True):
-    """The runs that are used: ln C, loss, and 1 for the child's, else 0; each [runs]."""
+    """The runs that are used, each field [runs]."""
 
-    log_c: Array
+    log_c: Array  # ln of the budget
     loss: Array
-    child: Array
+    child: Array  # 1 for the child's, else 0
 
     def fit(self, theta: Array, term: Array | None = None) -> _Fit:
         """Least squares with the child's runs shifted by each theta [thetas]; term: a further
@@ -205,7 +199,7 @@ def reached(runs: Sequence[Run]) -> bool:
 
 def fit(runs: Sequence[Run], level: float = 0.95) -> Multiplier:
     """The multiplier of the child over generation 0. Raises MultiplierError for fewer than three
-    budgets, fewer than two seeds in a cell, a diverged run, or a loss that does not clearly fall
+    budgets, fewer than two seeds of a recipe at a budget, a diverged run, or a loss that does not clearly fall
     with compute."""
     if not 0 < level < 1:
         raise MultiplierError(f"level must lie between 0 and 1, got {level}")
@@ -255,7 +249,7 @@ def _check(runs: Sequence[Run], child: bool) -> list[float]:
         seeds = sum(run.budget == budget for run in own)
         if seeds < LEAST_SEEDS:
             raise MultiplierError(
-                f"{seeds} run(s) of {who} at {budget:.3g} FLOPs; every cell needs at least "
+                f"{seeds} run(s) of {who} at {budget:.3g} FLOPs; every recipe and budget needs at least "
                 f"{LEAST_SEEDS}"
             )
     return budgets

@@ -1,6 +1,6 @@
 """Returns to research of a campaign: how the gain grows with all the compute that was spent on it.
 
-A_k is the multiplier of generation k over generation 0, measured directly in the vault; S_k all
+A_k is the multiplier of generation k over generation 0, measured on held-out text; S_k all
 research compute up to then (screening, failures, confirmation, scale checks, pruning). Two laws:
 
     power        ln A = r ln(1 + S/R0)          Jones' law; r: doublings of A per doubling of effort
@@ -10,7 +10,7 @@ R0 is the research that generation 0 already embodies (tuning of the baseline, p
 only roughly, so it is a parameter with a lognormal prior around the figure that the caller gives.
 Around the law the path moves in jumps of one accepted change each; increments are independent with
 variance `lump` times their mean (a compound Poisson path with jumps of about `lump`), to which the
-vault's measurement errors are added. Everything is summed over a grid, so that with few points the
+measurement errors of A are added. Everything is summed over a grid, so that with few points the
 answer is the prior and says so (`mostly_prior`). The laws are compared by leave-one-out predictive
 density (Vehtari, Gelman & Gabry 2017; exact here, from the grid).
 
@@ -21,16 +21,13 @@ fewer than ten accepted changes say next to nothing about r.
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 import msgspec
 import numpy as np
 
 from duckweed.evolve.statistics.t_distribution import Array, t_quantile
-from duckweed.forecast.data.measured import FILE, MeasuredReturns
-
-Provenance = Literal["known", "adapted", "novel"]
+from duckweed.evolve.trial_spec import Provenance
 
 LEVEL = 0.95
 FEW = 10
@@ -56,70 +53,71 @@ class ReturnsError(ValueError):
 
 
 class Point(msgspec.Struct, frozen=True):
-    """Generation k after one accepted change. spent: all research compute so far (FLOPs);
-    log_gain, se: ln of the vault's multiplier over generation 0, and its standard error;
-    provenance: of the change that made this generation."""
+    """Generation k after one accepted change."""
 
-    spent: float
-    log_gain: float
-    se: float
-    provenance: Provenance = "novel"
+    spent: float  # all research compute so far, in FLOPs
+    log_gain: float  # ln of the multiplier over generation 0
+    se: float  # standard error of log_gain
+    provenance: Provenance = "novel"  # of the change that made this generation
 
 
 class Estimate(msgspec.Struct, frozen=True):
-    """middle: geometric mean (exp of the posterior mean of the logarithm); low, high: quantiles
-    of an equal-tailed interval at `level`."""
+    """A positive number and its equal-tailed interval."""
 
-    middle: float
+    middle: float  # geometric mean: exp of the posterior mean of the logarithm
     low: float
     high: float
-    level: float = LEVEL
+    level: float = LEVEL  # of the interval
 
 
 class Trend(msgspec.Struct, frozen=True):
-    """Marginal gain: d ln A / dS (per FLOP) at the end under the power law, with interval; early,
-    late: mean gain per FLOP in the halves of the spending; change: second derivative of ln A from
-    a quadratic through the origin (per FLOP^2), with interval; says what the interval allows."""
+    """How the gain per FLOP develops."""
 
-    marginal: Estimate
-    early: float
-    late: float
-    change: float
-    change_low: float
+    marginal: Estimate  # d ln A / dS (per FLOP) at the end under the power law
+    early: float  # mean gain per FLOP in the first half of the spending
+    late: float  # and in the second
+    change: float  # second derivative of ln A from a quadratic through the origin (per FLOP^2)
+    change_low: float  # its interval at LEVEL
     change_high: float
-    verdict: Literal["rising", "falling", "unclear"]
+    verdict: Literal["rising", "falling", "unclear"]  # what that interval allows
 
 
 class Returns(msgspec.Struct, frozen=True):
-    """What a campaign says about returns to research. r: posterior; accepted: changes behind it;
-    limit: A at infinity under the saturating law, reached: share of its ln that is behind us;
-    elpd_difference, elpd_se: leave-one-out log predictive density, power minus saturating, and
-    its standard error (`prefers` needs more than 2 se and more than 4); without_known: r when
-    gains from known tricks are taken out and their cost is kept, None where nothing else was
-    accepted."""
+    """What a campaign says about returns to research."""
 
-    r: Estimate
-    prior: Estimate
-    accepted: int
+    r: Estimate  # posterior
+    prior: Estimate  # of r
+    accepted: int  # changes behind it
     mostly_prior: bool
-    limit: Estimate
-    reached: Estimate
-    elpd_difference: float
-    elpd_se: float
-    prefers: Literal["power", "saturating", "neither"]
-    trend: Trend | None
-    without_known: Estimate | None
+    limit: Estimate  # A at infinity under the saturating law
+    reached: Estimate  # share of ln(limit) so far
+    elpd_difference: float  # leave-one-out log predictive density, power minus saturating law
+    elpd_se: float  # its standard error
+    prefers: Literal["power", "saturating", "neither"]  # needs a difference above 2 se and above 4
+    trend: Trend | None  # from four points on
+    without_known: Estimate | None  # r without the gains of known changes, their cost kept
     points: list[Point]
 
 
-class _Posterior(msgspec.Struct, frozen=True):
-    """Over a grid of G parameter pairs and lumps: weight [G] (sums to 1), the two parameters
-    [G], loo [n]: ln p(y_i | the others)."""
+class ReturnsFile(msgspec.Struct, frozen=True):
+    """`returns.json`, which `duckweed forecast --returns` reads."""
 
-    weight: Array
-    first: Array
-    second: Array
-    loo: Array
+    mean: float  # geometric mean of r
+    low: float
+    high: float
+    level: float  # of the interval
+    accepted: int  # changes behind it
+    mostly_prior: bool
+    source: str  # name of the campaign
+
+
+class _Posterior(msgspec.Struct, frozen=True):
+    """Over a grid of G parameter pairs and lumps."""
+
+    weight: Array  # [G], sums to 1
+    first: Array  # the first parameter [G]
+    second: Array  # the second one [G]
+    loo: Array  # ln p(y_i | the others) [n]
 
 
 def returns(points: Sequence[Point], r0: float) -> Returns:
@@ -159,21 +157,11 @@ def _preferred(difference: float, se: float) -> Literal["power", "saturating", "
     return "power" if difference > 0 else "saturating"
 
 
-def record(found: Returns, source: str) -> MeasuredReturns:
-    """What `duckweed forecast --returns` reads; source: the run's name."""
-    return MeasuredReturns(
-        mean=found.r.middle, low=found.r.low, high=found.r.high, level=found.r.level,
-        accepted=found.accepted, mostly_prior=found.mostly_prior, source=source,
-    )  # fmt: skip
-
-
-def write(found: Returns, folder: Path, source: str) -> Path:
-    """Write `returns.json` into the run's folder; a reader never sees half a file."""
-    path = folder / FILE
-    part = path.with_suffix(".part")
-    part.write_bytes(msgspec.json.format(msgspec.json.encode(record(found, source)), indent=1))
-    part.replace(path)
-    return path
+def encode(found: Returns, source: str) -> bytes:
+    """The content of `returns.json`; source: the campaign's name."""
+    r = found.r
+    file = ReturnsFile(r.middle, r.low, r.high, r.level, found.accepted, found.mostly_prior, source)
+    return msgspec.json.format(msgspec.json.encode(file), indent=1)
 
 
 def _check(points: Sequence[Point], r0: float) -> None:

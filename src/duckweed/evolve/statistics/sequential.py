@@ -36,7 +36,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from duckweed.evolve.statistics.t_distribution import Array, chi2_quantile, t_cdf
+from duckweed.evolve.statistics.t_distribution import Array, t_cdf
 
 SPREAD = 2.0
 """Prior sd of the effect mean/sd under the alternative; see docs/evolve.md."""
@@ -54,18 +54,16 @@ class SequentialError(ValueError):
 
 
 class Evidence(msgspec.Struct, frozen=True):
-    """The test's whole state. pairs: number seen; total, squares: sums of x = d - delta and of
-    x^2; first: the first x; varies: some x differed from the first; diverged: the child's run
-    ended without a finite loss. delta in the unit of d."""
+    """The test's whole state."""
 
-    delta: float = 0.0
+    delta: float = 0.0  # the margin of H0, in the unit of d
     spread: float = SPREAD
-    pairs: int = 0
-    total: float = 0.0
-    squares: float = 0.0
-    first: float = 0.0
-    varies: bool = False
-    diverged: bool = False
+    pairs: int = 0  # seen so far
+    total: float = 0.0  # sum of x = d - delta
+    squares: float = 0.0  # sum of x^2
+    first: float = 0.0  # the first x
+    varies: bool = False  # some x differed from the first
+    diverged: bool = False  # a run of the child ended without a finite loss
 
     def update(self, d: float) -> "Evidence":
         """With one more pair. d = -inf: the child diverged. Raises SequentialError for nan or
@@ -114,7 +112,7 @@ class Evidence(msgspec.Struct, frozen=True):
 
     @property
     def mean(self) -> float:
-        """Mean difference, in the unit of d. Biased upwards after "accepted": the vault reports."""
+        """Mean difference, in the unit of d. Biased upwards after "accepted": it decides, and is not what is reported."""
         return self.delta + self.total / self.pairs if self.pairs else math.nan
 
     @property
@@ -124,16 +122,6 @@ class Evidence(msgspec.Struct, frozen=True):
             return math.nan
         rest = max(self.squares - self.total**2 / self.pairs, 0.0)
         return math.sqrt(rest / (self.pairs - 1))
-
-
-def observe(differences: Sequence[float], delta: float = 0.0, spread: float = SPREAD) -> Evidence:
-    """Evidence after all `differences`, in order."""
-    if not spread > 0:
-        raise SequentialError(f"spread must be positive, got {spread}")
-    evidence = Evidence(delta, spread)
-    for d in differences:
-        evidence = evidence.update(d)
-    return evidence
 
 
 def decision(evidence: Evidence, alpha: float, most: int) -> Verdict:
@@ -171,14 +159,12 @@ def interval(evidence: Evidence, level: float = 0.95) -> tuple[float, float]:
 
 
 class Pilot(msgspec.Struct, frozen=True):
-    """The parent against itself. sd: of a paired difference, in the unit of d; high: its upper
-    limit at 80 % (one-sided), for planning; mean, t: of the differences, which must be near 0."""
+    """The parent against itself."""
 
     pairs: int
-    sd: float
-    high: float
-    mean: float
-    t: float
+    sd: float  # of a paired difference, in the unit of d
+    mean: float  # of the differences; must be near 0
+    t: float  # Student's t of the mean
 
 
 def pilot(differences: Sequence[float]) -> Pilot:
@@ -195,9 +181,8 @@ def pilot(differences: Sequence[float]) -> Pilot:
         raise SequentialError(
             "parent and parent give the same loss: the seeds do not reach the runs"
         )
-    high = math.sqrt(square * d.size / chi2_quantile(0.2, d.size))
     t = float(d.mean() / (d.std(ddof=1) / math.sqrt(d.size))) if d.std() > 0 else math.inf
-    return Pilot(int(d.size), math.sqrt(square), high, float(d.mean()), t)
+    return Pilot(int(d.size), math.sqrt(square), float(d.mean()), t)
 
 
 def power(
@@ -228,29 +213,13 @@ def smallest_effect(
     return high * sd
 
 
-def pairs_needed(
-    effect: float, sd: float, alpha: float, chance: float = 0.8, ceiling: int = 256
-) -> int | None:
-    """The smallest `most` with which `effect` is accepted with probability `chance`, or None."""
-    low, high = 1, 2
-    while power(effect, sd, alpha, high) < chance:
-        low, high = high, high * 2
-        if high > ceiling:
-            return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        enough = power(effect, sd, alpha, middle) >= chance
-        low, high = (low, middle) if enough else (middle, high)
-    return high
-
-
 class Runs(msgspec.Struct, frozen=True):
-    """Many tests at once [S]: accepted, worse: masks; pairs: used; mean: of d at the stop."""
+    """Many tests at once, each field [S]."""
 
     accepted: npt.NDArray[np.bool_]
     worse: npt.NDArray[np.bool_]
-    pairs: npt.NDArray[np.int64]
-    mean: Array
+    pairs: npt.NDArray[np.int64]  # used
+    mean: Array  # of d when the test stopped
 
 
 def run(x: Array, alpha: float | Array, most: int, spread: float = SPREAD) -> Runs:

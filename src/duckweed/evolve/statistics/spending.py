@@ -19,8 +19,6 @@ so a campaign that goes on (resumed with more budget) stays valid. Each single t
 below alpha whatever was accepted before, because gamma_t t < 1.
 """
 
-from collections.abc import Sequence
-
 import msgspec
 
 PLANNED = 20
@@ -31,13 +29,12 @@ class SpendingError(ValueError):
 
 
 class Spending(msgspec.Struct, frozen=True):
-    """alpha: false discovery rate of the campaign; planned: N; tested, accepted: so far. Only
-    proposals that enter confirmation count as tests; screening is on other seeds."""
+    """Only proposals that enter confirmation count as tests; screening is on other seeds."""
 
-    alpha: float = 0.05
-    planned: int = PLANNED
-    tested: int = 0
-    accepted: int = 0
+    alpha: float = 0.05  # false discovery rate of the campaign
+    planned: int = PLANNED  # N: confirmations over which half of alpha is spent evenly
+    tested: int = 0  # so far
+    accepted: int = 0  # so far
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha < 1:
@@ -45,7 +42,7 @@ class Spending(msgspec.Struct, frozen=True):
         if self.planned < 1:
             raise SpendingError(f"a campaign plans at least one test, got {self.planned}")
         if not 0 <= self.accepted <= self.tested:
-            raise SpendingError(f"{self.accepted} accepted of {self.tested} tested cannot be")
+            raise SpendingError(f"{self.accepted} accepted of {self.tested} tested is impossible")
 
     @property
     def level(self) -> float:
@@ -62,8 +59,3 @@ class Spending(msgspec.Struct, frozen=True):
 def gamma(t: int, planned: int = PLANNED) -> float:
     """The t-th part of the budget, t = 1, 2, ...; sums to 1."""
     return 1 / (2 * planned) if t <= planned else planned / (2 * t * (t - 1))
-
-
-def after(history: Sequence[bool], alpha: float = 0.05, planned: int = PLANNED) -> Spending:
-    """The state after tests that ended as `history` says (True: accepted); `.level` is next."""
-    return Spending(alpha, planned, len(history), sum(bool(h) for h in history))

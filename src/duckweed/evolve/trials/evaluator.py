@@ -18,113 +18,117 @@ from blake3 import blake3
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from duckweed.evolve.decide.trial_spec import Cell, Result
-from duckweed.evolve.trials.peers_in_one import Exchange, ExchangeError, Moved, replay
+from duckweed.evolve.trial_spec import TrialResult, TrialSpec
+from duckweed.evolve.trials.peers_in_one import Exchange, ExchangedBytes, ExchangeError, replay
 from duckweed.evolve.trials.text_split import read
-from duckweed.evolve.trials.trial import EXCHANGE, Declared, allowance, configuration, plan, taken
+from duckweed.evolve.trials.trial import EXCHANGE, Declared, TrialPlanner, taken
 from duckweed.learn.model import model as models
 from duckweed.merge.round import MergeError
 from duckweed.run.spec import RunSpec
 from duckweed.wire.frame import WireError
 
-TOKENS = {"select": 32768, "vault": 65536}
-BATCH = 16
+TOKENS = {"select": 32768, "vault": 65536}  # that are evaluated of each text
+BATCH = 16  # sequences evaluated at once
 CONFIG_LIMIT = 1 << 16  # bytes of a declared configuration
 EXCHANGE_LIMIT = 1 << 24  # bytes of announcements, beyond the blobs
 TOLERANCE = 1e-4  # of a past logit; the same sums in the same order give 0
 
 
-class Refused(ValueError):
-    """An export that is not what its cell asks for; the trial counts as failed."""
+class ExportRefused(ValueError):
+    """An export that is not what its trial asks for; the trial counts as failed."""
 
 
 class Evaluator:
-    """Holds the held-out texts (folder `held`) and the campaign's plain specification."""
+    """Evaluates exports on the held-out texts in the folder `held`."""
 
-    def __init__(self, plain: RunSpec, base: Path, held: Path, vocabulary: int) -> None:
-        self.plain, self.base, self.held, self.vocabulary = plain, base, held, vocabulary
+    def __init__(self, planner: TrialPlanner, held: Path) -> None:
+        self.planner, self.held = planner, held
 
-    def evaluate(self, cell: Cell, out: Path) -> Result:
-        """The result of a cell from the folder its trial wrote. A refusal is a result without
+    def evaluate(self, trial: TrialSpec, out: Path) -> TrialResult:
+        """The result of a trial from the folder that it wrote. A refusal is a result without
         loss and with a reason; only a broken installation raises."""
-        spec, cost = plan(self.plain, self.base, self.vocabulary, cell)
+        spec, cost = self.planner.plan(trial)
         each, steps = spec.inner.batch * spec.model.sequence, taken(spec)
         tokens, spent = steps * each, steps * cost.step(each)
-        judged = TOKENS[cell.split] // spec.model.sequence * spec.model.sequence
-        result = Result(None, spent, tokens, cost.parameters)
+        evaluated = TOKENS[trial.split] // spec.model.sequence * spec.model.sequence
+        result = TrialResult(None, spent, tokens, cost.parameters)
         try:
             declared = msgspec.json.decode((out / "declared.json").read_bytes(), type=Declared)
             if (declared.steps, declared.tokens) != (steps, tokens):
-                raise Refused(
+                raise ExportRefused(
                     f"{declared.tokens:,} tokens in {declared.steps} steps are declared, the budget "
                     f"pays for {tokens:,} in {steps}"
                 )
             if declared.diverged:
-                raise Refused(f"diverged: {declared.diverged}")
-            model = self._model(spec, cell, out)
-            moved = self._moved(spec, cell, out, model) if spec.rounds.peers > 1 else Moved()
-            check_causal(model, spec.model.sequence, self.vocabulary)
-            loss = self._loss(model, cell, spec.model.sequence)
+                raise ExportRefused(f"diverged: {declared.diverged}")
+            model = self._model(spec, trial, out)
+            moved = (
+                self._moved(spec, trial, out, model) if spec.rounds.peers > 1 else ExchangedBytes()
+            )
+            check_causal(model, spec.model.sequence, self.planner.vocabulary)
+            loss = self._loss(model, trial, spec.model.sequence)
             if not math.isfinite(loss):
-                raise Refused(f"the held-out loss is {loss}")
-        except (Refused, OSError, msgspec.MsgspecError) as error:
+                raise ExportRefused(f"the held-out loss is {loss}")
+        except (ExportRefused, OSError, msgspec.MsgspecError) as error:
             return msgspec.structs.replace(result, reason=str(error)[:300])
         weights = blake3((out / "model.safetensors").read_bytes()).hexdigest(16)
-        total = spent + cost.forward * judged
+        total = spent + cost.forward * evaluated
         return msgspec.structs.replace(
             result, loss=loss, flops=total, weights=weights, sent=moved.sent, fetched=moved.fetched
         )
 
-    def _moved(self, spec: RunSpec, cell: Cell, out: Path, model: Any) -> Moved:
+    def _moved(self, spec: RunSpec, trial: TrialSpec, out: Path, model: Any) -> ExchangedBytes:
         """The bytes of the rounds, which must lead to the weights that were exported."""
-        allowed = allowance(self.plain, self.base, self.vocabulary, cell)
+        allowed = self.planner.allowance(trial)
         path = out / EXCHANGE
         if path.stat().st_size > spec.rounds.peers * allowed + EXCHANGE_LIMIT:
-            raise Refused(f"what peers handed in is more than {allowed:,} bytes each")
+            raise ExportRefused(f"what peers handed in is more than {allowed:,} bytes each")
         exchange = msgspec.msgpack.decode(path.read_bytes(), type=Exchange)
-        config = configuration(spec, self.base, self.vocabulary, cell.size)
+        config = self.planner.configuration(spec, trial.size)
         first: Any = models.build(config, "cpu", spec.seed, spec.architecture.zero_projections)
         start = models.read_weights(first)
         try:
             weights, moved = replay(spec, models.layout_of(first), start, exchange)
         except (ExchangeError, MergeError, WireError) as error:
-            raise Refused(f"the rounds do not hold: {error}") from error
+            raise ExportRefused(f"the rounds do not hold: {error}") from error
         if not np.array_equal(weights, models.read_weights(model)):
-            raise Refused("what peers handed in does not lead to the exported weights")
+            raise ExportRefused("what peers handed in does not lead to the exported weights")
         if max(moved.sent, moved.fetched) > allowed:
-            raise Refused(
+            raise ExportRefused(
                 f"{moved.sent:,} bytes sent and {moved.fetched:,} fetched by a peer, allowed are "
                 f"{allowed:,} each"
             )
         return moved
 
-    def _model(self, spec: RunSpec, cell: Cell, out: Path) -> Any:
-        """The declared model, which must be the one that the cell's recipe names, with weights."""
-        wanted = configuration(spec, self.base, self.vocabulary, cell.size)
+    def _model(self, spec: RunSpec, trial: TrialSpec, out: Path) -> Any:
+        """The declared model, which must be the one that the recipe names, with weights."""
+        wanted = self.planner.configuration(spec, trial.size)
         path = out / "config.json"
         if path.stat().st_size > CONFIG_LIMIT:
-            raise Refused("the declared configuration is too long")
+            raise ExportRefused("the declared configuration is too long")
         declared = json.loads(path.read_text("utf-8"))
         for key in ("model_type", "vocab_size", "hidden_size", "num_hidden_layers"):
             if declared.get(key) != getattr(wanted, key):
-                raise Refused(f"declares {key} = {declared.get(key)!r}, not {getattr(wanted, key)}")
+                raise ExportRefused(
+                    f"declares {key} = {declared.get(key)!r}, not {getattr(wanted, key)}"
+                )
         model: Any = models.build(wanted, "cpu")
         try:
             weights = load_file(out / "model.safetensors")
             missing, unknown = model.load_state_dict(weights, strict=False)
         except (SafetensorError, RuntimeError) as error:
-            raise Refused(f"the weights do not fit the declared model: {error}") from error
+            raise ExportRefused(f"the weights do not fit the declared model: {error}") from error
         tied = {"lm_head.weight"} if wanted.tie_word_embeddings else set()
         if unknown or set(missing) - tied:
-            raise Refused("the weights do not fit the declared model")
+            raise ExportRefused("the weights do not fit the declared model")
         return model.eval()
 
     @torch.no_grad()
-    def _loss(self, model: Any, cell: Cell, length: int) -> float:
+    def _loss(self, model: Any, trial: TrialSpec, length: int) -> float:
         """Bits per byte of held-out text: mean nats per token times tokens per byte."""
-        tokens, facts = read(self.held, cell.split)
+        tokens, facts = read(self.held, trial.split)
         windows = (tokens.size - 1) // length
-        count = max(1, min(windows, TOKENS[cell.split] // length))
+        count = max(1, min(windows, TOKENS[trial.split] // length))
         chosen = np.arange(count) * windows // count
         nats = 0.0
         for first in range(0, count, BATCH):
@@ -138,7 +142,7 @@ class Evaluator:
 
 @torch.no_grad()
 def check_causal(model: Any, length: int, vocabulary: int) -> None:
-    """Raises Refused where the past sees the future."""
+    """Raises ExportRefused where the past sees the future."""
     rng = np.random.default_rng(0)
     before = torch.from_numpy(rng.integers(0, vocabulary, (2, length)))
     cut = length // 2
@@ -147,4 +151,4 @@ def check_causal(model: Any, length: int, vocabulary: int) -> None:
     one, two = (model(input_ids=tokens).logits[:, :cut] for tokens in (before, after))
     gap = float((one - two).abs().max())
     if not gap <= TOLERANCE:
-        raise Refused(f"not causal: later tokens change earlier logits by {gap:.3g}")
+        raise ExportRefused(f"not causal: later tokens change earlier logits by {gap:.3g}")

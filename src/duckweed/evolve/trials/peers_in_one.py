@@ -1,8 +1,8 @@
 """A trial of several peers: the rounds of a swarm in one process, and what was handed in at each.
 
 A run's own functions train, compress, merge and step, so that wire, merge and outer settings are
-tried as they are used. What peers handed in lies beside the exported weights: the evaluator closes
-the same rounds again and must reach the same weights, so that bytes are counted, not claimed.
+tried as they are used. The contributions lie beside the exported weights: the evaluator closes the
+same rounds again and must reach the same weights, so that bytes are counted, not claimed.
 """
 
 import msgspec
@@ -19,30 +19,28 @@ from duckweed.run.spec import RunSpec
 from duckweed.run.state import State, first
 from duckweed.wire.codec import codec_of
 
-Handed = list[tuple[Announcement, bytes]]
-"""What peers hand in at one round, in their order."""
+Contributions = list[tuple[Announcement, bytes]]
+"""Of one round, in the order of the peers."""
 
 
 class ExchangeError(ValueError):
-    """Rounds that are not those that a trial's specification asks for."""
+    """Rounds that differ from those of the trial's specification."""
 
 
 class Exchange(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"shared": "scales"}
 ):
-    """All rounds of a trial."""
+    """All that peers handed in."""
 
-    shared: list[float]
-    """What peers share in the first round (State.shared), [K]."""
-    rounds: list[Handed]
-    """What was handed in at each."""
+    shared: list[float]  # what peers share in the first round (State.shared), [K]
+    rounds: list[Contributions]
 
 
-class Moved(msgspec.Struct, frozen=True):
-    """Bytes of contributions that the busiest peer sends, and of updates that every peer fetches."""
+class ExchangedBytes(msgspec.Struct, frozen=True):
+    """Bytes that a trial's exchange takes."""
 
-    sent: int = 0
-    fetched: int = 0
+    sent: int = 0  # contributions of the busiest peer
+    fetched: int = 0  # updates, by each peer
 
 
 def train(
@@ -56,7 +54,7 @@ def train(
     exchange = Exchange([float(x) for x in shared], [])
     workers = [Worker(spec, layout, learner) for _ in range(spec.rounds.peers)]
     for number in range(spec.rounds.count):
-        handed: Handed = []
+        handed: Contributions = []
         for peer, worker in enumerate(workers):
             made = worker.contribute(state, peer, number * len(workers) + peer)
             handed.append((made.announcement, made.blob))
@@ -69,9 +67,9 @@ def train(
 
 def replay(
     spec: RunSpec, layout: Layout, weights: np.ndarray, exchange: Exchange
-) -> tuple[np.ndarray, Moved]:
-    """Where the first weights f32[P] lead by what was handed in, and the bytes that it took. Raises
-    ExchangeError, MergeError, WireError."""
+) -> tuple[np.ndarray, ExchangedBytes]:
+    """The last weights f32[P] that follow from the first ones and the contributions, and the bytes
+    exchanged. Raises ExchangeError, MergeError, WireError."""
     if len(exchange.rounds) != spec.rounds.count:
         raise ExchangeError(f"{len(exchange.rounds)} rounds, not {spec.rounds.count}")
     state = first(layout, weights, np.array(exchange.shared, np.float32))
@@ -87,7 +85,7 @@ def replay(
         state, _, down = _close(spec, layout, state, handed)
         sent = [total + len(blob) for total, (_, blob) in zip(sent, handed, strict=True)]
         fetched += down
-    return state.weights, Moved(max(sent), fetched)
+    return state.weights, ExchangedBytes(max(sent), fetched)
 
 
 def _said(a: Announcement) -> tuple[int, int, int, int]:
@@ -95,7 +93,7 @@ def _said(a: Announcement) -> tuple[int, int, int, int]:
 
 
 def _close(
-    spec: RunSpec, layout: Layout, state: State, handed: Handed
+    spec: RunSpec, layout: Layout, state: State, handed: Contributions
 ) -> tuple[State, Closed, int]:
     """The next state, how the round closed, and the bytes that lead from one to the other."""
     blobs = MemoryBlobs({announcement.blob: blob for announcement, blob in handed})

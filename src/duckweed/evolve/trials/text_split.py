@@ -1,7 +1,8 @@
 """The texts of a campaign: training text for trials, two held-out texts for the evaluator alone.
 
-The held-out documents of a data set are dealt by their hash to V1 (selection) and V2 (the vault):
-no document is in two of the three. The trials' folder holds no held-out token at all.
+The held-out documents of a data set are divided by their hash into one for selection and one for the
+final comparison ("vault" on disk): no document is in two of the three.
+The trials' folder holds no held-out token at all.
 """
 
 import shutil
@@ -13,25 +14,25 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from duckweed.learn.data.corpus import DataError
-from duckweed.learn.data.dataset import HELD_OUT, MANIFEST, TOKENIZER, TRAIN, Dataset, Manifest
+from duckweed.learn.data.dataset import HELD_OUT, MANIFEST, TOKENIZER, TRAIN, Dataset
 from duckweed.run.folder import write_atomically
 
 FACTS = "facts.json"
-LEAST = 4096  # tokens of a held-out text
+LEAST = 4096  # tokens that a held-out text must have
 
 
-class Held(msgspec.Struct, frozen=True):
-    """A held-out text: tokens, documents, and UTF-8 bytes of the text without document ends."""
+class HeldOutText(msgspec.Struct, frozen=True):
+    """What a held-out text consists of."""
 
     tokens: int
     documents: int
-    bytes: int
-    dtype: str
+    bytes: int  # of the text as UTF-8, without document ends
+    dtype: str  # of the file of tokens
 
 
-def deal(dataset: Dataset, training: Path, held: Path) -> dict[str, Held]:
+def split_texts(dataset: Dataset, training: Path, held: Path) -> dict[str, HeldOutText]:
     """Writes the trials' folder and the evaluator's. Raises DataError where text is too short."""
-    parts = _dealt(dataset)
+    parts = _documents(dataset)
     facts = {}
     for name, documents in parts.items():
         tokens = np.concatenate(documents) if documents else np.empty(0, dataset.held_out.dtype)
@@ -43,7 +44,7 @@ def deal(dataset: Dataset, training: Path, held: Path) -> dict[str, Held]:
         write_atomically(held / f"{name}.bin", tokens.tobytes())
         texts = [dataset.tokenizer.decode(document) for document in documents]
         size = sum(len(text.encode()) for text in texts)
-        facts[name] = Held(int(tokens.size), len(documents), size, dataset.manifest.dtype)
+        facts[name] = HeldOutText(int(tokens.size), len(documents), size, dataset.manifest.dtype)
     write_atomically(held / FACTS, msgspec.json.encode(facts))
     training.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(dataset.folder / TRAIN, training / TRAIN)
@@ -56,8 +57,8 @@ def deal(dataset: Dataset, training: Path, held: Path) -> dict[str, Held]:
     return facts
 
 
-def _dealt(dataset: Dataset) -> dict[str, list[NDArray[np.unsignedinteger]]]:
-    """Documents (each with its end) of select and vault; cut in two where there is only one."""
+def _documents(dataset: Dataset) -> dict[str, list[NDArray[np.unsignedinteger]]]:
+    """Documents (each with its end) of either text; the tokens cut in two where documents are few."""
     tokens = np.asarray(dataset.held_out)
     ends = np.flatnonzero(tokens == dataset.tokenizer.end) + 1
     documents = [d for d in np.split(tokens, ends) if d.size]
@@ -73,16 +74,11 @@ def _dealt(dataset: Dataset) -> dict[str, list[NDArray[np.unsignedinteger]]]:
     return parts
 
 
-def read(held: Path, name: str) -> tuple[NDArray[np.unsignedinteger], Held]:
+def read(held: Path, name: str) -> tuple[NDArray[np.unsignedinteger], HeldOutText]:
     """Tokens of a held-out text and what it holds."""
-    facts = msgspec.json.decode((held / FACTS).read_bytes(), type=dict[str, Held])[name]
+    facts = msgspec.json.decode((held / FACTS).read_bytes(), type=dict[str, HeldOutText])[name]
     kind = np.dtype(facts.dtype).newbyteorder("<")
     tokens = np.memmap(held / f"{name}.bin", dtype=kind, mode="r")
     if tokens.size != facts.tokens:
         raise DataError(f"{held}: {name} has {tokens.size} tokens instead of {facts.tokens}")
     return tokens, facts
-
-
-def manifest_vocabulary(training: Path) -> int:
-    """Ids that the tokenizer of the trials' text has."""
-    return msgspec.json.decode((training / MANIFEST).read_bytes(), type=Manifest).vocabulary

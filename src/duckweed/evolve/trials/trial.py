@@ -1,7 +1,7 @@
 """One trial: a recipe trained on one seed until its FLOPs are spent, exported with what it declares.
 
-Where the campaign's plain specification has several peers, a trial is a swarm's run in small
-(`exchange`), else plain training. Deterministic: the same cell on the same machine with the same
+Where the campaign's plain specification has several peers, a trial is a small run of a swarm
+(`peers_in_one`), else plain training. The same trial on the same machine with the same number of
 threads gives the same weights, bit for bit. A trial sees training text only.
 """
 
@@ -10,12 +10,12 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from torch import nn
 from transformers import PretrainedConfig
 
-from duckweed.evolve.decide.trial_spec import Cell
+from duckweed.evolve.folder import CampaignFolder
 from duckweed.evolve.space.recipe import specification
-from duckweed.evolve.trials import peers_in_one as exchanges
+from duckweed.evolve.trial_spec import TrialSpec
+from duckweed.evolve.trials import peers_in_one
 from duckweed.learn.arithmetic import Cost, cost
 from duckweed.learn.data.dataset import Dataset
 from duckweed.learn.learner import Diverged, Learner, Part
@@ -29,22 +29,64 @@ from duckweed.wire.codec import codec_type
 from duckweed.wire.frame import WireError
 
 EXCHANGE = "exchange.msgpack"
-LEAST_STEPS, LEAST_ROUNDS = 8, 3
+LEAST_STEPS = 8  # of a trial of one peer
+LEAST_ROUNDS = 3  # of a trial of several
 SAVINGS = 50
-"""A trial of several peers moves so many times fewer bytes, each way, than data-parallel training
-of the plain recipe for as many FLOPs; else proposals would win by talking more."""
+"""By this factor a trial of several peers moves fewer bytes, each way, than data-parallel training
+of the plain recipe for as many FLOPs; else proposals would win by sending more."""
 
 
 class TrialError(ValueError):
-    """A cell that cannot be trained; the message says why."""
+    """A trial that cannot be trained; the message says why."""
 
 
 class Declared(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a trial says it did; the evaluator counts again."""
 
-    steps: int
+    steps: int  # inner steps of all peers together
     tokens: int
-    diverged: str = ""
+    diverged: str = ""  # why there are no weights
+
+
+class TrialPlanner:
+    """Plans a campaign's trials. plain: the specification that recipes differ from; base: the folder
+    that its model file is relative to; vocabulary: ids of the tokenizer."""
+
+    def __init__(self, plain: RunSpec, base: Path, vocabulary: int) -> None:
+        self.plain, self.base, self.vocabulary = plain, base, vocabulary
+
+    @classmethod
+    def of(cls, folder: CampaignFolder) -> "TrialPlanner":
+        """For an existing campaign, or a copy of the part of it that trials see."""
+        return cls(folder.plain(), folder.path, folder.vocabulary())
+
+    def configuration(self, spec: RunSpec, size: int) -> PretrainedConfig:
+        """The model of a trial's specification, at `size` times its parameters."""
+        source, length = spec.model.source, spec.model.sequence
+        found = models.configuration(
+            source, self.base, self.vocabulary, length, architecture=spec.architecture
+        )
+        return sized(found, size)
+
+    def plan(self, trial: TrialSpec) -> tuple[RunSpec, Cost]:
+        """The stretched specification of a trial and its cost. Raises TrialError, SpecError, ModelError."""
+        spec = specification(self.plain, trial.recipe)
+        spec = msgspec.structs.replace(spec, seed=trial.seed)
+        skeleton = models.skeleton(self.configuration(spec, trial.size))
+        count = cost(skeleton, spec.inner, spec.model.sequence)
+        tokens, least = spec.inner.batch * spec.model.sequence, _least(spec)
+        if (steps := count.steps(trial.budget, tokens)) < least:
+            raise TrialError(
+                f"{trial.budget:.3g} FLOPs pay for {steps} steps of this recipe, at least {least} are "
+                f"needed, which take {least * count.step(tokens):.2g}; or a smaller model or batch"
+            )
+        return stretched(spec, self.plain, steps), count
+
+    def allowance(self, trial: TrialSpec) -> int:
+        """Bytes that a peer of a trial may send, and as many that it may fetch."""
+        peers = self.plain.rounds.peers
+        spec, count = self.plan(msgspec.structs.replace(trial, recipe={}))
+        return data_parallel_bytes(count.parameters, peers, spec.total_steps) // peers // SAVINGS
 
 
 def sized(config: PretrainedConfig, size: int) -> PretrainedConfig:
@@ -63,20 +105,9 @@ def sized(config: PretrainedConfig, size: int) -> PretrainedConfig:
     return config
 
 
-def skeleton(spec: RunSpec, base: Path, vocabulary: int, size: int) -> nn.Module:
-    """The model of a specification without memory for weights, at `size` times its parameters."""
-    return models.skeleton(configuration(spec, base, vocabulary, size))
-
-
-def configuration(spec: RunSpec, base: Path, vocabulary: int, size: int) -> PretrainedConfig:
-    source, length = spec.model.source, spec.model.sequence
-    wanted = models.configuration(source, base, vocabulary, length, architecture=spec.architecture)
-    return sized(wanted, size)
-
-
 def stretched(spec: RunSpec, plain: RunSpec, steps: int) -> RunSpec:
-    """The specification with its schedule over so many steps of all peers together, in whole rounds;
-    warm-up keeps the share that it has of the plain one."""
+    """The specification with its schedule over `steps` steps of all peers together, in whole rounds;
+    warm-up keeps its share of the plain one."""
     count, each = 1, steps
     if spec.rounds.peers > 1:
         each = spec.inner.steps
@@ -89,7 +120,7 @@ def stretched(spec: RunSpec, plain: RunSpec, steps: int) -> RunSpec:
 
 
 def _least(spec: RunSpec) -> int:
-    """Steps of all peers together without which nothing would be seen."""
+    """Fewest steps of all peers together that show anything."""
     if spec.rounds.peers == 1:
         return LEAST_STEPS
     return (LEAST_ROUNDS * spec.rounds.peers + _measuring(spec)) * spec.inner.steps
@@ -105,33 +136,11 @@ def taken(spec: RunSpec) -> int:
     return (spec.rounds.peers * spec.rounds.count + _measuring(spec)) * spec.inner.steps
 
 
-def plan(plain: RunSpec, base: Path, vocabulary: int, cell: Cell) -> tuple[RunSpec, Cost]:
-    """The stretched specification of a cell and its cost. Raises TrialError, SpecError, ModelError."""
-    spec = specification(plain, cell.recipe)
-    spec = msgspec.structs.replace(spec, seed=cell.seed)
-    count = cost(skeleton(spec, base, vocabulary, cell.size), spec.inner, spec.model.sequence)
-    tokens, least = spec.inner.batch * spec.model.sequence, _least(spec)
-    if (steps := count.steps(cell.budget, tokens)) < least:
-        raise TrialError(
-            f"{cell.budget:.3g} FLOPs pay for {steps} steps of this recipe, at least {least} are needed, "
-            f"which take {least * count.step(tokens):.2g}; or a smaller model or batch"
-        )
-    return stretched(spec, plain, steps), count
-
-
-def allowance(plain: RunSpec, base: Path, vocabulary: int, cell: Cell) -> int:
-    """Bytes that a peer of a cell's trial may send, and as many that it may fetch."""
-    peers = plain.rounds.peers
-    same = msgspec.structs.replace(cell, recipe={})
-    spec, count = plan(plain, base, vocabulary, same)
-    return data_parallel_bytes(count.parameters, peers, spec.total_steps) // peers // SAVINGS
-
-
-def train(plain: RunSpec, base: Path, dataset: Dataset, cell: Cell, out: Path) -> Declared:
-    """Train the cell and write `out`: model.safetensors, config.json, declared.json and, of several
+def train(planner: TrialPlanner, dataset: Dataset, trial: TrialSpec, out: Path) -> Declared:
+    """Train the trial and write `out`: model.safetensors, config.json, declared.json and, of several
     peers, exchange.msgpack."""
-    spec, _ = plan(plain, base, dataset.manifest.vocabulary, cell)
-    config = configuration(spec, base, dataset.manifest.vocabulary, cell.size)
+    spec, _ = planner.plan(trial)
+    config = planner.configuration(spec, trial.size)
     model: Any = models.build(config, "cpu", spec.seed, spec.architecture.zero_projections)
     out.mkdir(parents=True, exist_ok=True)
     steps = taken(spec)
@@ -140,7 +149,7 @@ def train(plain: RunSpec, base: Path, dataset: Dataset, cell: Cell, out: Path) -
         one, weights = learner(spec, config, dataset, "cpu"), models.read_weights(model)
         if spec.rounds.peers > 1:
             layout = models.layout_of(model)
-            weights, exchange = exchanges.train(spec, layout, weights, one)
+            weights, exchange = peers_in_one.train(spec, layout, weights, one)
             write_atomically(out / EXCHANGE, msgspec.msgpack.encode(exchange))
         else:
             weights = _alone(spec, weights, one)

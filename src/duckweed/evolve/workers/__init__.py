@@ -1,0 +1,1 @@
+"""What runs trials: processes here, machines elsewhere, and the audit of the latter."""

@@ -1,73 +1,66 @@
-"""No guest is believed: of what a machine elsewhere ran, a part is run again here before any of it
-counts.
+"""No remote worker is trusted: a part of what it ran is run again here before any of it counts.
 
-Of every batch one in ten of a guest's cells, at least one, drawn at random after it answered, is
-trained again by a process of this machine and must give the same weights bit for bit. A guest for
-whom it does not is never asked again, and all that it ran of the batch is run elsewhere. The same
-cells decide as if it had never been there.
+Of every batch one in ten of a remote worker's trials, at least one, drawn at random after it answered,
+is trained again by a process of this machine and must give the same weights bit for bit. Otherwise
+that worker is never asked again, and all its trials of the batch are run elsewhere: the same trials
+then decide as if it had never been there.
 """
 
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 
-from duckweed.evolve.decide.trial_spec import Cell, Result
-from duckweed.evolve.workers.pool import Pool
+from duckweed.evolve.trial_spec import TrialResult, TrialSpec
+from duckweed.evolve.workers.pool import Batch, Pool
 
-SHARE = 0.1
+SHARE = 0.1  # of a remote worker's trials that are run again
 
-Audited = Callable[[Cell, Result, Result], None]
-"""(cell, the guest's result, ours)"""
+Audited = Callable[[TrialSpec, TrialResult, TrialResult], None]
+"""(trial, the remote worker's result, ours)"""
+Ran = list[tuple[TrialSpec, TrialResult]]
 
 
 class Audit:
-    """Runs groups over a pool and lets pass what may count. audited: told of every comparison."""
+    """Runs batches over a pool and passes on the results that count. audited: told of every
+    comparison."""
 
     def __init__(self, pool: Pool, audited: Audited) -> None:
         self.pool, self._audited = pool, audited
 
-    def run(
-        self,
-        groups: list[list[Cell]],
-        done: Callable[[Cell, Result], None],
-        stopped: Callable[[], str | None],
-        limit: float,
-    ) -> None:
+    def run(self, batch: Batch) -> None:
         """As `Pool.run`."""
-        while groups:
-            held: dict[int, list[tuple[Cell, Result]]] = {}
+        while batch.groups:
+            batch = replace(batch, groups=self._once(batch))
 
-            def take(cell: Cell, result: Result, held: dict = held) -> None:
-                if self.pool.is_guest(result.worker):
-                    held.setdefault(result.worker, []).append((cell, result))
-                else:
-                    done(cell, result)
+    def _once(self, batch: Batch) -> list[list[TrialSpec]]:
+        """Run the batch; returns the trials that must be run again."""
+        held: dict[int, Ran] = {}
 
-            self.pool.run(groups, take, stopped, limit)
-            groups = []
-            for number, found in held.items():
-                if self._honest(found, stopped, limit):
-                    for cell, result in found:
-                        done(cell, result)
-                else:
-                    self.pool.expel(number)
-                    groups.append([cell for cell, _ in found])
+        def take(trial: TrialSpec, result: TrialResult) -> None:
+            if self.pool.is_remote(result.worker):
+                held.setdefault(result.worker, []).append((trial, result))
+            else:
+                batch.done(trial, result)
 
-    def _honest(
-        self,
-        found: list[tuple[Cell, Result]],
-        stopped: Callable[[], str | None],
-        limit: float,
-    ) -> bool:
-        drawn = secrets.SystemRandom().sample(found, max(1, round(SHARE * len(found))))
-        again: dict[str, Result] = {}
+        self.pool.run(replace(batch, done=take))
+        again = []
+        for number, ran in held.items():
+            if self._honest(ran, batch):
+                for trial, result in ran:
+                    batch.done(trial, result)
+            else:
+                self.pool.expel(number)
+                again.append([trial for trial, _ in ran])
+        return again
 
-        def take(cell: Cell, result: Result) -> None:
-            again[cell.id] = result
-
-        for cell, theirs in drawn:
-            self.pool.run([[cell]], take, stopped, limit, own=True)
-            ours = again[cell.id]
-            self._audited(cell, theirs, ours)
+    def _honest(self, ran: Ran, batch: Batch) -> bool:
+        """Whether a sample gives the same here."""
+        found: list[TrialResult] = []
+        for trial, theirs in secrets.SystemRandom().sample(ran, max(1, round(SHARE * len(ran)))):
+            once = replace(batch, groups=[[trial]], done=lambda _, result: found.append(result))
+            self.pool.run(once, own=True)
+            ours = found[-1]
+            self._audited(trial, theirs, ours)
             if (theirs.weights, theirs.loss) != (ours.weights, ours.loss):
                 return False
         return True

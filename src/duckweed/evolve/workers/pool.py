@@ -1,28 +1,25 @@
-"""Workers: processes on this machine that train cells, one that evaluates, and guests elsewhere.
+"""The workers of a campaign: processes here that train, one that evaluates, and machines elsewhere.
 
-Cells of a group are trained by one worker in turn. A worker that dies or hangs has its cells run
-again by another; what is finished is handed over at once, so that nothing done is lost.
+Trials of a group are trained by one worker in turn. Where a worker dies or hangs, its trials are run
+again by another; a finished result is handed over at once, so that it cannot be lost.
 """
 
 import contextlib
-import json
-import os
 import queue
 import shutil
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import IO, Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import msgspec
 
-from duckweed.evolve.campaign.folder import Campaign
-from duckweed.evolve.decide.trial_spec import Cell, Result
+from duckweed.evolve.folder import CampaignFolder
+from duckweed.evolve.trial_spec import TrialResult, TrialSpec
+from duckweed.evolve.workers.local_worker import LocalWorker, Reply, Role, Worker
 
-DEATHS = 3  # of workers over one cell, after which the cell is given up
-GRACE = 5.0  # seconds for a process to end before it is killed
+DEATHS = 3  # of workers over one trial, after which the trial is given up
 POLL = 0.2  # seconds between looks at the stop file and the clock
 
 
@@ -31,173 +28,149 @@ class Stopped(Exception):
 
 
 class WorkerFailed(RuntimeError):
-    """Cells cannot be run; the message says what the workers said."""
+    """Trials cannot be run; the message says what the workers said."""
 
 
-class Trains(Protocol):
-    """What trains cells: a process here, or a guest (`duckweed.evolve.workers.remote_worker`)."""
+@dataclass(frozen=True)
+class Batch:
+    """Trials to be run, and what becomes of their results."""
 
-    number: int
+    groups: Sequence[list[TrialSpec]]  # those of a group on one worker, in turn
+    done: Callable[[TrialSpec, TrialResult], None]  # called in the order in which trials finish
+    limit: float  # seconds for one trial, after which its worker counts as hung
+    stopped: Callable[[], str | None] = lambda: (
+        None
+    )  # asked all the time; a reason ends the campaign
 
-    def ask(self, cell: Cell, out: str) -> dict[str, Any]: ...
-    def wait(self) -> None: ...
-    def kill(self) -> None: ...
-    def end(self) -> None: ...
+
+class Source(Protocol):
+    """Where the pool gets a worker from: a process of its own, or an invited machine."""
+
+    up: bool  # whether it can be asked now
+    expelled: bool  # whether it must never be asked again
+    to_blame: bool  # whether a trial may be the reason that its worker ended
+
+    def worker(self, avoid: int | None) -> Worker: ...
+    def drop(self) -> None: ...
 
 
-class Guest(Trains, Protocol):
-    """up: whether it can be asked now; expelled: never again."""
-
-    up: bool
-    expelled: bool
+class Remote(Source, Worker, Protocol):
+    """An invited machine."""
 
     def expel(self) -> None: ...
 
 
-class Worker:
-    """One process. number: counted over the campaign's processes, a new one for every start."""
+class _Slot:
+    """A place for one process; the next one is started when the last one ended."""
 
-    def __init__(self, role: str, number: int, campaign: Campaign) -> None:
-        self.number = number
-        # A worker needs no more of our surroundings than this: no keys, no tokens.
-        kept = ("PATH", "PYTHONPATH", "HOME", "LANG", "SYSTEMROOT", "TMPDIR", "VIRTUAL_ENV")
-        environment = {k: v for k, v in os.environ.items() if k in kept or k.startswith("OMP_")}
-        environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-        self._log: IO[bytes] = campaign.log.open("ab")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "duckweed.evolve.workers.worker_process", role, str(campaign.path)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
-            env=environment, start_new_session=True,
-        )  # fmt: skip
-        self._ready = False
+    up, expelled, to_blame = True, False, True
 
-    def ask(self, cell: Cell, out: str) -> dict[str, Any]:
-        """The answer to one line. Raises OSError or ValueError where the process is gone."""
-        assert self.process.stdin
-        assert self.process.stdout
-        self.wait()
-        line = json.dumps({"cell": msgspec.to_builtins(cell), "out": out}) + "\n"
-        self.process.stdin.write(line.encode())
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
+    def __init__(self, start: Callable[[], LocalWorker]) -> None:
+        self._start = start
+        self.process: LocalWorker | None = None
 
-    def wait(self) -> None:
-        """Until it has loaded what it needs. Raises as `ask`."""
-        if not self._ready:
-            assert self.process.stdout
-            json.loads(self.process.stdout.readline())
-            self._ready = True
+    def worker(self, avoid: int | None) -> LocalWorker:
+        if self.process is not None and self.process.number == avoid:
+            self.drop()
+        if self.process is None:
+            self.process = self._start()
+        return self.process
 
-    def kill(self) -> None:
-        self.process.kill()
+    def drop(self) -> None:
+        if self.process is not None:
+            self.process.end()
+            self.process = None
 
-    def end(self) -> None:
-        """End the process, whatever it does."""
-        with contextlib.suppress(OSError):
-            if self.process.stdin:
-                self.process.stdin.close()
-        self.process.terminate()
-        try:
-            self.process.wait(GRACE)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        if self.process.stdout:
-            self.process.stdout.close()
-        self._log.close()
+
+@dataclass(frozen=True)
+class _Work:
+    """A batch under way, as the threads that serve it share it."""
+
+    limit: float
+    avoid: int | None
+    todo: "queue.Queue[tuple[list[TrialSpec], int]]" = field(default_factory=queue.Queue)
+    found: "queue.Queue[tuple[TrialSpec, TrialResult] | Exception]" = field(
+        default_factory=queue.Queue
+    )
+    ended: threading.Event = field(default_factory=threading.Event)
 
 
 class Pool:
-    """The workers of a campaign. A context manager: on leaving, every process is ended."""
+    """A context manager: on leaving, every process is ended."""
 
     def __init__(
         self,
-        campaign: Campaign,
+        folder: CampaignFolder,
         workers: int,
-        failed: Callable[[Cell, str], None] | None = None,
+        failed: Callable[[TrialSpec, str], None] = lambda trial, reason: None,
         started: int = 0,
     ) -> None:
-        self.campaign = campaign
-        self.failed = failed or (lambda cell, reason: None)
-        self.current: dict[int, Cell] = {}
-        self._count, self._started = workers, started
-        self._workers: dict[int, Worker] = {}
-        self._guests: list[Guest] = []
-        self._judge: Worker | None = None
-        self._judging, self._lock = threading.Lock(), threading.Lock()
+        """workers: processes that train; failed: told of every worker that is lost; started: number
+        of the last worker before."""
+        self.folder, self.failed = folder, failed
+        self._started = started
+        self._slots = [_Slot(lambda: self._start("train")) for _ in range(workers)]
+        self._remotes: list[Remote] = []
+        self._evaluator: LocalWorker | None = None
+        self._evaluating, self._starting = threading.Lock(), threading.Lock()
         self._closing = False
 
     def __enter__(self) -> "Pool":
-        shutil.rmtree(self.campaign.work, ignore_errors=True)
-        self.campaign.work.mkdir()
+        shutil.rmtree(self.folder.work, ignore_errors=True)
+        self.folder.work.mkdir()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._closing = True
         for worker in self._all():
             worker.end()
-        shutil.rmtree(self.campaign.work, ignore_errors=True)
+        shutil.rmtree(self.folder.work, ignore_errors=True)
 
-    def invite(self, make: Callable[[int], Guest]) -> None:
-        """Take in a guest; `make` is given its number."""
+    def invite(self, make: Callable[[int], Remote]) -> None:
+        """Take in a machine; `make` is given its number."""
         self._started += 1
-        self._guests.append(make(self._started))
+        self._remotes.append(make(self._started))
 
-    def is_guest(self, number: int) -> bool:
-        return any(guest.number == number for guest in self._guests)
+    def is_remote(self, number: int) -> bool:
+        return any(remote.number == number for remote in self._remotes)
 
     def expel(self, number: int) -> None:
-        """Never ask this guest again."""
-        for guest in self._guests:
-            if guest.number == number:
-                guest.expel()
+        """Never ask this machine again."""
+        for remote in self._remotes:
+            if remote.number == number:
+                remote.expel()
 
-    def run(
-        self,
-        groups: list[list[Cell]],
-        done: Callable[[Cell, Result], None],
-        stopped: Callable[[], str | None],
-        limit: float,
-        avoid: int | None = None,
-        own: bool = False,
-    ) -> None:
-        """Run all cells; `done` is called in this thread, in the order in which they finish.
+    def run(self, batch: Batch, avoid: int | None = None, own: bool = False) -> None:
+        """Run all trials; `batch.done` is called in this thread.
 
-        stopped: asked all the time, a reason ends the campaign; limit: seconds for one cell, after
-        which its worker counts as hung; avoid: the number of a worker that must not be used; own:
-        on this machine only. Raises Stopped, WorkerFailed.
+        avoid: the number of a worker that must not be used; own: on this machine only, which
+        `avoid` implies. Raises Stopped, WorkerFailed.
         """
-        todo: queue.Queue[tuple[list[Cell], int]] = queue.Queue()
-        found: queue.Queue[tuple[Cell, Result] | Exception] = queue.Queue()
-        for group in groups:
-            todo.put((group, 0))
-        left = sum(len(group) for group in groups)
-        ends = threading.Event()
+        work = _Work(batch.limit, avoid)
+        for group in batch.groups:
+            work.todo.put((group, 0))
+        sources: list[Source] = [*self._slots[: len(batch.groups)]]
+        if not own and avoid is None:
+            sources += self._remotes
         threads = [
-            threading.Thread(
-                target=self._serve, args=(slot, todo, found, ends, limit, avoid), daemon=True
-            )
-            for slot in range(min(self._count, len(groups)))
-        ]
-        threads += [
-            threading.Thread(target=self._host, args=(guest, todo, found, ends, limit), daemon=True)
-            for guest in self._guests
-            if not own and avoid is None
+            threading.Thread(target=self._serve, args=(source, work), daemon=True)
+            for source in sources
         ]
         for thread in threads:
             thread.start()
+        left = sum(len(group) for group in batch.groups)
         try:
             while left:
                 with contextlib.suppress(queue.Empty):
-                    item = found.get(timeout=POLL)
+                    item = work.found.get(timeout=POLL)
                     if isinstance(item, Exception):
                         raise item
-                    done(*item)
+                    batch.done(*item)
                     left -= 1
-                if left and (reason := stopped()):
+                if left and (reason := batch.stopped()):
                     raise Stopped(reason)
         finally:
-            ends.set()
+            work.ended.set()
             if left:
                 self._closing = True
                 for worker in self._all():
@@ -205,137 +178,98 @@ class Pool:
             for thread in threads:
                 thread.join()
 
-    def _serve(
-        self,
-        slot: int,
-        todo: "queue.Queue[tuple[list[Cell], int]]",
-        found: "queue.Queue[tuple[Cell, Result] | Exception]",
-        ends: threading.Event,
-        limit: float,
-        avoid: int | None,
-    ) -> None:
-        """Be worker `slot` until there is nothing left to do."""
-        while not ends.is_set():
+    def _serve(self, source: Source, work: _Work) -> None:
+        """Give one source groups to run until the batch has ended."""
+        while not work.ended.is_set() and not source.expelled:
+            if not source.up:
+                work.ended.wait(POLL)
+                continue
+            with contextlib.suppress(queue.Empty):
+                self._run_group(source, work, *work.todo.get(timeout=POLL))
+
+    def _run_group(self, source: Source, work: _Work, group: list[TrialSpec], deaths: int) -> None:
+        """deaths: workers that ended over the first trial of the group so far. What a machine
+        elsewhere leaves undone goes back to the others, and is not the trial's fault."""
+        for place, trial in enumerate(group):
             try:
-                group, deaths = todo.get(timeout=POLL)
-            except queue.Empty:
-                continue
-            for place, cell in enumerate(group):
-                try:
-                    self.current[slot] = cell
-                    found.put((cell, self._cell(self._worker(slot, avoid), cell, limit)))
-                except (OSError, ValueError) as error:
-                    self._bury(slot)
-                    if self._closing:
-                        return
-                    self.failed(cell, f"its worker ended ({error}); run again by another")
-                    if deaths + 1 >= DEATHS:
-                        found.put(self._given_up(cell))
-                        return
-                    todo.put((group[place:], deaths + 1))
-                    break
-                except WorkerFailed as error:
-                    found.put(error)
+                result = self._run_trial(source.worker(work.avoid), trial, work.limit)
+                work.found.put((trial, result))
+            except WorkerFailed as error:
+                work.found.put(error)
+                return
+            except (OSError, ValueError) as error:
+                source.drop()
+                if self._closing:
                     return
-                finally:
-                    self.current.pop(slot, None)
+                if not source.to_blame:
+                    self.failed(
+                        trial, f"a remote worker gave it back ({error}); run again elsewhere"
+                    )
+                else:
+                    self.failed(trial, f"its worker ended ({error}); run again by another")
+                    deaths += 1
+                if deaths >= DEATHS:
+                    work.found.put(self._given_up(trial))
+                else:
+                    work.todo.put((group[place:], deaths))
+                return
+            deaths = 0
 
-    def _all(self) -> list[Trains]:
-        return [*self._workers.values(), *self._guests, *filter(None, [self._judge])]
-
-    def _host(
-        self,
-        guest: Guest,
-        todo: "queue.Queue[tuple[list[Cell], int]]",
-        found: "queue.Queue[tuple[Cell, Result] | Exception]",
-        ends: threading.Event,
-        limit: float,
-    ) -> None:
-        """Give a guest work while it is there. What it leaves undone goes back to the others, and
-        is no fault of the cell."""
-        while not ends.is_set() and not guest.expelled:
-            if not guest.up:
-                ends.wait(POLL)
-                continue
-            try:
-                group, deaths = todo.get(timeout=POLL)
-            except queue.Empty:
-                continue
-            for place, cell in enumerate(group):
-                try:
-                    found.put((cell, self._cell(guest, cell, limit)))
-                except (OSError, ValueError) as error:
-                    todo.put((group[place:], deaths))
-                    if not self._closing:
-                        self.failed(cell, f"a guest gave it back ({error}); run again elsewhere")
-                    break
-                except WorkerFailed as error:
-                    found.put(error)
-                    return
-
-    def _given_up(self, cell: Cell) -> WorkerFailed:
+    def _given_up(self, trial: TrialSpec) -> WorkerFailed:
         return WorkerFailed(
-            f"{DEATHS} workers ended one after the other over the same cell ({cell.recipe}, seed "
-            f"{cell.seed}); their last words are in {self.campaign.log}. Nothing was lost: mend "
-            "the cause (often memory) and go on with --resume"
+            f"{DEATHS} workers ended one after the other over the same trial ({trial.recipe}, seed "
+            f"{trial.seed}); their last words are in {self.folder.log}. Nothing was lost: fix the "
+            "cause (often memory) and go on with --resume"
         )
 
-    def _cell(self, worker: Trains, cell: Cell, limit: float) -> Result:
+    def _run_trial(self, worker: Worker, trial: TrialSpec, limit: float) -> TrialResult:
         """Train and evaluate."""
-        out = self.campaign.work / f"{cell.id}-{worker.number}"
+        out = self.folder.work / f"{trial.id}-{worker.number}"
         worker.wait()
-        with self._evaluating() as judge:
-            judge.wait()  # it may take as long to start as a trial does
+        with self._evaluation() as evaluator:
+            evaluator.wait()  # it may take as long to start as a trial does
         began = time.perf_counter()
-        with _alarm(worker, limit):
-            reply = worker.ask(cell, str(out))
-        if "error" in reply:
-            raise WorkerFailed(f"a trial failed: {reply['error']}; see {self.campaign.log}")
-        with self._evaluating() as judge, _alarm(judge, limit):
-            judged = judge.ask(cell, str(out))
+        with _killed_after(limit, worker):
+            self._answered(worker.ask(trial, str(out)), "a trial failed")
+        with self._evaluation() as evaluator, _killed_after(limit, evaluator):
+            reply = self._answered(evaluator.ask(trial, str(out)), "the evaluator failed")
         shutil.rmtree(out, ignore_errors=True)
-        if "error" in judged:
-            raise WorkerFailed(f"the evaluator failed: {judged['error']}; see {self.campaign.log}")
-        result = msgspec.convert(judged["result"], Result)
+        if reply.result is None:
+            raise ValueError("the evaluator gave no result")
         return msgspec.structs.replace(
-            result, seconds=round(time.perf_counter() - began, 3), worker=worker.number
+            reply.result, seconds=round(time.perf_counter() - began, 3), worker=worker.number
         )
+
+    def _answered(self, reply: Reply, fault: str) -> Reply:
+        if reply.error:
+            raise WorkerFailed(f"{fault}: {reply.error}; see {self.folder.log}")
+        return reply
 
     @contextlib.contextmanager
-    def _evaluating(self) -> Iterator[Worker]:
-        """The evaluator, for one caller at a time; one that is gone makes room for another."""
-        with self._judging:
-            judge = self._judge = self._judge or self._start("evaluate")
+    def _evaluation(self) -> Iterator[LocalWorker]:
+        """The evaluator, for one caller at a time; another is started when it has ended."""
+        with self._evaluating:
+            evaluator = self._evaluator = self._evaluator or self._start("evaluate")
             try:
-                yield judge
+                yield evaluator
             except (OSError, ValueError):
-                self._judge = None
-                judge.end()
+                self._evaluator = None
+                evaluator.end()
                 raise
 
-    def _worker(self, slot: int, avoid: int | None) -> Worker:
-        worker = self._workers.get(slot)
-        if worker is not None and worker.number == avoid:
-            self._bury(slot)
-            worker = None
-        if worker is None:
-            worker = self._workers[slot] = self._start("train")
-        return worker
-
-    def _start(self, role: str) -> Worker:
-        with self._lock:
+    def _start(self, role: Role) -> LocalWorker:
+        with self._starting:
             self._started += 1
-            return Worker(role, self._started, self.campaign)
+            return LocalWorker(role, self._started, self.folder)
 
-    def _bury(self, slot: int) -> None:
-        worker = self._workers.pop(slot, None)
-        if worker is not None:
-            worker.end()
+    def _all(self) -> list[Worker]:
+        processes = [*(slot.process for slot in self._slots), self._evaluator]
+        return [*filter(None, processes), *self._remotes]
 
 
 @contextlib.contextmanager
-def _alarm(worker: Trains, seconds: float) -> Any:
-    """Kills what takes longer; whoever waits for its answer then sees its end."""
+def _killed_after(seconds: float, worker: Worker) -> Iterator[None]:
+    """Kills a worker that takes longer; the thread that waits for its answer then sees its end."""
     timer = threading.Timer(seconds, worker.kill)
     timer.daemon = True
     timer.start()

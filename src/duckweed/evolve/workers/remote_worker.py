@@ -1,6 +1,6 @@
 """Machines elsewhere that run trials for this campaign, by invitation.
 
-They are workers like the processes here, except that they come and go, and are not believed
+They are workers like the processes here, except that they come and go and are not trusted
 (`duckweed.evolve.workers.audit`).
 """
 
@@ -13,16 +13,17 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
-from duckweed.evolve.campaign.folder import Campaign
-from duckweed.evolve.decide.trial_spec import Cell
+from duckweed.evolve.folder import CampaignFolder
+from duckweed.evolve.trial_spec import TrialSpec
 from duckweed.evolve.workers import worker_protocol
+from duckweed.evolve.workers.local_worker import Reply
 from duckweed.net.identity import Identity
 from duckweed.net.transport import Endpoint, LinkError
 from duckweed.swarm.protocol.client import Client, QuestionRefused
 from duckweed.swarm.protocol.invitation import Invitation, InvitationError, read
 
 RETRY = 10.0  # seconds until a machine that could not be reached is tried again
-LONGEST = 24 * 3600.0  # seconds for one trial; the pool ends it long before
+LONGEST = 24 * 3600.0  # seconds for one trial; the pool cancels it long before
 EXPORT_LIMIT = 1 << 28  # bytes of a trial's files
 
 T = TypeVar("T")
@@ -40,8 +41,8 @@ def invitations(lines: list[str]) -> list[Invitation]:
     return found
 
 
-class LinkSpec:
-    """The event loop and endpoint of all connections, in a thread of their own."""
+class Connections:
+    """The event loop and endpoint of all connections, in a thread of its own."""
 
     def __init__(self, identity: Identity) -> None:
         self.loop = asyncio.new_event_loop()
@@ -63,76 +64,84 @@ class LinkSpec:
         self.loop.close()
 
 
-class Guest:
-    """One machine. number: as of a worker; key: its public key; up: whether it can be asked;
-    say: told when it comes and goes, and why."""
+class RemoteWorker:
+    """One machine. say: told when it comes and goes, and why."""
+
+    to_blame = False  # it may go away at any time
 
     def __init__(
         self,
         invitation: Invitation,
         number: int,
-        campaign: Campaign,
-        links: LinkSpec,
-        say: Callable[["Guest", str], None],
+        folder: CampaignFolder,
+        connections: Connections,
+        say: Callable[["RemoteWorker", str], None],
     ) -> None:
-        self.number, self.key = number, invitation.coordinator
-        self.up = False
-        self.expelled = False
-        self._invitation, self._links, self._say = invitation, links, say
-        self._files = worker_protocol.campaign(campaign)
-        self._campaign = worker_protocol.identity(self._files)
+        self.number = number  # of the worker
+        self.key = invitation.coordinator  # public key of the machine
+        self.up = False  # whether it can be asked now
+        self.expelled = False  # whether it must never be asked again
+        self._invitation, self._connections, self._say = invitation, connections, say
+        self._files = worker_protocol.pack_campaign(folder)
+        self._campaign = worker_protocol.archive_hash(self._files)
         self._client: Client | None = None
         self._gone = asyncio.Event()
         self._asked: concurrent.futures.Future[Any] | None = None
-        self._keeping = links.start(self._keep())
+        self._connection = connections.start(self._stay_connected())
 
-    def ask(self, cell: Cell, out: str) -> dict[str, Any]:
-        """Train a cell there and write its files to `out`. Raises OSError where it went away,
-        ValueError where it would not or sent what is no export."""
-        self._asked = self._links.start(self._ask(cell))
+    def worker(self, avoid: int | None) -> "RemoteWorker":
+        return self
+
+    def drop(self) -> None:
+        """Nothing to do: `_ask` has noticed already."""
+
+    def ask(self, trial: TrialSpec, out: str) -> Reply:
+        """Run a trial there and write its files to `out`. Raises OSError where the machine went
+        away, ValueError where it refused or sent an invalid export."""
+        self._asked = self._connections.start(self._ask(trial))
         try:
             files = self._asked.result()
         except concurrent.futures.CancelledError:
             raise LinkError("took too long, or the campaign ends") from None
         shutil.rmtree(out, ignore_errors=True)
         worker_protocol.unpack_export(files, Path(out))
-        return {}
+        return Reply()
 
     def wait(self) -> None:
-        """Raises LinkError where it cannot be asked now."""
+        """Raises LinkError where the machine cannot be asked now."""
         if not self.up:
             raise LinkError("it is not connected")
 
     def kill(self) -> None:
-        """Ask no longer for what is being asked."""
+        """Cancel the running question."""
         if self._asked:
             self._asked.cancel()
 
     def end(self) -> None:
         self.kill()
-        self._keeping.cancel()
+        self._connection.cancel()
         with contextlib.suppress(concurrent.futures.CancelledError, Exception):
-            self._keeping.result(timeout=5)
+            self._connection.result(timeout=5)
 
     def expel(self) -> None:
-        """Never ask it again."""
+        """Never ask this machine again."""
         self.expelled, self.up = True, False
-        self._keeping.cancel()
+        self._connection.cancel()
         self._say(
             self,
-            "is not asked again: its weights are not those that this machine gets for the same cell "
+            "is not asked again: its weights differ from those of this machine for the same trial "
             "(a lie, or another processor or version of torch); its trials are run again elsewhere",
         )
 
-    async def _ask(self, cell: Cell) -> bytes:
-        question = worker_protocol.Train(self._invitation.secret, self._campaign, cell)
+    async def _ask(self, trial: TrialSpec) -> bytes:
+        question = worker_protocol.Train(self._invitation.secret, self._campaign, trial)
         try:
             if self._client is None:
                 raise LinkError("it is not connected")
             _, files = await self._client.ask(question, body_limit=EXPORT_LIMIT, patience=LONGEST)
         except QuestionRefused as error:
             self._lost()
-            raise worker_protocol.ParcelError(f"it refuses: {error.reason}") from error
+            raise worker_protocol.WorkerProtocolError(f"it refuses: {error.reason}") from error
         except LinkError:
             self._lost()
             raise
@@ -142,20 +151,22 @@ class Guest:
         self.up = False
         self._gone.set()
 
-    async def _keep(self) -> None:
-        """Connect, hand over the text, and again whenever the connection is lost."""
-        told = ""
+    async def _stay_connected(self) -> None:
+        """Connect and send the text; again whenever the connection is lost."""
+        said = ""
         while True:
             reason = ""
             try:
                 where = self._invitation
-                link = await self._links.endpoint.connect(where.coordinator, list(where.addresses))
+                link = await self._connections.endpoint.connect(
+                    where.coordinator, list(where.addresses)
+                )
                 self._client = Client(link)
-                await self._hand_over(self._client)
+                await self._send_files(self._client)
                 self._gone.clear()
                 self.up = True
                 self._say(self, "is here")
-                told = ""
+                said = ""
                 await self._gone.wait()
                 reason = "went away; its trials are run elsewhere until it is back"
             except (LinkError, ValueError) as error:
@@ -164,12 +175,12 @@ class Guest:
                 self.up = False
                 if self._client:
                     self._client.close()
-            if reason != told:  # once, not every ten seconds
+            if reason != said:  # once, not every ten seconds
                 self._say(self, reason)
-                told = reason
+                said = reason
             await asyncio.sleep(RETRY)
 
-    async def _hand_over(self, client: Client) -> None:
+    async def _send_files(self, client: Client) -> None:
         """The campaign's files, unless they are there."""
         secret, protocol = self._invitation.secret, worker_protocol.PROTOCOL
         reply, _ = await client.ask(

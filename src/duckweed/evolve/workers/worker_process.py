@@ -1,70 +1,63 @@
 """The processes of a campaign: `python -m duckweed.evolve.workers.worker_process train|evaluate FOLDER`.
 
-One JSON line in asks for a cell, one JSON line out answers. They end when their input does.
+One JSON line in asks for a trial, one JSON line out answers. They end when their input does.
 """
 
-import json
-import os
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
+import torch
 
-from duckweed.process import environment
+from duckweed.evolve.folder import CampaignFolder
+from duckweed.evolve.trial_spec import TrialResult, TrialSpec
+from duckweed.evolve.trials.evaluator import Evaluator
+from duckweed.evolve.trials.trial import TrialPlanner, train
+from duckweed.evolve.workers.local_worker import Question, Reply
+from duckweed.learn.data.dataset import Dataset
+
+Answer = Callable[[TrialSpec, Path], TrialResult | None]
 
 
 def main() -> int:
-    role, folder = sys.argv[1], Path(sys.argv[2])
-    environment.prepare()
-    import torch
-
-    from duckweed.evolve.campaign.folder import Campaign
-    from duckweed.evolve.decide.trial_spec import Cell
-
-    torch.set_num_threads(int(os.environ.get("DUCKWEED_THREADS", "1")))
+    role, folder = sys.argv[1], CampaignFolder(Path(sys.argv[2]))
+    torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    answer = _trainer(Campaign(folder)) if role == "train" else _judge(Campaign(folder))
-    print(json.dumps({"ready": os.getpid()}), flush=True)
+    answer = _trainer(folder) if role == "train" else _evaluator(folder)
+    _say(Reply())
     for line in sys.stdin:
-        asked = json.loads(line)
+        question = msgspec.json.decode(line, type=Question)
         began = time.perf_counter()
         try:
-            cell, out = msgspec.convert(asked["cell"], Cell), Path(asked["out"])
-            reply = answer(cell, out) | {"seconds": time.perf_counter() - began}
-        except Exception as error:  # whoever asked must hear of it
+            result = answer(question.trial, Path(question.out))
+            reply = Reply(result, time.perf_counter() - began)
+        except Exception as error:  # the campaign decides what follows
             traceback.print_exc()
-            reply = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(reply), flush=True)
+            reply = Reply(error=f"{type(error).__name__}: {error}")
+        _say(reply)
     return 0
 
 
-def _trainer(campaign: Any) -> Any:
-    """Trains cells. Is told where training text lies, and nothing of the held-out ones."""
-    from duckweed.evolve.trials.trial import train
-    from duckweed.learn.data.dataset import Dataset
+def _say(reply: Reply) -> None:
+    print(msgspec.json.encode(reply).decode(), flush=True)
 
-    dataset = Dataset.open(campaign.training)
-    plain = campaign.plain()
 
-    def answer(cell: Any, out: Path) -> dict[str, Any]:
-        return {"declared": msgspec.to_builtins(train(plain, campaign.path, dataset, cell, out))}
+def _trainer(folder: CampaignFolder) -> Answer:
+    """Trains. It opens the training text only, never the held-out ones."""
+    dataset, planner = Dataset.open(folder.training), TrialPlanner.of(folder)
+
+    def answer(trial: TrialSpec, out: Path) -> None:
+        train(planner, dataset, trial, out)
 
     return answer
 
 
-def _judge(campaign: Any) -> Any:
+def _evaluator(folder: CampaignFolder) -> Answer:
     """Evaluates exports."""
-    from duckweed.evolve.trials.evaluator import Evaluator
-
-    judge = Evaluator(campaign.plain(), campaign.path, campaign.held, campaign.vocabulary())
-
-    def answer(cell: Any, out: Path) -> dict[str, Any]:
-        return {"result": msgspec.to_builtins(judge.evaluate(cell, out))}
-
-    return answer
+    return Evaluator(TrialPlanner.of(folder), folder.held).evaluate
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""What a campaign and a machine that runs trials for it say to each other.
+"""The messages between a campaign and a machine that runs trials for it.
 
-A question is one message, its body at most one parcel: files as a msgpack map of names and bytes.
-What a campaign sends is what its own trials may see (plain recipe and training text); what comes
-back are a trial's files. Names are taken from fixed lists, sizes are checked before anything
-is read.
+A question is one message, its body at most one archive: files as a msgpack map of names and bytes.
+A campaign sends what its own trials may see (plain recipe and training text) and gets back a trial's
+files. Names must be on fixed lists, and sizes are checked before anything is read.
 """
 
 import re
@@ -13,23 +12,24 @@ from pathlib import Path
 import msgspec
 from blake3 import blake3
 
-from duckweed.evolve.campaign.folder import Campaign
-from duckweed.evolve.decide.trial_spec import Cell
+from duckweed.evolve.folder import CampaignFolder
+from duckweed.evolve.trial_spec import TrialSpec
 from duckweed.run.folder import write_atomically
 from duckweed.swarm.protocol.message import Answer, Question
 
 PROTOCOL = 2
 RUN = blake3(b"duckweed trials 1").hexdigest()
-"""Stands in an invitation where that of a training run has the run's identity."""
-HEAD_LIMIT = 1 << 16
+"""In the place of a run's identity in invitations to run trials."""
+HEAD_LIMIT = 1 << 16  # bytes of a message
 TEXT_LIMIT = 1 << 30  # bytes of a campaign's files
 EXPORTED = ("declared.json", "config.json", "model.safetensors", "exchange.msgpack")
+"""Files of a trial."""
 _PART = r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}"
 _GIVEN = re.compile(rf"plain\.toml|model\.json|training/{_PART}(/{_PART})?")
 
 
-class ParcelError(ValueError):
-    """A message or parcel that cannot be what it says; nothing of it was kept."""
+class WorkerProtocolError(ValueError):
+    """A message or archive that is not valid; nothing of it was kept."""
 
 
 class Holds(Answer, tag="holds"):
@@ -39,73 +39,74 @@ class Holds(Answer, tag="holds"):
 
 
 class Trained(Answer, tag="trained"):
-    """The cell was trained; the evaluator counts for itself."""
+    """The trial was trained."""
 
 
 class Have(Question[Holds], tag="have"):
-    """Do you hold the campaign's files already?"""
+    """Do you have the campaign's files already?"""
 
     protocol: int
-    secret: str
-    campaign: str
+    secret: str  # of the invitation
+    campaign: str  # hash of its archive
 
 
 class Take(Question[Holds], tag="take"):
-    """The body is the parcel of the campaign's files."""
+    """The body is the archive of the campaign's files."""
 
     secret: str
     campaign: str
 
 
 class Train(Question[Trained], tag="train"):
-    """Train the cell. The body of the answer is the parcel of the export."""
+    """Run the trial. The body of the answer is the archive of the export."""
 
     secret: str
     campaign: str
-    cell: Cell
+    trial: TrialSpec = msgspec.field(name="cell")
 
 
-_questions = msgspec.msgpack.Decoder(Have | Take | Train)
-_parcels = msgspec.msgpack.Decoder(dict[str, bytes])
+Asked = Have | Take | Train
+_questions = msgspec.msgpack.Decoder(Asked)
+_archives = msgspec.msgpack.Decoder(dict[str, bytes])
 
 
-def question(head: bytes) -> Have | Take | Train:
+def question(head: bytes) -> Asked:
     """Raises msgspec.DecodeError or ValidationError."""
     return _questions.decode(head)
 
 
-def campaign(folder: Campaign) -> bytes:
-    """The parcel of what trials see: plain recipe, model file if there is one, training text."""
-    paths = [folder.spec, folder.path / "model.json", *sorted(folder.training.rglob("*"))]
+def pack_campaign(folder: CampaignFolder) -> bytes:
+    """The archive of what trials see: plain recipe, model file if there is one, training text."""
+    paths = [folder.spec, folder.model, *sorted(folder.training.rglob("*"))]
     return _packed(folder.path, (p for p in paths if p.is_file()))
 
 
-def identity(parcel: bytes) -> str:
-    """What a campaign's parcel is called by: blake3, 32 hex digits."""
-    return blake3(parcel).hexdigest(16)
+def archive_hash(archive: bytes) -> str:
+    """The name of a campaign's archive: blake3, 32 hex digits."""
+    return blake3(archive).hexdigest(16)
 
 
-def unpack_campaign(parcel: bytes, into: Path) -> None:
-    """Writes a campaign's files. Raises ParcelError before anything is written."""
-    files = _unpacked(parcel)
+def unpack_campaign(archive: bytes, into: Path) -> None:
+    """Writes a campaign's files. Raises WorkerProtocolError before anything is written."""
+    files = _unpacked(archive)
     for name in files:
         if not _GIVEN.fullmatch(name):
-            raise ParcelError(f"a campaign sends no file {name[:100]!r}")
+            raise WorkerProtocolError(f"a campaign sends no file {name[:100]!r}")
     if "plain.toml" not in files:
-        raise ParcelError("the campaign's files lack plain.toml")
+        raise WorkerProtocolError("the campaign's files lack plain.toml")
     _write(files, into)
 
 
-def export(out: Path) -> bytes:
-    """The parcel of what a trial wrote; a run that diverged has no weights."""
+def pack_export(out: Path) -> bytes:
+    """The archive of what a trial wrote; a run that diverged has no weights."""
     return _packed(out, (out / name for name in EXPORTED if (out / name).is_file()))
 
 
-def unpack_export(parcel: bytes, out: Path) -> None:
-    """Writes a trial's files. Raises ParcelError before anything is written."""
-    files = _unpacked(parcel)
+def unpack_export(archive: bytes, out: Path) -> None:
+    """Writes a trial's files. Raises WorkerProtocolError before anything is written."""
+    files = _unpacked(archive)
     if unknown := set(files) - set(EXPORTED):
-        raise ParcelError(f"a trial exports no file {min(unknown)[:100]!r}")
+        raise WorkerProtocolError(f"a trial exports no file {min(unknown)[:100]!r}")
     _write(files, out)
 
 
@@ -113,11 +114,11 @@ def _packed(root: Path, paths: Iterable[Path]) -> bytes:
     return msgspec.msgpack.encode({p.relative_to(root).as_posix(): p.read_bytes() for p in paths})
 
 
-def _unpacked(parcel: bytes) -> dict[str, bytes]:
+def _unpacked(archive: bytes) -> dict[str, bytes]:
     try:
-        return _parcels.decode(parcel)
+        return _archives.decode(archive)
     except msgspec.DecodeError as error:
-        raise ParcelError(f"not a parcel of files: {error}") from error
+        raise WorkerProtocolError(f"not an archive of files: {error}") from error
 
 
 def _write(files: dict[str, bytes], into: Path) -> None:
