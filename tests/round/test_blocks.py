@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duckweed.net.timeouts import SILENCE, silence
-from duckweed.round.blocks import Blocks, Span, budgets, deadline, lead
+from duckweed.round.blocks import Blocks, Span, budgets, lead
+from duckweed.round.open_round import deadline
 
 STEPS = 6
 # A round: for each of its peers the budget and whether its work counted, or None where the

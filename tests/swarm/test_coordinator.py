@@ -13,6 +13,7 @@ from fixtures.golden import LAYOUT
 from fixtures.pretended import PEERS, state
 
 from duckweed.ledger.entries import RUN
+from duckweed.round.open_round import Timings
 from duckweed.run.events import ContributionRefused, RoundClosed, Said, StateDiffers
 from duckweed.run.spec import override
 from duckweed.swarm.coordinator import coordinator as room
@@ -226,7 +227,7 @@ def test_a_slow_peer_gets_fewer_steps_counts_by_its_tokens_and_skips_nothing(tmp
         question, _ = run.work(number, task)
         changes = {"steps": task.steps, "first": task.first, "tokens": 256 * task.steps}
         question, blob = run.work(number, task, **changes)
-        question = msgspec.structs.replace(question, timings=m.Timings(train=seconds * task.steps))
+        question = msgspec.structs.replace(question, timings=Timings(train=seconds * task.steps))
         signature = PEERS[number].sign(m.signed_part(question.announcement))
         question = msgspec.structs.replace(question, signature=signature)
         assert await run.ask(PEERS[number], question, blob) == m.Ack()

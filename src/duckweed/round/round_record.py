@@ -7,7 +7,8 @@ import msgspec
 
 from duckweed.ledger.entries import Closed, Contributed, RoundEntry
 from duckweed.merge.round import Announcement
-from duckweed.round.blocks import OpenRound, Span
+from duckweed.round.blocks import Span
+from duckweed.round.open_round import OpenRound
 from duckweed.round.run_log import utilisation
 from duckweed.run.events import UNSET, RoundClosed, UnsetType
 from duckweed.run.spec import RunSpec
@@ -93,7 +94,7 @@ def told(
     return round_event(
         closed,
         seconds=seconds,
-        announcements=open_.handed,
+        announcements=open_.contributions,
         update_size=update_size,
         nats=(float(nats[0]), int(nats[1])),
         timings={peer: msgspec.to_builtins(t) for peer, t in open_.timings.items()},

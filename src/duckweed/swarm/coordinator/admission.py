@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from duckweed.net import clock
 from duckweed.net.rate_limits import HERE, RELAYED, RateLimits
 from duckweed.net.timeouts import AWAY, BEAT, GUESTS_CHECK, SILENCE_CHECK, beat, silence
-from duckweed.round.blocks import Member
 from duckweed.round.history import Past
+from duckweed.round.open_round import Member
 from duckweed.run.sections import Members
 from duckweed.swarm.coordinator.guest_book import EXPELLED, Guests
 from duckweed.swarm.protocol import messages as m

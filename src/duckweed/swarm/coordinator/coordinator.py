@@ -16,9 +16,10 @@ from duckweed.net.framing import Accept
 from duckweed.net.rate_limits import RateLimits
 from duckweed.net.timeouts import GATHER, POLL, STATE_CHECK
 from duckweed.net.wakeup import Wakeup
-from duckweed.round.blocks import Member, OpenRound, budgets
+from duckweed.round.blocks import budgets
 from duckweed.round.engine import Engine, FolderBlobs
 from duckweed.round.history import Past
+from duckweed.round.open_round import Member, OpenRound
 from duckweed.round.round_record import epoch, told
 from duckweed.run import toml
 from duckweed.run.events import ContributionRefused, PeerLeft, RoundClosed, Said, StateDiffers, Tell
@@ -170,7 +171,7 @@ class Coordinator:
             member.last,
             self.layout.digest(),
             self.past.tokens,
-            self.round.number if self.round and member.index in self.round.handed else -1,
+            self.round.number if self.round and member.index in self.round.contributions else -1,
         )
 
     async def _next(self, member: Member, question: m.Next) -> m.Answer:
@@ -191,7 +192,9 @@ class Coordinator:
             if question.round == self.spec.rounds.count:
                 if question.round in self.past.agreed:
                     return m.Stop("all rounds are done")
-            elif self.round and self.round.wants(member.index, question):
+            elif self.round and self.round.wants(
+                member.index, question.round, question.contributed
+            ):
                 return self._assign(member, self.round)
             if not await self._news.wait(closes - clock.now()):
                 return m.Wait(self.waiting_for())
@@ -221,7 +224,16 @@ class Coordinator:
             open_.assigned[member.index] = self.past.blocks.take(self._budgets()[member.index])
         if not self.spec.rounds.overlap or member.index not in open_.begun:
             open_.begun[member.index] = clock.now()
-        return open_.task(member.index, self.spec.rounds.evaluate)
+        span = open_.assigned[member.index]
+        return m.Train(
+            round=open_.number,
+            block=span.block,
+            share=open_.share(member.index),
+            shares=len(open_.assigned),
+            evaluate=open_.number % self.spec.rounds.evaluate == 0,
+            first=span.first,
+            steps=span.steps,
+        )
 
     def _ahead(self, member: Member, question: m.Ahead) -> m.Answer:
         """Work for the round after the one that the peer has done: that may be the open round, where
@@ -249,10 +261,11 @@ class Coordinator:
             self.tell(ContributionRefused(member.index, reason))
             return self._refuse(member.key, "contributions", reason)
         assert open_ is not None
-        if member.index in open_.handed:
+        if member.index in open_.contributions:
             return m.Ack()
         self.engine.blobs.write(question.announcement.blob, blob)
-        open_.take(member, question, clock.now())
+        nats = question.nats, question.tokens
+        open_.take(member, question.announcement, question.timings, nats, clock.now())
         await self._notify()
         return m.Ack()
 
@@ -383,8 +396,10 @@ class Coordinator:
         """Write into the ledger how the round ends, and return what is to be told of it. None if it
         does not end: nothing counts, or another is in charge by now."""
         open_.closing = True  # what comes while the sum is formed is too late
-        crowded = self.admission.crowded({p: a.tokens for p, a in open_.handed.items()})
-        handed = [open_.handed[peer] for peer in sorted(open_.handed) if peer not in crowded]
+        crowded = self.admission.crowded({p: a.tokens for p, a in open_.contributions.items()})
+        handed = [
+            open_.contributions[peer] for peer in sorted(open_.contributions) if peer not in crowded
+        ]
         # In a thread: a thousand contributions take a while, and peers want to be heard meanwhile.
         closed = await asyncio.to_thread(self.engine.close, self.past.shared, handed)
         if not closed.accepted:
@@ -392,7 +407,7 @@ class Coordinator:
             return None
         closed.rejected |= crowded
         for peer in open_.assigned:
-            if peer not in open_.handed:
+            if peer not in open_.contributions:
                 closed.rejected[peer] = "nothing handed in before the round closed"
                 open_.overdue(self.admission.by_index[peer], clock.now())
         if self.deposed:

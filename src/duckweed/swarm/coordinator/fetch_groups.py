@@ -3,7 +3,7 @@ a group of peers and not once for each."""
 
 from collections.abc import Mapping
 
-from duckweed.round.blocks import Member
+from duckweed.round.open_round import Member
 from duckweed.swarm.blobs.store import Store
 from duckweed.swarm.protocol import messages as m
 

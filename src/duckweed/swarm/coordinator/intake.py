@@ -7,8 +7,9 @@ import msgspec
 
 from duckweed.merge.round import blob_hash
 from duckweed.net.identity import verify
-from duckweed.round.blocks import Member, OpenRound, lead
+from duckweed.round.blocks import lead
 from duckweed.round.history import Past
+from duckweed.round.open_round import Member, OpenRound
 from duckweed.run import work
 from duckweed.run.spec import RunSpec
 from duckweed.swarm.protocol import messages as m

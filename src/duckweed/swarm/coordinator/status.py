@@ -5,7 +5,7 @@ import os
 from typing import TYPE_CHECKING
 
 from duckweed.net import clock
-from duckweed.round.blocks import Member
+from duckweed.round.open_round import Member
 from duckweed.run import toml
 from duckweed.swarm.protocol import messages as m
 
