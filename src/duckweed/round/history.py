@@ -1,7 +1,7 @@
 """What is past of a run, as its ledger tells it: who came, what was given out, closed and agreed on.
 
-Read from the ledger when a machine is put in charge, and written into it from then on: what is not in
-the ledger has not happened, so that a coordinator that was killed knows what this one knows.
+Read from the ledger when a machine begins to lead, and written into it from then on: what is not in the
+ledger has not happened, so that the next coordinator knows as much as one that was killed.
 """
 
 from collections.abc import Iterator

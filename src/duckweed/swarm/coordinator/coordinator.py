@@ -210,9 +210,9 @@ class Coordinator:
     def waiting_for(self) -> str:
         """What the run waits for, in words."""
         if not self.held(self.number - 1):
-            charge = self.voter.charge
+            leadership = self.voter.leadership
             return (
-                f"{charge.majority} of {len(charge.voters)} machines that keep the ledger must have the "
+                f"{leadership.majority} of {len(leadership.voters)} machines that keep the ledger must have the "
                 "last round"
             )
         if self.round is None:
@@ -332,7 +332,7 @@ class Coordinator:
     def held(self, round_: int) -> bool:
         """Whether a majority of those who keep the ledger have a closed round; -1: whether they follow
         this machine."""
-        return self.voter.committed >= max(self.past.entry_of(round_), self.voter.charge.since)
+        return self.voter.committed >= max(self.past.entry_of(round_), self.voter.leadership.since)
 
     def nudge(self) -> None:
         """Somebody has acknowledged entries of the ledger."""
@@ -373,13 +373,12 @@ class Coordinator:
         return self.admission.here()
 
     def _enough_here(self) -> bool:
-        """A run begins with all its peers. One that had begun before this coordinator started, or was
-        put in charge, goes on without those who do not come back, if anybody is here whose work has
-        counted."""
+        """A run begins with all its peers. A run that was begun by another coordinator, or before a
+        restart, goes on without the peers that do not come back, if a peer whose work counted is here."""
         here, now = {member.index for member in self._here()}, clock.now()
         if len(here) != self._gathered[0]:
             self._gathered = len(here), now
-        succeeded = self.voter.charge.term > 0
+        succeeded = self.voter.leadership.term > 0
         known = next(filter(None, self.past.counted(self.number)), here if succeeded else [])
         late = not here.isdisjoint(known) and now - self._gathered[1] > GATHER
         enough = len(here) >= self.spec.rounds.peers or late
@@ -394,7 +393,7 @@ class Coordinator:
 
     async def _close(self, open_: OpenRound) -> RoundClosed | None:
         """Write into the ledger how the round ends, and return what is to be told of it. None if it
-        does not end: nothing counts, or another is in charge by now."""
+        does not end: nothing counts, or another machine leads by now."""
         open_.closing = True  # what comes while the sum is formed is too late
         crowded = self.admission.crowded({p: a.tokens for p, a in open_.contributions.items()})
         handed = [

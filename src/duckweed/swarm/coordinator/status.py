@@ -66,8 +66,8 @@ def status(run: "Coordinator") -> m.Status:
 
 def _leader(run: "Coordinator") -> str:
     """Name of the leader, where others could lead; "" where there is only one voter."""
-    charge = run.ledger.charge
-    return charge.name(charge.key) if charge and len(charge.voters) > 1 else ""
+    leadership = run.ledger.leadership
+    return leadership.name(leadership.leader) if leadership and len(leadership.voters) > 1 else ""
 
 
 def _peer(member: Member, now: float) -> m.PeerStatus:

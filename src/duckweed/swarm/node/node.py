@@ -215,7 +215,7 @@ class Node:
             where = self.replica.ledger.path
             raise LedgerError(
                 f"{where}: this machine's key is not one of those that may coordinate the run"
-                if self.replica.charge
+                if self.replica.leadership
                 else f"{where}: empty; the run has lost its ledger"
             )
         election = Election(self.replica, voter)
@@ -252,7 +252,7 @@ class Node:
 
     async def _coordinate(self, voter: Voter) -> None:
         ledger = self.replica.ledger
-        log.info("%s leads the run in term %d", self.endpoint.id[:10], voter.charge.term)
+        log.info("%s leads the run in term %d", self.endpoint.id[:10], voter.leadership.term)
         run = Coordinator(self.folder, self.spec, self.layout, ledger, self.tell, voter, self.guard)
         self.coordinator = run
         self._leading()
@@ -273,7 +273,7 @@ class Node:
 
     async def _look_for_another(self, voter: Voter) -> None:
         """While too few voters are heard: does another machine lead?"""
-        while len(voter.charge.voters) > 1:
+        while len(voter.leadership.voters) > 1:
             if not self.replica.in_touch(voter):
                 await self.replica.look_for_leader()
             await asyncio.sleep(POLL)
