@@ -139,7 +139,7 @@ def test_a_round_is_not_closed_before_something_counts(tmp_path):
         await run.start()
         for number in range(3):
             assert await run.hand_in(number, rms=[]) == m.Ack()
-        while run.it.admission.guard.refused["contributions"] < 3:
+        while run.it.admission.rate_limits.refused["contributions"] < 3:
             await asyncio.sleep(0.02)
         answer = await run.ask(PEERS[1], m.Next(0, state(0), True))
         assert answer == m.Wait("round 0: waiting for work that counts")
@@ -245,7 +245,7 @@ def test_a_slow_peer_gets_fewer_steps_counts_by_its_tokens_and_skips_nothing(tmp
         assert given[1] == [(4, 0, 4), (3, 0, 1), (5, 0, 4)]
         assert given[2] == [(6, 0, 4), (3, 1, 1), (7, 0, 4)]
         after = run.restart()
-        assert msgspec.structs.astuple(after.past.blocks.take(2)) == (3, 2, 2)
+        assert msgspec.structs.astuple(after.history.blocks.take(2)) == (3, 2, 2)
 
     play(tmp_path, scene, override(SPEC, {"rounds.count": 4}))
 
@@ -259,7 +259,7 @@ def test_a_peer_whose_state_differs_is_told_and_the_others_agree(tmp_path):
         answer = await run.ask(PEERS[2], m.Next(1, "bb" * 32, False))
         assert answer.fault
         assert "must not contribute" in answer.reason
-        assert run.it.past.agreed[1] == "aa" * 32
+        assert run.it.history.agreed[1] == "aa" * 32
         ahead = await run.ask(PEERS[0], m.Next(9, "cc" * 32, False))
         assert ahead.fault
 

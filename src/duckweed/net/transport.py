@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 ALPN = b"duckweed/1"
 LOOPBACK = ("127.", "[::1]", "localhost")
-LARGE = 64 << 10  # bytes of body from which on TCP is tried
+TCP_FROM = 64 << 10  # bytes of body from which on TCP is tried
 
 
 def is_relay(address: str) -> bool:
@@ -96,10 +96,10 @@ class Link:
         self, head: bytes, body: bytes, body_limit: int, patience: float
     ) -> tuple[bytes, bytes]:
         try:
-            if self.tcp_pool and max(len(body), body_limit) >= LARGE:
+            if self.tcp_pool and max(len(body), body_limit) >= TCP_FROM:
                 try:
                     return await self.tcp_pool.ask(head, body, body_limit, patience)
-                except tcp.Closed as error:
+                except tcp.Unreachable as error:
                     log.debug("a large body goes over QUIC: %s", error)
             stream = await within(STALL, self._connection.open_bi())
             sending, reply = stream.send(), stream.recv()

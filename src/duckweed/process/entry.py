@@ -72,7 +72,7 @@ async def coordinate(
     ledger.verify(verify)
     relay = None
     if relay_port is not None:
-        relay = Relay(lambda key: key == identity.id or node.guard.knows(key))
+        relay = Relay(lambda key: key == identity.id or node.rate_limits.knows(key))
         try:
             relay_port, at = await relay.start(address.rpartition(":")[0], relay_port)
         except LinkError as error:

@@ -48,7 +48,7 @@ class Blocks:
         spans = {x: self.take(budgets[x]) for x in sorted(budgets, key=budgets.__getitem__)}
         return {peer: spans[peer] for peer in budgets}
 
-    def settle(self, assigned: dict[int, Span], accepted: Iterable[int]) -> None:
+    def close_round(self, assigned: dict[int, Span], accepted: Iterable[int]) -> None:
         """assigned: peer -> span in a closed round; accepted: the peers whose work counted."""
         counted = set(accepted)
         self._put(span for peer, span in assigned.items() if peer not in counted)
@@ -57,7 +57,7 @@ class Blocks:
         """Take up a round of the past, as the ledger tells it."""
         for span in assigned.values():
             self._remove(span)
-        self.settle(assigned, accepted)
+        self.close_round(assigned, accepted)
 
     def _remove(self, taken: Span) -> None:
         fresh = range(self._next, taken.block + 1)

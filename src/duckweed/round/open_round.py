@@ -10,7 +10,7 @@ from duckweed.round.blocks import Span
 from duckweed.run.sections import Rounds
 from duckweed.wire.exact import median
 
-SPREAD = 6.0  # median absolute deviations beyond the median that a peer may take
+SLACK = 6.0  # median absolute deviations beyond the median that a peer may take
 NAMED = 10  # at most this many peers are named as missing
 
 
@@ -20,7 +20,7 @@ def deadline(durations: list[float], patience: float) -> float | None:
     if not durations:
         return None
     middle = median(durations)
-    return middle + SPREAD * median([abs(d - middle) for d in durations]) + patience
+    return middle + SLACK * median([abs(d - middle) for d in durations]) + patience
 
 
 class Timings(msgspec.Struct, forbid_unknown_fields=True):

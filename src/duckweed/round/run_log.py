@@ -52,7 +52,7 @@ class Round(msgspec.Struct, frozen=True):
     """From the metrics: bytes of all peers until the round closed."""
 
 
-class History(msgspec.Struct, frozen=True):
+class RunLog(msgspec.Struct, frozen=True):
     """All closed rounds of a run in order, and what surrounds them."""
 
     rounds: tuple[Round, ...]
@@ -71,7 +71,7 @@ class History(msgspec.Struct, frozen=True):
     """Hash of the last entry of the ledger, hex."""
 
 
-def history(folder: RunFolder) -> History:
+def run_log(folder: RunFolder) -> RunLog:
     """The rounds that the ledger closed, with what metrics.jsonl tells of them.
 
     A round that the metrics hold twice counts as it came last; one that is not in the ledger has
@@ -94,7 +94,7 @@ def history(folder: RunFolder) -> History:
             simulated = simulated or event.virtual_clock is not UNSET
         elif isinstance(event, FinalLoss) and event.round in (UNSET, len(closed)):
             final = event.held_out, event.tokens
-    return History(
+    return RunLog(
         rounds=tuple(_join(n, closed[n], lines.get(n)) for n in sorted(closed)),
         peers=peers,
         traffic=moved,

@@ -18,7 +18,7 @@ from duckweed.net.timeouts import GATHER, POLL, STATE_CHECK
 from duckweed.net.wakeup import Wakeup
 from duckweed.round.blocks import budgets
 from duckweed.round.engine import Engine, FolderBlobs
-from duckweed.round.history import Past
+from duckweed.round.history import RunHistory
 from duckweed.round.open_round import Member, OpenRound
 from duckweed.round.round_record import epoch, told
 from duckweed.run import toml
@@ -30,7 +30,7 @@ from duckweed.swarm.blobs.store import Store
 from duckweed.swarm.coordinator import fetch_groups, intake, status
 from duckweed.swarm.coordinator.admission import Admission
 from duckweed.swarm.coordinator.agreement import Agreement, voters
-from duckweed.swarm.coordinator.guest_book import EXPELLED, Guests
+from duckweed.swarm.coordinator.guest_book import EXPELLED, GuestBook
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol.server import accepting
 from duckweed.wire.codec import codec_of
@@ -43,17 +43,17 @@ class Coordinator:
 
     def __init__(
         self, folder: RunFolder, spec: RunSpec, layout: Layout, ledger: Ledger, tell: Tell,
-        voter: Voter, guard: RateLimits,
+        voter: Voter, rate_limits: RateLimits,
     ) -> None:  # fmt: skip
         self.folder, self.spec, self.layout, self.ledger, self.tell = (
             folder, spec, layout, ledger, tell,
         )  # fmt: skip
         self.voter, self.deposed = voter, False
-        self.past = Past(folder, spec, layout, ledger)
+        self.history = RunHistory(folder, spec, layout, ledger)
         self.admission = Admission(
-            self.past, Guests(folder.guests), folder.read_secret(), spec.members, guard
+            self.history, GuestBook(folder.guests), folder.read_secret(), spec.members, rate_limits
         )
-        self.agreement = Agreement(self.past)
+        self.agreement = Agreement(self.history)
         self.store = Store(folder)
         self.engine = Engine(spec, layout, FolderBlobs(folder))
         self.traffic: dict[str, list[int]] = defaultdict(lambda: [0, 0])
@@ -63,7 +63,7 @@ class Coordinator:
         self.stopping = ""
         self.broken: Exception | None = None
         self._began, self._was_held = clock.now(), False
-        self._gathered = (0, self._began)  # peers that are here, and since when so many
+        self._gathered = (0, self._began)  # number of peers that are here, and since when
         self._background: set[asyncio.Task[None]] = set()
         self._changed = Wakeup()  # anything that may close a round
         self._news = Wakeup()  # a round opened or closed: what peers wait for
@@ -73,7 +73,7 @@ class Coordinator:
     @property
     def number(self) -> int:
         """How many rounds are closed."""
-        return self.past.number
+        return self.history.number
 
     # --- questions
 
@@ -98,7 +98,7 @@ class Coordinator:
     ) -> tuple[m.Answer, bytes]:
         """Answer one question of the holder of key `peer`. Raises ValueError if it is not one for a
         coordinator, or one too many."""
-        self.admission.guard.asks(peer)
+        self.admission.rate_limits.asks(peer)
         try:
             return await self._answer(peer, question, body)
         except (OSError, LedgerError) as error:
@@ -142,7 +142,7 @@ class Coordinator:
             case m.Fetch():
                 return fetch_groups.fetch(self.store, self.admission.here(), member, question)
             case m.GetDonors():
-                return fetch_groups.donors(self.past.agreed, self.admission.here(), member), b""
+                return fetch_groups.donors(self.history.agreed, self.admission.here(), member), b""
             case m.IsMember(key=key):
                 known = key in self.admission.members and key not in self.admission.expelled
                 return m.Ack() if known else m.Refused("that key takes no part in this run"), b""
@@ -157,7 +157,7 @@ class Coordinator:
 
     def _refuse(self, key: str, kind: str, reason: str) -> m.Refused:
         log.info("refused %s (%s): %s", key[:10], kind, reason)
-        self.admission.guard.fault(key, kind)
+        self.admission.rate_limits.fault(key, kind)
         return m.Refused(reason)
 
     async def _admit(self, key: str, join: m.Join) -> m.Answer:
@@ -170,7 +170,7 @@ class Coordinator:
             toml.write(self.spec),
             member.last,
             self.layout.digest(),
-            self.past.tokens,
+            self.history.tokens,
             self.round.number if self.round and member.index in self.round.contributions else -1,
         )
 
@@ -184,13 +184,13 @@ class Coordinator:
                     return fault
             if self.deposed:
                 return m.Wait("another machine leads the run now")
-            closed = self.past.closed.get(question.round)
+            closed = self.history.closed.get(question.round)
             if closed and not self._held_back(question.round):
                 return m.Apply(closed)
             if self.stopping:
                 return m.Stop(self.stopping)
             if question.round == self.spec.rounds.count:
-                if question.round in self.past.agreed:
+                if question.round in self.history.agreed:
                     return m.Stop("all rounds are done")
             elif self.round and self.round.wants(
                 member.index, question.round, question.contributed
@@ -221,7 +221,7 @@ class Coordinator:
 
     def _assign(self, member: Member, open_: OpenRound) -> m.Answer:
         if member.index not in open_.assigned:
-            open_.assigned[member.index] = self.past.blocks.take(self._budgets()[member.index])
+            open_.assigned[member.index] = self.history.blocks.take(self._budgets()[member.index])
         if not self.spec.rounds.overlap or member.index not in open_.begun:
             open_.begun[member.index] = clock.now()
         span = open_.assigned[member.index]
@@ -254,7 +254,7 @@ class Coordinator:
 
     async def _take(self, member: Member, question: m.Contribute, blob: bytes) -> m.Answer:
         open_ = self.round
-        if reason := intake.objection(self.spec, self.past, open_, member, question, blob):
+        if reason := intake.objection(self.spec, self.history, open_, member, question, blob):
             late = open_ is not None and question.announcement.round < open_.number
             if open_ is not None and not open_.closing and not late:
                 open_.refused.add(member.index)
@@ -281,7 +281,7 @@ class Coordinator:
     async def _vote(self, member: Member, question: m.Next) -> m.Stop | None:
         """Note which state a peer holds; the state that most hold is written into the ledger."""
         number = question.round
-        if self.past.agreed.get(number) == question.hash:
+        if self.history.agreed.get(number) == question.hash:
             return None
         if number > self.number:
             return m.Stop(f"this peer is at round {number}, the run at {self.number}", fault=True)
@@ -296,7 +296,7 @@ class Coordinator:
         here = {member.index for member in self._here()}
         late = clock.now() - self._began > GATHER
         missed = {x.index for x in self.admission.by_index if x.heard or late} - here
-        return voters(self.past.counted(number), here, missed)
+        return voters(self.history.counted(number), here, missed)
 
     # --- rounds
 
@@ -316,11 +316,11 @@ class Coordinator:
                 self._report(event)
         self.round = None
         await self._notify(news=True)
-        await self._until(lambda: self.ended or self.number in self.past.agreed)
+        await self._until(lambda: self.ended or self.number in self.history.agreed)
 
     def _open(self, number: int) -> OpenRound:
         """A round with work for all who are here."""
-        return OpenRound(number, clock.now(), self.past.blocks.share(self._budgets()))
+        return OpenRound(number, clock.now(), self.history.blocks.share(self._budgets()))
 
     async def stop(self, reason: str) -> None:
         """End the run here; what is not closed has not happened."""
@@ -332,7 +332,9 @@ class Coordinator:
     def held(self, round_: int) -> bool:
         """Whether a majority of those who keep the ledger have a closed round; -1: whether they follow
         this machine."""
-        return self.voter.committed >= max(self.past.entry_of(round_), self.voter.leadership.since)
+        return self.voter.committed >= max(
+            self.history.entry_of(round_), self.voter.leadership.since
+        )
 
     def nudge(self) -> None:
         """Somebody has acknowledged entries of the ledger."""
@@ -379,7 +381,7 @@ class Coordinator:
         if len(here) != self._gathered[0]:
             self._gathered = len(here), now
         succeeded = self.voter.leadership.term > 0
-        known = next(filter(None, self.past.counted(self.number)), here if succeeded else [])
+        known = next(filter(None, self.history.counted(self.number)), here if succeeded else [])
         late = not here.isdisjoint(known) and now - self._gathered[1] > GATHER
         enough = len(here) >= self.spec.rounds.peers or late
         return self.ended or (enough and self.held(self.number - 1))
@@ -400,7 +402,7 @@ class Coordinator:
             open_.contributions[peer] for peer in sorted(open_.contributions) if peer not in crowded
         ]
         # In a thread: a thousand contributions take a while, and peers want to be heard meanwhile.
-        closed = await asyncio.to_thread(self.engine.close, self.past.shared, handed)
+        closed = await asyncio.to_thread(self.engine.close, self.history.shared, handed)
         if not closed.accepted:
             await self._go_on(open_, closed.rejected)
             return None
@@ -411,7 +413,7 @@ class Coordinator:
                 open_.overdue(self.admission.by_index[peer], clock.now())
         if self.deposed:
             return None
-        self.past.close(closed, open_.assigned, handed)
+        self.history.close(closed, open_.assigned, handed)
         self._was_held = self.held(open_.number)
         self.admission.counted(closed.round, closed.accepted)
         self.durations.extend(open_.seconds.values())
@@ -420,11 +422,11 @@ class Coordinator:
             seconds=clock.now() - open_.opened,
             update_size=self.folder.blob(closed.update).stat().st_size if closed.update else 0,
             traffic=self.moved(),
-            epoch=epoch(self.spec, (s.block for s in open_.assigned.values()), self.past.windows),
+            epoch=epoch(self.spec, (s.block for s in open_.assigned.values()), self.history.windows),
         )  # fmt: skip
 
     async def _go_on(self, open_: OpenRound, rejected: dict[int, str]) -> None:
-        """Nothing counts: were the round closed, whoever is alone with a run could use it up."""
+        """Nothing counts. The round stays open: otherwise a lone peer could use up the rounds of a run."""
         for peer, reason in rejected.items():
             self.tell(ContributionRefused(peer, reason))
             self._refuse(self.admission.by_index[peer].key, "contributions", reason)

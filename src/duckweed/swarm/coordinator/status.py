@@ -12,7 +12,7 @@ from duckweed.swarm.protocol import messages as m
 if TYPE_CHECKING:
     from duckweed.swarm.coordinator.coordinator import Coordinator
 
-SHOWN = 2000  # peers in one answer at most; those who are here come first
+PEERS_LISTED = 2000  # peers in one answer at most; those that are here come first
 
 
 def answer(
@@ -33,7 +33,7 @@ def run_info(run: "Coordinator") -> m.RunInfo:
     return m.RunInfo(
         toml.write(run.spec),
         run.layout.digest(),
-        run.past.tokens,
+        run.history.tokens,
         run.number,
         len(run.admission.here()),
         sum(sizes) // len(sizes),
@@ -47,7 +47,7 @@ def status(run: "Coordinator") -> m.Status:
     last = run.last
     members = run.admission.by_index
     now = clock.now()
-    shown = sorted(members, key=lambda x: (not x.here, x.index))[:SHOWN]
+    shown = sorted(members, key=lambda x: (not x.here, x.index))[:PEERS_LISTED]
     return m.Status(
         run.spec.identity,
         run.number,
@@ -59,7 +59,7 @@ def status(run: "Coordinator") -> m.Status:
         last.seconds if last else 0.0,
         run.waiting_for(),
         run.moved(),
-        dict(run.admission.guard.refused),
+        dict(run.admission.rate_limits.refused),
         _leader(run),
     )
 

@@ -81,7 +81,7 @@ class Node:
         )  # fmt: skip
         self.coordinator: Coordinator | None = None  # while this machine is the leader
         self.peer_links: PeerLinks | None = None  # of the peer in this process, if there is one
-        self.guard = RateLimits(self._knows)
+        self.rate_limits = RateLimits(self._knows)
         self.over = ""  # why the run ends here
         self._moved: dict[str, list[int]] = {}
 
@@ -95,7 +95,9 @@ class Node:
     def account(self, relayed: int) -> RunEnded:
         """What this machine moved as coordinator, and what it refused; relayed: bytes that went through
         its relay."""
-        return RunEnded(relayed=relayed, traffic=self._moved, refused=dict(self.guard.refused))
+        return RunEnded(
+            relayed=relayed, traffic=self._moved, refused=dict(self.rate_limits.refused)
+        )
 
     def _acknowledged(self) -> None:
         if self.coordinator:
@@ -128,7 +130,7 @@ class Node:
         answer such a question, or not this peer."""
         votes = self.replica.votes(peer)
         if isinstance(question, LedgerQuestion):
-            self.guard.asks(peer)
+            self.rate_limits.asks(peer)
             return await self._of_the_ledger(peer, question, votes)
         if votes and isinstance(question, m.Fetch) and question.whole:
             return self.replica.store.blob(question.blob)
@@ -136,12 +138,12 @@ class Node:
             if votes and isinstance(question, m.Join):
                 self.replica.note_voters([m.PeerAddress(peer, question.addresses)])
             return await self.coordinator.handle(peer, question, body)
-        self.guard.asks(peer)
+        self.rate_limits.asks(peer)
         if self.peer_links and isinstance(question, PeerQuestion):
             return await self.peer_links.answer(peer, question, body)
         if self.replica.knows(peer):
             return self.replica.leader(), b""
-        self.guard.fault(peer, "strangers")
+        self.rate_limits.fault(peer, "strangers")
         leader, term = self.replica.name(self.replica.known.key), self.replica.known.term
         return m.Refused(
             f"this machine copies the ledger; the leader of the run is {leader} (term {term}): ask there "
@@ -168,7 +170,7 @@ class Node:
 
     async def serve(self) -> None:
         """Answer until the endpoint closes."""
-        await self.endpoint.serve(self.accept, self.guard)
+        await self.endpoint.serve(self.accept, self.rate_limits)
 
     # --- for a peer in this same process (duckweed.swarm.peer.coordinator_client.Leaders)
 
@@ -253,7 +255,9 @@ class Node:
     async def _coordinate(self, voter: Voter) -> None:
         ledger = self.replica.ledger
         log.info("%s leads the run in term %d", self.endpoint.id[:10], voter.leadership.term)
-        run = Coordinator(self.folder, self.spec, self.layout, ledger, self.tell, voter, self.guard)
+        run = Coordinator(
+            self.folder, self.spec, self.layout, ledger, self.tell, voter, self.rate_limits
+        )
         self.coordinator = run
         self._leading()
         looking = asyncio.create_task(self._look_for_another(voter))

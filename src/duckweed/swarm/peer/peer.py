@@ -229,7 +229,7 @@ class Peer:
     async def _apply(self, closed: Closed) -> None:
         self._set("applying")
         worker, accepted = self.worker, self.index in closed.accepted
-        worker.settle(accepted, closed.round)
+        worker.close_round(accepted, closed.round)
         if accepted:
             forget_before(self.home, closed.round)
         else:
