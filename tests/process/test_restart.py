@@ -10,7 +10,7 @@ from duckweed.ledger.ledger import LedgerError
 from duckweed.net.identity import Identity
 from duckweed.run.layout import Layout
 from duckweed.run.spec import override
-from duckweed.swarm.coordinator import coordinator as room
+from duckweed.swarm.coordinator import rounds as room
 from duckweed.swarm.protocol import messages as m
 
 
@@ -36,12 +36,12 @@ def test_a_run_that_had_begun_goes_on_without_a_peer_that_does_not_come_back(tmp
         await run.start()
         await run.round()
         run.restart()
-        run.task = asyncio.create_task(run.it.run())
+        run.task = asyncio.create_task(run.it.rounds.run())
         await run.join(PEERS[:2])
         # All are waited for; nobody is given work while it is not clear who is there.
         assert isinstance(await run.ask(PEERS[0], m.Next(1, state(1), False)), m.Wait)
         monkeypatch.setattr(room, "GATHER", 0.1)
-        await run.it._notify()
+        await run.it.rounds.notify()
         for number in range(2):
             while not isinstance(await run.hand_in_if_open(number), m.Ack):
                 await asyncio.sleep(0.02)
@@ -93,7 +93,7 @@ def test_a_restarted_coordinator_gives_the_last_round_when_the_next_is_open(tmp_
         await run.round()
         run.restart()
         await run.join(PEERS[:2])
-        run.task = asyncio.create_task(run.it.run())
+        run.task = asyncio.create_task(run.it.rounds.run())
         await asyncio.sleep(0)
         waits = await run.ask(PEERS[0], m.Next(0, state(0), True))
         assert isinstance(waits, m.Wait)

@@ -41,10 +41,10 @@ def test_an_invitation_made_while_the_run_is_served_opens_it_and_revoking_closes
         answer = await run.ask(PEERS[1], m.Join(m.PROTOCOL, secret))
         assert "used up" in answer.reason
         book(run).revoke(secret.partition(".")[0], expel=True)
-        run.it.attended()
+        run.it.rounds.attended()
         assert await run.ask(PEERS[0], m.Next(0, "00" * 32, False)) == m.Refused(EXPELLED)
         assert (await run.ask(PEERS[0], m.Join(m.PROTOCOL, secret))).reason == EXPELLED
-        assert not run.it.attended()
+        assert not run.it.rounds.attended()
 
     run = play(tmp_path, scene)
     assert PeerLeft(0, EXPELLED) in run.events
@@ -178,7 +178,7 @@ def test_a_clock_that_is_an_hour_off_and_jumps_changes_nothing(tmp_path, monkeyp
             monkeypatch.setattr(time, "time", lambda hours=hours: real() + 3600 * hours)
             if hours == 1:
                 await run.start()
-            assert (await run.round(run.it.number)).accepted == [0, 1, 2]
+            assert (await run.round(run.it.rounds.number)).accepted == [0, 1, 2]
             assert len(run.it.admission.here()) == 3
 
     play(tmp_path, scene)

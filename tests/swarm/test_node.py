@@ -118,7 +118,7 @@ class Machine:
     @property
     def leads(self):
         run = self.node.coordinator
-        return run is not None and not run.deposed
+        return run is not None and not run.rounds.deposed
 
     def rounds(self):
         return list(self.ledger.entries(RoundEntry))

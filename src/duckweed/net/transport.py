@@ -30,8 +30,9 @@ from iroh import (
 )
 
 from duckweed.net import framing, iroh_patches, tcp
-from duckweed.net.framing import Accept, Limiter, LinkError, Service
+from duckweed.net.framing import Accept, LinkError, Service
 from duckweed.net.identity import Identity
+from duckweed.net.rate_limits import RateLimits
 from duckweed.net.timeouts import PING_AFTER, PING_ANSWER, STALL, within
 from duckweed.net.token_bucket import Pace
 
@@ -241,9 +242,9 @@ class Endpoint:
         )
         return Link(connection, self._head_limit, self.pace, pool if over_tcp else None)
 
-    async def serve(self, accept: Accept, watch: Limiter | None = None) -> None:
+    async def serve(self, accept: Accept, limits: RateLimits | None = None) -> None:
         """Answer questions until the endpoint is closed."""
-        service = Service(accept, watch, self._head_limit, self.pace)
+        service = Service(accept, limits, self._head_limit, self.pace)
         self._listener = tcp.Listener(self._identity, service)
         address = next(a for a in self.bound if not a.startswith("["))
         try:

@@ -115,7 +115,7 @@ async def _show(node: "Node") -> None:
             PeerProgress(x.index, x.doing, x.step, x.loss if math.isfinite(x.loss) else None)
             for x in coordinator.admission.by_index
         ]
-        tell(Progress(coordinator.number, peers, coordinator.moved()))
+        tell(Progress(coordinator.rounds.number, peers, coordinator.traffic.moved()))
         await asyncio.sleep(max(VIEW, len(peers) / SHOWN))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from duckweed.ledger.entries import StateEntry
 from duckweed.ledger.ledger import Ledger, LedgerError
 from duckweed.ledger.succession import Voter
-from duckweed.net.carrier import Endpoint
+from duckweed.net.carrier import Connection, Endpoint
 from duckweed.net.framing import Accept, LinkError
 from duckweed.net.identity import Identity
 from duckweed.net.rate_limits import RateLimits
@@ -22,7 +22,6 @@ from duckweed.swarm.coordinator.coordinator import Coordinator
 from duckweed.swarm.node.election import Election
 from duckweed.swarm.node.replica import Replica
 from duckweed.swarm.protocol import messages as m
-from duckweed.swarm.protocol.client import Connection
 from duckweed.swarm.protocol.server import accepting
 
 log = logging.getLogger(__name__)
@@ -42,7 +41,7 @@ class LocalConnection:
         self, head: bytes, body: bytes = b"", *, body_limit: int = 0, patience: float = 0
     ) -> tuple[bytes, bytes]:
         """As Link.ask. Raises LinkError."""
-        if self._coordinator.deposed:
+        if self._coordinator.rounds.deposed:
             raise LinkError("this machine is no longer the leader")
         try:
             return await self._coordinator.accept(self._me, head).answer(body)
@@ -101,12 +100,12 @@ class Node:
 
     def _acknowledged(self) -> None:
         if self.coordinator:
-            self.coordinator.nudge()
+            self.coordinator.rounds.nudge()
 
     def _deposed(self) -> None:
         log.warning("%s is no longer the leader", self.endpoint.id[:10])
         if self.coordinator:
-            self.coordinator.step_down()
+            self.coordinator.rounds.step_down()
 
     # --- answers
 
@@ -121,7 +120,7 @@ class Node:
 
     def _count(self, question: m.AnyQuestion, answer: m.Answer, received: int, sent: int) -> None:
         if self.coordinator and not isinstance(question, LedgerQuestion):
-            self.coordinator.count(question, answer, received, sent)
+            self.coordinator.traffic.count(question, answer, received, sent)
 
     async def handle(
         self, peer: str, question: m.AnyQuestion, body: bytes
@@ -198,7 +197,7 @@ class Node:
         """To the coordinator here, if that is this machine's key. Raises LinkError."""
         if key != self.endpoint.id:
             return await self.endpoint.connect(key, addresses)
-        if self.coordinator is None or self.coordinator.deposed:
+        if self.coordinator is None or self.coordinator.rounds.deposed:
             raise LinkError("this machine is not the leader")
         return LocalConnection(self.coordinator, self.endpoint.id)
 
@@ -233,7 +232,7 @@ class Node:
         """End the run here; what is not closed has not happened."""
         self.over = reason
         if self.coordinator:
-            await self.coordinator.stop(reason)
+            await self.coordinator.rounds.stop(reason)
 
     def _done(self) -> bool:
         """Whether the ledger tells of the end of the run."""
@@ -255,22 +254,22 @@ class Node:
     async def _coordinate(self, voter: Voter) -> None:
         ledger = self.replica.ledger
         log.info("%s leads the run in term %d", self.endpoint.id[:10], voter.leadership.term)
-        run = Coordinator(
+        self.coordinator = Coordinator(
             self.folder, self.spec, self.layout, ledger, self.tell, voter, self.rate_limits
         )
-        self.coordinator = run
+        rounds = self.coordinator.rounds
         self._leading()
         looking = asyncio.create_task(self._look_for_another(voter))
         try:
-            await run.run()
-            while run.attended() and not run.ended:
+            await rounds.run()
+            while rounds.attended() and not rounds.ended:
                 await asyncio.sleep(PEERS_CHECK)
-            if not run.deposed:
-                self.over = run.stopping or "all rounds are done"
+            if not rounds.deposed:
+                self.over = rounds.stopping or "all rounds are done"
                 await self._hand_over(voter)
         finally:
             looking.cancel()
-            self._moved = run.moved()
+            self._moved = rounds.traffic.moved()
             self.coordinator = None
         if not self.over:
             self.say("another machine may lead the run now; going on with a copy of the ledger")
