@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 
 import msgspec
 
@@ -77,15 +78,12 @@ def run_log(folder: RunFolder) -> RunLog:
     A round that the metrics hold twice counts as it came last; one that is not in the ledger has
     not happened. Raises LedgerError, and FolderError where a line of the metrics is not one.
     """
-    ledger = Ledger(folder.ledger)
-    try:
+    with closing(Ledger(folder.ledger)) as ledger:
         closed = {entry.round: entry.body for entry in ledger.entries(RoundEntry)}
         first = [entry.body.state for entry in ledger.entries(GenesisEntry)]
         agreed = [entry.body.hash for entry in ledger.entries(StateEntry)]
         peers = sum(1 for _ in ledger.entries(PeerEntry))
         head = ledger.head
-    finally:
-        ledger.close()
     lines: dict[int, tuple[RoundClosed, Traffic]] = {}
     moved, final, simulated = dict.fromkeys(PURPOSES, Traffic()), None, False
     for event, moved in _metered(folder.records(RoundClosed, FinalLoss, RunEnded)):

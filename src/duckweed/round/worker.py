@@ -27,11 +27,10 @@ from duckweed.wire.codec import codec_of
 
 
 class Contribution(msgspec.Struct):
-    """What a peer made of one block, and the seconds that training and compressing took."""
+    """What a peer made of one span."""
 
     announcement: Announcement
     blob: bytes
-    train_seconds: float
     compress_seconds: float
 
 
@@ -107,23 +106,11 @@ class Worker:
             first=trained.span.first,
             ahead=trained.ahead,
         )
-        return Contribution(
-            announcement, encoded.blob, trained.seconds, time.perf_counter() - began
-        )
+        return Contribution(announcement, encoded.blob, time.perf_counter() - began)
 
-    def contribute(
-        self,
-        state: State,
-        peer: int,
-        block: int,
-        report: Report | None = None,
-        first: int = 0,
-        steps: int = 0,
-    ) -> Contribution:
-        """Train `steps` steps of a block from step `first` on (0: all of it) from the state, and
-        compress what came of it. Raises Diverged, WireError."""
-        span = Span(block, first, steps or self.spec.inner.steps)
-        return self.compress(state, peer, self.train(state, span, report))
+    def contribute(self, state: State, peer: int, block: int) -> Contribution:
+        """Train a whole block from the state and compress the result. Raises Diverged, WireError."""
+        return self.compress(state, peer, self.train(state, Span(block, 0, self.spec.inner.steps)))
 
     def close_round(self, accepted: bool, round_: int | None = None) -> None:
         """Note that a round has closed (None: the round of the pending contribution). If the
