@@ -177,10 +177,6 @@ class Combination:
     memory: float
     days: float
 
-    @property
-    def doublings(self) -> float:
-        return math.log2(self.machines * self.link * self.memory)
-
 
 def combination(
     target: Target,
