@@ -69,7 +69,7 @@ def first(founder: Founder) -> Charge:
     """As the genesis of a ledger has it. Raises ChargeError."""
     key = founder.coordinator or founder.key
     try:
-        members = specs.parse(founder.spec, "the genesis").members
+        members = specs.members(founder.spec, "the genesis")
     except specs.SpecError as error:
         raise ChargeError(str(error)) from error
     if key in dict(members.heirs):

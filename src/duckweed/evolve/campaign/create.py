@@ -1,6 +1,7 @@
 """The beginning of a campaign, or the way back into one: folder, texts, genesis."""
 
 import shutil
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,6 @@ from typing import Any
 import msgspec
 from blake3 import blake3
 
-import duckweed
 from duckweed.evolve.campaign.folder import Campaign
 from duckweed.evolve.campaign.journal import Journal, JournalError
 from duckweed.evolve.decide.requests import Settings
@@ -115,7 +115,7 @@ def made_with() -> dict[str, str | int]:
     import torch
 
     return {
-        "duckweed": duckweed.__version__,
+        "duckweed": version("duckweed"),
         "code": code_hash(),
         "torch": str(torch.__version__),
         "cpu": torch.backends.cpu.get_cpu_capability(),
@@ -125,7 +125,7 @@ def made_with() -> dict[str, str | int]:
 
 def code_hash() -> str:
     """blake3 of this program's sources that a trial runs."""
-    root = Path(duckweed.__file__).parent
+    root = Path(__file__).parents[2]
     found = blake3()
     for room in ("evolve", "learn", "merge", "run", "swarm", "wire"):
         for path in sorted((root / room).rglob("*.py")):
