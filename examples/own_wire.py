@@ -1,6 +1,6 @@
 """A wire of one's own in one file: one bit a value (EF-signSGD, Karimireddy et al., arXiv 1901.09847).
 
-duckweed train --plugin examples/own_wire.py     with [wire] kind = "sign" in run.toml
+duckweed train --plugin examples/own_wire.py --set wire.kind=sign
 python examples/own_wire.py                      prints what a contribution weighs
 """
 

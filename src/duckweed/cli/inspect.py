@@ -2,13 +2,14 @@
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from duckweed.cli.errors import fail, plain_errors
+from duckweed.cli.running import Plugins
 from duckweed.run.units import show_size
 
 if TYPE_CHECKING:
@@ -101,11 +102,10 @@ def generate(
     """Let the model of a finished run go on with a text."""
     if tokens < 1 or temperature < 0:
         fail("--tokens must be at least 1 and --temperature at least 0")
-    model = _model_of(run)
-    from duckweed.learn.device import choose
-    from duckweed.round.export import generate as continued
+    from duckweed import session
+    from duckweed.run import folder as folders
 
-    text = continued(model, prompt, tokens, temperature, seed, choose(device))
+    text = session.generate(folders.find(run), prompt, tokens, temperature, seed, device)
     console.print(text, markup=False, soft_wrap=True)
 
 
@@ -116,50 +116,18 @@ def evaluate(
     field: Annotated[str, typer.Option(help="Field of JSON, column of .parquet.")] = "text",
     encoding: Annotated[str, typer.Option(help="Of text without a byte-order mark.")] = "utf-8",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    plugin: Plugins = None,
 ) -> None:
     """Bits per byte and perplexity of a finished run's model on any text."""
-    model = _model_of(run)
-    from transformers import AutoModelForCausalLM
-
-    from duckweed.learn.data import dataset as datasets
-    from duckweed.learn.device import choose
-    from duckweed.learn.model.model import quiet, read_weights
-    from duckweed.learn.registry import learner
-    from duckweed.pages.run_summary import bits_per_byte
-    from duckweed.round.export import bytes_per_token
-    from duckweed.round.founding import cache_folder
-    from duckweed.run import folder as folders
-    from duckweed.run import spec as specs
-    from duckweed.run.sections import DataSpec
-
-    spec = specs.load(folders.find(run).spec)
-    tokenizer = str(model.resolve())
-    wanted = DataSpec(tuple(data), field, tokenizer, held_out=1.0, encoding=encoding)
-    with console.status("reading the data"):
-        dataset = datasets.prepare(wanted, Path.cwd(), cache_folder())
-    place = choose(device)
-    with console.status("measuring"):
-        with quiet():
-            network: Any = AutoModelForCausalLM.from_pretrained(model)
-        length = max(2, min(spec.model.sequence, len(dataset.held_out) - 1))
-        spec = specs.override(spec, {"model.sequence": length})
-        one = learner(spec, network.config, dataset, place)
-        nats, tokens = one.evaluate(read_weights(network), None, batch=16)
-    loss = nats / tokens
-    console.print(
-        f"[bold]{bits_per_byte(loss, bytes_per_token(dataset)):.4f} bits per byte[/], perplexity "
-        f"{math.exp(loss):.3f} per token, over {tokens:,} tokens "
-        f"({dataset.manifest.held_out_bytes:,} bytes of text)"
-    )
-
-
-def _model_of(run: Path) -> Path:
+    from duckweed import session
     from duckweed.run import folder as folders
 
-    folder = folders.find(run)
-    if not (folder.model / "config.json").is_file():
-        fail(
-            f"{folder.path} has no model yet: the run is not finished. "
-            f"Go on with it: duckweed train --resume {folder.path}"
+    with console.status("loading PyTorch") as status:
+        found = session.evaluate(
+            folders.find(run), data, field, encoding, device, plugin or (), status.update
         )
-    return folder.model
+    console.print(
+        f"[bold]{found.bits_per_byte:.4f} bits per byte[/], perplexity "
+        f"{math.exp(found.nats):.3f} per token, over {found.tokens:,} tokens "
+        f"({found.text_bytes:,} bytes of text)"
+    )

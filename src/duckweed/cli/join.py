@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from duckweed.cli.errors import fail, plain_errors
+from duckweed.cli.running import Plugins
 
 if TYPE_CHECKING:
     from duckweed.volunteer.controls import Controls
@@ -58,28 +59,23 @@ def join(
         bool,
         typer.Option("--service", help="Write a systemd user service that does this; no root."),
     ] = False,
+    plugin: Plugins = None,
 ) -> None:
     """Take part in a run with this machine. The same command again goes on as the same peer.
 
     Limits are kept in the peer's folder (controls.toml) and can be changed there while it runs;
     `duckweed pause`, `resume` and `leave` do the rest.
     """
-    from duckweed.net import identity as identities
+    from duckweed.library import home_of
     from duckweed.process import logs
     from duckweed.run.lock import Busy, alone
-    from duckweed.volunteer import controls as files
-    from duckweed.volunteer.peer_home import PeerHome
 
     logs.configure()
-    peer_home = PeerHome.of(invitation, home)
-    if identity:
-        identities.adopt(peer_home.peer / "key", identity)
     given = {
         "up": up, "down": down, "hours": hours, "pause_when_busy": pause_when_busy,
         "memory": memory, "disk": disk, "threads": threads, "nice": nice,
     }  # fmt: skip
-    limits = files.changed(files.load(peer_home.peer), given)
-    files.save(peer_home.peer, limits)
+    peer_home, limits = home_of(invitation, home, identity, given, plugin or ())
     if service:
         _service(peer_home, data, device)
         return
@@ -97,22 +93,12 @@ def _take_part(
 ) -> None:
     import asyncio
 
-    from duckweed.process.environment import allow_files
     from duckweed.run.error_words import words
-    from duckweed.volunteer.watch import hold_to
 
     with console.status("loading PyTorch"):
-        import torch
+        from duckweed import session
 
-        from duckweed.learn.device import choose
-        from duckweed.learn.memory import one_heap
-        from duckweed.swarm.peer.join import join as take_part
-
-        one_heap()
-        torch.set_num_threads(limits.threads)
-        device = choose(device)
-    allow_files()
-    hold_to(limits, device)
+        device = session.ready(limits, device)
     said = limits.said()
     console.print(
         f"Joining run {peer_home.invitation.run[:12]} on {device}; files in {peer_home.home}"
@@ -120,16 +106,7 @@ def _take_part(
         + ". Ctrl-C leaves."
     )
     try:
-        reason = asyncio.run(
-            take_part(
-                peer_home.invitation,
-                peer_home.home,
-                tuple(data or ()),
-                device,
-                _say,
-                dry_run=dry_run,
-            )
-        )
+        reason = asyncio.run(session.join(peer_home, data or (), device, _say, dry_run))
     except KeyboardInterrupt:
         console.print("Left. What was not handed in is trained by others.")
         raise typer.Exit(130) from None

@@ -2,75 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
     from duckweed.cli.views.live import View
-    from duckweed.round.founding import Ground
-    from duckweed.run.events import Event
     from duckweed.run.folder import RunFolder
+    from duckweed.run.plugins import Plugin
     from duckweed.run.spec import RunSpec
+    from duckweed.session import Events, Session
 
 console = Console(highlight=False)
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A run that is ready to be trained on this machine."""
-
-    folder: RunFolder
-    spec: RunSpec
-    ground: Ground
-    device: str
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin",
+        metavar="FILE",
+        help="A Python file of your own that registers a wire, a merge rule, an inner optimizer or a "
+        "learner. Its code runs on this machine. Repeatable.",
+    ),
+]
 
 
 def begin(
-    spec: RunSpec, base: Path, folder: RunFolder, device: str, threads: int, peers: int
-) -> Opened:
+    spec: RunSpec,
+    base: Path,
+    folder: RunFolder,
+    device: str,
+    threads: int,
+    peers: int,
+    plugins: Sequence[Plugin] = (),
+) -> Session:
     """A new run in an empty folder; peers: how many will share this machine."""
     from duckweed.run.folder import discard_if_empty
 
     try:
         with console.status("loading PyTorch") as status:
-            device = _device(device, threads)
-            from duckweed.round import founding
+            from duckweed import session
 
-            ground = founding.prepare(spec, base, status.update)
-            founding.found(spec, ground, folder, device, peers, status.update)
+            run = session.found(spec, base, folder, device, threads, peers, plugins, status.update)
     finally:
         discard_if_empty(folder)
-    return _told(Opened(folder, spec, ground, device))
+    return _told(run)
 
 
-def reopen(folder: RunFolder, device: str, threads: int) -> Opened:
+def reopen(folder: RunFolder, device: str, threads: int, plugins: Sequence[Path]) -> Session:
     """A run that exists."""
-    from duckweed.run import spec as specs
-
-    spec = specs.load(folder.spec)
     with console.status("loading PyTorch"):
-        device = _device(device, threads)
-        from duckweed.round import founding
+        from duckweed import session
 
-        ground = founding.reopen(folder, spec)
-    return _told(Opened(folder, spec, ground, device))
-
-
-def _device(wanted: str, threads: int) -> str:
-    import torch
-
-    from duckweed.learn.device import choose
-
-    torch.set_num_threads(threads)
-    return choose(wanted)
+        run = session.reopen(folder, device, threads, plugins)
+    return _told(run)
 
 
-def _told(run: Opened) -> Opened:
+def _told(run: Session) -> Session:
     from duckweed.round import founding
 
     spec, facts = run.spec, run.ground.dataset.manifest
@@ -85,7 +75,7 @@ def _told(run: Opened) -> Opened:
     return run
 
 
-def view(run: Opened) -> View:
+def view(run: Session) -> View:
     """The live view of the run."""
     from duckweed.cli.views.live import View
     from duckweed.round.export import bytes_per_token
@@ -93,23 +83,19 @@ def view(run: Opened) -> View:
     return View(console, run.folder.path.name, run.spec, bytes_per_token(run.ground.dataset))
 
 
-def watch(run: Opened, events: Iterable[Event]) -> None:
-    """Show what happens until it ends."""
-    with view(run) as shown:
+def watch(run: Session, events: Events) -> None:
+    """Show what happens until it ends, or until Ctrl-C."""
+    with contextlib.suppress(KeyboardInterrupt), contextlib.closing(events), view(run) as shown:
         for event in events:
             shown.take(event)
 
 
-def finish(run: Opened, again: str) -> None:
+def finish(run: Session, again: str) -> None:
     """After the last round: measure, export, report. Before: say how to go on (again: the command
     that does, without the folder); exit code 130."""
-    from duckweed.ledger.entries import RoundEntry
-    from duckweed.ledger.ledger import Ledger
-    from duckweed.round import founding
+    from duckweed import session
 
-    ledger = Ledger(run.folder.ledger)
-    closed = sum(1 for _ in ledger.entries(RoundEntry))
-    ledger.close()
+    closed = session.closed_rounds(run.folder)
     if closed < run.spec.rounds.count:
         console.print(
             f"\nStopped after {closed} closed rounds; nothing of them is lost. "
@@ -118,15 +104,7 @@ def finish(run: Opened, again: str) -> None:
         )
         raise typer.Exit(130)
     from duckweed.cli.views.summary import render_terminal
-    from duckweed.pages.run_page import run_page
-    from duckweed.pages.run_summary import summarise
-    from duckweed.round.export import bytes_per_token, harvest
 
     with console.status("measuring and exporting the model"):
-        sample = harvest(run.folder, run.spec, run.ground, run.device)
-        parameters = founding.layout(run.folder).total
-        ratio = bytes_per_token(run.ground.dataset)
-        summary = summarise(run.folder, run.spec, parameters, ratio, sample)
-        page = run_page(run.folder, run.spec, summary)
-        run.folder.report.write_text(page, encoding="utf-8")
+        summary = session.finish(run)
     console.print(render_terminal(summary))

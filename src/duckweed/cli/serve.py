@@ -55,6 +55,7 @@ def serve(
     runs: Annotated[Path, typer.Option(help="Where run folders are kept.")] = Path("runs"),
     device: Annotated[str, typer.Option(help="Of the peers beside it.")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads of each peer beside it.")] = 1,
+    plugin: running.Plugins = None,
 ) -> None:
     """Coordinate a run for peers on other machines; prints the invitation that they join with.
 
@@ -64,17 +65,19 @@ def serve(
     from duckweed.net import relay as relays
     from duckweed.process.local_run import LocalRun
     from duckweed.run import folder as folders
+    from duckweed.run import plugins
     from duckweed.run import spec as specs
     from duckweed.swarm.coordinator.guest_book import GuestBook
     from duckweed.swarm.protocol.invitation import Invitation, publish
 
     if specification and specification.is_dir():
-        run = running.reopen(folders.find(specification), device, threads)
+        run = running.reopen(folders.find(specification), device, threads, plugin or ())
     else:
+        loaded = plugins.load(plugin or ())
         spec = specs.load(specification) if specification else specs.RunSpec()
         base = specification.resolve().parent if specification else Path.cwd()
         name = name or folders.next_name(runs, specification.stem if specification else "serve")
-        run = running.begin(spec, base, folders.create(runs, name), device, threads, train)
+        run = running.begin(spec, base, folders.create(runs, name), device, threads, train, loaded)
     is_open = run.spec.members.join == "open"
     guests = GuestBook(run.folder.guests)
     secret = "" if is_open else guests.unlimited(SERVED)
@@ -171,7 +174,7 @@ def invite(
         out = guests.revoke(revoke, expel)
         more = f"; {out} who came by it {'is' if out == 1 else 'are'} put out" if expel else ""
         console.print(f"Invitation {revoke} is revoked{more}.")
-    elif specs.load(folder.spec).members.join == "open":
+    elif specs.members(folder.spec.read_text("utf-8"), str(folder.spec)).join == "open":
         console.print(f"This run is open to anybody: duckweed join {published(folder)}")
     else:
         template = published(folder)

@@ -1,18 +1,14 @@
 """`duckweed train` and `duckweed new`."""
 
-import contextlib
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from duckweed.cli import running
 from duckweed.cli.errors import fail, plain_errors
-
-if TYPE_CHECKING:
-    from duckweed.net.link_spec import LinkSpec
 
 console = Console(highlight=False)
 
@@ -89,6 +85,7 @@ def train(
     step_seconds: Annotated[
         float | None, typer.Option(help="With --simulate: seconds of one inner step.")
     ] = None,
+    plugin: running.Plugins = None,
 ) -> None:
     """Train a model with several peers on this machine, over the same transport as the internet.
 
@@ -96,6 +93,7 @@ def train(
     """
     from duckweed.net.link_spec import parse_links
     from duckweed.run import folder as folders
+    from duckweed.run import plugins
     from duckweed.run import recipe as recipes
     from duckweed.run import spec as specs
 
@@ -109,19 +107,24 @@ def train(
             fail("a run keeps its specification: --recipe does not go with --resume")
         if changes:
             fail(f"a run keeps its specification: {', '.join(changes)} cannot change on --resume")
-        run = running.reopen(folders.find(resume), device, threads)
+        run = running.reopen(folders.find(resume), device, threads, plugin or ())
     else:
+        loaded = plugins.load(plugin or ())
         spec = specs.load(specification) if specification else specs.RunSpec()
         spec = specs.override(recipes.lay(spec, recipe) if recipe else spec, changes)
-        at_links = parse_links(links, spec.rounds.peers) if links else None
+        if links:  # before a folder is made for the run
+            parse_links(links, spec.rounds.peers)
         base = specification.resolve().parent if specification and not data else Path.cwd()
         name = name or folders.next_name(runs, specification.stem if specification else "train")
         here = 1 if simulate else spec.rounds.peers
-        run = running.begin(spec, base, folders.create(runs, name), device, threads, here)
+        run = running.begin(spec, base, folders.create(runs, name), device, threads, here, loaded)
+    from duckweed import session
+
     if simulate:
-        _simulate(run, at_links, step_seconds)
+        at_links = parse_links(links, run.spec.rounds.peers) if links else None
+        running.watch(run, session.simulate(run, at_links, step_seconds))
     else:
-        _swarm(run, threads, port)
+        running.watch(run, session.train(run, port))
     running.finish(run, "duckweed train --resume")
 
 
@@ -159,45 +162,3 @@ def _value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
-
-
-def _swarm(run: running.Opened, threads: int, port: int) -> None:
-    """Train with processes."""
-    from duckweed.process.local_run import LocalRun
-
-    peers = run.spec.rounds.peers
-    with (
-        contextlib.suppress(KeyboardInterrupt),
-        LocalRun(run.folder, run.spec, run.device, threads, peers) as processes,
-    ):
-        processes.start(f"127.0.0.1:{port}")
-        running.watch(run, processes.events())
-
-
-def _simulate(
-    run: running.Opened, links: "list[LinkSpec] | None", step_seconds: float | None
-) -> None:
-    """Train in this process, on a virtual clock."""
-    from duckweed.process.simulation import Simulation
-    from duckweed.round import founding
-    from duckweed.run import state as states
-
-    layout = founding.layout(run.folder)
-    state = states.load(run.folder.state(0), layout)
-    with contextlib.suppress(KeyboardInterrupt), running.view(run) as view:
-        simulation = Simulation(
-            run.folder,
-            run.spec,
-            layout,
-            run.ground,
-            state,
-            run.device,
-            links,
-            step_seconds,
-            view.take,
-        )
-        final = simulation.run()
-        view.say(
-            f"Simulated: on these links and at this speed {run.spec.rounds.count} rounds take "
-            f"{simulation.clock:,.1f} s. Final state {final.hash()[:16]}"
-        )

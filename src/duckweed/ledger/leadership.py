@@ -67,7 +67,7 @@ def founded(founder: Founder) -> Leadership:
     """The leadership that a genesis entry begins. Raises LeadershipError."""
     key = founder.coordinator or founder.key
     try:
-        members = specs.parse(founder.spec, "the genesis").members
+        members = specs.members(founder.spec, "the genesis")
     except specs.SpecError as error:
         raise LeadershipError(str(error)) from error
     if key in dict(members.heirs):

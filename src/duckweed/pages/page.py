@@ -2,13 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from functools import cache
+from importlib.metadata import version
 from importlib.resources import files
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-
-from duckweed import __version__
 
 Figure = dict[str, Any]
 """What `Plotly.newPlot` takes: {"data": [traces], "layout": {...}}; plain lists and numbers."""
@@ -67,5 +66,7 @@ def page(template: str, title: str, figures: dict[str, Figure], **data: Any) -> 
     return (
         templates()
         .get_template(template)
-        .render(title=title, figures=figures, plotly=Markup(plotly), version=__version__, **data)
+        .render(
+            title=title, figures=figures, plotly=Markup(plotly), version=version("duckweed"), **data
+        )
     )

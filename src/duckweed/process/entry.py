@@ -17,7 +17,7 @@ from duckweed.net.identity import load_or_create, verify
 from duckweed.net.timeouts import VIEW
 from duckweed.process import environment, logs
 from duckweed.process.child import ExitCode
-from duckweed.run import events
+from duckweed.run import events, plugins
 from duckweed.run import spec as specs
 from duckweed.run.error_words import EXPECTED, words
 from duckweed.run.events import (
@@ -176,6 +176,7 @@ def main() -> int:
     try:
         logs.configure()
         write_atomically(pid, str(os.getpid()).encode())
+        plugins.load_of(folder)
         if given.role == "coordinator":
             with alone(folder.path / "coordinator.lock", wait=False):
                 asyncio.run(coordinate(folder, given.address, given.relays, given.relay_port))

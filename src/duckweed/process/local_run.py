@@ -4,8 +4,9 @@ import logging
 import queue
 import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -47,12 +48,15 @@ class LocalRun:
         self._running = 0
 
     def __enter__(self) -> "LocalRun":
-        # kill is answered like Ctrl-C: the processes are ended in order.
-        self._before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        # kill is answered like Ctrl-C: the processes are ended in order. Only a main thread may say so.
+        self._before = None
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGTERM, self._before)
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
         end(self._children, PROCESS_GRACE)
 
     def start(
@@ -76,7 +80,7 @@ class LocalRun:
             )  # fmt: skip
         return serving
 
-    def events(self) -> Iterator[Event]:
+    def events(self) -> Generator[Event, None, None]:
         """What happens, until all processes have ended. Raises RunFailed if none can go on."""
         failed = 0
         while (event := self._next_event()) is not None:

@@ -6,8 +6,11 @@ depends on its specification, the links and the speeds that were given, and on n
 """
 
 import asyncio
+import queue
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from math import isfinite
 
 import msgspec
@@ -63,6 +66,7 @@ class Simulation:
         """links: of each peer, None: at once. step_seconds: of an inner step, of all peers or of each;
         None: as measured here, alike for all. tell: takes the events of the run."""
         self.folder, self.spec, self.layout, self.tell = folder, spec, layout, tell
+        self._task: asyncio.Task[State] | None = None
         peers = spec.rounds.peers
         self.links = links or [LinkSpec()] * peers
         paces = step_seconds if isinstance(step_seconds, Sequence) else [step_seconds] * peers
@@ -70,7 +74,7 @@ class Simulation:
         costs, states = Costs(), {state.round: state}
         self.workers = [
             SimulatedWorker(
-                spec, layout, one, peer, pace, costs, states, tell,
+                spec, layout, one, peer, pace, costs, states, self._tell,
             )
             for peer, pace in enumerate(paces)
         ]  # fmt: skip
@@ -85,7 +89,42 @@ class Simulation:
         with asyncio.Runner(loop_factory=VirtualLoop) as runner:
             return runner.run(self._run())
 
+    def events(self) -> Generator[Event, None, None]:
+        """What happens, as it happens: the run stands still until the next event is asked for. To close
+        the iterator stops the run in order. Raises whatever ends a peer.
+
+        The run has a thread of its own, because the caller may be in an event loop (a notebook is).
+        """
+        told: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        go_on, ended = threading.Semaphore(0), threading.Event()
+
+        def tell(event: Event) -> None:
+            if not ended.is_set():
+                told.put(event)
+                go_on.acquire()
+            if ended.is_set() and self._task and not self._task.cancelling():
+                self._task.cancel()
+
+        def work() -> State:
+            try:
+                return self.run()
+            finally:
+                told.put(None)
+
+        self.tell = tell
+        with ThreadPoolExecutor(1) as thread:
+            final = thread.submit(work)
+            try:
+                while (event := told.get()) is not None:
+                    yield event
+                    go_on.release()
+                self.state = final.result()
+            finally:
+                ended.set()
+                go_on.release()
+
     async def _run(self) -> State:
+        self._task = asyncio.current_task()
         identity = load_or_create(self.folder.coordinator_key)
         keys = [load_or_create(self.folder.peer(n) / "key") for n in range(len(self.workers))]
         ledger = Ledger(self.folder.ledger, identity.sign, self.folder.dropped)
@@ -134,10 +173,13 @@ class Simulation:
         if isinstance(event, RoundClosed):
             event = msgspec.structs.replace(event, virtual_clock=clock.now())
         self.folder.record(event)
-        self.tell(event)
+        self._tell(event)
 
     def _say(self, text: str) -> None:
-        self.tell(Said(text))
+        self._tell(Said(text))
+
+    def _tell(self, event: Event) -> None:
+        self.tell(event)
 
 
 class SimulatedWorker(Worker):

@@ -1,7 +1,6 @@
 """The beginning of a run: its data, its first weights, the first scales, its ledger."""
 
 import errno
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +22,7 @@ from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import load_or_create
 from duckweed.round.worker import disk_needed
 from duckweed.run import toml
-from duckweed.run.folder import RunFolder, write_atomically
+from duckweed.run.folder import FolderError, RunFolder, write_atomically
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State, first
@@ -102,8 +101,7 @@ def found(
     state = first(layout, weights, codec_of(spec.wire, layout).first_shared(gradient))
     write_atomically(folder.spec, toml.write(spec).encode())
     write_atomically(folder.path / "layout.json", msgspec.json.encode(layout))
-    facts = {"base": str(ground.base), "dataset": str(ground.dataset.folder)}
-    write_atomically(folder.path / "local.json", json.dumps(facts).encode())
+    folder.note({"base": str(ground.base), "dataset": str(ground.dataset.folder)})
     state.save(folder.state(0))
     identity = load_or_create(folder.coordinator_key)
     ledger = Ledger(folder.ledger, identity.sign)
@@ -138,7 +136,9 @@ def first_gradient(spec: RunSpec, learner: Learner, weights: np.ndarray) -> np.n
 
 def reopen(folder: RunFolder, spec: RunSpec) -> Ground:
     """The ground of an existing run; data that is no longer in the cache is prepared again."""
-    facts = json.loads((folder.path / "local.json").read_text("utf-8"))
+    facts = folder.local()
+    if "dataset" not in facts:
+        raise FolderError(f"{folder.path}: this machine did not begin the run; use `duckweed join`")
     place = Path(facts["dataset"])
     base = Path(facts["base"])
     if place.is_dir():

@@ -1,12 +1,13 @@
 """The folder of a run: where its files are, and how they are written so that nothing is lost."""
 
+import json
 import os
 import re
 import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -55,6 +56,16 @@ class RunFolder:
 
     def peer(self, index: int) -> Path:
         return self.path / "peers" / str(index)
+
+    def local(self) -> dict[str, Any]:
+        """What holds on this machine only (local.json): where data and plug-ins lie."""
+        path = self.path / "local.json"
+        return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+
+    def note(self, facts: dict[str, Any]) -> None:
+        """Set some keys of local.json."""
+        text = json.dumps(self.local() | facts)
+        write_atomically(self.path / "local.json", text.encode())
 
     def record(self, event: Event) -> None:
         """Append one line to metrics.jsonl. Raises ValueError if a number in it is not finite."""

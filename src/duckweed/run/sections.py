@@ -15,14 +15,14 @@ def check(section: str, name: str, value: float, low: float, high: float) -> Non
         raise ValueError(f"{section}.{name} = {value}: must be between {low:g} and {high:g}")
 
 
-def one_of(section: str, name: str, value: str, known: Collection[str]) -> None:
-    """Raise ValueError unless value is known; the message lists what is, and names the nearest."""
-    if value not in known:
-        near = difflib.get_close_matches(value, list(known), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(
-            f"{section}.{name} = {value!r}: expected one of {', '.join(map(repr, known))}{hint}"
-        )
+def unknown(key: str, value: str, known: Collection[str]) -> str:
+    """What to say of a name that a plug-in might have registered, and none has."""
+    near = difflib.get_close_matches(value, list(known), n=1)
+    return (
+        f"{key} = {value!r} is not known here: expected one of {', '.join(map(repr, known))}"
+        + (f"; did you mean {near[0]!r}?" if near else ".")
+        + " If it is a plug-in, give its file with --plugin"
+    )
 
 
 OPTIMIZERS = ["adamw", "muon", "normuon", "lion"]
@@ -145,7 +145,8 @@ class Inner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # of matrix products
 
     def __post_init__(self) -> None:
-        one_of("inner", "optimizer", self.optimizer, OPTIMIZERS)
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(unknown("inner.optimizer", self.optimizer, OPTIMIZERS))
         for beta in self.betas:
             check("inner", "betas", beta, 0, 0.99999)
         for name, low, high in (

@@ -21,6 +21,7 @@ from duckweed.run.sections import (
     Outer,
     Rounds,
     Wire,
+    unknown,
 )
 
 SPEC_LIMIT = 1 << 18  # bytes; a specification is a page of text
@@ -77,10 +78,7 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def _check_rule(rule: str, kind: str) -> None:
     """Refuse a merge rule that does not exist, or needs what this kind of wire does not give."""
     if rule not in RULES.names():
-        known = ", ".join(map(repr, RULES.names()))
-        raise ValueError(
-            f"merge.rule = {rule!r}: expected one of {known}{_near(rule, RULES.names())}"
-        )
+        raise ValueError(unknown("merge.rule", rule, RULES.names()))
     needs = RULES.find(rule).needs
     if not needs <= WIRES.find(kind).gives:
         wires = " or ".join(repr(k) for k in WIRES.names() if needs <= WIRES.find(k).gives)
@@ -121,6 +119,16 @@ def parse(text: str, source: str = "run.toml") -> RunSpec:
         raise SpecError(f"{source}: {_explain(str(error), raw)}") from error
 
 
+def members(text: str, source: str) -> Members:
+    """Section `[members]` of TOML text, whatever the other sections say: they may need a plug-in that is
+    not loaded. Raises SpecError."""
+    try:
+        raw = tomllib.loads(text).get("members", {})
+        return msgspec.convert(raw, Members)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError, ValueError) as error:
+        raise SpecError(f"{source}: members: {error}") from error
+
+
 def load(path: Path) -> RunSpec:
     """The specification in a file. Raises SpecError."""
     if not path.is_file():
@@ -159,15 +167,17 @@ def _explain(message: str, raw: dict) -> str:
     place = re.search(r" - at `\$\.?([^`]*)`", message)
     where = place.group(1) if place else ""
     text = message[: place.start()] if place else message
-    unknown = re.search(r"unknown field `([^`]+)`", text)
-    if unknown:
+    extra = re.search(r"unknown field `([^`]+)`", text)
+    if extra:
         section = _fields(where, raw)
-        key = ".".join(filter(None, [where, unknown.group(1)]))
+        key = ".".join(filter(None, [where, extra.group(1)]))
         known = ", ".join(section)
-        return f"{key}: unknown key{_near(unknown.group(1), section)} (known here: {known})"
+        return f"{key}: unknown key{_near(extra.group(1), section)} (known here: {known})"
     wrong = re.search(r"[Ii]nvalid (?:enum )?value '([^']*)'", text)
     if wrong:
         options = _options(where, raw)
+        if where == WIRES.key:
+            return unknown(where, wrong.group(1), options)
         known = ", ".join(map(repr, options))
         near = _near(wrong.group(1), options)
         return f"{where} = {wrong.group(1)!r}: expected one of {known}{near}"

@@ -2,13 +2,13 @@
 
 import shutil
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
 from blake3 import blake3
 
-import duckweed
 from duckweed.evolve.campaign.journal import Journal, JournalError
 from duckweed.evolve.decide.requests import Settings
 from duckweed.evolve.entries import CampaignEntry
@@ -121,7 +121,7 @@ def made_with() -> dict[str, str | int]:
     import torch
 
     return {
-        "duckweed": duckweed.__version__,
+        "duckweed": version("duckweed"),
         "code": code_hash(),
         "torch": str(torch.__version__),
         "cpu": torch.backends.cpu.get_cpu_capability(),
@@ -130,8 +130,8 @@ def made_with() -> dict[str, str | int]:
 
 
 def code_hash() -> str:
-    """blake3 of the sources that a trial runs."""
-    root = Path(duckweed.__file__).parent
+    """blake3 of this program's sources that a trial runs."""
+    root = Path(__file__).parents[2]
     found = blake3()
     for room in ("evolve", "learn", "merge", "round", "run", "wire"):
         for path in sorted((root / room).rglob("*.py")):

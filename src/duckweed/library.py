@@ -1,0 +1,358 @@
+"""What `import duckweed` offers: runs trained, simulated, joined and looked at from Python.
+
+Nothing here prints or ends the process: what the commands say on the way goes to the logger "duckweed", and
+errors are raised, each with a message for its reader (duckweed.run.error_words.EXPECTED lists their types).
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from duckweed.ledger.entries import RUN, Body
+from duckweed.ledger.ledger import Entry, Ledger
+from duckweed.net.identity import adopt, verify
+from duckweed.net.link_spec import LinkSpec, parse_links
+from duckweed.process import environment
+from duckweed.round.run_log import RunLog, run_log
+from duckweed.run import folder as folders
+from duckweed.run import plugins as plugin_files
+from duckweed.run import spec as specs
+from duckweed.run.events import RoundClosed
+from duckweed.run.folder import RunFolder
+from duckweed.run.lock import alone
+from duckweed.run.plugins import Plugin
+from duckweed.run.spec import RunSpec
+from duckweed.volunteer import controls
+from duckweed.volunteer.controls import Controls
+from duckweed.volunteer.peer_home import PeerHome
+
+if TYPE_CHECKING:
+    from duckweed.pages.run_summary import Summary
+    from duckweed.session import Evaluation, Events, Session
+
+Specification = RunSpec | Path | str | Mapping[str, object]
+"""A specification: made already; the path of a file; TOML text; or dotted keys over the defaults, such as
+{"inner.steps": 30}."""
+File = Path | str
+
+log = logging.getLogger(__name__)
+
+
+class Run:
+    """A run in a folder on this machine, finished or not. Reading it needs no PyTorch."""
+
+    def __init__(self, folder: RunFolder, spec: RunSpec) -> None:
+        self.folder = folder
+        """Its files."""
+        self.spec = spec
+        """Its specification."""
+
+    def __repr__(self) -> str:
+        return f"<duckweed run {self.folder.path}: {len(self.history().rounds)} of {self.spec.rounds.count} rounds>"
+
+    @property
+    def path(self) -> Path:
+        """Its folder."""
+        return self.folder.path
+
+    @property
+    def finished(self) -> bool:
+        """Whether its model was exported."""
+        return (self.folder.model / "config.json").is_file()
+
+    @property
+    def model(self) -> Path:
+        """Folder of its model, for transformers' `from_pretrained`. Raises FolderError if the run is not
+        finished."""
+        return _session().model_of(self.folder)
+
+    def ledger(self) -> list[Entry[Body]]:
+        """All entries of its ledger, chain and signatures checked. Raises LedgerError."""
+        ledger = Ledger(self.folder.ledger)
+        try:
+            ledger.verify(verify)
+            return list(ledger.entries(*RUN))
+        finally:
+            ledger.close()
+
+    def history(self) -> RunLog:
+        """Its closed rounds with losses, times and bytes, and what surrounds them. Raises LedgerError."""
+        return run_log(self.folder)
+
+    def losses(self) -> list[tuple[int, float]]:
+        """Held-out loss where it was measured: (closed rounds, nats per token), the first being (0, loss
+        of the weights that the run began with)."""
+        told = self.history()
+        found = [(one.number, one.held_out) for one in told.rounds if one.held_out is not None]
+        return found + ([(len(told.rounds), told.final[0])] if told.final else [])
+
+    def train(self, *, device: str = "auto", threads: int = 1, port: int = 0) -> "Training":
+        """Go on from the last closed round, as `duckweed train --resume`. Arguments: see `train`."""
+        environment.prepare()
+        session = _session().reopen(self.folder, device, threads)
+        return Training(self, session, lambda: _session().train(session, port))
+
+    def simulate(
+        self,
+        *,
+        links: str | Sequence[LinkSpec] | None = None,
+        step_seconds: float | Sequence[float] | None = None,
+        device: str = "auto",
+        threads: int = 1,
+    ) -> "Training":
+        """Go on on a virtual clock. Arguments: see `simulate`."""
+        environment.prepare()
+        each = _links(links, self.spec)
+        session = _session().reopen(self.folder, device, threads)
+        return Training(self, session, lambda: _session().simulate(session, each, step_seconds))
+
+    def generate(
+        self,
+        prompt: str,
+        tokens: int = 200,
+        temperature: float = 0.7,
+        seed: int = 0,
+        device: str = "auto",
+    ) -> str:
+        """The prompt continued by up to `tokens` tokens; temperature 0 takes the likeliest each time.
+        Raises FolderError if the run is not finished."""
+        environment.prepare()
+        return _session().generate(self.folder, prompt, tokens, temperature, seed, device)
+
+    def evaluate(
+        self, *texts: File, field: str = "text", encoding: str = "utf-8", device: str = "auto"
+    ) -> "Evaluation":
+        """Measure its model on other texts: files, folders, globs, as in section [data]. Raises
+        FolderError if the run is not finished, DataError."""
+        environment.prepare()
+        paths = [str(text) for text in texts]
+        return _session().evaluate(self.folder, paths, field, encoding, device, (), log.info)
+
+
+class Training:
+    """A run that is ready to be trained; to iterate over its rounds or events trains it.
+
+    Left early, by `break` or by an error, it stops in order, and iterating again goes on, as does
+    `duckweed.open(path).train()` later. After the last round the model is measured and exported. Used
+    with `with`, it has surely stopped at the end of the block, whatever still refers to the iterator.
+    """
+
+    def __init__(self, run: Run, session: "Session", start: Callable[[], "Events"]) -> None:
+        self.run = run
+        """The run, to be looked at at any time."""
+        self.summary: Summary | None = None
+        """What came of it; None before it has ended."""
+        self._session, self._start = session, start
+        self._events: Events | None = None
+
+    def __enter__(self) -> "Training":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[RoundClosed]:
+        """The rounds as they close. Raises RunFailed; of a simulation, whatever ends a peer."""
+        with contextlib.closing(self.events()) as events:
+            for event in events:
+                if isinstance(event, RoundClosed):
+                    yield event
+
+    def events(self) -> "Events":
+        """All that happens (duckweed.run.events), the progress of each peer included."""
+        self.close()
+        self._events = self._all()
+        return self._events
+
+    def close(self) -> None:
+        """Stop it in order, if it is being trained."""
+        if self._events is not None:
+            self._events.close()
+
+    def _all(self) -> "Events":
+        session, count = _session(), self.run.spec.rounds.count
+        if session.closed_rounds(self.run.folder) < count:
+            yield from self._start()
+        if session.closed_rounds(self.run.folder) == count:
+            self.summary = session.finish(self._session)
+
+
+def specification(given: Specification, changes: Mapping[str, object] | None = None) -> RunSpec:
+    """A specification from whatever describes it, with dotted keys changed. Raises SpecError."""
+    if isinstance(given, RunSpec):
+        spec = given
+    elif isinstance(given, Mapping):
+        spec = specs.override(RunSpec(), dict(given))
+    elif file := _file(given):
+        spec = specs.load(file)
+    else:
+        spec = specs.parse(str(given), "the specification")
+    return specs.override(spec, dict(changes)) if changes else spec
+
+
+def train(
+    given: Specification,
+    changes: Mapping[str, object] | None = None,
+    *,
+    base: File | None = None,
+    name: str | None = None,
+    runs: File = "runs",
+    device: str = "auto",
+    threads: int = 1,
+    port: int = 0,
+    plugins: Sequence[File] = (),
+) -> Training:
+    """Begin a run on this machine, one process for each peer, as `duckweed train`. It trains while the
+    result is iterated over.
+
+    changes: dotted keys of the specification; base: where relative paths in it start (default: the folder
+    of its file, else the current one); name, runs: its folder is runs/name (default: the next that is
+    free); device: auto, cpu, cuda, cuda:N or mps; threads: CPU threads of each peer; port: UDP port of the
+    coordinator, 0: any; plugins: files of one's own that each process loads.
+
+    Raises SpecError, PluginError, FolderError, DataError, ModelError, MemoryError, OSError."""
+    loaded = plugin_files.load(plugins)
+    spec = specification(given, changes)
+    place = _Place(given, base, name, Path(runs), device, threads)
+    session = place.found(spec, loaded, spec.rounds.peers)
+    return Training(Run(session.folder, spec), session, lambda: _session().train(session, port))
+
+
+def simulate(
+    given: Specification,
+    changes: Mapping[str, object] | None = None,
+    *,
+    links: str | Sequence[LinkSpec] | None = None,
+    step_seconds: float | Sequence[float] | None = None,
+    base: File | None = None,
+    name: str | None = None,
+    runs: File = "runs",
+    device: str = "auto",
+    threads: int = 1,
+    plugins: Sequence[File] = (),
+) -> Training:
+    """The same in this process and on a virtual clock, as `duckweed train --simulate`: the same weights.
+
+    links: of the peers, such as "10/50 80ms" (Mbit/s up/down, round trip; one, or one for each peer after
+    commas); None: they take no time. step_seconds: of an inner step, of all peers or of each; None: as
+    measured. Otherwise as `train`."""
+    loaded = plugin_files.load(plugins)
+    spec = specification(given, changes)
+    each = _links(links, spec)
+    session = _Place(given, base, name, Path(runs), device, threads).found(spec, loaded, 1)
+    run = Run(session.folder, spec)
+    return Training(run, session, lambda: _session().simulate(session, each, step_seconds))
+
+
+def open(path: File, *, plugins: Sequence[File] = ()) -> Run:
+    """A run that exists: its folder, or its name under runs/. plugins: files that take the place of those
+    of the same name that the run was trained with. Raises FolderError, SpecError, PluginError."""
+    folder = folders.find(Path(path))
+    plugin_files.load_of(folder, plugins)
+    return Run(folder, specs.load(folder.spec))
+
+
+def join(
+    invitation: str | None = None,
+    *,
+    data: Sequence[File] = (),
+    home: File | None = None,
+    identity: str | None = None,
+    device: str = "auto",
+    dry_run: bool = False,
+    plugins: Sequence[File] = (),
+    **limits: str | int | bool | None,
+) -> str:
+    """Take part in somebody's run from this process until it ends, as `duckweed join`; returns why it
+    ended. The same call again goes on as the same peer.
+
+    invitation: the line that `duckweed serve` printed, None: that which `home` keeps; data: where the run's
+    text lies here; home: folder of the peer (default: joined/RUN); identity: who to be (`duckweed
+    identity`); dry_run: only say, to the log, what it would do; plugins: files of one's own that the run
+    needs, never taken from the run; limits: up, down, hours, pause_when_busy, memory, disk, threads, nice
+    (duckweed.volunteer.controls.Controls). Memory and nice hold for this whole process, and stay.
+
+    Raises InvitationError, PeerHomeError, Busy, LinkError, SpecError, PluginError, DataError, ModelError,
+    ControlsError, PeerStopped."""
+    environment.prepare()
+    peer_home, held = home_of(invitation, home, identity, limits, plugins)
+    with alone(peer_home.lock, wait=False):
+        place = _session().ready(held, device)
+        paths = [str(path) for path in data]
+        return _await(_session().join(peer_home, paths, place, log.info, dry_run))
+
+
+def home_of(
+    invitation: str | None,
+    home: File | None,
+    identity: str | None,
+    limits: Mapping[str, Any],
+    plugins: Sequence[File],
+) -> tuple[PeerHome, Controls]:
+    """The folder of a peer with all that its user has said, which is kept there for the next time."""
+    peer_home = PeerHome.of(invitation, Path(home) if home else None)
+    if identity:
+        adopt(peer_home.peer / "key", identity)
+    held = controls.changed(controls.load(peer_home.peer), dict(limits))
+    controls.save(peer_home.peer, held)
+    plugin_files.load_of(RunFolder(peer_home.home), plugins)
+    return peer_home, held
+
+
+class _Place(NamedTuple):
+    """Where a new run goes, as the caller has it."""
+
+    given: Specification
+    base: File | None
+    name: str | None
+    runs: Path
+    device: str
+    threads: int
+
+    def found(self, spec: RunSpec, loaded: Sequence[Plugin], peers: int) -> "Session":
+        environment.prepare()
+        file = _file(self.given)
+        base = Path(self.base) if self.base else file.resolve().parent if file else Path.cwd()
+        name = self.name or folders.next_name(self.runs, file.stem if file else "train")
+        session = _session()
+        folder = folders.create(self.runs, name)
+        return session.found(spec, base, folder, self.device, self.threads, peers, loaded, log.info)
+
+
+def _file(given: Specification) -> Path | None:
+    """The file that a specification is to be read from; None if it is given otherwise."""
+    is_text = isinstance(given, str) and ("=" in given or "\n" in given)
+    return Path(given) if isinstance(given, str | Path) and not is_text else None
+
+
+def _links(links: str | Sequence[LinkSpec] | None, spec: RunSpec) -> Sequence[LinkSpec] | None:
+    return parse_links(links, spec.rounds.peers) if isinstance(links, str) else links
+
+
+def _session() -> ModuleType:
+    """duckweed.session, which imports PyTorch."""
+    from duckweed import session
+
+    return session
+
+
+def _await(work: Coroutine[Any, Any, str]) -> str:
+    """Run to the end, also where this thread is in an event loop already, as in a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(work)
+    with ThreadPoolExecutor(1) as thread:
+        ended = thread.submit(loop.run_until_complete, task)
+        try:
+            return ended.result()
+        except BaseException:  # Ctrl-C comes here, while the work goes on there
+            loop.call_soon_threadsafe(task.cancel)
+            raise

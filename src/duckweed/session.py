@@ -1,0 +1,226 @@
+"""A run on this machine from its founding to its report: what the commands and the library both call."""
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from transformers import AutoModelForCausalLM
+
+from duckweed.learn import memory
+from duckweed.learn.data import dataset as datasets
+from duckweed.learn.device import choose
+from duckweed.learn.model.model import quiet, read_weights
+from duckweed.learn.registry import learner
+from duckweed.ledger.entries import RoundEntry
+from duckweed.ledger.ledger import Ledger
+from duckweed.net.link_spec import LinkSpec
+from duckweed.pages.run_page import run_page
+from duckweed.pages.run_summary import Summary, bits_per_byte, summarise
+from duckweed.process.environment import allow_files
+from duckweed.process.local_run import LocalRun
+from duckweed.process.simulation import Simulation
+from duckweed.round import export, founding
+from duckweed.round.founding import Ground
+from duckweed.run import plugins
+from duckweed.run import spec as specs
+from duckweed.run import state as states
+from duckweed.run.events import Event, Said
+from duckweed.run.folder import FolderError, RunFolder, discard_if_empty
+from duckweed.run.plugins import Plugin
+from duckweed.run.sections import DataSpec
+from duckweed.run.spec import RunSpec
+from duckweed.swarm.peer.join import join as take_part
+from duckweed.volunteer.controls import Controls
+from duckweed.volunteer.peer_home import PeerHome
+from duckweed.volunteer.watch import hold_to
+
+Say = Callable[[str], None]
+Events = Generator[Event, None, None]
+
+
+@dataclass(frozen=True)
+class Session:
+    """A run that is ready to be trained on this machine."""
+
+    folder: RunFolder
+    spec: RunSpec
+    ground: Ground
+    device: str
+    """As PyTorch names it."""
+    threads: int
+    """CPU threads of each peer."""
+
+
+class Evaluation(msgspec.Struct, frozen=True):
+    """How well a model predicts a text."""
+
+    nats: float
+    """Mean loss, nats per token."""
+    bits_per_byte: float
+    """The same per byte of text, which does not depend on the tokenizer."""
+    tokens: int
+    """Tokens that the loss was taken over."""
+    text_bytes: int
+    """Bytes of the text."""
+
+
+def found(
+    spec: RunSpec,
+    base: Path,
+    folder: RunFolder,
+    device: str,
+    threads: int,
+    peers: int,
+    loaded: Sequence[Plugin],
+    say: Say,
+) -> Session:
+    """A new run in an empty folder, which is removed if that fails. base: where relative paths start;
+    peers: how many will share this machine; loaded: the plug-ins that the run needs.
+
+    Raises DataError, ModelError, MemoryError, OSError."""
+    try:
+        plugins.remember(folder, loaded)
+        device = _device(device, threads)
+        ground = founding.prepare(spec, base, say)
+        founding.found(spec, ground, folder, device, peers, say)
+    finally:
+        discard_if_empty(folder)
+    return Session(folder, spec, ground, device, threads)
+
+
+def reopen(
+    folder: RunFolder, device: str, threads: int, files: Sequence[Path | str] = ()
+) -> Session:
+    """A run that exists. files: plug-ins that the user has named now. Raises PluginError, SpecError."""
+    plugins.load_of(folder, files)
+    spec = specs.load(folder.spec)
+    device = _device(device, threads)
+    return Session(folder, spec, founding.reopen(folder, spec), device, threads)
+
+
+def train(session: Session, port: int = 0) -> Events:
+    """Train with processes, from the last closed round on; port: of the coordinator, 0: any. To close
+    the iterator ends the processes in order. Raises RunFailed."""
+    run = session
+    with LocalRun(
+        run.folder, run.spec, run.device, run.threads, run.spec.rounds.peers
+    ) as processes:
+        processes.start(f"127.0.0.1:{port}")
+        yield from processes.events()
+
+
+def simulate(
+    session: Session,
+    links: Sequence[LinkSpec] | None = None,
+    step_seconds: float | Sequence[float] | None = None,
+) -> Events:
+    """Train in this process on a virtual clock, from the last saved state on. links, step_seconds: of
+    the peers (duckweed.process.simulation)."""
+    run = session
+    layout = founding.layout(run.folder)
+    # With overlap a round is begun from the state before, as in duckweed.process.entry.
+    saved = run.folder.saved_rounds()[-2 if run.spec.rounds.overlap else -1 :][0]
+    simulation = Simulation(
+        run.folder, run.spec, layout, run.ground, states.load(run.folder.state(saved), layout),
+        run.device, links, step_seconds,
+    )  # fmt: skip
+    yield from simulation.events()
+    yield Said(
+        f"Simulated: on these links and at this speed {run.spec.rounds.count - saved} rounds take "
+        f"{simulation.clock:,.1f} s. Final state {simulation.state.hash()[:16]}"
+    )
+
+
+def closed_rounds(folder: RunFolder) -> int:
+    """How many rounds of a run are closed. Raises LedgerError."""
+    ledger = Ledger(folder.ledger)
+    try:
+        return sum(1 for _ in ledger.entries(RoundEntry))
+    finally:
+        ledger.close()
+
+
+def finish(session: Session) -> Summary:
+    """After the last round: measure the model, export it, write the report."""
+    run = session
+    sample = export.harvest(run.folder, run.spec, run.ground, run.device)
+    parameters = founding.layout(run.folder).total
+    ratio = export.bytes_per_token(run.ground.dataset)
+    summary = summarise(run.folder, run.spec, parameters, ratio, sample)
+    run.folder.report.write_text(run_page(run.folder, run.spec, summary), encoding="utf-8")
+    return summary
+
+
+def ready(limits: Controls, device: str) -> str:
+    """Make this process ready to be a volunteer's peer: its priority, its memory and its threads are held
+    to the limits from now on. Returns the device as PyTorch names it."""
+    memory.one_heap()
+    torch.set_num_threads(limits.threads)
+    device = choose(device)
+    allow_files()
+    hold_to(limits, device)
+    return device
+
+
+async def join(
+    home: PeerHome, data: Sequence[str], device: str, say: Say, dry_run: bool = False
+) -> str:
+    """Take part in the run of an invitation until it ends; returns the reason. device: what `ready` gave.
+
+    Raises LinkError, DataError, ModelError, OutOfMemory, ControlsError, PeerStopped."""
+    return await take_part(home.invitation, home.home, tuple(data), device, say, dry_run=dry_run)
+
+
+def model_of(folder: RunFolder) -> Path:
+    """Folder of the model of a finished run. Raises FolderError."""
+    if not (folder.model / "config.json").is_file():
+        raise FolderError(
+            f"{folder.path} has no model yet: the run is not finished. "
+            f"Go on with it: duckweed train --resume {folder.path}"
+        )
+    return folder.model
+
+
+def generate(
+    folder: RunFolder, prompt: str, tokens: int, temperature: float, seed: int, device: str
+) -> str:
+    """The prompt continued by the model of a finished run. Raises FolderError."""
+    return export.generate(model_of(folder), prompt, tokens, temperature, seed, choose(device))
+
+
+def evaluate(
+    folder: RunFolder,
+    texts: Sequence[str],
+    field: str,
+    encoding: str,
+    device: str,
+    files: Sequence[Path | str],
+    say: Say,
+) -> Evaluation:
+    """Measure the model of a finished run on other texts. texts, field, encoding: as in section [data];
+    files: as in `reopen`. Raises FolderError, PluginError, DataError, SpecError."""
+    model = model_of(folder)
+    plugins.load_of(folder, files)
+    spec, place = specs.load(folder.spec), choose(device)
+    tokenizer = str(model.resolve())
+    wanted = DataSpec(tuple(texts), field, tokenizer, held_out=1.0, encoding=encoding)
+    say("reading the data")
+    dataset = datasets.prepare(wanted, Path.cwd(), founding.cache_folder())
+    say("measuring")
+    with quiet():
+        network: Any = AutoModelForCausalLM.from_pretrained(model)
+    length = max(2, min(spec.model.sequence, len(dataset.held_out) - 1))
+    spec = specs.override(spec, {"model.sequence": length})
+    one = learner(spec, network.config, dataset, place)
+    nats, tokens = one.evaluate(read_weights(network), None, batch=export.EVALUATION_BATCH)
+    loss = nats / tokens
+    ratio = export.bytes_per_token(dataset)
+    return Evaluation(loss, bits_per_byte(loss, ratio), tokens, dataset.manifest.held_out_bytes)
+
+
+def _device(wanted: str, threads: int) -> str:
+    torch.set_num_threads(threads)
+    return choose(wanted)
