@@ -20,5 +20,6 @@ lab: .venv/.ready  ## runs between emulated hosts, about 15 minutes; needs root
 	$(BIN)/python -m bench.wan
 lint: .venv/.ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	@found=$$($(BIN)/lint-imports --no-logo --no-cache 2>&1) || { echo "$$found"; exit 1; }
 clean:
 	rm -rf .venv build *.egg-info src/*.egg-info

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from bench.published import blow_up, catch_up_years, closed_form, constant_law, doublings
+from duckweed.forecast.data.table import own_facts
 from duckweed.forecast.law import NO_CEILING
 from duckweed.forecast.outcome import outcome
 from duckweed.forecast.race import run
 from duckweed.forecast.scenario import PRESETS, Actor, Scenario, draw
-from duckweed.forecast.table import own_facts
 from duckweed.forecast.trend import Series, TrendError, all_series, fit
 
 HERE = Path(__file__).parent

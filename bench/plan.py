@@ -24,8 +24,9 @@ import numpy as np
 
 from bench import published
 from duckweed.net.link_spec import parse_links
-from duckweed.plan import assumptions, crowd, exchange, models
-from duckweed.plan.existing import Measured, measure, model_of, predict
+from duckweed.plan import exchange
+from duckweed.plan.inputs import assumptions, crowd, models
+from duckweed.plan.inputs.existing import Measured, measure, model_of, predict
 from duckweed.plan.report import report
 from duckweed.plan.search import Target, default_space, evaluate, only
 from duckweed.process.simulation import Simulation

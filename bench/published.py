@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from duckweed.forecast.law import DOUBLINGS_PER_YEAR, FIELDS, Array, Law
-from duckweed.plan import assumptions
-from duckweed.plan.crowd import Crowd, Group
 from duckweed.plan.device import by_hand as device_by_hand
 from duckweed.plan.exchange import Wire
-from duckweed.plan.existing import nominal
-from duckweed.plan.models import Model, by_hand
+from duckweed.plan.inputs import assumptions
+from duckweed.plan.inputs.crowd import Crowd, Group
+from duckweed.plan.inputs.existing import nominal
+from duckweed.plan.inputs.models import Model, by_hand
 from duckweed.plan.place import Layout
 from duckweed.plan.search import Space, Target, evaluate
 

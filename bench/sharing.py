@@ -19,7 +19,7 @@ from bench.wan.lab import Host, Lab, unavailable
 from duckweed.merge.round import blob_hash
 from duckweed.net.identity import Identity
 from duckweed.net.transport import Endpoint
-from duckweed.round.blocks import Member
+from duckweed.round.open_round import Member
 from duckweed.run import folder as folders
 from duckweed.swarm.blobs.peer_links import PeerLinks
 from duckweed.swarm.blobs.store import Store

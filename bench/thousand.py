@@ -31,6 +31,7 @@ from duckweed.merge.round import Announcement, blob_hash
 from duckweed.net.identity import Identity, load_or_create
 from duckweed.net.timeouts import BEAT, PATIENCE, RETRY
 from duckweed.net.transport import Endpoint, Link, LinkError
+from duckweed.round.open_round import Timings
 from duckweed.run import events, toml
 from duckweed.run import folder as folders
 from duckweed.run.events import PeerLeft, RoundClosed, Serving
@@ -137,7 +138,7 @@ class Light:
             [1.0] * len(self.layout.names), task.first,
         )  # fmt: skip
         signature = self.identity.sign(m.signed_part(announcement))
-        timings = m.Timings(train=self.seconds)
+        timings = Timings(train=self.seconds)
         answer, _ = await self.ask(m.Contribute(announcement, signature, timings, 3.0, 1), blob)
         assert isinstance(answer, m.Ack), answer
 

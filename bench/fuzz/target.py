@@ -10,6 +10,7 @@ import msgspec
 
 from duckweed.merge.round import Announcement
 from duckweed.net.identity import Identity
+from duckweed.round.open_round import Timings
 from duckweed.run.folder import RunFolder
 from duckweed.swarm.peer.status_client import status
 from duckweed.swarm.protocol import messages as m
@@ -58,7 +59,7 @@ def sensible(dice: random.Random) -> m.Message:
             m.Probe(1 << 20, "x"), m.Next(dice.randrange(9), "ab" * 32, True),
             m.Progress("training", 1, 2, 3.0), m.Fetch("ab" * 32), m.Fetch("../ledger.db"),
             m.Leave("bye"), m.GetSavedState(), m.GetStatePiece(0, dice.randrange(1 << 40)),
-            m.Contribute(announcement(), b"s" * 64, m.Timings()),
+            m.Contribute(announcement(), b"s" * 64, Timings()),
         ]
     )  # fmt: skip
 

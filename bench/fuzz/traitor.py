@@ -10,6 +10,7 @@ from bench.fuzz.target import IN_VAIN, PATIENCE, PER_KEY, Ended, Target, announc
 from duckweed.merge.round import blob_hash
 from duckweed.net.identity import Identity
 from duckweed.net.transport import Endpoint, LinkError
+from duckweed.round.open_round import Timings
 from duckweed.run.folder import RunFolder
 from duckweed.run.spec import RunSpec
 from duckweed.swarm.protocol import messages as m
@@ -43,7 +44,7 @@ def forged(
     kind = dice.choice(list(changes))
     said = msgspec.structs.replace(honest, **changes[kind])
     signature = dice.randbytes(64) if kind == "unsigned" else me.sign(m.signed_part(said))
-    return kind, m.Contribute(said, signature, m.Timings(), 1.0, 1), blob
+    return kind, m.Contribute(said, signature, Timings(), 1.0, 1), blob
 
 
 async def betray(target: Target, count: int, dice: random.Random, spec: RunSpec, tensors: int):

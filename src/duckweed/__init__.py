@@ -1,4 +1,4 @@
-"""duckweed: train language models together on computers that belong to nobody in one piece."""
+"""duckweed: train one language model together on many computers, scattered over the internet."""
 
 import logging
 

@@ -6,8 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from duckweed.forecast.epoch import refresh, with_file
-from duckweed.forecast.measured import MeasuredReturns, read_returns
+from duckweed.forecast.data.epoch import refresh, with_file
+from duckweed.forecast.data.measured import MeasuredReturns, read_returns
+from duckweed.forecast.data.table import (
+    Model,
+    TableError,
+    date_of,
+    own_facts,
+    parse_date,
+    parse_rows,
+    year_of,
+)
 from duckweed.forecast.outcome import outcome
 from duckweed.forecast.scenario import (
     PRESETS,
@@ -17,15 +26,6 @@ from duckweed.forecast.scenario import (
     draw,
     load,
     with_world,
-)
-from duckweed.forecast.table import (
-    Model,
-    TableError,
-    date_of,
-    own_facts,
-    parse_date,
-    parse_rows,
-    year_of,
 )
 
 TODAY = dt.date(2026, 11, 23)

@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 from duckweed.cli.forecast import register
 from duckweed.forecast import claims as cl
 from duckweed.forecast import grid, outcome
+from duckweed.forecast.data.table import own_facts
 from duckweed.forecast.outlook import Outlook, crossings, csv_rows, fit_all, outlook
 from duckweed.forecast.race import run
 from duckweed.forecast.scenario import PRESETS, draw, with_world
 from duckweed.forecast.setting import parse
-from duckweed.forecast.table import own_facts
 from duckweed.pages.forecast_page import forecast_page
 
 TODAY = dt.date(2026, 11, 23)

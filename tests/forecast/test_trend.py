@@ -9,9 +9,9 @@ import pytest
 from bench.published import catch_up_years
 from duckweed.forecast.cadence import compute_gap, open_lags, record_cadence
 from duckweed.forecast.crossing import crossing, dates
+from duckweed.forecast.data.table import own_facts
 from duckweed.forecast.scenario import Spread
 from duckweed.forecast.setting import SettingError, parse, parse_race
-from duckweed.forecast.table import own_facts
 from duckweed.forecast.trend import (
     Series,
     Trend,

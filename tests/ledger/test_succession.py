@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from duckweed.ledger import term
+from duckweed.ledger import leadership
 from duckweed.ledger.entries import Body, SuccessionEntry
 from duckweed.ledger.ledger import Ledger, LedgerError
 from duckweed.ledger.succession import Fork, Vote, Voter
@@ -79,13 +79,13 @@ class Machine:
     def close_a_round(self):
         """As the coordinator does: only when the round before is held by a majority."""
         rounds = self.rounds
-        if self.voter.leads and self.voter.committed >= max([*rounds, self.voter.charge.since]):
+        if self.voter.leads and self.voter.committed >= max([*rounds, self.voter.leadership.since]):
             self.ledger.append(len(rounds), Closed(self.key, self.world.dice()))
 
     def pull(self, other=None, number=None):
-        """By itself it asks who it thinks is in charge, or anybody."""
+        """By itself it asks who it thinks leads, or anybody."""
         if other is None:
-            other = self.world.by_key[self.voter.charge.owner(self.voter.seen)]
+            other = self.world.by_key[self.voter.leadership.owner(self.voter.seen)]
             if other is self or self.world.random.random() < 0.3:
                 other = self.world.random.choice(self.world.machines)
         number = self.ledger.number if number is None else number
@@ -112,7 +112,7 @@ class Machine:
             return
         last = min(self.ledger.number, number + self.world.random.randrange(4))
         rows = self.ledger.rows(number + 1, 1 << 20, last)
-        facts = self.voter.charge.term, number, head, rows, self.voter.committed
+        facts = self.voter.leadership.term, number, head, rows, self.voter.committed
         self.world.send(asker, lambda: asker.voter.follow(*facts))
 
     def asked_for_promise(self, candidate, term):
@@ -192,7 +192,7 @@ class World:
         voter = machine.voter
         if not voter.leads or voter.committed == machine.checked:
             return
-        machine.checked, term = voter.committed, voter.charge.term
+        machine.checked, term = voter.committed, voter.leadership.term
         for entry in machine.ledger.entries(Closed):
             if entry.number <= voter.committed:
                 at = (entry.number, entry.hash)
@@ -240,7 +240,7 @@ class World:
         return up
 
     def calm(self, up):
-        """Everybody asks who is in charge; if nobody is heard, the next in line stands."""
+        """Everybody asks who leads; if nobody is heard, the next in line stands."""
         before = len(self.acknowledged)
         for turn in range(60):
             for machine in up:
@@ -251,7 +251,7 @@ class World:
             while self.mail:
                 self.deliver()
             highest = max(x.voter.promised for x in up)
-            led = any(x.voter.leads and x.voter.charge.term == highest for x in up)
+            led = any(x.voter.leads and x.voter.leadership.term == highest for x in up)
             if not led:
                 self.act(up[turn % len(up)], up[turn % len(up)].stand)
             if len(self.acknowledged) > before + 1:
@@ -283,7 +283,7 @@ def test_no_two_coordinators_get_one_round_acknowledged_and_none_is_lost():
     """And a majority that is connected goes on. More schedules: DUCKWEED_SCHEDULES=100000."""
     worlds = play_all(range(SCHEDULES))
     assert max(len(world.acknowledged) for world in worlds) > 10
-    succeeded = sum(max(x.ledger.charge.term for x in world.machines) > 0 for world in worlds)
+    succeeded = sum(max(x.ledger.leadership.term for x in world.machines) > 0 for world in worlds)
     assert succeeded > SCHEDULES / 3
 
 
@@ -292,7 +292,7 @@ def forgets_its_promise(monkeypatch):
 
 
 def believes_a_minority(monkeypatch):
-    monkeypatch.setattr(term.Charge, "majority", property(lambda x: len(x.voters) // 2))
+    monkeypatch.setattr(leadership.Leadership, "majority", property(lambda x: len(x.voters) // 2))
 
 
 def takes_over_nothing(monkeypatch):
@@ -351,7 +351,7 @@ def elect(candidate, *others):
 def copy(follower, leader, committed=-1):
     rows = leader.ledger.rows(1, 1 << 20, leader.ledger.number)
     head = leader.ledger.hash_at(0)
-    return follower.voter.follow(leader.voter.charge.term, 0, head, rows, committed)
+    return follower.voter.follow(leader.voter.leadership.term, 0, head, rows, committed)
 
 
 def test_an_entry_counts_when_a_majority_holds_it():
@@ -450,7 +450,7 @@ def test_nobody_takes_office_without_a_majority_nor_with_forged_promises():
         second.ledger.verify(verify)
 
 
-def test_an_entry_is_taken_only_from_who_is_in_charge():
+def test_an_entry_is_taken_only_from_the_leader():
     first, second, third = three()
     elect(second, third)
     stale = first.ledger.append(0, Closed())

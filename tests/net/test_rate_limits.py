@@ -73,52 +73,52 @@ def test_a_pace_makes_bodies_wait_for_their_bytes(clock, monkeypatch):
 
 
 def test_connections_of_one_address_are_limited_and_those_of_others_are_not(clock):
-    guard = RateLimits(lambda key: False)
-    assert sum(guard.greet("192.0.2.1:1") for _ in range(100)) == rate_limits.NEW[1]
-    assert guard.greet("192.0.2.2:1")
-    assert all(guard.greet("127.0.0.1:9") for _ in range(100))
+    limits = RateLimits(lambda key: False)
+    assert sum(limits.greet("192.0.2.1:1") for _ in range(100)) == rate_limits.NEW[1]
+    assert limits.greet("192.0.2.2:1")
+    assert all(limits.greet("127.0.0.1:9") for _ in range(100))
     clock[0] += 60
-    assert guard.greet("192.0.2.1:1")
-    assert guard.refused["connections: too many from one address"] == 70
+    assert limits.greet("192.0.2.1:1")
+    assert limits.refused["connections: too many from one address"] == 70
 
 
 def test_a_key_that_goes_on_with_nonsense_is_cut_off_for_a_minute(clock):
-    guard = RateLimits(lambda key: True)
-    assert guard.met("k", "192.0.2.1:1")
-    cut = [guard.fault("k", "malformed") for _ in range(21)]
+    limits = RateLimits(lambda key: True)
+    assert limits.met("k", "192.0.2.1:1")
+    cut = [limits.fault("k", "malformed") for _ in range(21)]
     assert cut == [False] * 20 + [True]
-    assert guard.cut_off("k")
-    assert not guard.met("k", "192.0.2.1:1")
-    assert not guard.cut_off("other")
+    assert limits.cut_off("k")
+    assert not limits.met("k", "192.0.2.1:1")
+    assert not limits.cut_off("other")
     clock[0] += 59
-    assert guard.cut_off("k")
+    assert limits.cut_off("k")
     clock[0] += 2
-    assert not guard.cut_off("k")
-    assert guard.met("k", "192.0.2.1:1")
-    assert guard.refused["malformed"] == 21
+    assert not limits.cut_off("k")
+    assert limits.met("k", "192.0.2.1:1")
+    assert limits.refused["malformed"] == 21
 
 
 def test_a_flood_of_questions_of_one_key_is_refused_and_others_are_heard(clock):
-    guard = RateLimits(lambda key: True)
+    limits = RateLimits(lambda key: True)
     for _ in range(int(rate_limits.ASKED[1])):
-        guard.asks("k")
+        limits.asks("k")
     with pytest.raises(ValueError, match="too many questions"):
-        guard.asks("k")
-    guard.asks("other")
+        limits.asks("k")
+    limits.asks("other")
 
 
 def test_what_strangers_say_is_short_and_what_is_remembered_of_them_bounded():
-    guard = RateLimits({"member"}.__contains__)
-    assert guard.head_limit("member", 1 << 20) == 1 << 20
-    assert guard.head_limit("stranger", 1 << 20) == STRANGER_HEAD
+    limits = RateLimits({"member"}.__contains__)
+    assert limits.head_limit("member", 1 << 20) == 1 << 20
+    assert limits.head_limit("stranger", 1 << 20) == STRANGER_HEAD
     for number in range(3 * KNOWN):
-        guard.met(str(number), f"[2001:db8:{number:x}::1]:1")
-        guard.greet(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}:1")
-        guard.asks(str(number))
+        limits.met(str(number), f"[2001:db8:{number:x}::1]:1")
+        limits.greet(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}:1")
+        limits.asks(str(number))
         for _ in range(25):
-            guard.fault(str(number), "malformed")
-    tables = (guard._origins, guard._cut, guard.by_key, guard._new._of, guard._asked._of)
-    assert all(len(table) <= KNOWN for table in (*tables, guard._nonsense._of))
+            limits.fault(str(number), "malformed")
+    tables = (limits._origins, limits._cut, limits.by_key, limits._new._of, limits._asked._of)
+    assert all(len(table) <= KNOWN for table in (*tables, limits._nonsense._of))
 
 
 A, B = "192.0.2.1", "192.0.2.2"

@@ -133,7 +133,7 @@ def test_whoever_answers_over_tcp_without_the_key_is_not_talked_to():
         while thief._listener is None:
             await asyncio.sleep(0)
         pool = tcp.TcpPool(CLIENT, here.id, list(thief.addresses), LIMIT, there.pace, lambda: 3.0)
-        with pytest.raises(tcp.Closed):
+        with pytest.raises(tcp.Unreachable):
             await pool.ask(b"hello", b"", 0, 5)
         stealing.cancel()
         await thief.close()

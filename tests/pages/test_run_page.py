@@ -8,7 +8,7 @@ import pytest
 from duckweed.pages.page import page, table, templates
 from duckweed.pages.run_page import BARS, loss_plot, peers_plot, run_page, time_plot
 from duckweed.pages.run_summary import summarise
-from duckweed.round.run_log import history
+from duckweed.round.run_log import run_log
 from duckweed.run.events import FinalLoss, RoundClosed
 
 from .made import BIT, BYTES_PER_TOKEN, PARAMETERS, close, record, run
@@ -103,18 +103,18 @@ def test_runs_with_little_to_show_have_a_whole_page(tmp_path, kind):
 def test_loss_is_drawn_where_it_was_measured(two):
     folder, spec = two
     summary, _ = made(folder, spec)
-    training, held_out = loss_plot(history(folder), summary, "tokens")["data"]
+    training, held_out = loss_plot(run_log(folder), summary, "tokens")["data"]
     assert training["x"] == [200, 300]
     assert training["y"] == pytest.approx([8.0, 6.0])
     assert held_out["x"] == [0, 200, 300]  # of the state before each round, and of the last
     assert held_out["y"] == pytest.approx([8.0, 7.0, 2.0])
-    training, held_out = loss_plot(history(folder), summary, "bytes")["data"]
+    training, held_out = loss_plot(run_log(folder), summary, "bytes")["data"]
     assert training["x"] == [110, 360]
     assert held_out["x"] == [0, 110, 360]
 
 
 def test_phases_stack_to_the_mean_of_the_peers(two):
-    bars = {trace["name"]: trace for trace in time_plot(history(two[0]).rounds)["data"]}
+    bars = {trace["name"]: trace for trace in time_plot(run_log(two[0]).rounds)["data"]}
     assert bars["train"]["y"] == pytest.approx([4.5, 2.5])
     assert bars["wait"]["y"] == pytest.approx([0.5, 0.5])
     assert "send" not in bars  # nobody spent any time on it
@@ -122,12 +122,12 @@ def test_phases_stack_to_the_mean_of_the_peers(two):
 
 
 def test_many_rounds_share_bars(two):
-    rounds = history(two[0]).rounds * BARS
+    rounds = run_log(two[0]).rounds * BARS
     assert len(time_plot(rounds)["data"][0]["x"]) == BARS
 
 
 def test_peers_show_speed_and_what_did_not_count(two):
-    heat, crosses = peers_plot(history(two[0]), 1000)["data"]
+    heat, crosses = peers_plot(run_log(two[0]), 1000)["data"]
     assert heat["z"] == [[250.0, 500.0], [200.0, pytest.approx(333.33)]]
     assert (crosses["x"], crosses["y"]) == ([1], [1])
     assert crosses["text"] == ["its norm is &lt;far&gt; from the others&#x27;"]
@@ -146,7 +146,7 @@ def test_the_slowest_peer_is_busy_for_its_phases_and_not_for_the_whole_round_as_
     close(folder, 0, 8.0)
     timings = {peer: {"train": 4.0, "wait": 1.0, "wall": 5.2} for peer in (0, 1)}
     folder.record(RoundClosed(round=0, seconds=5.2, timings=timings))
-    assert time_plot(history(folder).rounds)["data"][-1]["y"] == [4.0]
+    assert time_plot(run_log(folder).rounds)["data"][-1]["y"] == [4.0]
 
 
 def test_heads_stand_over_their_numbers():

@@ -6,7 +6,7 @@ from rich.console import Console
 from duckweed.cli.views.summary import render_terminal
 from duckweed.ledger.ledger import Ledger, LedgerError
 from duckweed.pages.run_summary import Summary, fewer, readable, summarise
-from duckweed.round.run_log import Traffic, data_parallel_bytes, history
+from duckweed.round.run_log import Traffic, data_parallel_bytes, run_log
 from duckweed.run.events import FinalLoss, RunEnded
 
 from .made import BIT, BYTES_PER_TOKEN, PARAMETERS, close, record, run
@@ -118,7 +118,7 @@ def test_a_round_whose_metrics_a_crash_swallowed_keeps_its_tokens(tmp_path):
     record(folder, 1, (160, 70, 10, 10))
     got = summary_of(folder, spec)
     assert (got.rounds, got.tokens, got.seconds) == (2, 400, 5.0)
-    first = history(folder).rounds[0]
+    first = run_log(folder).rounds[0]
     assert (first.seconds, first.traffic, first.timings) == (None, None, {})
     assert first.loss == pytest.approx(8.0 * BIT)
 
@@ -129,7 +129,7 @@ def test_a_round_in_which_nothing_counted_has_no_loss(tmp_path):
     record(folder, 0, (80, 0, 10, 10), accepted=0)
     got = summary_of(folder, spec)
     assert (got.tokens, got.contributions, got.rejected, got.data_parallel) == (0, 0, 2, 0)
-    assert history(folder).rounds[0].loss is None
+    assert run_log(folder).rounds[0].loss is None
     assert got.saving_up is None
 
 

@@ -9,8 +9,9 @@ import typer
 from typer.testing import CliRunner
 
 from duckweed.pages.plan_page import plan_page
-from duckweed.plan import crowd, explain, inverse, models
+from duckweed.plan import explain, inverse
 from duckweed.plan.answer import answer, finite, tree, verdict
+from duckweed.plan.inputs import crowd, models
 from duckweed.plan.search import DAY, Target
 
 HOME = "1000x rtx4090 @ 20/100 Mbps 40ms, 60% online, 6h"

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from duckweed.plan import config, models
 from duckweed.plan.errors import PlanError
+from duckweed.plan.inputs import config, models
 
 transformers = pytest.importorskip("transformers")
 
@@ -77,7 +77,7 @@ def test_latent_attention_counts_are_those_of_the_modules(low: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in models.names() if n != "deepseek-r1-671b"])
 def test_presets_count_exactly_what_transformers_builds(name: str) -> None:
-    from duckweed.plan import table
+    from duckweed.plan.inputs import table
 
     fields = dict(table.tree("models")[name]["config"])
     kind = fields.pop("model_type")
@@ -125,7 +125,7 @@ def test_missing_and_absurd_fields_are_refused() -> None:
 
 
 def test_a_configuration_on_disk(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    from duckweed.plan import table
+    from duckweed.plan.inputs import table
 
     (tmp_path / "config.json").write_text(json.dumps(table.tree("models")["llama-3-8b"]["config"]))
     assert models.find(str(tmp_path)).shape.total == models.preset("llama-3-8b").shape.total

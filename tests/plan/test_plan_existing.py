@@ -7,8 +7,8 @@ import pytest
 
 from duckweed.plan.answer import answer
 from duckweed.plan.errors import PlanError
-from duckweed.plan.existing import Measured, predict, read
-from duckweed.plan.request import Request
+from duckweed.plan.inputs.existing import Measured, predict, read
+from duckweed.plan.inputs.request import Request
 
 TIMES = {"train": 4.0, "compress": 0.3, "send": 1.2, "wait": 0.0, "fetch": 0.8, "apply": 0.1}
 

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from duckweed.plan import assumptions, device, exchange, inverse, models, penalty
-from duckweed.plan.crowd import Crowd, Group
+from duckweed.plan import device, exchange, inverse, penalty
+from duckweed.plan.inputs import assumptions, models
+from duckweed.plan.inputs.crowd import Crowd, Group
 from duckweed.plan.place import Layout, geometric, layouts, place, states
 from duckweed.plan.search import DAY, Target, default_space, evaluate, only, search
 
@@ -171,7 +172,7 @@ def test_volumes_of_the_three_ways_to_merge() -> None:
 
 
 def test_the_fitted_replica_penalty_follows_the_table_it_was_fitted_to() -> None:
-    from duckweed.plan import table
+    from duckweed.plan.inputs import table
 
     for row in table.rows("replicas"):
         size, count = float(row["parameters"]), float(row["replicas"])

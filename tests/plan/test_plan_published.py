@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from bench import published
-from duckweed.plan import crowd, models
 from duckweed.plan.exchange import Wire, find, volumes
+from duckweed.plan.inputs import crowd, models
 from duckweed.plan.report import report
 from duckweed.plan.search import Target
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from duckweed.plan import crowd
 from duckweed.plan.errors import PlanError
+from duckweed.plan.inputs import crowd
 from duckweed.run import units
 from duckweed.run.units import UnitError
 

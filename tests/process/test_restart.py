@@ -10,7 +10,7 @@ from duckweed.ledger.ledger import LedgerError
 from duckweed.net.identity import Identity
 from duckweed.run.layout import Layout
 from duckweed.run.spec import override
-from duckweed.swarm.coordinator import coordinator as room
+from duckweed.swarm.coordinator import rounds as room
 from duckweed.swarm.protocol import messages as m
 
 
@@ -19,14 +19,14 @@ def test_a_restarted_coordinator_knows_everything_that_was_closed(tmp_path):
         await run.start()
         closed = await run.round(peers=[0, 2])
         before, after = run.it, run.restart()
-        assert after.past.closed == {0: closed}
-        assert after.past.shared == before.past.shared == closed.shared
+        assert after.history.closed == {0: closed}
+        assert after.history.shared == before.history.shared == closed.shared
         assert {key: x.index for key, x in after.admission.members.items()} == {
             key: x.index for key, x in before.admission.members.items()
         }
-        assert after.past.agreed == before.past.agreed
+        assert after.history.agreed == before.history.agreed
         # Block 1 came back. What was handed out for round 1 before the crash is handed out again.
-        assert [after.past.blocks.take().block for _ in range(3)] == [1, 3, 4]
+        assert [after.history.blocks.take().block for _ in range(3)] == [1, 3, 4]
 
     play(tmp_path, scene)
 
@@ -36,12 +36,12 @@ def test_a_run_that_had_begun_goes_on_without_a_peer_that_does_not_come_back(tmp
         await run.start()
         await run.round()
         run.restart()
-        run.task = asyncio.create_task(run.it.run())
+        run.task = asyncio.create_task(run.it.rounds.run())
         await run.join(PEERS[:2])
         # All are waited for; nobody is given work while it is not clear who is there.
         assert isinstance(await run.ask(PEERS[0], m.Next(1, state(1), False)), m.Wait)
         monkeypatch.setattr(room, "GATHER", 0.1)
-        await run.it._notify()
+        await run.it.rounds.notify()
         for number in range(2):
             while not isinstance(await run.hand_in_if_open(number), m.Ack):
                 await asyncio.sleep(0.02)
@@ -63,10 +63,10 @@ def test_a_newcomer_cannot_decide_alone_which_state_is_right(tmp_path):
         assert isinstance(await run.ask(liar, m.Next(1, "ff" * 32, False)), m.Wait)
         await run.join([PEERS[0]])
         assert isinstance(await run.ask(PEERS[0], m.Next(1, state(1), False)), m.Wait)
-        assert 1 not in run.it.past.agreed  # one of the three who worked is no majority
+        assert 1 not in run.it.history.agreed  # one of the three who worked is no majority
         await run.join([PEERS[1]])
         await run.ask(PEERS[1], m.Next(1, state(1), False))
-        assert run.it.past.agreed[1] == "01" * 32
+        assert run.it.history.agreed[1] == "01" * 32
         assert isinstance(await run.ask(liar, m.Next(1, "ff" * 32, False)), m.Stop)
 
     play(tmp_path, scene)
@@ -93,7 +93,7 @@ def test_a_restarted_coordinator_gives_the_last_round_when_the_next_is_open(tmp_
         await run.round()
         run.restart()
         await run.join(PEERS[:2])
-        run.task = asyncio.create_task(run.it.run())
+        run.task = asyncio.create_task(run.it.rounds.run())
         await asyncio.sleep(0)
         waits = await run.ask(PEERS[0], m.Next(0, state(0), True))
         assert isinstance(waits, m.Wait)

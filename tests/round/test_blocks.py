@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duckweed.net.timeouts import SILENCE, silence
-from duckweed.round.blocks import Blocks, Span, budgets, deadline, lead
+from duckweed.round.blocks import Blocks, Span, budgets, lead
+from duckweed.round.open_round import deadline
 
 STEPS = 6
 # A round: for each of its peers the budget and whether its work counted, or None where the
@@ -33,7 +34,7 @@ def played(course, started=0):
         assigned = {peer: blocks.take(budget) for peer, (budget, _) in enumerate(round_)}
         assert all(assigned[peer].steps <= budget for peer, (budget, _) in enumerate(round_))
         accepted = [peer for peer, (_, counted) in enumerate(round_) if counted]
-        blocks.settle(assigned, accepted)
+        blocks.close_round(assigned, accepted)
         closed.append((assigned, accepted))
     return blocks, closed
 
@@ -67,7 +68,7 @@ def test_a_replay_goes_on_exactly_as_the_live_one(course, then):
 def test_a_block_that_did_not_count_comes_first():
     blocks = Blocks(STEPS)
     assigned = {0: blocks.take(), 1: blocks.take(), 2: blocks.take()}
-    blocks.settle(assigned, [1])
+    blocks.close_round(assigned, [1])
     assert [blocks.take().block for _ in range(4)] == [0, 2, 3, 4]
 
 
@@ -81,7 +82,7 @@ def test_a_slow_peer_goes_on_with_the_rest_of_its_block():
 def test_rests_of_slow_peers_that_have_gone_are_taken_up_by_fast_ones():
     blocks = Blocks(STEPS)
     assert [blocks.take(2) for _ in range(2)] == [Span(0, 0, 2), Span(0, 2, 2)]
-    blocks.settle({0: Span(0, 0, 2)}, [])
+    blocks.close_round({0: Span(0, 0, 2)}, [])
     assert blocks.take() == Span(0, 4, 2)
 
 

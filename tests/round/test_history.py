@@ -1,4 +1,4 @@
-"""The past as it is kept while a run goes on, and as it is read again after a restart."""
+"""The history as it is kept while a run goes on, and as it is read again after a restart."""
 
 import random
 
@@ -10,19 +10,24 @@ from duckweed.ledger.entries import Closed
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import Identity
 from duckweed.round import history as room
-from duckweed.round.history import Past
+from duckweed.round.history import RunHistory
 from duckweed.run import folder as folders
 
 KEY = Identity(b"k" * 32)
 WANTED = numbers(1, LAYOUT.total)
 
 
-def facts(past):
+def facts(history):
     """All that it tells."""
-    rounds = range(past.number + 1)
-    told = {name: value for name, value in vars(past).items() if name not in ("ledger", "blocks")}
-    entries, counted = [past.entry_of(n) for n in rounds], [[*past.counted(n)] for n in rounds]
-    return told | {"entries": entries, "counted": counted, "left": vars(past.blocks)}
+    rounds = range(history.number + 1)
+    told = {
+        name: value for name, value in vars(history).items() if name not in ("ledger", "blocks")
+    }
+    entries, counted = (
+        [history.entry_of(n) for n in rounds],
+        [[*history.counted(n)] for n in rounds],
+    )
+    return told | {"entries": entries, "counted": counted, "left": vars(history.blocks)}
 
 
 @pytest.fixture
@@ -36,12 +41,12 @@ def place(tmp_path):
 def test_what_is_read_after_a_restart_is_what_was_kept(place, monkeypatch):
     monkeypatch.setattr(room, "REPLAYS", 3)
     folder, ledger = place
-    chance, past = random.Random(5), Past(folder, SPEC, LAYOUT, ledger)
+    chance, history = random.Random(5), RunHistory(folder, SPEC, LAYOUT, ledger)
     for number in range(12):
         if number % 4 == 0:
-            assert past.admit(f"{number:064}", number) == number // 4
-        peers = range(len(past.peers))
-        assigned = {peer: past.blocks.take(chance.randint(1, 4)) for peer in peers}
+            assert history.admit(f"{number:064}", number) == number // 4
+        peers = range(len(history.peers))
+        assigned = {peer: history.blocks.take(chance.randint(1, 4)) for peer in peers}
         said = [
             announce(number, peer, f"{number} {peer}".encode(), WANTED, 256 * span.steps)
             for peer, span in assigned.items()
@@ -56,13 +61,13 @@ def test_what_is_read_after_a_restart_is_what_was_kept(place, monkeypatch):
             None,
             [chance.random() for _ in LAYOUT.names],
         )
-        past.close(closed, assigned, said)
-        past.agree(number + 1, f"{number + 1:064}", len(peers))
-        again = Past(folder, SPEC, LAYOUT, Ledger(folder.ledger))
-        assert facts(again) == facts(past)
-        assert past.closed[number] == closed
-        assert set(past.handed.values()) == set(range(max(0, number - 2), number + 1))
-    assert past.number == 12
-    assert ledger.number == past.entry_of(11) + 1
-    assert past.entry_of(12) == -1
-    assert past.closed[11].shared == past.shared
+        history.close(closed, assigned, said)
+        history.agree(number + 1, f"{number + 1:064}", len(peers))
+        again = RunHistory(folder, SPEC, LAYOUT, Ledger(folder.ledger))
+        assert facts(again) == facts(history)
+        assert history.closed[number] == closed
+        assert set(history.recent_blobs.values()) == set(range(max(0, number - 2), number + 1))
+    assert history.number == 12
+    assert ledger.number == history.entry_of(11) + 1
+    assert history.entry_of(12) == -1
+    assert history.closed[11].shared == history.shared

@@ -55,12 +55,12 @@ def test_what_was_accepted_stays_in_the_residual_once(ground):
     spec, layout, _, state = ground
     one = worker(ground)
     made = one.contribute(state, 0, 0)
-    assert not one.left.residual.any()  # nothing is final before the round has closed
-    one.settle(True)
-    residual = one.left.residual.copy()
+    assert not one.carried.residual.any()  # nothing is final before the round has closed
+    one.close_round(True)
+    residual = one.carried.residual.copy()
     assert residual.any()
-    one.settle(True)  # a round without a contribution of this peer changes nothing
-    assert one.left.residual.tobytes() == residual.tobytes()
+    one.close_round(True)  # a round without a contribution of this peer changes nothing
+    assert one.carried.residual.tobytes() == residual.tobytes()
     sent = codec_of(spec.wire, layout).decode(made.blob, state.shared).values
     fresh = worker(ground)
     delta = fresh.learner.train(state.weights, Part(0, 0, spec.inner.steps, seed=spec.seed)).delta
@@ -74,18 +74,18 @@ def test_what_was_refused_leaves_no_trace_in_residual_or_optimizer_state(ground,
     one, twin = worker(ground), worker(ground)
     for each in (one, twin):
         each.contribute(state, 0, 0)
-        each.settle(True)
+        each.close_round(True)
     one.contribute(state, 0, 7)
     if said:
-        one.settle(False)
+        one.close_round(False)
     a, b = one.contribute(state, 0, 1), twin.contribute(state, 0, 1)
     assert a.blob == b.blob
     assert a.announcement == b.announcement
-    one.settle(True)
-    twin.settle(True)
-    assert one.left.residual.tobytes() == twin.left.residual.tobytes()
-    assert one.left.optimizer
-    assert same(one.left.optimizer, twin.left.optimizer)
+    one.close_round(True)
+    twin.close_round(True)
+    assert one.carried.residual.tobytes() == twin.carried.residual.tobytes()
+    assert one.carried.optimizer
+    assert same(one.carried.optimizer, twin.carried.optimizer)
 
 
 def test_a_restarted_peer_goes_on_as_if_it_had_not_stopped(ground, tmp_path):
@@ -93,10 +93,10 @@ def test_a_restarted_peer_goes_on_as_if_it_had_not_stopped(ground, tmp_path):
     one = worker(ground)
     one.contribute(state, 0, 0)
     one.save(tmp_path / "residual.safetensors")  # before anyone knows whether it will count
-    one.settle(True)
+    one.close_round(True)
     again = worker(ground)
     assert again.load(tmp_path / "residual.safetensors", 0)
-    assert again.left.residual.tobytes() == one.left.residual.tobytes()
+    assert again.carried.residual.tobytes() == one.carried.residual.tobytes()
     assert again.contribute(state, 0, 1).blob == one.contribute(state, 0, 1).blob
 
 
@@ -110,7 +110,7 @@ def test_a_damaged_residual_is_not_taken_up(ground, tmp_path):
     for size in (0, 7, 100, len(whole) - 1):
         path.write_bytes(whole[:size])
         assert not one.load(path, 0)
-    assert not one.left.residual.any()
+    assert not one.carried.residual.any()
 
 
 # --- momenta kept and guided
@@ -139,7 +139,7 @@ def test_a_guess_of_the_momenta_is_put_right(tmp_path, share):
     layout = founding.layout(folder)
     one = worker((spec, layout, ground, state))
     one.contribute(state, 0, 0)
-    one.settle(True, 0)
+    one.close_round(True, 0)
     rng = np.random.default_rng(0)
     step = rng.standard_normal(layout.total, np.float32)
     after = msgspec.structs.replace(state, round=1, momentum=step)
@@ -166,11 +166,11 @@ def test_a_round_begins_with_momenta_turned_to_the_last_merged_step(tmp_path):
     spec, layout, data, state = guided(tmp_path, 0.3, whole)
     one = worker((spec, layout, data, state))
     made = one.contribute(state, 0, 0)
-    one.settle(True)
+    one.close_round(True)
     after = merged(spec, layout, state, [made])
     step = state.weights - after.weights
     np.testing.assert_allclose(after.momentum, step, atol=1e-6)
-    before = {n: x.copy() for n, x in one.left.optimizer.items()}
+    before = {n: x.copy() for n, x in one.carried.optimizer.items()}
     turned = {n: x.copy() for n, x in before.items()}
     weights = set(layout.names)
     name = next(n for n in turned if n.startswith("muon."))
@@ -180,7 +180,7 @@ def test_a_round_begins_with_momenta_turned_to_the_last_merged_step(tmp_path):
     own = one.learner.train(after.weights, part, turned)
     found = one.train(after, Span(1, 0, 3)).delta
     assert found.tobytes() == own.delta.tobytes()
-    assert same(one.left.optimizer, before)
+    assert same(one.carried.optimizer, before)
 
 
 # --- with overlap
@@ -235,17 +235,17 @@ def test_training_ahead_touches_nothing_that_is_on_its_way(half, tmp_path):
     one.save(tmp_path / "one")
     twin.save(tmp_path / "twin")
     assert (tmp_path / "one").read_bytes() == (tmp_path / "twin").read_bytes()
-    assert not one.left.residual.any()
+    assert not one.carried.residual.any()
     for each in (one, twin):
-        each.settle(True, 0)
-    assert one.left.residual.tobytes() == twin.left.residual.tobytes()
-    residual = one.left.residual.copy()
+        each.close_round(True, 0)
+    assert one.carried.residual.tobytes() == twin.carried.residual.tobytes()
+    residual = one.carried.residual.copy()
     made = one.train(moved(state, 0), BLOCK, begun=one.ahead(state, BLOCK))
     one.compress(moved(state, 0), 0, made)
-    one.settle(True, 0)  # told again of the round before, it changes nothing
-    assert one.left.residual.tobytes() == residual.tobytes()
-    one.settle(False, 1)
-    assert one.left.residual.tobytes() == residual.tobytes()
+    one.close_round(True, 0)  # told again of the round before, it changes nothing
+    assert one.carried.residual.tobytes() == residual.tobytes()
+    one.close_round(False, 1)
+    assert one.carried.residual.tobytes() == residual.tobytes()
 
 
 def test_if_all_send_the_same_nothing_that_was_trained_ahead_is_late(half, tmp_path):
@@ -260,7 +260,7 @@ def test_if_all_send_the_same_nothing_that_was_trained_ahead_is_late(half, tmp_p
     after = advance(spec, layout, state, closed, lambda digest: update)
     assert after.weights.tobytes() != state.weights.tobytes()
     begun = one.ahead(state, BLOCK)
-    one.settle(True, 0)
+    one.close_round(True, 0)
     whole, stepwise = one.train(after, BLOCK), one.train(after, BLOCK, begun=begun)
     np.testing.assert_allclose(stepwise.delta, whole.delta, atol=1e-6)
     again = worker(half)
@@ -273,7 +273,7 @@ def test_who_has_sent_nothing_or_in_vain_guesses_nothing(half):
     state = half[3]
     one, twin = worker(half), worker(half)
     one.contribute(state, 0, 0)
-    one.settle(False, 0)
+    one.close_round(False, 0)
     assert one.ahead(state, BLOCK).delta.tobytes() == twin.ahead(state, BLOCK).delta.tobytes()
 
 
@@ -285,21 +285,21 @@ def test_a_peer_killed_with_work_in_hand_keeps_its_residual_if_it_counts(half, t
     one.save(tmp_path / "residual")
     again = worker(half)
     assert again.load_pending(tmp_path / "residual", 0)
-    assert not again.left.residual.any()
+    assert not again.carried.residual.any()
     for each in (one, again):
-        each.settle(accepted, 0)
-    assert again.left.residual.tobytes() == one.left.residual.tobytes()
-    assert again.left.residual.any() == accepted
-    assert same(again.left.optimizer, one.left.optimizer)
+        each.close_round(accepted, 0)
+    assert again.carried.residual.tobytes() == one.carried.residual.tobytes()
+    assert again.carried.residual.any() == accepted
+    assert same(again.carried.optimizer, one.carried.optimizer)
 
 
 def test_work_in_hand_of_which_nothing_is_left_is_forgotten_when_it_counts(half, tmp_path):
     one = worker(half)
     one.contribute(half[3], 0, 0)
-    one.settle(True)
+    one.close_round(True)
     assert not one.load_pending(tmp_path / "no such file", 1)
-    one.settle(True, 1)
-    assert not one.left.residual.any()
+    one.close_round(True, 1)
+    assert not one.carried.residual.any()
 
 
 def test_what_is_announced_are_root_mean_squares(ground):

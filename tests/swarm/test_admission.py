@@ -11,7 +11,7 @@ from duckweed.net.identity import Identity
 from duckweed.run.events import PeerLeft
 from duckweed.run.spec import SpecError, override
 from duckweed.swarm.coordinator import admission as room
-from duckweed.swarm.coordinator.guest_book import EXPELLED, Guests
+from duckweed.swarm.coordinator.guest_book import EXPELLED, GuestBook
 from duckweed.swarm.protocol import messages as m
 from swarm.test_coordinator import SPEC, play
 
@@ -27,7 +27,7 @@ def at_once(monkeypatch):
 
 def book(run):
     """The organiser's hand in the book, from another process."""
-    return Guests(run.folder.guests)
+    return GuestBook(run.folder.guests)
 
 
 def files(run):
@@ -41,10 +41,10 @@ def test_an_invitation_made_while_the_run_is_served_opens_it_and_revoking_closes
         answer = await run.ask(PEERS[1], m.Join(m.PROTOCOL, secret))
         assert "used up" in answer.reason
         book(run).revoke(secret.partition(".")[0], expel=True)
-        run.it.attended()
+        run.it.rounds.attended()
         assert await run.ask(PEERS[0], m.Next(0, "00" * 32, False)) == m.Refused(EXPELLED)
         assert (await run.ask(PEERS[0], m.Join(m.PROTOCOL, secret))).reason == EXPELLED
-        assert not run.it.attended()
+        assert not run.it.rounds.attended()
 
     run = play(tmp_path, scene)
     assert PeerLeft(0, EXPELLED) in run.events
@@ -76,7 +76,7 @@ def test_a_stranger_costs_a_private_run_nothing(tmp_path):
         assert files(run) == before
         assert not run.it.admission.members
         assert not run.events
-        assert sum(run.it.admission.guard.refused.values()) == 7
+        assert sum(run.it.admission.rate_limits.refused.values()) == 7
 
     play(tmp_path, scene)
 
@@ -127,7 +127,9 @@ def test_status_tells_round_loss_peers_bytes_and_refusals(tmp_path):
 def test_an_open_run_takes_anybody_but_not_too_many_of_one_address(tmp_path):
     async def scene(run):
         for number, peer in enumerate(PEERS):
-            run.it.admission.guard.met(peer.id, "192.0.2.1:1" if number < 3 else "192.0.2.2:1")
+            run.it.admission.rate_limits.met(
+                peer.id, "192.0.2.1:1" if number < 3 else "192.0.2.2:1"
+            )
         answers = [await run.ask(peer, m.Join(m.PROTOCOL)) for peer in PEERS]
         assert [type(x) for x in answers] == [m.Welcome, m.Welcome, m.Refused]
         assert "2 peers of your address" in answers[2].reason
@@ -143,7 +145,7 @@ def test_newcomers_of_an_open_run_cannot_outweigh_the_others(tmp_path):
     async def scene(run):
         addresses = ("192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1")
         for peer, address in zip(PEERS, addresses, strict=True):
-            run.it.admission.guard.met(peer.id, address)
+            run.it.admission.rate_limits.met(peer.id, address)
         await run.start()
         run.it.admission.by_index[0].counted = 3  # the only one who has proved itself
         closed = await run.round()
@@ -176,7 +178,7 @@ def test_a_clock_that_is_an_hour_off_and_jumps_changes_nothing(tmp_path, monkeyp
             monkeypatch.setattr(time, "time", lambda hours=hours: real() + 3600 * hours)
             if hours == 1:
                 await run.start()
-            assert (await run.round(run.it.number)).accepted == [0, 1, 2]
+            assert (await run.round(run.it.rounds.number)).accepted == [0, 1, 2]
             assert len(run.it.admission.here()) == 3
 
     play(tmp_path, scene)

@@ -13,9 +13,10 @@ from fixtures.golden import LAYOUT
 from fixtures.pretended import PEERS, state
 
 from duckweed.ledger.entries import RUN
+from duckweed.round.open_round import Timings
 from duckweed.run.events import ContributionRefused, RoundClosed, Said, StateDiffers
 from duckweed.run.spec import override
-from duckweed.swarm.coordinator import coordinator as room
+from duckweed.swarm.coordinator import rounds as room
 from duckweed.swarm.protocol import messages as m
 
 
@@ -35,7 +36,7 @@ def test_a_whole_run(tmp_path):
         await asyncio.wait_for(run.task, 5)
 
     run = play(tmp_path, scene)
-    kinds = [entry.kind for entry in run.it.ledger.entries(*RUN)]
+    kinds = [entry.kind for entry in run.it.history.ledger.entries(*RUN)]
     assert kinds == ["genesis", "peer", "peer", "peer", "round", "state", "round", "state"]
     events = [e for e in run.events if isinstance(e, RoundClosed)]
     assert [e.held_out for e in events] == [2.0, 2.0]
@@ -60,7 +61,7 @@ def test_strangers_and_wrong_words_are_refused_and_leave_no_trace(tmp_path):
         assert run.it.body_limit(PEERS[0].id, m.Fetch("x")) == 0
 
     run = play(tmp_path, scene)
-    assert [entry.kind for entry in run.it.ledger.entries(*RUN)] == ["genesis", "peer"]
+    assert [entry.kind for entry in run.it.history.ledger.entries(*RUN)] == ["genesis", "peer"]
 
 
 def test_a_peer_keeps_its_index_for_as_long_as_it_keeps_its_key(tmp_path):
@@ -100,7 +101,7 @@ def test_an_improper_contribution_is_refused_and_holds_nobody_up(tmp_path, chang
         assert 1 in closed.rejected
         # Its block is trained by somebody in the next round.
         blocks = [(await run.task_of(p, 1)).block for p in (PEERS[0], PEERS[2])]
-        assert 1 in [*blocks, run.it.round.assigned[1].block]
+        assert 1 in [*blocks, run.it.rounds.open.assigned[1].block]
 
     play(tmp_path, scene)
 
@@ -138,13 +139,13 @@ def test_a_round_is_not_closed_before_something_counts(tmp_path):
         await run.start()
         for number in range(3):
             assert await run.hand_in(number, rms=[]) == m.Ack()
-        while run.it.admission.guard.refused["contributions"] < 3:
+        while run.it.admission.rate_limits.refused["contributions"] < 3:
             await asyncio.sleep(0.02)
         answer = await run.ask(PEERS[1], m.Next(0, state(0), True))
         assert answer == m.Wait("round 0: waiting for work that counts")
-        assert run.it.number == 0
+        assert run.it.rounds.number == 0
         # The next work that counts closes it, of whomever: a newcomer, or one that begins again.
-        blocks = [span.block for span in run.it.round.assigned.values()]
+        blocks = [span.block for span in run.it.rounds.open.assigned.values()]
         assert await run.hand_in(2) == m.Ack()
         closed = await run.closed(0)
         assert (closed.accepted, [*closed.rejected]) == ([2], [0, 1])
@@ -213,7 +214,7 @@ def test_who_was_late_for_one_round_is_waited_for_in_the_next(tmp_path):
         answer = await run.ask(PEERS[1], *late)
         assert answer == m.Refused("round 0 is not open")
         await asyncio.sleep(0.3)  # some looks at whether the round is complete
-        assert run.it.number == 1
+        assert run.it.rounds.number == 1
         assert await run.hand_in(1, 1) == m.Ack()
         assert (await run.closed(1)).accepted == [0, 1, 2]
 
@@ -226,7 +227,7 @@ def test_a_slow_peer_gets_fewer_steps_counts_by_its_tokens_and_skips_nothing(tmp
         question, _ = run.work(number, task)
         changes = {"steps": task.steps, "first": task.first, "tokens": 256 * task.steps}
         question, blob = run.work(number, task, **changes)
-        question = msgspec.structs.replace(question, timings=m.Timings(train=seconds * task.steps))
+        question = msgspec.structs.replace(question, timings=Timings(train=seconds * task.steps))
         signature = PEERS[number].sign(m.signed_part(question.announcement))
         question = msgspec.structs.replace(question, signature=signature)
         assert await run.ask(PEERS[number], question, blob) == m.Ack()
@@ -244,7 +245,7 @@ def test_a_slow_peer_gets_fewer_steps_counts_by_its_tokens_and_skips_nothing(tmp
         assert given[1] == [(4, 0, 4), (3, 0, 1), (5, 0, 4)]
         assert given[2] == [(6, 0, 4), (3, 1, 1), (7, 0, 4)]
         after = run.restart()
-        assert msgspec.structs.astuple(after.past.blocks.take(2)) == (3, 2, 2)
+        assert msgspec.structs.astuple(after.history.blocks.take(2)) == (3, 2, 2)
 
     play(tmp_path, scene, override(SPEC, {"rounds.count": 4}))
 
@@ -258,7 +259,7 @@ def test_a_peer_whose_state_differs_is_told_and_the_others_agree(tmp_path):
         answer = await run.ask(PEERS[2], m.Next(1, "bb" * 32, False))
         assert answer.fault
         assert "must not contribute" in answer.reason
-        assert run.it.past.agreed[1] == "aa" * 32
+        assert run.it.history.agreed[1] == "aa" * 32
         ahead = await run.ask(PEERS[0], m.Next(9, "cc" * 32, False))
         assert ahead.fault
 
@@ -293,7 +294,7 @@ def test_a_full_disk_ends_the_run_with_its_own_words(tmp_path, monkeypatch):
             await asyncio.wait_for(run.task, 5)
 
     run = play(tmp_path, scene)
-    assert run.it.number == 0
+    assert run.it.rounds.number == 0
 
 
 def test_a_run_does_not_begin_without_all_its_peers(tmp_path, monkeypatch):
@@ -301,7 +302,7 @@ def test_a_run_does_not_begin_without_all_its_peers(tmp_path, monkeypatch):
 
     async def scene(run):
         await run.join(PEERS[:2])
-        run.task = asyncio.create_task(run.it.run())
+        run.task = asyncio.create_task(run.it.rounds.run())
         for _ in range(3):
             assert isinstance(await run.ask(PEERS[0], m.Next(0, state(0), False)), m.Wait)
 
@@ -332,12 +333,12 @@ def test_everything_that_is_begun_in_the_background_is_kept_until_it_is_done(tmp
     async def scene(run):
         await run.join()
         for _ in range(3):
-            run.it.step_down()
-        assert len(run.it._background) == 3
+            run.it.rounds.step_down()
+        assert len(run.it.rounds._background) == 3
         gc.collect()
-        await asyncio.gather(*run.it._background)
+        await asyncio.gather(*run.it.rounds._background)
         await asyncio.sleep(0)
-        assert not run.it._background
+        assert not run.it.rounds._background
         answer = await run.ask(PEERS[0], m.Next(0, state(0), False))
         assert answer == m.Wait("another machine leads the run now")
 

@@ -6,14 +6,14 @@ import stat
 import pytest
 
 from duckweed.swarm.coordinator import guest_book as room
-from duckweed.swarm.coordinator.guest_book import EXPELLED, Guests, GuestsError
+from duckweed.swarm.coordinator.guest_book import EXPELLED, GuestBook, GuestBookError
 
 ANN, BEN, CAT = "aa" * 32, "bb" * 32, "cc" * 32
 
 
 @pytest.fixture
 def book(tmp_path):
-    return Guests(tmp_path / "guests.db")
+    return GuestBook(tmp_path / "guests.db")
 
 
 def come(book, key, secret):
@@ -63,14 +63,14 @@ def test_revoked_it_lets_nobody_new_in_and_expelled_nobody_at_all(book):
 
 @pytest.mark.parametrize("given", [{"uses": 0}, {"uses": -1}, {"seconds": 0}])
 def test_an_invitation_that_lets_nobody_in_is_not_made(book, given):
-    with pytest.raises(GuestsError, match="nobody"):
+    with pytest.raises(GuestBookError, match="nobody"):
         book.issue(**given)
     assert book.issued() == []
 
 
 def test_revoking_what_was_never_given_out_is_said_with_what_was(book):
     id_ = book.issue().partition(".")[0]
-    with pytest.raises(GuestsError, match=id_):
+    with pytest.raises(GuestBookError, match=id_):
         book.revoke("nonsense")
 
 
@@ -82,7 +82,7 @@ def test_the_standing_invitation_is_the_same_until_it_is_revoked(book):
 
 
 def test_another_process_sees_what_was_written_and_nobody_else_can_read_it(book, tmp_path):
-    other = Guests(tmp_path / "guests.db")
+    other = GuestBook(tmp_path / "guests.db")
     version = other.version()
     secret = book.issue()
     assert other.version() != version
@@ -93,4 +93,4 @@ def test_another_process_sees_what_was_written_and_nobody_else_can_read_it(book,
 def test_a_file_that_is_no_book_is_an_error(tmp_path):
     (tmp_path / "guests.db").write_bytes(b"no database" * 1000)
     with pytest.raises(sqlite3.DatabaseError):
-        Guests(tmp_path / "guests.db")
+        GuestBook(tmp_path / "guests.db")

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from duckweed.ledger.entries import Closed
 from duckweed.ledger.succession import Vote
 from duckweed.merge.round import Announcement
+from duckweed.round.open_round import Timings
 from duckweed.swarm.protocol import messages as m
 
 ANNOUNCEMENT = Announcement(3, 1, 7, "ab" * 32, 100, 512, 4, 2.5, [0.5, 1.0])
 CLOSED = Closed(3, [0, 2], ["aa", "bb"], [1, 2], {1: "late"}, None, [0.25])
-CONTRIBUTE = m.Contribute(ANNOUNCEMENT, b"s" * 64, m.Timings(train=1.5), 10.0, 4)
+CONTRIBUTE = m.Contribute(ANNOUNCEMENT, b"s" * 64, Timings(train=1.5), 10.0, 4)
 QUESTIONS = [
     m.Join(m.PROTOCOL),
     m.Join(m.PROTOCOL, "s", ["10.77.0.2:7000"]),

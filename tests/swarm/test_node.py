@@ -118,7 +118,7 @@ class Machine:
     @property
     def leads(self):
         run = self.node.coordinator
-        return run is not None and not run.deposed
+        return run is not None and not run.rounds.deposed
 
     def rounds(self):
         return list(self.ledger.entries(RoundEntry))
@@ -197,7 +197,7 @@ def play(base, scene):
 
 
 async def told_by(machines, question):
-    """How a round closed, and who says so: a machine that is in charge, and knows the peers."""
+    """How a round closed, and who says so: the leader, which knows the peers."""
     for machine in machines:
         if machine.leads:
             await machine.admit()
@@ -286,7 +286,7 @@ def test_a_killed_coordinator_that_comes_back_in_time_goes_on(tmp_path):
         await first.admit(first.folder.read_secret())
         await first.round(1)
         await until(lambda: alike([first, anna, ben]))
-        assert first.ledger.charge.term == 0
+        assert first.ledger.leadership.term == 0
 
     play(tmp_path, scene)
 

@@ -17,7 +17,7 @@ def test_work_for_the_next_round_is_given_while_one_is_open(tmp_path):
         assert [(task.round, task.block) for task in early] == [(1, 3), (1, 4)]
         assert await run.ask(PEERS[0], m.Ahead(0)) == early[0]  # asked again, told the same
         assert isinstance(await run.ask(PEERS[0], m.Ahead(1)), m.Wait)  # one round ahead, not two
-        assert run.it.number == 0
+        assert run.it.rounds.number == 0
         await run.hand_in(2)
         closed = await run.closed(0)
         assert closed.accepted == [0, 1, 2]
@@ -37,7 +37,7 @@ def test_without_overlap_nobody_is_given_work_early(tmp_path):
         await run.start()
         await run.hand_in(0)
         assert isinstance(await run.ask(PEERS[0], m.Ahead(0)), m.Wait)
-        assert run.it.coming is None
+        assert run.it.rounds.next is None
         run.task.cancel()
 
     play(tmp_path, scene)
@@ -57,5 +57,7 @@ def test_steps_ahead_are_those_of_the_specification_or_none(tmp_path, round_):
         run.task.cancel()
 
     run = play(tmp_path, scene, OVERLAP)
-    contributions = [e.body.contributions for e in run.it.ledger.entries(RoundEntry)][round_]
+    contributions = [e.body.contributions for e in run.it.history.ledger.entries(RoundEntry)][
+        round_
+    ]
     assert [c.ahead for c in contributions.values()] == ([2, 0] if round_ else [0])

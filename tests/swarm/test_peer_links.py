@@ -10,7 +10,7 @@ import pytest
 from duckweed.merge.round import blob_hash
 from duckweed.net.identity import Identity
 from duckweed.net.transport import Endpoint
-from duckweed.round.blocks import Member
+from duckweed.round.open_round import Member
 from duckweed.run import folder as folders
 from duckweed.swarm.blobs import multi_fetch, pieces
 from duckweed.swarm.blobs.peer_links import PeerLinks

@@ -119,8 +119,8 @@ class Swarm:
     def terms(self, name):
         return [e.body.term for e in self.entries(name) if e.kind == "succession"]
 
-    def in_charge(self, name):
-        """Which machine the ledger of a machine says is in charge."""
+    def leader(self, name):
+        """Which machine the ledger of a machine says leads."""
         last = [e.body.key for e in self.entries(name) if e.kind == "succession"][-1]
         keys = {n: load_or_create(f.peer(0) / "key").id for n, f in self.folders.items()}
         keys["first"] = load_or_create(self.folders["first"].coordinator_key).id
@@ -178,8 +178,8 @@ def test_a_successor_goes_on_and_the_old_coordinator_follows(tmp_path):
         swarm.serve(swarm.address)
         swarm.takes_over(["first"], 1)
         swarm.reaches(["first", "anna", "ben", "carl"], len(before) + 4)
-        # Whoever is in charge now freezes, is replaced, and wakes up believing that it still is.
-        frozen, term = swarm.in_charge("first"), max(swarm.terms("first"))
+        # The leader freezes, is replaced, and wakes up believing that it still is.
+        frozen, term = swarm.leader("first"), max(swarm.terms("first"))
         others = [x for x in ("first", *NAMES) if x != frozen]
         swarm.signal(frozen, signal.SIGSTOP)
         swarm.takes_over(others, term + 1)

@@ -24,7 +24,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
-    help="Train language models together on computers that belong to nobody in one piece.",
+    help="Train one language model together on many computers, scattered over the internet.",
 )
 for room in (
     train,

@@ -92,7 +92,7 @@ def forecast(
 
 
 def _measured(path: Path) -> Any:
-    from duckweed.forecast.measured import read_returns
+    from duckweed.forecast.data.measured import read_returns
 
     found = read_returns(path)
     if found.caution:
@@ -131,7 +131,8 @@ def _outlook(
     items: list[str], as_of: dt.date, data: list[Path], measured: Any, samples: int
 ) -> Any:
     """Facts, settings and the forecast."""
-    from duckweed.forecast import epoch, outlook, setting, table, trend
+    from duckweed.forecast import outlook, setting, trend
+    from duckweed.forecast.data import epoch, table
 
     facts = table.own_facts(as_of)
     for path in data:
@@ -184,7 +185,7 @@ def refresh(
     ),
 ) -> None:
     """Download Epoch AI's newest files and say what changed. Only this needs the network."""
-    from duckweed.forecast import epoch
+    from duckweed.forecast.data import epoch
 
     with _errors():
         for change in epoch.refresh(to):
@@ -197,7 +198,7 @@ def refresh(
 
 
 def _date(text: str | None) -> dt.date:
-    from duckweed.forecast.table import parse_date
+    from duckweed.forecast.data.table import parse_date
 
     return parse_date(text) if text else dt.date.today()
 

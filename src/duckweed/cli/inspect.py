@@ -13,7 +13,7 @@ from duckweed.run.units import show_size
 
 if TYPE_CHECKING:
     from duckweed.ledger.entries import RoundEntry
-    from duckweed.ledger.term import Charge
+    from duckweed.ledger.leadership import Leadership
 
 console = Console(highlight=False)
 Run = Annotated[Path, typer.Argument(help="A run: its folder, or its name under runs/.")]
@@ -53,24 +53,24 @@ def show(run: Run) -> None:
         if isinstance(entry.body, RoundEntry):
             _rows(table, entry.body, states.get(entry.round + 1, "")[:12])
         elif isinstance(entry.body, SuccessionEntry):
-            assert ledger.charge is not None
-            who = ledger.charge.name(entry.body.key)
+            assert ledger.leadership is not None
+            who = ledger.leadership.name(entry.body.key)
             table.add_row(str(entry.round), *[""] * 6, f"{who} takes over")
     console.print(table)
     peers = sum(1 for _ in ledger.entries(PeerEntry))
     console.print(
         f"\nrun {genesis.run[:16]}, {genesis.parameters:,} parameters, {peers} peers; "
         f"{count} entries, chain and signatures hold; head {ledger.head[:16]}"
-        + _in_charge(ledger.charge)
+        + _leadership(ledger.leadership)
     )
     ledger.close()
 
 
-def _in_charge(charge: "Charge | None") -> str:
+def _leadership(leadership: "Leadership | None") -> str:
     """The leader, where the specification names successors."""
-    if charge is None or len(charge.voters) == 1:
+    if leadership is None or len(leadership.voters) == 1:
         return ""
-    return f"\nleader: {charge.name(charge.key)}, key {charge.key[:10]}, term {charge.term}"
+    return f"\nleader: {leadership.name(leadership.leader)}, key {leadership.leader[:10]}, term {leadership.term}"
 
 
 def _rows(table: Table, entry: "RoundEntry", state: str) -> None:

@@ -62,8 +62,8 @@ def plan(
     if presets:
         catalogue()
         return
-    from duckweed.plan import existing, request
     from duckweed.plan.answer import answer
+    from duckweed.plan.inputs import existing, request
 
     words = request.Request(
         model, crowd, tokens, deadline, precision, optimizer, context, tuple(assume or ()), hub

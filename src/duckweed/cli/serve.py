@@ -15,7 +15,7 @@ from duckweed.cli.errors import fail, plain_errors
 if TYPE_CHECKING:
     from duckweed.run.folder import RunFolder
     from duckweed.run.spec import RunSpec
-    from duckweed.swarm.coordinator.guest_book import Guests
+    from duckweed.swarm.coordinator.guest_book import GuestBook
 
 console = Console(highlight=False)
 SERVED = "serve"  # name of the invitation that `duckweed serve` prints
@@ -65,7 +65,7 @@ def serve(
     from duckweed.process.local_run import LocalRun
     from duckweed.run import folder as folders
     from duckweed.run import spec as specs
-    from duckweed.swarm.coordinator.guest_book import Guests
+    from duckweed.swarm.coordinator.guest_book import GuestBook
     from duckweed.swarm.protocol.invitation import Invitation, publish
 
     if specification and specification.is_dir():
@@ -76,7 +76,7 @@ def serve(
         name = name or folders.next_name(runs, specification.stem if specification else "serve")
         run = running.begin(spec, base, folders.create(runs, name), device, threads, train)
     is_open = run.spec.members.join == "open"
-    guests = Guests(run.folder.guests)
+    guests = GuestBook(run.folder.guests)
     secret = "" if is_open else guests.unlimited(SERVED)
     guests.close()
     with (
@@ -156,7 +156,7 @@ def invite(
     from duckweed.run import folder as folders
     from duckweed.run import spec as specs
     from duckweed.run import units
-    from duckweed.swarm.coordinator.guest_book import Guests
+    from duckweed.swarm.coordinator.guest_book import GuestBook
     from duckweed.swarm.protocol.invitation import published
 
     if expel and not revoke:
@@ -164,7 +164,7 @@ def invite(
     if (list_ or revoke) and (uses or expires or name):
         fail("--uses, --expires and --name are for new invitations")
     folder = folders.find(run)
-    guests = Guests(folder.guests)
+    guests = GuestBook(folder.guests)
     if list_:
         _show(guests)
     elif revoke:
@@ -184,7 +184,7 @@ def invite(
     guests.close()
 
 
-def _show(guests: "Guests") -> None:
+def _show(guests: "GuestBook") -> None:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for column in ("id", "name", "came", "of", "until", "state"):
         table.add_column(column)

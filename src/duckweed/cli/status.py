@@ -74,8 +74,8 @@ def _print(found: "Status", shown: int | None) -> None:
     )
     if found.waiting and found.round < found.rounds:
         console.print(found.waiting, style="dim", markup=False)
-    if found.in_charge:
-        console.print(f"leader: {found.in_charge}", style="dim", markup=False)
+    if found.leader:
+        console.print(f"leader: {found.leader}", style="dim", markup=False)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("peer", "key", "doing", "step", "loss", "counted", "heard"):
         table.add_column(name, justify="left" if name in ("key", "doing") else "right")

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import msgspec
 
-from duckweed.forecast.table import Fact, Facts, Model, Run, Score, running_best
+from duckweed.forecast.data.table import Fact, Facts, Model, Run, Score, running_best
 
 
 class Cadence(msgspec.Struct, frozen=True):

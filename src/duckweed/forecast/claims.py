@@ -8,9 +8,9 @@ import statistics
 import msgspec
 
 from duckweed.forecast.crossing import Crossing
+from duckweed.forecast.data.table import date_of
 from duckweed.forecast.outcome import Distance
 from duckweed.forecast.outlook import Outlook
-from duckweed.forecast.table import date_of
 
 YEARS_APART = 24
 """Months: what "years apart" has to exceed."""

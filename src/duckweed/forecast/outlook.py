@@ -18,10 +18,10 @@ from duckweed.forecast.cadence import (
     record_cadence,
 )
 from duckweed.forecast.crossing import Crossing, crossing
+from duckweed.forecast.data.table import Event, Facts, year_of
 from duckweed.forecast.outcome import Outcome, Sway, dependence, outcome
 from duckweed.forecast.scenario import PRESETS, Scenario, Value, with_world
 from duckweed.forecast.setting import Settings
-from duckweed.forecast.table import Event, Facts, year_of
 from duckweed.forecast.trend import (
     Form,
     Held,

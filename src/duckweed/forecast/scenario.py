@@ -14,9 +14,9 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
+from duckweed.forecast.data.table import read_text
 from duckweed.forecast.field import Actors, Cut, Events, Paradigm, Shock
 from duckweed.forecast.law import DOUBLINGS_PER_YEAR, NO_CEILING, Array, Law
-from duckweed.forecast.table import read_text
 
 MONTH = 1 / 12
 

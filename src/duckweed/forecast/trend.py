@@ -19,8 +19,8 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
+from duckweed.forecast.data.table import Fact, Facts, running_best, running_top, year_of
 from duckweed.forecast.law import Array
-from duckweed.forecast.table import Fact, Facts, running_best, running_top, year_of
 
 Form = Literal["steady", "slowing", "mixed"]
 FORMS: tuple[Form, ...] = ("steady", "slowing", "mixed")

@@ -6,7 +6,7 @@ arXiv 2001.08361; attention included, which is not small at little width). The o
 parameter and step AdamW about 16, Lion 10, Muon 6 around its Newton-Schulz iterations and NorMuon 8
 more; an iteration on an m x n matrix, m <= n, takes 4 m^2 n + 2 m^3.
 
-`duckweed.plan.config` counts by formulas instead: it starts without torch, and reads configurations
+`duckweed.plan.inputs.config` counts by formulas instead: it starts without torch, and reads configurations
 for which no class is installed. tests/plan compare the two.
 """
 

@@ -1,8 +1,8 @@
 """The ledger of a run: append-only, hash-chained, signed. One SQLite table that a person can read.
 
-Entry n holds blake3(previous hash, kind, round, body) and the signature of that hash by who was in
-charge (duckweed.ledger.term), so that no entry can be changed, dropped or put elsewhere without the
-chain showing it. A copy on another machine takes entries only if chain and signature hold.
+Entry n holds blake3(previous hash, kind, round, body) and the signature of that hash by the leader of
+its term (duckweed.ledger.leadership), so that no entry can be changed, dropped or moved without the chain
+showing it. A copy on another machine takes entries only if chain and signature hold.
 """
 
 import json
@@ -14,9 +14,16 @@ from typing import Generic, TypeVar
 import msgspec
 from blake3 import blake3
 
-from duckweed.ledger import term as charges
 from duckweed.ledger.entries import B, Body, SuccessionEntry, encode
-from duckweed.ledger.term import Charge, ChargeError, Founder, Verify, unhex
+from duckweed.ledger.leadership import (
+    Founder,
+    Leadership,
+    LeadershipError,
+    Verify,
+    founded,
+    succeeded,
+    unhex,
+)
 
 Sign = Callable[[bytes], bytes]
 T = TypeVar("T")
@@ -92,10 +99,10 @@ class Ledger:
         last = self._select("ORDER BY number DESC LIMIT 1")
         self.number: int = last[0][0] if last else -1
         self.head: str = last[0][4] if last else ""
-        self.charge: Charge | None = None
+        self.leadership: Leadership | None = None
         where = "WHERE kind IN ('genesis', 'succession') ORDER BY number"
         for number, kind, _, text, _, _ in self._select(where):
-            self.charge = _in_charge(self.path, self.charge, number, kind, text, None)
+            self.leadership = _leadership(self.path, self.leadership, number, kind, text, None)
 
     def append(self, round_: int, body: B) -> Entry[B]:
         """Add one signed entry and return it. Raises LedgerError, and ValueError if a number in the body
@@ -105,9 +112,9 @@ class Ledger:
         text, number = encode(body), self.number + 1
         digest = entry_hash(self.head, number, body.kind, round_, text)
         signature = self._sign(digest.encode()).hex()
-        charge = _in_charge(self.path, self.charge, number, body.kind, text, None)
+        leadership = _leadership(self.path, self.leadership, number, body.kind, text, None)
         self._insert(Row(number, body.kind, round_, text, signature), digest)
-        self.charge = charge
+        self.leadership = leadership
         self.grown()
         return Entry(number, round_, body, digest, signature)
 
@@ -145,14 +152,14 @@ class Ledger:
 
     def take(self, row: Row, verify: Verify) -> None:
         """Add an entry that another machine has written. Raises LedgerError if it does not follow on
-        the last one here or is not signed by who was in charge."""
+        the last one here or is not signed by the leader."""
         digest = entry_hash(self.head, row.number, row.kind, row.round, row.body)
-        charge = _in_charge(self.path, self.charge, row.number, row.kind, row.body, verify)
-        signed = verify(charge.key, digest.encode(), unhex(row.signature))
+        leadership = _leadership(self.path, self.leadership, row.number, row.kind, row.body, verify)
+        signed = verify(leadership.leader, digest.encode(), unhex(row.signature))
         if row.number != self.number + 1 or not signed:
             raise LedgerError(f"{self.path}: what came as entry {row.number} does not follow here")
         self._insert(row, digest)
-        self.charge = charge
+        self.leadership = leadership
         self.grown()
 
     def cut(self, last: int) -> int:
@@ -197,15 +204,15 @@ class Ledger:
         Raises LedgerError naming the first entry that does not hold. Entries cut off at the end
         leave a chain that holds; that the states on disk are further on gives them away.
         """
-        previous, count, charge = "", 0, None
+        previous, count, leadership = "", 0, None
         for number, kind, round_, body, digest, signature in self._rows():
             if number != count or digest != entry_hash(previous, number, kind, round_, body):
                 raise LedgerError(
                     f"{self.path}: entry {number} does not follow from the one before it; "
                     "the ledger was changed after it was written"
                 )
-            charge = _in_charge(self.path, charge, number, kind, body, verify)
-            if not verify(charge.key, digest.encode(), unhex(signature)):
+            leadership = _leadership(self.path, leadership, number, kind, body, verify)
+            if not verify(leadership.leader, digest.encode(), unhex(signature)):
                 raise LedgerError(f"{self.path}: entry {number} is not signed by the coordinator")
             previous, count = digest, count + 1
         return count
@@ -225,20 +232,25 @@ class Ledger:
             raise LedgerError(f"{self.path}: damaged: {error}") from error
 
 
-def _in_charge(
-    path: Path, charge: Charge | None, number: int, kind: str, text: str, verify: Verify | None
-) -> Charge:
-    """Who is in charge after an entry, and so has signed it; text: its body. Raises LedgerError."""
+def _leadership(
+    path: Path,
+    leadership: Leadership | None,
+    number: int,
+    kind: str,
+    text: str,
+    verify: Verify | None,
+) -> Leadership:
+    """The leadership after an entry, whose leader has signed the entry; text: its body. Raises LedgerError."""
     try:
         if number == 0 and kind == "genesis":
-            return charges.first(_decoded(path, number, text, Founder))
-        if charge is None or kind == "genesis":
-            raise ChargeError("a ledger begins with one genesis entry")
+            return founded(_decoded(path, number, text, Founder))
+        if leadership is None or kind == "genesis":
+            raise LeadershipError("a ledger begins with one genesis entry")
         if kind != SuccessionEntry.kind:
             _decoded(path, number, text, dict)
-            return charge
-        return charges.after(charge, number, _decoded(path, number, text, SuccessionEntry), verify)
-    except ChargeError as error:
+            return leadership
+        return succeeded(leadership, number, _decoded(path, number, text, SuccessionEntry), verify)
+    except LeadershipError as error:
         raise LedgerError(f"{path}: entry {number}: {error}") from error
 
 

@@ -11,10 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from duckweed.ledger import term as charges
 from duckweed.ledger.entries import RoundEntry, SuccessionEntry
+from duckweed.ledger.leadership import Leadership, Verify, promise_bytes
 from duckweed.ledger.ledger import Ledger, LedgerError, Row, Sign
-from duckweed.ledger.term import Charge, Verify
 
 
 class Fork(LedgerError):
@@ -57,23 +56,23 @@ class Voter:
         self.promised, self._keep = promised, keep
         self.seen = promised  # the highest term that was heard of
         self.deposed = deposed
-        self.leads = self.charge.key == me and promised <= self.charge.term
+        self.leads = self.leadership.leader == me and promised <= self.leadership.term
         self._held: dict[str, int] = {}  # voter -> entry up to which its copy is the one here
         self._committed = -1
 
     @property
-    def charge(self) -> Charge:
-        assert self.ledger.charge is not None
-        return self.ledger.charge
+    def leadership(self) -> Leadership:
+        assert self.ledger.leadership is not None
+        return self.ledger.leadership
 
     # --- as a voter
 
     def refuses(self, term: int, candidate: str) -> str | None:
         """Why the term cannot be promised to the candidate; None if it can."""
-        if candidate not in self.charge.voters or self.charge.owner(term) != candidate:
+        if candidate not in self.leadership.voters or self.leadership.owner(term) != candidate:
             return f"term {term} is not one of this candidate's"
-        if term < self.promised or term <= self.charge.term:
-            return f"term {max(self.promised, self.charge.term)} was promised before"
+        if term < self.promised or term <= self.leadership.term:
+            return f"term {max(self.promised, self.leadership.term)} was promised before"
         return None
 
     def promise(self, term: int, candidate: str) -> Vote | None:
@@ -82,8 +81,8 @@ class Voter:
         if self.refuses(term, candidate):
             return None
         self._bind(term)
-        words = charges.promise(self.charge.run, term)
-        return Vote(self._sign(words), self.charge.term, self.ledger.number, self.ledger.head)
+        words = promise_bytes(self.leadership.run, term)
+        return Vote(self._sign(words), self.leadership.term, self.ledger.number, self.ledger.head)
 
     def _bind(self, term: int) -> None:
         if term > self.promised:
@@ -95,7 +94,7 @@ class Voter:
         """A voter has promised itself to a higher term: this machine cannot lead it any more, and
         has to be elected anew."""
         self.seen = max(self.seen, term)
-        if self.leads and term > self.charge.term:
+        if self.leads and term > self.leadership.term:
             self.leads = False
             self.deposed()
 
@@ -105,7 +104,7 @@ class Voter:
         promised itself to a higher term, or its copy has changed meanwhile. Raises LedgerError, Fork.
         """
         self.seen = max(self.seen, term)
-        if term < self.promised or (self.leads and term <= self.charge.term):
+        if term < self.promised or (self.leads and term <= self.leadership.term):
             return False
         if self.ledger.hash_at(after) != head:
             return False
@@ -137,8 +136,8 @@ class Voter:
 
     def next_term(self) -> int:
         """The lowest term of this voter above all that it has heard of."""
-        term = max(self.seen, self.promised, self.charge.term) + 1
-        while self.charge.owner(term) != self.me:
+        term = max(self.seen, self.promised, self.leadership.term) + 1
+        while self.leadership.owner(term) != self.me:
             term += 1
         return term
 
@@ -146,20 +145,20 @@ class Voter:
         """Whose copy of the ledger has all that counts, of those who have promised; None while they
         are no majority, or this voter has promised itself to somebody else meanwhile."""
         counted = {x: v for x, v in votes.items() if self._counts(term, x, v)}
-        bound = self.promised == term and self.charge.term < term
-        if not bound or len(counted) < self.charge.majority:
+        bound = self.promised == term and self.leadership.term < term
+        if not bound or len(counted) < self.leadership.majority:
             return None
         mine = self.me if self.me in counted else next(iter(counted))
         return max(counted, key=lambda x: (counted[x].newness, x == mine))
 
     def _counts(self, term: int, voter: str, vote: Vote) -> bool:
-        words = charges.promise(self.charge.run, term)
-        return voter in self.charge.voters and self._verify(voter, words, vote.signature)
+        words = promise_bytes(self.leadership.run, term)
+        return voter in self.leadership.voters and self._verify(voter, words, vote.signature)
 
     def adopt(self, term: int, rows: Sequence[Row]) -> bool:
         """Take over entries of the newest copy. False if this voter has promised itself to somebody
         else meanwhile. Raises LedgerError, Fork."""
-        if self.promised != term or self.charge.term >= term:
+        if self.promised != term or self.leadership.term >= term:
             return False
         self._copy(rows)
         return True
@@ -168,7 +167,7 @@ class Voter:
         """Write the succession into the ledger. False: not now, somebody else has a newer copy or a
         newer promise."""
         newest = self.newest(term, votes)
-        if newest is None or (self.charge.term, self.ledger.number) < votes[newest].newness:
+        if newest is None or (self.leadership.term, self.ledger.number) < votes[newest].newness:
             return False
         promises = {x: v.signature.hex() for x, v in votes.items() if self._counts(term, x, v)}
         last = self.ledger.last_round(RoundEntry)
@@ -185,7 +184,7 @@ class Voter:
         self.seen = max(self.seen, term)
         if self.ledger.hash_at(number) != head:
             return False
-        if self.leads and term == self.charge.term and voter in self.charge.voters:
+        if self.leads and term == self.leadership.term and voter in self.leadership.voters:
             self._held[voter] = max(number, self._held.get(voter, -1))
         return True
 
@@ -194,8 +193,8 @@ class Voter:
         """The last entry that a majority of voters is known to hold, -1 if that is not known. For
         the leader only what a majority has acknowledged in this term counts, with all before it."""
         if self.leads:
-            held = [self._held.get(x, -1) for x in self.charge.voters if x != self.me]
-            most = sorted([self.ledger.number, *held], reverse=True)[self.charge.majority - 1]
-            if most >= self.charge.since:
+            held = [self._held.get(x, -1) for x in self.leadership.voters if x != self.me]
+            most = sorted([self.ledger.number, *held], reverse=True)[self.leadership.majority - 1]
+            if most >= self.leadership.since:
                 self._committed = max(self._committed, most)
         return self._committed

@@ -38,7 +38,7 @@ class Rule:
 
 
 def rule(*needs: str) -> Callable[[Callable[..., np.ndarray]], Rule]:
-    """Decorator: the rule that a function is."""
+    """Decorator: make a merge rule of a function."""
     return lambda merge: Rule(merge, frozenset(needs))
 
 

@@ -6,27 +6,32 @@ virtual time).
 
 from typing import Protocol, runtime_checkable
 
-from duckweed.net.framing import Accept, Limiter, Pong
+from duckweed.net.framing import Accept, Pong
+from duckweed.net.rate_limits import RateLimits
 from duckweed.net.timeouts import STALL
 from duckweed.net.token_bucket import Pace
 
 
-@runtime_checkable
-class Link(Protocol):
-    """A connection to one other machine."""
+class Connection(Protocol):
+    """What carries questions to another machine, or to the coordinator in this process."""
 
     async def ask(
         self, head: bytes, body: bytes = b"", *, body_limit: int = 0, patience: float = STALL
     ) -> tuple[bytes, bytes]:
-        """Head and body of the answer. patience: seconds until its first byte must be there. Raises
-        LinkError."""
+        """Head and body of the answer. body_limit: most bytes of its body; patience: seconds until its
+        first byte must be there. Raises LinkError."""
         ...
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class Link(Connection, Protocol):
+    """A connection to another machine."""
 
     async def ping(self, patience: float = STALL) -> Pong:
         """Raises LinkError."""
         ...
-
-    def close(self) -> None: ...
 
 
 class Endpoint(Protocol):
@@ -46,7 +51,7 @@ class Endpoint(Protocol):
         """A link to the holder of a key. Raises LinkError."""
         ...
 
-    async def serve(self, accept: Accept, watch: Limiter | None = None) -> None:
+    async def serve(self, accept: Accept, limits: RateLimits | None = None) -> None:
         """Answer questions until the endpoint is closed."""
         ...
 

@@ -8,10 +8,11 @@ what time it has.
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import msgspec
 
+from duckweed.net.rate_limits import RateLimits
 from duckweed.net.timeouts import STALL, within
 from duckweed.net.token_bucket import Pace
 
@@ -47,16 +48,6 @@ class Pong(msgspec.Struct):
     """ip:port at which the other side sees us; "" through a relay."""
     clock: float
     """Unix time of the other side, in seconds."""
-
-
-class Limiter(Protocol):
-    """Decides who is listened to: see duckweed.net.rate_limits.RateLimits."""
-
-    def greet(self, address: str) -> bool: ...
-    def met(self, key: str, address: str) -> bool: ...
-    def cut_off(self, key: str) -> bool: ...
-    def fault(self, key: str, why: str) -> bool: ...
-    def head_limit(self, key: str, of_members: int) -> int: ...
 
 
 async def send(write: Write, head: bytes, body: bytes, pace: Pace) -> None:
@@ -100,23 +91,25 @@ async def read_body(read: Read, limit: int, pace: Pace) -> bytes:
 class Service:
     """What an endpoint does for those who dial it, the same over every carrier."""
 
-    def __init__(self, accept: Accept, watch: Limiter | None, head_limit: int, pace: Pace) -> None:
-        self.accept, self.watch = accept, watch
+    def __init__(
+        self, accept: Accept, limits: RateLimits | None, head_limit: int, pace: Pace
+    ) -> None:
+        self.accept, self.limits = accept, limits
         self.head_limit, self.pace = head_limit, pace
 
     def greets(self, address: str) -> bool:
-        return self.watch is None or self.watch.greet(address)
+        return self.limits is None or self.limits.greet(address)
 
     def meets(self, key: str, address: str) -> bool:
-        return self.watch is None or self.watch.met(key, address)
+        return self.limits is None or self.limits.met(key, address)
 
     def cut_off(self, key: str) -> bool:
-        return self.watch is not None and self.watch.cut_off(key)
+        return self.limits is not None and self.limits.cut_off(key)
 
     async def answer(self, key: str, seen: str, read: Read, write: Write, patience: float) -> None:
         """Read one question and answer it. patience: seconds until it must begin. Raises what was
         wrong with it."""
-        limit = self.watch.head_limit(key, self.head_limit) if self.watch else self.head_limit
+        limit = self.limits.head_limit(key, self.head_limit) if self.limits else self.head_limit
         head = await read_head(read, limit, patience)
         if head == PING:
             await read_body(read, 0, self.pace)
@@ -131,8 +124,8 @@ class Service:
     def fault(self, key: str, error: Exception) -> None:
         """Count a question that was not answered."""
         log.info("no answer to %s: %s (%s)", key[:10], _kind(error), error)
-        if self.watch:
-            self.watch.fault(key, _kind(error))
+        if self.limits:
+            self.limits.fault(key, _kind(error))
 
 
 def _kind(error: Exception) -> str:

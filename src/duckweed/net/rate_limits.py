@@ -1,5 +1,5 @@
-"""What strangers may cost a coordinator: limits for each key and each address, and a count of all that
-was refused. A key that keeps sending messages that are refused is cut off for a minute."""
+"""How much a stranger may ask of a coordinator: limits for each key and each address, and a count of
+all that was refused. A key that keeps sending messages that are refused is cut off for a minute."""
 
 import ipaddress
 from collections import Counter, OrderedDict
@@ -52,7 +52,7 @@ class Buckets:
 
 
 class RateLimits:
-    """Decides for a coordinator whom it listens to. knows: whether a key is that of a member."""
+    """Decides whose messages are read. knows: whether a key is that of a member."""
 
     def __init__(self, knows: Callable[[str], bool]) -> None:
         self.knows = knows

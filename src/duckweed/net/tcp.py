@@ -48,7 +48,7 @@ PER_KEY, PER_ADDRESS, TOTAL = 8, 64, 4096  # connections of one key, of one addr
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-class Closed(ConnectionError):
+class Unreachable(ConnectionError):
     """The peer cannot be reached over TCP; nothing was sent."""
 
 
@@ -182,7 +182,7 @@ class TcpPool:
     async def ask(
         self, head: bytes, body: bytes, body_limit: int, patience: float
     ) -> tuple[bytes, bytes]:
-        """Head and body of the answer. Raises Closed if the peer cannot be reached over TCP and nothing
+        """Head and body of the answer. Raises Unreachable if the peer cannot be reached over TCP and nothing
         was sent; TimeoutError, LinkError, OSError or IncompleteReadError if it broke later."""
         reader, writer = await self._connection()
         try:
@@ -205,7 +205,7 @@ class TcpPool:
                 return streams
             self._drop(streams[1])
         if not self._addresses or time.monotonic() < self._shut:
-            raise Closed("not reachable over TCP")
+            raise Unreachable("not reachable over TCP")
         dialling = asyncio.create_task(_first([self._dial(x) for x in self._addresses]))
         self._dials.add(dialling)
         dialling.add_done_callback(self._dials.discard)
@@ -214,8 +214,8 @@ class TcpPool:
             not done
         ):  # packets are lost or dropped; should it come after all, later questions use it
             dialling.add_done_callback(self._came_late)
-            raise Closed("not reachable over TCP in time")
-        if not isinstance(error := dialling.exception(), Closed):
+            raise Unreachable("not reachable over TCP in time")
+        if not isinstance(error := dialling.exception(), Unreachable):
             found = dialling.result()
             self._open.add(found[1])
             return found
@@ -252,7 +252,7 @@ class TcpPool:
 
 
 async def _first(ways: list[Coroutine[None, None, Streams]]) -> Streams:
-    """The first connection that is made; the others are given up. Raises Closed if none is."""
+    """The first connection that is made; the others are given up. Raises Unreachable if none is."""
     tasks = [asyncio.create_task(way) for way in ways]
     try:
         for done in asyncio.as_completed(tasks):
@@ -263,7 +263,7 @@ async def _first(ways: list[Coroutine[None, None, Streams]]) -> Streams:
     finally:
         for task in tasks:
             task.cancel()
-    raise Closed("not reachable over TCP")
+    raise Unreachable("not reachable over TCP")
 
 
 class Listener:

@@ -30,8 +30,9 @@ from iroh import (
 )
 
 from duckweed.net import framing, iroh_patches, tcp
-from duckweed.net.framing import Accept, Limiter, LinkError, Service
+from duckweed.net.framing import Accept, LinkError, Service
 from duckweed.net.identity import Identity
+from duckweed.net.rate_limits import RateLimits
 from duckweed.net.timeouts import PING_AFTER, PING_ANSWER, STALL, within
 from duckweed.net.token_bucket import Pace
 
@@ -41,7 +42,7 @@ log = logging.getLogger(__name__)
 
 ALPN = b"duckweed/1"
 LOOPBACK = ("127.", "[::1]", "localhost")
-LARGE = 64 << 10  # bytes of body from which on TCP is tried
+TCP_FROM = 64 << 10  # bytes of body from which on TCP is tried
 
 
 def is_relay(address: str) -> bool:
@@ -96,10 +97,10 @@ class Link:
         self, head: bytes, body: bytes, body_limit: int, patience: float
     ) -> tuple[bytes, bytes]:
         try:
-            if self.tcp_pool and max(len(body), body_limit) >= LARGE:
+            if self.tcp_pool and max(len(body), body_limit) >= TCP_FROM:
                 try:
                     return await self.tcp_pool.ask(head, body, body_limit, patience)
-                except tcp.Closed as error:
+                except tcp.Unreachable as error:
                     log.debug("a large body goes over QUIC: %s", error)
             stream = await within(STALL, self._connection.open_bi())
             sending, reply = stream.send(), stream.recv()
@@ -241,9 +242,9 @@ class Endpoint:
         )
         return Link(connection, self._head_limit, self.pace, pool if over_tcp else None)
 
-    async def serve(self, accept: Accept, watch: Limiter | None = None) -> None:
+    async def serve(self, accept: Accept, limits: RateLimits | None = None) -> None:
         """Answer questions until the endpoint is closed."""
-        service = Service(accept, watch, self._head_limit, self.pace)
+        service = Service(accept, limits, self._head_limit, self.pace)
         self._listener = tcp.Listener(self._identity, service)
         address = next(a for a in self.bound if not a.startswith("["))
         try:

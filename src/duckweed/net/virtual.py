@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 from duckweed.net.clock import now
-from duckweed.net.framing import Accept, Limiter, LinkError, Pong, Service
+from duckweed.net.framing import Accept, LinkError, Pong, Service
 from duckweed.net.identity import Identity
 from duckweed.net.link_spec import LinkSpec
+from duckweed.net.rate_limits import RateLimits
 from duckweed.net.timeouts import STALL, within
 from duckweed.net.token_bucket import Pace
 
@@ -122,9 +123,9 @@ class VirtualEndpoint:
             raise LinkError(f"{peer[:10]} does not answer")
         return VirtualLink(self, service)
 
-    async def serve(self, accept: Accept, watch: Limiter | None = None) -> None:
+    async def serve(self, accept: Accept, limits: RateLimits | None = None) -> None:
         """Answer questions until the endpoint is closed."""
-        self.network.serving[self.id] = Service(accept, watch, HEAD_LIMIT, self.pace)
+        self.network.serving[self.id] = Service(accept, limits, HEAD_LIMIT, self.pace)
         await self._closed.wait()
 
     async def seen_at(self, address: str) -> bool:

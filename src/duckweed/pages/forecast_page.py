@@ -13,11 +13,11 @@ import numpy as np
 
 from duckweed.forecast import grid
 from duckweed.forecast.claims import Claim, percent
+from duckweed.forecast.data.table import Facts, source_list
 from duckweed.forecast.outcome import Path, Regimes, explain, paths, regime, regimes
 from duckweed.forecast.outlook import DEEPSEEK_V3, Fits, Outlook, changed, fit_all
 from duckweed.forecast.scenario import PRESETS
 from duckweed.forecast.setting import Settings
-from duckweed.forecast.table import Facts, source_list
 from duckweed.pages.choice import Axis, Choice, Curve, Sentence
 from duckweed.pages.page import Figure, Table, page, table, templates, titled
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from duckweed.pages.page import Figure, Table, page, table, titled
 from duckweed.pages.run_summary import DATA_PARALLEL, Summary, bits_per_byte, fewer
-from duckweed.round.run_log import PHASES, PURPOSES, History, Round, history, mean_phases
+from duckweed.round.run_log import PHASES, PURPOSES, Round, RunLog, mean_phases, run_log
 from duckweed.run import toml
 from duckweed.run.folder import RunFolder
 from duckweed.run.spec import RunSpec
@@ -28,8 +28,8 @@ DOTS = 60
 
 
 def run_page(folder: RunFolder, spec: RunSpec, summary: Summary) -> str:
-    """The whole page as a string. Raises as `duckweed.round.run_log.history` does."""
-    told = history(folder)
+    """The whole page as a string. Raises as `duckweed.round.run_log.run_log` does."""
+    told = run_log(folder)
     figures = {
         "loss-tokens": loss_plot(told, summary, "tokens"),
         "loss-bytes": loss_plot(told, summary, "bytes"),
@@ -181,7 +181,7 @@ def short(value: float) -> float:
     return float(f"{value:.5g}")
 
 
-def loss_plot(told: History, summary: Summary, against: str) -> Figure:
+def loss_plot(told: RunLog, summary: Summary, against: str) -> Figure:
     """Held-out and training loss in bits per byte, against tokens or bytes on the wire."""
     training: list[tuple[float, float]] = []
     held_out: list[tuple[float, float]] = []
@@ -280,7 +280,7 @@ def _busiest(one: Round) -> float:
     return max(sum(t.get(phase, 0.0) for phase in busy) for t in one.timings.values())
 
 
-def peers_plot(told: History, tokens: int) -> Figure:
+def peers_plot(told: RunLog, tokens: int) -> Figure:
     """Tokens a second of every peer in every round; crosses where a contribution did not count."""
     known = {p for r in told.rounds for p in (*r.accepted, *r.rejected)}
     rows = range(max(known, default=-1) + 1)

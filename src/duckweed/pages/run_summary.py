@@ -9,13 +9,13 @@ import msgspec
 
 from duckweed.round.run_log import (
     PHASES,
-    History,
     Round,
+    RunLog,
     Traffic,
     data_parallel_bytes,
     elapsed,
-    history,
     mean_phases,
+    run_log,
     utilisation,
 )
 from duckweed.run.folder import RunFolder
@@ -87,11 +87,11 @@ def bits_per_byte(nats_per_token: float, bytes_per_token: float) -> float:
 def summarise(
     folder: RunFolder, spec: RunSpec, parameters: int, bytes_per_token: float, sample: str = ""
 ) -> Summary:
-    """The figures of a run from its ledger and metrics. Raises as `history` does.
+    """The figures of a run from its ledger and metrics. Raises as `run_log` does.
 
     parameters: of the model; bytes_per_token: of the held-out text; sample: text the model wrote.
     """
-    told = history(folder)
+    told = run_log(folder)
     start, end = _measured(told)
     bits = [x if x is None else bits_per_byte(x, bytes_per_token) for x in (start, end)]
     steps = spec.inner.steps
@@ -146,7 +146,7 @@ def _by_peer(rounds: Iterable[Round]) -> dict[int, float]:
     return {peer: utilisation(spent[peer]) for peer in sorted(spent)}
 
 
-def _measured(told: History) -> tuple[float | None, float | None]:
+def _measured(told: RunLog) -> tuple[float | None, float | None]:
     """Nats per token before the first round and after the last (or at the last measurement)."""
     curve = [r.held_out for r in told.rounds if r.held_out is not None]
     start = curve[0] if curve else None

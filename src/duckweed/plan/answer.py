@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from duckweed.plan import explain, inverse
-from duckweed.plan.crowd import Crowd, Group
+from duckweed.plan.inputs.crowd import Crowd, Group
 from duckweed.plan.report import Interval, Report, binding, report, traffic
 from duckweed.plan.search import DAY, Target
 from duckweed.run import units

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from duckweed.plan import table
 from duckweed.plan.errors import PlanError, unknown
+from duckweed.plan.inputs import table
 
 
 @dataclass(frozen=True)

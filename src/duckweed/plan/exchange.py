@@ -16,8 +16,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from duckweed.plan import table
 from duckweed.plan.errors import unknown
+from duckweed.plan.inputs import table
 
 Array = NDArray[np.float64]
 

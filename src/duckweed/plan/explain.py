@@ -5,7 +5,7 @@ from functools import cache
 
 import numpy as np
 
-from duckweed.plan import assumptions, table
+from duckweed.plan.inputs import assumptions, table
 from duckweed.plan.penalty import critical_batch, exponent
 from duckweed.plan.report import Option, scalar
 from duckweed.run import units

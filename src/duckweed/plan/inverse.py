@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from duckweed.plan import assumptions, models
-from duckweed.plan.crowd import Crowd
-from duckweed.plan.models import Model
+from duckweed.plan.inputs import assumptions, models
+from duckweed.plan.inputs.crowd import Crowd
+from duckweed.plan.inputs.models import Model
 from duckweed.plan.report import Option
 from duckweed.plan.search import DAY, Space, Target, default_space, evaluate, search
 
@@ -176,10 +176,6 @@ class Combination:
     link: float
     memory: float
     days: float
-
-    @property
-    def doublings(self) -> float:
-        return math.log2(self.machines * self.link * self.memory)
 
 
 def combination(

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
-from duckweed.plan import table
-from duckweed.plan.crowd import Group
 from duckweed.plan.errors import PlanError
-from duckweed.plan.models import Model
+from duckweed.plan.inputs import table
+from duckweed.plan.inputs.crowd import Group
+from duckweed.plan.inputs.models import Model
 
 ACTIVATION = 34
 """Bytes per token and unit of width that one layer needs while it is computed, attention matrix not

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from duckweed.plan import assumptions
-from duckweed.plan.assumptions import Values
-from duckweed.plan.crowd import Crowd, Group
+from duckweed.plan.inputs import assumptions
+from duckweed.plan.inputs.assumptions import Values
+from duckweed.plan.inputs.crowd import Crowd, Group
 from duckweed.plan.place import Layout, States, states
 from duckweed.plan.rollouts import Rollouts, rollouts
 from duckweed.plan.search import DAY, Evaluation, Space, Target, evaluate, only, search

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from duckweed.plan.assumptions import Values
-from duckweed.plan.crowd import Crowd
+from duckweed.plan.inputs.assumptions import Values
+from duckweed.plan.inputs.crowd import Crowd
 from duckweed.plan.search import DAY, Target
 
 Array = NDArray[np.float64]

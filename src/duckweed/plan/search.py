@@ -12,12 +12,13 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from duckweed.plan import assumptions, exchange, penalty
-from duckweed.plan.assumptions import Values
-from duckweed.plan.crowd import Crowd, Group
+from duckweed.plan import exchange, penalty
 from duckweed.plan.errors import PlanError
 from duckweed.plan.exchange import Wire
-from duckweed.plan.models import Model
+from duckweed.plan.inputs import assumptions
+from duckweed.plan.inputs.assumptions import Values
+from duckweed.plan.inputs.crowd import Crowd, Group
+from duckweed.plan.inputs.models import Model
 from duckweed.plan.place import Layout, Placement, layouts, place, states
 
 Array = NDArray[np.float64]

@@ -72,7 +72,7 @@ async def coordinate(
     ledger.verify(verify)
     relay = None
     if relay_port is not None:
-        relay = Relay(lambda key: key == identity.id or node.guard.knows(key))
+        relay = Relay(lambda key: key == identity.id or node.rate_limits.knows(key))
         try:
             relay_port, at = await relay.start(address.rpartition(":")[0], relay_port)
         except LinkError as error:
@@ -115,7 +115,7 @@ async def _show(node: "Node") -> None:
             PeerProgress(x.index, x.doing, x.step, x.loss if math.isfinite(x.loss) else None)
             for x in coordinator.admission.by_index
         ]
-        tell(Progress(coordinator.number, peers, coordinator.moved()))
+        tell(Progress(coordinator.rounds.number, peers, coordinator.traffic.moved()))
         await asyncio.sleep(max(VIEW, len(peers) / SHOWN))
 
 

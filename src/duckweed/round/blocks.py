@@ -1,18 +1,10 @@
-"""Who works on what, and when a round closes: pure bookkeeping, no clock and no network of its own."""
+"""Which peer trains which part of the data: pure bookkeeping."""
 
-import math
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 import msgspec
 
-from duckweed.merge.round import Announcement
-from duckweed.run.sections import Rounds
-from duckweed.swarm.protocol import messages as m
-from duckweed.wire.exact import median
-
-SPREAD = 6.0  # median absolute deviations beyond the median that a peer may take
-NAMED = 10  # peers that are named as missing
-SLOWER = 2.0  # times the usual seconds per step: beyond, a peer gets fewer steps
+SLOWER = 2.0  # a peer that needs this many times the usual seconds per step gets fewer steps
 
 
 class Span(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=True):
@@ -56,7 +48,7 @@ class Blocks:
         spans = {x: self.take(budgets[x]) for x in sorted(budgets, key=budgets.__getitem__)}
         return {peer: spans[peer] for peer in budgets}
 
-    def settle(self, assigned: dict[int, Span], accepted: Iterable[int]) -> None:
+    def close_round(self, assigned: dict[int, Span], accepted: Iterable[int]) -> None:
         """assigned: peer -> span in a closed round; accepted: the peers whose work counted."""
         counted = set(accepted)
         self._put(span for peer, span in assigned.items() if peer not in counted)
@@ -65,7 +57,7 @@ class Blocks:
         """Take up a round of the past, as the ledger tells it."""
         for span in assigned.values():
             self._remove(span)
-        self.settle(assigned, accepted)
+        self.close_round(assigned, accepted)
 
     def _remove(self, taken: Span) -> None:
         fresh = range(self._next, taken.block + 1)
@@ -114,115 +106,3 @@ def budgets(paces: dict[int, float], steps: int, patience: float) -> dict[int, i
 def lead(overlap: float, steps: int) -> int:
     """How many of `steps` inner steps are trained ahead, from the state before (rounds.overlap)."""
     return int(overlap * steps + 0.5)
-
-
-def deadline(durations: list[float], patience: float) -> float | None:
-    """Seconds after its opening at which a round closes without its stragglers: median + 6 MAD of
-    what peers have needed, and `patience` on top. None while nothing is known."""
-    if not durations:
-        return None
-    middle = median(durations)
-    return middle + SPREAD * median([abs(d - middle) for d in durations]) + patience
-
-
-class Member(msgspec.Struct):
-    """A peer as the coordinator sees it."""
-
-    index: int
-    key: str
-    heard: float = 0.0
-    here: bool = False
-    doing: str = "starting"
-    at: int = 0  # the round that it trains for
-    step: int = 0
-    loss: float = 0.0
-    pace: float = 0.0  # seconds per inner step, 0 while unknown
-    gap: float = 0.0  # longest silence of late, in seconds
-    origin: str = ""  # the address that it comes from, see limits.origin
-    counted: int = 0  # contributions that have counted
-    last: int = -1  # the last round in which one did
-    addresses: list[str] = []  # where other peers may reach it
-    shared: tuple[int, int] = (0, 0)  # bytes given to and fetched from other peers
-
-
-class OpenRound(msgspec.Struct):
-    """The round that is being worked on. assigned: peer -> span, in the order of shares;
-    begun: peer -> when it was told to train."""
-
-    number: int
-    opened: float
-    assigned: dict[int, Span] = {}
-    begun: dict[int, float] = {}
-    handed: dict[int, Announcement] = {}
-    seconds: dict[int, float] = {}
-    timings: dict[int, m.Timings] = {}
-    nats: dict[int, tuple[float, int]] = {}
-    refused: set[int] = set()
-    closing: bool = False
-
-    def wants(self, peer: int, question: m.Next) -> bool:
-        """Whether the peer should train: also again, where a restart lost what it handed in."""
-        if question.round != self.number or self.closing:
-            return False
-        return not question.contributed or self.lacks(peer)
-
-    def lacks(self, peer: int) -> bool:
-        """Whether work of the peer may still come in."""
-        return not self.closing and peer not in self.handed.keys() | self.refused
-
-    def task(self, peer: int, evaluate: int) -> m.Train:
-        """What a peer is to train. evaluate: every how many rounds the held-out text is measured."""
-        span, share = self.assigned[peer], list(self.assigned).index(peer)
-        measure = self.number % evaluate == 0
-        return m.Train(
-            self.number, span.block, share, len(self.assigned), measure, span.first, span.steps
-        )
-
-    def take(self, member: Member, question: m.Contribute, now: float) -> None:
-        """A contribution, whose blob is on disk, at a time of the coordinator's clock."""
-        peer = member.index
-        self.handed[peer] = question.announcement
-        self.seconds[peer] = now - self.opened
-        self.timings[peer] = question.timings
-        if 0 < question.timings.train < math.inf:
-            member.pace = question.timings.train / question.announcement.steps
-        if question.tokens > 0:
-            self.nats[peer] = (question.nats, question.tokens)
-
-    def complete(
-        self, here: Collection[int], durations: Iterable[float], rules: Rounds, now: float
-    ) -> bool:
-        """Whether it can close: all who are here have answered, or the time of those who have not is
-        over. durations: seconds that peers have needed in the rounds before."""
-        if not self.handed:
-            return False
-        answered = self.handed.keys() | self.refused
-        if all(peer in answered for peer in self.assigned if peer in here):
-            return True
-        limit = deadline([*durations, *self.seconds.values()], rules.patience)
-        enough = len(self.handed) >= rules.quorum * len(self.assigned)
-        return enough and limit is not None and now - self.opened > limit
-
-    def go_on(self, rejected: Iterable[int], now: float) -> None:
-        """Stay open without the contributions of these peers, which do not count. The time that was
-        theirs is not held against those who come now."""
-        for peer in rejected:
-            for of_peers in (self.handed, self.seconds, self.timings, self.nats):
-                of_peers.pop(peer, None)
-            self.refused.add(peer)
-        self.opened, self.closing = now, False
-
-    def overdue(self, member: Member, now: float) -> None:
-        """A peer that was too slow for its steps: how far it came tells how many to give it."""
-        begun = self.begun.get(member.index)
-        at_it = member.doing == "training" and member.at == self.number
-        if member.here and at_it and begun is not None:
-            member.pace = max(member.pace, (now - begun) / max(1, member.step))
-
-    def waiting_for(self) -> str:
-        """Whose work is missing, in words."""
-        missing = [str(x) for x in self.assigned if x not in self.handed.keys() | self.refused]
-        if not missing and not self.handed:
-            return f"round {self.number}: waiting for work that counts"
-        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
-        return f"round {self.number}: waiting for peer {', '.join(missing[:NAMED])}{more}"

@@ -1,5 +1,6 @@
 """The end of a run: the last weights measured on all held-out text, exported, tried out."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,8 @@ def latest_state(folder: RunFolder, spec: RunSpec) -> State:
     """
     layout = founding.layout(folder)
     state = states.load(folder.state(folder.saved_rounds()[-1]), layout)
-    ledger = Ledger(folder.ledger)
-    rounds = [entry.body.closed for entry in ledger.entries(RoundEntry)]
-    ledger.close()
+    with closing(Ledger(folder.ledger)) as ledger:
+        rounds = [entry.body.closed for entry in ledger.entries(RoundEntry)]
     return Engine(spec, layout, FolderBlobs(folder)).replay(state, rounds)
 
 

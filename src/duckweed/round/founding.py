@@ -152,7 +152,7 @@ def layout(folder: RunFolder) -> Layout:
 
 
 def check_room(folder: RunFolder, spec: RunSpec, layout: Layout) -> None:
-    """Raises OSError if the disk has too little room for what the run will surely write."""
+    """Raises OSError if the disk has too little room for what the run will certainly write."""
     needed = disk_needed(spec.inner, layout, spec.rounds.peers)
     free = shutil.disk_usage(folder.path).free
     if free < needed:

@@ -1,7 +1,7 @@
-"""What is past of a run, as its ledger tells it: who came, what was given out, closed and agreed on.
+"""The history of a run, as its ledger tells it: who came, what was given out, closed and agreed on.
 
-Read from the ledger when a machine is put in charge, and written into it from then on: what is not in
-the ledger has not happened, so that a coordinator that was killed knows what this one knows.
+Read from the ledger when a machine begins to lead, and written into it from then on: what is not in the
+ledger has not happened, so that the next coordinator knows as much as one that was killed.
 """
 
 from collections.abc import Iterator
@@ -23,25 +23,23 @@ from duckweed.run.folder import RunFolder
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
 
-REPLAYS = 64  # rounds for which a blob that was handed in is known
+REPLAYS = 64  # for so many rounds a contribution is not taken a second time
 
 
-class Past:
-    """peers: their keys, by index; closed: how each round ended; agreed: round -> hash of the state that
-    it began from; blocks: what is left of the data; shared: what peers share in the next
-    round; tokens: hash of the data, windows: sequences in it; handed: blob -> round that closed with
-    it, of late."""
+class RunHistory:
+    """What the ledger of a run says, kept up to date while this machine leads the run."""
 
     def __init__(self, folder: RunFolder, spec: RunSpec, layout: Layout, ledger: Ledger) -> None:
         """Raises LedgerError if the ledger is not that of this run, or not the whole of it."""
         self.ledger = ledger
-        self.peers: list[str] = []
-        self.closed: dict[int, Closed] = {}
-        self.agreed: dict[int, str] = {}
-        self.blocks = Blocks(spec.inner.steps)
-        self.shared: list[float] = []
-        self.tokens, self.windows = "", 1
-        self.handed: dict[str, int] = {}
+        self.peers: list[str] = []  # public keys, by the peers' indices
+        self.closed: dict[int, Closed] = {}  # round -> how it closed
+        self.agreed: dict[int, str] = {}  # round -> hash of the state that it begins from
+        self.blocks = Blocks(spec.inner.steps)  # which data is still to be trained
+        self.shared: list[float] = []  # what the peers share in the next round, [K]
+        self.tokens = ""  # hash of the training data
+        self.windows = 1  # sequences in it
+        self.recent_blobs: dict[str, int] = {}  # hash of a contribution -> the round it was for
         self._entry_of: dict[int, int] = {}  # round -> its entry in the ledger
         for entry in ledger.entries(*RUN):
             if isinstance(entry.body, GenesisEntry):
@@ -73,9 +71,11 @@ class Past:
         self.closed[closed.round], self.shared = closed, closed.shared
         self._entry_of[closed.round] = number
         blobs = (one.blob for one in entry.contributions.values())
-        self.handed.update(dict.fromkeys(blobs, closed.round))
-        while self.handed and next(iter(self.handed.values())) <= closed.round - REPLAYS:
-            del self.handed[next(iter(self.handed))]
+        self.recent_blobs.update(dict.fromkeys(blobs, closed.round))
+        while (
+            self.recent_blobs and next(iter(self.recent_blobs.values())) <= closed.round - REPLAYS
+        ):
+            del self.recent_blobs[next(iter(self.recent_blobs))]
 
     @property
     def number(self) -> int:
@@ -90,7 +90,7 @@ class Past:
         """The entry of a closed round in the ledger; -1 where there is none."""
         return self._entry_of.get(round_, -1)
 
-    # --- what becomes past
+    # --- what is added
 
     def admit(self, key: str, round_: int) -> int:
         """A new peer; returns its index, which is its own for good."""
@@ -108,7 +108,7 @@ class Past:
         """A round, with what was assigned in it and handed in. What did not count is given out again."""
         body = ledger_entry(closed, assigned, handed, self.blocks.steps)
         entry = self.ledger.append(closed.round, body)
-        self.blocks.settle(assigned, closed.accepted)
+        self.blocks.close_round(assigned, closed.accepted)
         self._note(entry.number, body)
 
     def agree(self, round_: int, digest: str, peers: int) -> None:

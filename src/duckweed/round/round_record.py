@@ -7,9 +7,10 @@ import msgspec
 
 from duckweed.ledger.entries import Closed, Contributed, RoundEntry
 from duckweed.merge.round import Announcement
-from duckweed.round.blocks import OpenRound, Span
+from duckweed.round.blocks import Span
+from duckweed.round.open_round import OpenRound
 from duckweed.round.run_log import utilisation
-from duckweed.run.events import UNSET, RoundClosed, UnsetType
+from duckweed.run.events import RoundClosed
 from duckweed.run.spec import RunSpec
 
 
@@ -45,41 +46,7 @@ def epoch(spec: RunSpec, blocks: Iterable[int], windows: int) -> int:
     return max(blocks, default=0) * spec.inner.steps * spec.inner.batch // windows
 
 
-def round_event(
-    closed: Closed,
-    *,
-    seconds: float,
-    announcements: dict[int, Announcement],
-    update_size: int,
-    nats: tuple[float, int],
-    timings: dict[int, dict[str, float]],
-    traffic: dict[str, list[int]],
-    epoch: int,
-    virtual_clock: float | UnsetType = UNSET,
-) -> RoundClosed:
-    """The event of a closed round, with the fields of `RoundClosed`. announcements: of all peers that
-    handed something in; nats: sum over held-out tokens, and how many there were."""
-    counted = [announcements[peer] for peer in closed.accepted]
-    return RoundClosed(
-        round=closed.round,
-        time=time.time(),
-        seconds=seconds,
-        tokens=sum(a.tokens for a in counted),
-        loss=sum(a.loss for a in counted) / max(1, len(counted)),
-        held_out=nats[0] / nats[1] if nats[1] else None,
-        accepted=closed.accepted,
-        rejected=closed.rejected,
-        contribution_bytes=[a.size for a in counted],
-        update_bytes=update_size,
-        timings=timings,
-        utilisation={peer: utilisation(times) for peer, times in timings.items()},
-        traffic=traffic,
-        epoch=epoch,
-        virtual_clock=virtual_clock,
-    )
-
-
-def told(
+def closed_event(
     open_: OpenRound,
     closed: Closed,
     *,
@@ -88,15 +55,24 @@ def told(
     traffic: dict[str, list[int]],
     epoch: int,
 ) -> RoundClosed:
-    """`round_event` of a round that was open for `seconds`."""
-    nats = [sum(x) for x in zip(*open_.nats.values(), strict=True)] or [0.0, 0]
-    return round_event(
-        closed,
+    """The event of a round that was open for `seconds`. The last three are fields of `RoundClosed`."""
+    counted = [open_.contributions[peer] for peer in closed.accepted]
+    nats = sum(nats for nats, _ in open_.nats.values())
+    tokens = sum(tokens for _, tokens in open_.nats.values())
+    timings = {peer: msgspec.to_builtins(x) for peer, x in open_.timings.items()}
+    return RoundClosed(
+        round=closed.round,
+        time=time.time(),
         seconds=seconds,
-        announcements=open_.handed,
-        update_size=update_size,
-        nats=(float(nats[0]), int(nats[1])),
-        timings={peer: msgspec.to_builtins(t) for peer, t in open_.timings.items()},
+        tokens=sum(a.tokens for a in counted),
+        loss=sum(a.loss for a in counted) / max(1, len(counted)),
+        held_out=nats / tokens if tokens else None,
+        accepted=closed.accepted,
+        rejected=closed.rejected,
+        contribution_bytes=[a.size for a in counted],
+        update_bytes=update_size,
+        timings=timings,
+        utilisation={peer: utilisation(times) for peer, times in timings.items()},
         traffic=traffic,
         epoch=epoch,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 
 import msgspec
 
@@ -52,7 +53,7 @@ class Round(msgspec.Struct, frozen=True):
     """From the metrics: bytes of all peers until the round closed."""
 
 
-class History(msgspec.Struct, frozen=True):
+class RunLog(msgspec.Struct, frozen=True):
     """All closed rounds of a run in order, and what surrounds them."""
 
     rounds: tuple[Round, ...]
@@ -71,21 +72,18 @@ class History(msgspec.Struct, frozen=True):
     """Hash of the last entry of the ledger, hex."""
 
 
-def history(folder: RunFolder) -> History:
+def run_log(folder: RunFolder) -> RunLog:
     """The rounds that the ledger closed, with what metrics.jsonl tells of them.
 
     A round that the metrics hold twice counts as it came last; one that is not in the ledger has
     not happened. Raises LedgerError, and FolderError where a line of the metrics is not one.
     """
-    ledger = Ledger(folder.ledger)
-    try:
+    with closing(Ledger(folder.ledger)) as ledger:
         closed = {entry.round: entry.body for entry in ledger.entries(RoundEntry)}
         first = [entry.body.state for entry in ledger.entries(GenesisEntry)]
         agreed = [entry.body.hash for entry in ledger.entries(StateEntry)]
         peers = sum(1 for _ in ledger.entries(PeerEntry))
         head = ledger.head
-    finally:
-        ledger.close()
     lines: dict[int, tuple[RoundClosed, Traffic]] = {}
     moved, final, simulated = dict.fromkeys(PURPOSES, Traffic()), None, False
     for event, moved in _metered(folder.records(RoundClosed, FinalLoss, RunEnded)):
@@ -94,7 +92,7 @@ def history(folder: RunFolder) -> History:
             simulated = simulated or event.virtual_clock is not UNSET
         elif isinstance(event, FinalLoss) and event.round in (UNSET, len(closed)):
             final = event.held_out, event.tokens
-    return History(
+    return RunLog(
         rounds=tuple(_join(n, closed[n], lines.get(n)) for n in sorted(closed)),
         peers=peers,
         traffic=moved,

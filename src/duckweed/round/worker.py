@@ -27,16 +27,15 @@ from duckweed.wire.codec import codec_of
 
 
 class Contribution(msgspec.Struct):
-    """What a peer made of one block, and the seconds that training and compressing took."""
+    """What a peer made of one span."""
 
     announcement: Announcement
     blob: bytes
-    train_seconds: float
     compress_seconds: float
 
 
-class Left(msgspec.Struct):
-    """What a contribution leaves behind if it counts."""
+class Carried(msgspec.Struct):
+    """What a peer carries over from a contribution that counted to the rounds after it."""
 
     round: int  # of the contribution
     residual: np.ndarray  # what it did not send, f32[P]
@@ -55,14 +54,16 @@ class Worker:
 
     def __init__(self, spec: RunSpec, layout: Layout, learner: Learner) -> None:
         self.spec, self.layout, self.learner = spec, layout, learner
-        self.left = Left(-1, np.zeros(layout.total, np.float32), {})  # by the last that counted
-        self._pending: Left | None = None  # by the one that is on its way
+        self.carried = Carried(
+            -1, np.zeros(layout.total, np.float32), {}
+        )  # from the last one that counted
+        self._pending: Carried | None = None  # from the one whose round is open
 
     def ahead(self, state: State, span: Span, report: Report | None = None) -> Trained:
         """The first steps of a span for the round *after* the one that follows on `state`
         (duckweed.round.ahead). Touches nothing that is kept. Raises Diverged."""
         pending = self._pending
-        own = pending if pending and pending.round == state.round else self.left
+        own = pending if pending and pending.round == state.round else self.carried
         sent = own.sent if own.round == state.round else None
         return ahead.begin(self.learner, self.spec, state, span, own.optimizer, sent, report)
 
@@ -72,26 +73,26 @@ class Worker:
         """All steps of a span for the round that follows on `state`; or, where it was `begun` ahead,
         those that are left, which use it up. report: is told of the steps of this call. Raises
         Diverged."""
-        carried = self.left.optimizer
+        carried = self.carried.optimizer
         if begun is None:
             return training.whole(self.learner, self.spec, state, span, carried, report)
         assert (begun.round, begun.span) == (state.round, span)
         return ahead.finish(self.learner, self.spec, state, begun, carried, report)
 
     def compress(self, state: State, peer: int, trained: Trained) -> Contribution:
-        """The contribution to the round that follows on `state`. Nothing is final before `settle`; an
+        """The contribution to the round that follows on `state`. Nothing is final before `close_round`; an
         attempt before it that was never closed leaves nothing behind. Uses up `trained`. Raises
         WireError."""
         spec, began = self.spec, time.perf_counter()
         assert (trained.round, trained.steps) == (state.round, trained.span.steps)
-        wanted = feedback.carry(trained.delta, self.left.residual, spec.wire.feedback)
+        wanted = feedback.carry(trained.delta, self.carried.residual, spec.wire.feedback)
         codec = codec_of(spec.wire, self.layout)
         encoded = codec.encode(wanted, state.shared)
         said = codec.announce(wanted)
         kept = feedback.keep(wanted, encoded.sent, out=wanted)
         sent = encoded.sent if spec.rounds.overlap else None
-        self.left.sent = None  # part of the state by now: nothing begins from it any more
-        self._pending = Left(state.round, kept, trained.optimizer, sent)
+        self.carried.sent = None  # part of the state by now: nothing begins from it any more
+        self._pending = Carried(state.round, kept, trained.optimizer, sent)
         announcement = Announcement(
             round=state.round,
             peer=peer,
@@ -105,33 +106,21 @@ class Worker:
             first=trained.span.first,
             ahead=trained.ahead,
         )
-        return Contribution(
-            announcement, encoded.blob, trained.seconds, time.perf_counter() - began
-        )
+        return Contribution(announcement, encoded.blob, time.perf_counter() - began)
 
-    def contribute(
-        self,
-        state: State,
-        peer: int,
-        block: int,
-        report: Report | None = None,
-        first: int = 0,
-        steps: int = 0,
-    ) -> Contribution:
-        """Train `steps` steps of a block from step `first` on (0: all of it) from the state, and
-        compress what came of it. Raises Diverged, WireError."""
-        span = Span(block, first, steps or self.spec.inner.steps)
-        return self.compress(state, peer, self.train(state, span, report))
+    def contribute(self, state: State, peer: int, block: int) -> Contribution:
+        """Train a whole block from the state and compress the result. Raises Diverged, WireError."""
+        return self.compress(state, peer, self.train(state, Span(block, 0, self.spec.inner.steps)))
 
-    def settle(self, accepted: bool, round_: int | None = None) -> None:
-        """A round is closed (None: that of what is pending). If the contribution counted, what it
-        left unsent becomes the residual; if not, its data goes back to the pool and nothing of it
-        is kept. Rounds before that of what is pending change nothing."""
+    def close_round(self, accepted: bool, round_: int | None = None) -> None:
+        """Note that a round has closed (None: the round of the pending contribution). If the
+        contribution counted, what it left unsent becomes the residual; if not, nothing of it is
+        kept. Earlier rounds change nothing."""
         pending = self._pending
         if pending is None or (round_ is not None and round_ < pending.round):
             return
         if accepted and round_ in (None, pending.round):
-            self.left = pending
+            self.carried = pending
         self._pending = None
 
     def advance(self, state: State, closed: Closed, blobs: dict[str, bytes]) -> State:
@@ -144,26 +133,25 @@ class Worker:
         return self.learner.evaluate(state.weights, limit, share, shares)
 
     def save(self, path: Path) -> None:
-        """Write what `settle(True)` would keep, atomically, before the contribution is sent."""
-        left = self._pending or self.left
-        sent = {} if left.sent is None else {"sent": left.sent}
-        write_arrays(path, {"residual": left.residual, **sent, **left.optimizer}, {})
+        """Write what `close_round(True)` would keep, atomically, before the contribution is sent."""
+        carried = self._pending or self.carried
+        sent = {} if carried.sent is None else {"sent": carried.sent}
+        write_arrays(path, {"residual": carried.residual, **sent, **carried.optimizer}, {})
 
     def load(self, path: Path, round_: int) -> bool:
-        """Take up what `save` wrote of a round that counted; False if there is no such file or it is
-        damaged."""
+        """Carry on what `save` wrote for a round that counted. False if the file is missing or damaged."""
         if found := self._read(path, round_):
-            self.left = found
+            self.carried = found
         return found is not None
 
     def load_pending(self, path: Path, round_: int) -> bool:
-        """Take up what `save` wrote for a contribution that is in hand and whose round is open. False
-        if it is lost; then nothing is carried over from it should it count."""
+        """Carry on what `save` wrote for a contribution whose round is still open. False if the file is
+        missing or damaged; then nothing is carried over from that contribution if it counts."""
         found = self._read(path, round_)
-        self._pending = found or Left(round_, np.zeros_like(self.left.residual), {})
+        self._pending = found or Carried(round_, np.zeros_like(self.carried.residual), {})
         return found is not None
 
-    def _read(self, path: Path, round_: int) -> Left | None:
+    def _read(self, path: Path, round_: int) -> Carried | None:
         try:
             arrays = load_file(path)
             residual = arrays.pop("residual")
@@ -171,11 +159,11 @@ class Worker:
             return None
         sent = arrays.pop("sent", None)
         fits = all(x.shape == (self.layout.total,) for x in (residual, sent) if x is not None)
-        return Left(round_, residual, arrays, sent) if fits else None
+        return Carried(round_, residual, arrays, sent) if fits else None
 
 
 def disk_needed(inner: Inner, layout: Layout, peers: int = 1) -> int:
-    """Bytes that a machine with so many peers surely writes: three states (weights and outer
+    """Bytes that a machine with `peers` peers will certainly write: three states (weights and outer
     momentum), two residuals of each peer with its moments, and the model or blobs on their way."""
     state = 2 * layout.total
     carried = layout.total + own_moments(inner, layout)

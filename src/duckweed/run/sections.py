@@ -234,7 +234,7 @@ class Members(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     which others have handed in; `per_address` peers at most come from one address.
 
     `successors`, "NAME:KEY" each (`duckweed identity` prints it): peers that keep a full copy of the
-    ledger and go on with the run, in this order, when whoever is in charge was away for `absence`
+    ledger and go on with the run, in this order, when the leader was away for `absence`
     seconds. Two at least: a machine alone cannot tell a coordinator that is gone from a line that is
     cut."""
 

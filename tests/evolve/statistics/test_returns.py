@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from duckweed.cli import app
 from duckweed.evolve.statistics.returns import Point, ReturnsError, encode, returns
-from duckweed.forecast.measured import read_returns
+from duckweed.forecast.data.measured import read_returns
 
 R0 = 1e15
 

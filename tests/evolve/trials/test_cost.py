@@ -12,7 +12,7 @@ from duckweed.evolve.trials.cost import Bounds
 from duckweed.learn.arithmetic import Cost, cost
 from duckweed.learn.model import model as models
 from duckweed.learn.optim.matrix_muon import orthogonalise
-from duckweed.plan import models as plans
+from duckweed.plan.inputs import models as plans
 
 ZERO = generation_zero()
 

@@ -3,8 +3,9 @@
 from rich.console import Console
 from rich.table import Table
 
-from duckweed.plan import device, explain, models
+from duckweed.plan import device, explain
 from duckweed.plan.answer import Answer, people, span, verdict
+from duckweed.plan.inputs import models
 from duckweed.plan.report import Option, traffic
 from duckweed.run import units
 

@@ -148,11 +148,6 @@ def position(block: int, step: int, steps: int, batch: int) -> int:
     return (block * steps + step) * batch
 
 
-def epoch_of(dataset: Dataset, length: int, position: int) -> int:
-    """How often the training data was used up before the window at `position`."""
-    return position // sequences(dataset, length)
-
-
 def batch(
     dataset: Dataset, seed: int, block: int, step: int, steps: int, batch: int, length: int
 ) -> NDArray[np.int64]:

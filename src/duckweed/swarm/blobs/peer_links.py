@@ -43,9 +43,9 @@ class PeerLinks:
 
     async def serve(self) -> None:
         """Answer questions of other peers until the endpoint closes."""
-        guard = RateLimits(self._members.__contains__)
+        rate_limits = RateLimits(self._members.__contains__)
         await self.endpoint.serve(
-            accepting(m.question, lambda key, question: 0, self.answer), guard
+            accepting(m.question, lambda key, question: 0, self.answer), rate_limits
         )
 
     async def answer(

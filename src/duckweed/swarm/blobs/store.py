@@ -8,7 +8,7 @@ from duckweed.swarm.blobs import pieces
 from duckweed.swarm.blobs.pieces import Parts
 from duckweed.swarm.protocol import messages as m
 
-GATHERED = 4  # blobs that are kept in memory for others after they were fetched
+REMEMBERED = 4  # blobs, and files' hashes, that are kept in memory after they were needed
 
 
 class Store:
@@ -35,9 +35,9 @@ class Store:
         return self.folder.blob(digest)
 
     def gather(self, digest: str, parts: Parts) -> None:
-        """From now on also give the pieces that are here of a blob that is being fetched; of the newest few."""
+        """From now on give also the pieces of a blob that is being fetched. The oldest blobs are dropped."""
         self._gathered[digest] = parts
-        while len(self._gathered) > GATHERED:
+        while len(self._gathered) > REMEMBERED:
             self._gathered.popitem(last=False)
 
     def blob_piece(self, question: m.GetBlobPiece) -> tuple[m.Answer, bytes]:
@@ -100,6 +100,6 @@ class Store:
         size = path.stat().st_size
         if path not in self._known or self._known[path][0] != size:
             self._known[path] = (size, pieces.hashes_of(path))
-            while len(self._known) > GATHERED:
+            while len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)
         return self._known[path]

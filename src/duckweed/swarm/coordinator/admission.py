@@ -7,36 +7,36 @@ from collections.abc import Mapping
 from duckweed.net import clock
 from duckweed.net.rate_limits import HERE, RELAYED, RateLimits
 from duckweed.net.timeouts import AWAY, BEAT, GUESTS_CHECK, SILENCE_CHECK, beat, silence
-from duckweed.round.blocks import Member
-from duckweed.round.history import Past
+from duckweed.round.history import RunHistory
+from duckweed.round.open_round import Member
 from duckweed.run.sections import Members
-from duckweed.swarm.coordinator.guest_book import EXPELLED, Guests
+from duckweed.swarm.coordinator.guest_book import EXPELLED, GuestBook
 from duckweed.swarm.protocol import messages as m
 
 
 class Admission:
-    """The members of a run: those of its past, and whoever is admitted. secret: that of the
-    organiser's own machine, which opens every door."""
+    """The members of a run: the peers of its history, and those admitted since. secret: that of the
+    organiser's own machine, which is always admitted."""
 
     def __init__(
         self,
-        past: Past,
-        guests: Guests,
+        history: RunHistory,
+        guests: GuestBook,
         secret: str,
         rules: Members,
-        guard: RateLimits,
+        rate_limits: RateLimits,
     ) -> None:
-        self.past, self.guests, self.secret, self.rules = past, guests, secret, rules
+        self.history, self.guests, self.secret, self.rules = history, guests, secret, rules
         self.members: dict[str, Member] = {}
         self.by_index: list[Member] = []
         self.expelled = guests.expelled()
-        self.guard = guard
+        self.rate_limits = rate_limits
         self.beat = BEAT
         self._version = guests.version()
         self._looked = self._read = clock.now()
-        for index, key in enumerate(past.peers):
+        for index, key in enumerate(history.peers):
             self._add(Member(index, key))
-        for closed in past.closed.values():
+        for closed in history.closed.values():
             self.counted(closed.round, closed.accepted)
 
     def _add(self, member: Member) -> None:
@@ -46,7 +46,7 @@ class Admission:
     # --- the door
 
     def objection(self, key: str, protocol: int, secret: str) -> str | None:
-        """Why a peer may not come in; None if it may. Costs no more than a look into the book."""
+        """Why a peer may not come in; None if it may."""
         if protocol != m.PROTOCOL:
             return (
                 f"this run speaks protocol {m.PROTOCOL}, the peer {protocol}: "
@@ -56,14 +56,14 @@ class Admission:
             return EXPELLED
         if hmac.compare_digest(secret.encode(), self.secret.encode()) or key in self.rules.keys:
             return None
-        # A successor has not the book of those who came by which invitation.
+        # A successor has no copy of the guest book.
         if self.rules.successors and (key in self.members or key in dict(self.rules.heirs)):
             return None
         if self.rules.join == "invited":
             return self.guests.objection(key, secret)
         if key in self.members:
             return None
-        origin = self.guard.origin_of(key)
+        origin = self.rate_limits.origin_of(key)
         there = sum(x.origin == origin for x in self.by_index if x.here)
         if origin not in (HERE, RELAYED) and there >= self.rules.per_address:
             return f"{there} peers of your address take part already, as many as this run allows"
@@ -73,11 +73,11 @@ class Admission:
         """The member with this key, new or known; its index is its own for good."""
         member = self.members.get(key)
         if member is None:
-            member = Member(self.past.admit(key, round_), key)
+            member = Member(self.history.admit(key, round_), key)
             self._add(member)
         if self.rules.join == "invited" and secret and secret != self.secret:
             self.guests.note(key, secret)
-        member.origin = self.guard.origin_of(key)
+        member.origin = self.rate_limits.origin_of(key)
         self.hear(member)
         member.doing = "starting"
         return member
@@ -94,14 +94,14 @@ class Admission:
     def missed(self) -> list[tuple[Member, str]]:
         """Members that are no longer waited for, and why: too long silent, or put out."""
         now = clock.now()
-        if now - self._looked > AWAY:  # nobody was listening: not the peers' fault
+        if now - self._looked > AWAY:  # this machine did not run: not the peers' fault
             for member in self.members.values():
                 member.heard += now - self._looked
         elif now - self._looked < SILENCE_CHECK:
             return []
         self._looked = now
         gone, here = [], self.here()
-        self.beat = max(beat(len(here)), 0.5 * self.beat)  # who was told to be slow may be it
+        self.beat = max(beat(len(here)), 0.5 * self.beat)  # peers may still beat at the slower rate
         for member in here:
             if now - member.heard > silence(member.gap, self.beat):
                 gone.append((member, "no sign of life"))
@@ -133,8 +133,8 @@ class Admission:
             member.counted, member.last = member.counted + 1, round_
 
     def crowded(self, tokens: Mapping[int, int]) -> dict[int, str]:
-        """peer -> why its work must not count in this round, of peers that have handed in work on
-        so many tokens: in an open run nobody gains weight by coming under many names."""
+        """peer -> why its work must not count in this round. tokens: peer -> tokens of its contribution.
+        In an open run nobody gains weight by coming under many names."""
         if self.rules.join == "invited" or self.rules.share >= 1:
             return {}
         new = {x for x in tokens if self.by_index[x].counted < self.rules.probation}

@@ -3,11 +3,11 @@ a group of peers and not once for each."""
 
 from collections.abc import Mapping
 
-from duckweed.round.blocks import Member
+from duckweed.round.open_round import Member
 from duckweed.swarm.blobs.store import Store
 from duckweed.swarm.protocol import messages as m
 
-LARGE = 1 << 20  # bytes from which on a blob is fetched in pieces
+PIECES_FROM = 1 << 20  # bytes from which on a blob is fetched in pieces
 GROUP = 16  # peers that fetch the pieces of a blob from one another
 NEWEST = 64  # rounds of which a newcomer is told the state hash
 
@@ -22,7 +22,7 @@ def fetch(
         except (FileNotFoundError, ValueError):
             return store.blob(question.blob)
         at = group(here, member)
-        if size >= LARGE and len(at) > 1:
+        if size >= PIECES_FROM and len(at) > 1:
             return m.BlobManifest(size, pieces, at), b""
     return store.blob(question.blob)
 

@@ -25,7 +25,7 @@ CREATE TABLE IF NOT EXISTS guests (
 EXPELLED = "this peer was put out by the organiser"
 
 
-class GuestsError(ValueError):
+class GuestBookError(ValueError):
     """There is no such invitation, or it cannot be made like this."""
 
 
@@ -49,7 +49,7 @@ class Issued(msgspec.Struct, frozen=True):
         return "used up" if self.uses is not None and self.came >= self.uses else "open"
 
 
-class Guests:
+class GuestBook:
     """The open book. Times are those of this machine's clock alone: no peer's clock matters."""
 
     def __init__(self, path: Path) -> None:
@@ -63,11 +63,11 @@ class Guests:
     # --- the organiser
 
     def issue(self, name: str = "", uses: int | None = None, seconds: float | None = None) -> str:
-        """A new invitation; returns its secret, ID.TOKEN. Raises GuestsError."""
+        """A new invitation; returns its secret, ID.TOKEN. Raises GuestBookError."""
         if uses is not None and uses < 1:
-            raise GuestsError(f"an invitation for {uses} uses would let nobody in")
+            raise GuestBookError(f"an invitation for {uses} uses would let nobody in")
         if seconds is not None and seconds <= 0:
-            raise GuestsError("an invitation that expires at once would let nobody in")
+            raise GuestBookError("an invitation that expires at once would let nobody in")
         now = time.time()
         id_, token = secrets.token_hex(3), secrets.token_urlsafe(18)
         expires = None if seconds is None else now + seconds
@@ -99,11 +99,11 @@ class Guests:
     def revoke(self, id_: str, expel: bool = False) -> int:
         """Let nobody new in by it; expel: and put out those who came by it. Returns how many were.
 
-        Raises GuestsError if there is no such invitation.
+        Raises GuestBookError if there is no such invitation.
         """
         if not self._db.execute("UPDATE invitations SET revoked = 1 WHERE id = ?", (id_,)).rowcount:
             known = ", ".join(one.id for one in self.issued()) or "none"
-            raise GuestsError(f"there is no invitation {id_!r}; given out so far: {known}")
+            raise GuestBookError(f"there is no invitation {id_!r}; given out so far: {known}")
         if not expel:
             return 0
         return self._db.execute(

@@ -7,8 +7,9 @@ import msgspec
 
 from duckweed.merge.round import blob_hash
 from duckweed.net.identity import verify
-from duckweed.round.blocks import Member, OpenRound, lead
-from duckweed.round.history import Past
+from duckweed.round.blocks import lead
+from duckweed.round.history import RunHistory
+from duckweed.round.open_round import Member, OpenRound
 from duckweed.run import work
 from duckweed.run.spec import RunSpec
 from duckweed.swarm.protocol import messages as m
@@ -16,7 +17,7 @@ from duckweed.swarm.protocol import messages as m
 
 def objection(
     spec: RunSpec,
-    past: Past,
+    history: RunHistory,
     open_: OpenRound | None,
     member: Member,
     question: m.Contribute,
@@ -35,8 +36,8 @@ def objection(
         return f"block {said.block} is not assigned to this peer"
     if said.size != len(blob) or said.blob != blob_hash(blob):
         return "the blob is not the one announced"
-    if said.blob in past.handed:
-        return f"this blob was handed in before, in round {past.handed[said.blob]}"
+    if said.blob in history.recent_blobs:
+        return f"this blob was handed in before, in round {history.recent_blobs[said.blob]}"
     if not math.isfinite(said.loss) or not math.isfinite(question.nats):
         return "the loss is not finite"
     if not all(map(math.isfinite, msgspec.structs.astuple(question.timings))):

@@ -1,73 +1,71 @@
-"""What a coordinator tells those who are not in the run: newcomers, and those who ask how it is doing."""
+"""What a coordinator tells machines that need not be members: what a newcomer would join, how the run is
+doing."""
 
 import math
 import os
-from typing import TYPE_CHECKING
 
 from duckweed.net import clock
-from duckweed.round.blocks import Member
+from duckweed.round.open_round import Member
 from duckweed.run import toml
+from duckweed.swarm.coordinator.rounds import RoundDriver
 from duckweed.swarm.protocol import messages as m
 
-if TYPE_CHECKING:
-    from duckweed.swarm.coordinator.coordinator import Coordinator
-
-SHOWN = 2000  # peers in one answer at most; those who are here come first
+PEERS_LISTED = 2000  # peers in one answer at most; those that are here come first
 
 
 def answer(
-    run: "Coordinator", question: m.GetRunInfo | m.GetStatus | m.Probe
+    rounds: RoundDriver, question: m.GetRunInfo | m.GetStatus | m.Probe
 ) -> tuple[m.Answer, bytes]:
-    """Answer somebody who may come in but need not be a member; nothing is changed by it."""
+    """The answer to a machine that may come in but need not be a member. Changes nothing."""
     if isinstance(question, m.Probe):
         return m.Blob(), os.urandom(max(0, min(question.size, m.PROBE_LIMIT)))
-    return run_info(run) if isinstance(question, m.GetRunInfo) else status(run), b""
+    return run_info(rounds) if isinstance(question, m.GetRunInfo) else status(rounds), b""
 
 
-def run_info(run: "Coordinator") -> m.RunInfo:
+def run_info(rounds: RoundDriver) -> m.RunInfo:
     """What a newcomer would take part in."""
-    last = run.last
+    last = rounds.last
     sizes = (last and last.contribution_bytes) or [0]
     # Without a merged update every peer fetches the contributions of all.
     down = (last and last.update_bytes) or sum(sizes)
     return m.RunInfo(
-        toml.write(run.spec),
-        run.layout.digest(),
-        run.past.tokens,
-        run.number,
-        len(run.admission.here()),
+        toml.write(rounds.spec),
+        rounds.engine.layout.digest(),
+        rounds.history.tokens,
+        rounds.number,
+        len(rounds.admission.here()),
         sum(sizes) // len(sizes),
         down,
         last.seconds if last else 0.0,
     )
 
 
-def status(run: "Coordinator") -> m.Status:
+def status(rounds: RoundDriver) -> m.Status:
     """How the run is doing at this moment."""
-    last = run.last
-    members = run.admission.by_index
+    last = rounds.last
+    members = rounds.admission.by_index
     now = clock.now()
-    shown = sorted(members, key=lambda x: (not x.here, x.index))[:SHOWN]
+    shown = sorted(members, key=lambda x: (not x.here, x.index))[:PEERS_LISTED]
     return m.Status(
-        run.spec.identity,
-        run.number,
-        run.spec.rounds.count,
+        rounds.spec.identity,
+        rounds.number,
+        rounds.spec.rounds.count,
         len(members),
         [_peer(x, now) for x in sorted(shown, key=lambda x: x.index)],
         last.loss if last else None,
-        run.held_out,
+        rounds.held_out,
         last.seconds if last else 0.0,
-        run.waiting_for(),
-        run.moved(),
-        dict(run.admission.guard.refused),
-        _leader(run),
+        rounds.waiting_for(),
+        rounds.traffic.moved(),
+        dict(rounds.admission.rate_limits.refused),
+        _leader(rounds),
     )
 
 
-def _leader(run: "Coordinator") -> str:
+def _leader(rounds: RoundDriver) -> str:
     """Name of the leader, where others could lead; "" where there is only one voter."""
-    charge = run.ledger.charge
-    return charge.name(charge.key) if charge and len(charge.voters) > 1 else ""
+    leadership = rounds.voter.leadership
+    return leadership.name(leadership.leader) if len(leadership.voters) > 1 else ""
 
 
 def _peer(member: Member, now: float) -> m.PeerStatus:

@@ -46,7 +46,7 @@ class Election:
             in_touch = replica.in_touch(self.voter)
             return "this machine leads the run, and a majority hears it" if in_touch else ""
         silent = clock.now() - replica.heard
-        if key in (candidate, replica.me) or silent >= self.voter.charge.absence:
+        if key in (candidate, replica.me) or silent >= self.voter.leadership.absence:
             return ""
         return f"{replica.name(key)}, the leader, was heard {silent:.0f} s ago"
 
@@ -57,16 +57,18 @@ class Election:
         """Whether the leader was silent for so long that it is this voter's turn to stand for election:
         the next in line first, each of the others one absence later."""
         silent = clock.now() - self.replica.heard
-        return silent > self.voter.charge.absence * self.voter.charge.in_line(self.replica.me)
+        return silent > self.voter.leadership.absence * self.voter.leadership.in_line(
+            self.replica.me
+        )
 
     async def stand(self) -> None:
         """Stand for election, if a majority would vote for this machine. Raises LedgerError."""
         voter, replica = self.voter, self.replica
-        others = [key for key in voter.charge.voters if key != replica.me]
+        others = [key for key in voter.leadership.voters if key != replica.me]
         term = voter.next_term()
         log.info("the leader is silent; asking %d voters about term %d", len(others), term)
         would = await self._canvass(others, m.RequestVote(term, binding=False))
-        if sum(not x.reason for x in would.values()) + 1 < voter.charge.majority:
+        if sum(not x.reason for x in would.values()) + 1 < voter.leadership.majority:
             return
         mine = voter.promise(term, replica.me)
         if mine is None:

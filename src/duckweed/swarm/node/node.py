@@ -8,7 +8,7 @@ from collections.abc import Callable
 from duckweed.ledger.entries import StateEntry
 from duckweed.ledger.ledger import Ledger, LedgerError
 from duckweed.ledger.succession import Voter
-from duckweed.net.carrier import Endpoint
+from duckweed.net.carrier import Connection, Endpoint
 from duckweed.net.framing import Accept, LinkError
 from duckweed.net.identity import Identity
 from duckweed.net.rate_limits import RateLimits
@@ -22,7 +22,6 @@ from duckweed.swarm.coordinator.coordinator import Coordinator
 from duckweed.swarm.node.election import Election
 from duckweed.swarm.node.replica import Replica
 from duckweed.swarm.protocol import messages as m
-from duckweed.swarm.protocol.client import Connection
 from duckweed.swarm.protocol.server import accepting
 
 log = logging.getLogger(__name__)
@@ -42,7 +41,7 @@ class LocalConnection:
         self, head: bytes, body: bytes = b"", *, body_limit: int = 0, patience: float = 0
     ) -> tuple[bytes, bytes]:
         """As Link.ask. Raises LinkError."""
-        if self._coordinator.deposed:
+        if self._coordinator.rounds.deposed:
             raise LinkError("this machine is no longer the leader")
         try:
             return await self._coordinator.accept(self._me, head).answer(body)
@@ -81,7 +80,7 @@ class Node:
         )  # fmt: skip
         self.coordinator: Coordinator | None = None  # while this machine is the leader
         self.peer_links: PeerLinks | None = None  # of the peer in this process, if there is one
-        self.guard = RateLimits(self._knows)
+        self.rate_limits = RateLimits(self._knows)
         self.over = ""  # why the run ends here
         self._moved: dict[str, list[int]] = {}
 
@@ -95,16 +94,18 @@ class Node:
     def account(self, relayed: int) -> RunEnded:
         """What this machine moved as coordinator, and what it refused; relayed: bytes that went through
         its relay."""
-        return RunEnded(relayed=relayed, traffic=self._moved, refused=dict(self.guard.refused))
+        return RunEnded(
+            relayed=relayed, traffic=self._moved, refused=dict(self.rate_limits.refused)
+        )
 
     def _acknowledged(self) -> None:
         if self.coordinator:
-            self.coordinator.nudge()
+            self.coordinator.rounds.nudge()
 
     def _deposed(self) -> None:
         log.warning("%s is no longer the leader", self.endpoint.id[:10])
         if self.coordinator:
-            self.coordinator.step_down()
+            self.coordinator.rounds.step_down()
 
     # --- answers
 
@@ -119,7 +120,7 @@ class Node:
 
     def _count(self, question: m.AnyQuestion, answer: m.Answer, received: int, sent: int) -> None:
         if self.coordinator and not isinstance(question, LedgerQuestion):
-            self.coordinator.count(question, answer, received, sent)
+            self.coordinator.traffic.count(question, answer, received, sent)
 
     async def handle(
         self, peer: str, question: m.AnyQuestion, body: bytes
@@ -128,7 +129,7 @@ class Node:
         answer such a question, or not this peer."""
         votes = self.replica.votes(peer)
         if isinstance(question, LedgerQuestion):
-            self.guard.asks(peer)
+            self.rate_limits.asks(peer)
             return await self._of_the_ledger(peer, question, votes)
         if votes and isinstance(question, m.Fetch) and question.whole:
             return self.replica.store.blob(question.blob)
@@ -136,12 +137,12 @@ class Node:
             if votes and isinstance(question, m.Join):
                 self.replica.note_voters([m.PeerAddress(peer, question.addresses)])
             return await self.coordinator.handle(peer, question, body)
-        self.guard.asks(peer)
+        self.rate_limits.asks(peer)
         if self.peer_links and isinstance(question, PeerQuestion):
             return await self.peer_links.answer(peer, question, body)
         if self.replica.knows(peer):
             return self.replica.leader(), b""
-        self.guard.fault(peer, "strangers")
+        self.rate_limits.fault(peer, "strangers")
         leader, term = self.replica.name(self.replica.known.key), self.replica.known.term
         return m.Refused(
             f"this machine copies the ledger; the leader of the run is {leader} (term {term}): ask there "
@@ -168,7 +169,7 @@ class Node:
 
     async def serve(self) -> None:
         """Answer until the endpoint closes."""
-        await self.endpoint.serve(self.accept, self.guard)
+        await self.endpoint.serve(self.accept, self.rate_limits)
 
     # --- for a peer in this same process (duckweed.swarm.peer.coordinator_client.Leaders)
 
@@ -196,7 +197,7 @@ class Node:
         """To the coordinator here, if that is this machine's key. Raises LinkError."""
         if key != self.endpoint.id:
             return await self.endpoint.connect(key, addresses)
-        if self.coordinator is None or self.coordinator.deposed:
+        if self.coordinator is None or self.coordinator.rounds.deposed:
             raise LinkError("this machine is not the leader")
         return LocalConnection(self.coordinator, self.endpoint.id)
 
@@ -215,7 +216,7 @@ class Node:
             where = self.replica.ledger.path
             raise LedgerError(
                 f"{where}: this machine's key is not one of those that may coordinate the run"
-                if self.replica.charge
+                if self.replica.leadership
                 else f"{where}: empty; the run has lost its ledger"
             )
         election = Election(self.replica, voter)
@@ -231,7 +232,7 @@ class Node:
         """End the run here; what is not closed has not happened."""
         self.over = reason
         if self.coordinator:
-            await self.coordinator.stop(reason)
+            await self.coordinator.rounds.stop(reason)
 
     def _done(self) -> bool:
         """Whether the ledger tells of the end of the run."""
@@ -252,28 +253,30 @@ class Node:
 
     async def _coordinate(self, voter: Voter) -> None:
         ledger = self.replica.ledger
-        log.info("%s leads the run in term %d", self.endpoint.id[:10], voter.charge.term)
-        run = Coordinator(self.folder, self.spec, self.layout, ledger, self.tell, voter, self.guard)
-        self.coordinator = run
+        log.info("%s leads the run in term %d", self.endpoint.id[:10], voter.leadership.term)
+        self.coordinator = Coordinator(
+            self.folder, self.spec, self.layout, ledger, self.tell, voter, self.rate_limits
+        )
+        rounds = self.coordinator.rounds
         self._leading()
         looking = asyncio.create_task(self._look_for_another(voter))
         try:
-            await run.run()
-            while run.attended() and not run.ended:
+            await rounds.run()
+            while rounds.attended() and not rounds.ended:
                 await asyncio.sleep(PEERS_CHECK)
-            if not run.deposed:
-                self.over = run.stopping or "all rounds are done"
+            if not rounds.deposed:
+                self.over = rounds.stopping or "all rounds are done"
                 await self._hand_over(voter)
         finally:
             looking.cancel()
-            self._moved = run.moved()
+            self._moved = rounds.traffic.moved()
             self.coordinator = None
         if not self.over:
             self.say("another machine may lead the run now; going on with a copy of the ledger")
 
     async def _look_for_another(self, voter: Voter) -> None:
         """While too few voters are heard: does another machine lead?"""
-        while len(voter.charge.voters) > 1:
+        while len(voter.leadership.voters) > 1:
             if not self.replica.in_touch(voter):
                 await self.replica.look_for_leader()
             await asyncio.sleep(POLL)

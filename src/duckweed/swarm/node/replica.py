@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 
 from duckweed.ledger.entries import Closed, PeerEntry, RoundEntry
+from duckweed.ledger.leadership import Leadership
 from duckweed.ledger.ledger import Ledger, Row
 from duckweed.ledger.succession import Voter
-from duckweed.ledger.term import Charge
 from duckweed.merge.round import blob_hash, fetch_limit
 from duckweed.net import clock
 from duckweed.net.carrier import Endpoint
@@ -87,15 +87,15 @@ class Replica:
             known = Known(0, first[0], {})
         if first[1]:
             known.at[first[0]] = first[1]
-        charge = self.ledger.charge
-        if charge and charge.term >= known.term:
-            known.term, known.key = charge.term, charge.key
+        leadership = self.ledger.leadership
+        if leadership and leadership.term >= known.term:
+            known.term, known.key = leadership.term, leadership.leader
         return known
 
     def _become_voter(self) -> None:
         """Vote, if the genesis is here and names this machine as one that does."""
-        charge = self.ledger.charge
-        if self.voter is None and charge and self.me in charge.voters:
+        leadership = self.ledger.leadership
+        if self.voter is None and leadership and self.me in leadership.voters:
             file = self.folder.path / "promise.json"
             promised = msgspec.json.decode(file.read_bytes(), type=int) if file.exists() else 0
 
@@ -106,12 +106,12 @@ class Replica:
             self.voter = Voter(self.me, self.ledger, sign, verify, promised, keep, self._deposed)
 
     @property
-    def charge(self) -> Charge | None:
-        return self.ledger.charge
+    def leadership(self) -> Leadership | None:
+        return self.ledger.leadership
 
     def votes(self, key: str) -> bool:
         """Whether the holder of a key votes."""
-        return self.charge is not None and key in self.charge.voters
+        return self.leadership is not None and key in self.leadership.voters
 
     def knows(self, key: str) -> bool:
         """Whether the holder of a key takes part in the run, as the ledger has it."""
@@ -124,7 +124,7 @@ class Replica:
 
     def name(self, key: str) -> str:
         """What people call the holder of a key."""
-        return self.charge.name(key) if self.charge else key[:10]
+        return self.leadership.name(key) if self.leadership else key[:10]
 
     def close(self) -> None:
         for key in list(self._clients):
@@ -135,7 +135,7 @@ class Replica:
     def leader(self) -> m.Leader:
         """The leader, as far as is known here."""
         if self.voter and self.voter.leads:
-            return m.Leader(self.voter.charge.term, self.me, self._voters_at())
+            return m.Leader(self.voter.leadership.term, self.me, self._voters_at())
         return m.Leader(self.known.term, self.known.key, self._voters_at())
 
     def leader_address(self) -> tuple[str, list[str]]:
@@ -145,7 +145,7 @@ class Replica:
     def note_leader(self, leader: m.Leader) -> None:
         """Remember which machine leads, if this is news, and where the voters listen."""
         term, key = leader.term, leader.key
-        possible = self.charge is None or self.charge.owner(term) == key
+        possible = self.leadership is None or self.leadership.owner(term) == key
         news = term > self.known.term and possible
         if news:
             log.info("%s leads the run in term %d", self.name(key), term)
@@ -172,7 +172,7 @@ class Replica:
         """Whether a majority of the voters, this one included, has acknowledged entries recently."""
         since = clock.now() - IN_TOUCH
         recent = sum(t > since for key, t in self._voters.items() if key != self.me)
-        return recent + 1 >= voter.charge.majority
+        return recent + 1 >= voter.leadership.majority
 
     def elected(self, term: int, voters: Iterable[str]) -> None:
         """These voters, who have just been heard, have made this machine the leader."""
@@ -208,7 +208,7 @@ class Replica:
         if voter is None or not voter.leads:
             return self.leader(), b""
         votes = self.votes(key)
-        if votes and question.term > voter.charge.term:
+        if votes and question.term > voter.leadership.term:
             self.heard = -1e9  # to be elected anew at once
             voter.overtaken(question.term)
             return self.leader(), b""
@@ -222,7 +222,7 @@ class Replica:
         last = self.ledger.number if votes else voter.committed
         rows = self.ledger.rows(question.number + 1, PAGE, last) if same else []
         said = m.LedgerEntries(
-            voter.charge.term,
+            voter.leadership.term,
             question.number,
             question.head,
             same,
@@ -232,7 +232,7 @@ class Replica:
         return said, msgspec.msgpack.encode(rows)
 
     async def _more_than(self, number: int, voter: Voter) -> None:
-        closes = clock.now() + min(POLL, voter.charge.absence / 3)
+        closes = clock.now() + min(POLL, voter.leadership.absence / 3)
         while voter.leads and self.ledger.number <= number:
             self._grown.clear()
             try:

@@ -99,8 +99,8 @@ class Bootstrap:
         if self.node is None:
             return await self._call()
         replica, told = self.node.replica, False
-        charge = replica.charge
-        patience = charge.absence * (len(charge.voters) + 1) if charge else 0.0
+        leadership = replica.leadership
+        patience = leadership.absence * (len(leadership.voters) + 1) if leadership else 0.0
         closes = clock.now() + patience
         while True:
             try:
@@ -127,7 +127,7 @@ class Bootstrap:
     async def _try(self, node: Node) -> Client:
         key, addresses = node.leader_address()
         client = Client(await node.connect_to(key, addresses))
-        if key == self.endpoint.id or not node.replica.charge:
+        if key == self.endpoint.id or not node.replica.leadership:
             return client
         leader, _ = await client.ask(m.GetLeader(self.endpoint.offered))
         if leader.key != key:
@@ -145,13 +145,16 @@ class Bootstrap:
         write_atomically(self.folder.path / "layout.json", msgspec.json.encode(layout))
         node = self.node or self._open(spec, layout)
         await node.copy()
-        while node.replica.charge is None:
+        while node.replica.leadership is None:
             await asyncio.sleep(RETRY)
             await node.copy()
-        charge = node.replica.charge
-        if charge.run != self.invitation.run or self.invitation.coordinator not in charge.voters:
+        leadership = node.replica.leadership
+        if (
+            leadership.run != self.invitation.run
+            or self.invitation.coordinator not in leadership.voters
+        ):
             raise PeerStopped(
-                f"the coordinator gave the ledger of run {charge.run[:12]}, and the invitation is to run "
+                f"the coordinator gave the ledger of run {leadership.run[:12]}, and the invitation is to run "
                 f"{self.invitation.run[:12]}; ask the organiser for a new invitation"
             )
         if not self._voting and node.replica.voter:

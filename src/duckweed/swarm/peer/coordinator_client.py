@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from duckweed.net import clock
-from duckweed.net.carrier import Endpoint, Link
+from duckweed.net.carrier import Connection, Endpoint, Link
 from duckweed.net.framing import LinkError
 from duckweed.net.timeouts import (
     AROUND,
@@ -25,7 +25,6 @@ from duckweed.swarm.protocol.client import (
     A,
     AnswerError,
     Client,
-    Connection,
     NotLeader,
     QuestionRefused,
 )

@@ -16,6 +16,7 @@ from duckweed.net.identity import Identity
 from duckweed.net.timeouts import CONTROLS_CHECK
 from duckweed.net.transport import Endpoint, LinkError
 from duckweed.round.blocks import Span, lead
+from duckweed.round.open_round import Timings
 from duckweed.round.worker import Contribution, Trained, Worker, forget_before, residual_path
 from duckweed.run.folder import RunFolder
 from duckweed.run.state import State
@@ -66,7 +67,7 @@ class Peer:
         self.home, self.shared, self.coordinator = home, shared, coordinator
         self.secret, self.watch = secret, Watch(home, say)
         self.progress = m.Progress("starting", state.round)
-        self.timings = m.Timings()
+        self.timings = Timings()
         self.saves = False
         self.ahead = Overlap(worker)
         self.node, self.index = node, -1
@@ -221,14 +222,14 @@ class Peer:
             await self._client.ask(question, blob)
         except QuestionRefused as error:
             self.say(f"round {question.announcement.round}: not accepted: {error.reason}")
-        self.timings = m.Timings(send=clock.now() - began)
+        self.timings = Timings(send=clock.now() - began)
         self.handed = question.announcement.round
         self._set("waiting")
 
     async def _apply(self, closed: Closed) -> None:
         self._set("applying")
         worker, accepted = self.worker, self.index in closed.accepted
-        worker.settle(accepted, closed.round)
+        worker.close_round(accepted, closed.round)
         if accepted:
             forget_before(self.home, closed.round)
         else:

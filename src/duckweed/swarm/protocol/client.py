@@ -5,24 +5,11 @@ from typing import Any, Protocol, TypeVar, get_args
 
 import msgspec
 
+from duckweed.net.carrier import Connection
 from duckweed.net.framing import STALL, LinkError
 from duckweed.swarm.protocol.message import Leader, Question, Refused, encode
 
 A = TypeVar("A")
-
-
-class Connection(Protocol):
-    """What carries a question to another machine (duckweed.net.transport.Link), or to the coordinator in
-    this process."""
-
-    async def ask(
-        self, head: bytes, body: bytes = b"", *, body_limit: int = 0, patience: float = STALL
-    ) -> tuple[bytes, bytes]:
-        """Head and body of the answer. body_limit: most bytes of its body; patience: seconds until its
-        first byte must be there. Raises LinkError."""
-        ...
-
-    def close(self) -> None: ...
 
 
 class Asks(Protocol):

@@ -48,7 +48,6 @@ from duckweed.swarm.protocol.peer import (  # noqa: F401
     Next,
     Progress,
     Stop,
-    Timings,
     Train,
     Welcome,
     signed_part,

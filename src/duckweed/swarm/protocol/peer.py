@@ -5,6 +5,7 @@ from typing import Literal
 import msgspec
 
 from duckweed.merge.round import Announcement, Closed
+from duckweed.round.open_round import Timings
 from duckweed.swarm.protocol.message import Ack, Addresses, Answer, Question, Wait, encode
 
 # --- answers
@@ -86,19 +87,6 @@ class Progress(Question[Ack], tag="progress"):
     round: int  # for which it trains
     step: int = 0
     loss: float = 0.0  # nats per token, of the last step
-
-
-class Timings(msgspec.Struct, forbid_unknown_fields=True):
-    """Seconds that one peer spent on one round, by phase. With overlap some pass at the same time."""
-
-    train: float = 0.0
-    evaluate: float = 0.0
-    compress: float = 0.0
-    send: float = 0.0
-    wait: float = 0.0
-    fetch: float = 0.0
-    apply: float = 0.0
-    wall: float = 0.0  # since its work for the round before was done
 
 
 class Contribute(Question[Ack], tag="contribute"):

@@ -49,7 +49,8 @@ class Status(Answer, tag="standing"):
     waiting: str  # what the open round waits for
     traffic: dict[str, list[int]]  # purpose -> bytes received and sent by the coordinator
     refused: dict[str, int]  # reason -> messages
-    in_charge: str = ""  # the leader's name, where the specification names successors
+    # the leader's name, where the specification names successors
+    leader: str = msgspec.field(default="", name="in_charge")
 
 
 # --- questions

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from duckweed.plan import assumptions, models
-from duckweed.plan import crowd as crowds
-from duckweed.plan.crowd import Crowd
 from duckweed.plan.errors import PlanError
-from duckweed.plan.models import Model
+from duckweed.plan.inputs import assumptions, models
+from duckweed.plan.inputs import crowd as crowds
+from duckweed.plan.inputs.crowd import Crowd
+from duckweed.plan.inputs.models import Model
 from duckweed.plan.penalty import PER_PARAMETER
 from duckweed.plan.place import states
 from duckweed.plan.search import Target

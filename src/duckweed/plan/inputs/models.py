@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from duckweed.plan import config, table
-from duckweed.plan.config import Layer, Shape
 from duckweed.plan.errors import PlanError, unknown
+from duckweed.plan.inputs import config, table
+from duckweed.plan.inputs.config import Layer, Shape
 from duckweed.run import units
 
 

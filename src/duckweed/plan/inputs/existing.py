@@ -7,16 +7,16 @@ from pathlib import Path
 from statistics import median
 
 from duckweed.learn.model.presets import PRESETS
-from duckweed.plan import assumptions
-from duckweed.plan import crowd as crowds
-from duckweed.plan.config import read as read_config
-from duckweed.plan.crowd import Crowd, Group
 from duckweed.plan.device import by_hand as device_by_hand
 from duckweed.plan.errors import PlanError
 from duckweed.plan.exchange import Wire
-from duckweed.plan.models import Model, by_hand, from_config
+from duckweed.plan.inputs import assumptions
+from duckweed.plan.inputs import crowd as crowds
+from duckweed.plan.inputs.config import read as read_config
+from duckweed.plan.inputs.crowd import Crowd, Group
+from duckweed.plan.inputs.models import Model, by_hand, from_config
+from duckweed.plan.inputs.request import Question, Request, deadline
 from duckweed.plan.place import Layout
-from duckweed.plan.request import Question, Request, deadline
 from duckweed.plan.search import Space, Target, evaluate
 from duckweed.run import folder as folders
 from duckweed.run import units

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import msgspec
 
+from duckweed.forecast.data.table import read_text
 from duckweed.forecast.scenario import WORLD, ScenarioError, Spread, decode
-from duckweed.forecast.table import read_text
 
 FILE = "returns.json"
 

@@ -8,8 +8,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from duckweed.plan import table
 from duckweed.plan.errors import PlanError, unknown
+from duckweed.plan.inputs import table
 
 Array = NDArray[np.float64]
 Values = Mapping[str, float | Array]

@@ -14,7 +14,15 @@ from pathlib import Path
 
 import msgspec
 
-from duckweed.forecast.table import Facts, Model, Score, TableError, known, parse_date, read_text
+from duckweed.forecast.data.table import (
+    Facts,
+    Model,
+    Score,
+    TableError,
+    known,
+    parse_date,
+    read_text,
+)
 
 MODEL_COLUMNS = ("Model", "Publication date", "Training compute (FLOP)", "Organization")
 SCORE_COLUMNS = ("Model version", "ECI Score", "Release date", "Organization")

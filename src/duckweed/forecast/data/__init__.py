@@ -1,0 +1,1 @@
+"""What is known: tables of facts, and what they hold of models, chips and scores."""

@@ -1,0 +1,1 @@
+"""What the planner is given: configurations of models, crowds, requests, tables, assumptions."""

@@ -1,0 +1,245 @@
+"""The rounds of a run, as its leader drives them: opened, closed, written into the ledger, reported.
+
+The coordinator (duckweed.swarm.coordinator.coordinator) answers what peers ask about them. A round is closed
+by one insert into the ledger. What is not in the ledger has not happened.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine
+
+from duckweed.ledger.succession import Voter
+from duckweed.net import clock
+from duckweed.net.timeouts import GATHER, STATE_CHECK
+from duckweed.net.wakeup import Wakeup
+from duckweed.round.blocks import Span, budgets
+from duckweed.round.engine import Engine
+from duckweed.round.history import RunHistory
+from duckweed.round.open_round import Member, OpenRound
+from duckweed.round.round_record import closed_event, epoch
+from duckweed.run.events import ContributionRefused, PeerLeft, RoundClosed, Said, Tell
+from duckweed.run.folder import RunFolder
+from duckweed.swarm.coordinator.admission import Admission
+from duckweed.swarm.coordinator.traffic import Traffic
+
+log = logging.getLogger(__name__)
+
+
+class RoundDriver:
+    """Opens and closes the rounds of a run while this machine leads the run."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        engine: Engine,
+        history: RunHistory,
+        admission: Admission,
+        traffic: Traffic,
+        voter: Voter,
+        tell: Tell,
+    ) -> None:
+        self.folder, self.engine, self.history = folder, engine, history
+        self.admission, self.traffic, self.voter, self.tell = admission, traffic, voter, tell
+        self.spec = engine.spec
+        self.open: OpenRound | None = None  # the round that is being worked on
+        self.next: OpenRound | None = None  # the one after it, if a peer trains for it already
+        self.last: RoundClosed | None = None  # how the last round closed
+        self.held_out: float | None = None  # last measured loss on held-out text, nats per token
+        self.stopping = ""  # why the run ends here; "" while it goes on
+        self.deposed = False  # whether another machine leads by now
+        self.news = Wakeup()  # a round opened or closed: what peers wait for
+        self._changed = Wakeup()  # anything that may close a round
+        self._broken: Exception | None = None
+        self._durations: deque[float] = deque(maxlen=64)  # seconds that peers needed, the last ones
+        self._was_held = False
+        self._gathered = (0, clock.now())  # number of peers that are here, and since when
+        self._background: set[asyncio.Task[None]] = set()
+
+    @property
+    def number(self) -> int:
+        """How many rounds are closed."""
+        return self.history.number
+
+    async def run(self) -> None:
+        """Open and close rounds until all are done or the run is stopped."""
+        await self._until(self._enough_here)
+        while self.number < self.spec.rounds.count and not self.ended:
+            open_ = self.open = self.next or self._open(self.number)
+            self.next, open_.opened = None, clock.now()
+            await self.notify(news=True)
+            event = None
+            while event is None and not self.ended:
+                await self._until(self._complete)
+                event = None if self.ended else await self._close(open_)
+            await self._until(lambda: self.ended or self.held(self.number - 1))
+            if event and self.held(open_.number):
+                self._report(event)
+        self.open = None
+        await self.notify(news=True)
+        await self._until(lambda: self.ended or self.number in self.history.agreed)
+
+    def _open(self, number: int) -> OpenRound:
+        """A round with work for all peers that are here."""
+        return OpenRound(number, clock.now(), self.history.blocks.share(self._budgets()))
+
+    def ahead(self, number: int) -> OpenRound:
+        """The round after the open one, to be trained ahead."""
+        self.next = self.next or self._open(number)
+        return self.next
+
+    def assign(self, member: Member, round_: OpenRound) -> Span:
+        """What a peer is to train in a round."""
+        if member.index not in round_.assigned:
+            round_.assigned[member.index] = self.history.blocks.take(self._budgets()[member.index])
+        if not self.spec.rounds.overlap or member.index not in round_.begun:
+            round_.begun[member.index] = clock.now()
+        return round_.assigned[member.index]
+
+    async def fail(self, error: Exception) -> None:
+        """End `run` with this error, with what is on disk kept."""
+        self._broken = error
+        await self.notify(news=True)
+
+    async def stop(self, reason: str) -> None:
+        """End the run here; what is not closed has not happened."""
+        self.stopping = reason
+        await self.notify(news=True)
+
+    def _budgets(self) -> dict[int, int]:
+        paces = {member.index: member.pace for member in self.here()}
+        return budgets(paces, self.spec.inner.steps, self.spec.rounds.patience)
+
+    def waiting_for(self) -> str:
+        """What the run waits for, in words."""
+        if not self.held(self.number - 1):
+            leadership = self.voter.leadership
+            return (
+                f"{leadership.majority} of {len(leadership.voters)} machines that keep the ledger must have "
+                "the last round"
+            )
+        if self.open is None:
+            return f"{len(self.here())} of {self.spec.rounds.peers} peers are here"
+        return self.open.waiting_for()
+
+    # --- the leader, among voters that could lead (duckweed.ledger.succession)
+
+    def held(self, round_: int) -> bool:
+        """Whether a majority of the voters hold a closed round; -1: whether they follow this machine."""
+        return self.voter.committed >= max(
+            self.history.entry_of(round_), self.voter.leadership.since
+        )
+
+    def nudge(self) -> None:
+        """A voter has acknowledged entries of the ledger."""
+        if self.held(self.number - 1) != self._was_held:
+            self._was_held = not self._was_held
+            self._later(self.notify(news=True))
+
+    def step_down(self) -> None:
+        """Another machine leads from now on; what is not acknowledged has not happened."""
+        self.deposed = True
+        self._later(self.notify(news=True))
+
+    def _later(self, work: Coroutine[None, None, None]) -> None:
+        """Run in the background, from where nothing can be awaited."""
+        task = asyncio.ensure_future(work)
+        self._background.add(task)  # the event loop alone does not keep it
+        task.add_done_callback(self._background.discard)
+
+    @property
+    def ended(self) -> bool:
+        """Whether no more rounds are closed here."""
+        return bool(self.stopping) or self.deposed
+
+    def attended(self) -> bool:
+        """Whether any peer is here."""
+        return bool(self.here())
+
+    def here(self) -> list[Member]:
+        """The members that take part at this moment; tells who has left."""
+        for member, reason in self.admission.missed():
+            self.tell(PeerLeft(member.index, reason))
+        return self.admission.here()
+
+    def _enough_here(self) -> bool:
+        """A run begins with all its peers. A run that was begun by another coordinator, or before a
+        restart, goes on without the peers that do not come back, if a peer whose work counted is here."""
+        here, now = {member.index for member in self.here()}, clock.now()
+        if len(here) != self._gathered[0]:
+            self._gathered = len(here), now
+        succeeded = self.voter.leadership.term > 0
+        known = next(filter(None, self.history.counted(self.number)), here if succeeded else [])
+        late = not here.isdisjoint(known) and now - self._gathered[1] > GATHER
+        enough = len(here) >= self.spec.rounds.peers or late
+        return self.ended or (enough and self.held(self.number - 1))
+
+    def _complete(self) -> bool:
+        assert self.open is not None
+        if self.ended:
+            return True
+        here = {member.index for member in self.here()}
+        return self.open.complete(here, self._durations, self.spec.rounds, clock.now())
+
+    async def _close(self, open_: OpenRound) -> RoundClosed | None:
+        """Write into the ledger how the round ends, and return what is to be told of it. None if it
+        does not end: nothing counts, or another machine leads by now."""
+        open_.closing = True  # what comes while the sum is formed is too late
+        crowded = self.admission.crowded({p: a.tokens for p, a in open_.contributions.items()})
+        kept = [a for peer, a in sorted(open_.contributions.items()) if peer not in crowded]
+        # In a thread: a thousand contributions take a while, and peers want to be heard meanwhile.
+        closed = await asyncio.to_thread(self.engine.close, self.history.shared, kept)
+        if not closed.accepted:
+            await self._go_on(open_, closed.rejected)
+            return None
+        closed.rejected |= crowded
+        for peer in open_.assigned:
+            if peer not in open_.contributions:
+                closed.rejected[peer] = "nothing handed in before the round closed"
+                open_.overdue(self.admission.by_index[peer], clock.now())
+        if self.deposed:
+            return None
+        self.history.close(closed, open_.assigned, kept)
+        self._was_held = self.held(open_.number)
+        self.admission.counted(closed.round, closed.accepted)
+        self._durations.extend(open_.seconds.values())
+        blocks = (span.block for span in open_.assigned.values())
+        return closed_event(
+            open_,
+            closed,
+            seconds=clock.now() - open_.opened,
+            update_size=self.folder.blob(closed.update).stat().st_size if closed.update else 0,
+            traffic=self.traffic.moved(),
+            epoch=epoch(self.spec, blocks, self.history.windows),
+        )
+
+    async def _go_on(self, open_: OpenRound, rejected: dict[int, str]) -> None:
+        """Nothing counts. The round stays open: otherwise a lone peer could use up the rounds of a run."""
+        for peer, reason in rejected.items():
+            self.tell(ContributionRefused(peer, reason))
+            log.info("contribution of peer %d does not count: %s", peer, reason)
+            self.admission.rate_limits.fault(self.admission.by_index[peer].key, "contributions")
+        open_.go_on(rejected, clock.now())
+        text = f"round {open_.number}: nothing that was handed in counts; it stays open"
+        self.tell(Said(text))
+        await self.notify(news=True)
+
+    def _report(self, event: RoundClosed) -> None:
+        """Tell how a round has closed."""
+        self.last = event
+        if event.held_out is not None:
+            self.held_out = event.held_out
+        self.tell(event)
+
+    async def notify(self, news: bool = False) -> None:
+        """Something changed that may close the round. news: waiting peers must hear of it too."""
+        await self._changed.notify()
+        if news:
+            await self.news.notify()
+
+    async def _until(self, true: Callable[[], bool]) -> None:
+        """Wait for a condition, checked on every change and every STATE_CHECK. Raises what `fail` was given."""
+        while not true():
+            if self._broken:
+                raise self._broken
+            await self._changed.wait(STATE_CHECK)
