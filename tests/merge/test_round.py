@@ -185,7 +185,7 @@ def test_another_update_than_the_ledger_names_is_refused():
     closed, blobs = gathered(spec, LAYOUT, state().shared.tolist(), contributions(spec, 3))
     update = blobs[closed.update]
     closed.weights = [1, 1]
-    with pytest.raises(MergeError, match="does not hold the contributions"):
+    with pytest.raises(MergeError, match="is not the sum of the contributions"):
         advance(spec, LAYOUT, state(), closed, lambda digest: update)
     with pytest.raises(WireError):
         advance(spec, LAYOUT, state(), closed, lambda digest: update[:-3])

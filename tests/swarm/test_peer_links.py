@@ -141,7 +141,8 @@ def test_the_newest_agreed_state_that_most_offer_is_taken(tmp_path):
         at = [m.PeerAddress(x.key, x.addresses) for x in hub.members]
         donors = await peers.near[3].state(m.DonorList({0: "a", 4: "b"}, at[:3]), None)
         assert len(donors) == 2
-        assert donors[0].saved == m.SavedState(4, len(state), pieces.hashes(state))
+        hashes = pieces.hashes_of(peers.near[0].store.folder.state(4))
+        assert donors[0].saved == m.SavedState(4, len(state), hashes)
         assert await donors[1].ask(2) == state[2 * pieces.LEAST : 3 * pieces.LEAST]
 
     play(tmp_path, 4, scene)

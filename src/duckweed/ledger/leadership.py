@@ -84,11 +84,15 @@ def succeeded(
     signatures were checked before. Raises LeadershipError."""
     term, key, promises = entry.term, entry.key, entry.promises
     if term <= leadership.term or key != leadership.owner(term):
-        raise LeadershipError(f"term {term} after {leadership.term} is not one of {key[:10]}")
+        raise LeadershipError(
+            f"{key[:10]} may not lead in term {term}, after term {leadership.term}"
+        )
     if len(promises.keys() & set(leadership.voters)) < len(promises):
-        raise LeadershipError("the promises of a succession are not those of voters")
+        raise LeadershipError("a succession holds promises of keys that are not voters")
     if len(promises) < leadership.majority:
-        raise LeadershipError(f"{len(promises)} of {len(leadership.voters)} voters are no majority")
+        raise LeadershipError(
+            f"{len(promises)} of {len(leadership.voters)} voters promised to follow, which is no majority"
+        )
     words = promise_bytes(leadership.run, term)
     for voter, signature in promises.items() if verify else ():
         assert verify is not None

@@ -77,10 +77,11 @@ def entry_hash(previous: str, number: int, kind: str, round_: int, body: str) ->
 
 
 class Ledger:
-    """An open ledger. Every append is on disk before it returns. sign: None for a ledger that is only
-    read; aside: a file that gets what is cut off."""
+    """An open ledger. Every append is on disk before it returns."""
 
     def __init__(self, path: Path, sign: Sign | None = None, aside: Path | None = None) -> None:
+        """sign: None for a ledger that is only read. aside: a file for entries that are cut off. Raises
+        LedgerError."""
         self.path, self._sign, self._aside = path, sign, aside
         self.grown: Callable[[], None] = lambda: None  # called after every change
         if not sign and not path.is_file():
@@ -157,7 +158,10 @@ class Ledger:
         leadership = _leadership(self.path, self.leadership, row.number, row.kind, row.body, verify)
         signed = verify(leadership.leader, digest.encode(), unhex(row.signature))
         if row.number != self.number + 1 or not signed:
-            raise LedgerError(f"{self.path}: what came as entry {row.number} does not follow here")
+            raise LedgerError(
+                f"{self.path}: entry {row.number} of another machine does not follow on entry "
+                f"{self.number} here, or is not signed by the leader; it was not taken"
+            )
         self._insert(row, digest)
         self.leadership = leadership
         self.grown()
@@ -213,7 +217,7 @@ class Ledger:
                 )
             leadership = _leadership(self.path, leadership, number, kind, body, verify)
             if not verify(leadership.leader, digest.encode(), unhex(signature)):
-                raise LedgerError(f"{self.path}: entry {number} is not signed by the coordinator")
+                raise LedgerError(f"{self.path}: entry {number} is not signed by the leader")
             previous, count = digest, count + 1
         return count
 

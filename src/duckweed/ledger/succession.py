@@ -17,17 +17,17 @@ from duckweed.ledger.ledger import Ledger, LedgerError, Row, Sign
 
 
 class Fork(LedgerError):
-    """Entries that a majority held would have to be replaced: somebody does not keep to the rules."""
+    """Entries that a majority held would have to be replaced: a machine breaks the rules."""
 
 
 class Vote(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A signed promise to follow the owner of a term and nobody of a lower one, and where the voter's
-    copy of the ledger ends: the term that its last entry was written in, its number and hash."""
+    copy of the ledger ends."""
 
-    signature: bytes
-    term: int
-    number: int
-    head: str
+    signature: bytes  # of promise_bytes
+    term: int  # in which the last entry of the copy was written
+    number: int  # of that entry
+    head: str  # hash of that entry
 
     @property
     def newness(self) -> tuple[int, int]:
@@ -36,11 +36,7 @@ class Vote(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Voter:
-    """A voter with its copy of the ledger.
-
-    promised: the highest term that it promised itself to. keep: puts that on disk before it returns.
-    deposed: called when this voter is no longer the leader.
-    """
+    """A voter with its copy of the ledger."""
 
     def __init__(
         self,
@@ -52,6 +48,8 @@ class Voter:
         keep: Callable[[int], None],
         deposed: Callable[[], None] = lambda: None,
     ) -> None:
+        """promised: the highest term in which it has promised to follow. keep: puts such a term on disk
+        before it returns. deposed: called when this voter is no longer the leader."""
         self.me, self.ledger, self._sign, self._verify = me, ledger, sign, verify
         self.promised, self._keep = promised, keep
         self.seen = promised  # the highest term that was heard of

@@ -151,7 +151,10 @@ def _total(spec: RunSpec, layout: Layout, state: State, closed: Closed, read: Re
         assert closed.update is not None
         total = codec.read_update(read(closed.update), state.shared, PEER_LIMIT)
         if list(total.weights) != list(closed.weights):
-            raise MergeError("the update does not hold the contributions that the ledger names")
+            raise MergeError(
+                f"the update of round {closed.round} is not the sum of the contributions that the ledger "
+                "names; the coordinator is at fault"
+            )
         return total
     total = codec.total(state.shared, find_rule(spec.merge.rule).needs)
     for digest, weight in zip(closed.blobs, closed.weights, strict=True):

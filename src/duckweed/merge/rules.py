@@ -49,7 +49,7 @@ def register_rule(name: str, merge: Callable[..., np.ndarray], needs: Iterable[s
 
 def find_rule(name: str) -> Rule:
     """The rule of that name. Raises KeyError."""
-    return RULES.find(name)  # type: ignore[return-value]
+    return RULES.find(name)
 
 
 @rule()

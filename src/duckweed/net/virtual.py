@@ -42,7 +42,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._now += seconds
 
     def spend(self, seconds: float) -> None:
-        """Let the job that runs at this moment take so much virtual time."""
+        """Let the job that runs at this moment take `seconds` of virtual time."""
         self._spent += seconds
 
     def run_in_executor(  # type: ignore[override]
@@ -76,7 +76,7 @@ class _Jumping(selectors.DefaultSelector):
 
 
 def spend(seconds: float) -> None:
-    """Let the job that runs at this moment take so much time, where time is virtual."""
+    """Let the job that runs at this moment take `seconds` of virtual time."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
     loop.spend(seconds)
@@ -101,7 +101,7 @@ class _Lane:
         self._free = 0.0
 
     async def carry(self, count: int) -> None:
-        """Until so many bytes are over."""
+        """Return when `count` bytes have arrived."""
         self._free = max(now(), self._free) + 8 * count / self.rate
         await asyncio.sleep(self._free + self.latency - now())
 

@@ -112,7 +112,7 @@ class RunHistory:
         self._note(entry.number, body)
 
     def agree(self, round_: int, digest: str, peers: int) -> None:
-        """The state that a round begins from, as so many peers hold it."""
+        """Note the state that a round begins from. peers: how many of them hold it."""
         self.ledger.append(round_, StateEntry(digest, peers))
         self.agreed[round_] = digest
 

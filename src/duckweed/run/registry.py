@@ -5,54 +5,35 @@ imported when the name is first used. A plugin registers an object itself.
 """
 
 import importlib
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any
 
 
-class CodecType(Protocol):
-    """What a specification asks of a wire (duckweed.wire.codec.Codec)."""
-
-    section: type[Any]
-    """A Wire that is a msgspec.Struct."""
-    gives: frozenset[str]
-    """What a merge rule may need of it."""
-
-
-class RuleType(Protocol):
-    """What a specification asks of a merge rule (duckweed.merge.rules.Rule)."""
-
-    @property
-    def needs(self) -> frozenset[str]: ...
-
-
-Found = TypeVar("Found")
-
-
-class Registry(Generic[Found]):
+class Registry:
     """Objects by name, in the order in which they were registered."""
 
     def __init__(self, key: str, places: dict[str, str]) -> None:
         """key: that of run.toml whose values the names are; places: name -> "module:attribute"."""
         self.key, self._places = key, places
-        self._found: dict[str, Found] = {}
+        self._found: dict[str, Any] = {}
 
     def names(self) -> list[str]:
         return [*self._places, *(name for name in self._found if name not in self._places)]
 
-    def find(self, name: str) -> Found:
+    def find(self, name: str) -> Any:
         """Raises KeyError if there is no such name."""
         if name not in self._found:
             module, _, attribute = self._places[name].partition(":")
             self._found[name] = getattr(importlib.import_module(module), attribute)
         return self._found[name]
 
-    def register(self, name: str, found: Found) -> None:
+    def register(self, name: str, found: Any) -> None:
         """Raises ValueError if the name is taken."""
         if name in self.names():
             raise ValueError(f"{self.key} = {name!r} is registered already; choose another name")
         self._found[name] = found
 
 
-WIRES: Registry[CodecType] = Registry(
+WIRES = Registry(
     "wire.kind",
     {
         "dense": "duckweed.wire.codecs.dense:DenseCodec",
@@ -60,7 +41,8 @@ WIRES: Registry[CodecType] = Registry(
         "integer": "duckweed.wire.codecs.integer:IntegerCodec",
     },
 )
-RULES: Registry[RuleType] = Registry(
+"""Subclasses of duckweed.wire.codec.Codec."""
+RULES = Registry(
     "merge.rule",
     {
         "mean": "duckweed.merge.rules:mean",
@@ -68,3 +50,4 @@ RULES: Registry[RuleType] = Registry(
         "bounded": "duckweed.merge.rules:bounded",
     },
 )
+"""Merge rules (duckweed.merge.rules.Rule)."""

@@ -68,11 +68,11 @@ class DataSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which model. `source`: a preset, a folder or config.json, or a hub name."""
+    """Which model is trained, and from which weights."""
 
-    source: str = "llama-1m"
-    weights: Literal["scratch", "given"] = "scratch"
-    sequence: int = 128
+    source: str = "llama-1m"  # a preset, a folder or config.json, or a hub name
+    weights: Literal["scratch", "given"] = "scratch"  # random, or those of the source
+    sequence: int = 128  # tokens of a training sequence
 
     def __post_init__(self) -> None:
         check("model", "sequence", self.sequence, 2, 1 << 20)
@@ -81,14 +81,10 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What of the model's configuration is changed; None: as `model.source` has it.
 
-    family: the kind of block, as transformers has it: qwen3 normalises queries and keys per head;
-    olmo2 over all heads, and its norms come after the parts; gemma2 has norms before and after and
-    scales its embedding; nanochat has norms without weights; it and arcee have a feed-forward part
-    without gate. activation: of the feed-forward part; width, layers, heads, kv_heads, inner_width
-    (of the feed-forward part): sizes; rope_base: of the rotary positions; tied: one matrix for
-    embedding and head; softcap: bound of the logits (gemma2, nanochat; 0: none); initial: sd of the
-    first weights; zero_projections: what is added to the residual stream starts at zero;
-    attention_bias, mlp_bias: as in transformers; norm_epsilon: of the RMS norms.
+    The family is the kind of block, as transformers has it. qwen3 normalises queries and keys per head;
+    olmo2 normalises them over all heads, and its norms come after attention and feed-forward part;
+    gemma2 has norms before and after, and scales its embedding; nanochat has norms without weights;
+    nanochat and arcee have a feed-forward part without gate.
     """
 
     family: Literal["llama", "qwen3", "olmo2", "gemma2", "nanochat", "arcee"] | None = None
@@ -99,15 +95,15 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     layers: int | None = None
     heads: int | None = None
     kv_heads: int | None = None
-    inner_width: int | None = None
-    rope_base: float | None = None
-    tied: bool | None = None
-    softcap: float | None = None
-    initial: float | None = None
-    zero_projections: bool = False
-    attention_bias: bool | None = None
-    mlp_bias: bool | None = None
-    norm_epsilon: float | None = None
+    inner_width: int | None = None  # of the feed-forward part
+    rope_base: float | None = None  # of the rotary positions
+    tied: bool | None = None  # whether embedding and head are one matrix
+    softcap: float | None = None  # bound of the logits (gemma2, nanochat); 0: none
+    initial: float | None = None  # standard deviation of the first weights
+    zero_projections: bool = False  # what is added to the residual stream starts at zero
+    attention_bias: bool | None = None  # as in transformers
+    mlp_bias: bool | None = None  # as in transformers
+    norm_epsilon: float | None = None  # of the RMS norms
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -200,18 +196,18 @@ class Outer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Rounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How many peers a run starts with, when a round closes, and when the run ends. overlap: share of
-    the inner steps of a round that a peer trains from the state before, while that is being
-    exchanged; 0: it waits for the exchange."""
+    """How many peers a run starts with, when a round closes, and when the run ends."""
 
-    count: int = 13
-    peers: int = 4
-    quorum: float = 0.5
-    patience: float = 15.0
-    evaluate: int = 4
-    evaluate_tokens: int = 32768
-    checkpoint: int = 10
-    overlap: float = 0.0
+    count: int = 13  # rounds of the run
+    peers: int = 4  # that the run starts with
+    quorum: float = (
+        0.5  # share of the peers that must have contributed before stragglers are left out
+    )
+    patience: float = 15.0  # seconds that stragglers are given beyond the usual time
+    evaluate: int = 4  # every how many rounds the held-out loss is measured
+    evaluate_tokens: int = 32768  # held-out tokens of such a measurement
+    checkpoint: int = 10  # every how many rounds the state is saved
+    overlap: float = 0.0  # share of a round's steps trained while the round before is exchanged
 
     def __post_init__(self) -> None:
         check("rounds", "count", self.count, 1, 10_000_000)
@@ -228,23 +224,20 @@ KEY, NAME = "[0-9a-f]{64}", "[A-Za-z0-9][A-Za-z0-9_.-]{0,31}"
 
 
 class Members(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Who may take part. `keys` (public keys, 64 hex digits) need no invitation. What follows holds in
-    open runs only: on `probation` is a peer until that many of its contributions have counted; all
-    newcomers together, and all peers of one address together, weigh at most `share` of a round in
-    which others have handed in; `per_address` peers at most come from one address.
+    """Who may take part, and who may lead the run. `probation`, `share` and `per_address` hold in open
+    runs only.
 
-    `successors`, "NAME:KEY" each (`duckweed identity` prints it): peers that keep a full copy of the
-    ledger and go on with the run, in this order, when the leader was away for `absence`
-    seconds. Two at least: a machine alone cannot tell a coordinator that is gone from a line that is
-    cut."""
+    Successors are peers that keep a full copy of the ledger; when the leader is away, the next in this
+    order goes on with the run. There are none or at least two: one alone cannot tell a coordinator that
+    is gone from a connection that is cut."""
 
     join: Literal["invited", "open"] = "invited"
-    keys: tuple[str, ...] = ()
-    probation: int = 3
-    share: float = 0.5
-    per_address: int = 8
-    successors: tuple[str, ...] = ()
-    absence: float = 60.0
+    keys: tuple[str, ...] = ()  # public keys, 64 hex digits, that need no invitation
+    probation: int = 3  # contributions that must have counted until a peer is no newcomer
+    share: float = 0.5  # of a round, that newcomers, and peers of one address, weigh at most
+    per_address: int = 8  # peers that may come from one address
+    successors: tuple[str, ...] = ()  # "NAME:KEY" each, as `duckweed identity` prints it
+    absence: float = 60.0  # seconds without a leader until a successor takes over
 
     def __post_init__(self) -> None:
         for key in self.keys:

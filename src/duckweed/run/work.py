@@ -1,8 +1,8 @@
 """How the work on a block is counted. The coordinator checks what peers say they did, without torch;
 what makes the batches is in duckweed.learn.task.
 
-A kind of task is one line in `EXPECTED`: tokens that so many inner steps have, or the most that they
-can have where that depends on what comes of them.
+A kind of task is one line in `EXPECTED`: the number of tokens of some inner steps, or bounds of
+it where it depends on the training.
 """
 
 from collections.abc import Callable
@@ -36,12 +36,12 @@ EXPECTED: dict[str, Callable[[RunSpec, int], Expected]] = {TEXT: text_tokens}
 
 
 def expected(spec: RunSpec, steps: int) -> Expected:
-    """Tokens of so many inner steps of a run."""
+    """Tokens of `steps` inner steps of a run."""
     return EXPECTED[kind_of(spec)](spec, steps)
 
 
 def objection(spec: RunSpec, steps: int, tokens: int) -> str | None:
-    """Why so many inner steps cannot have had so many tokens; None if they can."""
+    """Why `steps` inner steps cannot have had that number of tokens; None if they can."""
     bounds = expected(spec, steps)
     if bounds.least <= tokens <= bounds.most:
         return None

@@ -93,29 +93,26 @@ async def measure_speed(learner: Learner, spec: RunSpec) -> float:
 class Survey(msgspec.Struct, frozen=True):
     """What a peer on this machine will do in a round, and what that takes."""
 
-    device: str
-    threads: int
     spec: RunSpec
-    parameters: int
+    layout: Layout
     terms: m.RunInfo
-    most_up: int
-    """Bytes of the largest contribution that is possible."""
     link: LinkSpeed
     speed: float
     """Tokens per second of inner steps."""
     memory: int
-    """Bytes, of the device or, for a CPU, of the whole process."""
-    disk: int
-    """Bytes of the peer's folder."""
+    """Bytes that training takes of the device."""
+    device: str
+    threads: int
 
     @property
     def up(self) -> int:
-        """Bytes sent in a round; before the first, the most that can be."""
-        return self.terms.up or self.most_up
+        """Bytes sent in a round; before the first, the most that a contribution can have."""
+        return self.terms.up or codec_of(self.spec.wire, self.layout).blob_limit
 
     @property
     def down(self) -> int:
-        return self.terms.down or self.most_up
+        """Bytes fetched in a round, likewise."""
+        return self.terms.down or codec_of(self.spec.wire, self.layout).blob_limit
 
     @property
     def seconds(self) -> float:
@@ -127,16 +124,18 @@ class Survey(msgspec.Struct, frozen=True):
         """What will happen here and what it costs."""
         most = "" if self.terms.up else "at most "
         hourly = 3600 / self.seconds
+        memory = self.memory + (PROCESS if self.device == "cpu" else 0)
+        disk = disk_needed(self.spec.inner, self.layout)
         size = units.show_size
         threads = f", {self.threads} thread{'s' if self.threads > 1 else ''}"
         return (
             f"This machine ({self.device}{threads if self.device == 'cpu' else ''}) will train "
-            f"{self.spec.model.source} ({units.show_count(self.parameters)} parameters) at about "
+            f"{self.spec.model.source} ({units.show_count(self.layout.total)} parameters) at about "
             f"{self.speed:,.0f} tokens/s; a round of {self.spec.tokens_per_block:,} tokens takes it "
             f"about {units.show_time(self.seconds)}, sends {most}{size(self.up)} and fetches "
             f"{most}{size(self.down)}, so {most}{size(self.up * hourly)} up and "
-            f"{size(self.down * hourly)} down in an hour; it takes about {size(self.memory)} of "
-            f"memory and {size(self.disk)} of disk. The coordinator is {self.link}."
+            f"{size(self.down * hourly)} down in an hour; it takes about {size(memory)} of "
+            f"memory and {size(disk)} of disk. The coordinator is {self.link}."
         )
 
 
@@ -156,21 +155,3 @@ def check_disk(home: Path, spec: RunSpec, layout: Layout, controls: Controls) ->
             "choose another disk with --home",
             str(home),
         )
-
-
-def survey(
-    spec: RunSpec,
-    layout: Layout,
-    terms: m.RunInfo,
-    link: LinkSpeed,
-    speed: float,
-    memory: int,
-    device: str,
-    threads: int,
-) -> Survey:
-    base = PROCESS if device == "cpu" else 0
-    return Survey(
-        device, threads, spec, layout.total, terms,
-        codec_of(spec.wire, layout).blob_limit, link, speed,
-        memory + base, disk_needed(spec.inner, layout),
-    )  # fmt: skip

@@ -159,7 +159,7 @@ def rms(x: np.ndarray, layout: Layout) -> list[float]:
 
 def codec_type(wire: Wire) -> type[Codec]:
     """The codec class of a section `[wire]`."""
-    return WIRES.find(wire.kind)  # type: ignore[return-value]
+    return WIRES.find(wire.kind)
 
 
 def codec_of(wire: Wire, layout: Layout) -> Codec:

@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -97,18 +98,9 @@ def _models(rows: Sequence[dict[str, str]], path: Path) -> list[Model]:
         language = "Language" in domain or "Multimodal" in domain
         if compute is None or not row["Publication date"] or not language:
             continue
-        found.append(
-            Model(
-                name=row["Model"].strip(),
-                date=_date(row, "Publication date", path, number),
-                maker=_maker(row),
-                country=_country(row, "Country (of organization)"),
-                access=_access(row),
-                compute_flop=compute,
-                basis="read",
-                source=f"Epoch AI, {path.name}",
-            )
-        )
+        date = _date(row, "Publication date", path, number)
+        country = _country(row, "Country (of organization)")
+        found.append(Model(**_made(row, "Model", date, country, path), compute_flop=compute))
     return found
 
 
@@ -118,19 +110,25 @@ def _scores(rows: Sequence[dict[str, str]], path: Path) -> list[Score]:
         eci = _number(row, "ECI Score", path, number)
         if eci is None or not row["Release date"]:
             continue
-        found.append(
-            Score(
-                name=row["Model version"].strip(),
-                date=_date(row, "Release date", path, number),
-                maker=_maker(row),
-                country=_country(row, "Country"),
-                access=_access(row),
-                eci=eci,
-                basis="read",
-                source=f"Epoch AI, {path.name}",
-            )
-        )
+        date = _date(row, "Release date", path, number)
+        made = _made(row, "Model version", date, _country(row, "Country"), path)
+        found.append(Score(**made, eci=eci))
     return found
+
+
+def _made(
+    row: dict[str, str], name: str, date: dt.date, country: str, path: Path
+) -> dict[str, Any]:
+    """The fields of `Made`. name: the column of the model's name."""
+    return {
+        "name": row[name].strip(),
+        "date": date,
+        "maker": _maker(row),
+        "country": country,
+        "access": _access(row),
+        "basis": "read",
+        "source": f"Epoch AI, {path.name}",
+    }
 
 
 def _number(row: dict[str, str], column: str, path: Path, line: int) -> float | None:

@@ -35,17 +35,23 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
         return year_of(self.date)
 
 
-class Model(Fact, frozen=True, kw_only=True):
-    """A trained model. compute_flop: training FLOP, None where nobody outside knows."""
+class Made(Fact, frozen=True, kw_only=True):
+    """A fact about a model, with who made it and who may use it."""
 
     maker: str
     country: str
     access: str
-    compute_flop: float | None = None
 
     @property
     def open(self) -> bool:
         return self.access == "open"
+
+
+class Model(Made, frozen=True, kw_only=True):
+    """A trained model."""
+
+    compute_flop: float | None = None
+    """FLOP of its training; None where nobody outside knows."""
 
 
 class Run(Fact, frozen=True, kw_only=True):
@@ -74,17 +80,10 @@ class Link(Fact, frozen=True, kw_only=True):
     mbps: float
 
 
-class Score(Fact, frozen=True, kw_only=True):
+class Score(Made, frozen=True, kw_only=True):
     """A point of the Epoch Capabilities Index."""
 
-    maker: str
-    country: str
-    access: str
     eci: float
-
-    @property
-    def open(self) -> bool:
-        return self.access == "open"
 
 
 class Horizon(Fact, frozen=True, kw_only=True):

@@ -209,27 +209,9 @@ def option(part: str) -> dict[str, Any]:
 
 
 FIELDS = {
-    "count",
-    "device",
-    "cards",
-    "memory",
-    "rate",
-    "kind",
-    "host",
-    "up",
-    "down",
-    "link",
-    "latency",
-    "site",
-    "lan",
-    "online",
-    "stay",
-    "waste",
-    "name",
-    "price",
-    "watts",
-    "rent",
-}
+    "count", "device", "cards", "memory", "rate", "kind", "host", "up", "down", "link",
+    "latency", "site", "lan", "online", "stay", "waste", "name", "price", "watts", "rent",
+}  # fmt: skip
 
 
 def parse_table(row: dict[str, Any], notes: list[str]) -> Group:

@@ -19,14 +19,8 @@ def length(size: int) -> int:
     return piece
 
 
-def hashes(data: bytes) -> list[bytes]:
-    """blake3, 32 bytes, of every piece."""
-    step = length(len(data))
-    return [blake3(data[i : i + step]).digest() for i in range(0, len(data), step)]
-
-
 def hashes_of(path: Path) -> list[bytes]:
-    """The same of a file, without reading it at once."""
+    """blake3, 32 bytes, of every piece of a file."""
     step, found = length(path.stat().st_size), []
     with path.open("rb") as file:
         while data := file.read(step):

@@ -35,7 +35,7 @@ from duckweed.swarm.protocol.errors import PeerStopped
 from duckweed.swarm.protocol.invitation import Invitation
 from duckweed.volunteer import controls
 from duckweed.volunteer.controls import Controls
-from duckweed.volunteer.preflight import Survey, check_disk, measure_link, measure_speed, survey
+from duckweed.volunteer.preflight import Survey, check_disk, measure_link, measure_speed
 
 Say = Callable[[str], None]
 DRY = "nothing was begun"
@@ -132,7 +132,7 @@ async def _prepare(
     learner = founding.learner(spec, ground, device)
     speed = await measure_speed(learner, spec)
     trim()
-    found = survey(
+    found = Survey(
         spec, layout, info, speed_of_link, speed, needed(skeleton, spec), device, limits.threads
     )
     return Worker(spec, layout, learner), found
