@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from duckweed.evolve.campaign.journal import Journal
-from duckweed.evolve.entries import TrialEntry
+from duckweed.evolve.entries import CampaignEntry, TrialEntry
 from duckweed.evolve.trial_spec import TrialSpec
 from duckweed.evolve.trials.evaluator import Evaluator, ExportRefused, check_causal
 from duckweed.evolve.trials.text_split import read
@@ -238,7 +238,7 @@ def test_a_trial_is_run_again_from_the_ledger_alone(ground, tmp_path):
     _folder, plain, evaluator, train = ground
     asked = trial(plain | {"inner.final": 0.0}, seed=99)
     journal = Journal(tmp_path)
-    journal.note("genesis", {"key": journal.key})
+    journal.note(CampaignEntry(journal.key))
     journal.trial(asked, evaluator.evaluate(asked, train(asked, "first")), "screening")
     journal.close()
     journal = Journal(tmp_path)

@@ -37,7 +37,7 @@ class PoolUnderTest:
     @property
     def processes(self) -> list[int]:
         workers = (self.pool._slots[0].process, self.pool._evaluator)
-        return [worker.process.pid for worker in workers if worker]
+        return [worker._child._process.pid for worker in workers if worker]
 
     @property
     def is_training(self) -> bool:

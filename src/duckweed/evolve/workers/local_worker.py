@@ -1,19 +1,19 @@
 """A worker that is a process of this machine, and what any worker is."""
 
-import contextlib
-import os
-import subprocess
+import queue
 import sys
-from typing import IO, Literal, Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
 from duckweed.evolve.folder import CampaignFolder
 from duckweed.evolve.trial_spec import TrialResult, TrialSpec
+from duckweed.process import environment
+from duckweed.process.child import Child
 
-GRACE = 5.0  # seconds for a process to end before it is killed
+GRACE = 5.0  # seconds for a killed process to be gone
 KEPT = ("PATH", "PYTHONPATH", "HOME", "LANG", "SYSTEMROOT", "TMPDIR", "VIRTUAL_ENV")
-"""Variables that a process is given, beside those of OpenMP: no keys, no tokens."""
+"""Variables that a process is given, beside those of threads and libraries: no keys, no tokens."""
 
 Role = Literal["train", "evaluate"]
 
@@ -55,25 +55,18 @@ class LocalWorker:
 
     def __init__(self, role: Role, number: int, folder: CampaignFolder) -> None:
         self.number = number
-        environment = {k: v for k, v in os.environ.items() if k in KEPT or k.startswith("OMP_")}
-        environment |= {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
-        environment |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
-        self._log: IO[bytes] = folder.log.open("ab")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "duckweed.evolve.workers.worker_process", role, str(folder.path)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
-            env=environment, start_new_session=True,
-        )  # fmt: skip
-        assert self.process.stdin
-        assert self.process.stdout
-        self._in, self._out = self.process.stdin, self.process.stdout
+        self._heard: queue.SimpleQueue[bytes | int] = queue.SimpleQueue()
+        """Lines that the process has written; last its exit code."""
+        module = "duckweed.evolve.workers.worker_process"
+        command = [sys.executable, "-m", module, role, str(folder.path)]
+        hear = self._heard.put
+        self._child = Child(role, command, _environment(), folder.log, hear, hear)
         self._ready = False
 
     def ask(self, trial: TrialSpec, out: str) -> Reply:
         """The answer to one question. Raises OSError or ValueError where the process is gone."""
         self.wait()
-        self._in.write(msgspec.json.encode(Question(trial, out)) + b"\n")
-        self._in.flush()
+        self._child.send(msgspec.json.encode(Question(trial, out)) + b"\n")
         return self._reply()
 
     def wait(self) -> None:
@@ -83,20 +76,23 @@ class LocalWorker:
             self._ready = True
 
     def _reply(self) -> Reply:
-        return msgspec.json.decode(self._out.readline(), type=Reply)
+        heard = self._heard.get()
+        if isinstance(heard, int):
+            self._heard.put(heard)  # whoever asks next is told too
+            raise ConnectionError(f"exit code {heard}")
+        return msgspec.json.decode(heard, type=Reply)
 
     def kill(self) -> None:
-        self.process.kill()
+        self._child.kill()
 
     def end(self) -> None:
         """End the process, whatever it is doing."""
-        with contextlib.suppress(OSError):
-            self._in.close()
-        self.process.terminate()
-        try:
-            self.process.wait(GRACE)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self._out.close()
-        self._log.close()
+        self._child.kill()
+        self._child.wait(GRACE)
+
+
+def _environment() -> dict[str, str]:
+    """Of a worker process: one thread, and nothing of ours that it does not need."""
+    ours = environment.of_child(1).items()
+    kept = {k: v for k, v in ours if k in KEPT or k in environment.DEFAULTS or k.startswith("OMP_")}
+    return kept | {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
