@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 import sys
 
+import psutil
 import pytest
 from fixtures import tiny
 from typer.testing import CliRunner
@@ -116,7 +117,9 @@ def test_processes_end_when_the_iteration_is_left_and_the_command_goes_on(done, 
     with duckweed.train(spec, base=base, runs=base / "runs", name="processes") as training:
         kept = iter(training)  # as a traceback in a notebook keeps it
         assert next(kept).round == 0
-    assert list(training.run.path.glob("*.pid")) == []
+        processes = [int(path.read_text()) for path in training.run.path.glob("*.pid")]
+        assert len(processes) == 4
+    assert not any(map(psutil.pid_exists, processes))
     words = ["train", "--resume", str(training.run.path), "--device", "cpu"]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
