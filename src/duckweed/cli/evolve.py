@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from duckweed.cli.console import PlainConsole
 from duckweed.cli.errors import fail, plain_errors
 
-console = Console(highlight=False)
+console = PlainConsole()
 
 
 def register(app: typer.Typer) -> None:
@@ -326,7 +326,7 @@ def work(
 
     async def lend() -> None:
         secret = secret_of(home)
-        lender = Lender(home, secret, lambda text: console.print(text, markup=False))
+        lender = Lender(home, secret, lambda text: console.print(text))
         identity = load_or_create(home / "key")
         endpoint = await lender.serve(identity, listen)
         where = (*(public or []), *endpoint.addresses)

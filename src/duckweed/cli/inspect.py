@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from duckweed.cli.console import PlainConsole
 from duckweed.cli.errors import fail, plain_errors
 from duckweed.run.units import show_size
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from duckweed.ledger.entries import RoundEntry
     from duckweed.ledger.term import Charge
 
-console = Console(highlight=False)
+console = PlainConsole()
 Run = Annotated[Path, typer.Argument(help="A run: its folder, or its name under runs/.")]
 
 
@@ -84,7 +85,7 @@ def _rows(table: Table, entry: "RoundEntry", state: str) -> None:
             f"{said.tokens:,}" if said else "-",
             f"{said.loss:.3f}" if said else "-",
             show_size(said.size) if said else "-",
-            f"[red]no: {reason}[/]" if reason else "yes",
+            Text(f"no: {reason}", "red") if reason else "yes",
             state if row == 0 else "",
         )
 
@@ -98,7 +99,7 @@ def generate(
     seed: Annotated[int, typer.Option(help="Another seed, another text.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
-    """Let the model of a finished run go on with a text."""
+    """Let the model of a finished run, or of any folder in Hugging Face's format, go on with a text."""
     if tokens < 1 or temperature < 0:
         fail("--tokens must be at least 1 and --temperature at least 0")
     model = _model_of(run)
@@ -106,7 +107,7 @@ def generate(
     from duckweed.round.export import generate as continued
 
     text = continued(model, prompt, tokens, temperature, seed, choose(device))
-    console.print(text, markup=False, soft_wrap=True)
+    console.print(text, soft_wrap=True)
 
 
 @plain_errors
@@ -117,7 +118,8 @@ def evaluate(
     encoding: Annotated[str, typer.Option(help="Of text without a byte-order mark.")] = "utf-8",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
-    """Bits per byte and perplexity of a finished run's model on any text."""
+    """Bits per byte and perplexity on any text, of a finished run's model or of any folder in Hugging Face's
+    format."""
     model = _model_of(run)
     from transformers import AutoModelForCausalLM
 
@@ -132,7 +134,7 @@ def evaluate(
     from duckweed.run import spec as specs
     from duckweed.run.sections import DataSpec
 
-    spec = specs.load(folders.find(run).spec)
+    spec = specs.RunSpec() if model == run else specs.load(folders.find(run).spec)
     tokenizer = str(model.resolve())
     wanted = DataSpec(tuple(data), field, tokenizer, held_out=1.0, encoding=encoding)
     with console.status("reading the data"):
@@ -141,21 +143,26 @@ def evaluate(
     with console.status("measuring"):
         with quiet():
             network: Any = AutoModelForCausalLM.from_pretrained(model)
-        length = max(2, min(spec.model.sequence, len(dataset.held_out) - 1))
+        known = getattr(network.config, "max_position_embeddings", None) or spec.model.sequence
+        length = max(2, min(spec.model.sequence, known, len(dataset.held_out) - 1))
         spec = specs.override(spec, {"model.sequence": length})
         one = learner(spec, network.config, dataset, place)
         nats, tokens = one.evaluate(read_weights(network), None, batch=16)
     loss = nats / tokens
     console.print(
-        f"[bold]{bits_per_byte(loss, bytes_per_token(dataset)):.4f} bits per byte[/], perplexity "
-        f"{math.exp(loss):.3f} per token, over {tokens:,} tokens "
-        f"({dataset.manifest.held_out_bytes:,} bytes of text)"
+        Text.assemble(
+            (f"{bits_per_byte(loss, bytes_per_token(dataset)):.4f} bits per byte", "bold"),
+            f", perplexity {math.exp(loss):.3f} per token, over {tokens:,} tokens "
+            f"({dataset.manifest.held_out_bytes:,} bytes of text)",
+        )
     )
 
 
 def _model_of(run: Path) -> Path:
     from duckweed.run import folder as folders
 
+    if (run / "config.json").is_file():
+        return run  # a model by itself, of whatever origin
     folder = folders.find(run)
     if not (folder.model / "config.json").is_file():
         fail(

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from duckweed.cli import running
+from duckweed.cli.console import PlainConsole
 from duckweed.cli.errors import fail, plain_errors
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from duckweed.run.spec import RunSpec
     from duckweed.swarm.coordinator.guest_book import Guests
 
-console = Console(highlight=False)
+console = PlainConsole()
 SERVED = "serve"  # name of the invitation that `duckweed serve` prints
 
 
@@ -74,7 +74,10 @@ def serve(
         spec = specs.load(specification) if specification else specs.RunSpec()
         base = specification.resolve().parent if specification else Path.cwd()
         name = name or folders.next_name(runs, specification.stem if specification else "serve")
-        run = running.begin(spec, base, folders.create(runs, name), device, threads, train)
+        run = running.begin(spec, base, runs, name, device, threads, train)
+    if running.trained(run):
+        running.finish(run, "duckweed serve")
+        return
     is_open = run.spec.members.join == "open"
     guests = Guests(run.folder.guests)
     secret = "" if is_open else guests.unlimited(SERVED)

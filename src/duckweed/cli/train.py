@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from duckweed.cli import running
+from duckweed.cli.console import PlainConsole
 from duckweed.cli.errors import fail, plain_errors
 
 if TYPE_CHECKING:
     from duckweed.net.link_spec import LinkSpec
 
-console = Console(highlight=False)
+console = PlainConsole()
 
 
 def register(app: typer.Typer) -> None:
@@ -113,13 +113,15 @@ def train(
     else:
         spec = specs.load(specification) if specification else specs.RunSpec()
         spec = specs.override(recipes.lay(spec, recipe) if recipe else spec, changes)
-        at_links = parse_links(links, spec.rounds.peers) if links else None
         base = specification.resolve().parent if specification and not data else Path.cwd()
         name = name or folders.next_name(runs, specification.stem if specification else "train")
         here = 1 if simulate else spec.rounds.peers
-        run = running.begin(spec, base, folders.create(runs, name), device, threads, here)
-    if simulate:
-        _simulate(run, at_links, step_seconds)
+        run = running.begin(spec, base, runs, name, device, threads, here)
+    if running.trained(run):
+        pass
+    elif simulate:
+        peers = run.spec.rounds.peers
+        _simulate(run, parse_links(links, peers) if links else None, step_seconds)
     else:
         _swarm(run, threads, port)
     running.finish(run, "duckweed train --resume")
@@ -183,7 +185,7 @@ def _simulate(
     from duckweed.run import state as states
 
     layout = founding.layout(run.folder)
-    state = states.load(run.folder.state(0), layout)
+    state = states.load(run.folder.start(run.spec.rounds.overlap > 0), layout)
     with contextlib.suppress(KeyboardInterrupt), running.view(run) as view:
         simulation = Simulation(
             run.folder,

@@ -289,7 +289,8 @@ class Coordinator:
 
     async def run(self) -> None:
         """Open and close rounds until all are done or the run is stopped."""
-        await self._until(self._enough_here)
+        if self.number < self.spec.rounds.count:  # else all that is left is to agree on the state
+            await self._until(self._enough_here)
         while self.number < self.spec.rounds.count and not self.ended:
             open_ = self.round = self.coming or self._open(self.number)
             self.coming, open_.opened = None, clock.now()
