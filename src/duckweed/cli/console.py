@@ -33,7 +33,7 @@ class PlainConsole(Console):
     nothing. What is to be bold or red is a rich Text, or has a `style`."""
 
     def __init__(self, *, stderr: bool = False) -> None:
-        super().__init__(stderr=stderr, emoji=False, highlight=False)
+        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
 
     def status(self, status: RenderableType, **options: Any) -> Status:
         """A spinner with a text; `Spinner` would read markup in a string."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import closing
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
@@ -151,34 +151,43 @@ def watch(run: Opened, events: Iterable[Event]) -> None:
             shown.take(event)
 
 
-def finish(run: Opened, again: str) -> None:
-    """After the last round: measure, export, report, where that is not done. Before: say how to go on
-    (again: the command that does, without the folder); exit code 130."""
-    closed, folder = closed_rounds(run.folder), run.folder
+@contextmanager
+def stoppable(run: Opened, again: str) -> Iterator[None]:
+    """Training and what follows it: when Ctrl-C ends that, say how to go on; exit code 130. again: the
+    command that goes on, without the folder."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _stopped(run, again)
     if not trained(run):
-        console.print(
-            f"\nStopped after {closed} closed rounds; nothing of them is lost. "
-            f"Go on with: {again} {folder.path}",
-            soft_wrap=True,
-        )
-        raise typer.Exit(STOPPED)
+        _stopped(run, again)
+
+
+def _stopped(run: Opened, again: str) -> NoReturn:
+    what = (
+        "Stopped before model and report were written; the training is done. Write them with"
+        if trained(run)
+        else f"Stopped after {closed_rounds(run.folder)} closed rounds; nothing of them is lost. "
+        "Go on with"
+    )
+    console.print(f"\n{what}: {again} {run.folder.path}", soft_wrap=True)
+    raise typer.Exit(STOPPED)
+
+
+def finish(run: Opened) -> None:
+    """After the last round: measure, export, report, where that is not done."""
+    folder = run.folder
+    if not trained(run):
+        return
     if folder.report.is_file() and (folder.model / "config.json").is_file():
         console.print(
-            f"This run is finished: all {closed} rounds are done, the model and the report are written.\n"
+            "This run is finished: all rounds are done, the model and the report are written.\n"
             f"report   {folder.report}\n"
             f"model    {folder.model}",
             soft_wrap=True,
         )
-        return
-    try:
+    else:
         console.print(_harvest(run))
-    except KeyboardInterrupt:
-        console.print(
-            "Stopped while the model and the report were written; the training is done. "
-            f"Write them with: {again} {folder.path}",
-            soft_wrap=True,
-        )
-        raise typer.Exit(STOPPED) from None
 
 
 def trained(run: Opened) -> bool:

@@ -1,6 +1,5 @@
 """`duckweed train` and `duckweed new`."""
 
-import contextlib
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -117,14 +116,15 @@ def train(
         name = name or folders.next_name(runs, specification.stem if specification else "train")
         here = 1 if simulate else spec.rounds.peers
         run = running.begin(spec, base, runs, name, device, threads, here)
-    if running.trained(run):
-        pass
-    elif simulate:
-        peers = run.spec.rounds.peers
-        _simulate(run, parse_links(links, peers) if links else None, step_seconds)
-    else:
-        _swarm(run, threads, port)
-    running.finish(run, "duckweed train --resume")
+    with running.stoppable(run, "duckweed train --resume"):
+        if running.trained(run):
+            pass
+        elif simulate:
+            peers = run.spec.rounds.peers
+            _simulate(run, parse_links(links, peers) if links else None, step_seconds)
+        else:
+            _swarm(run, threads, port)
+        running.finish(run)
 
 
 def _changes(
@@ -168,10 +168,7 @@ def _swarm(run: running.Opened, threads: int, port: int) -> None:
     from duckweed.process.local_run import LocalRun
 
     peers = run.spec.rounds.peers
-    with (
-        contextlib.suppress(KeyboardInterrupt),
-        LocalRun(run.folder, run.spec, run.device, threads, peers) as processes,
-    ):
+    with LocalRun(run.folder, run.spec, run.device, threads, peers) as processes:
         processes.start(f"127.0.0.1:{port}")
         running.watch(run, processes.events())
 
@@ -186,7 +183,7 @@ def _simulate(
 
     layout = founding.layout(run.folder)
     state = states.load(run.folder.start(run.spec.rounds.overlap > 0), layout)
-    with contextlib.suppress(KeyboardInterrupt), running.view(run) as view:
+    with running.view(run) as view:
         simulation = Simulation(
             run.folder,
             run.spec,
