@@ -8,8 +8,11 @@ import time
 import pytest
 from fixtures import tiny
 
+from duckweed.process.child import ExitCode
+from duckweed.process.local_run import LocalRun, RunFailed, _Ended
 from duckweed.run import toml
 from duckweed.run.folder import RunFolder
+from duckweed.run.spec import RunSpec
 
 pytestmark = pytest.mark.slow
 
@@ -85,3 +88,13 @@ def test_a_run_is_not_begun_on_a_full_disk_and_leaves_its_name_free(tmp_path, di
     assert running.returncode == 1, said
     assert "is full" in said
     assert [x.name for x in disk.iterdir()] == ["ballast"]
+
+
+def test_a_process_that_fails_without_a_word_is_told_of(tmp_path):
+    """On a full disk there may be no room for its own words."""
+    run = LocalRun(RunFolder(tmp_path), RunSpec(), "cpu", 1, 2)
+    run._running = 3
+    for slot in range(2):
+        run._told.put(_Ended("peer", slot, ExitCode.FAILED))
+    with pytest.raises(RunFailed, match=r"peer 1 ended with code 1; see .*logs"):
+        list(run.events())
