@@ -69,7 +69,7 @@ class Run:
     def model(self) -> Path:
         """Folder of its model, for transformers' `from_pretrained`. Raises FolderError if the run is not
         finished."""
-        return _session().model_of(self.folder)
+        return _session().model_of(self.folder.path)
 
     def ledger(self) -> list[Entry[Body]]:
         """All entries of its ledger, chain and signatures checked. Raises LedgerError."""
@@ -122,7 +122,7 @@ class Run:
         """The prompt continued by up to `tokens` tokens; temperature 0 takes the likeliest each time.
         Raises FolderError if the run is not finished."""
         environment.prepare()
-        return _session().generate(self.folder, prompt, tokens, temperature, seed, device)
+        return _session().generate(self.folder.path, prompt, tokens, temperature, seed, device)
 
     def evaluate(
         self, *texts: File, field: str = "text", encoding: str = "utf-8", device: str = "auto"
@@ -131,7 +131,7 @@ class Run:
         FolderError if the run is not finished, DataError."""
         environment.prepare()
         paths = [str(text) for text in texts]
-        return _session().evaluate(self.folder, paths, field, encoding, device, (), log.info)
+        return _session().evaluate(self.folder.path, paths, field, encoding, device, (), log.info)
 
 
 class Training:
@@ -175,10 +175,10 @@ class Training:
             self._events.close()
 
     def _all(self) -> "Events":
-        session, count = _session(), self.run.spec.rounds.count
-        if session.closed_rounds(self.run.folder) < count:
+        session = _session()
+        if not session.trained(self._session):
             yield from self._start()
-        if session.closed_rounds(self.run.folder) == count:
+        if session.trained(self._session):
             self.summary = session.finish(self._session)
 
 
@@ -320,8 +320,9 @@ class _Place(NamedTuple):
         base = Path(self.base) if self.base else file.resolve().parent if file else Path.cwd()
         name = self.name or folders.next_name(self.runs, file.stem if file else "train")
         session = _session()
-        folder = folders.create(self.runs, name)
-        return session.found(spec, base, folder, self.device, self.threads, peers, loaded, log.info)
+        return session.found(
+            spec, base, self.runs, name, self.device, self.threads, peers, loaded, log.info
+        )
 
 
 def _file(given: Specification) -> Path | None:

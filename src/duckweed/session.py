@@ -1,6 +1,7 @@
 """A run on this machine from its founding to its report: what the commands and the library both call."""
 
 from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from duckweed.learn.data import dataset as datasets
 from duckweed.learn.device import choose
 from duckweed.learn.model.model import quiet, read_weights
 from duckweed.learn.registry import learner
-from duckweed.ledger.entries import RoundEntry
+from duckweed.ledger.entries import RoundEntry, StateEntry
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.link_spec import LinkSpec
 from duckweed.pages.run_page import run_page
@@ -24,11 +25,12 @@ from duckweed.process.local_run import LocalRun
 from duckweed.process.simulation import Simulation
 from duckweed.round import export, founding
 from duckweed.round.founding import Ground
+from duckweed.run import folder as folders
 from duckweed.run import plugins
 from duckweed.run import spec as specs
 from duckweed.run import state as states
 from duckweed.run.events import Event, Said
-from duckweed.run.folder import FolderError, RunFolder, discard_if_empty
+from duckweed.run.folder import FolderError, RunFolder, write_atomically
 from duckweed.run.plugins import Plugin
 from duckweed.run.sections import DataSpec
 from duckweed.run.spec import RunSpec
@@ -70,31 +72,36 @@ class Evaluation(msgspec.Struct, frozen=True):
 def found(
     spec: RunSpec,
     base: Path,
-    folder: RunFolder,
+    runs: Path,
+    name: str,
     device: str,
     threads: int,
     peers: int,
     loaded: Sequence[Plugin],
     say: Say,
 ) -> Session:
-    """A new run in an empty folder, which is removed if that fails. base: where relative paths start;
-    peers: how many will share this machine; loaded: the plug-ins that the run needs.
+    """A new run in the folder runs/name, which is there once the run is founded. base: where relative
+    paths start; peers: how many will share this machine; loaded: the plug-ins that the run needs.
 
-    Raises DataError, ModelError, MemoryError, OSError."""
-    try:
+    Raises FolderError, DataError, ModelError, MemoryError, OSError."""
+    with folders.founding(runs, name) as folder:
         plugins.remember(folder, loaded)
         device = _device(device, threads)
         ground = founding.prepare(spec, base, say)
         founding.found(spec, ground, folder, device, peers, say)
-    finally:
-        discard_if_empty(folder)
-    return Session(folder, spec, ground, device, threads)
+    return Session(RunFolder(runs / name), spec, ground, device, threads)
 
 
 def reopen(
     folder: RunFolder, device: str, threads: int, files: Sequence[Path | str] = ()
 ) -> Session:
-    """A run that exists. files: plug-ins that the user has named now. Raises PluginError, SpecError."""
+    """A run that exists. files: plug-ins that the user has named now. Raises FolderError if it never
+    began, PluginError, SpecError."""
+    if not folder.founded:
+        raise FolderError(
+            f"{folder.path}: this run never began; what made it was ended before. Remove the folder and "
+            "give the command that began it again"
+        )
     plugins.load_of(folder, files)
     spec = specs.load(folder.spec)
     device = _device(device, threads)
@@ -121,26 +128,28 @@ def simulate(
     the peers (duckweed.process.simulation)."""
     run = session
     layout = founding.layout(run.folder)
-    # With overlap a round is begun from the state before, as in duckweed.process.entry.
-    saved = run.folder.saved_rounds()[-2 if run.spec.rounds.overlap else -1 :][0]
+    state = states.load(run.folder.start(run.spec.rounds.overlap > 0), layout)
     simulation = Simulation(
-        run.folder, run.spec, layout, run.ground, states.load(run.folder.state(saved), layout),
-        run.device, links, step_seconds,
-    )  # fmt: skip
+        run.folder, run.spec, layout, run.ground, state, run.device, links, step_seconds
+    )
     yield from simulation.events()
     yield Said(
-        f"Simulated: on these links and at this speed {run.spec.rounds.count - saved} rounds take "
+        f"Simulated: on these links and at this speed {run.spec.rounds.count} rounds take "
         f"{simulation.clock:,.1f} s. Final state {simulation.state.hash()[:16]}"
     )
 
 
 def closed_rounds(folder: RunFolder) -> int:
     """How many rounds of a run are closed. Raises LedgerError."""
-    ledger = Ledger(folder.ledger)
-    try:
-        return sum(1 for _ in ledger.entries(RoundEntry))
-    finally:
-        ledger.close()
+    with closing(Ledger(folder.ledger)) as ledger:
+        last = ledger.last_round(RoundEntry)
+    return 0 if last is None else last + 1
+
+
+def trained(session: Session) -> bool:
+    """Whether all rounds are closed, and the peers have agreed on the last state. Raises LedgerError."""
+    with closing(Ledger(session.folder.ledger)) as ledger:
+        return ledger.last_round(StateEntry) == session.spec.rounds.count
 
 
 def finish(session: Session) -> Summary:
@@ -150,7 +159,7 @@ def finish(session: Session) -> Summary:
     parameters = founding.layout(run.folder).total
     ratio = export.bytes_per_token(run.ground.dataset)
     summary = summarise(run.folder, run.spec, parameters, ratio, sample)
-    run.folder.report.write_text(run_page(run.folder, run.spec, summary), encoding="utf-8")
+    write_atomically(run.folder.report, run_page(run.folder, run.spec, summary).encode())
     return summary
 
 
@@ -174,8 +183,12 @@ async def join(
     return await take_part(home.invitation, home.home, tuple(data), device, say, dry_run=dry_run)
 
 
-def model_of(folder: RunFolder) -> Path:
-    """Folder of the model of a finished run. Raises FolderError."""
+def model_of(path: Path) -> Path:
+    """Folder of a model in Hugging Face's format: that of a finished run, or the path itself if it is
+    one. Raises FolderError."""
+    if (path / "config.json").is_file():
+        return path
+    folder = folders.find(path)
     if not (folder.model / "config.json").is_file():
         raise FolderError(
             f"{folder.path} has no model yet: the run is not finished. "
@@ -185,14 +198,14 @@ def model_of(folder: RunFolder) -> Path:
 
 
 def generate(
-    folder: RunFolder, prompt: str, tokens: int, temperature: float, seed: int, device: str
+    path: Path, prompt: str, tokens: int, temperature: float, seed: int, device: str
 ) -> str:
-    """The prompt continued by the model of a finished run. Raises FolderError."""
-    return export.generate(model_of(folder), prompt, tokens, temperature, seed, choose(device))
+    """The prompt continued by the model of a finished run, or by a model's folder. Raises FolderError."""
+    return export.generate(model_of(path), prompt, tokens, temperature, seed, choose(device))
 
 
 def evaluate(
-    folder: RunFolder,
+    path: Path,
     texts: Sequence[str],
     field: str,
     encoding: str,
@@ -200,11 +213,13 @@ def evaluate(
     files: Sequence[Path | str],
     say: Say,
 ) -> Evaluation:
-    """Measure the model of a finished run on other texts. texts, field, encoding: as in section [data];
+    """Measure the model of a finished run, or of a model's folder, on other texts. texts, field, encoding: as in section [data];
     files: as in `reopen`. Raises FolderError, PluginError, DataError, SpecError."""
-    model = model_of(folder)
-    plugins.load_of(folder, files)
-    spec, place = specs.load(folder.spec), choose(device)
+    model, spec, place = model_of(path), RunSpec(), choose(device)
+    if model != path:
+        folder = folders.find(path)
+        plugins.load_of(folder, files)
+        spec = specs.load(folder.spec)
     tokenizer = str(model.resolve())
     wanted = DataSpec(tuple(texts), field, tokenizer, held_out=1.0, encoding=encoding)
     say("reading the data")
@@ -212,7 +227,8 @@ def evaluate(
     say("measuring")
     with quiet():
         network: Any = AutoModelForCausalLM.from_pretrained(model)
-    length = max(2, min(spec.model.sequence, len(dataset.held_out) - 1))
+    known = getattr(network.config, "max_position_embeddings", None) or spec.model.sequence
+    length = max(2, min(spec.model.sequence, known, len(dataset.held_out) - 1))
     spec = specs.override(spec, {"model.sequence": length})
     one = learner(spec, network.config, dataset, place)
     nats, tokens = one.evaluate(read_weights(network), None, batch=export.EVALUATION_BATCH)

@@ -152,7 +152,7 @@ def test_a_truncated_or_overwritten_database_is_refused(path):
         with pytest.raises(LedgerError, match=r"ledger\.db"):
             check(path)
     path.write_bytes(b"this is not a database" * 400)
-    with pytest.raises(LedgerError, match="cannot be read"):
+    with pytest.raises(LedgerError, match="damaged: file is not a database"):
         check(path)
 
 

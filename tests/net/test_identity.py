@@ -1,5 +1,6 @@
 """Keys and signatures."""
 
+import errno
 import sys
 
 import pytest
@@ -39,13 +40,29 @@ def test_a_key_is_made_once_and_is_for_its_owner_only(tmp_path):
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("contents", [b"", b"short", b"x" * 33])
+@pytest.mark.parametrize("contents", [b"short", b"x" * 33])
 def test_a_file_that_is_no_key_is_refused_and_kept(tmp_path, contents):
     path = tmp_path / "key"
     path.write_bytes(contents)
     with pytest.raises(IdentityError, match="not a key"):
         load_or_create(path)
     assert path.read_bytes() == contents
+
+
+def test_an_empty_file_as_a_full_disk_leaves_it_is_replaced_by_a_key(tmp_path):
+    (tmp_path / "key").touch()
+    made = load_or_create(tmp_path / "key")
+    assert load_or_create(tmp_path / "key").id == made.id
+
+
+def test_a_key_that_cannot_be_written_whole_is_not_written_at_all(tmp_path, monkeypatch):
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        load_or_create(tmp_path / "key")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the folders are others")

@@ -121,3 +121,26 @@ def test_who_comes_back_is_told_whether_its_work_is_in_hand(tmp_path):
         run.task.cancel()
 
     play(tmp_path, scene, OVERLAP)
+
+
+def test_a_coordinator_of_a_run_whose_rounds_are_all_closed_waits_for_no_peer_that_has_ended(
+    tmp_path,
+):
+    """Stopped in its last moment, a run is gone on with by those who still agree on the state."""
+
+    async def scene(run):
+        await run.start()
+        for number in range(SPEC.rounds.count):
+            await run.round(number)
+            for peer in PEERS:
+                run.asked = asyncio.ensure_future(
+                    run.ask(peer, m.Next(number + 1, state(number + 1), False))
+                )
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.05)
+        await asyncio.wait_for(run.task, 60)
+        after = run.restart()
+        assert after.rounds.number == SPEC.rounds.count
+        await asyncio.wait_for(after.rounds.run(), 60)
+
+    play(tmp_path, scene)

@@ -26,7 +26,7 @@ def test_a_new_folder_has_its_parts_and_is_found_once_it_has_a_specification(tmp
 def test_a_folder_that_exists_is_not_touched(tmp_path):
     made = folders.create(tmp_path, "one")
     (made.path / "precious").write_text("data")
-    with pytest.raises(FolderError, match=r"exists already.*--resume.*--name"):
+    with pytest.raises(FolderError, match=r"exists already.*remove it.*--name"):
         folders.create(tmp_path, "one")
     assert (made.path / "precious").read_text() == "data"
 

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from duckweed.net.identity import Identity
-from duckweed.net.transport import Endpoint
+from duckweed.net.transport import Endpoint, LinkError
 from duckweed.swarm.peer import coordinator_client as room
 from duckweed.swarm.peer.coordinator_client import CoordinatorClient, Invited
 from duckweed.swarm.protocol import messages as m
@@ -98,5 +98,34 @@ def test_a_peer_that_is_not_wanted_stops_and_says_why():
         async with machine(b"l", {m.Join: m.Refused("this run is private")}) as leader:
             with pytest.raises(PeerStopped, match="not admitted: this run is private"):
                 await client_of(endpoint, leader, []).join()
+
+    play(scene)
+
+
+@pytest.mark.parametrize(
+    ("addresses", "cause"),
+    [(["127.0.0.1:1"], "loopback interface is down"), (["127.0.0.1:1", "10.9.8.7:1"], "duckweed doctor")],
+)  # fmt: skip
+def test_when_nobody_answers_for_a_while_it_says_once_what_is_likely(monkeypatch, addresses, cause):
+    monkeypatch.setattr(room, "HINT", 0.3)
+
+    class Nowhere(Invited):
+        async def connect_to(self, key, addresses):
+            raise LinkError("nobody there")
+
+    async def scene(endpoint):
+        said = []
+        leaders = Nowhere(endpoint, (Identity(b"l" * 32).id, addresses))
+        client = CoordinatorClient(
+            endpoint, leaders, "", said.append, lambda welcome: None, lambda: ""
+        )
+        asking = asyncio.create_task(client.join())
+        while len(said) < 2:
+            await asyncio.sleep(0.05)
+        assert "does not answer (nobody there); trying again" in said[0]
+        assert cause in said[1]
+        await asyncio.sleep(0.5)
+        assert len(said) == 2
+        asking.cancel()
 
     play(scene)

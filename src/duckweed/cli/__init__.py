@@ -16,6 +16,7 @@ from duckweed.cli import (
     status,
     train,
 )
+from duckweed.cli.console import use_any_terminal
 from duckweed.process import environment
 
 app = typer.Typer(
@@ -45,4 +46,6 @@ for room in (
 
 def main() -> None:
     environment.prepare()
+    environment.stop_as_ctrl_c()
+    use_any_terminal()
     app()

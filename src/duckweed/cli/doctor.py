@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
+from rich.text import Text
 
+from duckweed.cli.console import PlainConsole
 from duckweed.cli.errors import plain_errors
 
 if TYPE_CHECKING:
     from duckweed.volunteer.doctor import Finding
 
-console = Console(highlight=False)
-MARKS = {"good": "[green]good[/]", "poor": "[yellow]poor[/]", "bad": "[bold red]bad [/]"}
+console = PlainConsole()
+MARKS = {"good": "green", "poor": "yellow", "bad": "bold red"}
 
 
 def register(app: typer.Typer) -> None:
@@ -56,5 +57,5 @@ def doctor(
 
 
 def _show(one: "Finding") -> None:
-    console.print(f"{MARKS[one.state]}  {one.what + ':':13}", end="")
-    console.print(one.words, markup=False, soft_wrap=True)
+    console.print(Text(f"{one.state:4}", MARKS[one.state]), f" {one.what + ':':13}", end="")
+    console.print(one.words, soft_wrap=True)

@@ -6,17 +6,18 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import typer
-from rich.console import Console
 
+from duckweed.cli.console import PlainConsole
 from duckweed.run.error_words import EXPECTED, words
 
-console = Console(stderr=True, highlight=False)
+STOPPED = 130  # exit code of a command that was ended by Ctrl-C or `kill`, as in a shell
+console = PlainConsole(stderr=True)
 
 
 def fail(message: str) -> NoReturn:
     """Print the message and end the command with exit code 1."""
-    console.print("[bold red]error:[/]", end=" ")
-    console.print(message, markup=False)
+    console.print("error:", style="bold red", end=" ")
+    console.print(message)
     raise typer.Exit(1)
 
 
@@ -29,6 +30,9 @@ def plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
             return command(*args, **kwargs)
         except typer.Exit:
             raise
+        except KeyboardInterrupt:
+            console.print("Stopped.")
+            raise typer.Exit(STOPPED) from None
         except EXPECTED as error:
             # DUCKWEED_TRACE shows where an error came from, for reports of bugs.
             if os.environ.get("DUCKWEED_TRACE"):

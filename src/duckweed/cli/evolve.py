@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
+from duckweed.cli.console import PlainConsole
 from duckweed.cli.errors import fail, plain_errors
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from duckweed.evolve.workers.pool import Pool
     from duckweed.swarm.protocol.invitation import Invitation
 
-console = Console(highlight=False)
+console = PlainConsole()
 
 
 def register(app: typer.Typer) -> None:
@@ -339,7 +339,7 @@ def work(
 
     async def serve() -> None:
         secret = secret_of(home)
-        server = WorkerServer(home, secret, lambda text: console.print(text, markup=False))
+        server = WorkerServer(home, secret, lambda text: console.print(text))
         identity = load_or_create(home / "key")
         endpoint = await server.serve(identity, listen)
         where = (*(public or []), *endpoint.addresses)

@@ -79,7 +79,7 @@ class EvolveView:
             self._live.refresh()
         elif not isinstance(event, RunsStarted):
             for line in _lines(event, self._history):
-                self.console.print(line, markup=False)
+                self.console.print(line)
 
     def _refresh(self) -> None:
         """The history as the ledger has it now."""
@@ -95,7 +95,7 @@ class EvolveView:
         assert self._history
         parts: list[RenderableType] = [self._head(), Text(self._doing, "dim"), Text()]
         parts += [decisions(self._history.decisions[-SHOWN:])]
-        title = f"[bold]duckweed evolve[/] {self.folder.path.name}"
+        title = Text.assemble(("duckweed evolve", "bold"), f" {self.folder.path.name}")
         return Panel(Group(*parts), title=title, border_style="green", padding=(0, 1))
 
     def _head(self) -> RenderableType:

@@ -3,11 +3,11 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from duckweed.cli.console import PlainConsole
 from duckweed.cli.errors import plain_errors
 
-console = Console(highlight=False)
+console = PlainConsole()
 
 
 def register(app: typer.Typer) -> None:

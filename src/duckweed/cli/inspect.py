@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from duckweed.cli.console import PlainConsole
 from duckweed.cli.errors import fail, plain_errors
 from duckweed.cli.running import Plugins
 from duckweed.run.units import show_size
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from duckweed.ledger.entries import RoundEntry
     from duckweed.ledger.leadership import Leadership
 
-console = Console(highlight=False)
+console = PlainConsole()
 Run = Annotated[Path, typer.Argument(help="A run: its folder, or its name under runs/.")]
 
 
@@ -85,7 +86,7 @@ def _rows(table: Table, entry: "RoundEntry", state: str) -> None:
             f"{said.tokens:,}" if said else "-",
             f"{said.loss:.3f}" if said else "-",
             show_size(said.size) if said else "-",
-            f"[red]no: {reason}[/]" if reason else "yes",
+            Text(f"no: {reason}", "red") if reason else "yes",
             state if row == 0 else "",
         )
 
@@ -99,14 +100,13 @@ def generate(
     seed: Annotated[int, typer.Option(help="Another seed, another text.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
-    """Let the model of a finished run go on with a text."""
+    """Let the model of a finished run, or of any folder in Hugging Face's format, go on with a text."""
     if tokens < 1 or temperature < 0:
         fail("--tokens must be at least 1 and --temperature at least 0")
     from duckweed import session
-    from duckweed.run import folder as folders
 
-    text = session.generate(folders.find(run), prompt, tokens, temperature, seed, device)
-    console.print(text, markup=False, soft_wrap=True)
+    text = session.generate(run, prompt, tokens, temperature, seed, device)
+    console.print(text, soft_wrap=True)
 
 
 @plain_errors
@@ -118,16 +118,16 @@ def evaluate(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     plugin: Plugins = None,
 ) -> None:
-    """Bits per byte and perplexity of a finished run's model on any text."""
+    """Bits per byte and perplexity on any text, of a finished run's model or of any folder in Hugging Face's
+    format."""
     from duckweed import session
-    from duckweed.run import folder as folders
 
     with console.status("loading PyTorch") as status:
-        found = session.evaluate(
-            folders.find(run), data, field, encoding, device, plugin or (), status.update
-        )
+        found = session.evaluate(run, data, field, encoding, device, plugin or (), status.update)
     console.print(
-        f"[bold]{found.bits_per_byte:.4f} bits per byte[/], perplexity "
-        f"{math.exp(found.nats):.3f} per token, over {found.tokens:,} tokens "
-        f"({found.text_bytes:,} bytes of text)"
+        Text.assemble(
+            (f"{found.bits_per_byte:.4f} bits per byte", "bold"),
+            f", perplexity {math.exp(found.nats):.3f} per token, over {found.tokens:,} tokens "
+            f"({found.text_bytes:,} bytes of text)",
+        )
     )

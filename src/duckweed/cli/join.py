@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
+from duckweed.cli.console import PlainConsole
 from duckweed.cli.errors import fail, plain_errors
 from duckweed.cli.running import Plugins
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from duckweed.volunteer.controls import Controls
     from duckweed.volunteer.peer_home import PeerHome
 
-console = Console(highlight=False)
+console = PlainConsole()
 
 
 def register(app: typer.Typer) -> None:
@@ -131,4 +131,4 @@ def _service(peer_home: "PeerHome", data: list[str] | None, device: str) -> None
 
 
 def _say(text: str) -> None:
-    console.print(text, markup=False)
+    console.print(text)

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
 
+from duckweed.cli.console import PlainConsole
 from duckweed.cli.errors import plain_errors
 
-console = Console(highlight=False)
+console = PlainConsole()
 Home = Annotated[
     Path | None, typer.Argument(help="Folder of the peer; needed where there is more than one.")
 ]

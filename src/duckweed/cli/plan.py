@@ -92,11 +92,11 @@ def show(given: "Answer", explain: bool, json: bool, html: Path | None) -> None:
 
         typer.echo(writer.dumps(tree(given), indent=1))
         return
-    from rich.console import Console
 
+    from duckweed.cli.console import PlainConsole
     from duckweed.cli.views.plan import print_answer, print_derivation
 
-    console: Console = Console(highlight=False)
+    console = PlainConsole()
     print_answer(console, given)
     if explain:
         print_derivation(console, given)
@@ -105,8 +105,7 @@ def show(given: "Answer", explain: bool, json: bool, html: Path | None) -> None:
 
 
 def catalogue() -> None:
-    from rich.console import Console
-
+    from duckweed.cli.console import PlainConsole
     from duckweed.cli.views.plan import print_catalogue
 
-    print_catalogue(Console(highlight=False))
+    print_catalogue(PlainConsole())

@@ -6,15 +6,15 @@ import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
+from duckweed.cli.console import PlainConsole
 from duckweed.cli.errors import fail, plain_errors
 from duckweed.run.units import show_size
 
 if TYPE_CHECKING:
     from duckweed.net.relay import Relay
 
-console = Console(highlight=False)
+console = PlainConsole()
 TELL = 600.0  # seconds between words about what was passed on
 
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from rich.console import Console
+
+from duckweed.cli.console import PlainConsole
+from duckweed.cli.errors import STOPPED
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from duckweed.cli.views.live import View
     from duckweed.run.folder import RunFolder
     from duckweed.run.plugins import Plugin
     from duckweed.run.spec import RunSpec
     from duckweed.session import Events, Session
 
-console = Console(highlight=False)
+console = PlainConsole()
+
+
 Plugins = Annotated[
     list[Path] | None,
     typer.Option(
@@ -32,27 +38,29 @@ Plugins = Annotated[
 def begin(
     spec: RunSpec,
     base: Path,
-    folder: RunFolder,
+    runs: Path,
+    name: str,
     device: str,
     threads: int,
     peers: int,
     plugins: Sequence[Plugin] = (),
 ) -> Session:
-    """A new run in an empty folder; peers: how many will share this machine."""
-    from duckweed.run.folder import discard_if_empty
-
+    """A new run in the folder runs/name; peers: how many will share this machine."""
     try:
         with console.status("loading PyTorch") as status:
             from duckweed import session
 
-            run = session.found(spec, base, folder, device, threads, peers, plugins, status.update)
-    finally:
-        discard_if_empty(folder)
+            run = session.found(
+                spec, base, runs, name, device, threads, peers, plugins, status.update
+            )
+    except KeyboardInterrupt:
+        console.print("Stopped before the run had begun; nothing is left of it.")
+        raise typer.Exit(STOPPED) from None
     return _told(run)
 
 
 def reopen(folder: RunFolder, device: str, threads: int, plugins: Sequence[Path]) -> Session:
-    """A run that exists."""
+    """A run that exists. Raises FolderError if it never began."""
     with console.status("loading PyTorch"):
         from duckweed import session
 
@@ -61,18 +69,57 @@ def reopen(folder: RunFolder, device: str, threads: int, plugins: Sequence[Path]
 
 
 def _told(run: Session) -> Session:
+    """Says what was understood, before anything is trained."""
+    console.print(understood(run))
+    return run
+
+
+def understood(run: Session) -> RenderableType:
+    """What will be trained, on what, and for how long; one line of each, wrapped where it is too long."""
+    from rich.table import Table
+    from rich.text import Text
+
     from duckweed.round import founding
+    from duckweed.run.units import show_count, show_size
 
     spec, facts = run.spec, run.ground.dataset.manifest
-    console.print(
-        f"[bold]{run.folder.path}[/]: {spec.model.source}, "
-        f"{founding.layout(run.folder).total:,} parameters, on {run.device}; "
-        f"{spec.rounds.peers} peers, {spec.rounds.count} rounds of {spec.inner.steps} steps\n"
-        f"data {', '.join(spec.data.paths)}: {facts.train_bytes / 1e6:.1f} MB in "
-        f"{facts.train_documents:,} documents to train on, {facts.held_out_bytes / 1e6:.2f} MB held "
-        f"out; blake3 {facts.hash[:16]}"
-    )
-    return run
+    parameters, rounds = founding.layout(run.folder).total, spec.rounds
+    family = founding.configuration(spec, run.ground).model_type
+    tokens = spec.tokens_per_block * rounds.peers * rounds.count
+    peers = f"{rounds.peers} peer{'' if rounds.peers == 1 else 's'}"
+    lines = {
+        "run": f"{run.folder.path}: {peers} on {run.device}, {rounds.count} rounds of "
+        f"{spec.inner.steps} steps",
+        "data": f"{', '.join(spec.data.paths)}: {facts.told()}",
+        "": f"{show_size(facts.train_bytes)} to train on, {show_size(facts.held_out_bytes)} held out; "
+        f"blake3 {facts.hash[:16]}",
+        "tokenizer": f"{spec.data.tokenizer}, {facts.vocabulary:,} tokens",
+        "model": f"{spec.model.source} ({family}), {parameters:,} parameters, "
+        + ("with given weights" if spec.model.weights == "given" else "from scratch"),
+        "training": f"{show_count(tokens)} tokens, {tokens / parameters:.3g} a parameter; {_time(run)}",
+    }
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for what, words in lines.items():
+        table.add_row(Text(what, "dim"), words)
+    return table
+
+
+def _time(run: Session) -> str:
+    """How long what is left will take, by the rounds of this run so far."""
+    from statistics import median
+
+    from duckweed import session
+    from duckweed.run.events import RoundClosed
+    from duckweed.run.units import show_time
+
+    closed = session.closed_rounds(run.folder)
+    left = run.spec.rounds.count - closed
+    took = [event.seconds for event in run.folder.records(RoundClosed)]
+    if not left:
+        return "all rounds are done"
+    if not took:
+        return "how long it takes shows after the first round"
+    return f"{closed} rounds are done, about {show_time(left * median(took))} are left"
 
 
 def view(run: Session) -> View:
@@ -84,27 +131,65 @@ def view(run: Session) -> View:
 
 
 def watch(run: Session, events: Events) -> None:
-    """Show what happens until it ends, or until Ctrl-C."""
-    with contextlib.suppress(KeyboardInterrupt), contextlib.closing(events), view(run) as shown:
+    """Show what happens until it ends; at Ctrl-C what is going on ends in order."""
+    with closing(events), view(run) as shown:
         for event in events:
             shown.take(event)
 
 
-def finish(run: Session, again: str) -> None:
-    """After the last round: measure, export, report. Before: say how to go on (again: the command
-    that does, without the folder); exit code 130."""
+@contextmanager
+def stoppable(run: Session, again: str) -> Iterator[None]:
+    """Training and what follows it: when Ctrl-C ends that, say how to go on; exit code 130. again: the
+    command that goes on, without the folder."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _stopped(run, again)
+    if not trained(run):
+        _stopped(run, again)
+
+
+def _stopped(run: Session, again: str) -> NoReturn:
     from duckweed import session
 
-    closed = session.closed_rounds(run.folder)
-    if closed < run.spec.rounds.count:
+    what = (
+        "Stopped before model and report were written; the training is done. Write them with"
+        if trained(run)
+        else f"Stopped after {session.closed_rounds(run.folder)} closed rounds; nothing of them is lost. "
+        "Go on with"
+    )
+    console.print(f"\n{what}: {again} {run.folder.path}", soft_wrap=True)
+    raise typer.Exit(STOPPED)
+
+
+def finish(run: Session) -> None:
+    """After the last round: measure, export, report, where that is not done."""
+    folder = run.folder
+    if not trained(run):
+        return
+    if folder.report.is_file() and (folder.model / "config.json").is_file():
         console.print(
-            f"\nStopped after {closed} closed rounds; nothing of them is lost. "
-            f"Go on with: {again} {run.folder.path}",
+            "This run is finished: all rounds are done, the model and the report are written.\n"
+            f"report   {folder.report}\n"
+            f"model    {folder.model}",
             soft_wrap=True,
         )
-        raise typer.Exit(130)
+    else:
+        console.print(_harvest(run))
+
+
+def trained(run: Session) -> bool:
+    """Whether all rounds are closed, and the peers have agreed on the last state."""
+    from duckweed import session
+
+    return session.trained(run)
+
+
+def _harvest(run: Session) -> RenderableType:
+    """Write the model and, last, the report; returns the end of what the command prints."""
+    from duckweed import session
     from duckweed.cli.views.summary import render_terminal
 
     with console.status("measuring and exporting the model"):
         summary = session.finish(run)
-    console.print(render_terminal(summary))
+    return render_terminal(summary)

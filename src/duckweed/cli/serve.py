@@ -6,18 +6,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from duckweed.cli import running
+from duckweed.cli.console import PlainConsole
 from duckweed.cli.errors import fail, plain_errors
 
 if TYPE_CHECKING:
     from duckweed.run.folder import RunFolder
     from duckweed.run.spec import RunSpec
+    from duckweed.session import Session
     from duckweed.swarm.coordinator.guest_book import GuestBook
 
-console = Console(highlight=False)
+console = PlainConsole()
 SERVED = "serve"  # name of the invitation that `duckweed serve` prints
 
 
@@ -62,13 +63,9 @@ def serve(
     The run begins when as many peers are there as rounds.peers says. `duckweed invite` makes
     invitations that are limited or for one person, and revokes them.
     """
-    from duckweed.net import relay as relays
-    from duckweed.process.local_run import LocalRun
     from duckweed.run import folder as folders
     from duckweed.run import plugins
     from duckweed.run import spec as specs
-    from duckweed.swarm.coordinator.guest_book import GuestBook
-    from duckweed.swarm.protocol.invitation import Invitation, publish
 
     if specification and specification.is_dir():
         run = running.reopen(folders.find(specification), device, threads, plugin or ())
@@ -77,19 +74,36 @@ def serve(
         spec = specs.load(specification) if specification else specs.RunSpec()
         base = specification.resolve().parent if specification else Path.cwd()
         name = name or folders.next_name(runs, specification.stem if specification else "serve")
-        run = running.begin(spec, base, folders.create(runs, name), device, threads, train, loaded)
+        run = running.begin(spec, base, runs, name, device, threads, train, loaded)
+    with running.stoppable(run, "duckweed serve"):
+        if not running.trained(run):
+            _serve(run, train, threads, listen, public or [], relay or [], own_relay)
+        running.finish(run)
+
+
+def _serve(
+    run: "Session",
+    train: int,
+    threads: int,
+    listen: str | None,
+    public: list[str],
+    elsewhere: list[str],
+    own_relay: bool,
+) -> None:
+    """Coordinate until all rounds are done; prints the invitation first."""
+    from duckweed.net import relay as relays
+    from duckweed.process.local_run import LocalRun
+    from duckweed.swarm.coordinator.guest_book import GuestBook
+    from duckweed.swarm.protocol.invitation import Invitation, publish
+
     is_open = run.spec.members.join == "open"
     guests = GuestBook(run.folder.guests)
     secret = "" if is_open else guests.unlimited(SERVED)
     guests.close()
-    with (
-        contextlib.suppress(KeyboardInterrupt),
-        LocalRun(run.folder, run.spec, run.device, threads, train) as processes,
-    ):
-        elsewhere = relay or []
+    with LocalRun(run.folder, run.spec, run.device, threads, train) as processes:
         at, relay_at = _ports(run.folder, listen)
         serving = processes.start(at, elsewhere, relay_at if own_relay else None)
-        direct = [*(public or []), *serving.addresses]
+        direct = [*public, *serving.addresses]
         own = [relays.url_for(direct, serving.relay)] if serving.relay else []
         addresses = (*direct, *own, *elsewhere)
         invitation = Invitation(run.spec.identity, serving.id, addresses, secret)
@@ -107,7 +121,6 @@ def serve(
         if words := _successors(run.spec):
             console.print(words, style="dim")
         running.watch(run, processes.events())
-    running.finish(run, "duckweed serve")
 
 
 def _ports(folder: "RunFolder", listen: str | None) -> tuple[str, int]:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from duckweed.cli.console import PlainConsole
 from duckweed.cli.errors import plain_errors
 from duckweed.run.units import show_size, show_time
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from duckweed.run.folder import RunFolder
     from duckweed.swarm.protocol.status import Status
 
-console = Console(highlight=False)
+console = PlainConsole()
 SHOWN = 40  # peers; the others are counted
 
 
@@ -51,7 +51,7 @@ def status(
             found = asyncio.run(ask(there, identity))
         except AnswerError:  # it is served, and the coordinator does not want to say
             raise
-        except (invitations.InvitationError, LinkError):
+        except (invitations.InvitationError, LinkError, PermissionError):
             _at_rest(folder)
             return
     if json:
@@ -73,9 +73,9 @@ def _print(found: "Status", shown: int | None) -> None:
         + (f"; the last round took {show_time(found.seconds)}" if found.seconds else "")
     )
     if found.waiting and found.round < found.rounds:
-        console.print(found.waiting, style="dim", markup=False)
+        console.print(found.waiting, style="dim")
     if found.leader:
-        console.print(f"leader: {found.leader}", style="dim", markup=False)
+        console.print(f"leader: {found.leader}", style="dim")
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("peer", "key", "doing", "step", "loss", "counted", "heard"):
         table.add_column(name, justify="left" if name in ("key", "doing") else "right")
@@ -91,7 +91,7 @@ def _print(found: "Status", shown: int | None) -> None:
     for purpose, (received, sent) in sorted(found.traffic.items()):
         console.print(f"{purpose}: {show_size(received)} received, {show_size(sent)} sent")
     for reason, count in sorted(found.refused.items()):
-        console.print(f"refused: {count:,} x {reason}", markup=False)
+        console.print(f"refused: {count:,} x {reason}")
 
 
 def _at_rest(folder: "RunFolder") -> None:
@@ -110,4 +110,4 @@ def _at_rest(folder: "RunFolder") -> None:
     )
     for last in list(folder.records(RunEnded))[-1:]:
         for reason, count in sorted(last.refused.items()):
-            console.print(f"refused: {count:,} x {reason}", markup=False)
+            console.print(f"refused: {count:,} x {reason}")

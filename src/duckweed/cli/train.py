@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from duckweed.cli import running
+from duckweed.cli.console import PlainConsole
 from duckweed.cli.errors import fail, plain_errors
 
-console = Console(highlight=False)
+console = PlainConsole()
 
 
 def register(app: typer.Typer) -> None:
@@ -117,15 +117,18 @@ def train(
         base = specification.resolve().parent if specification and not data else Path.cwd()
         name = name or folders.next_name(runs, specification.stem if specification else "train")
         here = 1 if simulate else spec.rounds.peers
-        run = running.begin(spec, base, folders.create(runs, name), device, threads, here, loaded)
+        run = running.begin(spec, base, runs, name, device, threads, here, loaded)
     from duckweed import session
 
-    if simulate:
-        at_links = parse_links(links, run.spec.rounds.peers) if links else None
-        running.watch(run, session.simulate(run, at_links, step_seconds))
-    else:
-        running.watch(run, session.train(run, port))
-    running.finish(run, "duckweed train --resume")
+    with running.stoppable(run, "duckweed train --resume"):
+        if running.trained(run):
+            pass
+        elif simulate:
+            at_links = parse_links(links, run.spec.rounds.peers) if links else None
+            running.watch(run, session.simulate(run, at_links, step_seconds))
+        else:
+            running.watch(run, session.train(run, port))
+        running.finish(run)
 
 
 def _changes(

@@ -6,8 +6,11 @@ showing it. A copy on another machine takes entries only if chain and signature 
 """
 
 import json
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -87,11 +90,7 @@ class Ledger:
         if not sign and not path.is_file():
             raise LedgerError(f"{path}: no such file; is this the folder of a run?")
         try:
-            self._db = sqlite3.connect(path, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            if sign:
-                self._db.execute(TABLE)
+            self._db = _for_writing(path) if sign else _for_reading(path)
         except sqlite3.DatabaseError as error:
             raise LedgerError(f"{path}: cannot be read as a ledger: {error}") from error
         self._find_end()
@@ -234,6 +233,37 @@ class Ledger:
             ).fetchall()
         except sqlite3.DatabaseError as error:
             raise LedgerError(f"{self.path}: damaged: {error}") from error
+
+
+def _for_writing(path: Path) -> sqlite3.Connection:
+    """Raises sqlite3.Error."""
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute("PRAGMA synchronous=FULL")
+    db.execute(TABLE)
+    return db
+
+
+def _for_reading(path: Path) -> sqlite3.Connection:
+    """Nothing beside the ledger is written, so that it can be read where nothing can be. Raises
+    sqlite3.Error."""
+    log = path.with_name(path.name + "-wal")
+    if not log.exists():  # nobody writes: SQLite need not lock the file
+        return sqlite3.connect(f"{path.resolve().as_uri()}?immutable=1", uri=True)
+    db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+    try:
+        db.execute("SELECT 1 FROM sqlite_master")
+    except sqlite3.OperationalError:
+        # What a crash left on a disk that cannot be written: SQLite takes it in, in a copy.
+        db.close()
+        with tempfile.TemporaryDirectory() as place:
+            copy = Path(place) / path.name
+            for file in (path, log):
+                shutil.copyfile(file, copy.with_name(file.name))
+            db = sqlite3.connect(":memory:", isolation_level=None)
+            with closing(sqlite3.connect(copy)) as whole:
+                whole.backup(db)
+    return db
 
 
 def _leadership(

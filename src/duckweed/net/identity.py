@@ -2,6 +2,7 @@
 
 import os
 import re
+import tempfile
 from pathlib import Path
 
 from iroh import EndpointId, IrohError, SecretKey, Signature
@@ -30,9 +31,10 @@ class Identity:
 def load_or_create(path: Path) -> Identity:
     """The key in a file, or a new one written there for the owner's eyes only.
 
-    Raises IdentityError if the file holds something else.
+    An empty file, as a full disk may have left it, holds no key and is replaced. Raises IdentityError if
+    the file holds something else.
     """
-    if path.exists():
+    if path.exists() and path.stat().st_size:
         secret = path.read_bytes()
         if len(secret) != 32:
             raise IdentityError(f"{path}: not a key (32 bytes); move it away to get a new identity")
@@ -69,9 +71,25 @@ def adopt(place: Path, name: str) -> None:
 
 
 def _write(path: Path, secret: bytes) -> None:
+    """Whole or not at all, readable by the owner alone, and never over a key that is there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(secret)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    part = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(secret)
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists() and not path.stat().st_size:
+            path.unlink()
+        try:
+            os.link(part, path)
+        except FileExistsError:  # another process was faster
+            raise
+        except OSError:  # a file system without links
+            part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def verify(identity: str, message: bytes, signature: bytes) -> bool:

@@ -21,6 +21,7 @@ AROUND = 30.0  # between a peer's questions at which address it is seen: network
 POLL = 5.0  # after which a question is answered with "wait" if what it asks for is not there yet
 PATIENCE = 20.0  # until an answer must begin; above POLL, since a coordinator may be merging
 RETRY = 1.0  # between attempts to reach a coordinator that went away; there is no end to them
+HINT = 20.0  # without an answer until the user is told what may be the cause
 REMIND = 60.0  # between messages to the user about that
 STATE_CHECK = 1.0  # between two looks of a coordinator at its own state, if nothing wakes it
 GOODBYE = 3.0  # for a peer that leaves, until its good-bye is answered

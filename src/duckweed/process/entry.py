@@ -5,6 +5,7 @@ Each writes events as JSON lines to its standard output for the process that sta
 
 import argparse
 import asyncio
+import contextlib
 import math
 import os
 import sys
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import load_or_create, verify
-from duckweed.net.timeouts import VIEW
+from duckweed.net.timeouts import PROCESS_GRACE, VIEW
 from duckweed.process import environment, logs
 from duckweed.process.child import ExitCode
 from duckweed.run import events, plugins
@@ -135,9 +136,7 @@ async def take_part(
     torch.set_num_threads(int(os.environ.get("DUCKWEED_THREADS", "1")))
     spec = specs.load(folder.spec)
     ground, layout = founding.reopen(folder, spec), founding.layout(folder)
-    # With overlap a round is begun from the state before: a run that was stopped goes on from there.
-    saved = folder.saved_rounds()[-2 if spec.rounds.overlap else -1 :][0]
-    state = states.load(folder.state(saved), layout)
+    state = states.load(folder.start(spec.rounds.overlap > 0), layout)
     worker = Worker(spec, layout, founding.learner(spec, ground, device))
     home = folder.peer(slot)
     identity = load_or_create(home / "key")
@@ -178,7 +177,9 @@ def main() -> int:
         write_atomically(pid, str(os.getpid()).encode())
         plugins.load_of(folder)
         if given.role == "coordinator":
-            with alone(folder.path / "coordinator.lock", wait=False):
+            # One whose parent was killed may still be ending.
+            lock = folder.path / "coordinator.lock"
+            with alone(lock, wait=False, patience=PROCESS_GRACE):
                 asyncio.run(coordinate(folder, given.address, given.relays, given.relay_port))
         else:
             meeting = (given.coordinator, given.addresses)
@@ -186,11 +187,13 @@ def main() -> int:
             tell(PeerEnded(given.slot, reason))
     except Exception as error:
         # The process that started this one shows the reason; the log has the whole story.
-        traceback.print_exc()
         tell(ProcessFailed(given.role, given.slot, _reason(error, folder)))
+        with contextlib.suppress(OSError):  # on a full disk there is no room for the log
+            traceback.print_exc()
         return ExitCode.FAILED
     finally:
-        pid.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            pid.unlink(missing_ok=True)
     return ExitCode.DONE
 
 

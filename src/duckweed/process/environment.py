@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 DEFAULTS = {
@@ -28,6 +29,19 @@ def prepare() -> None:
     """Set what this process needs, where the user has not. To be called before torch is imported."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+
+
+def stop_as_ctrl_c() -> None:
+    """From now on SIGTERM, as `kill` sends it, ends this process in the order in which Ctrl-C does."""
+    signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(_: int, frame: FrameType | None) -> None:
+    # Not by raising SIGINT: a shell lets what it starts in the background ignore that.
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler):
+        raise KeyboardInterrupt
+    handler(signal.SIGINT, frame)
 
 
 def of_child(threads: int) -> dict[str, str]:

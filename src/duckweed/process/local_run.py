@@ -13,7 +13,7 @@ import msgspec
 
 from duckweed.net.timeouts import PROCESS_GRACE, PROCESS_SILENT, VIEW
 from duckweed.process import environment
-from duckweed.process.child import FORESEEN, Child, end
+from duckweed.process.child import FORESEEN, Child, ExitCode, end
 from duckweed.run import events
 from duckweed.run.events import Event, ProcessFailed, Serving
 from duckweed.run.folder import RunFolder
@@ -46,6 +46,7 @@ class LocalRun:
         self._told: queue.SimpleQueue[Event | _Ended] = queue.SimpleQueue()
         self._children: list[Child] = []
         self._running = 0
+        self._failed: set[tuple[str, int]] = set()  # who has told why it ended
 
     def __enter__(self) -> "LocalRun":
         # kill is answered like Ctrl-C: the processes are ended in order. Only a main thread may say so.
@@ -99,11 +100,14 @@ class LocalRun:
             except queue.Empty:
                 continue
             if not isinstance(told, _Ended):
+                if isinstance(told, ProcessFailed):
+                    self._failed.add((told.role, told.slot))
                 return told
             self._running -= 1
-            if told.code not in FORESEEN:
+            silent = told.code == ExitCode.FAILED and (told.role, told.slot) not in self._failed
+            if silent or told.code not in FORESEEN:
                 name = _name(told.role, told.slot)
-                reason = f"{name} ended with code {told.code}; see {self.folder.logs}"
+                reason = f"{name} ended with code {told.code:d}; see {self.folder.logs}"
                 return ProcessFailed(told.role, told.slot, reason)
             if not self._running:
                 return None

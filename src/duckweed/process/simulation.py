@@ -26,7 +26,7 @@ from duckweed.round import founding
 from duckweed.round.blocks import Span
 from duckweed.round.founding import Ground
 from duckweed.round.worker import Contribution, Trained, Worker
-from duckweed.run.events import Event, PeerProgress, Progress, RoundClosed, Said, Tell
+from duckweed.run.events import UNSET, Event, PeerProgress, Progress, RoundClosed, Said, Tell
 from duckweed.run.folder import RunFolder
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
@@ -79,6 +79,9 @@ class Simulation:
             for peer, pace in enumerate(paces)
         ]  # fmt: skip
         self.state = state
+        clocks = [x.virtual_clock for x in folder.records(RoundClosed)][-1:]
+        self._before = next((x for x in clocks if x is not UNSET), 0.0)
+        """Virtual seconds that the run took before it was stopped."""
         self.clock = 0.0
         """Virtual seconds since the run began."""
         self.traffic: dict[str, list[int]] = {}
@@ -147,7 +150,7 @@ class Simulation:
         finally:
             serving.cancel()
             ledger.close()
-        self.clock, self.traffic = clock.now(), node.account(0).traffic
+        self.clock, self.traffic = self._before + clock.now(), node.account(0).traffic
         return peers[0].result()
 
     def _enlist(self, ledger: Ledger, keys: Sequence[Identity]) -> None:
@@ -171,7 +174,7 @@ class Simulation:
 
     def _record(self, event: Event) -> None:
         if isinstance(event, RoundClosed):
-            event = msgspec.structs.replace(event, virtual_clock=clock.now())
+            event = msgspec.structs.replace(event, virtual_clock=self._before + clock.now())
         self.folder.record(event)
         self._tell(event)
 

@@ -6,6 +6,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,8 +14,13 @@ import msgspec
 
 from duckweed.run import events
 from duckweed.run.events import Event
+from duckweed.run.lock import Busy, alone
 
 E = TypeVar("E", bound=Event)
+
+
+FOUNDING, FOUNDING_LOCK = ".founding", ".founding.lock"
+"""How the names of a folder in which a run is being founded, and of its lock, end."""
 
 
 class FolderError(ValueError):
@@ -40,6 +46,11 @@ class RunFolder:
         self.blobs = path / "blobs"
         self.logs = path / "logs"
 
+    @property
+    def founded(self) -> bool:
+        """Whether a run has begun here: the ledger is the last thing that is written at its founding."""
+        return self.spec.is_file() and self.ledger.is_file()
+
     def read_secret(self) -> str:
         """The secret that a peer must know to get in."""
         return self.secret.read_text("ascii")
@@ -50,6 +61,11 @@ class RunFolder:
     def saved_rounds(self) -> list[int]:
         """Rounds of which a state is on disk, oldest first."""
         return sorted(int(p.stem) for p in self.states.glob("*.safetensors") if p.stem.isdigit())
+
+    def start(self, overlap: bool) -> Path:
+        """The saved state from which peers beside the coordinator go on. With overlap a round is begun
+        from the state before."""
+        return self.state(self.saved_rounds()[-2 if overlap else -1 :][0])
 
     def blob(self, digest: str) -> Path:
         return self.blobs / digest
@@ -99,28 +115,61 @@ class RunFolder:
 
 def create(root: Path, name: str) -> RunFolder:
     """A new, empty folder root/name. Raises FolderError if it exists."""
+    _check_free(root, name)
+    return _make(root / name)
+
+
+@contextmanager
+def founding(root: Path, name: str) -> Iterator[RunFolder]:
+    """An empty folder beside root/name, for a run that is being founded. It becomes root/name when the
+    block has ended well, and is removed if the block fails; what a founding that was killed has left is
+    removed first. So a run's folder is there whole or not at all, and its name is free until then.
+
+    Raises FolderError if the name is taken, or another process is founding a run of that name.
+    """
+    _check_free(root, name)
+    root.mkdir(parents=True, exist_ok=True)
+    part, lock = root / f".{name}{FOUNDING}", root / f".{name}{FOUNDING_LOCK}"
+    with ExitStack() as held:
+        try:
+            held.enter_context(alone(lock, wait=False))
+        except Busy as error:
+            raise FolderError(
+                f"{root / name} is being begun by another process; choose another name with --name"
+            ) from error
+        try:
+            shutil.rmtree(part, ignore_errors=True)
+            yield _make(part)
+            _check_free(root, name)
+            part.rename(root / name)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+            with suppress(OSError):
+                lock.unlink()
+
+
+def _check_free(root: Path, name: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise FolderError(f"{name!r} is not a name for a run: letters, digits, '.', '_' and '-'")
     path = root / name
-    try:
-        path.mkdir(parents=True)
-    except FileExistsError:
-        raise FolderError(
-            f"{path} exists already. Go on with it: `duckweed train --resume {path}`; "
-            "or choose another name with --name"
-        ) from None
+    if not path.exists():
+        return
+    raise FolderError(
+        f"{path} exists already. Go on with it: `duckweed train --resume {path}`; "
+        "or choose another name with --name"
+        if RunFolder(path).founded
+        else f"{path} exists already and holds no run that has begun. If nothing in it is needed, "
+        "remove it; or choose another name with --name"
+    )
+
+
+def _make(path: Path) -> RunFolder:
     folder = RunFolder(path)
     for part in (folder.states, folder.blobs, folder.logs):
-        part.mkdir()
+        part.mkdir(parents=True)
     folder.secret.touch(mode=0o600)
     folder.secret.write_text(secrets.token_urlsafe(24), "ascii")
     return folder
-
-
-def discard_if_empty(folder: RunFolder) -> None:
-    """Remove the folder of a run that never began, so that its name is free again."""
-    if not folder.ledger.exists():
-        shutil.rmtree(folder.path, ignore_errors=True)
 
 
 def find(path: Path) -> RunFolder:
@@ -128,14 +177,26 @@ def find(path: Path) -> RunFolder:
     for place in (path, Path("runs") / path):
         if (place / "run.toml").is_file():
             return RunFolder(place)
+    if (path / "config.json").is_file():
+        raise FolderError(
+            f"{path}: a model, and not a run. Of a model alone there are `duckweed generate {path}` and "
+            f"`duckweed evaluate {path}`; to train it: duckweed train --model {path} "
+            "--set model.weights=given"
+        )
     known = sorted(p.parent.name for p in Path("runs").glob("*/run.toml"))
     hint = f" Runs here: {', '.join(known)}." if known else ""
     raise FolderError(f"{path}: no run there (a run is a folder with run.toml).{hint}")
 
 
 def next_name(root: Path, stem: str) -> str:
-    """stem-1, stem-2, ...: the first that is free under root."""
+    """stem-1, stem-2, ...: the first that is free under root, and that nobody is founding."""
     taken = {p.name for p in root.glob(f"{stem}-*")} if root.is_dir() else set()
+    for lock in root.glob(f".{stem}-*{FOUNDING_LOCK}"):
+        try:
+            with alone(lock, wait=False):
+                pass
+        except Busy:
+            taken.add(lock.name[1 : -len(FOUNDING_LOCK)])
     return next(f"{stem}-{n}" for n in range(1, 1_000_000) if f"{stem}-{n}" not in taken)
 
 

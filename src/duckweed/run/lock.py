@@ -12,9 +12,10 @@ class Busy(RuntimeError):
 
 
 @contextmanager
-def alone(path: Path, wait: bool = True) -> Iterator[None]:
-    """Hold the lock file `path`. While another process does: wait, or raise Busy."""
-    lock = FileLock(path, timeout=-1 if wait else 0)
+def alone(path: Path, wait: bool = True, patience: float = 0) -> Iterator[None]:
+    """Hold the lock file `path`. While another process does: wait, or raise Busy after
+    `patience` seconds."""
+    lock = FileLock(path, timeout=-1 if wait else patience)
     try:
         lock.acquire()
     except Timeout as error:

@@ -100,7 +100,7 @@ class View:
     def _render(self) -> RenderableType:
         return Panel(
             Group(self._head(), self._table(), self._bytes(), *map(Text, self._messages)),
-            title=f"[bold]duckweed[/] {self.name}",
+            title=Text.assemble(("duckweed", "bold"), f" {self.name}"),
             border_style="green",
             padding=(0, 1),
         )

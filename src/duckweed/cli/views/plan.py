@@ -2,6 +2,7 @@
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from duckweed.plan import device, explain
 from duckweed.plan.answer import Answer, people, span, verdict
@@ -20,20 +21,21 @@ def print_answer(console: Console, given: Answer) -> None:
         "" if abs(shape.active - shape.total) < 1 else f" ({units.show_count(shape.active)} active)"
     )
     console.print(
-        f"[dim]{shape.name}: {units.show_count(shape.total)} parameters{active}, "
-        f"{units.show_count(target.tokens)} tokens, {target.precision} {target.optimizer}, on {people(given)}[/dim]"
+        f"{shape.name}: {units.show_count(shape.total)} parameters{active}, "
+        f"{units.show_count(target.tokens)} tokens, {target.precision} {target.optimizer}, on {people(given)}",
+        style="dim",
     )
     color = "green" if given.possible else "red"
-    console.print(f"[bold {color}]{verdict(given)}[/bold {color}]\n")
+    console.print(f"{verdict(given)}\n", style=f"bold {color}")
     console.print(strategies(result.options))
     print_impossible(console, result.options)
     if result.causes:
-        console.print("\n[bold]Where the time goes[/bold]")
+        console.print("\nWhere the time goes", style="bold")
         console.print(time_table(given))
     print_memory(console, given)
     print_change(console, given)
     for note in given.notes:
-        console.print(f"[dim]{note}[/dim]")
+        console.print(note, style="dim")
 
 
 def strategies(options: list[Option]) -> Table:
@@ -67,7 +69,7 @@ def print_impossible(console: Console, options: list[Option]) -> None:
             reasons.setdefault(option.why, []).append(option.label)
     if reasons:
         text = "; ".join(f"{', '.join(names)} ({why})" for why, names in reasons.items())
-        console.print(f"[dim]Not possible: {text}[/dim]")
+        console.print(f"Not possible: {text}", style="dim")
 
 
 def time_table(given: Answer) -> Table:
@@ -81,7 +83,7 @@ def time_table(given: Answer) -> Table:
             continue
         table.add_row(
             cause.name,
-            f"[green]{'█' * max(1, round(share * WIDTH))}[/green]",
+            Text("█" * max(1, round(share * WIDTH)), "green"),
             f"{share:.0%}",
             span(cause.days),
         )
@@ -125,7 +127,9 @@ def print_change(console: Console, given: Answer) -> None:
     deadline = span(given.deadline)
     if given.levers:
         console.print(
-            f"\n[bold]What would have to change for {deadline}[/bold] (one thing at a time)"
+            Text.assemble(
+                (f"\nWhat would have to change for {deadline}", "bold"), " (one thing at a time)"
+            )
         )
         table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
         for lever in given.levers:
@@ -149,8 +153,13 @@ def print_change(console: Console, given: Answer) -> None:
     if given.largest:
         largest = given.largest
         console.print(
-            f"[bold]In {deadline} this crowd can train {units.show_count(largest.parameters)} parameters[/bold] "
-            f"on {units.show_count(largest.tokens)} tokens (dense, compute-optimal, {largest.strategy})"
+            Text.assemble(
+                (
+                    f"In {deadline} this crowd can train {units.show_count(largest.parameters)} parameters",
+                    "bold",
+                ),
+                f" on {units.show_count(largest.tokens)} tokens (dense, compute-optimal, {largest.strategy})",
+            )
         )
     if given.bars:
         bars = ", ".join(
@@ -164,25 +173,25 @@ def print_derivation(console: Console, given: Answer) -> None:
     if given.report.best is None:
         console.print("There is no plan to explain: nothing fits.")
         return
-    console.print("\n[bold]How the figures came about[/bold]")
+    console.print("\nHow the figures came about", style="bold")
     for line in explain.derivation(given.report.best):
         if not line.formula:
-            console.print(f"\n[bold]{line.name[1:-1]}[/bold]")
+            console.print(f"\n{line.name[1:-1]}", style="bold")
             continue
-        console.print(f"{line.name} = [bold]{line.value}[/bold]")
-        console.print(f"    = {line.formula}", markup=False, style="dim")
+        console.print(Text.assemble(f"{line.name} = ", (line.value, "bold")))
+        console.print(f"    = {line.formula}", style="dim")
         if line.values:
-            console.print(f"    {line.values}", markup=False, style="dim")
-        console.print(f"    source: {line.source}", markup=False, style="dim")
-    console.print("\n[bold]Uncertain inputs[/bold] (10 % / 50 % / 90 %)")
+            console.print(f"    {line.values}", style="dim")
+        console.print(f"    source: {line.source}", style="dim")
+    console.print(Text.assemble(("\nUncertain inputs", "bold"), " (10 % / 50 % / 90 %)"))
     for name, what, source in explain.sources():
-        console.print(f"{name}: {what}", markup=False)
-        console.print(f"    source: {source}", markup=False, style="dim")
+        console.print(f"{name}: {what}")
+        console.print(f"    source: {source}", style="dim")
     model = given.report.target.model
-    console.print(f"\nModel: {model.source}", markup=False)
+    console.print(f"\nModel: {model.source}")
     for group in given.report.crowd.groups:
-        console.print(f"Device {group.device.label}: {group.device.source}", markup=False)
-    console.print(f"Bytes a parameter: {given.report.state.source}", markup=False)
+        console.print(f"Device {group.device.label}: {group.device.source}")
+    console.print(f"Bytes a parameter: {given.report.state.source}")
 
 
 def print_catalogue(console: Console) -> None:

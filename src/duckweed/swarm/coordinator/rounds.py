@@ -63,7 +63,8 @@ class RoundDriver:
 
     async def run(self) -> None:
         """Open and close rounds until all are done or the run is stopped."""
-        await self._until(self._enough_here)
+        if self.number < self.spec.rounds.count:  # else all that is left is to agree on the state
+            await self._until(self._enough_here)
         while self.number < self.spec.rounds.count and not self.ended:
             open_ = self.open = self.next or self._open(self.number)
             self.next, open_.opened = None, clock.now()

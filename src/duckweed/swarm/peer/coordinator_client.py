@@ -14,6 +14,7 @@ from duckweed.net.timeouts import (
     AROUND,
     BEAT,
     GOODBYE,
+    HINT,
     IN_TOUCH,
     PATIENCE,
     REMIND,
@@ -151,7 +152,7 @@ class CoordinatorClient:
     ) -> tuple[A, bytes]:
         """Ask until there is an answer: if the coordinator goes away, this waits for it, or for the next
         leader. Raises QuestionRefused, and PeerStopped if the answer makes no sense."""
-        away_since, told, aside = 0.0, 0.0, ""
+        away_since, told, aside, hinted = 0.0, 0.0, "", False
         while True:
             try:
                 client = await self._connected()
@@ -179,6 +180,9 @@ class CoordinatorClient:
                     gone = f" for {now - away_since:.0f} s" if told else ""
                     self.say(f"the coordinator does not answer{gone} ({error}); trying again")
                     told = now
+                if not hinted and now - away_since >= HINT:
+                    hinted = True
+                    self.say(_likely(self.leaders.leader_address()[1]))
                 if self._aside() != aside:
                     self.say(aside := self._aside())
                 await asyncio.sleep(RETRY)
@@ -252,6 +256,21 @@ class CoordinatorClient:
         if clock.now() - self._looked > IN_TOUCH:
             self._looked = clock.now()
             await self.leaders.doubt_leader()
+
+
+def _likely(addresses: list[str]) -> str:
+    """Why a machine at these addresses may not answer, and how to find out."""
+    if all(address.startswith(("127.", "[::1]")) for address in addresses):
+        return (
+            f"the coordinator is on this same machine and has not answered for {HINT:.0f} s: either it "
+            "has ended, or the loopback interface is down (`ip link show lo`), or a firewall drops UDP "
+            "on it (`nft list ruleset`)"
+        )
+    return (
+        f"no answer for {HINT:.0f} s: most likely the coordinator has ended, one of the two machines "
+        "is offline, or a firewall drops UDP and TCP between them; which of these, tells: "
+        "duckweed doctor INVITATION"
+    )
 
 
 def _wanted(ack: m.Ack) -> float:

@@ -143,6 +143,7 @@ def _data(spec: RunSpec, paths: tuple[str, ...] | None, tokens: str, say: Say) -
     say("reading the data")
     wanted = msgspec.structs.replace(spec.data, path=paths) if paths else spec.data
     dataset = datasets.prepare(wanted, Path.cwd(), founding.cache_folder())
+    say(f"data: {dataset.manifest.told()}; tokenizer: {wanted.tokenizer}")
     if dataset.manifest.tokens_hash != tokens:
         raise DataError(
             f"the text at {', '.join(wanted.paths)} on this machine is not the text of the run"

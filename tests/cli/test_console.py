@@ -1,0 +1,87 @@
+"""What the commands print: text is never markup, and no terminal ends a command."""
+
+import ast
+import io
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fixtures import tiny
+
+from duckweed import cli
+from duckweed.cli.console import PlainConsole
+from duckweed.run import toml
+
+SOURCES = sorted(Path(cli.__file__).parent.rglob("*.py"))
+NASTY = "x[/red]y [bold] :warning: [link=http://a]"
+
+
+def duckweed(base, *words, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "duckweed", *words], cwd=base, env=os.environ | environment,
+        capture_output=True, timeout=200,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_no_command_writes_markup_or_has_another_console(path):
+    if path.name == "console.py":
+        return
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            markup = re.search(r"\[/?(bold|dim|red|green|yellow|cyan|italic|/?\])", node.value)
+            assert not markup, f"{path.name}:{node.lineno}: {node.value!r}"
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            assert name not in ("Console", "from_markup"), f"{path.name}:{node.lineno}"
+
+
+def test_brackets_are_printed_as_they_are(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    console = PlainConsole()
+    console.print(NASTY, soft_wrap=True)
+    with console.status(NASTY) as status:
+        status.update(NASTY)
+    assert sys.stdout.getvalue() == NASTY + "\n"
+
+
+def test_a_run_is_not_found_at_a_path_with_brackets(tmp_path):
+    ended = duckweed(tmp_path, "show", "x[/red]y")
+    assert ended.returncode == 1
+    assert b"x[/red]y: no run there" in ended.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_verdict_is_printed_in_any_encoding(encoding):
+    script = (
+        "from duckweed.cli.console import PlainConsole, use_any_terminal; use_any_terminal(); "
+        "PlainConsole().print('3.1 → 2.2 池')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=os.environ | {"PYTHONIOENCODING": encoding},
+        capture_output=True, timeout=100, check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == [b"3.1", b"->", b"2.2", b"?"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "environment"),
+    [("ascii", {"PYTHONIOENCODING": "ascii"}), ("cp1252", {"PYTHONIOENCODING": "cp1252"}),
+     ("dumb", {"TERM": "dumb", "PYTHONIOENCODING": "ascii"})],
+)  # fmt: skip
+def test_a_run_in_a_folder_with_brackets_on_an_old_terminal(tmp_path, name, environment):
+    place = tmp_path / "[data] [/b]"
+    spec = tiny.specification(place, {"rounds.peers": 1, "rounds.count": 2, "data.path": "*.txt"})
+    (place / "run.toml").write_text(toml.write(spec))
+    words = ("train", "run.toml", "--simulate", "--runs", "x[/red]y", "--name", name)
+    ended = duckweed(place, *words, **environment)
+    assert ended.returncode == 0, ended.stderr
+    assert b"It learned" in ended.stdout
+    assert b" -> " in ended.stdout
+    assert f"x[/red]y/{name}/report.html".encode() in ended.stdout
+    told = duckweed(place, "generate", f"x[/red]y/{name}", "--tokens", "5", **environment)
+    assert told.returncode == 0, told.stderr
