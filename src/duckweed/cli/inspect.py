@@ -140,7 +140,7 @@ def evaluate(
     place = choose(device)
     with console.status("measuring"):
         with quiet():
-            network: Any = AutoModelForCausalLM.from_pretrained(model)
+            network: Any = AutoModelForCausalLM.from_pretrained(model, trust_remote_code=False)
         length = max(2, min(spec.model.sequence, len(dataset.held_out) - 1))
         spec = specs.override(spec, {"model.sequence": length})
         one = learner(spec, network.config, dataset, place)

@@ -1,5 +1,6 @@
 """The end of a run: the last weights measured on all held-out text, exported, tried out."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +45,19 @@ def latest_state(folder: RunFolder, spec: RunSpec) -> State:
 def harvest(folder: RunFolder, spec: RunSpec, ground: Ground, device: str) -> str:
     """Write folder.model, record the final held-out loss; returns a sample of generated text."""
     state = latest_state(folder, spec)
-    dataset = ground.dataset
     learner = founding.learner(spec, ground, device)
     nats, tokens = learner.evaluate(state.weights, FINAL_TOKENS, batch=EVALUATION_BATCH)
     del learner  # its model need not be in memory beside the next
     folder.record(FinalLoss(nats / tokens, state.round, tokens))
-    model = models.build(founding.configuration(spec, ground))
-    models.export(model, state.weights, folder.model, dataset.tokenizer.end)
-    dataset.tokenizer.save(folder.model)
-    return generate(folder.model, "def ", 160, 0.7, spec.seed, device)
+    model = founding.model(spec, ground)
+    models.write_weights(model, state.weights)
+    part = folder.model.with_name("model.part")
+    shutil.rmtree(part, ignore_errors=True)
+    network, tokenizer = founding.written(model, ground, part)
+    del model
+    shutil.rmtree(folder.model, ignore_errors=True)
+    part.rename(folder.model)  # what is called a model has been read back
+    return continued(network, tokenizer, "def ", 160, 0.7, spec.seed, device)
 
 
 def generate(
@@ -61,9 +66,24 @@ def generate(
     """The prompt continued by up to `tokens` tokens; temperature 0 takes the likeliest each time."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
     with models.quiet():
-        network: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+        network = AutoModelForCausalLM.from_pretrained(
+            model, dtype=torch.float32, trust_remote_code=False
+        )
+    return continued(network, tokenizer, prompt, tokens, temperature, seed, device)
+
+
+def continued(
+    network: Any,
+    tokenizer: Any,
+    prompt: str,
+    tokens: int,
+    temperature: float,
+    seed: int,
+    device: str,
+) -> str:
+    """The same with model and tokenizer as transformers has read them."""
     network = network.to(device).eval()
     ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)["input_ids"]
     if ids.numel() == 0:
