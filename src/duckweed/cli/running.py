@@ -42,7 +42,10 @@ def begin(
             from duckweed.round import founding
 
             ground = founding.prepare(spec, base, status.update)
-            founding.found(spec, ground, folder, device, peers, status.update)
+            said: list[str] = []
+            founding.found(spec, ground, folder, device, peers, status.update, said.append)
+        for text in said:
+            console.print(text, markup=False, style="yellow")
     finally:
         discard_if_empty(folder)
     return _told(Opened(folder, spec, ground, device))

@@ -113,8 +113,10 @@ def train(
     else:
         spec = specs.load(specification) if specification else specs.RunSpec()
         spec = specs.override(recipes.lay(spec, recipe) if recipe else spec, changes)
+        if not _names_tokenizer(specification, changes):
+            spec = specs.with_own_tokenizer(spec, _base(specification, data))
         at_links = parse_links(links, spec.rounds.peers) if links else None
-        base = specification.resolve().parent if specification and not data else Path.cwd()
+        base = _base(specification, data)
         name = name or folders.next_name(runs, specification.stem if specification else "train")
         here = 1 if simulate else spec.rounds.peers
         run = running.begin(spec, base, folders.create(runs, name), device, threads, here)
@@ -123,6 +125,17 @@ def train(
     else:
         _swarm(run, threads, port)
     running.finish(run, "duckweed train --resume")
+
+
+def _base(specification: Path | None, data: list[str] | None) -> Path:
+    """The folder that relative paths start from."""
+    return specification.resolve().parent if specification and not data else Path.cwd()
+
+
+def _names_tokenizer(specification: Path | None, changes: dict[str, Any]) -> bool:
+    """Whether the user has said which tokenizer to take."""
+    said = tomllib.loads(specification.read_text("utf-8")) if specification else {}
+    return "data.tokenizer" in changes or "tokenizer" in said.get("data", {})
 
 
 def _changes(

@@ -9,6 +9,7 @@ import torch
 from duckweed.learn.data.dataset import Dataset
 from duckweed.learn.device import seeded
 from duckweed.learn.model import model as models
+from duckweed.learn.model.architecture import ModelError
 from duckweed.ledger.entries import RoundEntry
 from duckweed.ledger.ledger import Ledger
 from duckweed.round import founding
@@ -22,6 +23,7 @@ from duckweed.run.state import State
 
 FINAL_TOKENS = 262_144  # of held-out text for the measure at the end; all of it where there is less
 EVALUATION_BATCH = 16
+SAMPLE = 160  # tokens of text at the end of a run
 
 
 def bytes_per_token(dataset: Dataset) -> float:
@@ -57,7 +59,8 @@ def harvest(folder: RunFolder, spec: RunSpec, ground: Ground, device: str) -> st
     del model
     shutil.rmtree(folder.model, ignore_errors=True)
     part.rename(folder.model)  # what is called a model has been read back
-    return continued(network, tokenizer, "def ", 160, 0.7, spec.seed, device)
+    most = getattr(network.config, "max_position_embeddings", None) or SAMPLE
+    return continued(network, tokenizer, "def ", min(SAMPLE, most // 2), 0.7, spec.seed, device)
 
 
 def generate(
@@ -90,11 +93,18 @@ def continued(
         ids = torch.tensor([[tokenizer.eos_token_id]])
     sampling = {"do_sample": True, "temperature": temperature, "top_p": 0.95}
     with torch.no_grad(), seeded(seed, device):
-        out = network.generate(
-            input_ids=ids.to(device),
-            attention_mask=torch.ones_like(ids).to(device),
-            max_new_tokens=tokens,
-            pad_token_id=tokenizer.eos_token_id,
-            **(sampling if temperature > 0 else {"do_sample": False}),
-        )
+        try:
+            out = network.generate(
+                input_ids=ids.to(device),
+                attention_mask=torch.ones_like(ids).to(device),
+                max_new_tokens=tokens,
+                pad_token_id=tokenizer.eos_token_id,
+                **(sampling if temperature > 0 else {"do_sample": False}),
+            )
+        except IndexError as error:  # a table of positions that is too short
+            most = getattr(network.config, "max_position_embeddings", "fewer")
+            raise ModelError(
+                f"the model cannot write {tokens} tokens after a prompt of {ids.numel()}: it has "
+                f"positions for {most}; ask for fewer tokens"
+            ) from error
     return str(tokenizer.decode(out[0], skip_special_tokens=True))

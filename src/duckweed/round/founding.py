@@ -96,10 +96,14 @@ def model(spec: RunSpec, ground: Ground) -> nn.Module:
 
 def first_model(spec: RunSpec, ground: Ground) -> nn.Module:
     """The model with the weights that the run starts from, on the CPU."""
+    config = configuration(spec, ground)
+    made = models.build(config, "cpu", spec.seed, spec.architecture.zero_projections)
     if spec.model.weights == "given":
-        return given_weights(spec.model.source, ground.base, configuration(spec, ground))
-    zero = spec.architecture.zero_projections
-    return models.build(configuration(spec, ground), "cpu", spec.seed, zero)
+        # Into a model of our own, which does not remember under which names they were kept.
+        given = given_weights(spec.model.source, ground.base, config)
+        models.write_weights(made, models.read_weights(given))
+        models.set_buffers(made, models.buffers_of(given))
+    return made
 
 
 def first_buffers(spec: RunSpec, ground: Ground, skeleton: nn.Module) -> models.Buffers:

@@ -6,7 +6,6 @@ All of them are done once, on the first weights, so that a run does not fail at 
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from duckweed.learn.data.tokenizer import Tokenizer
 from duckweed.learn.device import seeded
-from duckweed.learn.model.architecture import ModelError
+from duckweed.learn.model.architecture import ModelError, Reason
 from duckweed.learn.model.configuration import brief
 from duckweed.learn.model.model import buffers_of, quiet
 
@@ -31,24 +30,11 @@ SAMPLE = (
 )
 
 
-class Reason(StrEnum):
-    """Why a model is refused at the start; the list is in docs/learn.md."""
-
-    MORE = "needs more than tokens"
-    LENGTH = "cannot take sequences of this length"
-    CAUSAL = "is not causal"
-    FINITE = "gives values that are not finite"
-    TRAIN = "cannot be trained"
-    BUFFERS = "changes its buffers in training"
-    EXPORT = "is not read back from its export"
-
-
 class Unsuited(ModelError):
     """A model that a run cannot train; `reason` says why, the message with what."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(f"this model {reason}: {detail}")
-        self.reason = reason
+        super().__init__(f"this model {reason}: {detail}", reason)
 
 
 @torch.no_grad()
@@ -87,7 +73,8 @@ def check_trains(model: nn.Module, length: int, vocabulary: int, device: str = "
             logits = model(input_ids=tokens).logits
             nn.functional.cross_entropy(logits.float().flatten(0, 1), tokens.flatten()).backward()
     except Exception as error:  # of whatever kind its code raises
-        raise Unsuited(Reason.TRAIN, brief(error)) from error
+        reason = Reason.LENGTH if "length" in str(error).lower() else Reason.TRAIN
+        raise Unsuited(reason, brief(error)) from error
     gradients = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
     for name, gradient in gradients:
         if not torch.isfinite(gradient).all():
@@ -129,6 +116,7 @@ def check_export(
         network: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, trust_remote_code=False
         )
+    network.config.use_cache = model.config.use_cache = False  # type: ignore[union-attr]
     tokens = torch.arange(33)[None] * 7 % tokenizer.size
     with seeded(0, "cpu"):
         one = _logits(model.eval(), tokens)
@@ -147,7 +135,7 @@ def _logits(model: Any, tokens: torch.Tensor) -> torch.Tensor:
     """f32[b, length, vocabulary], finite."""
     logits = getattr(model(input_ids=tokens), "logits", None)
     if logits is None or logits.shape[:2] != tokens.shape or logits.ndim != 3:
-        raise Unsuited(Reason.MORE, "it does not give one set of logits for each token")
+        raise Unsuited(Reason.TOKENS, "it does not give one set of logits for each token")
     if not torch.isfinite(logits).all():
         raise Unsuited(Reason.FINITE, "its logits for random tokens")
     return logits.float()
@@ -163,7 +151,7 @@ def _named(limit: str) -> Iterator[None]:
     except IndexError as error:  # a table of positions that is too short
         raise Unsuited(Reason.LENGTH, limit) from error
     except Exception as error:  # of whatever kind its code raises
-        reason = Reason.LENGTH if "length" in str(error).lower() else Reason.MORE
+        reason = Reason.LENGTH if "length" in str(error).lower() else Reason.TOKENS
         raise Unsuited(reason, f"{limit}: {brief(error)}") from error
 
 

@@ -10,11 +10,13 @@ from transformers import AutoConfig, PretrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from duckweed.learn.model.architecture import ModelError, changed
+from duckweed.learn.model.architecture import ModelError, Reason, changed
 from duckweed.learn.model.presets import PRESETS
 from duckweed.run.sections import Architecture
 
 LEAST_POSITIONS = 1024
+POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_target_positions")
+"""What types of configuration call the longest sequence."""
 TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 FOREIGN = ("auto_map", "quantization_config", "architectures", "dtype", "torch_dtype")
 """What a configuration says of its authors' code and stored weights. Training is in float32 by the code
@@ -46,11 +48,12 @@ def configuration(
         )
     facts = {key: value for key, value in facts.items() if key not in FOREIGN}
     kind = facts.pop("model_type")
-    names = getattr(CONFIG_MAPPING[kind], "attribute_map", {}) if kind in CONFIG_MAPPING else {}
-    positions = names.get("max_position_embeddings", "max_position_embeddings")
     if not given:
-        facts[names.get("vocab_size", "vocab_size")] = vocabulary
-        facts[positions] = max(facts.get(positions) or 0, LEAST_POSITIONS, sequence)
+        known = CONFIG_MAPPING.get(kind, PretrainedConfig)
+        facts[known.attribute_map.get("vocab_size", "vocab_size")] = vocabulary
+        for key in POSITIONS:
+            if key in known.__dataclass_fields__:
+                facts[key] = max(facts.get(key) or 0, LEAST_POSITIONS, sequence)
     config = _made(source, kind, facts)
     if given and config.vocab_size < vocabulary:
         raise ModelError(
@@ -69,7 +72,7 @@ def _made(source: str, kind: str, facts: dict[str, Any]) -> PretrainedConfig:
             config = AutoConfig.for_model(kind, **(facts | dict.fromkeys(TOKENS, 0)))
     except Exception as error:  # transformers checks with exceptions of many kinds
         raise ModelError(
-            f"model.source = {source!r}: transformers refuses it: {brief(error)}"
+            f"model.source = {source!r}: transformers refuses it: {brief(error)}", Reason.BUILD
         ) from error
     config.use_cache = False
     return config
@@ -82,9 +85,15 @@ def _text_part(facts: dict[str, Any]) -> dict[str, Any]:
     if "text_config" not in parts:
         return facts
     text = dict(facts.get("text_config") or {})
-    text.setdefault("model_type", parts["text_config"].model_type)
+    if "model_type" not in text:
+        try:
+            text["model_type"] = CONFIG_MAPPING[kind]().get_text_config(decoder=True).model_type
+        except Exception as error:  # transformers checks with exceptions of many kinds
+            raise ModelError(
+                f"type {kind!r} without its text_config: {brief(error)}", Reason.BUILD
+            ) from error
     if text["model_type"] not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        return facts
+        raise ModelError(f"a model of type {kind!r} {Reason.COMPOSITE}", Reason.COMPOSITE)
     outer = {key: facts[key] for key in ("quantization_config",) if key in facts}
     return text | outer
 

@@ -14,6 +14,11 @@ from duckweed.learn.model.configuration import brief
 from duckweed.learn.model.model import quiet
 
 POINTER = b"version https://git-lfs.github.com/spec"
+TEXT_PARTS = {
+    r"^(model\.)?language_model\.(model\.)?(?!lm_head)": "model.",
+    r"^language_model\.lm_head": "lm_head",
+}
+"""Where composite models keep their text part -> where the text model by itself has it."""
 HEADER_LIMIT = 100_000_000  # bytes, as in the safetensors library
 
 
@@ -33,6 +38,7 @@ def given_weights(source: str, base: Path, config: PretrainedConfig | None = Non
                 dtype=torch.float32,
                 trust_remote_code=False,
                 output_loading_info=True,
+                key_mapping=TEXT_PARTS,
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"no weights at {source!r}: {brief(error)}") from error

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 from transformers.utils import logging as bars
 
 from duckweed.learn.device import seeded
-from duckweed.learn.model.architecture import ModelError
+from duckweed.learn.model.architecture import ModelError, Reason
 from duckweed.learn.model.configuration import brief, configuration
 from duckweed.run.layout import Layout
 
@@ -43,7 +43,8 @@ def skeleton(config: PretrainedConfig) -> nn.Module:
     except Exception as error:  # of many kinds, as above
         raise ModelError(
             f"no causal language model of type {config.model_type!r} can be built from this "
-            f"configuration: {brief(error)}"
+            f"configuration: {brief(error)}",
+            Reason.BUILD,
         ) from error
 
 
