@@ -79,16 +79,18 @@ def found(
     peers: int,
     loaded: Sequence[Plugin],
     say: Say,
+    warn: Say | None = None,
 ) -> Session:
     """A new run in the folder runs/name, which is there once the run is founded. base: where relative
-    paths start; peers: how many will share this machine; loaded: the plug-ins that the run needs.
+    paths start; peers: how many will share this machine; loaded: the plug-ins that the run needs;
+    say: what is being done; warn: what the user should know after that, too.
 
     Raises FolderError, DataError, ModelError, MemoryError, OSError."""
     with folders.founding(runs, name) as folder:
         plugins.remember(folder, loaded)
         device = _device(device, threads)
         ground = founding.prepare(spec, base, say)
-        founding.found(spec, ground, folder, device, peers, say)
+        founding.found(spec, ground, folder, device, peers, say, warn)
     return Session(RunFolder(runs / name), spec, ground, device, threads)
 
 
@@ -226,7 +228,7 @@ def evaluate(
     dataset = datasets.prepare(wanted, Path.cwd(), founding.cache_folder())
     say("measuring")
     with quiet():
-        network: Any = AutoModelForCausalLM.from_pretrained(model)
+        network: Any = AutoModelForCausalLM.from_pretrained(model, trust_remote_code=False)
     known = getattr(network.config, "max_position_embeddings", None) or spec.model.sequence
     length = max(2, min(spec.model.sequence, known, len(dataset.held_out) - 1))
     spec = specs.override(spec, {"model.sequence": length})

@@ -9,6 +9,7 @@ from fixtures.tiny import CONFIG
 from transformers import AutoModelForCausalLM
 
 from duckweed.learn.model import model as models
+from duckweed.learn.model.given import given_weights
 from duckweed.learn.model.model import ModelError
 from duckweed.learn.model.presets import PRESETS
 
@@ -121,7 +122,8 @@ def test_weights_go_out_and_in_as_one_vector(tmp_path, tied):
 def test_an_exported_model_is_read_by_transformers_with_the_same_output(tmp_path):
     model = models.build(tiny(tmp_path, tie_word_embeddings=True), "cpu", 1)
     flat = models.read_weights(model) * np.float32(3)
-    models.export(model, flat, tmp_path / "out", 256)
+    models.write_weights(model, flat)
+    models.export(model, tmp_path / "out", 256)
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "out", attn_implementation="eager")
     tokens = torch.arange(12)[None]
     with torch.no_grad():
@@ -132,12 +134,12 @@ def test_an_exported_model_is_read_by_transformers_with_the_same_output(tmp_path
 def test_given_weights_are_used_and_their_vocabulary_stays(tmp_path):
     model = models.build(tiny(tmp_path), "cpu", 1)
     flat = models.read_weights(model)
-    models.export(model, flat, tmp_path / "given", 256)
-    found = models.given_weights("given", tmp_path)
+    models.export(model, tmp_path / "given", 256)
+    found = given_weights("given", tmp_path)
     assert models.read_weights(found).tobytes() == flat.tobytes()
     config = models.configuration("given", tmp_path, 100, 64, given=True)
     assert config.vocab_size == 257
     with pytest.raises(ModelError, match=r"257 tokens.*300.*data\.tokenizer"):
         models.configuration("given", tmp_path, 300, 64, given=True)
     with pytest.raises(ModelError, match="no weights"):
-        models.given_weights("nowhere", tmp_path)
+        given_weights("nowhere", tmp_path)

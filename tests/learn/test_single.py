@@ -105,6 +105,16 @@ def test_a_loss_that_is_not_finite_is_said():
         one.train(weights, WHOLE)
 
 
+def test_values_that_are_not_finite_are_named_where_they_arise():
+    one = single()
+    weights, part = start(one), dict(zip(one.layout.names, one.layout.slices(), strict=True))
+    weights[part["model.norm.weight"]][3] = np.nan
+    with pytest.raises(Diverged, match=r"evaluated became NaN or infinite in model\.norm\.weight"):
+        one.evaluate(weights, None)
+    with pytest.raises(Diverged, match="the loss became nan"):
+        one.train(weights, Part(0, 0, 1))
+
+
 def test_progress_is_reported_step_by_step():
     one, seen = single(), []
     work = one.train(start(one), WHOLE, report=lambda step, loss: seen.append((step, loss)))

@@ -142,7 +142,7 @@ def test_a_tokenizer_that_is_not_there_or_damaged(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"is not a tokenizer\.json"):
         load(tmp_path)
 
-    def unreachable(name):
+    def unreachable(name, **_):
         raise OSError("no network\nand more")
 
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", unreachable)
@@ -154,7 +154,7 @@ def test_from_the_hub(monkeypatch):
     import transformers
 
     fast = transformers.PreTrainedTokenizerFast(tokenizer_object=BPE._backend, eos_token=END)
-    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda name: fast)
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda name, **_: fast)
     found = load("some/name")
     assert (found.size, found.end) == (BPE.size, BPE.end)
     assert found.encode(SAMPLE)[0].tolist() == BPE.encode(SAMPLE)[0].tolist()

@@ -50,12 +50,15 @@ def begin(
         with console.status("loading PyTorch") as status:
             from duckweed import session
 
+            said: list[str] = []
             run = session.found(
-                spec, base, runs, name, device, threads, peers, plugins, status.update
+                spec, base, runs, name, device, threads, peers, plugins, status.update, said.append
             )
     except KeyboardInterrupt:
         console.print("Stopped before the run had begun; nothing is left of it.")
         raise typer.Exit(STOPPED) from None
+    for text in said:
+        console.print(text, style="yellow")
     return _told(run)
 
 

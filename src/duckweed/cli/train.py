@@ -112,9 +112,11 @@ def train(
         loaded = plugins.load(plugin or ())
         spec = specs.load(specification) if specification else specs.RunSpec()
         spec = specs.override(recipes.lay(spec, recipe) if recipe else spec, changes)
+        if not _names_tokenizer(specification, changes):
+            spec = specs.with_own_tokenizer(spec, _base(specification, data))
         if links:  # before a folder is made for the run
             parse_links(links, spec.rounds.peers)
-        base = specification.resolve().parent if specification and not data else Path.cwd()
+        base = _base(specification, data)
         name = name or folders.next_name(runs, specification.stem if specification else "train")
         here = 1 if simulate else spec.rounds.peers
         run = running.begin(spec, base, runs, name, device, threads, here, loaded)
@@ -129,6 +131,17 @@ def train(
         else:
             running.watch(run, session.train(run, port))
         running.finish(run)
+
+
+def _base(specification: Path | None, data: list[str] | None) -> Path:
+    """The folder that relative paths start from."""
+    return specification.resolve().parent if specification and not data else Path.cwd()
+
+
+def _names_tokenizer(specification: Path | None, changes: dict[str, Any]) -> bool:
+    """Whether the user has said which tokenizer to take."""
+    said = tomllib.loads(specification.read_text("utf-8")) if specification else {}
+    return "data.tokenizer" in changes or "tokenizer" in said.get("data", {})
 
 
 def _changes(

@@ -13,11 +13,12 @@ the run's layout. What is made for it later has room here:
   what it holds.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import msgspec
 import numpy as np
+import torch
 
 from duckweed.learn.optim.optimizer import OptimizerState
 
@@ -87,6 +88,11 @@ class Learner(Protocol):
         """Sum of nats and number of tokens over about `limit` held-out tokens (None: all), of which
         this is share number `share` of `shares`: every shares-th batch of `batch` sequences."""
         ...
+
+    def fix(self, buffers: Mapping[str, torch.Tensor]) -> None:
+        """Set the persistent buffers of the model, which are fixed in a run. Called once, after the
+        learner is made, and only where the model has any."""
+        raise NotImplementedError("this learner cannot train a model with persistent buffers")
 
     def begin_round(self, carried: OptimizerState, merged: np.ndarray) -> OptimizerState:
         """The optimizer state that a round begins with, in copies: `carried` stays as it is. merged:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -12,7 +12,13 @@ from transformers import PretrainedConfig
 
 from duckweed.learn.device import precision_for, seeded
 from duckweed.learn.learner import Diverged, Learner, Part, Report, Work
-from duckweed.learn.model.model import build, layout_of, read_weights, write_weights
+from duckweed.learn.model.model import (
+    build,
+    layout_of,
+    read_weights,
+    set_buffers,
+    write_weights,
+)
 from duckweed.learn.optim.optimizer import OptimizerState
 from duckweed.learn.optim.registry import make_optimizer, optimizer_of
 from duckweed.learn.optim.schedule import learning_rate
@@ -30,6 +36,9 @@ class SingleDevice(Learner):
         self.model = build(config, device)
         self.layout = layout_of(self.model)
         self.dtype = precision_for(device, spec.inner.precision)
+
+    def fix(self, buffers: Mapping[str, torch.Tensor]) -> None:
+        set_buffers(self.model, buffers)
 
     def weights(self) -> np.ndarray:
         return read_weights(self.model)
@@ -75,6 +84,7 @@ class SingleDevice(Learner):
         state = stepper.state() if keep else {}
         reached = read_weights(self.model)
         delta = np.subtract(weights, reached, out=reached)
+        self._check(delta, "the weights")
         return Work(delta, tokens, mean, time.perf_counter() - began, state)
 
     @torch.no_grad()
@@ -93,7 +103,18 @@ class SingleDevice(Learner):
             count = self.task.count(part)
             nats += self.loss(part).item() * count
             tokens += count
+        if not math.isfinite(nats):
+            self._check(weights, "the weights that are evaluated")
+            raise Diverged(f"the loss of held-out text is {nats}; lower inner.learning_rate")
         return nats, tokens
+
+    def _check(self, values: np.ndarray, what: str) -> None:
+        """Raises Diverged with the name of the first tensor of f32[P] that is not finite."""
+        if np.isfinite(values).all():
+            return
+        parts = zip(self.layout.names, self.layout.slices(), strict=True)
+        name = next(name for name, part in parts if not np.isfinite(values[part]).all())
+        raise Diverged(f"{what} became NaN or infinite in {name}; lower inner.learning_rate")
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """The task's mean loss of a batch, with the weights that the model has."""

@@ -1,5 +1,6 @@
 """The end of a run: the last weights measured on all held-out text, exported, tried out."""
 
+import shutil
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from duckweed.learn.data.dataset import Dataset
 from duckweed.learn.device import seeded
 from duckweed.learn.model import model as models
+from duckweed.learn.model.architecture import ModelError
 from duckweed.ledger.entries import RoundEntry
 from duckweed.ledger.ledger import Ledger
 from duckweed.round import founding
@@ -22,6 +24,7 @@ from duckweed.run.state import State
 
 FINAL_TOKENS = 262_144  # of held-out text for the measure at the end; all of it where there is less
 EVALUATION_BATCH = 16
+SAMPLE = 160  # tokens of text at the end of a run
 
 
 def bytes_per_token(dataset: Dataset) -> float:
@@ -44,15 +47,20 @@ def latest_state(folder: RunFolder, spec: RunSpec) -> State:
 def harvest(folder: RunFolder, spec: RunSpec, ground: Ground, device: str) -> str:
     """Write folder.model, record the final held-out loss; returns a sample of generated text."""
     state = latest_state(folder, spec)
-    dataset = ground.dataset
     learner = founding.learner(spec, ground, device)
     nats, tokens = learner.evaluate(state.weights, FINAL_TOKENS, batch=EVALUATION_BATCH)
     del learner  # its model need not be in memory beside the next
     folder.record(FinalLoss(nats / tokens, state.round, tokens))
-    model = models.build(founding.configuration(spec, ground))
-    models.export(model, state.weights, folder.model, dataset.tokenizer.end)
-    dataset.tokenizer.save(folder.model)
-    return generate(folder.model, "def ", 160, 0.7, spec.seed, device)
+    model = founding.model(spec, ground)
+    models.write_weights(model, state.weights)
+    part = folder.model.with_name("model.part")
+    shutil.rmtree(part, ignore_errors=True)
+    network, tokenizer = founding.written(model, ground, part)
+    del model
+    shutil.rmtree(folder.model, ignore_errors=True)
+    part.rename(folder.model)  # what is called a model has been read back
+    most = getattr(network.config, "max_position_embeddings", None) or SAMPLE
+    return continued(network, tokenizer, "def ", min(SAMPLE, most // 2), 0.7, spec.seed, device)
 
 
 def generate(
@@ -61,20 +69,42 @@ def generate(
     """The prompt continued by up to `tokens` tokens; temperature 0 takes the likeliest each time."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
     with models.quiet():
-        network: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+        network = AutoModelForCausalLM.from_pretrained(
+            model, dtype=torch.float32, trust_remote_code=False
+        )
+    return continued(network, tokenizer, prompt, tokens, temperature, seed, device)
+
+
+def continued(
+    network: Any,
+    tokenizer: Any,
+    prompt: str,
+    tokens: int,
+    temperature: float,
+    seed: int,
+    device: str,
+) -> str:
+    """The same with model and tokenizer as transformers has read them."""
     network = network.to(device).eval()
     ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)["input_ids"]
     if ids.numel() == 0:
         ids = torch.tensor([[tokenizer.eos_token_id]])
     sampling = {"do_sample": True, "temperature": temperature, "top_p": 0.95}
     with torch.no_grad(), seeded(seed, device):
-        out = network.generate(
-            input_ids=ids.to(device),
-            attention_mask=torch.ones_like(ids).to(device),
-            max_new_tokens=tokens,
-            pad_token_id=tokenizer.eos_token_id,
-            **(sampling if temperature > 0 else {"do_sample": False}),
-        )
+        try:
+            out = network.generate(
+                input_ids=ids.to(device),
+                attention_mask=torch.ones_like(ids).to(device),
+                max_new_tokens=tokens,
+                pad_token_id=tokenizer.eos_token_id,
+                **(sampling if temperature > 0 else {"do_sample": False}),
+            )
+        except IndexError as error:  # a table of positions that is too short
+            most = getattr(network.config, "max_position_embeddings", "fewer")
+            raise ModelError(
+                f"the model cannot write {tokens} tokens after a prompt of {ids.numel()}: it has "
+                f"positions for {most}; ask for fewer tokens"
+            ) from error
     return str(tokenizer.decode(out[0], skip_special_tokens=True))

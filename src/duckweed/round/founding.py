@@ -1,13 +1,18 @@
 """The beginning of a run: its data, its first weights, the first scales, its ledger."""
 
 import errno
+import math
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
+import torch
 from platformdirs import user_cache_path
+from safetensors import torch as safetensors
 from torch import nn
 from transformers import PretrainedConfig
 
@@ -16,7 +21,9 @@ from duckweed.learn.data import dataset as datasets
 from duckweed.learn.data.dataset import Dataset
 from duckweed.learn.learner import Learner, Part
 from duckweed.learn.memory import check_memory
+from duckweed.learn.model import checks
 from duckweed.learn.model import model as models
+from duckweed.learn.model.given import given_weights
 from duckweed.ledger.entries import GenesisEntry
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import load_or_create
@@ -29,6 +36,9 @@ from duckweed.run.state import State, first
 from duckweed.wire.codec import codec_of
 
 Report = Callable[[str], None]
+BUFFERS = "buffers.safetensors"  # in the folder of a run whose model has any that are persistent
+TRIED = 2000  # held-out tokens whose text the exported tokenizer must read as in training
+WORSE = 0.5  # nats a token by which given weights may start worse than guessing
 
 
 def cache_folder() -> Path:
@@ -42,6 +52,8 @@ class Ground(msgspec.Struct):
 
     base: Path
     dataset: Dataset
+    buffers: dict[str, torch.Tensor] = {}
+    """Persistent buffers of the model; fixed in a run."""
 
 
 def prepare(spec: RunSpec, base: Path, say: Report) -> Ground:
@@ -68,31 +80,63 @@ def configuration(spec: RunSpec, ground: Ground) -> PretrainedConfig:
 
 def learner(spec: RunSpec, ground: Ground, device: str) -> Learner:
     """What trains the run's model on this machine. Raises ModelError."""
-    return registry.learner(spec, configuration(spec, ground), ground.dataset, device)
+    one = registry.learner(spec, configuration(spec, ground), ground.dataset, device)
+    if ground.buffers:
+        one.fix(ground.buffers)
+    return one
+
+
+def model(spec: RunSpec, ground: Ground) -> nn.Module:
+    """The run's model on the CPU, whose weights are still to be set. Raises ModelError."""
+    made = models.build(configuration(spec, ground))
+    models.set_buffers(made, ground.buffers)
+    return made
 
 
 def first_model(spec: RunSpec, ground: Ground) -> nn.Module:
     """The model with the weights that the run starts from, on the CPU."""
+    config = configuration(spec, ground)
+    made = models.build(config, "cpu", spec.seed, spec.architecture.zero_projections)
     if spec.model.weights == "given":
-        return models.given_weights(spec.model.source, ground.base)
-    zero = spec.architecture.zero_projections
-    return models.build(configuration(spec, ground), "cpu", spec.seed, zero)
+        # Into a model of our own, which does not remember under which names they were kept.
+        given = given_weights(spec.model.source, ground.base, config)
+        models.write_weights(made, models.read_weights(given))
+        models.set_buffers(made, models.buffers_of(given))
+    return made
+
+
+def first_buffers(spec: RunSpec, ground: Ground, skeleton: nn.Module) -> models.Buffers:
+    """The persistent buffers that the run starts and ends with. Raises ModelError."""
+    return models.buffers_of(first_model(spec, ground)) if models.buffers_of(skeleton) else {}
 
 
 def found(
-    spec: RunSpec, ground: Ground, folder: RunFolder, device: str, machine_peers: int, say: Report
+    spec: RunSpec,
+    ground: Ground,
+    folder: RunFolder,
+    device: str,
+    machine_peers: int,
+    say: Report,
+    warn: Report | None = None,
 ) -> State:
-    """Write a run's folder: specification, layout, first state, ledger with its genesis entry.
+    """Write a run's folder: specification, layout, first state, ledger with its genesis entry; after the
+    model was tried out (duckweed.learn.model.checks), so that it does not fail at the end.
 
-    machine_peers: how many peers will share this machine's memory. Raises ModelError, DataError,
-    MemoryError with what is needed.
+    machine_peers: how many peers will share this machine's memory. say: what is being done. warn: what
+    the user should know after that, too. Raises ModelError, DataError, MemoryError with what is needed.
     """
     skeleton = models.skeleton(configuration(spec, ground))
     check_memory(skeleton, spec, device, machine_peers)
     layout = models.layout_of(skeleton)
     check_room(folder, spec, layout)
     say(f"making a model of {layout.total:,} parameters")
-    weights = models.read_weights(first_model(spec, ground))
+    first_one = first_model(spec, ground)
+    ground.buffers = models.buffers_of(first_one)
+    layout = models.fixed(layout, ground.buffers)
+    say("trying out the model and its export")
+    _try_out(spec, ground, first_one, folder, device, warn or say)
+    weights = models.read_weights(first_one)
+    del first_one
 
     def gradient() -> np.ndarray:
         say("measuring the first scales")
@@ -101,6 +145,8 @@ def found(
     state = first(layout, weights, codec_of(spec.wire, layout).first_shared(gradient))
     write_atomically(folder.spec, toml.write(spec).encode())
     write_atomically(folder.path / "layout.json", msgspec.json.encode(layout))
+    if ground.buffers:
+        write_atomically(folder.path / BUFFERS, safetensors.save(ground.buffers))
     folder.note({"base": str(ground.base), "dataset": str(ground.dataset.folder)})
     state.save(folder.state(0))
     identity = load_or_create(folder.coordinator_key)
@@ -108,6 +154,51 @@ def found(
     ledger.append(0, genesis(spec, ground, layout, state, identity.id))
     ledger.close()
     return state
+
+
+def _try_out(
+    spec: RunSpec,
+    ground: Ground,
+    first_one: nn.Module,
+    folder: RunFolder,
+    device: str,
+    warn: Report,
+) -> None:
+    """Raises ModelError where the model cannot be trained, or its export is not read back as it was."""
+    length, vocabulary = spec.model.sequence, ground.dataset.manifest.vocabulary
+    checks.check_trains(first_one, length, vocabulary, device)
+    if spec.model.weights == "given":
+        _compare_with_guessing(spec, ground, first_one, warn)
+    with tempfile.TemporaryDirectory(dir=folder.path, prefix="export-") as place:
+        written(first_one, ground, Path(place))
+
+
+@torch.no_grad()
+def _compare_with_guessing(
+    spec: RunSpec, ground: Ground, first_one: nn.Module, warn: Report
+) -> None:
+    """Say aloud where given weights know less of the text than nothing."""
+    window = next(datasets.held_out_batches(ground.dataset, spec.model.sequence, batch=4))
+    tokens = torch.from_numpy(window)
+    logits = first_one(input_ids=tokens[:, :-1]).logits
+    loss = nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).item()
+    guess = math.log(ground.dataset.manifest.vocabulary)
+    if not loss <= guess + WORSE:
+        warn(
+            f"the given weights start at a loss of {loss:.2f} nats a token, which is worse than guessing "
+            f"({guess:.2f}); the tokenizer ({spec.data.tokenizer}) is probably not the one that they were "
+            "trained with: name that one with --tokenizer"
+        )
+
+
+def written(model: nn.Module, ground: Ground, place: Path) -> tuple[Any, Any]:
+    """Export the model with its tokenizer into the folder `place`; both as transformers reads them from
+    there. Raises ModelError unless they are what they were."""
+    dataset = ground.dataset
+    models.export(model, place, dataset.tokenizer.end)
+    dataset.tokenizer.save(place)
+    text = dataset.tokenizer.decode(dataset.held_out[:TRIED])
+    return checks.check_export(model, dataset.tokenizer, place, [text])
 
 
 def genesis(
@@ -141,9 +232,11 @@ def reopen(folder: RunFolder, spec: RunSpec) -> Ground:
         raise FolderError(f"{folder.path}: this machine did not begin the run; use `duckweed join`")
     place = Path(facts["dataset"])
     base = Path(facts["base"])
+    kept = folder.path / BUFFERS
+    buffers = safetensors.load(kept.read_bytes()) if kept.is_file() else {}
     if place.is_dir():
-        return Ground(base, Dataset.open(place))
-    return Ground(base, datasets.prepare(spec.data, base, cache_folder()))
+        return Ground(base, Dataset.open(place), buffers)
+    return Ground(base, datasets.prepare(spec.data, base, cache_folder()), buffers)
 
 
 def layout(folder: RunFolder) -> Layout:

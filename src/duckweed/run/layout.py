@@ -27,6 +27,9 @@ class Layout(
 
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
+    fixed: str = ""
+    """blake3, in hex, of the persistent buffers that the model has beside the vector; left out, so that
+    the digest stays, where it has none."""
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.shapes):
@@ -72,7 +75,7 @@ class Layout(
         return [slice(a, b) for a, b in pairwise(ends)]
 
     def digest(self) -> str:
-        """blake3, in hex, of names and shapes in their canonical (JSON) form."""
+        """blake3, in hex, of names, shapes and `fixed` in their canonical (JSON) form."""
         return self._digest
 
     @cached_property

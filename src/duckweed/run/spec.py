@@ -162,6 +162,21 @@ def override(spec: RunSpec, changes: dict[str, object]) -> RunSpec:
         raise SpecError(_explain(str(error), raw)) from error
 
 
+def with_own_tokenizer(spec: RunSpec, base: Path) -> RunSpec:
+    """Of a model that is given with its weights, and whose user named no tokenizer, the tokenizer that
+    lies with it; any other specification as it is."""
+    source = spec.model.source
+    if spec.model.weights != "given":
+        return spec
+    place = base / Path(source).expanduser()
+    if place.is_file():
+        source, place = str(Path(source).parent), place.parent
+    files = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+    if place.is_dir() and not any((place / name).is_file() for name in files):
+        return spec
+    return override(spec, {"data.tokenizer": source})
+
+
 def _explain(message: str, raw: dict) -> str:
     """msgspec's message with the dotted key first and the nearest known key for a misspelt one."""
     place = re.search(r" - at `\$\.?([^`]*)`", message)

@@ -23,6 +23,8 @@ from duckweed.evolve.trials.peers_in_one import Exchange, ExchangedBytes, Exchan
 from duckweed.evolve.trials.text_split import read
 from duckweed.evolve.trials.trial import EXCHANGE, Declared, TrialPlanner, taken
 from duckweed.learn.model import model as models
+from duckweed.learn.model.architecture import ModelError
+from duckweed.learn.model.checks import check_causal
 from duckweed.merge.round import MergeError
 from duckweed.run.spec import RunSpec
 from duckweed.wire.frame import WireError
@@ -31,7 +33,6 @@ TOKENS = {"select": 32768, "vault": 65536}  # that are evaluated of each text
 BATCH = 16  # sequences evaluated at once
 CONFIG_LIMIT = 1 << 16  # bytes of a declared configuration
 EXCHANGE_LIMIT = 1 << 24  # bytes of announcements, beyond the blobs
-TOLERANCE = 1e-4  # of a past logit; the same sums in the same order give 0
 
 
 class ExportRefused(ValueError):
@@ -69,7 +70,7 @@ class Evaluator:
             loss = self._loss(model, trial, spec.model.sequence)
             if not math.isfinite(loss):
                 raise ExportRefused(f"the held-out loss is {loss}")
-        except (ExportRefused, OSError, msgspec.MsgspecError) as error:
+        except (ExportRefused, ModelError, OSError, msgspec.MsgspecError) as error:
             return msgspec.structs.replace(result, reason=str(error)[:300])
         weights = blake3((out / "model.safetensors").read_bytes()).hexdigest(16)
         total = spent + cost.forward * evaluated
@@ -138,17 +139,3 @@ class Evaluator:
             chance = torch.log_softmax(logits, -1).gather(-1, window[:, 1:, None])
             nats -= float(chance.sum())
         return nats / (count * length) / math.log(2) * facts.tokens / facts.bytes
-
-
-@torch.no_grad()
-def check_causal(model: Any, length: int, vocabulary: int) -> None:
-    """Raises ExportRefused where the past sees the future."""
-    rng = np.random.default_rng(0)
-    before = torch.from_numpy(rng.integers(0, vocabulary, (2, length)))
-    cut = length // 2
-    after = before.clone()
-    after[:, cut:] = (after[:, cut:] + 1) % vocabulary
-    one, two = (model(input_ids=tokens).logits[:, :cut] for tokens in (before, after))
-    gap = float((one - two).abs().max())
-    if not gap <= TOLERANCE:
-        raise ExportRefused(f"not causal: later tokens change earlier logits by {gap:.3g}")

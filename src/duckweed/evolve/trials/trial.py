@@ -156,7 +156,8 @@ def train(planner: TrialPlanner, dataset: Dataset, trial: TrialSpec, out: Path) 
     except (Diverged, MergeError, WireError) as error:
         declared = msgspec.structs.replace(declared, diverged=str(error))
     else:
-        models.export(model, weights, out, dataset.tokenizer.end)
+        models.write_weights(model, weights)
+        models.export(model, out, dataset.tokenizer.end)
     write_atomically(out / "declared.json", msgspec.json.encode(declared))
     return declared
 

@@ -23,6 +23,11 @@ TRAIN_BYTES = 50_000_000  # of training text that `bpe:N` learns its merges from
 # What a bare tokenizer.json may call the token that ends a document; the first present is taken.
 END_NAMES = (END, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "<｜end▁of▁sentence｜>")
 BYTE_COUNT = 256
+# What a tokenizer_config.json says that leaves the ids of a text as they are.
+KEPT = (
+    "model_max_length", "padding_side", "truncation_side", "chat_template", "model_input_names",
+    "bos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token",
+)  # fmt: skip
 
 Ids = NDArray[np.unsignedinteger]
 
@@ -69,10 +74,13 @@ class Tokenizer:
         return blake3(text.encode()).hexdigest()
 
     def _files(self) -> dict[str, str]:
+        given = json.loads(self._extra.get("tokenizer_config.json", "{}"))
         config = {
+            # The class that takes tokenizer.json as it is: others build a tokenizer of their own from its
+            # vocabulary, and settings such as add_prefix_space or auto_map change what is built.
             "tokenizer_class": "PreTrainedTokenizerFast",
             "clean_up_tokenization_spaces": False,
-            **json.loads(self._extra.get("tokenizer_config.json", "{}")),
+            **{key: value for key, value in given.items() if key in KEPT},
             "eos_token": self._end_text,
         }
         return {
@@ -208,7 +216,7 @@ def _from_transformers(name: str) -> Tokenizer:
     import transformers  # seconds
 
     try:
-        found = transformers.AutoTokenizer.from_pretrained(name)
+        found = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         with tempfile.TemporaryDirectory() as folder:
             found.save_pretrained(folder)
             if (Path(folder) / "tokenizer.json").is_file():

@@ -4,13 +4,33 @@ Every family is one that transformers has itself, so that an exported model is r
 AutoModelForCausalLM without any code of ours.
 """
 
+from enum import StrEnum
 from typing import Any
 
 from duckweed.run.sections import Architecture
 
 
+class Reason(StrEnum):
+    """Why a model is refused at the start of a run; the list is in docs/learn.md."""
+
+    BUILD = "cannot be built from this configuration by transformers"
+    COMPOSITE = "has no text part that is a causal language model of its own"
+    TOKENS = "cannot be computed from tokens alone"
+    LENGTH = "cannot take sequences of this length"
+    CAUSAL = "is not causal"
+    FINITE = "gives values that are not finite"
+    TRAIN = "cannot be trained a step"
+    BUFFERS = "changes its buffers in training"
+    EXPORT = "is not read back from its export as it was"
+
+
 class ModelError(ValueError):
-    """The model cannot be built; the message says why and what to do."""
+    """The model cannot be used; the message says why and what to do. reason: of a model that cannot be
+    trained here with any settings."""
+
+    def __init__(self, text: str, reason: Reason | None = None) -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 NAMES = {

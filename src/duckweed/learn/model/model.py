@@ -1,23 +1,26 @@
 """The model: any transformers causal language model, as a module and as one flat vector."""
 
-import difflib
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import numpy as np
 import torch
+from blake3 import blake3
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers import AutoModelForCausalLM, PretrainedConfig
 from transformers.utils import logging as bars
 
 from duckweed.learn.device import seeded
-from duckweed.learn.model.architecture import ModelError, changed
-from duckweed.learn.model.presets import PRESETS
+from duckweed.learn.model.architecture import ModelError, Reason
+from duckweed.learn.model.configuration import brief, configuration
 from duckweed.run.layout import Layout
-from duckweed.run.sections import Architecture
+
+__all__ = ["ModelError", "brief", "configuration"]
+
+Buffers = dict[str, torch.Tensor]
+"""The persistent buffers of a model by name, on the CPU: state that no gradient reaches."""
 
 
 @contextmanager
@@ -32,71 +35,6 @@ def quiet() -> Iterator[None]:
             bars.enable_progress_bar()
 
 
-def configuration(
-    source: str,
-    base: Path,
-    vocabulary: int,
-    sequence: int,
-    given: bool = False,
-    architecture: Architecture | None = None,
-) -> PretrainedConfig:
-    """The configuration named by `source`: a preset, a config.json or a folder with one (relative
-    to `base`), or a hub name; with the vocabulary of the tokenizer and room for the sequence.
-
-    given: its weights will be used too, so its own vocabulary stays. Raises ModelError.
-    """
-    facts = dict(PRESETS[source]) if source in PRESETS else _read(source, base)
-    facts = changed(facts, architecture or Architecture())
-    kind = facts.pop("model_type", None)
-    if not given:
-        facts["vocab_size"] = vocabulary
-    elif facts.get("vocab_size", 0) < vocabulary:
-        raise ModelError(
-            f"the weights at {source!r} know {facts.get('vocab_size', 0)} tokens, the tokenizer "
-            f"has {vocabulary}; set data.tokenizer to the model's own folder"
-        )
-    facts["max_position_embeddings"] = max(
-        facts.get("max_position_embeddings") or 0, 1024, sequence
-    )
-    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        # A configuration's own special tokens belong to its own tokenizer.
-        facts[key] = None
-    try:
-        config = AutoConfig.for_model(kind, **facts)
-    except Exception as error:  # transformers checks with exceptions of many kinds
-        raise ModelError(
-            f"model.source = {source!r}: transformers refuses it: {_brief(error)}"
-        ) from error
-    config.use_cache = False
-    return config
-
-
-def _read(source: str, base: Path) -> dict[str, Any]:
-    near = difflib.get_close_matches(source, PRESETS, n=1, cutoff=0.75)
-    if near and not (base / source).exists():
-        raise ModelError(f"model.source = {source!r} is not a preset; did you mean {near[0]!r}?")
-    path = base / Path(source).expanduser()
-    path = path / "config.json" if path.is_dir() else path
-    if path.is_file():
-        try:
-            facts = json.loads(path.read_text("utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ModelError(f"{path}: not a transformers configuration: {error}") from error
-        if not isinstance(facts, dict) or "model_type" not in facts:
-            raise ModelError(f"{path}: not a transformers configuration: it names no model_type")
-        return facts
-    if source.endswith(".json") or source.startswith((".", "/", "~")):
-        raise ModelError(f"model.source = {source!r}: no such file or folder under {base}")
-    try:
-        return AutoConfig.from_pretrained(source).to_dict()
-    except (OSError, ValueError) as error:
-        known = ", ".join(PRESETS)
-        raise ModelError(
-            f"model.source = {source!r} is neither a preset ({known}), nor a file here, "
-            f"and the Hugging Face hub did not give it: {str(error).splitlines()[0]}"
-        ) from error
-
-
 def skeleton(config: PretrainedConfig) -> nn.Module:
     """The model without memory for its weights, to count and to lay out. Raises ModelError."""
     try:
@@ -105,15 +43,9 @@ def skeleton(config: PretrainedConfig) -> nn.Module:
     except Exception as error:  # of many kinds, as above
         raise ModelError(
             f"no causal language model of type {config.model_type!r} can be built from this "
-            f"configuration: {_brief(error)}"
+            f"configuration: {brief(error)}",
+            Reason.BUILD,
         ) from error
-
-
-def _brief(error: Exception) -> str:
-    """The last line of a message, where the cause stands, at most 300 characters of it."""
-    lines = str(error).strip().splitlines() or [""]
-    named = f"{type(error).__name__}: {lines[-1].strip()}" if len(lines) == 1 else lines[-1].strip()
-    return named if len(named) <= 300 else named[:300] + " ..."
 
 
 def layout_of(model: nn.Module) -> Layout:
@@ -142,16 +74,37 @@ def build(
     return model.to(device)
 
 
-def given_weights(source: str, base: Path) -> nn.Module:
-    """The model with the weights that lie at `source`. Raises ModelError."""
-    path = base / Path(source).expanduser()
-    place = str(path) if path.is_dir() else source
-    try:
-        with quiet():
-            model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"no weights at {source!r}: {str(error).splitlines()[0]}") from error
-    return model
+def buffers_of(model: nn.Module) -> Buffers:
+    """Copies of the persistent buffers: what is saved with the model and is no parameter."""
+    trained = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    return {
+        name: value.detach().to("cpu", copy=True)
+        for name, value in model.state_dict().items()
+        if name not in trained and isinstance(value, torch.Tensor)
+    }
+
+
+@torch.no_grad()
+def set_buffers(model: nn.Module, buffers: Mapping[str, torch.Tensor]) -> None:
+    """Give the model these persistent buffers. Raises ModelError if they are not those it has."""
+    own = {name: value for name, value in model.named_buffers() if name in buffers}
+    for name, value in buffers.items():
+        if name not in own or own[name].shape != value.shape:
+            raise ModelError(f"the model has no buffer {name!r} of shape {tuple(value.shape)}")
+        own[name].copy_(value)
+
+
+def fixed(layout: Layout, buffers: Buffers) -> Layout:
+    """The layout of a model with these persistent buffers, which its digest then covers; without any
+    it stays as it is."""
+    if not buffers:
+        return layout
+    digest = blake3()
+    for name, value in sorted(buffers.items()):
+        facts = [name, str(value.dtype), list(value.shape)]
+        digest.update(msgspec.json.encode(facts))
+        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return msgspec.structs.replace(layout, fixed=digest.hexdigest())
 
 
 def read_weights(model: nn.Module) -> np.ndarray:
@@ -173,11 +126,11 @@ def write_weights(model: nn.Module, flat: np.ndarray) -> None:
             start += parameter.numel()
 
 
-def export(model: nn.Module, flat: np.ndarray, folder: Path, end: int) -> None:
+def export(model: nn.Module, folder: Path, end: int) -> None:
     """Write a Hugging Face folder: config.json and model.safetensors; end: id that ends a text."""
-    write_weights(model, flat)
     model.config.eos_token_id = end  # type: ignore[union-attr]
-    model.generation_config.eos_token_id = end  # type: ignore[union-attr]
+    if model.generation_config is not None:  # as with models that are made for other work too
+        model.generation_config.eos_token_id = end  # type: ignore[union-attr]
     model.config.use_cache = True  # type: ignore[union-attr]
     with quiet():
         model.save_pretrained(folder)  # type: ignore[operator]

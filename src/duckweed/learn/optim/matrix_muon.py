@@ -57,7 +57,12 @@ class MatrixMuon:
     def step(self, learning_rate: float, momentum: float | None = None) -> None:
         """Update every matrix by its gradient. momentum: instead of that given at the start."""
         momentum = self.momentum if momentum is None else momentum
-        for (narrow, wide), parameters in self.groups.items():
+        for (narrow, wide), group in self.groups.items():
+            # Some never get one, such as attention to an encoder that is not there; an expert gets none
+            # in a step in which no token is sent to it.
+            parameters = [p for p in group if p.grad is not None]
+            if not parameters:
+                continue
             scale = -learning_rate * 0.2 * wide**0.5
             updates = self._updates(parameters, momentum)
             for parameter, update in zip(parameters, updates, strict=True):

@@ -121,7 +121,8 @@ async def _prepare(
     ground = _data(spec, data, info.tokens, say)
     skeleton = models.skeleton(founding.configuration(spec, ground))
     check_memory(skeleton, spec, device, 1, limits.memory_bytes)
-    layout = models.layout_of(skeleton)
+    ground.buffers = founding.first_buffers(spec, ground, skeleton)
+    layout = models.fixed(models.layout_of(skeleton), ground.buffers)
     if layout.digest() != info.layout:
         raise PeerStopped(
             "this machine builds another model from the specification than the run has; "

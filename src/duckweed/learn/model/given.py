@@ -1,0 +1,84 @@
+"""Given weights: the ones that a run starts from where it does not start from scratch."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoModelForCausalLM, PretrainedConfig
+
+from duckweed.learn.model.architecture import ModelError
+from duckweed.learn.model.configuration import brief
+from duckweed.learn.model.model import quiet
+
+POINTER = b"version https://git-lfs.github.com/spec"
+TEXT_PARTS = {
+    r"^(model\.)?language_model\.(model\.)?(?!lm_head)": "model.",
+    r"^language_model\.lm_head": "lm_head",
+}
+"""Where composite models keep their text part -> where the text model by itself has it."""
+HEADER_LIMIT = 100_000_000  # bytes, as in the safetensors library
+
+
+def given_weights(source: str, base: Path, config: PretrainedConfig | None = None) -> nn.Module:
+    """The model with the weights that lie at `source`, all of them. config: which model, where it is not
+    the one that lies beside them. Raises ModelError."""
+    path = base / Path(source).expanduser()
+    path = path.parent if path.is_file() else path
+    if path.is_dir():
+        for file in sorted(path.glob("*.safetensors")):
+            _check_file(file)
+    try:
+        with quiet():
+            read: Any = AutoModelForCausalLM.from_pretrained(
+                str(path) if path.is_dir() else source,
+                config=config,
+                dtype=torch.float32,
+                trust_remote_code=False,
+                output_loading_info=True,
+                key_mapping=TEXT_PARTS,
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"no weights at {source!r}: {brief(error)}") from error
+    model, said = read
+    if lacking := sorted(said["missing_keys"]) + sorted(str(x) for x in said["mismatched_keys"]):
+        raise ModelError(
+            f"the weights at {source!r} do not fit its configuration: {lacking[0]} is missing or of "
+            f"another shape, one of {len(lacking)}"
+        )
+    for name, value in model.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise ModelError(
+                f"the weights at {source!r} are damaged: {name} has NaN or infinity in it"
+            )
+    return model
+
+
+def _check_file(path: Path) -> None:
+    """Raises ModelError where a safetensors file is visibly not whole."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(max(8, len(POINTER)))
+        if start.startswith(POINTER):
+            raise ModelError(
+                f"{path} is a pointer of Git LFS and not the weights; fetch them: git lfs pull"
+            )
+        if size < 8:
+            raise ModelError(f"{path} is empty or cut off ({size} bytes); fetch it again")
+        length = int.from_bytes(start[:8], "little")
+        if length > HEADER_LIMIT:
+            raise ModelError(f"{path} is no safetensors file; fetch it again")
+        file.seek(8)
+        try:
+            header = json.loads(file.read(length))
+            ends = [x["data_offsets"][1] for name, x in header.items() if name != "__metadata__"]
+        except (ValueError, AttributeError, KeyError, TypeError, IndexError) as error:
+            raise ModelError(f"{path} is damaged or cut off; fetch it again") from error
+    wanted = 8 + length + max(ends, default=0)
+    if size != wanted:
+        raise ModelError(
+            f"{path} has {size:,} bytes and should have {wanted:,}: it is damaged or cut off; fetch it "
+            "again"
+        )
