@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from duckweed.ledger.term import Charge
 
 console = Console(highlight=False)
+SEQUENCE = 512  # tokens at a time, of a model that no run has a sequence for
+Model = Annotated[
+    Path, typer.Argument(help="A run: its folder, or its name under runs/; or a folder of a model.")
+]
 Run = Annotated[Path, typer.Argument(help="A run: its folder, or its name under runs/.")]
 
 
@@ -91,14 +95,14 @@ def _rows(table: Table, entry: "RoundEntry", state: str) -> None:
 
 @plain_errors
 def generate(
-    run: Run,
+    run: Model,
     prompt: Annotated[str, typer.Option(help="The text to go on from.")] = "def ",
     tokens: Annotated[int, typer.Option(help="How many tokens to add.")] = 200,
     temperature: Annotated[float, typer.Option(help="0: the likeliest token each time.")] = 0.7,
     seed: Annotated[int, typer.Option(help="Another seed, another text.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
-    """Let the model of a finished run go on with a text."""
+    """Let the model of a finished run, or of any folder, go on with a text."""
     if tokens < 1 or temperature < 0:
         fail("--tokens must be at least 1 and --temperature at least 0")
     model = _model_of(run)
@@ -111,19 +115,19 @@ def generate(
 
 @plain_errors
 def evaluate(
-    run: Run,
+    run: Model,
     data: Annotated[list[str], typer.Option(help="Text to measure the model on. Repeatable.")],
     field: Annotated[str, typer.Option(help="Field of JSON, column of .parquet.")] = "text",
     encoding: Annotated[str, typer.Option(help="Of text without a byte-order mark.")] = "utf-8",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
-    """Bits per byte and perplexity of a finished run's model on any text."""
+    """Bits per byte and perplexity of a finished run's model, or of any folder's, on any text."""
     model = _model_of(run)
     from transformers import AutoModelForCausalLM
 
     from duckweed.learn.data import dataset as datasets
     from duckweed.learn.device import choose
-    from duckweed.learn.model.model import quiet, read_weights
+    from duckweed.learn.model.model import buffers_of, quiet, read_weights
     from duckweed.learn.registry import learner
     from duckweed.pages.run_summary import bits_per_byte
     from duckweed.round.export import bytes_per_token
@@ -132,7 +136,10 @@ def evaluate(
     from duckweed.run import spec as specs
     from duckweed.run.sections import DataSpec
 
-    spec = specs.load(folders.find(run).spec)
+    if model == run:
+        spec = specs.override(specs.RunSpec(), {"model.sequence": SEQUENCE})
+    else:
+        spec = specs.load(folders.find(run).spec)
     tokenizer = str(model.resolve())
     wanted = DataSpec(tuple(data), field, tokenizer, held_out=1.0, encoding=encoding)
     with console.status("reading the data"):
@@ -141,9 +148,12 @@ def evaluate(
     with console.status("measuring"):
         with quiet():
             network: Any = AutoModelForCausalLM.from_pretrained(model, trust_remote_code=False)
-        length = max(2, min(spec.model.sequence, len(dataset.held_out) - 1))
+        most = getattr(network.config, "max_position_embeddings", None) or SEQUENCE
+        length = max(2, min(spec.model.sequence, most, len(dataset.held_out) - 1))
         spec = specs.override(spec, {"model.sequence": length})
         one = learner(spec, network.config, dataset, place)
+        if buffers := buffers_of(network):
+            one.fix(buffers)
         nats, tokens = one.evaluate(read_weights(network), None, batch=16)
     loss = nats / tokens
     console.print(
@@ -156,6 +166,8 @@ def evaluate(
 def _model_of(run: Path) -> Path:
     from duckweed.run import folder as folders
 
+    if (run / "config.json").is_file():
+        return run  # the folder of a model that is no run
     folder = folders.find(run)
     if not (folder.model / "config.json").is_file():
         fail(
