@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from duckweed.learn import memory
 from duckweed.learn.data import dataset as datasets
 from duckweed.learn.device import choose
-from duckweed.learn.model.model import quiet, read_weights
+from duckweed.learn.model.model import buffers_of, quiet, read_weights
 from duckweed.learn.registry import learner
 from duckweed.ledger.entries import RoundEntry, StateEntry
 from duckweed.ledger.ledger import Ledger
@@ -39,6 +39,7 @@ from duckweed.volunteer.controls import Controls
 from duckweed.volunteer.peer_home import PeerHome
 from duckweed.volunteer.watch import hold_to
 
+SEQUENCE = 512  # tokens at a time, of a model that no run has a sequence for
 Say = Callable[[str], None]
 Events = Generator[Event, None, None]
 
@@ -217,7 +218,8 @@ def evaluate(
 ) -> Evaluation:
     """Measure the model of a finished run, or of a model's folder, on other texts. texts, field, encoding: as in section [data];
     files: as in `reopen`. Raises FolderError, PluginError, DataError, SpecError."""
-    model, spec, place = model_of(path), RunSpec(), choose(device)
+    model, place = model_of(path), choose(device)
+    spec = specs.override(RunSpec(), {"model.sequence": SEQUENCE})
     if model != path:
         folder = folders.find(path)
         plugins.load_of(folder, files)
@@ -233,6 +235,8 @@ def evaluate(
     length = max(2, min(spec.model.sequence, known, len(dataset.held_out) - 1))
     spec = specs.override(spec, {"model.sequence": length})
     one = learner(spec, network.config, dataset, place)
+    if buffers := buffers_of(network):
+        one.fix(buffers)
     nats, tokens = one.evaluate(read_weights(network), None, batch=export.EVALUATION_BATCH)
     loss = nats / tokens
     ratio = export.bytes_per_token(dataset)

@@ -52,9 +52,9 @@ def written(folder, facts, name="config.json"):
 def test_a_folder_and_a_file_say_the_same(tmp_path):
     written(tmp_path / "mine", CONFIG | {"vocab_size": 32_000, "bos_token_id": 31_999})
     for source in ("mine", "mine/config.json", str(tmp_path / "mine")):
-        config = models.configuration(source, tmp_path, 257, 2048)
+        config = models.configuration(source, tmp_path, 257, 4096)
         assert (config.hidden_size, config.vocab_size) == (32, 257)
-        assert config.max_position_embeddings >= 2048
+        assert config.max_position_embeddings == 4096
         assert config.bos_token_id is None
         assert not config.use_cache
 

@@ -289,3 +289,16 @@ def test_a_matrix_without_a_gradient_stays_as_it_is(tmp_path):
         "encoder_ffn_dim": 64, "is_decoder": True,
     }  # fmt: skip
     finished(*founded(tmp_path, {}, facts)[::2])
+
+
+MPT = {"model_type": "mpt", "d_model": 32, "n_heads": 2, "n_layers": 1, "max_seq_len": 16}
+MODERNBERT = {
+    "model_type": "modernbert-decoder", "hidden_size": 32, "intermediate_size": 64,
+    "num_hidden_layers": 2, "num_attention_heads": 2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("facts", [MPT, MODERNBERT], ids=["mpt", "modernbert-decoder"])
+def test_our_edits_of_a_configuration_leave_it_valid(tmp_path, facts):
+    spec, _, folder = founded(tmp_path, {}, facts)
+    finished(spec, folder)

@@ -136,8 +136,9 @@ def _logits(model: Any, tokens: torch.Tensor) -> torch.Tensor:
     logits = getattr(model(input_ids=tokens), "logits", None)
     if logits is None or logits.shape[:2] != tokens.shape or logits.ndim != 3:
         raise Unsuited(Reason.TOKENS, "it does not give one set of logits for each token")
-    if not torch.isfinite(logits).all():
-        raise Unsuited(Reason.FINITE, "its logits for random tokens")
+    if not (finite := torch.isfinite(logits)).all():
+        worst = float(logits[~finite][0])
+        raise Unsuited(Reason.FINITE, f"a logit of random tokens is {worst}")
     return logits.float()
 
 

@@ -49,7 +49,8 @@ def configuration(
     facts = {key: value for key, value in facts.items() if key not in FOREIGN}
     kind = facts.pop("model_type")
     if not given:
-        known = CONFIG_MAPPING.get(kind, PretrainedConfig)
+        # The mapping is lazy, and its `get` knows only what was loaded before.
+        known = CONFIG_MAPPING[kind] if kind in CONFIG_MAPPING else PretrainedConfig  # noqa: SIM401
         facts[known.attribute_map.get("vocab_size", "vocab_size")] = vocabulary
         for key in POSITIONS:
             if key in known.__dataclass_fields__:
