@@ -494,7 +494,7 @@ def closed(folder):
     if not sys.platform.startswith("linux"):
         pytest.skip("setfsuid is Linux's")
     for place in (folder, *folder.parents):
-        if place.name.startswith("pytest-"):
+        if place.name.startswith(("pytest-", "popen-")):
             place.chmod(0o755)
     folder.chmod(0o755)
     # Python's own files may be closed to others too: what is loaded late is loaded now.
