@@ -36,8 +36,8 @@ def served(folder: RunFolder, spec: RunSpec) -> Iterator[tuple[Target, threading
         serving = run.start()
         watching = threading.Thread(target=lambda: list(run.events()), daemon=True)
         watching.start()
-        port = serving["bound"][0].rpartition(":")[2]
-        yield Target(folder, serving["id"], [f"127.0.0.1:{port}"]), watching
+        port = serving.bound[0].rpartition(":")[2]
+        yield Target(folder, serving.id, [f"127.0.0.1:{port}"]), watching
 
 
 def specification(base: Path, rounds: int, steps: int) -> RunSpec:

@@ -16,6 +16,7 @@ from duckweed.process.simulation import Simulation
 from duckweed.round import founding
 from duckweed.round.founding import Ground
 from duckweed.run import folder as folders
+from duckweed.run.events import RoundClosed
 from duckweed.run.spec import RunSpec, override
 
 HERE = Path(__file__).parent
@@ -107,7 +108,7 @@ def _simulated(
         state = founding.found(spec, ground, folder, "cpu", 4, lambda text: None)
         run = Simulation(folder, spec, founding.layout(folder), ground, state, "cpu")
         weights = run.run().weights
-        return Simulated(weights, [e["loss"] for e in folder.records("round")][-1], run.traffic)
+        return Simulated(weights, [e.loss for e in folder.records(RoundClosed)][-1], run.traffic)
     finally:
         matrix_muon.orthogonalise = own
         shutil.rmtree(place)

@@ -12,6 +12,7 @@ from duckweed.learn.single import SingleDevice
 from duckweed.process.simulation import Simulation
 from duckweed.round import founding
 from duckweed.run import work
+from duckweed.run.events import RoundClosed
 
 FACTS = {
     "wire.kind": "dense", "wire.dtype": "fp32", "wire.feedback": 0.0,
@@ -49,8 +50,8 @@ def test_a_learner_without_optimizer_trains_a_run(tmp_path, overlap):
     end = Simulation(folder, spec, founding.layout(folder), ground, state, "cpu").run()
     # 3 rounds of 3 steps, of which none is late: all peers do the same.
     np.testing.assert_allclose(end.weights, state.weights * 0.99**9, rtol=2e-3, atol=1e-7)
-    rounds = list(folder.records("round"))
-    assert [e["held_out"] for e in rounds] == sorted([e["held_out"] for e in rounds], reverse=True)
+    rounds = list(folder.records(RoundClosed))
+    assert [e.held_out for e in rounds] == sorted([e.held_out for e in rounds], reverse=True)
 
 
 def test_the_last_learner_that_fits_is_taken(tmp_path):

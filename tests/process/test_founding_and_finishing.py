@@ -50,7 +50,7 @@ STEPS_OF_FOUNDING = [
 STEPS_OF_FINISHING = [
     ("duckweed.process.simulation", "Simulation.run", "after"),
     ("duckweed.round.export", "latest_state", "before"),
-    ("duckweed.round.export", "generate", "before"),
+    ("duckweed.round.export", "continued", "before"),
     ("duckweed.pages.run_summary", "summarise", "before"),
     ("duckweed.pages.run_page", "run_page", "after"),
 ]
@@ -105,7 +105,7 @@ def test_a_simulated_run_that_was_stopped_goes_on_from_its_last_state(tmp_path):
     spec = tiny.specification(tmp_path, {"rounds.count": 4, "rounds.checkpoint": 1})
     (tmp_path / "run.toml").write_text(toml.write(spec))
     ways = ("--simulate", "--links", "10/50 80ms", "--step-seconds", "1")
-    fault = ("duckweed.swarm.coordinator.coordinator", "Coordinator._report", "after", "Ctrl-C")
+    fault = ("duckweed.swarm.coordinator.rounds", "RoundDriver._report", "after", "Ctrl-C")
     stopped = duckweed(tmp_path, "train", "run.toml", "--name", "two", *ways, fault=fault)
     assert stopped.returncode == 130, stopped.stderr
     assert "Stopped after 1 closed rounds" in stopped.stdout

@@ -17,6 +17,7 @@ from fixtures import tiny
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import verify
 from duckweed.run import toml
+from duckweed.run.events import RoundClosed, RunEnded
 from duckweed.run.folder import RunFolder
 
 pytestmark = pytest.mark.slow
@@ -107,7 +108,7 @@ def test_a_run_is_trained_to_its_end(elsewhere):
     folder = RunFolder(base / "runs" / "here")
     assert closed(folder) == [0, 1]
     assert folder.report.exists()
-    assert list(folder.records("end"))
+    assert list(folder.records(RunEnded))
 
 
 def test_a_stopped_coordinator_ends_in_order_and_so_does_a_volunteer(elsewhere):
@@ -122,7 +123,7 @@ def test_a_stopped_coordinator_ends_in_order_and_so_does_a_volunteer(elsewhere):
     try:
         line = until(lambda: re.search(r"duckweed1:\S+", said.read_text()), said)[0]
         volunteer = start(elsewhere, "join.log", "join", line, "--nice", "5")
-        until(lambda: any(folder.records("round")), joined)
+        until(lambda: any(folder.records(RoundClosed)), joined)
         volunteer.send_signal(signal.SIGINT)
         assert volunteer.wait(PATIENCE) == 130, joined.read_text()
         assert "Left." in joined.read_text()
@@ -132,4 +133,4 @@ def test_a_stopped_coordinator_ends_in_order_and_so_does_a_volunteer(elsewhere):
         serving.kill()
     assert "Stopped after" in said.read_text()
     assert closed(folder)[0] == 0
-    assert list(folder.records("end"))  # written by a coordinator that was not killed
+    assert list(folder.records(RunEnded))  # written by a coordinator that was not killed

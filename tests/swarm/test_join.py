@@ -34,11 +34,11 @@ def test_the_invited_reach_the_bits_of_the_simulation_and_others_stay_out(tmp_pa
         serving = run.start()
         watching = threading.Thread(target=lambda: list(run.events()), daemon=True)
         watching.start()
-        port = next(a for a in serving["bound"] if a.startswith("127.")).rpartition(":")[2]
-        wrong = Invitation(spec.identity, serving["id"], (f"127.0.0.1:{port}",), "guessed")
+        port = next(a for a in serving.bound if a.startswith("127.")).rpartition(":")[2]
+        wrong = Invitation(spec.identity, serving.id, (f"127.0.0.1:{port}",), "guessed")
         with pytest.raises(QuestionRefused, match="secret"):
             asyncio.run(join(wrong, tmp_path / "stranger", (), "cpu", lambda text: None))
-        right = Invitation(spec.identity, serving["id"], wrong.addresses, folder.read_secret())
+        right = Invitation(spec.identity, serving.id, wrong.addresses, folder.read_secret())
         said: list[str] = []
         reason = asyncio.run(join(right, tmp_path / "guest", (), "cpu", said.append))
         watching.join(60)

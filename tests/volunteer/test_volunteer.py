@@ -77,10 +77,10 @@ class Served:
         self.run = LocalRun(self.folder, self.spec, "cpu", 1, 1)
         self.run.__enter__()
         serving = self.run.start()
-        port = serving["bound"][0].rpartition(":")[2]
+        port = serving.bound[0].rpartition(":")[2]
         publish(
             self.folder,
-            Invitation(self.spec.identity, serving["id"], (f"127.0.0.1:{port}",), ""),
+            Invitation(self.spec.identity, serving.id, (f"127.0.0.1:{port}",), ""),
         )
         self.until(lambda seen: seen["members"])  # its own peer takes its time to come
         return self
