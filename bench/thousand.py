@@ -71,7 +71,7 @@ def found(path: Path, spec: RunSpec, layout: Layout) -> RunFolder:
     body = GenesisEntry(
         run=spec.identity, coordinator=load_or_create(folder.coordinator_key).id,
         spec=toml.write(spec), layout=layout.digest(), tokens="00", windows=10**9, state=state(0),
-        scales=[1.0] * len(layout.names), parameters=layout.parameters, data="00",
+        scales=[1.0] * len(layout.names), parameters=layout.total, data="00",
     )  # fmt: skip
     ledger.append(0, body)
     ledger.close()

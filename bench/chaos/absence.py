@@ -44,7 +44,7 @@ def play(place: Path, minutes: float) -> dict[str, Any]:
         "minutes away": minutes,
         "peers still there": f"{alive} of {PEERS}",
         "seconds until a round closed again": round(first.time - back, 1),
-        "contributions in it": f"{len(first['accepted'])} of {PEERS}",
+        "contributions in it": f"{len(first.accepted)} of {PEERS}",
         "rounds in all": verdict.rounds,
         "faults": "; ".join(faults) or "none",
     }

@@ -14,6 +14,7 @@ import time
 import pytest
 from fixtures import tiny
 
+from duckweed.ledger.entries import RoundEntry
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import verify
 from duckweed.run import toml
@@ -87,7 +88,7 @@ def closed(folder):
     """The rounds in the ledger of a run that has ended, chain and signatures checked."""
     ledger = Ledger(folder.ledger)
     ledger.verify(verify)
-    rounds = [entry.round for entry in ledger.entries("round")]
+    rounds = [entry.round for entry in ledger.entries(RoundEntry)]
     ledger.close()
     return rounds
 
