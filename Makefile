@@ -8,14 +8,16 @@ BIN := .venv/bin
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-.PHONY: setup demo fast test lab lint clean
+.PHONY: setup demo fast test long lab lint clean
 setup: .venv/.ready
 demo: .venv/.ready  ## four peers on this machine train a small model for about three minutes
 	$(BIN)/duckweed train
 fast: .venv/.ready  ## the fast tests
-	$(BIN)/python -m pytest -m "not slow" -n 2
-test: .venv/.ready  ## all tests
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -m "not slow and not long" -n 2
+test: .venv/.ready  ## all tests but the longest
+	$(BIN)/python -m pytest -m "not long" -n 2
+long: .venv/.ready  ## runs interrupted again and again, many minutes
+	$(BIN)/python -m pytest -m long -n 2
 lab: .venv/.ready  ## runs between emulated hosts, about 15 minutes; needs root
 	$(BIN)/python -m bench.wan
 lint: .venv/.ready

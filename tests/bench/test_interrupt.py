@@ -6,7 +6,7 @@ import pytest
 
 from bench.interrupt import interrupted, whole
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 SEEDS = int(os.environ.get("DUCKWEED_INTERRUPT_SEEDS", "8"))
 

@@ -11,7 +11,7 @@ from fixtures import tiny
 from duckweed.run import toml
 from duckweed.run.folder import RunFolder
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 FAULT = """
 import importlib, os, sys
