@@ -36,7 +36,7 @@ def answers(dice: random.Random, spec: RunSpec) -> Iterator[tuple[str, bytes, by
             **dice.choice(
                 [
                     {"round": 5}, {"accepted": [10**12]}, {"weights": [-(1 << 62)]},
-                    {"shared": [float("nan")]}, {"scales": []}, {"update": None},
+                    {"shared": [float("nan")]}, {"shared": []}, {"update": None},
                     {"update": "../../etc/passwd"}, {"blobs": []}, {},
                 ]
             ),
