@@ -93,7 +93,7 @@ class Network:
         return VirtualEndpoint(self, identity, link or LinkSpec())
 
 
-class _Lane:
+class _Direction:
     """One direction of a machine's link: what is sent at the same time waits for its turn."""
 
     def __init__(self, rate: float, latency: float) -> None:
@@ -112,8 +112,8 @@ class VirtualEndpoint:
     def __init__(self, network: Network, identity: Identity, link: LinkSpec) -> None:
         self.network, self.id, self.pace = network, identity.id, Pace()
         self.offered: list[str] = []
-        self.up = _Lane(link.up, link.latency)
-        self.down = _Lane(link.down, link.latency)
+        self.up = _Direction(link.up, link.latency)
+        self.down = _Direction(link.down, link.latency)
         self._closed = asyncio.Event()
 
     async def connect(self, peer: str, addresses: list[str]) -> "VirtualLink":
