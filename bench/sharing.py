@@ -26,6 +26,7 @@ from duckweed.swarm.blobs.store import Store
 from duckweed.swarm.coordinator import fetch_groups
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol.client import Client
+from duckweed.swarm.protocol.message import encode
 from duckweed.swarm.protocol.server import accepting
 
 RESULTS = Path(__file__).parent / "results" / "sharing.json"
@@ -92,7 +93,7 @@ async def peer(number: int, coordinator: str, whole: bool, size: int) -> None:
     with tempfile.TemporaryDirectory() as place:
         near = PeerLinks(endpoint, Store(folders.create(Path(place), "peer")), hub)
         serving = asyncio.create_task(near.serve())
-        await hub.ask(m.Join(m.PROTOCOL, "", endpoint.addresses))
+        await link.ask(encode(m.Join(m.PROTOCOL, "", endpoint.addresses)))  # answered without a run
         await hub.ask(m.Fetch(digest), patience=120)  # all are there from here on
         began = time.perf_counter()
         answer, blob = await hub.ask(m.Fetch(digest, whole), body_limit=size, patience=120)

@@ -106,7 +106,7 @@ def test_a_campaign_from_its_first_budget_to_its_recipe(tmp_path, monkeypatch):
     assert "bits may differ" not in output
     code, output = call("repeat", "c", "0")
     assert code == 1
-    assert "entry 0 is no trial" in output
+    assert "entry 0 is not a trial" in output
     with monkeypatch.context() as later:
         later.setattr(create, "FORMAT", create.FORMAT + 1)
         later.setattr(create, "SAME_TRIALS", (create.FORMAT,))
