@@ -85,7 +85,7 @@ def close(
     # Most rounds accept all of these, so they are added up as they are checked.
     hoped = [p for p in range(len(announcements)) if p not in copies | faults]
     total, norms = codec.total(common) if codec.additive else None, {}
-    filter_ = find_rule(spec.merge.rule).filter
+    filter_ = find_rule(spec.rule).filter
     gram = Gram(layout, [a.blob for a in announcements]) if filter_ else None
     for position, weight in zip(hoped, _weights(announcements, hoped), strict=True):
         try:
@@ -152,7 +152,7 @@ def advance(spec: RunSpec, layout: Layout, state: State, closed: Closed, read: R
     shared = np.array(closed.shared, np.float32)
     if not closed.accepted:
         return msgspec.structs.replace(state, round=state.round + 1, shared=shared)
-    gradient = find_rule(spec.merge.rule)(_total(spec, layout, state, closed, read))
+    gradient = find_rule(spec.rule)(_total(spec, layout, state, closed, read))
     weights, momentum = outer_step(spec.outer, state.weights, state.momentum, gradient)
     if not np.isfinite(weights).all():
         raise MergeError(f"round {closed.round} leads to weights that are not finite")
@@ -171,7 +171,7 @@ def _total(spec: RunSpec, layout: Layout, state: State, closed: Closed, read: Re
                 "names; the coordinator is at fault"
             )
         return total
-    total = codec.total(state.shared, find_rule(spec.merge.rule).needs)
+    total = codec.total(state.shared, find_rule(spec.rule).needs)
     for digest, weight in zip(closed.blobs, closed.weights, strict=True):
         total.add(codec.decode(read(digest), state.shared), weight)
     return total
