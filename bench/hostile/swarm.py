@@ -320,7 +320,9 @@ class Swarm:
             )  # fmt: skip
             found.append(windows)
         tokens = torch.from_numpy(np.stack(found))
-        if self.trains == "flipped":  # the next byte is claimed to be another: training is honest, its text is not
+        if (
+            self.trains == "flipped"
+        ):  # the next byte is claimed to be another: training is honest, its text is not
             tokens[self.honest :, :, 1:] = 255 - tokens[self.honest :, :, 1:]
         return tokens
 

@@ -5,12 +5,12 @@ assumption: more than half of the contributions are honest. Honest contributions
 each other about equally well, because they follow from the same weights; what harms cannot agree with
 them, since it has to point elsewhere. Four things put a contribution out, in this order:
 
-    length      it has far more nonzero codes than the median contribution
-    agreement   it agrees less than half as well with a majority as the median contribution does; or
+    agreement   it agrees less than 0.7 times as well with a majority as the median contribution does; or
                 it is against the majority in one tensor
+    length      it has far more nonzero codes than the median contribution
     copies      of several that are closer to each other than honest ones are, the one counts that
                 agrees best with the rest
-    group       while one direction holds more of what is left than chance and a fifth of the common
+    group       while one direction holds more of what is left than chance and a tenth of the common
                 step explain, the one that is farthest along it, down to a majority (the spectral idea
                 is that of DnC, Shejwalkar and Houmansadr, NDSS 2021)
 
@@ -26,16 +26,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-LENGTH = 1.4
+LENGTH = 1.25
 """Squared length, with tensors weighed alike, that a contribution may have of the median one."""
-AGREEMENT = 0.5
+AGREEMENT = 0.7
 """Share of the usual agreement that a contribution must have."""
-CLOSENESS = 0.65
+CLOSENESS = 0.75
 """Two contributions whose distance (1 - cosine) is below this share of the usual one are copies."""
-CHANCE = 1.5
+CHANCE = 1.25
 """Times the usual noise that one direction may hold."""
-ASIDE = 0.2
+ASIDE = 0.1
 """How far a group may move the merged step aside, of the length of what all have in common."""
+GROUPS = 5
+"""Of fewer contributions a minority is no group."""
 DEVIATIONS = 4.0
 """Standard deviations that are put down to chance, where there are few values."""
 FEW = 100
@@ -87,23 +89,19 @@ def _decide(
     joint: np.ndarray, noise: float, against: dict[int, str], peers: Sequence[int]
 ) -> dict[int, str]:
     count = len(joint)
-    lengths = np.diagonal(joint)
-    usual_length = _median(lengths)
-    out = {
-        int(p): f"{lengths[p] / usual_length:.2f} times as long as the median contribution"
-        for p in np.flatnonzero(lengths > LENGTH * usual_length)
-    }
     cosines = _cosines(joint)
     shared = _with_majority(cosines)
     usual = float(np.sort(shared)[-(count // 2 + 1) :].min())
     least = AGREEMENT * usual - DEVIATIONS * noise
-    for p in np.flatnonzero(shared < least):
-        out.setdefault(
-            int(p),
-            f"agrees too little with most of the others ({shared[p]:.2f}, usual {usual:.2f})",
-        )
-    for p, reason in against.items():
-        out.setdefault(p, reason)
+    out = against | {
+        int(p): f"agrees too little with most of the others ({shared[p]:.2f}, usual {usual:.2f})"
+        for p in np.flatnonzero(shared < least)
+    }
+    lengths = np.diagonal(joint)
+    usual_length = _median(lengths)
+    for p in np.flatnonzero(lengths > LENGTH * usual_length):
+        times = f"{lengths[p] / usual_length:.2f} times as many"
+        out.setdefault(int(p), f"has {times} nonzero codes as the median contribution")
     kept = [p for p in range(count) if p not in out]
     close = CLOSENESS * (1 - usual) - DEVIATIONS * noise
     for p, original in _copies(cosines, kept, shared, close).items():
@@ -113,7 +111,7 @@ def _decide(
         )
     kept = [p for p in kept if p not in out]
     spread = (1 + math.sqrt(count) * noise) ** 2
-    while len(kept) > count // 2 + 1:
+    while count >= GROUPS and len(kept) > count // 2 + 1:
         aside = 1.5 * ASIDE**2 * len(kept) * max(usual, 0.0)
         first = _first(cosines[np.ix_(kept, kept)], CHANCE * (1 - usual) * spread + aside)
         if first is None:
