@@ -255,6 +255,8 @@ class Swarm:
             digest = blob_hash(blob)
             blobs[digest] = blob
             tokens = self.spec.tokens_per_block
+            if peer >= self.honest and self.trains == "short":
+                tokens //= self.spec.inner.steps
             handed.append(
                 Announcement(
                     number, peer, number * PEERS + peer, digest, len(blob), tokens,

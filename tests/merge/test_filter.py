@@ -32,12 +32,14 @@ def honest(peers, seed=0, agreement=0.5, signal=None):
     return ((x > 1).astype(np.int8) - (x < -1)).astype(np.int8)
 
 
-def left_out(codes, peers=None):
+def left_out(codes, peers=None, weights=None):
     gram = Gram(LAYOUT, [f"{p:064x}" for p in range(len(codes))])
     for one in codes:
         gram.add(one)
     named = peers or list(range(len(codes)))
-    return find_outliers(Compared(named, LAYOUT.names, gram.sizes, gram.tables()))
+    return find_outliers(
+        Compared(named, weights or [1] * len(named), LAYOUT.names, gram.sizes, gram.tables())
+    )
 
 
 def under(attack, hostile=4, peers=10):
@@ -70,6 +72,12 @@ def test_what_works_against_the_others_is_left_out_and_nobody_else(attack, hosti
     out = left_out(under(attack, hostile))
     assert set(out) == set(range(10 - hostile, 10))
     assert all(len(reason) > 20 for reason in out.values())
+
+
+def test_a_slow_peer_with_fewer_steps_need_not_agree_as_well():
+    codes = [*honest(6), *honest(7, agreement=0.12)[6:]]
+    assert list(left_out(codes)) == [6]
+    assert left_out(codes, weights=[4] * 6 + [1]) == {}
 
 
 def test_of_near_copies_one_counts_and_the_others_name_it():
@@ -134,7 +142,8 @@ def test_the_sample_is_the_same_for_the_same_hashes_and_another_for_others():
     assert all(np.array_equal(x, y) for x, y in zip(first, again, strict=True))
     assert not np.array_equal(first[1], other[1])
     for found, part in zip(first, layout.slices(), strict=True):
-        assert part.start <= found[0] and found[-1] < part.stop
+        assert part.start <= found[0]
+        assert found[-1] < part.stop
         assert (np.diff(found) > 0).all()
 
 

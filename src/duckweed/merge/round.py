@@ -96,7 +96,9 @@ def close(
     large = check.too_large({p: norm for p, norm in norms.items() if norm is not None})
     if gram and filter_:
         position_of = {announcements[p].peer: p for p in norms}
-        found = filter_(Compared(list(position_of), layout.names, gram.sizes, gram.tables()))
+        weights = _weights(announcements, list(norms))
+        tables = gram.tables()
+        found = filter_(Compared(list(position_of), weights, layout.names, gram.sizes, tables))
         large |= {position_of[peer]: reason for peer, reason in sorted(found.items())}
     reasons = copies | dict(sorted(faults.items())) | large
     kept = [position for position in hoped if position not in reasons]
