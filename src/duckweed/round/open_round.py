@@ -7,6 +7,7 @@ import msgspec
 
 from duckweed.merge.round import Announcement
 from duckweed.round.blocks import Span
+from duckweed.run.checked import Seconds
 from duckweed.run.sections import Rounds
 from duckweed.wire.exact import median
 
@@ -26,14 +27,14 @@ def deadline(durations: list[float], patience: float) -> float | None:
 class Timings(msgspec.Struct, forbid_unknown_fields=True):
     """Seconds that one peer spent on one round, by phase. With overlap phases run at the same time."""
 
-    train: float = 0.0
-    evaluate: float = 0.0
-    compress: float = 0.0
-    send: float = 0.0
-    wait: float = 0.0
-    fetch: float = 0.0
-    apply: float = 0.0
-    wall: float = 0.0  # since its work for the round before was done
+    train: Seconds = 0.0
+    evaluate: Seconds = 0.0
+    compress: Seconds = 0.0
+    send: Seconds = 0.0
+    wait: Seconds = 0.0
+    fetch: Seconds = 0.0
+    apply: Seconds = 0.0
+    wall: Seconds = 0.0  # since its work for the round before was done
 
 
 class Member(msgspec.Struct):

@@ -62,16 +62,26 @@ class Coordinator:
     @property
     def accept(self) -> Accept:
         """What is done with a question, from its bytes to those of the answer."""
-        return accepting(m.question, self.body_limit, self.handle, self.traffic.count)
+        return accepting(
+            m.question,
+            self.body_limit,
+            self.handle,
+            self.traffic.count,
+            self.admission.rate_limits.fault,
+        )
 
-    def body_limit(self, peer: str, question: m.AnyQuestion) -> int:
-        """Most bytes of body that may follow a question. Raises ValueError for a stranger."""
+    def body_limit(self, peer: str, question: m.AnyQuestion | None) -> int:
+        """Most bytes of body that may follow a question; None: one that is refused, which may be a
+        contribution. Raises ValueError for a contribution of a stranger."""
+        member = peer in self.admission.members
+        if question is None:
+            return codec_of(self.spec.wire, self.layout).blob_limit if member else 0
         if isinstance(question, m.Probe):
             objection = self.admission.objection(peer, m.PROTOCOL, question.secret)
             return 0 if objection else m.PROBE_LIMIT
         if not isinstance(question, m.Contribute):
             return 0
-        if peer not in self.admission.members:
+        if not member:
             raise ValueError("a contribution of a stranger")
         return codec_of(self.spec.wire, self.layout).blob_limit
 

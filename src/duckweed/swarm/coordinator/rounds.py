@@ -212,6 +212,7 @@ class RoundDriver:
             update_size=self.folder.blob(closed.update).stat().st_size if closed.update else 0,
             traffic=self.traffic.moved(),
             epoch=epoch(self.spec, blocks, self.history.windows),
+            evaluate_tokens=self.spec.rounds.evaluate_tokens,
         )
 
     async def _go_on(self, open_: OpenRound, rejected: dict[int, str]) -> None:
