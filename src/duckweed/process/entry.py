@@ -119,7 +119,7 @@ async def _show(node: "Node") -> None:
             continue
         peers = [
             PeerProgress(x.index, x.doing, x.step, x.loss if math.isfinite(x.loss) else None)
-            for x in coordinator.admission.by_index
+            for x in coordinator.admission.by_index.values()
         ]
         tell(Progress(coordinator.rounds.number, peers, coordinator.traffic.moved()))
         await asyncio.sleep(max(VIEW, len(peers) / SHOWN))

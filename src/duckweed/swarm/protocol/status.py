@@ -72,7 +72,8 @@ class GetStatus(Question[Status], tag="look"):
 
 
 class Probe(Question[Blob], tag="probe"):
-    """Measures the connection: a body of up to PROBE_LIMIT bytes, answered with one of noise."""
+    """Measures the connection: a body of up to PROBE_LIMIT bytes, answered with one of noise that is no
+    longer."""
 
     size: Count  # bytes of the answer's body
     secret: Secret = ""
