@@ -6,6 +6,7 @@ Each writes events as JSON lines to its standard output for the process that sta
 import argparse
 import asyncio
 import contextlib
+import logging
 import math
 import os
 import sys
@@ -37,6 +38,7 @@ from duckweed.run.lock import Busy, alone
 if TYPE_CHECKING:
     from duckweed.swarm.node.node import Node
 
+log = logging.getLogger(__name__)
 SHOWN = 200  # peers of which it is told a second
 
 
@@ -63,8 +65,11 @@ async def coordinate(
     layout = msgspec.json.decode((folder.path / "layout.json").read_bytes(), type=Layout)
 
     def record(event: Event) -> None:
-        folder.record(event)
-        tell(event)
+        try:
+            folder.record(event)
+            tell(event)
+        except ValueError:  # a number in it is not finite: a fault of ours, and no reason to end a run
+            log.exception("an event could not be written down: %r", event)
 
     def say(text: str) -> None:
         tell(Said(text))
@@ -114,7 +119,7 @@ async def _show(node: "Node") -> None:
             continue
         peers = [
             PeerProgress(x.index, x.doing, x.step, x.loss if math.isfinite(x.loss) else None)
-            for x in coordinator.admission.by_index
+            for x in coordinator.admission.by_index.values()
         ]
         tell(Progress(coordinator.rounds.number, peers, coordinator.traffic.moved()))
         await asyncio.sleep(max(VIEW, len(peers) / SHOWN))
