@@ -3,6 +3,7 @@
 import typer
 
 from duckweed.cli import (
+    audit,
     doctor,
     evolve,
     forecast,
@@ -37,6 +38,7 @@ for room in (
     status,
     doctor,
     inspect,
+    audit,
     plan,
     forecast,
     evolve,
