@@ -121,7 +121,8 @@ async def _show(node: "Node") -> None:
             PeerProgress(x.index, x.doing, x.step, x.loss if math.isfinite(x.loss) else None)
             for x in coordinator.admission.by_index.values()
         ]
-        tell(Progress(coordinator.rounds.number, peers, coordinator.traffic.moved()))
+        rounds = coordinator.rounds
+        tell(Progress(rounds.number, peers, coordinator.traffic.moved(), rounds.waiting_for()))
         await asyncio.sleep(max(VIEW, len(peers) / SHOWN))
 
 
