@@ -151,7 +151,7 @@ class Coordinator:
 
     async def _admit(self, key: str, join: m.Join) -> m.Answer:
         member = self.admission.admit(key, join.secret, self.rounds.number)
-        member.addresses = join.addresses
+        member.addresses, member.pace = join.addresses, member.pace or join.pace
         log.info("peer %d joined: key %s, from %s", member.index, key[:10], member.origin)
         await self.rounds.notify()
         open_ = self.rounds.open
