@@ -41,6 +41,29 @@ def assignments(entry: RoundEntry, steps: int) -> dict[int, Span]:
     }
 
 
+def announcements(entry: RoundEntry, steps: int, tensors: int) -> list[Announcement]:
+    """What was handed in for a closed round, from its entry in the ledger, by the peers' indices. The
+    entry does not keep the announced sizes, [T]: zeros stand for them. steps: as in `ledger_entry`."""
+    spans = assignments(entry, steps)
+    return [
+        Announcement(
+            round=entry.closed.round,
+            peer=peer,
+            block=spans[peer].block,
+            blob=said.blob,
+            size=said.size,
+            tokens=said.tokens,
+            steps=spans[peer].steps,
+            loss=said.loss,
+            rms=[0.0] * tensors,
+            first=spans[peer].first,
+            ahead=said.ahead,
+        )
+        for peer, said in sorted(entry.contributions.items())
+        if peer in spans
+    ]
+
+
 def epoch(spec: RunSpec, blocks: Iterable[int], windows: int) -> int:
     """How often the data was used up before the last of these blocks; windows: sequences in it."""
     return max(blocks, default=0) * spec.inner.steps * spec.inner.batch // windows

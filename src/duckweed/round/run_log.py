@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import closing
 
 import msgspec
@@ -87,7 +87,9 @@ def run_log(folder: RunFolder) -> RunLog:
         head = ledger.head
     lines: dict[int, tuple[RoundClosed, Traffic]] = {}
     moved, final, simulated = dict.fromkeys(PURPOSES, Traffic()), None, False
-    for event, moved in _metered(folder.records(RoundClosed, FinalLoss, RunEnded)):
+    meter = Meter()
+    for event in folder.records(RoundClosed, FinalLoss, RunEnded):
+        moved = meter.take(event)
         if isinstance(event, RoundClosed):
             lines[event.round] = event, sum(moved.values(), Traffic())
             simulated = simulated or event.virtual_clock is not UNSET
@@ -141,24 +143,26 @@ def utilisation(times: dict[str, float]) -> float:
     return busy / total if busy < total else float(busy > 0)
 
 
-def _metered(
-    events: Iterable[RoundClosed | FinalLoss | RunEnded],
-) -> Iterator[tuple[RoundClosed | FinalLoss | RunEnded, dict[str, Traffic]]]:
-    """Each event with the bytes moved until then over all sessions of the run.
+class Meter:
+    """Adds up the bytes of all sessions of a run.
 
     A coordinator counts from zero whenever it starts. In one session the contributions received grow
     by at least those of the round just closed; where they did not, a new session began.
     """
-    before = last = dict.fromkeys(PURPOSES, Traffic())
-    for event in events:
+
+    def __init__(self) -> None:
+        self._before = self._last = dict.fromkeys(PURPOSES, Traffic())
+
+    def take(self, event: object) -> dict[str, Traffic]:
+        """Purpose -> bytes moved until this event."""
         if isinstance(event, RunEnded) or (isinstance(event, RoundClosed) and event.traffic):
             now = {p: Traffic(*event.traffic.get(p, (0, 0))) for p in PURPOSES}
-            grown = now["contributions"].up - last["contributions"].up
+            grown = now["contributions"].up - self._last["contributions"].up
             received = sum(event.contribution_bytes) if isinstance(event, RoundClosed) else 0
             if grown < received:
-                before = {p: before[p] + last[p] for p in PURPOSES}
-            last = now
-        yield event, {p: before[p] + last[p] for p in PURPOSES}
+                self._before = {p: self._before[p] + self._last[p] for p in PURPOSES}
+            self._last = now
+        return {p: self._before[p] + self._last[p] for p in PURPOSES}
 
 
 def _join(number: int, entry: RoundEntry, metrics: tuple[RoundClosed, Traffic] | None) -> Round:
