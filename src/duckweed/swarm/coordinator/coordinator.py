@@ -228,6 +228,8 @@ class Coordinator:
             late = open_ is not None and question.announcement.round < open_.number
             if open_ is not None and not open_.closing and not late:
                 open_.refused.add(member.index)
+            if late and intake.own(member, question):
+                member.worked(late=True)
             self._tell(member, ContributionRefused(member.index, reason))
             return self._refuse(member.key, "contributions", reason)
         assert open_ is not None
