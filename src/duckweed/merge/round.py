@@ -149,7 +149,7 @@ def _total(spec: RunSpec, layout: Layout, state: State, closed: Closed, read: Re
     codec = codec_of(spec.wire, layout)
     if codec.additive:
         assert closed.update is not None
-        total = codec.read_update(read(closed.update), state.shared, PEER_LIMIT)
+        total = codec.read_update(read(closed.update), state.shared, len(closed.accepted))
         if list(total.weights) != list(closed.weights):
             raise MergeError(
                 f"the update of round {closed.round} is not the sum of the contributions that the ledger "
