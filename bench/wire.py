@@ -22,6 +22,7 @@ import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from math import lgamma, log
 from pathlib import Path
 
@@ -312,7 +313,7 @@ def work(millions: int, tries: int = 40) -> list[dict]:
             except WireError:
                 refused += 1
         took = {
-            name: seconds(lambda b=blob: codec.decode(b, scales), 3) for name, blob in blobs.items()
+            name: seconds(partial(codec.decode, blob, scales), 3) for name, blob in blobs.items()
         }
         worst = max(took, key=took.__getitem__)
         rows.append(

@@ -52,6 +52,11 @@ class Announcement(msgspec.Struct, forbid_unknown_fields=True, rename={"rms": "s
     """Steps that were trained from the state one round before (rounds.overlap)."""
 
 
+def sizes_hash(rms: list[float]) -> str:
+    """Stands for the announced sizes in the ledger: 32 hex digits of blake3."""
+    return blake3(msgspec.msgpack.encode(rms)).hexdigest(16)
+
+
 def blob_hash(blob: bytes) -> str:
     return blake3(blob).hexdigest()
 

@@ -147,6 +147,7 @@ class Coordinator:
             self.layout.digest(),
             self.history.tokens,
             open_.number if open_ and member.index in open_.contributions else -1,
+            self.history.genesis,
         )
 
     async def _next(self, member: Member, question: m.Next) -> m.Answer:
@@ -220,7 +221,8 @@ class Coordinator:
             return m.Ack()
         self.engine.blobs.write(question.announcement.blob, blob)
         nats = question.nats, question.tokens
-        open_.take(member, question.announcement, question.timings, nats, clock.now())
+        said, signature = question.announcement, question.signature
+        open_.take(member, said, signature, question.timings, nats, clock.now())
         await self.rounds.notify()
         return m.Ack()
 

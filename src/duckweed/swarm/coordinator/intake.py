@@ -10,6 +10,7 @@ from duckweed.net.identity import verify
 from duckweed.round.blocks import lead
 from duckweed.round.history import RunHistory
 from duckweed.round.open_round import Member, OpenRound
+from duckweed.round.signed import signed_part
 from duckweed.run import work
 from duckweed.run.spec import RunSpec
 from duckweed.swarm.protocol import messages as m
@@ -27,7 +28,9 @@ def objection(
     said = question.announcement
     if said.peer != member.index:
         return "a contribution in another peer's name"
-    if not verify(member.key, m.signed_part(said), question.signature):
+    if not verify(
+        member.key, signed_part(history.ledger.hash_at(0) or "", said), question.signature
+    ):
         return "the signature does not fit the announcement"
     if open_ is None or open_.closing or said.round != open_.number:
         return f"round {said.round} is not open"

@@ -11,7 +11,7 @@ import msgspec
 
 from duckweed.net.framing import ADDRESS, ADDRESSES
 
-PROTOCOL = 4
+PROTOCOL = 5
 HEAD_LIMIT = (
     1 << 20
 )  # bytes of an encoded message: an RMS and a scale for each of some thousand tensors

@@ -4,9 +4,10 @@ from typing import Literal
 
 import msgspec
 
+from duckweed.ledger.ledger import Row
 from duckweed.merge.round import Announcement, Closed
 from duckweed.round.open_round import Timings
-from duckweed.swarm.protocol.message import Ack, Addresses, Answer, Question, Wait, encode
+from duckweed.swarm.protocol.message import Ack, Addresses, Answer, Question, Wait
 
 # --- answers
 
@@ -22,6 +23,7 @@ class Welcome(Answer, tag="welcome"):
     layout: str  # hash of the model's layout, to compare with
     tokens: str  # hash of the training data, to compare with
     handed: int = -1  # the open round, if the coordinator has this peer's contribution for it
+    genesis: Row | None = None  # first entry of the ledger; its hash is part of what peers sign
 
 
 class Train(Answer, tag="train"):
@@ -93,7 +95,7 @@ class Contribute(Question[Ack], tag="contribute"):
     """A contribution; the body is the blob."""
 
     announcement: Announcement
-    signature: bytes  # by the peer's key, over signed_part(announcement)
+    signature: bytes  # by the peer's key, over round.signed.signed_part
     timings: Timings
     nats: float = 0.0  # sum over this peer's share of the held-out text, if it was asked for
     tokens: int = 0  # in that share
@@ -103,8 +105,3 @@ class Leave(Question[Ack], tag="leave"):
     """The peer leaves the run."""
 
     reason: str
-
-
-def signed_part(announcement: Announcement) -> bytes:
-    """The bytes that a peer signs."""
-    return b"duckweed contribution 1" + encode(announcement)  # type: ignore[arg-type]
