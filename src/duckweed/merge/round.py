@@ -55,6 +55,11 @@ class Announcement(msgspec.Struct, forbid_unknown_fields=True, rename={"rms": "s
     """Steps that were trained from the state one round before (rounds.overlap)."""
 
 
+def sizes_hash(rms: list[float]) -> str:
+    """Stands for the announced sizes in the ledger: 32 hex digits of blake3."""
+    return blake3(msgspec.msgpack.encode(rms)).hexdigest(16)
+
+
 def blob_hash(blob: bytes) -> str:
     return blake3(blob).hexdigest()
 
@@ -165,7 +170,7 @@ def _total(spec: RunSpec, layout: Layout, state: State, closed: Closed, read: Re
     codec = codec_of(spec.wire, layout)
     if codec.additive:
         assert closed.update is not None
-        total = codec.read_update(read(closed.update), state.shared, PEER_LIMIT)
+        total = codec.read_update(read(closed.update), state.shared, len(closed.accepted))
         if list(total.weights) != list(closed.weights):
             raise MergeError(
                 f"the update of round {closed.round} is not the sum of the contributions that the ledger "

@@ -4,7 +4,7 @@ Read from the ledger when a machine begins to lead, and written into it from the
 ledger has not happened, so that the next coordinator knows as much as one that was killed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from duckweed.ledger.entries import (
     RUN,
@@ -15,7 +15,7 @@ from duckweed.ledger.entries import (
     RoundEntry,
     StateEntry,
 )
-from duckweed.ledger.ledger import Entry, Ledger, LedgerError
+from duckweed.ledger.ledger import Entry, Ledger, LedgerError, Row
 from duckweed.merge.round import Announcement
 from duckweed.round.blocks import Blocks, Span
 from duckweed.round.round_record import assignments, ledger_entry
@@ -80,6 +80,11 @@ class RunHistory:
             del self.recent_blobs[next(iter(self.recent_blobs))]
 
     @property
+    def genesis(self) -> Row:
+        """The first entry of the ledger, by whose hash peers tell this run from others."""
+        return self.ledger.rows(0, 0, 0)[0]
+
+    @property
     def number(self) -> int:
         """How many rounds are closed."""
         return len(self.closed)
@@ -110,9 +115,11 @@ class RunHistory:
         closed: Closed,
         assigned: dict[int, Span],
         handed: list[Announcement],
+        signatures: Mapping[int, bytes],
     ) -> None:
-        """A round, with what was assigned in it and handed in. What did not count is given out again."""
-        body = ledger_entry(closed, assigned, handed, self.blocks.steps)
+        """A round, with what was assigned in it and handed in, signed by each peer. What did not count is
+        given out again."""
+        body = ledger_entry(closed, assigned, handed, signatures, self.blocks.steps)
         entry = self.ledger.append(closed.round, body)
         self.blocks.close_round(assigned, closed.accepted)
         self._note(entry.number, body)

@@ -6,6 +6,7 @@ from duckweed.net.identity import verify
 from duckweed.round.blocks import lead
 from duckweed.round.history import RunHistory
 from duckweed.round.open_round import Member, OpenRound
+from duckweed.round.signed import signed_part
 from duckweed.run import work
 from duckweed.run.checked import LOSS
 from duckweed.run.spec import RunSpec
@@ -24,7 +25,7 @@ def objection(
     said = question.announcement
     if said.peer != member.index:
         return "a contribution in another peer's name"
-    if not own(member, question):
+    if not own(history, member, question):
         return "the signature does not fit the announcement"
     if open_ is None or open_.closing or said.round != open_.number:
         return f"round {said.round} is not open"
@@ -43,10 +44,11 @@ def objection(
     return work.objection(spec, span.steps, said.tokens) or _held_out_objection(spec, question)
 
 
-def own(member: Member, question: m.Contribute) -> bool:
-    """Whether it is the member's own word."""
+def own(history: RunHistory, member: Member, question: m.Contribute) -> bool:
+    """Whether it is the member's own word, and said in this run."""
     said = question.announcement
-    return said.peer == member.index and verify(member.key, m.signed_part(said), question.signature)
+    signed = signed_part(history.ledger.hash_at(0) or "", said)
+    return said.peer == member.index and verify(member.key, signed, question.signature)
 
 
 def _held_out_objection(spec: RunSpec, question: m.Contribute) -> str | None:
