@@ -12,6 +12,7 @@ from duckweed.merge.filter import Compared
 from duckweed.merge.gram import Gram
 from duckweed.merge.outer import outer_step
 from duckweed.merge.rules import WEIGHT_LIMIT, find_rule, weights_of
+from duckweed.run.checked import Count, Hash, Nats, Number, Size
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State
@@ -32,26 +33,31 @@ class MergeError(ValueError):
 class Announcement(msgspec.Struct, forbid_unknown_fields=True, rename={"rms": "sizes"}):
     """What a peer says of its contribution."""
 
-    round: int
-    peer: int
-    block: int
+    round: Number
+    peer: Number
+    block: Count
     """The block of training data that it was trained on."""
-    blob: str
+    blob: Hash
     """blake3 of the contribution, 64 hex digits."""
-    size: int
+    size: Count
     """Bytes of the contribution."""
-    tokens: int
+    tokens: Count
     """Tokens that it was trained on: its weight follows from them."""
-    steps: int
+    steps: Number
     """Inner steps."""
-    loss: float
+    loss: Nats
     """Mean training loss, nats per token."""
-    rms: list[float]
+    rms: list[Size]
     """Root mean square of each tensor of what the peer wanted to send, [T] (Codec.announce)."""
-    first: int = 0
+    first: Number = 0
     """The first inner step within the block."""
-    ahead: int = 0
+    ahead: Number = 0
     """Steps that were trained from the state one round before (rounds.overlap)."""
+
+
+def sizes_hash(rms: list[float]) -> str:
+    """Stands for the announced sizes in the ledger: 32 hex digits of blake3."""
+    return blake3(msgspec.msgpack.encode(rms)).hexdigest(16)
 
 
 def blob_hash(blob: bytes) -> str:
@@ -166,7 +172,7 @@ def _total(spec: RunSpec, layout: Layout, state: State, closed: Closed, read: Re
     codec = codec_of(spec.wire, layout)
     if codec.additive:
         assert closed.update is not None
-        total = codec.read_update(read(closed.update), state.shared, PEER_LIMIT)
+        total = codec.read_update(read(closed.update), state.shared, len(closed.accepted))
         if list(total.weights) != list(closed.weights):
             raise MergeError(
                 f"the update of round {closed.round} is not the sum of the contributions that the ledger "
