@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +160,7 @@ def work(place: Path, out: Path, precision: str, chain: bool) -> None:
         done = replay(bench.spec, bench.layout, bench.learner, state, span, carried)
         carried = done.carried
         (out / f"{number}").write_bytes(done.contribution.blob)
+        (out / f"{number}.loss").write_text(repr(done.contribution.announcement.loss))
 
 
 def elsewhere(place: Path, name: str, chain: bool) -> dict[str, Any]:
@@ -170,10 +171,11 @@ def elsewhere(place: Path, name: str, chain: bool) -> dict[str, Any]:
         command = [sys.executable, "-m", "bench.audit", str(place), "work", out, precision]
         environment = os.environ | {"OMP_NUM_THREADS": "1"} | more
         subprocess.run(command + ["chain"] * chain, check=True, env=environment)
-        bench = Bench(place)
-        found = {
-            int(p.name): bench.compare(int(p.name), p.read_bytes()) for p in Path(out).iterdir()
-        }
+        bench, found = Bench(place), {}
+        for number in range(ROUNDS) if chain else CASES:
+            blob, loss = Path(out) / f"{number}", Path(out) / f"{number}.loss"
+            found[number] = bench.compare(number, blob.read_bytes())
+            found[number]["loss"] = float(loss.read_text())
     seconds = round(time.perf_counter() - began, 1)
     print(name, seconds, {n: f"{one['share']:.2e}" for n, one in sorted(found.items())}, flush=True)
     return {"seconds": seconds, "rounds": {str(n): found[n] for n in sorted(found)}}
@@ -303,7 +305,28 @@ def write(part: str, found: Any) -> None:
 
 
 def table() -> str:
-    raise NotImplementedError
+    """The three tables of docs/audit.md; of each row the largest of its rounds, of a cheat the smallest."""
+    facts = json.loads(RESULTS.read_text("utf-8"))
+    head = "| {} | codes that differ | distance | of the worst tensor |\n|---|---|---|---|\n"
+    out = []
+    for part, title in (("machines", "honest"), ("chains", "honest, in the sixth round")):
+        rows = ""
+        for name, found in facts[part].items():
+            rounds = [found["rounds"]["5"]] if part == "chains" else found["rounds"].values()
+            rows += _row(name, rounds, max)
+        out.append(head.format(title) + rows)
+    rows = "".join(_row(name, found.values(), min) for name, found in facts["cheats"].items())
+    return "\n".join([*out, head.format("cheat") + rows])
+
+
+def _row(
+    name: str, rounds: Iterable[dict[str, Any]], of: Callable[[Iterable[float]], float]
+) -> str:
+    shares, distances, worst = (
+        of([one[key] for one in rounds])
+        for key in ("share", "distance", "worst distance of a tensor")
+    )
+    return f"| {name} | {100 * shares:.2g} % | {distances:.2g} | {worst:.2g} |\n"
 
 
 def main() -> None:

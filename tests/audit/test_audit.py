@@ -294,7 +294,7 @@ def test_a_ledger_that_was_changed_is_found(copy):
 
 
 @pytest.mark.parametrize(
-    "words, expected",
+    ("words", "expected"),
     [
         (["--round", "9"], "there is no round 9 in the ledger, which has 3"),
         (["--peer", "7"], "there is no peer 7 in the ledger, which has 3"),

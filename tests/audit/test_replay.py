@@ -43,7 +43,8 @@ def test_a_contribution_done_again_is_the_same_to_the_last_bit(ground, changes):
         assert done.contribution.blob == made.blob
         assert done.contribution.announcement == made.announcement
         assert done.carried.residual.tobytes() == worker.carried.residual.tobytes()
-        assert done.carried.optimizer and all(
+        assert done.carried.optimizer
+        assert all(
             np.array_equal(done.carried.optimizer[name], value)
             for name, value in worker.carried.optimizer.items()
         )

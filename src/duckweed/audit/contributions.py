@@ -117,7 +117,7 @@ class Contributions:
         made, found, wrong = done.contribution, None, []
         if made.announcement.blob != said.blob:
             found = difference(claims.spec, claims.layout, state.shared, claimed, made.blob)
-            wrong = list(verdict.faults(found))
+            wrong = list(verdict.faults(found, verdict.limits(claims.spec.inner.precision)))
         if said.tokens != made.announcement.tokens:
             trained = made.announcement.tokens
             wrong.append(f"{said.tokens:,} tokens claimed, {trained:,} trained on")
