@@ -4,6 +4,7 @@ done as claimed is found, and what cannot be compared is said."""
 import json
 import shutil
 
+import msgspec
 import numpy as np
 import pytest
 from fixtures import audited
@@ -159,6 +160,40 @@ def _bodies(folder, kind):
         return [entry.body for entry in ledger.entries(kind)]
 
 
+NONSENSE = {
+    "no tokens": {"contributions": {p: {"tokens": 0} for p in range(3)}},
+    "a span beyond the block": {"parts": {1: (0, 10**9)}},
+    "too few scales": {"closed": {"shared": [1.0]}},
+    "too few weights": {"closed": {"weights": [1]}},
+    "no update": {"closed": {"update": None}},
+    "nothing handed in": {"contributions": {}},
+    "no blocks": {"blocks": {}},
+    "a blob by the name of another file": {"contributions": {1: {"blob": "../../run.toml"}}},
+}
+
+
+@pytest.mark.parametrize("fields", NONSENSE.values(), ids=NONSENSE)
+def test_no_ledger_ends_an_audit(honest, fields):
+    """Numbers that no run has are a finding, whoever signed them."""
+
+    def change(body):
+        if not isinstance(body, RoundEntry) or body.closed.round != 0:
+            return body
+        new = dict(fields)
+        if "closed" in new:
+            new["closed"] = msgspec.structs.replace(body.closed, **new["closed"])
+        if said := new.get("contributions"):
+            new["contributions"] = body.contributions | {
+                p: msgspec.structs.replace(body.contributions[p], **more)
+                for p, more in said.items()
+            }
+        return msgspec.structs.replace(body, **new)
+
+    folder = audited.forged(honest, change)
+    found = [*rounds(folder), *contributions(folder, 1)]
+    assert any(one.outcome in (Outcome.DIFFERS, Outcome.MISSING) for one in found)
+
+
 # --- contributions
 
 
@@ -227,8 +262,6 @@ def test_a_peer_that_lost_its_residual_in_a_restart_is_no_cheat(tmp_path):
 def test_tokens_and_loss_that_were_not_reached_are_found(honest):
     def change(body):
         if isinstance(body, RoundEntry) and body.closed.round == 0:
-            import msgspec
-
             said = body.contributions | {
                 0: msgspec.structs.replace(body.contributions[0], tokens=10**6),
                 1: msgspec.structs.replace(body.contributions[1], loss=1.5),
