@@ -15,7 +15,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -64,6 +63,8 @@ MACHINES: dict[str, tuple[dict[str, str], str]] = {
     "bf16, AVX2": (AVX2, "bf16"),
 }
 """Name -> environment beside OMP_NUM_THREADS=1, and the precision of products."""
+AGAINST = {"bf16, 2 threads": "bf16", "bf16, AVX2": "bf16"}
+"""Compared with what another machine of MACHINES made, and not with the peer's own (float32)."""
 NOISE = 10
 """Of `jitter`: one code in so many is set."""
 
@@ -96,11 +97,11 @@ class Bench:
     def span(self, round_: int, peer: int = 0) -> Span:
         return Span(PEERS * round_ + peer, 0, self.spec.inner.steps)
 
-    def compare(self, round_: int, blob: bytes) -> dict[str, Any]:
-        """A blob against the contribution that peer 0 made."""
+    def compare(self, round_: int, blob: bytes, other: bytes | None = None) -> dict[str, Any]:
+        """A blob against another; None: the contribution that peer 0 made."""
         shared = self.state(round_).shared
-        found = difference(self.spec, self.layout, shared, blob, self.claimed(round_))
-        return told(found)
+        other = self.claimed(round_) if other is None else other
+        return told(difference(self.spec, self.layout, shared, blob, other))
 
 
 def told(found: Difference) -> dict[str, Any]:
@@ -167,15 +168,18 @@ def elsewhere(place: Path, name: str, chain: bool) -> dict[str, Any]:
     """What a process of another kind reaches."""
     more, precision = MACHINES[name]
     began = time.perf_counter()
-    with tempfile.TemporaryDirectory() as out:
-        command = [sys.executable, "-m", "bench.audit", str(place), "work", out, precision]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"} | more
-        subprocess.run(command + ["chain"] * chain, check=True, env=environment)
-        bench, found = Bench(place), {}
-        for number in range(ROUNDS) if chain else CASES:
-            blob, loss = Path(out) / f"{number}", Path(out) / f"{number}.loss"
-            found[number] = bench.compare(number, blob.read_bytes())
-            found[number]["loss"] = float(loss.read_text())
+    out = place / f"{'chain' if chain else 'made'} {name}"
+    out.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "bench.audit", str(place), "work", str(out), precision]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | more
+    subprocess.run(command + ["chain"] * chain, check=True, env=environment)
+    bench, found = Bench(place), {}
+    for number in range(ROUNDS) if chain else CASES:
+        other = place / f"made {AGAINST[name]}" / f"{number}" if name in AGAINST else None
+        found[number] = bench.compare(
+            number, (out / f"{number}").read_bytes(), other.read_bytes() if other else None
+        )
+        found[number]["loss"] = float((out / f"{number}.loss").read_text())
     seconds = round(time.perf_counter() - began, 1)
     print(name, seconds, {n: f"{one['share']:.2e}" for n, one in sorted(found.items())}, flush=True)
     return {"seconds": seconds, "rounds": {str(n): found[n] for n in sorted(found)}}
@@ -312,6 +316,7 @@ def table() -> str:
     for part, title in (("machines", "honest"), ("chains", "honest, in the sixth round")):
         rows = ""
         for name, found in facts[part].items():
+            name = f"{name}, against bf16" if name in AGAINST else name
             rounds = [found["rounds"]["5"]] if part == "chains" else found["rounds"].values()
             rows += _row(name, rounds, max)
         out.append(head.format(title) + rows)
