@@ -124,6 +124,14 @@ class RunHistory:
         self.agreed[round_] = digest
 
 
+def agreed_states(ledger: Ledger) -> dict[int, str]:
+    """Round -> hash of the state that it begins from, as a ledger has it. Raises LedgerError."""
+    return {
+        entry.round: entry.body.state if isinstance(entry.body, GenesisEntry) else entry.body.hash
+        for entry in ledger.entries(GenesisEntry, StateEntry)
+    }
+
+
 def _check(genesis: GenesisEntry, folder: RunFolder, spec: RunSpec, layout: Layout) -> None:
     """Whether the genesis is that of this run. Raises LedgerError."""
     if genesis.run != spec.identity:
