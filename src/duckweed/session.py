@@ -13,6 +13,8 @@ from transformers import AutoModelForCausalLM
 from duckweed.learn import memory
 from duckweed.learn.data import dataset as datasets
 from duckweed.learn.device import choose
+from duckweed.learn.fit import ANY, Wish
+from duckweed.learn.model import model as models
 from duckweed.learn.model.model import buffers_of, quiet, read_weights
 from duckweed.learn.registry import learner
 from duckweed.ledger.entries import RoundEntry, StateEntry
@@ -25,8 +27,10 @@ from duckweed.process.local_run import LocalRun
 from duckweed.process.simulation import Simulation
 from duckweed.round import export, founding
 from duckweed.round.founding import Ground
+from duckweed.round.sampler import Sampler
+from duckweed.round.worker import disk_needed
 from duckweed.run import folder as folders
-from duckweed.run import plugins
+from duckweed.run import plugins, units
 from duckweed.run import spec as specs
 from duckweed.run import state as states
 from duckweed.run.events import Event, Said
@@ -38,6 +42,7 @@ from duckweed.swarm.peer.join import join as take_part
 from duckweed.volunteer.controls import Controls
 from duckweed.volunteer.peer_home import PeerHome
 from duckweed.volunteer.watch import hold_to
+from duckweed.wire.codec import codec_of
 
 SEQUENCE = 512  # tokens at a time, of a model that no run has a sequence for
 Say = Callable[[str], None]
@@ -55,6 +60,12 @@ class Session:
     """As PyTorch names it."""
     threads: int
     """CPU threads of each peer."""
+    wish: Wish = ANY
+    """Of the memory of each peer."""
+
+    def share(self, peers: int) -> Wish:
+        """The same, with what is free now shared out among as many peers."""
+        return msgspec.structs.replace(self.wish, room=memory.room(self.device, peers))
 
 
 class Evaluation(msgspec.Struct, frozen=True):
@@ -81,24 +92,29 @@ def found(
     loaded: Sequence[Plugin],
     say: Say,
     warn: Say | None = None,
+    wish: Wish = ANY,
 ) -> Session:
     """A new run in the folder runs/name, which is there once the run is founded. base: where relative
     paths start; peers: how many will share this machine; loaded: the plug-ins that the run needs;
-    say: what is being done; warn: what the user should know after that, too.
+    say: what is being done; warn: what the user should know after that, too; wish: of each peer's memory.
 
     Raises FolderError, DataError, ModelError, MemoryError, OSError."""
     with folders.founding(runs, name) as folder:
         plugins.remember(folder, loaded)
         device = _device(device, threads)
         ground = founding.prepare(spec, base, say)
-        founding.found(spec, ground, folder, device, peers, say, warn)
-    return Session(RunFolder(runs / name), spec, ground, device, threads)
+        founding.found(spec, ground, folder, device, peers, say, warn, wish)
+    return Session(RunFolder(runs / name), spec, ground, device, threads, wish)
 
 
 def reopen(
-    folder: RunFolder, device: str, threads: int, files: Sequence[Path | str] = ()
+    folder: RunFolder,
+    device: str,
+    threads: int,
+    files: Sequence[Path | str] = (),
+    wish: Wish = ANY,
 ) -> Session:
-    """A run that exists. files: plug-ins that the user has named now. Raises FolderError if it never
+    """A run that exists. files: plug-ins that the user has named now; wish: as in `found`. Raises FolderError if it never
     began, PluginError, SpecError."""
     if not folder.founded:
         raise FolderError(
@@ -108,15 +124,15 @@ def reopen(
     plugins.load_of(folder, files)
     spec = specs.load(folder.spec)
     device = _device(device, threads)
-    return Session(folder, spec, founding.reopen(folder, spec), device, threads)
+    return Session(folder, spec, founding.reopen(folder, spec), device, threads, wish)
 
 
 def train(session: Session, port: int = 0) -> Events:
     """Train with processes, from the last closed round on; port: of the coordinator, 0: any. To close
     the iterator ends the processes in order. Raises RunFailed."""
-    run = session
+    run, peers = session, session.spec.rounds.peers
     with LocalRun(
-        run.folder, run.spec, run.device, run.threads, run.spec.rounds.peers
+        run.folder, run.spec, run.device, run.threads, peers, run.share(peers)
     ) as processes:
         processes.start(f"127.0.0.1:{port}")
         yield from processes.events()
@@ -133,8 +149,9 @@ def simulate(
     layout = founding.layout(run.folder)
     state = states.load(run.folder.start(run.spec.rounds.overlap > 0), layout)
     simulation = Simulation(
-        run.folder, run.spec, layout, run.ground, state, run.device, links, step_seconds
-    )
+        run.folder, run.spec, layout, run.ground, state, run.device, links, step_seconds,
+        wish=run.wish,
+    )  # fmt: skip
     yield from simulation.events()
     yield Said(
         f"Simulated: on these links and at this speed {run.spec.rounds.count} rounds take "
@@ -164,6 +181,34 @@ def finish(session: Session) -> Summary:
     summary = summarise(run.folder, run.spec, parameters, ratio, sample)
     write_atomically(run.folder.report, run_page(run.folder, run.spec, summary).encode())
     return summary
+
+
+def needs(session: Session) -> list[str]:
+    """What a machine must have to take part, in words for a stranger."""
+    run, size = session, units.show_size
+    layout = founding.layout(run.folder)
+    skeleton = models.skeleton(founding.configuration(run.spec, run.ground))
+    room = memory.needed(skeleton, run.spec) + memory.PROCESS
+    text = ", ".join(run.spec.data.paths)
+    where = (
+        "Python's own" if text == "stdlib" else "get it from the organiser, and name it with --data"
+    )
+    most = codec_of(run.spec.wire, layout).blob_limit
+    return [
+        f"About {size(room)} of memory and {size(disk_needed(run.spec.inner, layout))} of disk; a graphics "
+        "card helps and is not needed.",
+        f"The run's text ({text}): {where}.",
+        f"In each round at most {size(most)} up, and about as much down. A newcomer first fetches the state "
+        f"({size(8 * layout.total)}) and trains from the next round on.",
+    ]  # fmt: skip
+
+
+def sampler(session: Session) -> Sampler | None:
+    """What lets the model write beside the run; None where there is no room for a second model."""
+    run = session
+    if not Sampler.fits(founding.layout(run.folder).total):
+        return None
+    return Sampler(run.folder, run.spec, run.ground)
 
 
 def ready(limits: Controls, device: str) -> str:

@@ -67,7 +67,10 @@ class PeerLinks:
     async def serve(self) -> None:
         """Answer questions of other peers until the endpoint closes."""
         await self.endpoint.serve(
-            accepting(m.question, lambda key, question: 0, self.answer), self.rate_limits
+            accepting(
+                m.question, lambda key, question: 0, self.answer, fault=self.rate_limits.fault
+            ),
+            self.rate_limits,
         )
 
     async def answer(

@@ -97,7 +97,13 @@ class Peer:
         endpoint.pace = self.watch.pace
         self._leaders: Leaders = self.node or Invited(endpoint, self.coordinator)
         client = self._client = CoordinatorClient(
-            endpoint, self._leaders, self.secret, self.say, self._welcomed, self._aside
+            endpoint,
+            self._leaders,
+            self.secret,
+            self.say,
+            self._welcomed,
+            self._aside,
+            self.worker.pace,
         )
         self._peer_links = PeerLinks(
             endpoint,
