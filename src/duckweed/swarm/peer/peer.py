@@ -13,6 +13,7 @@ from duckweed.merge.round import blob_hash, fetch_limit
 from duckweed.net import clock
 from duckweed.net.carrier import Endpoint as Carrier
 from duckweed.net.identity import Identity, verify
+from duckweed.net.rate_limits import RateLimits
 from duckweed.net.timeouts import CONTROLS_CHECK
 from duckweed.net.transport import Endpoint, LinkError
 from duckweed.round.blocks import Span, lead
@@ -37,6 +38,7 @@ class OwnNode(Leaders, Protocol):
     """What a peer needs of the node in its process, if there is one (duckweed.swarm.node.node.Node)."""
 
     endpoint: Carrier
+    rate_limits: RateLimits
     peer_links: PeerLinks | None  # what answers the questions of other peers
 
     async def copy(self) -> None:
@@ -103,7 +105,12 @@ class Peer:
             self._aside,
             self.worker.pace,
         )
-        self._peer_links = PeerLinks(endpoint, Store(self.shared), client)
+        self._peer_links = PeerLinks(
+            endpoint,
+            Store(self.shared),
+            client,
+            rate_limits=self.node.rate_limits if self.node else None,
+        )
         tasks = [asyncio.create_task(client.beat(lambda: self.progress))]
         if self.node:
             self.node.peer_links = self._peer_links
