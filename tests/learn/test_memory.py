@@ -6,6 +6,7 @@ import pytest
 from fixtures import tiny
 
 from duckweed.learn import memory
+from duckweed.learn.fit import Fit
 from duckweed.learn.memory import OutOfMemory, check_memory, needed
 from duckweed.learn.model import model as models
 from duckweed.run.spec import RunSpec, override
@@ -20,7 +21,7 @@ def test_a_model_that_does_not_fit_is_refused_with_how_much_it_needs(monkeypatch
     spec = override(RunSpec(), {"model.source": "llama-1b", "inner.batch": 1})
     model = skeleton("llama-1b", spec)
     assert all(p.is_meta for p in model.parameters())
-    one = needed(model, spec) + memory.PROCESS
+    one = needed(model, spec, Fit(1, checkpoint=True)) + memory.PROCESS
     with pytest.raises(OutOfMemory) as error:
         check_memory(model, spec, "cpu", 4)
     for part in ("llama-1b", f"{one / 1e9:.1f} GB for each peer", "10.0 GB free", "--peers"):

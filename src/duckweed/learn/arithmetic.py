@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 from torch import nn
 
+from duckweed.learn.optim.matrix_muon import groups
 from duckweed.learn.optim.muon import hidden_matrices
 from duckweed.run.sections import Inner
 
@@ -118,6 +119,15 @@ def activation_bytes(
     kept = layer + (layers - 1) * width if checkpoint else layers * layer
     at_once = min(tokens, tokens if logits is None else logits)
     return 4 * (tokens * (kept + 2 * rows + 3 * width) + 3 * at_once * config.vocab_size)
+
+
+def in_hand(model: nn.Module, inner: Inner) -> int:
+    """Bytes of what Muon has in hand at once: matrices of one shape are made orthogonal together, six
+    times in memory (direction, joined, iterate, two products, update)."""
+    if not inner.orthogonal:
+        return 0
+    together = (sum(p.numel() for p in group) for _, group in groups(hidden_matrices(model)))
+    return 4 * 6 * max(together, default=0)
 
 
 def moments(inner: Inner) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from duckweed.learn import fit
-from duckweed.learn.arithmetic import activation_bytes, moments
+from duckweed.learn.arithmetic import activation_bytes, in_hand, moments
 from duckweed.learn.fit import ANY, Fit, Wish
 from duckweed.learn.model.model import layout_of
 from duckweed.learn.model.network import LOGITS
@@ -18,8 +18,9 @@ from duckweed.run.layout import Layout
 from duckweed.run.sections import Inner
 from duckweed.run.spec import RunSpec
 
-HEAP = 1.2
-"""What glibc takes for activations, as a multiple of their bytes (measured, bench/memory.py)."""
+AGAIN = 1.8
+"""What activations take that are computed again, as a multiple of their bytes: they come and go, and
+glibc does not fill all the gaps (measured, bench/memory.py)."""
 PROCESS = 470_000_000
 """Bytes of Python, torch and transformers once they have trained anything (likewise)."""
 
@@ -36,8 +37,8 @@ def needed(model: nn.Module, spec: RunSpec, way: Fit | None = None) -> int:
     """Bytes for one peer. way: how a step is fitted into memory; None: in one pass.
 
     There are always the model, global weights, outer momentum and residual, f32[P] each, and the
-    moments, where they are kept twice: those of what counted last, and those of what is on its way. On top of it training
-    has a pass and its gradients, and compressing has the pseudo-gradient and what is sent.
+    moments, where they are kept twice: those of what counted last, and those of what is on its way. On top of it comes a
+    step (`passing`); compressing needs less.
     With overlap a peer applies a round while it trains ahead: weights and outer momentum before and
     after, what it has sent, what was merged, the weights and momentum that it began ahead from, and
     what decoding needs for a moment.
@@ -47,16 +48,18 @@ def needed(model: nn.Module, spec: RunSpec, way: Fit | None = None) -> int:
     always = (4 + moments(inner)) * total + own
     if spec.rounds.overlap:
         always += 9 * total + (own if inner.orthogonal else 0)
-    return 4 * always + max(passing(model, spec, way), 4 * 3 * total)
+    return 4 * always + passing(model, spec, way)
 
 
 def passing(model: nn.Module, spec: RunSpec, way: Fit | None = None) -> int:
-    """Bytes of a step beside weights and moments: gradients and activations."""
+    """Bytes of a step beside weights and moments: gradients, activations, and what the optimizer has in
+    hand. All of it is added up, because glibc keeps what a pass has freed."""
     way, inner, length = way or Fit(spec.inner.batch), spec.inner, spec.model.sequence
     micro, config = min(way.micro, inner.batch), cast(Any, model.config)
     at_once = max(1, LOGITS // (4 * config.vocab_size))
     activations = activation_bytes(model, micro * length, length, way.checkpoint, at_once)
-    return int(HEAP * activations) + 4 * sum(p.numel() for p in model.parameters())
+    gradients = 4 * sum(p.numel() for p in model.parameters())
+    return gradients + int((AGAIN if way.checkpoint else 1) * activations) + in_hand(model, inner)
 
 
 def own_moments(inner: Inner, layout: Layout) -> int:
@@ -145,11 +148,11 @@ def check_memory(
     if limit is not None and peers * one > limit:
         raise OutOfMemory(
             f"{spec.model.source} needs about {peers * one / 1e9:.1f} GB here, and --memory allows "
-            f"{limit / 1e9:.1f} GB; {_least(spec)}"
+            f"{limit / 1e9:.1f} GB; that is with {least}"
         )
     raise OutOfMemory(
         f"{spec.model.source} needs about {one / 1e9:.1f} GB for each peer, {peers} x that is "
-        f"{peers * one / 1e9:.1f} GB, and {device} has {free / 1e9:.1f} GB free; {_least(spec)}. Use "
+        f"{peers * one / 1e9:.1f} GB, and {device} has {free / 1e9:.1f} GB free; that is with {least}. Use "
         "fewer peers (--peers), a smaller model or sequence"
     )
 
@@ -157,8 +160,3 @@ def check_memory(
 def _all(model: nn.Module, spec: RunSpec, wish: Wish) -> list[Fit]:
     can = bool(getattr(model, "supports_gradient_checkpointing", False))
     return fit.ways(wish, spec.inner.batch, can)
-
-
-def _least(spec: RunSpec) -> str:
-    many = spec.inner.batch > 1
-    return "that is with one sequence at a time" if many else "a step has one sequence"
