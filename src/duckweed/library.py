@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from duckweed.learn.fit import Wish
 from duckweed.ledger.entries import RUN, Body
 from duckweed.ledger.ledger import Entry, Ledger
 from duckweed.net.identity import adopt, verify
@@ -91,10 +92,12 @@ class Run:
         found = [(one.number, one.held_out) for one in told.rounds if one.held_out is not None]
         return found + ([(len(told.rounds), told.final[0])] if told.final else [])
 
-    def train(self, *, device: str = "auto", threads: int = 1, port: int = 0) -> "Training":
+    def train(
+        self, *, device: str = "auto", threads: int = 1, port: int = 0, micro: int | None = None
+    ) -> "Training":
         """Go on from the last closed round, as `duckweed train --resume`. Arguments: see `train`."""
         environment.prepare()
-        session = _session().reopen(self.folder, device, threads)
+        session = _session().reopen(self.folder, device, threads, wish=Wish(micro))
         return Training(self, session, lambda: _session().train(session, port))
 
     def simulate(
@@ -205,6 +208,7 @@ def train(
     device: str = "auto",
     threads: int = 1,
     port: int = 0,
+    micro: int | None = None,
     plugins: Sequence[File] = (),
 ) -> Training:
     """Begin a run on this machine, one process for each peer, as `duckweed train`. It trains while the
@@ -213,12 +217,13 @@ def train(
     changes: dotted keys of the specification; base: where relative paths in it start (default: the folder
     of its file, else the current one); name, runs: its folder is runs/name (default: the next that is
     free); device: auto, cpu, cuda, cuda:N or mps; threads: CPU threads of each peer; port: UDP port of the
-    coordinator, 0: any; plugins: files of one's own that each process loads.
+    coordinator, 0: any; micro: sequences of a step that are trained at a time (None: as many as fit
+    into memory); plugins: files of one's own that each process loads.
 
     Raises SpecError, PluginError, FolderError, DataError, ModelError, MemoryError, OSError."""
     loaded = plugin_files.load(plugins)
     spec = specification(given, changes)
-    place = _Place(given, base, name, Path(runs), device, threads)
+    place = _Place(given, base, name, Path(runs), device, threads, micro)
     session = place.found(spec, loaded, spec.rounds.peers)
     return Training(Run(session.folder, spec), session, lambda: _session().train(session, port))
 
@@ -274,7 +279,7 @@ def join(
     invitation: the line that `duckweed serve` printed, None: that which `home` keeps; data: where the run's
     text lies here; home: folder of the peer (default: joined/RUN); identity: who to be (`duckweed
     identity`); dry_run: only say, to the log, what it would do; plugins: files of one's own that the run
-    needs, never taken from the run; limits: up, down, hours, pause_when_busy, memory, disk, threads, nice
+    needs, never taken from the run; limits: up, down, hours, pause_when_busy, memory, disk, threads, micro, nice
     (duckweed.volunteer.controls.Controls). Memory and nice hold for this whole process, and stay.
 
     Raises InvitationError, PeerHomeError, Busy, LinkError, SpecError, PluginError, DataError, ModelError,
@@ -313,6 +318,7 @@ class _Place(NamedTuple):
     runs: Path
     device: str
     threads: int
+    micro: int | None = None
 
     def found(self, spec: RunSpec, loaded: Sequence[Plugin], peers: int) -> "Session":
         environment.prepare()
@@ -321,8 +327,9 @@ class _Place(NamedTuple):
         name = self.name or folders.next_name(self.runs, file.stem if file else "train")
         session = _session()
         return session.found(
-            spec, base, self.runs, name, self.device, self.threads, peers, loaded, log.info
-        )
+            spec, base, self.runs, name, self.device, self.threads, peers, loaded, log.info,
+            wish=Wish(self.micro),
+        )  # fmt: skip
 
 
 def _file(given: Specification) -> Path | None:

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 from duckweed.learn import memory
 from duckweed.learn.data import dataset as datasets
 from duckweed.learn.device import choose
+from duckweed.learn.fit import ANY, Wish
 from duckweed.learn.model import model as models
 from duckweed.learn.model.model import buffers_of, quiet, read_weights
 from duckweed.learn.registry import learner
@@ -59,6 +60,12 @@ class Session:
     """As PyTorch names it."""
     threads: int
     """CPU threads of each peer."""
+    wish: Wish = ANY
+    """Of the memory of each peer."""
+
+    def share(self, peers: int) -> Wish:
+        """The same, with what is free now shared out among as many peers."""
+        return msgspec.structs.replace(self.wish, room=memory.room(self.device, peers))
 
 
 class Evaluation(msgspec.Struct, frozen=True):
@@ -85,24 +92,29 @@ def found(
     loaded: Sequence[Plugin],
     say: Say,
     warn: Say | None = None,
+    wish: Wish = ANY,
 ) -> Session:
     """A new run in the folder runs/name, which is there once the run is founded. base: where relative
     paths start; peers: how many will share this machine; loaded: the plug-ins that the run needs;
-    say: what is being done; warn: what the user should know after that, too.
+    say: what is being done; warn: what the user should know after that, too; wish: of each peer's memory.
 
     Raises FolderError, DataError, ModelError, MemoryError, OSError."""
     with folders.founding(runs, name) as folder:
         plugins.remember(folder, loaded)
         device = _device(device, threads)
         ground = founding.prepare(spec, base, say)
-        founding.found(spec, ground, folder, device, peers, say, warn)
-    return Session(RunFolder(runs / name), spec, ground, device, threads)
+        founding.found(spec, ground, folder, device, peers, say, warn, wish)
+    return Session(RunFolder(runs / name), spec, ground, device, threads, wish)
 
 
 def reopen(
-    folder: RunFolder, device: str, threads: int, files: Sequence[Path | str] = ()
+    folder: RunFolder,
+    device: str,
+    threads: int,
+    files: Sequence[Path | str] = (),
+    wish: Wish = ANY,
 ) -> Session:
-    """A run that exists. files: plug-ins that the user has named now. Raises FolderError if it never
+    """A run that exists. files: plug-ins that the user has named now; wish: as in `found`. Raises FolderError if it never
     began, PluginError, SpecError."""
     if not folder.founded:
         raise FolderError(
@@ -112,15 +124,15 @@ def reopen(
     plugins.load_of(folder, files)
     spec = specs.load(folder.spec)
     device = _device(device, threads)
-    return Session(folder, spec, founding.reopen(folder, spec), device, threads)
+    return Session(folder, spec, founding.reopen(folder, spec), device, threads, wish)
 
 
 def train(session: Session, port: int = 0) -> Events:
     """Train with processes, from the last closed round on; port: of the coordinator, 0: any. To close
     the iterator ends the processes in order. Raises RunFailed."""
-    run = session
+    run, peers = session, session.spec.rounds.peers
     with LocalRun(
-        run.folder, run.spec, run.device, run.threads, run.spec.rounds.peers
+        run.folder, run.spec, run.device, run.threads, peers, run.share(peers)
     ) as processes:
         processes.start(f"127.0.0.1:{port}")
         yield from processes.events()
@@ -137,8 +149,9 @@ def simulate(
     layout = founding.layout(run.folder)
     state = states.load(run.folder.start(run.spec.rounds.overlap > 0), layout)
     simulation = Simulation(
-        run.folder, run.spec, layout, run.ground, state, run.device, links, step_seconds
-    )
+        run.folder, run.spec, layout, run.ground, state, run.device, links, step_seconds,
+        wish=run.wish,
+    )  # fmt: skip
     yield from simulation.events()
     yield Said(
         f"Simulated: on these links and at this speed {run.spec.rounds.count} rounds take "

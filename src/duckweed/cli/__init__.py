@@ -3,6 +3,7 @@
 import typer
 
 from duckweed.cli import (
+    audit,
     doctor,
     evolve,
     forecast,
@@ -38,6 +39,7 @@ for room in (
     status,
     doctor,
     inspect,
+    audit,
     page,
     plan,
     forecast,

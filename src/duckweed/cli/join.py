@@ -8,7 +8,7 @@ import typer
 
 from duckweed.cli.console import PlainConsole
 from duckweed.cli.errors import fail, plain_errors
-from duckweed.cli.running import Plugins
+from duckweed.cli.running import MICRO, Plugins
 
 if TYPE_CHECKING:
     from duckweed.volunteer.controls import Controls
@@ -51,6 +51,7 @@ def join(
     ] = None,
     memory: Annotated[str | None, typer.Option(help="At most so much memory: 4GB.")] = None,
     disk: Annotated[str | None, typer.Option(help="At most so much disk: 2GB.")] = None,
+    micro: Annotated[str | None, typer.Option(metavar="auto|N", help=MICRO)] = None,
     nice: Annotated[int | None, typer.Option(help="0 to 19: how much it yields.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it would do and what it costs, and end.")
@@ -73,7 +74,7 @@ def join(
     logs.configure()
     given = {
         "up": up, "down": down, "hours": hours, "pause_when_busy": pause_when_busy,
-        "memory": memory, "disk": disk, "threads": threads, "nice": nice,
+        "memory": memory, "disk": disk, "threads": threads, "nice": nice, "micro": micro,
     }  # fmt: skip
     peer_home, limits = home_of(invitation, home, identity, given, plugin or ())
     if service:

@@ -44,16 +44,19 @@ def begin(
     threads: int,
     peers: int,
     plugins: Sequence[Plugin] = (),
+    micro: str = "auto",
 ) -> Session:
-    """A new run in the folder runs/name; peers: how many will share this machine."""
+    """A new run in the folder runs/name; peers: how many will share this machine; micro: as in --micro."""
     try:
         with console.status("loading PyTorch") as status:
             from duckweed import session
+            from duckweed.learn.fit import Wish, read_micro
 
             said: list[str] = []
             run = session.found(
-                spec, base, runs, name, device, threads, peers, plugins, status.update, said.append
-            )
+                spec, base, runs, name, device, threads, peers, plugins, status.update, said.append,
+                Wish(read_micro(micro)),
+            )  # fmt: skip
     except KeyboardInterrupt:
         console.print("Stopped before the run had begun; nothing is left of it.")
         raise typer.Exit(STOPPED) from None
@@ -62,12 +65,15 @@ def begin(
     return _told(run)
 
 
-def reopen(folder: RunFolder, device: str, threads: int, plugins: Sequence[Path]) -> Session:
-    """A run that exists. Raises FolderError if it never began."""
+def reopen(
+    folder: RunFolder, device: str, threads: int, plugins: Sequence[Path], micro: str = "auto"
+) -> Session:
+    """A run that exists. micro: as in --micro. Raises FolderError if it never began, MicroError."""
     with console.status("loading PyTorch"):
         from duckweed import session
+        from duckweed.learn.fit import Wish, read_micro
 
-        run = session.reopen(folder, device, threads, plugins)
+        run = session.reopen(folder, device, threads, plugins, Wish(read_micro(micro)))
     return _told(run)
 
 
@@ -138,6 +144,12 @@ def watch(run: Session, events: Events) -> None:
     with closing(events), view(run) as shown:
         for event in events:
             shown.take(event)
+
+
+MICRO = (
+    "Sequences of a step that are trained at a time, or auto: as many as fit into memory. The result is "
+    "the same up to rounding."
+)
 
 
 @contextmanager

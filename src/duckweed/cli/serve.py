@@ -153,7 +153,8 @@ def _serve(
     guests = GuestBook(run.folder.guests)
     secret = "" if is_open else guests.unlimited(SERVED)
     guests.close()
-    with LocalRun(run.folder, run.spec, run.device, threads, train) as processes:
+    share = run.share(train)
+    with LocalRun(run.folder, run.spec, run.device, threads, train, share) as processes:
         at, relay_at = _ports(run.folder, listen)
         serving = processes.start(at, elsewhere, relay_at if own_relay else None)
         direct = [*public, *serving.addresses]

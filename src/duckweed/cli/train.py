@@ -75,6 +75,7 @@ def train(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads of each peer.")] = 1,
+    micro: Annotated[str, typer.Option(metavar="auto|N", help=running.MICRO)] = "auto",
     port: Annotated[int, typer.Option(help="UDP port of the coordinator; 0: any.")] = 0,
     simulate: Annotated[
         bool, typer.Option("--simulate", help="One process and a virtual clock: same result.")
@@ -107,7 +108,7 @@ def train(
             fail("a run keeps its specification: --recipe does not go with --resume")
         if changes:
             fail(f"a run keeps its specification: {', '.join(changes)} cannot change on --resume")
-        run = running.reopen(folders.find(resume), device, threads, plugin or ())
+        run = running.reopen(folders.find(resume), device, threads, plugin or (), micro)
     else:
         loaded = plugins.load(plugin or ())
         spec = specs.load(specification) if specification else specs.RunSpec()
@@ -119,7 +120,7 @@ def train(
         base = _base(specification, data)
         name = name or folders.next_name(runs, specification.stem if specification else "train")
         here = 1 if simulate else spec.rounds.peers
-        run = running.begin(spec, base, runs, name, device, threads, here, loaded)
+        run = running.begin(spec, base, runs, name, device, threads, here, loaded, micro)
     from duckweed import session
 
     with running.stoppable(run, "duckweed train --resume"):

@@ -85,14 +85,15 @@ def _optimizer(model: nn.Module, inner: Inner) -> float:
     return float(flops)
 
 
-def training_bytes(model: nn.Module, inner: Inner, sequence: int) -> int:
-    """Bytes of training alone: float32 weights, gradients, moments, activations."""
+def training_bytes(model: nn.Module, inner: Inner, sequence: int, micro: int | None = None) -> int:
+    """Bytes of training alone: float32 weights, gradients, moments, activations. micro: sequences of a
+    forward and backward pass; None: the whole batch."""
     parameters = sum(p.numel() for p in model.parameters())
     config: Any = model.config
     width = getattr(config, "hidden_size", 1024)
     layers = getattr(config, "num_hidden_layers", 12)
     heads = getattr(config, "num_attention_heads", 8)
-    tokens = inner.batch * sequence
+    tokens = (micro or inner.batch) * sequence
     # Per token and layer some 34 widths and the attention rows, as in 2205.05198 (in float32 here).
     activations = tokens * layers * (68 * width + 10 * heads * sequence)
     logits = 12 * tokens * config.vocab_size

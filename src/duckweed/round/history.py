@@ -33,12 +33,14 @@ class RunHistory:
         """Raises LedgerError if the ledger is not that of this run, or not the whole of it."""
         self.ledger = ledger
         self.peers: list[str] = []  # public keys, by the peers' indices
+        self.index_of: dict[str, int] = {}  # public key -> the peer's index
         self.closed: dict[int, Closed] = {}  # round -> how it closed
         self.agreed: dict[int, str] = {}  # round -> hash of the state that it begins from
         self.blocks = Blocks(spec.inner.steps)  # which data is still to be trained
         self.shared: list[float] = []  # what the peers share in the next round, [K]
         self.tokens = ""  # hash of the training data
         self.windows = 1  # sequences in it
+        self.wanted = spec.rounds.peers  # peers that the run begins with
         self.recent_blobs: dict[str, int] = {}  # hash of a contribution -> the round it was for
         self._entry_of: dict[int, int] = {}  # round -> its entry in the ledger
         for entry in ledger.entries(*RUN):
@@ -58,7 +60,7 @@ class RunHistory:
                 self.agreed[0], self.shared = genesis.state, genesis.scales
                 self.tokens, self.windows = genesis.tokens, genesis.windows
             case PeerEntry(key=key):
-                self.peers.append(key)
+                self._add(key)
             case RoundEntry() as round_:
                 spans = assignments(round_, self.blocks.steps)
                 self.blocks.replay(spans, round_.closed.accepted)
@@ -96,8 +98,12 @@ class RunHistory:
         """A new peer; returns its index, which is its own for good."""
         index = len(self.peers)
         self.ledger.append(round_, PeerEntry(index, key))
-        self.peers.append(key)
+        self._add(key)
         return index
+
+    def _add(self, key: str) -> None:
+        self.index_of[key] = len(self.peers)
+        self.peers.append(key)
 
     def close(
         self,

@@ -11,6 +11,7 @@ from duckweed.ledger.entries import GenesisEntry, PeerEntry, RoundEntry, StateEn
 from duckweed.ledger.ledger import Ledger
 from duckweed.run.events import UNSET, FinalLoss, RoundClosed, RunEnded
 from duckweed.run.folder import RunFolder
+from duckweed.wire.exact import weighted_median
 
 PURPOSES = ("contributions", "updates", "control")
 PHASES = ("train", "evaluate", "compress", "send", "wait", "fetch", "apply")
@@ -38,7 +39,7 @@ class Round(msgspec.Struct, frozen=True):
     tokens: int
     """Tokens of the contributions that counted."""
     loss: float | None
-    """Their mean training loss, nats per token; None where nothing counted."""
+    """Median of their training losses, nats per token; None where nothing counted."""
     accepted: tuple[int, ...]
     """Indices of the peers that counted."""
     rejected: dict[int, str]
@@ -115,6 +116,15 @@ def data_parallel_bytes(parameters: int, peers: int, steps: int) -> int:
     return 2 * max(0, peers - 1) * 2 * parameters * steps
 
 
+def typical_loss(told: Iterable[tuple[float, float]]) -> float | None:
+    """The median of losses as peers tell them, each with its weight; None where there are none. No peer's
+    word can move it beyond what the others say."""
+    each = list(told)
+    if not each:
+        return None
+    return weighted_median([loss for loss, _ in each], [weight for _, weight in each])
+
+
 def mean_phases(timings: Iterable[dict[str, float]]) -> dict[str, float]:
     """Mean seconds by phase; empty if there are no timings."""
     each = list(timings)
@@ -127,10 +137,10 @@ def elapsed(times: dict[str, float]) -> float:
 
 
 def utilisation(times: dict[str, float]) -> float:
-    """Share of a peer's time in which it computed with the model: (train + evaluate) / `elapsed`;
-    0 where nothing was measured."""
-    total = elapsed(times)
-    return (times.get("train", 0.0) + times.get("evaluate", 0.0)) / total if total else 0.0
+    """Share of a peer's time in which it computed with the model: (train + evaluate) / `elapsed`, at
+    most 1, whatever the peer says; 0 where nothing was measured."""
+    busy, total = times.get("train", 0.0) + times.get("evaluate", 0.0), elapsed(times)
+    return busy / total if busy < total else float(busy > 0)
 
 
 class Meter:
@@ -161,7 +171,7 @@ def _join(number: int, entry: RoundEntry, metrics: tuple[RoundClosed, Traffic] |
     told = Round(
         number=number,
         tokens=sum(one.tokens for one in counted),
-        loss=sum(one.loss for one in counted) / len(counted) if counted else None,
+        loss=typical_loss((one.loss, one.tokens) for one in counted),
         accepted=accepted,
         rejected=entry.closed.rejected,
     )

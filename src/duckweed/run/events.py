@@ -25,7 +25,7 @@ class RoundClosed(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", 
     tokens: int = 0
     """Tokens of the contributions that counted."""
     loss: float = 0.0
-    """Mean training loss of the contributions that counted, nats per token."""
+    """Median of the training losses of the contributions that counted, nats per token."""
     held_out: float | None = None
     """Loss of the state before the round on held-out text, nats per token; None: not measured."""
     accepted: list[int] = []

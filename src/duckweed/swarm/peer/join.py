@@ -9,7 +9,8 @@ import msgspec
 
 from duckweed.learn.data import dataset as datasets
 from duckweed.learn.data.corpus import DataError
-from duckweed.learn.memory import check_memory, needed, trim
+from duckweed.learn.fit import Wish
+from duckweed.learn.memory import check_memory, needed, room, trim, ways
 from duckweed.learn.model import model as models
 from duckweed.net.identity import Identity, load_or_create
 from duckweed.net.timeouts import RETRY
@@ -120,7 +121,8 @@ async def _prepare(
     speed_of_link = await measure_link(client, invitation.secret)
     ground = _data(spec, data, info.tokens, say)
     skeleton = models.skeleton(founding.configuration(spec, ground))
-    check_memory(skeleton, spec, device, 1, limits.memory_bytes)
+    micro = limits.micro_batch
+    check_memory(skeleton, spec, device, 1, limits.memory_bytes, Wish(micro))
     ground.buffers = founding.first_buffers(spec, ground, skeleton)
     layout = models.fixed(models.layout_of(skeleton), ground.buffers)
     if layout.digest() != info.layout:
@@ -130,12 +132,12 @@ async def _prepare(
         )
     check_disk(folder.path, spec, layout, limits)
     say("measuring how fast this machine trains")
-    learner = founding.learner(spec, ground, device)
+    wish = Wish(micro, room(device, 1, limits.memory_bytes))
+    learner = founding.learner(spec, ground, device, wish, say)
     speed = await measure_speed(learner, spec)
     trim()
-    found = Survey(
-        spec, layout, info, speed_of_link, speed, needed(skeleton, spec), device, limits.threads
-    )
+    memory = needed(skeleton, spec, ways(skeleton, spec, device, wish)[0])
+    found = Survey(spec, layout, info, speed_of_link, speed, memory, device, limits.threads)
     return Worker(spec, layout, learner), found
 
 
