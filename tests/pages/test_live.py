@@ -78,7 +78,7 @@ def test_what_a_stranger_looks_for_is_there(three):
     follower.look()
     made = parts(follower, Live(Terms("duckweed join X", ("1 GB of memory",)), doing), now=0.0)
     assert "<b>3</b> of 4 rounds, 75%" in made["now"]
-    assert "round 3: waiting for peer 0" in made["now"]
+    assert "Round 4: waiting for peer 0" in made["now"]
     assert "1 of 2" in made["now"]
     assert "green leaf" in made["writes"]
     assert "1 × its norm is far" in made["peers"]

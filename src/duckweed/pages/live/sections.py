@@ -4,6 +4,7 @@ A part is sent again only when its HTML has changed, so nothing in it depends on
 made.
 """
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -182,7 +183,11 @@ def _waiting(run: Follower, live: Live | None) -> str:
         return "Another machine leads the run at the moment; this page follows its ledger."
     if live.progress is None:
         return "The coordinator is starting."
-    return plain(live.progress.waiting)
+    words = plain(live.progress.waiting)
+    if words.endswith("waiting for peer"):
+        return f"Round {len(run.rounds) + 1} is being closed."
+    # The coordinator counts rounds from 0, people from 1.
+    return re.sub(r"^round (\d+):", lambda x: f"Round {int(x[1]) + 1}:", words)
 
 
 def _when(run: Follower, live: Live | None, now: float) -> dict[str, Any]:
