@@ -19,6 +19,7 @@ from duckweed.learn.model.model import buffers_of, quiet, read_weights
 from duckweed.learn.registry import learner
 from duckweed.ledger.entries import RoundEntry, StateEntry
 from duckweed.ledger.ledger import Ledger
+from duckweed.net.identity import verify
 from duckweed.net.link_spec import LinkSpec
 from duckweed.pages.run_page import run_page
 from duckweed.pages.run_summary import Summary, bits_per_byte, summarise
@@ -39,6 +40,7 @@ from duckweed.run.plugins import Plugin
 from duckweed.run.sections import DataSpec
 from duckweed.run.spec import RunSpec
 from duckweed.swarm.peer.join import join as take_part
+from duckweed.volunteer import controls
 from duckweed.volunteer.controls import Controls
 from duckweed.volunteer.peer_home import PeerHome
 from duckweed.volunteer.watch import hold_to
@@ -172,15 +174,49 @@ def trained(session: Session) -> bool:
         return ledger.last_round(StateEntry) == session.spec.rounds.count
 
 
-def finish(session: Session) -> Summary:
-    """After the last round: measure the model, export it, write the report."""
+def finish(session: Session, keep: bool = True) -> Summary:
+    """After the last round: measure the model, export it, write the report. keep: False for no model."""
     run = session
-    sample = export.harvest(run.folder, run.spec, run.ground, run.device)
+    sample = export.harvest(run.folder, run.spec, run.ground, run.device, keep)
     parameters = founding.layout(run.folder).total
     ratio = export.bytes_per_token(run.ground.dataset)
     summary = summarise(run.folder, run.spec, parameters, ratio, sample)
     write_atomically(run.folder.report, run_page(run.folder, run.spec, summary).encode())
     return summary
+
+
+def take_home(home: PeerHome, device: str, say: Say) -> list[str]:
+    """Of a run that is over: its model, ledger and report in the peer's own folder, from the state that it
+    holds; nobody is asked. Returns what there is, in lines; none where the last round is not here.
+
+    Raises LedgerError, StateError, ModelError, DataError, OSError."""
+    folder = RunFolder(home.home)
+    if not folder.spec.is_file() or not folder.ledger.is_file():
+        return []
+    spec, keep = specs.load(folder.spec), controls.load(home.peer).model
+    count = spec.rounds.count
+    if closed_rounds(folder) < count or not folder.state(count).is_file():
+        return []
+    with closing(Ledger(folder.ledger)) as ledger:
+        entries, head = ledger.verify(verify), ledger.head
+    done = folder.report.is_file() and (not keep or (folder.model / "config.json").is_file())
+    if not done:
+        say("measuring and exporting the model" if keep else "measuring the model")
+        run = Session(folder, spec, founding.reopen(folder, spec), device, torch.get_num_threads())
+        finish(run, keep)
+    if export.agreed(folder, count):
+        told = "its last state is the one that the peers agreed on"
+    else:
+        told = "nobody has confirmed the last state: it is as this machine computed it"
+    return [
+        f"ledger   {folder.ledger}: {entries} entries, chain and signatures hold, head {head[:16]}; {told}",
+        f"report   {folder.report}",
+        *(
+            [f"model    {folder.model}", f"try it   duckweed generate {folder.path}"]
+            if keep
+            else []
+        ),
+    ]
 
 
 def needs(session: Session) -> list[str]:
@@ -226,6 +262,7 @@ async def join(
     home: PeerHome, data: Sequence[str], device: str, say: Say, dry_run: bool = False
 ) -> str:
     """Take part in the run of an invitation until it ends; returns the reason. device: what `ready` gave.
+    What there is to take home afterwards, `take_home` takes.
 
     Raises LinkError, DataError, ModelError, OutOfMemory, ControlsError, PeerStopped."""
     return await take_part(home.invitation, home.home, tuple(data), device, say, dry_run=dry_run)

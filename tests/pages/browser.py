@@ -29,9 +29,7 @@ class Tab:
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         self._number += 1
-        self._socket.send(
-            json.dumps({"id": self._number, "method": method, "params": params})
-        )
+        self._socket.send(json.dumps({"id": self._number, "method": method, "params": params}))
         while True:
             told = json.loads(self._socket.recv(timeout=30))
             if told.get("method") in ("Log.entryAdded", "Runtime.exceptionThrown"):
@@ -79,7 +77,8 @@ def browser(profile: Path):
         port = profile / "DevToolsActivePort"
         closes = time.monotonic() + 60
         while not (port.is_file() and port.read_text().count("\n")):
-            assert process.poll() is None and time.monotonic() < closes
+            assert process.poll() is None
+            assert time.monotonic() < closes
             time.sleep(0.1)
         at = f"http://127.0.0.1:{port.read_text().split()[0]}/json"
         with urllib.request.urlopen(at, timeout=30) as told:

@@ -260,7 +260,7 @@ def test_a_folder_shows_its_runs_and_says_which_it_cannot_read(three, tmp_path):
         assert "later version" in text
         assert "<b>3</b> of 4" in get(url, "/run/three/")[1]
         assert get(url, "/run/later/")[0].status == get(url, "/run/..%2f/")[0].status == 404
-        new, _ = run(tmp_path / "new", 2)
+        run(tmp_path / "new", 2)
         assert 'href="run/new/"' in get(url)[1]
     (tmp_path / "empty").mkdir()
     with pytest.raises(FolderError, match="neither a run nor a folder of runs"):

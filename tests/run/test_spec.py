@@ -83,7 +83,7 @@ def test_another_kind_of_wire_starts_from_its_own_defaults():
 
 
 def test_a_description_is_kept_and_a_run_without_one_has_the_identity_that_it_had():
-    spec = override(RunSpec(), {"description": "Why?\nTo see \"whether\" it works."})
+    spec = override(RunSpec(), {"description": 'Why?\nTo see "whether" it works.'})
     assert parse(toml.write(spec, notes=True)) == spec
     assert spec.identity != RunSpec().identity
     assert "description" not in toml.write(RunSpec())

@@ -256,7 +256,11 @@ def _peers(run: Follower, live: Live | None) -> dict[str, Any]:
             (*row[:2], _doing(peer, doing), *row[2:])  # type: ignore[misc]
             for peer, row in zip(order, rows, strict=False)
         ]
-    return {"peers": _words(table(head, rows), head.index("key")), "more": max(0, len(order) - PEERS), "some": bool(order)}
+    return {
+        "peers": _words(table(head, rows), head.index("key")),
+        "more": max(0, len(order) - PEERS),
+        "some": bool(order),
+    }
 
 
 def _words(made: Table, column: int) -> Table:
