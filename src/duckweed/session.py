@@ -1,5 +1,8 @@
 """A run on this machine from its founding to its report: what the commands and the library both call."""
 
+import asyncio
+import contextlib
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,9 +21,10 @@ from duckweed.learn.model import model as models
 from duckweed.learn.model.model import buffers_of, quiet, read_weights
 from duckweed.learn.registry import learner
 from duckweed.ledger.entries import RoundEntry, StateEntry
-from duckweed.ledger.ledger import Ledger
-from duckweed.net.identity import verify
+from duckweed.ledger.ledger import Ledger, LedgerError
+from duckweed.net.identity import load_or_create, verify
 from duckweed.net.link_spec import LinkSpec
+from duckweed.pages.live.follow import Follower
 from duckweed.pages.run_page import run_page
 from duckweed.pages.run_summary import Summary, bits_per_byte, summarise
 from duckweed.process.environment import allow_files
@@ -38,14 +42,16 @@ from duckweed.run.events import Event, Said
 from duckweed.run.folder import FolderError, RunFolder, write_atomically
 from duckweed.run.plugins import Plugin
 from duckweed.run.sections import DataSpec
-from duckweed.run.spec import RunSpec
+from duckweed.run.spec import RunSpec, SpecError
 from duckweed.swarm.peer.join import join as take_part
-from duckweed.volunteer import controls
+from duckweed.volunteer import controls, given
 from duckweed.volunteer.controls import Controls
+from duckweed.volunteer.given import Given
 from duckweed.volunteer.peer_home import PeerHome
 from duckweed.volunteer.watch import hold_to
 from duckweed.wire.codec import codec_of
 
+STANDING = 60.0  # seconds between two sentences on what a peer has given
 SEQUENCE = 512  # tokens at a time, of a model that no run has a sequence for
 Say = Callable[[str], None]
 Events = Generator[Event, None, None]
@@ -208,7 +214,9 @@ def take_home(home: PeerHome, device: str, say: Say) -> list[str]:
         told = "its last state is the one that the peers agreed on"
     else:
         told = "nobody has confirmed the last state: it is as this machine computed it"
+    mine = standing(home)
     return [
+        *([f"given    {mine.sentence()}; over all runs: duckweed me"] if mine else []),
         f"ledger   {folder.ledger}: {entries} entries, chain and signatures hold, head {head[:16]}; {told}",
         f"report   {folder.report}",
         *(
@@ -265,7 +273,45 @@ async def join(
     What there is to take home afterwards, `take_home` takes.
 
     Raises LinkError, DataError, ModelError, OutOfMemory, ControlsError, PeerStopped."""
-    return await take_part(home.invitation, home.home, tuple(data), device, say, dry_run=dry_run)
+    telling = asyncio.create_task(_tell_standing(home, say))
+    try:
+        return await take_part(
+            home.invitation, home.home, tuple(data), device, say, dry_run=dry_run
+        )
+    finally:
+        telling.cancel()
+
+
+async def _tell_standing(home: PeerHome, say: Say) -> None:
+    """Now and then what the peer has given, where that has grown; kept for `duckweed me`."""
+    run, rounds = None, 0
+    while True:
+        await asyncio.sleep(STANDING)
+        with contextlib.suppress(LedgerError, SpecError, OSError):
+            run = run or (Follower(RunFolder(home.home)) if RunFolder(home.home).founded else None)
+            found = await asyncio.to_thread(standing, home, run) if run else None
+            if found and found.rounds > rounds:
+                rounds = found.rounds
+                say(f"given so far: {found.sentence()}")
+
+
+def standing(home: PeerHome, run: Follower | None = None) -> Given | None:
+    """What a peer has given to its run, by its copy of the ledger, noted for `duckweed me`; None before it
+    was admitted. run: what was read of the ledger before. Raises LedgerError, SpecError, OSError."""
+    run = run or Follower(RunFolder(home.home))
+    run.look()
+    key = load_or_create(home.peer / "key").id
+    me = next((x for x in run.peers.values() if x.key == key), None)
+    if me is None:
+        return None
+    found = Given(
+        run=run.spec.identity, key=key, home=str(home.home.resolve()),
+        tokens=me.tokens, rounds=me.counted, share=me.tokens / max(1, run.tokens),
+        place=1 + sum(x.tokens > me.tokens for x in run.peers.values()),
+        peers=len(run.peers), over=run.done, head=run.head, time=time.time(),
+    )  # fmt: skip
+    given.keep(found)
+    return found
 
 
 def model_of(path: Path) -> Path:

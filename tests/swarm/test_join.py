@@ -19,7 +19,7 @@ from duckweed.run.state import StateError
 from duckweed.swarm.peer.join import join
 from duckweed.swarm.protocol.client import QuestionRefused
 from duckweed.swarm.protocol.invitation import Invitation
-from duckweed.volunteer import controls
+from duckweed.volunteer import controls, given
 from duckweed.volunteer.peer_home import PeerHome
 
 pytestmark = pytest.mark.slow
@@ -29,6 +29,7 @@ ALIKE = {"rounds.patience": 60.0}
 
 
 def test_the_invited_reach_the_bits_of_the_simulation_and_others_stay_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)  # the text and the configuration lie here, as they would there
     spec = tiny.specification(tmp_path, {"rounds.count": 3, "rounds.peers": 2, **ALIKE})
     simulated, ground, state = tiny.found(tmp_path, "simulation", spec)
@@ -70,8 +71,10 @@ def takes_home(base, invitation, head):
     copy.close()
     home = PeerHome(guest.path, invitation)
     controls.save(home.peer, controls.Controls(model=False))
-    lines = session.take_home(home, "cpu", print)
-    assert "the one that the peers agreed on" in lines[0]
+    given_, lines, *_ = session.take_home(home, "cpu", print)
+    assert "the one that the peers agreed on" in lines
+    assert "in 3 rounds, 50% of the run's tokens, place 1 of 2" in given_
+    assert [(x.rounds, x.over, x.head) for x in given.known()] == [(3, True, head)]
     assert guest.report.is_file()
     assert not guest.model.exists()
     controls.save(home.peer, controls.Controls())
