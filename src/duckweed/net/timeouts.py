@@ -53,6 +53,7 @@ SHUN = 60.0  # until a peer that could not be reached is dialled again
 STALL = 10.0  # without a byte until the other side counts as gone
 PING_AFTER = 6.0  # of waiting for an answer until the other side is pinged; above POLL
 PING_ANSWER = 6.0  # for a ping to be answered
+TCP_ACCEPT = 0.1  # until a listener that could not accept a connection tries again
 TCP_DIAL = 5.0  # for a TCP connection to be made
 TCP_HURRY = 0.25  # that a question waits for a TCP connection before it goes over QUIC, plus ...
 TCP_HURRY_TRIPS = 5  # ... this many round trips (a connection needs 3)

@@ -58,12 +58,20 @@ class Member(msgspec.Struct):
     shared: tuple[int, int] = (0, 0)  # bytes given to and fetched from other peers
     passed: int = 0  # rounds in a row, the last ones, that closed without its work
     idle: bool = False  # whether it let the last one pass without any sign of work, and gave none since
+    pardoned: bool = False  # whether it was forgiven for being late, since its work was last in time
     told: tuple[int, int] = (-1, 0)  # a round, and how many events the peer has caused in it
 
     @property
     def expected(self) -> bool:
         """Whether a round waits for its work."""
         return not self.idle and self.passed < IDLE
+
+    def worked(self, late: bool) -> None:
+        """Its work has come. Late work shows that a peer is slow and not idle, but shows it once: then it
+        must be in time."""
+        if late and self.pardoned:
+            return
+        self.passed, self.idle, self.pardoned = 0, False, late
 
     def works_for(self, round_: int) -> bool:
         """Whether it says that it is at work for a round."""
@@ -113,7 +121,7 @@ class OpenRound(msgspec.Struct):
         self.contributions[peer] = announcement
         self.seconds[peer] = now - self.opened
         self.timings[peer] = timings
-        member.passed, member.idle = 0, False
+        member.worked(late=False)
         if 0 < timings.train < math.inf:
             member.pace = timings.train / announcement.steps
         if nats[1] > 0:

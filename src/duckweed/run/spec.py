@@ -78,7 +78,12 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def tokens_per_block(self) -> int:
         """Tokens that one peer trains on in one round."""
-        return self.inner.steps * self.inner.batch * self.model.sequence
+        return self.inner.steps * self.tokens_per_step
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens of one inner step of one peer."""
+        return self.inner.batch * self.model.sequence
 
 
 def _check_description(text: str) -> None:

@@ -151,7 +151,7 @@ class Coordinator:
 
     async def _admit(self, key: str, join: m.Join) -> m.Answer:
         member = self.admission.admit(key, join.secret, self.rounds.number)
-        member.addresses = join.addresses
+        member.addresses, member.pace = join.addresses, member.pace or join.pace
         log.info("peer %d joined: key %s, from %s", member.index, key[:10], member.origin)
         await self.rounds.notify()
         open_ = self.rounds.open
@@ -228,6 +228,8 @@ class Coordinator:
             late = open_ is not None and question.announcement.round < open_.number
             if open_ is not None and not open_.closing and not late:
                 open_.refused.add(member.index)
+            if late and intake.own(member, question):
+                member.worked(late=True)
             self._tell(member, ContributionRefused(member.index, reason))
             return self._refuse(member.key, "contributions", reason)
         assert open_ is not None

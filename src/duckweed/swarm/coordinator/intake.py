@@ -24,7 +24,7 @@ def objection(
     said = question.announcement
     if said.peer != member.index:
         return "a contribution in another peer's name"
-    if not verify(member.key, m.signed_part(said), question.signature):
+    if not own(member, question):
         return "the signature does not fit the announcement"
     if open_ is None or open_.closing or said.round != open_.number:
         return f"round {said.round} is not open"
@@ -41,6 +41,12 @@ def objection(
     if said.ahead not in (0, ahead):
         return f"{said.ahead} steps trained ahead, where 0 or {ahead} can be"
     return work.objection(spec, span.steps, said.tokens) or _held_out_objection(spec, question)
+
+
+def own(member: Member, question: m.Contribute) -> bool:
+    """Whether it is the member's own word."""
+    said = question.announcement
+    return said.peer == member.index and verify(member.key, m.signed_part(said), question.signature)
 
 
 def _held_out_objection(spec: RunSpec, question: m.Contribute) -> str | None:

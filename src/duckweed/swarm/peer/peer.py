@@ -98,7 +98,13 @@ class Peer:
         endpoint.pace = self.watch.pace
         self._leaders: Leaders = self.node or Invited(endpoint, self.coordinator)
         client = self._client = CoordinatorClient(
-            endpoint, self._leaders, self.secret, self.say, self._welcomed, self._aside
+            endpoint,
+            self._leaders,
+            self.secret,
+            self.say,
+            self._welcomed,
+            self._aside,
+            self.worker.pace,
         )
         self._peer_links = PeerLinks(endpoint, Store(self.shared), client)
         tasks = [asyncio.create_task(client.beat(lambda: self.progress))]

@@ -13,6 +13,7 @@ from duckweed.run.checked import (
     Nats,
     Number,
     NumberOrNone,
+    Seconds,
     Signature,
     SumOfNats,
     Text,
@@ -81,6 +82,7 @@ class Join(Question[Welcome], tag="join"):
     secret: Secret = ""  # of the invitation to a private run
     # where other peers may reach it, to fetch what it has
     addresses: Addresses = msgspec.field(default_factory=list)
+    pace: Seconds = 0.0  # of an inner step on this machine, as measured; 0: it was not
 
 
 class Next(Question[Train | Apply | Wait | Stop], tag="next"):
