@@ -290,6 +290,18 @@ CONTRAST = """(() => {
 })()"""
 
 
+def test_prometheus_reads_the_figures(three):
+    with serving(Site(three.path), server.ANY) as url:
+        answer, text = get(url, "/metrics")
+    assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    lines = text.splitlines()
+    assert 'duckweed_rounds_closed_total{run="three"} 3' in lines
+    assert 'duckweed_contributions_total{run="three",counted="no"} 1' in lines
+    assert f'duckweed_loss_nats{{run="three",split="held_out"}} {6 * BIT:.12g}' in lines
+    for line in lines:  # the format: https://prometheus.io/docs/instrumenting/exposition_formats/
+        assert re.fullmatch(r'# (HELP|TYPE) \w+ .+|\w+\{(\w+="[^"]*",?)*\} [-+0-9.e]+', line), line
+
+
 @pytest.mark.slow
 def test_a_browser_shows_the_page_follows_the_run_and_survives_a_restart(three, tmp_path):
     with browser(tmp_path / "profile") as tab:
