@@ -44,4 +44,6 @@ def me() -> None:
         )  # fmt: skip
     console.print(table)
     tokens, rounds = sum(x.tokens for x in found), sum(x.rounds for x in found)
-    console.print(f"\nIn all: {show_count(tokens)} tokens in {rounds:,} rounds of {len(found)} runs.")
+    console.print(
+        f"\nIn all: {show_count(tokens)} tokens in {rounds:,} rounds of {len(found)} runs."
+    )
