@@ -35,6 +35,16 @@ Plugins = Annotated[
 ]
 
 
+Logs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--log",
+        metavar="TOOL",
+        help="Also write what happens for this tool: tensorboard, into RUN/tensorboard.",
+    ),
+]
+
+
 def begin(
     spec: RunSpec,
     base: Path,
@@ -149,9 +159,13 @@ def view(run: Session) -> View:
     return View(console, run.folder.path.name, run.spec, bytes_per_token(run.ground.dataset))
 
 
-def watch(run: Session, events: Events) -> None:
-    """Show what happens until it ends; at Ctrl-C what is going on ends in order."""
-    with closing(events), view(run) as shown:
+def watch(run: Session, events: Events, logs: Sequence[str] = ()) -> None:
+    """Show what happens until it ends; at Ctrl-C what is going on ends in order. logs: tools that it is
+    written for (duckweed.pages.trackers)."""
+    from duckweed.pages.trackers import tracked
+
+    with closing(tracked(run.folder, list(logs), events)) as told, view(run) as shown:
+        events = told
         for event in events:
             shown.take(event)
 

@@ -13,7 +13,7 @@ from duckweed.learn.data.dataset import Dataset
 from duckweed.learn.device import seeded
 from duckweed.learn.model import model as models
 from duckweed.learn.model.architecture import ModelError
-from duckweed.ledger.entries import RoundEntry
+from duckweed.ledger.entries import RoundEntry, StateEntry
 from duckweed.ledger.ledger import Ledger
 from duckweed.round import founding
 from duckweed.round.engine import Engine, FolderBlobs
@@ -22,7 +22,7 @@ from duckweed.run import state as states
 from duckweed.run.events import FinalLoss
 from duckweed.run.folder import RunFolder
 from duckweed.run.spec import RunSpec
-from duckweed.run.state import State
+from duckweed.run.state import State, StateError
 
 FINAL_TOKENS = 262_144  # of held-out text for the measure at the end; all of it where there is less
 EVALUATION_BATCH = 16
@@ -59,13 +59,38 @@ def latest_state(folder: RunFolder, spec: RunSpec) -> State:
     return Engine(spec, layout, FolderBlobs(folder)).replay(state, rounds)
 
 
-def harvest(folder: RunFolder, spec: RunSpec, ground: Ground, device: str) -> str:
-    """Write folder.model, record the final held-out loss; returns a sample of generated text."""
+def agreed(folder: RunFolder, round_: int) -> str | None:
+    """Hash of the state after so many rounds, as the peers agreed on it; None where the ledger has none.
+    Raises LedgerError."""
+    with closing(Ledger(folder.ledger)) as ledger:
+        found = [x.body.hash for x in ledger.entries(StateEntry) if x.round == round_]
+    return found[-1] if found else None
+
+
+def check_agreed(folder: RunFolder, state: State) -> None:
+    """Raises StateError if the peers agreed on another state."""
+    wanted = agreed(folder, state.round) or state.hash()
+    if wanted != state.hash():
+        raise StateError(
+            f"{folder.path}: the state after round {state.round} here is not the one that the peers agreed "
+            f"on ({state.hash()[:10]}, not {wanted[:10]}); no model is made of it"
+        )
+
+
+def harvest(
+    folder: RunFolder, spec: RunSpec, ground: Ground, device: str, keep: bool = True
+) -> str:
+    """Write folder.model, record the final held-out loss; returns a sample of generated text. keep: False
+    for no model, and then no sample. Raises StateError if the state is not the one that the peers agreed
+    on."""
     state = latest_state(folder, spec)
+    check_agreed(folder, state)
     learner = founding.learner(spec, ground, device)
     nats, tokens = learner.evaluate(state.weights, FINAL_TOKENS, batch=EVALUATION_BATCH)
     del learner  # its model need not be in memory beside the next
     folder.record(FinalLoss(nats / tokens, state.round, tokens))
+    if not keep:
+        return ""
     model = founding.model(spec, ground)
     models.write_weights(model, state.weights)
     part = folder.model.with_name("model.part")

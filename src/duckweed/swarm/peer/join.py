@@ -137,6 +137,7 @@ async def _prepare(
             "install the same version of transformers as the organiser"
         )
     check_disk(folder.path, spec, layout, limits)
+    founding.keep(folder, ground, layout)
     say("measuring how fast this machine trains")
     wish = Wish(micro, room(device, 1, limits.memory_bytes))
     learner = founding.learner(spec, ground, device, wish, say)
