@@ -82,6 +82,16 @@ def test_another_kind_of_wire_starts_from_its_own_defaults():
     assert (same.wire.chunk, same.wire.keep) == (128, 5)
 
 
+def test_a_description_is_kept_and_a_run_without_one_has_the_identity_that_it_had():
+    spec = override(RunSpec(), {"description": 'Why?\nTo see "whether" it works.'})
+    assert parse(toml.write(spec, notes=True)) == spec
+    assert spec.identity != RunSpec().identity
+    assert "description" not in toml.write(RunSpec())
+    for odd, words in (("x" * 2001, "2,001 characters"), ("a\x1b[2J", "only text and line")):
+        with pytest.raises(SpecError, match=words):
+            override(RunSpec(), {"description": odd})
+
+
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 
 

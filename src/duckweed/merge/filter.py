@@ -111,12 +111,14 @@ def _decide(
     for p in np.flatnonzero(shared < least).tolist():
         both = f"({shared[p]:.2f}, usual {usual:.2f})"
         out.setdefault(p, f"agrees too little with most of the others {both}")
-    lengths = np.diagonal(joint)
-    usual_length = _median(lengths)
-    for p in np.flatnonzero(lengths > LENGTH * usual_length).tolist():
-        times = f"{lengths[p] / usual_length:.2f} times as many"
-        out.setdefault(p, f"has {times} nonzero codes as the median contribution")
     kept = [p for p in range(count) if p not in out]
+    lengths = np.diagonal(joint)
+    usual_length = _median(lengths[kept])
+    for p in kept:
+        if lengths[p] > LENGTH * usual_length:
+            times = f"{lengths[p] / usual_length:.2f} times as many"
+            out[p] = f"has {times} nonzero codes as the median contribution"
+    kept = [p for p in kept if p not in out]
     close = CLOSENESS * (1 - usual) - DEVIATIONS * noise
     for p, original in _copies(cosines, kept, shared, close).items():
         out[p] = (

@@ -229,7 +229,7 @@ class Coordinator:
             late = open_ is not None and question.announcement.round < open_.number
             if open_ is not None and not open_.closing and not late:
                 open_.refused.add(member.index)
-            if late and intake.own(self.history, member, question):
+            if late and intake.own(self.history.genesis_hash, member, question):
                 member.worked(late=True)
             self._tell(member, ContributionRefused(member.index, reason))
             return self._refuse(member.key, "contributions", reason)

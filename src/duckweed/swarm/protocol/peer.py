@@ -49,9 +49,7 @@ class Welcome(Answer, tag="welcome"):
 class Train(Answer, tag="train"):
     """Train a span of a block."""
 
-    round: (
-        Number  # from the state after so many rounds; as an answer to Ahead, from the peer's own state
-    )
+    round: Number  # from the state after so many rounds; as an answer to Ahead, from the peer's own state
     block: Count
     share: Number  # of the held-out text, and the peer's place in the round: 0 to shares - 1
     shares: Number
