@@ -34,6 +34,7 @@ from duckweed.wire.codec import codec_of
 
 PACE = 0.02  # virtual seconds between two lies: as many questions as one key may ask
 AT_ONCE = 500  # lies that are not answered yet
+FORGED = 0.2  # share of contributions whose blob is nothing, noise, or another's
 LOOK = 200  # lies between two looks at the run
 KINDS = list(get_args(m.AnyQuestion))
 
@@ -96,6 +97,7 @@ class Liar:
         self.network, self.to, self.index = network, to, -1
         self.round, self.task, self.agreed = 0, m.Train(0, 0, 0, 1, False), "ab" * 32
         self.link: VirtualLink | None = None
+        self.work: tuple[m.Contribute, bytes] | None = None  # for the task, without a lie
 
     async def ask(self, question: m.Message, body: bytes = b"") -> m.Answer:
         """Raises LinkError."""
@@ -128,6 +130,8 @@ class Liar:
     async def tell(self, kind: type, told: list[tuple[LiePath, Any]]) -> str:
         """Say something with these lies in it; how that ended, in a word or two."""
         question, body = self.truth(kind)
+        if kind is m.Contribute and self.dice.random() < FORGED:
+            question, body = self._forged(question, body)
         for path, value in told:
             question = lied(question, path, value)
         if kind is m.Contribute and all(path[0] != "signature" for path, _ in told):
@@ -172,8 +176,20 @@ class Liar:
             m.GetLeader: lambda: m.GetLeader(["192.0.2.1:7000"]),
         }
         if kind is m.Contribute:
-            return self._work()
+            if self.work is None or self.work[0].announcement.round != self.task.round:
+                self.work = self._work()
+            return self.work
         return said[kind](), b"x" * 1000 if kind is m.Probe else b""
+
+    def _forged(self, question: m.Contribute, blob: bytes) -> tuple[m.Contribute, bytes]:
+        """A contribution whose blob is another, of which all else is true."""
+        old = [p for p in self.run.folder.blobs.iterdir() if p.suffix != ".part"]
+        blob = self.dice.choice(
+            [b"", self.dice.randbytes(200), blob[: len(blob) // 2], blob + b"x", bytes(164)]
+            + [self.dice.choice(old).read_bytes() for _ in old[:1]]
+        )
+        said = msgspec.structs.replace(question.announcement, blob=blob_hash(blob), size=len(blob))
+        return msgspec.structs.replace(question, announcement=said), blob
 
     def _work(self) -> tuple[m.Contribute, bytes]:
         """A contribution that an honest peer could have made."""

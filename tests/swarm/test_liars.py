@@ -61,7 +61,8 @@ def test_no_timing_of_a_peer_ends_the_coordinator_or_spoils_its_metrics(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("nats", "tokens"), [(-1e9, 4), (1e-9, 4), (3e4, 4), (1e-9, 1 << 40), (1e15, 256), (math.inf, 4)]
+    ("nats", "tokens"),
+    [(-1e9, 4), (1e-9, 4), (3e4, 4), (1e-9, 1 << 40), (1e15, 256), (math.inf, 4)],
 )
 def test_one_peer_cannot_tell_the_loss_of_a_run(tmp_path, nats, tokens):
     async def scene(run):
@@ -179,7 +180,9 @@ def test_members_that_do_nothing_hold_the_others_up_for_a_deadline_at_most(
 
     async def signs(run, round_):
         for key in others:
-            await run.ask(key, m.Progress("training" if pretends else "waiting", round_, round_ + 1))
+            await run.ask(
+                key, m.Progress("training" if pretends else "waiting", round_, round_ + 1)
+            )
 
     async def scene(run):
         await run.join(PEERS[:honest])

@@ -31,7 +31,10 @@ CONTEXT = "iroh-relay handshake v1 challenge signature"
 VERSIONS = ("iroh-relay-v2", "iroh-relay-v1")
 FRAME = (1 << 16) + 64  # most bytes of a frame: a packet batch of iroh is at most 64 KiB
 QUEUE = 512  # packets that wait for one client; more are dropped, as a router drops them
-CLIENTS, STRANGERS = 4096, 512  # connections of all, of those that no packet of a member came through
+CLIENTS, STRANGERS = (
+    4096,
+    512,
+)  # connections of all, of those that no packet of a member came through
 
 
 def port_beside(listen: str) -> int:
@@ -82,7 +85,8 @@ class Relay:
         self._server = await serve(
             self._client, host, port,
             process_request=_no_websocket, select_subprotocol=_version,
-            create_connection=self._caller, compression=None, max_size=FRAME, max_queue=16, ping_interval=RELAY_PING, ping_timeout=RELAY_PING,
+            create_connection=self._caller,  # type: ignore[arg-type]  # it is only called
+            compression=None, max_size=FRAME, max_queue=16, ping_interval=RELAY_PING, ping_timeout=RELAY_PING,
         )  # fmt: skip
         return next(iter(self._server.sockets)).getsockname()[1]
 

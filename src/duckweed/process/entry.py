@@ -68,7 +68,9 @@ async def coordinate(
         try:
             folder.record(event)
             tell(event)
-        except ValueError:  # a number in it is not finite: a fault of ours, and no reason to end a run
+        except (
+            ValueError
+        ):  # a number in it is not finite: a fault of ours, and no reason to end a run
             log.exception("an event could not be written down: %r", event)
 
     def say(text: str) -> None:

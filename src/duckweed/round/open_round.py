@@ -57,8 +57,12 @@ class Member(msgspec.Struct):
     addresses: list[str] = []  # where other peers may reach it
     shared: tuple[int, int] = (0, 0)  # bytes given to and fetched from other peers
     passed: int = 0  # rounds in a row, the last ones, that closed without its work
-    idle: bool = False  # whether it let the last one pass without any sign of work, and gave none since
-    pardoned: bool = False  # whether it was forgiven for being late, since its work was last in time
+    idle: bool = (
+        False  # whether it let the last one pass without any sign of work, and gave none since
+    )
+    pardoned: bool = (
+        False  # whether it was forgiven for being late, since its work was last in time
+    )
     told: tuple[int, int] = (-1, 0)  # a round, and how many events the peer has caused in it
 
     @property

@@ -50,11 +50,8 @@ class PeerLinks:
         """Answer questions of other peers until the endpoint closes."""
         rate_limits = RateLimits(self._members.__contains__)
         await self.endpoint.serve(
-            accepting(
-                m.question, lambda key, question: 0, self.answer, fault=rate_limits.fault
-            ),
+            accepting(m.question, lambda key, question: 0, self.answer, fault=rate_limits.fault),
             rate_limits,
-
         )
 
     async def answer(

@@ -14,7 +14,6 @@ from duckweed.run.sections import Members
 from duckweed.swarm.coordinator.guest_book import EXPELLED, GuestBook
 from duckweed.swarm.protocol import messages as m
 
-
 NEWCOMERS = 0.1, 1024.0  # keys that may become members: per second, and at once
 FROM_ONE = 1 / 60, 64.0  # the same from one address
 
@@ -65,7 +64,9 @@ class Admission:
         if hmac.compare_digest(secret.encode(), self.secret.encode()) or key in self.rules.keys:
             return None
         # A successor has no copy of the guest book.
-        if self.rules.successors and (key in self.history.index_of or key in dict(self.rules.heirs)):
+        if self.rules.successors and (
+            key in self.history.index_of or key in dict(self.rules.heirs)
+        ):
             return None
         if self.rules.join == "invited":
             return self.guests.objection(key, secret)

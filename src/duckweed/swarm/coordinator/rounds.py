@@ -93,7 +93,9 @@ class RoundDriver:
     def assign(self, member: Member, round_: OpenRound) -> Span:
         """What a peer is to train in a round."""
         if member.index not in round_.assigned:
-            round_.assigned[member.index] = self.history.blocks.take(self._budgets([*self.here(), member])[member.index])
+            round_.assigned[member.index] = self.history.blocks.take(
+                self._budgets([*self.here(), member])[member.index]
+            )
         if not self.spec.rounds.overlap or member.index not in round_.begun:
             round_.begun[member.index] = clock.now()
         return round_.assigned[member.index]

@@ -48,7 +48,9 @@ def _texts(kind: type) -> tuple[str, ...]:
 
 
 def _is_text(hint: Any) -> bool:
-    return any((getattr(x, "extra", None) or {}).get("plain") for x in getattr(hint, "__metadata__", ()))
+    return any(
+        (getattr(x, "extra", None) or {}).get("plain") for x in getattr(hint, "__metadata__", ())
+    )
 
 
 class Question(Message, Generic[A_co]):

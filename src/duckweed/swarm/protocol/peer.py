@@ -36,20 +36,18 @@ class Welcome(Answer, tag="welcome"):
 
     index: Number  # of the peer, in this run, for good
     spec: str  # the run's specification, as TOML
-    last_accepted: (
-        NumberOrNone  # last round in which its contribution counted, -1: none; its residual is of it
-    )
+    last_accepted: NumberOrNone  # last round in which its contribution counted, -1: none; its residual is of it
     layout: Digest  # hash of the model's layout, to compare with
     tokens: Digest  # hash of the training data, to compare with
-    handed: NumberOrNone = -1  # the open round, if the coordinator has this peer's contribution for it
+    handed: NumberOrNone = (
+        -1
+    )  # the open round, if the coordinator has this peer's contribution for it
 
 
 class Train(Answer, tag="train"):
     """Train a span of a block."""
 
-    round: (
-        Number  # from the state after so many rounds; as an answer to Ahead, from the peer's own state
-    )
+    round: Number  # from the state after so many rounds; as an answer to Ahead, from the peer's own state
     block: Count
     share: Number  # of the held-out text, and the peer's place in the round: 0 to shares - 1
     shares: Number
