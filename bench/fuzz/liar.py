@@ -18,13 +18,14 @@ from bench.fuzz.lies import Path as LiePath
 from bench.fuzz.lies import lied, plan
 from bench.fuzz.target import Ended, table
 from duckweed.ledger.entries import PeerEntry, RoundEntry, StateEntry
-from duckweed.ledger.ledger import Ledger
+from duckweed.ledger.ledger import Ledger, entry_hash
 from duckweed.merge.round import Announcement, blob_hash
 from duckweed.net.framing import LinkError
 from duckweed.net.identity import Identity
 from duckweed.net.virtual import Network, VirtualLink
 from duckweed.process.simulation import Simulation
 from duckweed.round.open_round import Timings
+from duckweed.round.signed import signed_part
 from duckweed.run import events
 from duckweed.run.events import Event, RoundClosed
 from duckweed.run.state import State
@@ -94,7 +95,7 @@ class Liar:
 
     def __init__(self, run: LiedTo, network: Network, to: str) -> None:
         self.run, self.dice, self.me = run, run.dice, Identity(run.dice.randbytes(32))
-        self.network, self.to, self.index = network, to, -1
+        self.network, self.to, self.index, self.genesis = network, to, -1, ""
         self.round, self.task, self.agreed = 0, m.Train(0, 0, 0, 1, False), "ab" * 32
         self.link: VirtualLink | None = None
         self.work: tuple[m.Contribute, bytes] | None = None  # for the task, without a lie
@@ -110,6 +111,8 @@ class Liar:
         answer = await self.ask(m.Join(m.PROTOCOL, self.run.folder.read_secret()))
         assert isinstance(answer, m.Welcome), answer
         self.index = answer.index
+        assert answer.genesis
+        self.genesis = entry_hash("", 0, "genesis", 0, answer.genesis.body)
 
     async def look(self) -> None:
         """The run can still be looked at, and shows nothing that is out of its mind; and the liar learns
@@ -135,8 +138,8 @@ class Liar:
         for path, value in told:
             question = lied(question, path, value)
         if kind is m.Contribute and all(path[0] != "signature" for path, _ in told):
-            with suppress(TypeError):  # another lie stands in the place of the announcement
-                question.signature = self.me.sign(m.signed_part(question.announcement))
+            with suppress(Exception):  # another lie stands there, and cannot be signed
+                question.signature = self.me.sign(signed_part(self.genesis, question.announcement))
         try:
             answer = await self.ask(question, body)
         except LinkError as error:
@@ -204,7 +207,7 @@ class Liar:
             task.round, self.index, task.block, blob_hash(blob), len(blob),
             expected(run.spec, steps).most, steps, 3.0, codec.announce(wanted), task.first,
         )  # fmt: skip
-        signature = self.me.sign(m.signed_part(announcement))
+        signature = self.me.sign(signed_part(self.genesis, announcement))
         tokens = 256 if task.evaluate else 0
         return m.Contribute(announcement, signature, Timings(train=1.0), 3.0 * tokens, tokens), blob
 

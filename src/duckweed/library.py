@@ -121,11 +121,16 @@ class Run:
         temperature: float = 0.7,
         seed: int = 0,
         device: str = "auto",
+        top_p: float = 0.95,
+        write: Callable[[str], None] | None = None,
     ) -> str:
-        """The prompt continued by up to `tokens` tokens; temperature 0 takes the likeliest each time.
-        Raises FolderError if the run is not finished."""
+        """The prompt continued by up to `tokens` tokens. temperature: 0 takes the likeliest each time;
+        top_p: of the likeliest tokens, as many as have this probability together are drawn from; write:
+        is given the text as it is written. Raises FolderError if the run is not finished."""
         environment.prepare()
-        return _session().generate(self.folder.path, prompt, tokens, temperature, seed, device)
+        return _session().generate(
+            self.folder.path, prompt, tokens, temperature, seed, device, top_p, write
+        )
 
     def evaluate(
         self, *texts: File, field: str = "text", encoding: str = "utf-8", device: str = "auto"
@@ -279,7 +284,8 @@ def join(
     invitation: the line that `duckweed serve` printed, None: that which `home` keeps; data: where the run's
     text lies here; home: folder of the peer (default: joined/RUN); identity: who to be (`duckweed
     identity`); dry_run: only say, to the log, what it would do; plugins: files of one's own that the run
-    needs, never taken from the run; limits: up, down, hours, pause_when_busy, memory, disk, threads, micro, nice
+    needs, never taken from the run; limits: up, down, hours, pause_when_busy, memory, disk, threads, micro,
+    nice, model
     (duckweed.volunteer.controls.Controls). Memory and nice hold for this whole process, and stay.
 
     Raises InvitationError, PeerHomeError, Busy, LinkError, SpecError, PluginError, DataError, ModelError,
@@ -289,7 +295,10 @@ def join(
     with alone(peer_home.lock, wait=False):
         place = _session().ready(held, device)
         paths = [str(path) for path in data]
-        return _await(_session().join(peer_home, paths, place, log.info, dry_run))
+        reason = _await(_session().join(peer_home, paths, place, log.info, dry_run))
+        for line in () if dry_run else _session().take_home(peer_home, place, log.info):
+            log.info(line)
+        return reason
 
 
 def home_of(

@@ -135,9 +135,11 @@ async def take_part(
     device: str,
     micro: str,
     room: int | None,
+    measure: bool,
 ) -> str:
     """Be peer number `slot` of this machine until the run ends; returns the reason. micro: as in --micro;
-    room: bytes of memory that this peer may count on."""
+    room: bytes of memory that this peer may count on. measure: whether the coordinator is to know how fast
+    this peer is, since others will take part from elsewhere."""
     import torch
 
     from duckweed.learn import memory
@@ -146,6 +148,7 @@ async def take_part(
     from duckweed.round.worker import Worker
     from duckweed.run import state as states
     from duckweed.swarm.peer.peer import Peer
+    from duckweed.volunteer.preflight import measure_speed
 
     memory.one_heap()
     torch.set_num_threads(int(os.environ.get("DUCKWEED_THREADS", "1")))
@@ -157,7 +160,10 @@ async def take_part(
         tell(Said(text, slot))
 
     wish = Wish(read_micro(micro), room)
-    worker = Worker(spec, layout, founding.learner(spec, ground, device, wish, say))
+    learner = founding.learner(spec, ground, device, wish, say)
+    worker = Worker(spec, layout, learner)
+    if measure:
+        worker.pace = spec.tokens_per_step / await measure_speed(learner, spec)
     home = folder.peer(slot)
     identity = load_or_create(home / "key")
     secret = folder.read_secret()
@@ -180,6 +186,7 @@ def main() -> int:
     parser.add_argument("--coordinator", default="")
     parser.add_argument("--addresses", nargs="*", default=[])
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--measure", action="store_true")
     parser.add_argument("--micro", default="auto")
     parser.add_argument("--room", type=int)
     parser.add_argument("--address", default="127.0.0.1:0")
@@ -202,7 +209,15 @@ def main() -> int:
         else:
             meeting = (given.coordinator, given.addresses)
             reason = asyncio.run(
-                take_part(folder, given.slot, meeting, given.device, given.micro, given.room)
+                take_part(
+                    folder,
+                    given.slot,
+                    meeting,
+                    given.device,
+                    given.micro,
+                    given.room,
+                    given.measure,
+                )
             )
             tell(PeerEnded(given.slot, reason))
     except Exception as error:

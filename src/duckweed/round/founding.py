@@ -235,6 +235,14 @@ def first_gradient(spec: RunSpec, learner: Learner, weights: np.ndarray) -> np.n
     return learner.train(weights, Part(block=0, first=0, steps=spec.inner.steps)).delta
 
 
+def keep(folder: RunFolder, ground: Ground, layout: Layout) -> None:
+    """Note in the folder of a run that began elsewhere what it stands on here, so that `reopen` works."""
+    write_atomically(folder.path / "layout.json", msgspec.json.encode(layout))
+    if ground.buffers:
+        write_atomically(folder.path / BUFFERS, safetensors.save(ground.buffers))
+    folder.note({"base": str(ground.base), "dataset": str(ground.dataset.folder)})
+
+
 def reopen(folder: RunFolder, spec: RunSpec) -> Ground:
     """The ground of an existing run; data that is no longer in the cache is prepared again."""
     facts = folder.local()

@@ -90,6 +90,7 @@ class OpenRound(msgspec.Struct):
     assigned: dict[int, Span] = {}  # peer -> span, in the order of their shares
     begun: dict[int, float] = {}  # peer -> when it was told to train
     contributions: dict[int, Announcement] = {}  # peer -> its contribution, whose blob is on disk
+    signatures: dict[int, bytes] = {}  # peer -> its signature of what it said
     seconds: dict[int, float] = {}  # peer -> time from the opening to its contribution
     timings: dict[int, Timings] = {}
     nats: dict[int, tuple[float, int]] = {}  # peer -> held-out loss: sum in nats, tokens
@@ -115,6 +116,7 @@ class OpenRound(msgspec.Struct):
         self,
         member: Member,
         announcement: Announcement,
+        signature: bytes,
         timings: Timings,
         nats: tuple[float, int],
         now: float,
@@ -122,7 +124,7 @@ class OpenRound(msgspec.Struct):
         """Note a contribution, whose blob is on disk. nats: of its share of the held-out text, sum and
         tokens, (0, 0) if it was not measured."""
         peer = member.index
-        self.contributions[peer] = announcement
+        self.contributions[peer], self.signatures[peer] = announcement, signature
         self.seconds[peer] = now - self.opened
         self.timings[peer] = timings
         member.worked(late=False)
@@ -164,7 +166,13 @@ class OpenRound(msgspec.Struct):
         """Stay open without the contributions of these peers, which do not count. The deadline of the
         others starts anew."""
         for peer in rejected:
-            for of_peers in (self.contributions, self.seconds, self.timings, self.nats):
+            for of_peers in (
+                self.contributions,
+                self.signatures,
+                self.seconds,
+                self.timings,
+                self.nats,
+            ):
                 of_peers.pop(peer, None)
             self.refused.add(peer)
         self.opened, self.closing = now, False

@@ -88,7 +88,7 @@ async def measure_speed(learner: Learner, spec: RunSpec) -> float:
 
     await asyncio.to_thread(work)
     (first, began), (last, ended) = marks[1 if len(marks) > 2 else 0], marks[-1]
-    return (last - first) * spec.tokens_per_block / spec.inner.steps / (ended - began)
+    return (last - first) * spec.tokens_per_step / (ended - began)
 
 
 class Survey(msgspec.Struct, frozen=True):

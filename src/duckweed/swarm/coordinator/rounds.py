@@ -207,7 +207,7 @@ class RoundDriver:
                     open_.overdue(self.admission.by_index[peer], clock.now())
         if self.deposed:
             return None
-        self.history.close(closed, open_.assigned, kept)
+        self.history.close(closed, open_.assigned, kept, open_.signatures)
         self._was_held = self.held(open_.number)
         self.admission.counted(closed.round, closed.accepted)
         self.admission.forget(self.next.assigned if self.next else ())

@@ -5,6 +5,7 @@ from typing import Literal
 
 import msgspec
 
+from duckweed.ledger.ledger import Row
 from duckweed.merge.round import Announcement, Closed
 from duckweed.round.open_round import Timings
 from duckweed.run.checked import (
@@ -13,6 +14,7 @@ from duckweed.run.checked import (
     Nats,
     Number,
     NumberOrNone,
+    Seconds,
     Signature,
     SumOfNats,
     Text,
@@ -25,7 +27,6 @@ from duckweed.swarm.protocol.message import (
     Question,
     Secret,
     Wait,
-    encode,
 )
 
 # --- answers
@@ -42,6 +43,7 @@ class Welcome(Answer, tag="welcome"):
     handed: NumberOrNone = (
         -1
     )  # the open round, if the coordinator has this peer's contribution for it
+    genesis: Row | None = None  # first entry of the ledger; its hash is part of what peers sign
 
 
 class Train(Answer, tag="train"):
@@ -79,6 +81,7 @@ class Join(Question[Welcome], tag="join"):
     secret: Secret = ""  # of the invitation to a private run
     # where other peers may reach it, to fetch what it has
     addresses: Addresses = msgspec.field(default_factory=list)
+    pace: Seconds = 0.0  # of an inner step on this machine, as measured; 0: it was not
 
 
 class Next(Question[Train | Apply | Wait | Stop], tag="next"):
@@ -115,7 +118,7 @@ class Contribute(Question[Ack], tag="contribute"):
     """A contribution; the body is the blob."""
 
     announcement: Announcement
-    signature: Signature  # by the peer's key, over signed_part(announcement)
+    signature: Signature  # by the peer's key, over round.signed.signed_part
     timings: Timings
     nats: SumOfNats = 0.0  # sum over this peer's share of the held-out text, if it was asked for
     tokens: Count = 0  # in that share
@@ -125,8 +128,3 @@ class Leave(Question[Ack], tag="leave"):
     """The peer leaves the run."""
 
     reason: Text
-
-
-def signed_part(announcement: Announcement) -> bytes:
-    """The bytes that a peer signs."""
-    return b"duckweed contribution 1" + encode(announcement)  # type: ignore[arg-type]
