@@ -223,12 +223,21 @@ def ready(limits: Controls, device: str) -> str:
 
 
 async def join(
-    home: PeerHome, data: Sequence[str], device: str, say: Say, dry_run: bool = False
+    home: PeerHome,
+    data: Sequence[str],
+    device: str,
+    say: Say,
+    dry_run: bool = False,
+    model: str = "",
+    tokenizer: str = "",
 ) -> str:
-    """Take part in the run of an invitation until it ends; returns the reason. device: what `ready` gave.
+    """Take part in the run of an invitation until it ends; returns the reason. device: what `ready` gave;
+    data, model, tokenizer: where they lie on this machine, if the user has named them.
 
     Raises LinkError, DataError, ModelError, OutOfMemory, ControlsError, PeerStopped."""
-    return await take_part(home.invitation, home.home, tuple(data), device, say, dry_run=dry_run)
+    return await take_part(
+        home.invitation, home.home, tuple(data), device, say, dry_run, model, tokenizer
+    )
 
 
 def model_of(path: Path) -> Path:
