@@ -121,11 +121,16 @@ class Run:
         temperature: float = 0.7,
         seed: int = 0,
         device: str = "auto",
+        top_p: float = 0.95,
+        write: Callable[[str], None] | None = None,
     ) -> str:
-        """The prompt continued by up to `tokens` tokens; temperature 0 takes the likeliest each time.
-        Raises FolderError if the run is not finished."""
+        """The prompt continued by up to `tokens` tokens. temperature: 0 takes the likeliest each time;
+        top_p: of the likeliest tokens, as many as have this probability together are drawn from; write:
+        is given the text as it is written. Raises FolderError if the run is not finished."""
         environment.prepare()
-        return _session().generate(self.folder.path, prompt, tokens, temperature, seed, device)
+        return _session().generate(
+            self.folder.path, prompt, tokens, temperature, seed, device, top_p, write
+        )
 
     def evaluate(
         self, *texts: File, field: str = "text", encoding: str = "utf-8", device: str = "auto"
@@ -266,7 +271,7 @@ def join(
     invitation: str | None = None,
     *,
     data: Sequence[File] = (),
-    model: File = "",
+    config: File = "",
     tokenizer: File = "",
     home: File | None = None,
     identity: str | None = None,
@@ -279,10 +284,11 @@ def join(
     ended. The same call again goes on as the same peer.
 
     invitation: the line that `duckweed serve` printed, None: that which `home` keeps; data: where the run's
-    text lies here, and model, tokenizer: its model's configuration and tokenizer, where these are not on the
+    text lies here, and config, tokenizer: its model's configuration and tokenizer, where these are not on the
     hub (nothing on this machine is read on the run's word); home: folder of the peer (default: joined/RUN); identity: who to be (`duckweed
     identity`); dry_run: only say, to the log, what it would do; plugins: files of one's own that the run
-    needs, never taken from the run; limits: up, down, hours, pause_when_busy, memory, disk, threads, micro, nice
+    needs, never taken from the run; limits: up, down, hours, pause_when_busy, memory, disk, threads, micro,
+    nice, model
     (duckweed.volunteer.controls.Controls). Memory and nice hold for this whole process, and stay.
 
     Raises InvitationError, PeerHomeError, Busy, LinkError, SpecError, PluginError, DataError, ModelError,
@@ -292,8 +298,11 @@ def join(
     with alone(peer_home.lock, wait=False):
         place = _session().ready(held, device)
         paths = [str(path) for path in data]
-        named = str(model), str(tokenizer)
-        return _await(_session().join(peer_home, paths, place, log.info, dry_run, *named))
+        named = str(config), str(tokenizer)
+        reason = _await(_session().join(peer_home, paths, place, log.info, dry_run, *named))
+        for line in () if dry_run else _session().take_home(peer_home, place, log.info):
+            log.info(line)
+        return reason
 
 
 def home_of(

@@ -1,5 +1,8 @@
 """A run on this machine from its founding to its report: what the commands and the library both call."""
 
+import asyncio
+import contextlib
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -13,13 +16,15 @@ from transformers import AutoModelForCausalLM
 from duckweed.learn import memory
 from duckweed.learn.data import dataset as datasets
 from duckweed.learn.device import choose
-from duckweed.learn.fit import ANY, Wish
+from duckweed.learn.fit import ANY, Fit, Wish
 from duckweed.learn.model import model as models
-from duckweed.learn.model.model import buffers_of, quiet, read_weights
+from duckweed.learn.model.model import buffers_of, quiet, read_weights, skeleton
 from duckweed.learn.registry import learner
 from duckweed.ledger.entries import RoundEntry, StateEntry
-from duckweed.ledger.ledger import Ledger
+from duckweed.ledger.ledger import Ledger, LedgerError
+from duckweed.net.identity import load_or_create, verify
 from duckweed.net.link_spec import LinkSpec
+from duckweed.pages.live.follow import Follower
 from duckweed.pages.run_page import run_page
 from duckweed.pages.run_summary import Summary, bits_per_byte, summarise
 from duckweed.process.environment import allow_files
@@ -37,13 +42,16 @@ from duckweed.run.events import Event, Said
 from duckweed.run.folder import FolderError, RunFolder, write_atomically
 from duckweed.run.plugins import Plugin
 from duckweed.run.sections import DataSpec
-from duckweed.run.spec import RunSpec
+from duckweed.run.spec import RunSpec, SpecError
 from duckweed.swarm.peer.join import join as take_part
+from duckweed.volunteer import controls, given
 from duckweed.volunteer.controls import Controls
+from duckweed.volunteer.given import Given
 from duckweed.volunteer.peer_home import PeerHome
 from duckweed.volunteer.watch import hold_to
 from duckweed.wire.codec import codec_of
 
+STANDING = 60.0  # seconds between two sentences on what a peer has given
 SEQUENCE = 512  # tokens at a time, of a model that no run has a sequence for
 Say = Callable[[str], None]
 Events = Generator[Event, None, None]
@@ -159,6 +167,16 @@ def simulate(
     )
 
 
+def peak(session: Session) -> tuple[Fit, int, int]:
+    """How each peer will fit its steps into memory, the bytes that it is predicted to take at its peak,
+    and those that it can count on."""
+    run = session
+    model = skeleton(founding.configuration(run.spec, run.ground))
+    share = run.share(run.spec.rounds.peers)
+    way = memory.ways(model, run.spec, run.device, share)[0]
+    return way, memory.whole(model, run.spec, run.device, way), share.room or 0
+
+
 def closed_rounds(folder: RunFolder) -> int:
     """How many rounds of a run are closed. Raises LedgerError."""
     with closing(Ledger(folder.ledger)) as ledger:
@@ -172,15 +190,51 @@ def trained(session: Session) -> bool:
         return ledger.last_round(StateEntry) == session.spec.rounds.count
 
 
-def finish(session: Session) -> Summary:
-    """After the last round: measure the model, export it, write the report."""
+def finish(session: Session, keep: bool = True) -> Summary:
+    """After the last round: measure the model, export it, write the report. keep: False for no model."""
     run = session
-    sample = export.harvest(run.folder, run.spec, run.ground, run.device)
+    sample = export.harvest(run.folder, run.spec, run.ground, run.device, keep)
     parameters = founding.layout(run.folder).total
     ratio = export.bytes_per_token(run.ground.dataset)
     summary = summarise(run.folder, run.spec, parameters, ratio, sample)
     write_atomically(run.folder.report, run_page(run.folder, run.spec, summary).encode())
     return summary
+
+
+def take_home(home: PeerHome, device: str, say: Say) -> list[str]:
+    """Of a run that is over: its model, ledger and report in the peer's own folder, from the state that it
+    holds; nobody is asked. Returns what there is, in lines; none where the last round is not here.
+
+    Raises LedgerError, StateError, ModelError, DataError, OSError."""
+    folder = RunFolder(home.home)
+    if not folder.spec.is_file() or not folder.ledger.is_file():
+        return []
+    spec, keep = specs.load(folder.spec), controls.load(home.peer).model
+    count = spec.rounds.count
+    if closed_rounds(folder) < count or not folder.state(count).is_file():
+        return []
+    with closing(Ledger(folder.ledger)) as ledger:
+        entries, head = ledger.verify(verify), ledger.head
+    done = folder.report.is_file() and (not keep or (folder.model / "config.json").is_file())
+    if not done:
+        say("measuring and exporting the model" if keep else "measuring the model")
+        run = Session(folder, spec, founding.reopen(folder, spec), device, torch.get_num_threads())
+        finish(run, keep)
+    if export.agreed(folder, count):
+        told = "its last state is the one that the peers agreed on"
+    else:
+        told = "nobody has confirmed the last state: it is as this machine computed it"
+    mine = standing(home)
+    return [
+        *([f"given    {mine.sentence()}; over all runs: duckweed me"] if mine else []),
+        f"ledger   {folder.ledger}: {entries} entries, chain and signatures hold, head {head[:16]}; {told}",
+        f"report   {folder.report}",
+        *(
+            [f"model    {folder.model}", f"try it   duckweed generate {folder.path}"]
+            if keep
+            else []
+        ),
+    ]
 
 
 def needs(session: Session) -> list[str]:
@@ -228,16 +282,52 @@ async def join(
     device: str,
     say: Say,
     dry_run: bool = False,
-    model: str = "",
+    config: str = "",
     tokenizer: str = "",
 ) -> str:
     """Take part in the run of an invitation until it ends; returns the reason. device: what `ready` gave;
-    data, model, tokenizer: where they lie on this machine, if the user has named them.
+    data, config, tokenizer: where they lie on this machine, if the user has named them. What there is to take home afterwards, `take_home` takes.
 
     Raises LinkError, DataError, ModelError, OutOfMemory, ControlsError, PeerStopped."""
-    return await take_part(
-        home.invitation, home.home, tuple(data), device, say, dry_run, model, tokenizer
-    )
+    telling = asyncio.create_task(_tell_standing(home, say))
+    try:
+        return await take_part(
+            home.invitation, home.home, tuple(data), device, say, dry_run, config, tokenizer
+        )
+    finally:
+        telling.cancel()
+
+
+async def _tell_standing(home: PeerHome, say: Say) -> None:
+    """Now and then what the peer has given, where that has grown; kept for `duckweed me`."""
+    run, rounds = None, 0
+    while True:
+        await asyncio.sleep(STANDING)
+        with contextlib.suppress(LedgerError, SpecError, OSError):
+            run = run or (Follower(RunFolder(home.home)) if RunFolder(home.home).founded else None)
+            found = await asyncio.to_thread(standing, home, run) if run else None
+            if found and found.rounds > rounds:
+                rounds = found.rounds
+                say(f"given so far: {found.sentence()}")
+
+
+def standing(home: PeerHome, run: Follower | None = None) -> Given | None:
+    """What a peer has given to its run, by its copy of the ledger, noted for `duckweed me`; None before it
+    was admitted. run: what was read of the ledger before. Raises LedgerError, SpecError, OSError."""
+    run = run or Follower(RunFolder(home.home))
+    run.look()
+    key = load_or_create(home.peer / "key").id
+    me = next((x for x in run.peers.values() if x.key == key), None)
+    if me is None:
+        return None
+    found = Given(
+        run=run.spec.identity, key=key, home=str(home.home.resolve()),
+        tokens=me.tokens, rounds=me.counted, share=me.tokens / max(1, run.tokens),
+        place=1 + sum(x.tokens > me.tokens for x in run.peers.values()),
+        peers=len(run.peers), over=run.done, head=run.head, time=time.time(),
+    )  # fmt: skip
+    given.keep(found)
+    return found
 
 
 def model_of(path: Path) -> Path:
@@ -255,10 +345,19 @@ def model_of(path: Path) -> Path:
 
 
 def generate(
-    path: Path, prompt: str, tokens: int, temperature: float, seed: int, device: str
+    path: Path,
+    prompt: str,
+    tokens: int,
+    temperature: float,
+    seed: int,
+    device: str,
+    top_p: float = export.TOP_P,
+    write: Say | None = None,
 ) -> str:
-    """The prompt continued by the model of a finished run, or by a model's folder. Raises FolderError."""
-    return export.generate(model_of(path), prompt, tokens, temperature, seed, choose(device))
+    """The prompt continued by the model of a finished run, or by a model's folder. top_p, write: as in
+    `export.generate`. Raises FolderError."""
+    model, place = model_of(path), choose(device)
+    return export.generate(model, prompt, tokens, temperature, seed, place, top_p, write)
 
 
 def evaluate(

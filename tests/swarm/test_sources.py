@@ -43,7 +43,7 @@ def test_no_text_of_the_joiners_is_read_on_the_runs_word(here, path):
     "name", ["x.json", "./x", "~/x", "/x", "a/b/c", "../x", "a/..", "owner/model", SECRET, ".x"]
 )
 def test_no_model_and_no_tokenizer_of_the_joiners_either(here, key, name):
-    option = "--tokenizer" if key == "data.tokenizer" else "--model"
+    option = "--tokenizer" if key == "data.tokenizer" else "--config"
     with pytest.raises(DataError, match=option):
         Sources().of(override(RunSpec(), {key: name}), here)
 

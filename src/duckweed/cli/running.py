@@ -35,6 +35,16 @@ Plugins = Annotated[
 ]
 
 
+Logs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--log",
+        metavar="TOOL",
+        help="Also write what happens for this tool: tensorboard, into RUN/tensorboard.",
+    ),
+]
+
+
 def begin(
     spec: RunSpec,
     base: Path,
@@ -105,12 +115,22 @@ def understood(run: Session) -> RenderableType:
         "tokenizer": f"{spec.data.tokenizer}, {facts.vocabulary:,} tokens",
         "model": f"{spec.model.source} ({family}), {parameters:,} parameters, "
         + ("with given weights" if spec.model.weights == "given" else "from scratch"),
+        "memory": _memory(run),
         "training": f"{show_count(tokens)} tokens, {tokens / parameters:.3g} a parameter; {_time(run)}",
     }
     table = Table.grid(padding=(0, 2, 0, 0))
     for what, words in lines.items():
         table.add_row(Text(what, "dim"), words)
     return table
+
+
+def _memory(run: Session) -> str:
+    """What a peer will take at its peak, as far as that can be predicted."""
+    from duckweed import session
+    from duckweed.run.units import show_size
+
+    way, need, there = session.peak(run)
+    return f"about {show_size(need)} for each peer, {way}; {show_size(there)} are there for each"
 
 
 def _time(run: Session) -> str:
@@ -139,9 +159,13 @@ def view(run: Session) -> View:
     return View(console, run.folder.path.name, run.spec, bytes_per_token(run.ground.dataset))
 
 
-def watch(run: Session, events: Events) -> None:
-    """Show what happens until it ends; at Ctrl-C what is going on ends in order."""
-    with closing(events), view(run) as shown:
+def watch(run: Session, events: Events, logs: Sequence[str] = ()) -> None:
+    """Show what happens until it ends; at Ctrl-C what is going on ends in order. logs: tools that it is
+    written for (duckweed.pages.trackers)."""
+    from duckweed.pages.trackers import tracked
+
+    with closing(tracked(run.folder, list(logs), events)) as told, view(run) as shown:
+        events = told
         for event in events:
             shown.take(event)
 

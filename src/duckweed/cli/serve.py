@@ -92,16 +92,19 @@ def serve(
         ),
     ] = True,
     plugin: running.Plugins = None,
+    log: running.Logs = None,
 ) -> None:
     """Coordinate a run for peers on other machines; prints the invitation that they join with.
 
     The run begins when as many peers are there as rounds.peers says. `duckweed invite` makes
     invitations that are limited or for one person, and revokes them.
     """
+    from duckweed.pages import trackers
     from duckweed.run import folder as folders
     from duckweed.run import plugins
     from duckweed.run import spec as specs
 
+    trackers.check(log or [])
     if specification and specification.is_dir():
         run = running.reopen(folders.find(specification), device, threads, plugin or ())
     else:
@@ -112,7 +115,9 @@ def serve(
         run = running.begin(spec, base, runs, name, device, threads, train, loaded)
     with _shown(run, page, samples) as shown, running.stoppable(run, "duckweed serve"):
         if not running.trained(run):
-            _serve(run, train, threads, listen, public or [], relay or [], own_relay, shown)
+            _serve(
+                run, train, threads, listen, public or [], relay or [], own_relay, shown, log or []
+            )
         running.finish(run)
 
 
@@ -142,6 +147,7 @@ def _serve(
     elsewhere: list[str],
     own_relay: bool,
     shown: "Served | None",
+    log: list[str],
 ) -> None:
     """Coordinate until all rounds are done; prints the invitation first."""
     from duckweed.net import relay as relays
@@ -175,14 +181,14 @@ def _serve(
         if words := _successors(run.spec):
             console.print(words, style="dim")
         if shown is None:
-            running.watch(run, processes.events())
+            running.watch(run, processes.events(), log)
             return
         from duckweed import session
         from duckweed.pages.live.sections import Terms
 
         command = f"duckweed join {invitation}" if is_open else ""
         shown.invite(Terms(command, tuple(session.needs(run))))
-        running.watch(run, shown.seen(processes.events()))
+        running.watch(run, shown.seen(processes.events()), log)
 
 
 def _ports(folder: "RunFolder", listen: str | None) -> tuple[str, int]:

@@ -87,17 +87,20 @@ def train(
         float | None, typer.Option(help="With --simulate: seconds of one inner step.")
     ] = None,
     plugin: running.Plugins = None,
+    log: running.Logs = None,
 ) -> None:
     """Train a model with several peers on this machine, over the same transport as the internet.
 
     Without arguments: four peers train a small model on Python's own sources for some minutes.
     """
     from duckweed.net.link_spec import parse_links
+    from duckweed.pages import trackers
     from duckweed.run import folder as folders
     from duckweed.run import plugins
     from duckweed.run import recipe as recipes
     from duckweed.run import spec as specs
 
+    trackers.check(log or [])
     if resume is not None and specification is not None:
         fail("give either a specification or --resume, not both: a run keeps its specification")
     if (links or step_seconds is not None) and not simulate:
@@ -128,9 +131,9 @@ def train(
             pass
         elif simulate:
             at_links = parse_links(links, run.spec.rounds.peers) if links else None
-            running.watch(run, session.simulate(run, at_links, step_seconds))
+            running.watch(run, session.simulate(run, at_links, step_seconds), log or ())
         else:
-            running.watch(run, session.train(run, port))
+            running.watch(run, session.train(run, port), log or ())
         running.finish(run)
 
 

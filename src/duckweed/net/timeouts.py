@@ -30,6 +30,8 @@ GOODBYE = 3.0  # for a peer that leaves, until its good-bye is answered
 
 CANVASS = 5.0  # for a voter to say whom it follows, or would
 IN_TOUCH = 3 * POLL  # a voter that was heard in this time counts as there
+LAST_WORD = 300.0  # after the last round, with no coordinator, until a peer ends with what it holds
+LAST_ENTRIES = 20.0  # for the end of the ledger to be copied, before a peer leaves
 GATHER = 30.0  # after a restart or a succession, with no peer coming, until a round opens
 PEERS_CHECK = 0.1  # between two looks, at the end of a run, whether all peers have left
 HANDOVER = 10.0  # at the end of a run, for the voters to copy the last entries

@@ -33,12 +33,12 @@ def unit(
     program: Sequence[str],
     data: Sequence[str],
     device: str,
-    model: str = "",
+    config: str = "",
     tokenizer: str = "",
 ) -> str:
     """The text of the unit file. program: the words that start duckweed."""
     words = [*program, "join", "--home", str(peer_home.home.resolve()), "--device", device]
-    named = [*(("--data", path) for path in data), ("--model", model), ("--tokenizer", tokenizer)]
+    named = [*(("--data", path) for path in data), ("--config", config), ("--tokenizer", tokenizer)]
     for option, path in named:
         if path:
             words += [option, str(Path(path).resolve()) if Path(path).exists() else path]

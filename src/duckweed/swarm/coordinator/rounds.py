@@ -182,9 +182,9 @@ class RoundDriver:
         assert self.open is not None
         if self.ended:
             return True
-        here = self.here()
-        expected = {x.index for x in here if x.expected}
-        working = {x.index for x in here if x.works_for(self.open.number)}
+        waited_for = [x for x in self.here() if x.expected]
+        expected = {x.index for x in waited_for}
+        working = {x.index for x in waited_for if x.works_for(self.open.number)}
         rules, now = self.spec.rounds, clock.now()
         return self.open.complete(expected, working, self._durations, rules, now)
 

@@ -51,16 +51,16 @@ async def join(
     device: str,
     say: Say,
     dry_run: bool = False,
-    model: str = "",
+    config: str = "",
     tokenizer: str = "",
 ) -> str:
     """Take part in the run until it ends; returns the reason. home: this peer's folder, which holds
-    its key: the same folder, the same peer. data, model, tokenizer: where the joiner says that these lie; of
+    its key: the same folder, the same peer. data, config, tokenizer: where the joiner says that these lie; of
     the run's own word nothing on this machine is read. dry_run: end after saying what it would do.
 
     Raises LinkError, DataError, ModelError, OutOfMemory, ControlsError, PeerStopped.
     """
-    own = Sources(tuple(data or ()), model, tokenizer)
+    own = Sources(tuple(data or ()), config, tokenizer)
     folder = RunFolder(home)
     private(home)
     for part in (folder.states, folder.blobs, folder.logs):
@@ -133,10 +133,10 @@ async def _prepare(
     speed_of_link = await measure_link(client, invitation.secret)
     here = own.of(spec, Path.cwd(), limits.disk_bytes)
     ground = _data(here, info.tokens, say)
-    skeleton = models.skeleton(founding.configuration(here, ground))
+    skeleton = models.skeleton(founding.configuration(spec, ground))
     micro = limits.micro_batch
     check_memory(skeleton, spec, device, 1, limits.memory_bytes, Wish(micro))
-    ground.buffers = founding.first_buffers(here, ground, skeleton)
+    ground.buffers = founding.first_buffers(spec, ground, skeleton)
     layout = models.fixed(models.layout_of(skeleton), ground.buffers)
     if layout.digest() != info.layout:
         raise PeerStopped(
@@ -144,9 +144,10 @@ async def _prepare(
             "install the same version of transformers as the organiser"
         )
     check_disk(folder.path, spec, layout, limits)
+    founding.keep(folder, ground, layout)
     say("measuring how fast this machine trains")
     wish = Wish(micro, room(device, 1, limits.memory_bytes))
-    learner = founding.learner(here, ground, device, wish, say)
+    learner = founding.learner(spec, ground, device, wish, say)
     speed = await measure_speed(learner, spec)
     trim()
     memory = needed(skeleton, spec, ways(skeleton, spec, device, wish)[0])
@@ -171,7 +172,7 @@ def _data(spec: RunSpec, tokens: str, say: Say) -> Ground:
                 else "; get the same files and name them with --data"
             )
         )
-    return Ground(Path.cwd(), dataset)
+    return Ground(Path.cwd(), dataset, source=spec.model.source)
 
 
 async def _state(

@@ -26,7 +26,7 @@ class Sources(msgspec.Struct, frozen=True):
     """What the joiner itself has named; empty: as the run's specification has it."""
 
     data: tuple[str, ...] = ()
-    model: str = ""
+    config: str = ""
     tokenizer: str = ""
 
     def of(self, spec: RunSpec, here: Path, disk: float | None = None) -> RunSpec:
@@ -44,10 +44,10 @@ class Sources(msgspec.Struct, frozen=True):
             data = msgspec.structs.replace(data, tokenizer=self.tokenizer)
         elif data.tokenizer != "bytes" and not data.tokenizer.startswith("bpe:"):
             _check_name("tokenizer", data.tokenizer, here)
-        if self.model:
-            model = msgspec.structs.replace(model, source=self.model)
+        if self.config:
+            model = msgspec.structs.replace(model, source=self.config)
         elif model.source not in PRESETS:
-            _check_name("model", model.source, here)
+            _check_name("model", model.source, here, "config")
         return msgspec.structs.replace(spec, data=data, model=model)
 
 
@@ -71,13 +71,13 @@ def _check_size(spec: RunSpec, disk: float | None) -> None:
             )
 
 
-def _check_name(what: str, name: str, here: Path) -> None:
+def _check_name(what: str, name: str, here: Path, option: str = "tokenizer") -> None:
     """Refuse what is no name on the hub, and what would be taken for a file or folder here instead."""
     plain = _ON_HUB.fullmatch(name) and not name.endswith(".json") and ".." not in name
     if not plain or (here / name).exists():
         why = "and a file or folder of that name lies here" if plain else "a place on a machine"
         raise DataError(
             f"the run's {what} is {name!r}, {why}. Nothing of yours is read on the run's word: get it from "
-            f"the organiser, and name it with --{what}"
+            f"the organiser, and name it with --{option}"
             + ("; or join from another folder" if plain else "")
         )
