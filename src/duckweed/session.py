@@ -277,16 +277,22 @@ def ready(limits: Controls, device: str) -> str:
 
 
 async def join(
-    home: PeerHome, data: Sequence[str], device: str, say: Say, dry_run: bool = False
+    home: PeerHome,
+    data: Sequence[str],
+    device: str,
+    say: Say,
+    dry_run: bool = False,
+    config: str = "",
+    tokenizer: str = "",
 ) -> str:
-    """Take part in the run of an invitation until it ends; returns the reason. device: what `ready` gave.
-    What there is to take home afterwards, `take_home` takes.
+    """Take part in the run of an invitation until it ends; returns the reason. device: what `ready` gave;
+    data, config, tokenizer: where they lie on this machine, if the user has named them. What there is to take home afterwards, `take_home` takes.
 
     Raises LinkError, DataError, ModelError, OutOfMemory, ControlsError, PeerStopped."""
     telling = asyncio.create_task(_tell_standing(home, say))
     try:
         return await take_part(
-            home.invitation, home.home, tuple(data), device, say, dry_run=dry_run
+            home.invitation, home.home, tuple(data), device, say, dry_run, config, tokenizer
         )
     finally:
         telling.cancel()

@@ -28,6 +28,11 @@ pytestmark = pytest.mark.slow
 ALIKE = {"rounds.patience": 60.0}
 
 
+def _joined(invitation, home, said):
+    """The text and the configuration lie on the organiser's machine: the joiner names its own copies."""
+    return join(invitation, home, ("text.txt",), "cpu", said.append, config="config.json")
+
+
 def test_the_invited_reach_the_bits_of_the_simulation_and_others_stay_out(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)  # the text and the configuration lie here, as they would there
@@ -44,10 +49,10 @@ def test_the_invited_reach_the_bits_of_the_simulation_and_others_stay_out(tmp_pa
         port = next(a for a in serving.bound if a.startswith("127.")).rpartition(":")[2]
         wrong = Invitation(spec.identity, serving.id, (f"127.0.0.1:{port}",), "guessed")
         with pytest.raises(QuestionRefused, match="secret"):
-            asyncio.run(join(wrong, tmp_path / "stranger", (), "cpu", lambda text: None))
+            asyncio.run(_joined(wrong, tmp_path / "stranger", []))
         right = Invitation(spec.identity, serving.id, wrong.addresses, folder.read_secret())
         said: list[str] = []
-        reason = asyncio.run(join(right, tmp_path / "guest", (), "cpu", said.append))
+        reason = asyncio.run(_joined(right, tmp_path / "guest", said))
         watching.join(60)
 
     assert reason == "all rounds are done"

@@ -21,7 +21,7 @@ from duckweed.round.history import agreed_states
 from duckweed.round.worker import Worker
 from duckweed.run import spec as specs
 from duckweed.run import state as states
-from duckweed.run.folder import RunFolder, write_atomically
+from duckweed.run.folder import RunFolder, private, write_atomically
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State, StateError
@@ -31,6 +31,7 @@ from duckweed.swarm.blobs.pieces import Parts
 from duckweed.swarm.blobs.store import Store
 from duckweed.swarm.peer.bootstrap import Bootstrap
 from duckweed.swarm.peer.peer import Peer
+from duckweed.swarm.peer.sources import Sources
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol.client import AnswerError, Asks, Client, NotLeader, QuestionRefused
 from duckweed.swarm.protocol.errors import PeerStopped
@@ -50,13 +51,18 @@ async def join(
     device: str,
     say: Say,
     dry_run: bool = False,
+    config: str = "",
+    tokenizer: str = "",
 ) -> str:
     """Take part in the run until it ends; returns the reason. home: this peer's folder, which holds
-    its key: the same folder, the same peer. dry_run: end after saying what it would do.
+    its key: the same folder, the same peer. data, config, tokenizer: where the joiner says that these lie; of
+    the run's own word nothing on this machine is read. dry_run: end after saying what it would do.
 
     Raises LinkError, DataError, ModelError, OutOfMemory, ControlsError, PeerStopped.
     """
+    own = Sources(tuple(data or ()), config, tokenizer)
     folder = RunFolder(home)
+    private(home)
     for part in (folder.states, folder.blobs, folder.logs):
         part.mkdir(parents=True, exist_ok=True)
     identity = load_or_create(folder.peer(0) / "key")
@@ -66,7 +72,7 @@ async def join(
     while True:
         try:
             return await _take_part(
-                invitation, folder, identity, data, device, limits, say, dry_run, liars
+                invitation, folder, identity, own, device, limits, say, dry_run, liars
             )
         except LinkError as error:
             # A coordinator that is there and says no, or nonsense, would say it again.
@@ -81,13 +87,13 @@ async def join(
 
 
 async def _take_part(
-    invitation: Invitation, folder: RunFolder, identity: Identity, data: tuple[str, ...] | None,
+    invitation: Invitation, folder: RunFolder, identity: Identity, own: Sources,
     device: str, limits: Controls, say: Say, dry_run: bool, liars: set[str],
 ) -> str:  # fmt: skip
     """Come to the run, and stay until it ends; returns the reason."""
     async with Bootstrap(invitation, folder, identity, limits, say) as bootstrap:
         client = await bootstrap.meet()
-        worker, found = await _prepare(client, invitation, folder, data, device, limits, say)
+        worker, found = await _prepare(client, invitation, folder, own, device, limits, say)
         say(found.sentence())
         if dry_run:
             return DRY
@@ -112,7 +118,7 @@ async def _take_part(
 
 
 async def _prepare(
-    client: Client, invitation: Invitation, folder: RunFolder, data: tuple[str, ...] | None,
+    client: Client, invitation: Invitation, folder: RunFolder, own: Sources,
     device: str, limits: Controls, say: Say,
 ) -> tuple[Worker, Survey]:  # fmt: skip
     """All that taking part needs but the state, checked and measured, before the run knows of it."""
@@ -125,7 +131,8 @@ async def _prepare(
         )
     write_atomically(folder.spec, info.spec.encode())
     speed_of_link = await measure_link(client, invitation.secret)
-    ground = _data(spec, data, info.tokens, say)
+    here = own.of(spec, Path.cwd(), limits.disk_bytes)
+    ground = _data(here, info.tokens, say)
     skeleton = models.skeleton(founding.configuration(spec, ground))
     micro = limits.micro_batch
     check_memory(skeleton, spec, device, 1, limits.memory_bytes, Wish(micro))
@@ -150,10 +157,10 @@ async def _prepare(
     return worker, found
 
 
-def _data(spec: RunSpec, paths: tuple[str, ...] | None, tokens: str, say: Say) -> Ground:
+def _data(spec: RunSpec, tokens: str, say: Say) -> Ground:
     """The run's data on this machine, the same to the last token. Raises DataError."""
     say("reading the data")
-    wanted = msgspec.structs.replace(spec.data, path=paths) if paths else spec.data
+    wanted = spec.data
     dataset = datasets.prepare(wanted, Path.cwd(), founding.cache_folder())
     say(f"data: {dataset.manifest.told()}; tokenizer: {wanted.tokenizer}")
     if dataset.manifest.tokens_hash != tokens:
@@ -165,7 +172,7 @@ def _data(spec: RunSpec, paths: tuple[str, ...] | None, tokens: str, say: Say) -
                 else "; get the same files and name them with --data"
             )
         )
-    return Ground(Path.cwd(), dataset)
+    return Ground(Path.cwd(), dataset, source=spec.model.source)
 
 
 async def _state(
