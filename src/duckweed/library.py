@@ -121,11 +121,16 @@ class Run:
         temperature: float = 0.7,
         seed: int = 0,
         device: str = "auto",
+        top_p: float = 0.95,
+        write: Callable[[str], None] | None = None,
     ) -> str:
-        """The prompt continued by up to `tokens` tokens; temperature 0 takes the likeliest each time.
-        Raises FolderError if the run is not finished."""
+        """The prompt continued by up to `tokens` tokens. temperature: 0 takes the likeliest each time;
+        top_p: of the likeliest tokens, as many as have this probability together are drawn from; write:
+        is given the text as it is written. Raises FolderError if the run is not finished."""
         environment.prepare()
-        return _session().generate(self.folder.path, prompt, tokens, temperature, seed, device)
+        return _session().generate(
+            self.folder.path, prompt, tokens, temperature, seed, device, top_p, write
+        )
 
     def evaluate(
         self, *texts: File, field: str = "text", encoding: str = "utf-8", device: str = "auto"

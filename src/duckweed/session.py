@@ -16,9 +16,9 @@ from transformers import AutoModelForCausalLM
 from duckweed.learn import memory
 from duckweed.learn.data import dataset as datasets
 from duckweed.learn.device import choose
-from duckweed.learn.fit import ANY, Wish
+from duckweed.learn.fit import ANY, Fit, Wish
 from duckweed.learn.model import model as models
-from duckweed.learn.model.model import buffers_of, quiet, read_weights
+from duckweed.learn.model.model import buffers_of, quiet, read_weights, skeleton
 from duckweed.learn.registry import learner
 from duckweed.ledger.entries import RoundEntry, StateEntry
 from duckweed.ledger.ledger import Ledger, LedgerError
@@ -165,6 +165,16 @@ def simulate(
         f"Simulated: on these links and at this speed {run.spec.rounds.count} rounds take "
         f"{simulation.clock:,.1f} s. Final state {simulation.state.hash()[:16]}"
     )
+
+
+def peak(session: Session) -> tuple[Fit, int, int]:
+    """How each peer will fit its steps into memory, the bytes that it is predicted to take at its peak,
+    and those that it can count on."""
+    run = session
+    model = skeleton(founding.configuration(run.spec, run.ground))
+    share = run.share(run.spec.rounds.peers)
+    way = memory.ways(model, run.spec, run.device, share)[0]
+    return way, memory.whole(model, run.spec, run.device, way), share.room or 0
 
 
 def closed_rounds(folder: RunFolder) -> int:
@@ -329,10 +339,19 @@ def model_of(path: Path) -> Path:
 
 
 def generate(
-    path: Path, prompt: str, tokens: int, temperature: float, seed: int, device: str
+    path: Path,
+    prompt: str,
+    tokens: int,
+    temperature: float,
+    seed: int,
+    device: str,
+    top_p: float = export.TOP_P,
+    write: Say | None = None,
 ) -> str:
-    """The prompt continued by the model of a finished run, or by a model's folder. Raises FolderError."""
-    return export.generate(model_of(path), prompt, tokens, temperature, seed, choose(device))
+    """The prompt continued by the model of a finished run, or by a model's folder. top_p, write: as in
+    `export.generate`. Raises FolderError."""
+    model, place = model_of(path), choose(device)
+    return export.generate(model, prompt, tokens, temperature, seed, place, top_p, write)
 
 
 def evaluate(

@@ -16,6 +16,7 @@ from duckweed.learn.learner import Part
 from duckweed.learn.memory import OutOfMemory, check_memory, whole
 from duckweed.learn.model import model as models
 from duckweed.learn.single import SingleDevice
+from duckweed.learn.text import TOKENS
 from duckweed.run.sections import Inner, Rounds
 from duckweed.run.spec import RunSpec, override
 
@@ -33,13 +34,13 @@ class Small(SingleDevice):
 
     most, since = BATCH, 0
 
-    def _forward(self, **inputs):
+    def loss(self, batch):
         self.passes = getattr(self, "passes", 0) + 1
-        if self.passes > self.since and len(inputs["input_ids"]) > self.most:
+        if self.passes > self.since and len(batch[TOKENS]) > self.most:
             raise torch.OutOfMemoryError(
                 "CUDA out of memory. Tried to allocate 2.00 GiB.\nAnd more."
             )
-        return super()._forward(**inputs)
+        return super().loss(batch)
 
 
 def single(kind=SingleDevice, inner=INNER):
@@ -108,7 +109,7 @@ def test_a_micro_batch_of_ones_own_that_does_not_fit_is_refused_with_what_to_do(
 
 def test_another_error_is_no_reason_to_fall_back(start):
     class Broken(SingleDevice):
-        def _forward(self, **inputs):
+        def loss(self, batch):
             raise RuntimeError("a kernel is missing")
 
     broken = single(Broken)
@@ -119,9 +120,10 @@ def test_another_error_is_no_reason_to_fall_back(start):
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 7, 16, 100])
 def test_the_ways_begin_with_the_whole_batch_and_end_with_one_sequence(batch):
-    found = [way.micro for way in ways(Wish(), batch)]
+    found = [way.micro for way in ways(Wish(), batch, checkpoint=False)]
     assert (found[0], found[-1]) == (batch, 1)
     assert found == sorted(set(found), reverse=True)
+    assert ways(Wish(), batch)[len(found) :] == [Fit(micro, True) for micro in found]
     assert all(2 * after >= before - 1 for before, after in pairwise(found))
 
 
@@ -131,17 +133,42 @@ def test_auto_takes_the_largest_micro_batch_that_is_predicted_to_fit():
     for wanted in (64, 22, 4, 1):
         room = whole(model, spec, "cpu", Fit(wanted))
         assert memory.ways(model, spec, "cpu", Wish(room=room))[0].micro == wanted
-    assert memory.ways(model, spec, "cpu", Wish(room=1)) == [Fit(1)]
+    (least,) = memory.ways(model, spec, "cpu", Wish(room=1))  # to be tried, if all else fails
+    assert whole(model, spec, "cpu", least) == whole(model, spec, "cpu", Fit(1, True))
+
+
+def test_auto_checkpoints_activations_where_single_sequences_do_not_fit():
+    spec = override(RunSpec(), {"model.source": "llama-15m", "inner.batch": 4})
+    model = models.skeleton(models.configuration("llama-15m", Path(), 257, 4096))
+    spec = override(spec, {"model.sequence": 4096})
+    needs = {way: whole(model, spec, "cpu", way) for way in ways(Wish(), 4)}
+    found = memory.ways(model, spec, "cpu", Wish(room=needs[Fit(1)] - 1))
+    assert found[0].checkpoint
+    # Each way to fall back to needs less than the one before.
+    order = [needs[way] for way in memory.ways(model, spec, "cpu", Wish(room=1 << 60))]
+    assert order == sorted(set(order), reverse=True)
+    # A number that was given stays, and its activations are computed again if that is what helps.
+    room = needs[Fit(2, True)]
+    assert memory.ways(model, spec, "cpu", Wish(2, room)) == [Fit(2, True)]
+
+
+def test_a_model_that_cannot_compute_activations_again_is_not_asked_to():
+    spec = RunSpec()
+    model = models.skeleton(models.configuration("llama-1m", Path(), 257, 128))
+    model.supports_gradient_checkpointing = False
+    assert not any(way.checkpoint for way in memory.ways(model, spec, "cpu", Wish(room=1)))
 
 
 def test_a_micro_batch_that_cannot_fit_is_refused_with_one_that_does(monkeypatch):
     spec = override(RunSpec(), {"model.source": "llama-1m", "inner.batch": 64})
     model = models.skeleton(models.configuration("llama-1m", Path(), 257, 128))
-    there = whole(model, spec, "cpu", Fit(8))
+    there = whole(model, spec, "cpu", Fit(1, True))
     monkeypatch.setattr(memory, "available", lambda device: 2 * there)
     check_memory(model, spec, "cpu", 2)
-    check_memory(model, spec, "cpu", 2, wish=Wish(micro=8))
-    with pytest.raises(OutOfMemory, match=r"micro-batches of 32 .*8 at a time fit: --micro 8"):
+    check_memory(model, spec, "cpu", 2, wish=Wish(micro=1))
+    with pytest.raises(
+        OutOfMemory, match=r"micro-batches of 32 .*(\d) at a time fit: --micro \1, or"
+    ):
         check_memory(model, spec, "cpu", 2, wish=Wish(micro=32))
 
 

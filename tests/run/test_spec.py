@@ -20,7 +20,7 @@ ERRORS = {
     "inner.betas": ([0.9], ["inner.betas", "length 2"]),
     "inner.optimizer": ("moun", ["inner.optimizer", "'adamw', 'muon'", "did you mean 'muon'"]),
     "inner.learning_rate": (float("nan"), ["inner.learning_rate", "between"]),
-    "merge.rule": ("average", ["merge.rule", "'mean', 'contributors', 'bounded'"]),
+    "merge.rule": ("average", ["merge.rule", "'mean', 'contributors', 'bounded', 'filtered'"]),
     "wire.kind": ("sprase", ["wire.kind", "'dense', 'sparse', 'integer'", "'sparse'?"]),
     "wire.treshold": (1.0, ["wire.treshold", "did you mean 'threshold'"]),
     "wire.threshold": (-1.0, ["wire.threshold = -1", "between 0 and 1000"]),

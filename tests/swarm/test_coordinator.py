@@ -10,10 +10,11 @@ import pytest
 from blake3 import blake3
 from fixtures.coordinated import SPEC, play
 from fixtures.golden import LAYOUT
-from fixtures.pretended import PEERS, state
+from fixtures.pretended import PEERS, origin, state
 
 from duckweed.ledger.entries import RUN
 from duckweed.round.open_round import Timings
+from duckweed.round.signed import signed_part
 from duckweed.run.events import ContributionRefused, RoundClosed, Said, StateDiffers
 from duckweed.run.spec import override
 from duckweed.swarm.coordinator import rounds as room
@@ -111,7 +112,11 @@ def test_a_signature_must_be_that_of_the_peer_over_what_it_says(tmp_path):
     async def scene(run):
         await run.start()
         question, blob = run.work(1, await run.task_of(PEERS[1]))
-        for signature in (b"x" * 64, PEERS[0].sign(m.signed_part(question.announcement))):
+        for signature in (
+            b"x" * 64,
+            PEERS[0].sign(signed_part(origin(run.spec), question.announcement)),
+            PEERS[1].sign(signed_part("ab" * 32, question.announcement)),  # said in another run
+        ):
             forged = msgspec.structs.replace(question, signature=signature)
             answer = await run.ask(PEERS[1], forged, blob)
             assert answer == m.Refused("the signature does not fit the announcement")
@@ -230,7 +235,7 @@ def test_a_slow_peer_gets_fewer_steps_counts_by_its_tokens_and_skips_nothing(tmp
         changes = {"steps": task.steps, "first": task.first, "tokens": 256 * task.steps}
         question, blob = run.work(number, task, **changes)
         question = msgspec.structs.replace(question, timings=Timings(train=seconds * task.steps))
-        signature = PEERS[number].sign(m.signed_part(question.announcement))
+        signature = PEERS[number].sign(signed_part(origin(run.spec), question.announcement))
         question = msgspec.structs.replace(question, signature=signature)
         assert await run.ask(PEERS[number], question, blob) == m.Ack()
         return task.block, task.first, task.steps

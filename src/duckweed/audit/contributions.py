@@ -18,7 +18,6 @@ from duckweed.learn.learner import Diverged, Learner
 from duckweed.round.blocks import Span, lead
 from duckweed.round.worker import Carried
 from duckweed.run.state import State
-from duckweed.wire.frame import WireError
 
 Report = Callable[[int, int, int, int], None]
 """Told the round, the peer, the steps done and the steps of the span."""
@@ -73,12 +72,12 @@ class Contributions:
             return self._again(round_)
         except NotHere as error:
             return self._finding(round_, Outcome.MISSING, detail=str(error))
-        except (Diverged, WireError) as error:
+        except (Diverged, ValueError, ArithmeticError) as error:
             detail = f"what the ledger names cannot be done: {error}"
             return self._finding(round_, Outcome.DIFFERS, detail=detail)
 
     def _again(self, round_: int) -> Finding:
-        """Raises NotHere, Diverged, WireError."""
+        """Raises NotHere; Diverged, ValueError or ArithmeticError for what no peer can have done."""
         link = self._link
         trial = self._try(round_, link.carried)
         note = ""
@@ -100,7 +99,7 @@ class Contributions:
         return finding
 
     def _try(self, round_: int, carried: Carried | None) -> _Trial:
-        """Raises NotHere, Diverged, WireError."""
+        """Raises NotHere; Diverged, ValueError or ArithmeticError for what no peer can have done."""
         claims, peer = self.claims, self.peer
         said = claims.rounds[round_].contributions.get(peer)
         span = claims.span(round_, peer)
@@ -117,7 +116,7 @@ class Contributions:
         made, found, wrong = done.contribution, None, []
         if made.announcement.blob != said.blob:
             found = difference(claims.spec, claims.layout, state.shared, claimed, made.blob)
-            wrong = list(verdict.faults(found))
+            wrong = list(verdict.faults(found, verdict.limits(claims.spec.inner.precision)))
         if said.tokens != made.announcement.tokens:
             trained = made.announcement.tokens
             wrong.append(f"{said.tokens:,} tokens claimed, {trained:,} trained on")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import platform
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,12 +13,14 @@ import typer
 from rich.text import Text
 
 from duckweed.cli.console import PlainConsole
+from duckweed.cli.errors import STOPPED
 from duckweed.cli.running import Plugins
 from duckweed.run.error_words import EXPECTED, words
 
 if TYPE_CHECKING:
     from duckweed.audit.claims import Claims
     from duckweed.audit.findings import Finding, Tally
+    from duckweed.audit.learner import Machine
 
 console, errors = PlainConsole(), PlainConsole(stderr=True)
 DIFFERS, NOT_COMPARED = 1, 2  # exit codes
@@ -50,6 +51,9 @@ def _own_codes(command: Callable[..., Any]) -> Callable[..., Any]:
             return command(*args, **kwargs)
         except typer.Exit:
             raise
+        except KeyboardInterrupt:
+            errors.print("Stopped.")
+            raise typer.Exit(STOPPED) from None
         except EXPECTED as error:
             if os.environ.get("DUCKWEED_TRACE"):
                 raise
@@ -104,23 +108,26 @@ def audit(
         claims = Claims(folder)
         _check(claims, round_, peer or [])
         held = f"{claims.entries} entries, chain and signatures hold"
-        findings = [Finding("ledger", Outcome.SAME, detail=held, claimed=claims.head)]
+        ledger, here = Finding("ledger", Outcome.SAME, detail=held, claimed=claims.head), None
         if peer:
-            made = _contributions(
-                claims, round_, peer, tuple(data) if data else None, device, threads, status.update
-            )
+            status.update("loading PyTorch")
+            here = _machine(claims, device, threads)
+            given = tuple(data) if data else None
+            made = _contributions(claims, round_, peer, given, here.device, status.update)
         else:
             made = _rounds(claims, round_, status.update)
         if not json:
-            _print(findings[0])
+            _print(ledger)
+            if here:
+                console.print(f"{'trained again on':<29}{here}", soft_wrap=True)
+        findings = []
         for finding in made:
             findings.append(finding)
             if not json:
                 _print(finding)
-    found = tally(findings[1:])
-    left_out = _not_looked_at(claims, round_, bool(peer))
+    found, left_out = tally(findings), _not_looked_at(claims, round_, bool(peer))
     if json:
-        _print_json(claims, findings, found, left_out, device, threads)
+        _print_json(claims, [ledger, *findings], found, left_out, here)
     else:
         _summary(found, left_out)
     raise typer.Exit(found.code)
@@ -162,33 +169,38 @@ def _rounds(claims: Claims, round_: int | None, say: Say) -> Iterator[Finding]:
         yield from audit_round(claims, states, number)
 
 
+def _machine(claims: Claims, device: str, threads: int) -> Machine:
+    """This machine, as contributions are trained on it from here on. Raises AuditError, DeviceError."""
+    import torch
+
+    from duckweed.audit.findings import AuditError
+    from duckweed.audit.learner import machine
+    from duckweed.learn.device import choose
+
+    if threads < 1:
+        raise AuditError("--threads must be at least 1")
+    torch.set_num_threads(threads)
+    return machine(claims, choose(device))
+
+
 def _contributions(
     claims: Claims,
     round_: int | None,
     peers: list[int],
     data: tuple[str, ...] | None,
     device: str,
-    threads: int,
     say: Say,
 ) -> Iterator[Finding]:
-    say("loading PyTorch")
-    import torch
-
     from duckweed.audit.claims import States
     from duckweed.audit.contributions import Contributions, handed_in
-    from duckweed.audit.findings import AuditError, Finding, NotHere, Outcome
+    from duckweed.audit.findings import Finding, NotHere, Outcome
     from duckweed.audit.learner import learner_of
-    from duckweed.learn.device import choose
-
-    if threads < 1:
-        raise AuditError("--threads must be at least 1")
-    torch.set_num_threads(threads)
 
     def report(number: int, who: int, done: int, steps: int) -> None:
         say(f"round {number}, peer {who}: step {done} of {steps}")
 
     try:
-        learner = learner_of(claims, data, choose(device), say)
+        learner = learner_of(claims, data, device, say)
     except NotHere as error:
         for who in peers:
             yield Finding("contribution", Outcome.MISSING, round_, who, str(error))
@@ -269,14 +281,13 @@ def _print_json(
     findings: list[Finding],
     found: Tally,
     left_out: list[str],
-    device: str,
-    threads: int,
+    here: Machine | None,
 ) -> None:
     import msgspec
 
     facts = {
         "run": claims.genesis.run,
-        "machine": {"processor": platform.machine(), "device": device, "threads": threads},
+        "machine": here,  # that contributions were trained on
         **msgspec.to_builtins(found),
         "exit": found.code,
         "findings": findings,

@@ -45,7 +45,11 @@ class PlainConsole(Console):
     ) -> Iterable[Segment]:
         """As rich's. All that is printed comes through here, whatever it is a part of."""
         for segment in super().render(renderable, options):
-            yield segment if segment.control else segment._replace(text=plain(segment.text, keep="\n\t"))
+            yield (
+                segment
+                if segment.control
+                else segment._replace(text=plain(segment.text, keep="\n\t"))
+            )
 
     def status(self, status: RenderableType, **options: Any) -> Status:
         """A spinner with a text; `Spinner` would read markup in a string."""

@@ -115,12 +115,22 @@ def understood(run: Session) -> RenderableType:
         "tokenizer": f"{spec.data.tokenizer}, {facts.vocabulary:,} tokens",
         "model": f"{spec.model.source} ({family}), {parameters:,} parameters, "
         + ("with given weights" if spec.model.weights == "given" else "from scratch"),
+        "memory": _memory(run),
         "training": f"{show_count(tokens)} tokens, {tokens / parameters:.3g} a parameter; {_time(run)}",
     }
     table = Table.grid(padding=(0, 2, 0, 0))
     for what, words in lines.items():
         table.add_row(Text(what, "dim"), words)
     return table
+
+
+def _memory(run: Session) -> str:
+    """What a peer will take at its peak, as far as that can be predicted."""
+    from duckweed import session
+    from duckweed.run.units import show_size
+
+    way, need, there = session.peak(run)
+    return f"about {show_size(need)} for each peer, {way}; {show_size(there)} are there for each"
 
 
 def _time(run: Session) -> str:

@@ -29,9 +29,12 @@ class Fit(msgspec.Struct, frozen=True):
 
     micro: int
     """Sequences of a forward and backward pass, at most."""
+    checkpoint: bool = False
+    """Whether the activations inside a layer are computed again in the backward pass, not kept."""
 
     def __str__(self) -> str:
-        return f"micro-batches of {self.micro} sequence{'' if self.micro == 1 else 's'}"
+        parts = f"micro-batches of {self.micro} sequence{'' if self.micro == 1 else 's'}"
+        return f"{parts} with activation checkpointing" if self.checkpoint else parts
 
 
 class MicroError(ValueError):
@@ -49,12 +52,11 @@ def read_micro(text: str) -> int | None:
     )
 
 
-def ways(wish: Wish, batch: int) -> list[Fit]:
+def ways(wish: Wish, batch: int, checkpoint: bool = True) -> list[Fit]:
     """The ways to fit a step of `batch` sequences, the fastest first and the one that needs least
-    memory last."""
-    if wish.micro is not None:
-        return [Fit(min(wish.micro, batch))]
-    return [Fit(micro) for micro in _ladder(batch)]
+    memory last. checkpoint: whether the model can have its activations computed again."""
+    sizes = _ladder(batch) if wish.micro is None else [min(wish.micro, batch)]
+    return [Fit(micro, again) for again in (False, True)[: 1 + checkpoint] for micro in sizes]
 
 
 def _ladder(batch: int) -> list[int]:

@@ -5,7 +5,6 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice, pairwise
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from duckweed.learn.model.model import (
     set_buffers,
     write_weights,
 )
+from duckweed.learn.model.network import Network
 from duckweed.learn.optim.optimizer import OptimizerState
 from duckweed.learn.optim.registry import make_optimizer, optimizer_of
 from duckweed.learn.optim.schedule import learning_rate
@@ -40,12 +40,15 @@ class SingleDevice(Learner):
         self.spec, self.task, self.device = spec, task, device
         self.model = build(config, device)
         self.layout = layout_of(self.model)
+        self.model.config.use_cache = False  # type: ignore[union-attr] # of keys and values, which no training step uses again
         self.dtype = precision_for(device, spec.inner.precision)
+        self.network = Network(self.model, device, self.dtype)
         self._ways: list[Fit] = [Fit(spec.inner.batch)]  # the one in use, and those to fall back to
         self._say: Say = log.info
 
     def fit(self, ways: Sequence[Fit], say: Say) -> None:
         self._ways, self._say = list(ways), say
+        self._take()
         if ways[0] != Fit(self.spec.inner.batch):
             say(f"the {self.spec.inner.batch} sequences of a step are trained in {ways[0]}")
 
@@ -122,6 +125,10 @@ class SingleDevice(Learner):
                 total += loss.detach()
         return total
 
+    def _take(self) -> None:
+        if self._ways[0].checkpoint:
+            self.network.checkpoint()
+
     def _fall_back(self, said: str) -> None:
         failed = self._ways[0]
         if len(self._ways) == 1:
@@ -130,6 +137,7 @@ class SingleDevice(Learner):
                 "a smaller --micro, or auto"
             )
         del self._ways[0]
+        self._take()
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
         self._say(
@@ -168,12 +176,7 @@ class SingleDevice(Learner):
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """The task's mean loss of a batch, with the weights that the model has."""
-        return self.task.loss(self._forward, dict(self._moved(batch)))
-
-    def _forward(self, **inputs: torch.Tensor) -> Any:
-        enabled = self.dtype != torch.float32
-        with torch.autocast(self.device.split(":")[0], self.dtype, enabled=enabled):
-            return self.model(**inputs)
+        return self.task.loss(self.network, dict(self._moved(batch)))
 
     def _moved(self, batch: Batch) -> Iterator[tuple[str, torch.Tensor]]:
         for name, array in batch.items():

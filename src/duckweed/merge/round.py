@@ -55,6 +55,11 @@ class Announcement(msgspec.Struct, forbid_unknown_fields=True, rename={"rms": "s
     """Steps that were trained from the state one round before (rounds.overlap)."""
 
 
+def sizes_hash(rms: list[float]) -> str:
+    """Stands for the announced sizes in the ledger: 32 hex digits of blake3."""
+    return blake3(msgspec.msgpack.encode(rms)).hexdigest(16)
+
+
 def blob_hash(blob: bytes) -> str:
     return blake3(blob).hexdigest()
 
@@ -86,7 +91,7 @@ def close(
     # Most rounds accept all of these, so they are added up as they are checked.
     hoped = [p for p in range(len(announcements)) if p not in copies | faults]
     total, norms = codec.total(common) if codec.additive else None, {}
-    filter_ = find_rule(spec.merge.rule).filter
+    filter_ = find_rule(spec.rule).filter
     gram = Gram(layout, [a.blob for a in announcements]) if filter_ else None
     for position, weight in zip(hoped, _weights(announcements, hoped), strict=True):
         try:
@@ -97,7 +102,9 @@ def close(
     large = check.too_large({p: norm for p, norm in norms.items() if norm is not None})
     if gram and filter_:
         position_of = {announcements[p].peer: p for p in norms}
-        found = filter_(Compared(list(position_of), layout.names, gram.sizes, gram.tables()))
+        weights = _weights(announcements, list(norms))
+        tables = gram.tables()
+        found = filter_(Compared(list(position_of), weights, layout.names, gram.sizes, tables))
         large |= {position_of[peer]: reason for peer, reason in sorted(found.items())}
     reasons = copies | dict(sorted(faults.items())) | large
     kept = [position for position in hoped if position not in reasons]
@@ -153,7 +160,7 @@ def advance(spec: RunSpec, layout: Layout, state: State, closed: Closed, read: R
     shared = np.array(closed.shared, np.float32)
     if not closed.accepted:
         return msgspec.structs.replace(state, round=state.round + 1, shared=shared)
-    gradient = find_rule(spec.merge.rule)(_total(spec, layout, state, closed, read))
+    gradient = find_rule(spec.rule)(_total(spec, layout, state, closed, read))
     weights, momentum = outer_step(spec.outer, state.weights, state.momentum, gradient)
     if not np.isfinite(weights).all():
         raise MergeError(f"round {closed.round} leads to weights that are not finite")
@@ -165,14 +172,14 @@ def _total(spec: RunSpec, layout: Layout, state: State, closed: Closed, read: Re
     codec = codec_of(spec.wire, layout)
     if codec.additive:
         assert closed.update is not None
-        total = codec.read_update(read(closed.update), state.shared, PEER_LIMIT)
+        total = codec.read_update(read(closed.update), state.shared, len(closed.accepted))
         if list(total.weights) != list(closed.weights):
             raise MergeError(
                 f"the update of round {closed.round} is not the sum of the contributions that the ledger "
                 "names; the coordinator is at fault"
             )
         return total
-    total = codec.total(state.shared, find_rule(spec.merge.rule).needs)
+    total = codec.total(state.shared, find_rule(spec.rule).needs)
     for digest, weight in zip(closed.blobs, closed.weights, strict=True):
         total.add(codec.decode(read(digest), state.shared), weight)
     return total

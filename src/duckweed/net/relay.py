@@ -31,7 +31,10 @@ CONTEXT = "iroh-relay handshake v1 challenge signature"
 VERSIONS = ("iroh-relay-v2", "iroh-relay-v1")
 FRAME = (1 << 16) + 64  # most bytes of a frame: a packet batch of iroh is at most 64 KiB
 QUEUE = 512  # packets that wait for one client; more are dropped, as a router drops them
-CLIENTS, STRANGERS = 4096, 512  # connections of all, of those that no packet of a member came through
+CLIENTS, STRANGERS = (
+    4096,
+    512,
+)  # connections of all, of those that no packet of a member came through
 
 
 def port_beside(listen: str) -> int:

@@ -45,7 +45,8 @@ EMPTY_RETRY_MOST = 1.0  # ... up to this
 FETCH_IDLE = 0.25  # between two looks for something to ask a holder for
 PIECE_HELD = 2.0  # that a question for a piece waits for the piece to come
 PIECE_CHECK = 0.05  # between two looks whether it has come
-UNKNOWN = 10.0  # until the coordinator is asked again about a key that it did not know
+DONOR_ANSWER = 5.0  # for a peer to say which state it can give to a newcomer
+UNKNOWN = 2.0  # until the coordinator is asked again whether a key takes part that it did not know
 SHUN = 60.0  # until a peer that could not be reached is dialled again
 
 # --- one connection

@@ -68,7 +68,9 @@ async def coordinate(
         try:
             folder.record(event)
             tell(event)
-        except ValueError:  # a number in it is not finite: a fault of ours, and no reason to end a run
+        except (
+            ValueError
+        ):  # a number in it is not finite: a fault of ours, and no reason to end a run
             log.exception("an event could not be written down: %r", event)
 
     def say(text: str) -> None:
@@ -208,7 +210,13 @@ def main() -> int:
             meeting = (given.coordinator, given.addresses)
             reason = asyncio.run(
                 take_part(
-                    folder, given.slot, meeting, given.device, given.micro, given.room, given.measure
+                    folder,
+                    given.slot,
+                    meeting,
+                    given.device,
+                    given.micro,
+                    given.room,
+                    given.measure,
                 )
             )
             tell(PeerEnded(given.slot, reason))

@@ -1,11 +1,13 @@
 """The end of a run: the last weights measured on all held-out text, exported, tried out."""
 
 import shutil
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import TextStreamer
 
 from duckweed.learn.data.dataset import Dataset
 from duckweed.learn.device import seeded
@@ -25,6 +27,19 @@ from duckweed.run.state import State, StateError
 FINAL_TOKENS = 262_144  # of held-out text for the measure at the end; all of it where there is less
 EVALUATION_BATCH = 16
 SAMPLE = 160  # tokens of text at the end of a run
+TOP_P = 0.95
+Say = Callable[[str], None]
+
+
+class Written(TextStreamer):
+    """Hands on text as it is generated, as soon as no later token can change it: word by word."""
+
+    def __init__(self, tokenizer: Any, write: Say) -> None:
+        super().__init__(tokenizer, skip_special_tokens=True)
+        self.write = write
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        self.write(text)
 
 
 def bytes_per_token(dataset: Dataset) -> float:
@@ -89,9 +104,18 @@ def harvest(
 
 
 def generate(
-    model: Path, prompt: str, tokens: int, temperature: float, seed: int, device: str
+    model: Path,
+    prompt: str,
+    tokens: int,
+    temperature: float,
+    seed: int,
+    device: str,
+    top_p: float = TOP_P,
+    write: Say | None = None,
 ) -> str:
-    """The prompt continued by up to `tokens` tokens; temperature 0 takes the likeliest each time."""
+    """The prompt continued by up to `tokens` tokens. temperature: 0 takes the likeliest each time; top_p:
+    of the likeliest tokens, as many as have this probability together are drawn from; write: is given
+    the text, the prompt first, as it is written."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
@@ -99,7 +123,7 @@ def generate(
         network = AutoModelForCausalLM.from_pretrained(
             model, dtype=torch.float32, trust_remote_code=False
         )
-    return continued(network, tokenizer, prompt, tokens, temperature, seed, device)
+    return continued(network, tokenizer, prompt, tokens, temperature, seed, device, top_p, write)
 
 
 def continued(
@@ -110,13 +134,16 @@ def continued(
     temperature: float,
     seed: int,
     device: str,
+    top_p: float = TOP_P,
+    write: Say | None = None,
 ) -> str:
-    """The same with model and tokenizer as transformers has read them."""
+    """The same with model and tokenizer as transformers has read them; keys and values of the tokens
+    before are kept (`use_cache`), so that each token is computed once."""
     network = network.to(device).eval()
     ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)["input_ids"]
     if ids.numel() == 0:
         ids = torch.tensor([[tokenizer.eos_token_id]])
-    sampling = {"do_sample": True, "temperature": temperature, "top_p": 0.95}
+    sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p}
     with torch.no_grad(), seeded(seed, device):
         try:
             out = network.generate(
@@ -124,6 +151,8 @@ def continued(
                 attention_mask=torch.ones_like(ids).to(device),
                 max_new_tokens=tokens,
                 pad_token_id=tokenizer.eos_token_id,
+                use_cache=True,
+                streamer=Written(tokenizer, write) if write else None,
                 **(sampling if temperature > 0 else {"do_sample": False}),
             )
         except IndexError as error:  # a table of positions that is too short

@@ -57,8 +57,12 @@ class Member(msgspec.Struct):
     addresses: list[str] = []  # where other peers may reach it
     shared: tuple[int, int] = (0, 0)  # bytes given to and fetched from other peers
     passed: int = 0  # rounds in a row, the last ones, that closed without its work
-    idle: bool = False  # whether it let the last one pass without any sign of work, and gave none since
-    pardoned: bool = False  # whether it was forgiven for being late, since its work was last in time
+    idle: bool = (
+        False  # whether it let the last one pass without any sign of work, and gave none since
+    )
+    pardoned: bool = (
+        False  # whether it was forgiven for being late, since its work was last in time
+    )
     told: tuple[int, int] = (-1, 0)  # a round, and how many events the peer has caused in it
 
     @property
@@ -86,6 +90,7 @@ class OpenRound(msgspec.Struct):
     assigned: dict[int, Span] = {}  # peer -> span, in the order of their shares
     begun: dict[int, float] = {}  # peer -> when it was told to train
     contributions: dict[int, Announcement] = {}  # peer -> its contribution, whose blob is on disk
+    signatures: dict[int, bytes] = {}  # peer -> its signature of what it said
     seconds: dict[int, float] = {}  # peer -> time from the opening to its contribution
     timings: dict[int, Timings] = {}
     nats: dict[int, tuple[float, int]] = {}  # peer -> held-out loss: sum in nats, tokens
@@ -111,6 +116,7 @@ class OpenRound(msgspec.Struct):
         self,
         member: Member,
         announcement: Announcement,
+        signature: bytes,
         timings: Timings,
         nats: tuple[float, int],
         now: float,
@@ -118,7 +124,7 @@ class OpenRound(msgspec.Struct):
         """Note a contribution, whose blob is on disk. nats: of its share of the held-out text, sum and
         tokens, (0, 0) if it was not measured."""
         peer = member.index
-        self.contributions[peer] = announcement
+        self.contributions[peer], self.signatures[peer] = announcement, signature
         self.seconds[peer] = now - self.opened
         self.timings[peer] = timings
         member.worked(late=False)
@@ -137,7 +143,9 @@ class OpenRound(msgspec.Struct):
     ) -> bool:
         """Whether the round can close: all peers that are waited for have answered, or the time of the
         others is over. Then the quorum is one of those who have handed in and those who are at work: who
-        is silent does not count, and who only says that it works, for a second such time at most.
+        is silent does not count, and who only says that it works, for a second such time at most. That
+        second time is known only from earlier rounds: else the first that hands something in at once
+        would close a round alone.
 
         expected: peers that are waited for. working: peers that say that they are at work for this round.
         durations: seconds that peers needed in the rounds before."""
@@ -146,18 +154,25 @@ class OpenRound(msgspec.Struct):
         answered = self.contributions.keys() | self.refused
         if all(peer in answered for peer in self.assigned if peer in expected):
             return True
-        limit = deadline([*durations, *self.seconds.values()], rules.patience)
+        before = list(durations)
+        limit = deadline([*before, *self.seconds.values()], rules.patience)
         if limit is None or now - self.opened <= limit:
             return False
         counted = [peer for peer in self.assigned if peer in working or peer in self.contributions]
         enough = len(self.contributions) >= rules.quorum * len(counted)
-        return enough or now - self.opened > 2 * limit
+        return enough or (bool(before) and now - self.opened > 2 * limit)
 
     def go_on(self, rejected: Iterable[int], now: float) -> None:
         """Stay open without the contributions of these peers, which do not count. The deadline of the
         others starts anew."""
         for peer in rejected:
-            for of_peers in (self.contributions, self.seconds, self.timings, self.nats):
+            for of_peers in (
+                self.contributions,
+                self.signatures,
+                self.seconds,
+                self.timings,
+                self.nats,
+            ):
                 of_peers.pop(peer, None)
             self.refused.add(peer)
         self.opened, self.closing = now, False

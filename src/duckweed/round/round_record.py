@@ -1,12 +1,12 @@
 """What is kept of a closed round: its entry in the ledger, its line in metrics.jsonl."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from duckweed.ledger.entries import Closed, Contributed, RoundEntry
-from duckweed.merge.round import Announcement
+from duckweed.merge.round import Announcement, sizes_hash
 from duckweed.round.blocks import Span
 from duckweed.round.open_round import OpenRound
 from duckweed.round.run_log import typical_loss, utilisation
@@ -18,19 +18,26 @@ def ledger_entry(
     closed: Closed,
     assigned: dict[int, Span],
     handed: Iterable[Announcement],
+    signatures: Mapping[int, bytes],
     steps: int,
 ) -> RoundEntry:
-    """What the ledger keeps of a closed round. steps: inner steps of a whole block."""
+    """What the ledger keeps of a closed round. signatures: of each peer, over what it said; steps: inner
+    steps of a whole block."""
     return RoundEntry(
         closed=closed,
         blocks={peer: span.block for peer, span in assigned.items()},
-        contributions={
-            a.peer: Contributed(a.tokens, a.loss, a.blob, a.size, a.ahead) for a in handed
-        },
+        contributions={a.peer: _contributed(a, signatures.get(a.peer, b"")) for a in handed},
         parts={
             peer: (span.first, span.steps) for peer, span in assigned.items() if span.steps != steps
         },
     )
+
+
+def _contributed(said: Announcement, signature: bytes) -> Contributed:
+    """What the ledger keeps of an announcement: all that is not in the round's entry already, so that
+    its signature can be checked."""
+    kept = {x: getattr(said, x) for x in Contributed.__struct_fields__ if hasattr(said, x)}
+    return Contributed(**kept, sizes=sizes_hash(said.rms), signature=signature.hex())
 
 
 def assignments(entry: RoundEntry, steps: int) -> dict[int, Span]:

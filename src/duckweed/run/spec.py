@@ -58,12 +58,20 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             _check_description(self.description)
         if self.model.weights == "given" and self.architecture != Architecture():
             raise ValueError("architecture: weights that are given keep their own configuration")
-        _check_rule(self.merge.rule, self.wire.kind)
+        _check_rule(self.rule, self.wire.kind)
         if self.inner.warmup >= self.total_steps:
             raise ValueError(
                 f"inner.warmup = {self.inner.warmup}: the whole run has only {self.total_steps} steps "
                 "(inner.steps x rounds.count)"
             )
+
+    @property
+    def rule(self) -> str:
+        """The merge rule. Where none is named, that of an open run leaves out who works against the
+        others, if its wire allows that."""
+        needed = RULES.find("filtered").needs
+        able = self.members.join == "open" and needed <= WIRES.find(self.wire.kind).gives
+        return self.merge.rule or ("filtered" if able else "mean")
 
     @property
     def total_steps(self) -> int:
@@ -72,8 +80,9 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def identity(self) -> str:
-        """blake3 of the canonical form, 64 hex digits."""
-        return blake3(msgspec.json.encode(self, order="deterministic")).hexdigest()
+        """blake3 of the canonical form, which names the merge rule, 64 hex digits."""
+        named = msgspec.structs.replace(self, merge=Merge(self.rule))
+        return blake3(msgspec.json.encode(named, order="deterministic")).hexdigest()
 
     @property
     def tokens_per_block(self) -> int:

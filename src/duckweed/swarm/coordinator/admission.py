@@ -64,7 +64,9 @@ class Admission:
         if hmac.compare_digest(secret.encode(), self.secret.encode()) or key in self.rules.keys:
             return None
         # A successor has no copy of the guest book.
-        if self.rules.successors and (key in self.history.index_of or key in dict(self.rules.heirs)):
+        if self.rules.successors and (
+            key in self.history.index_of or key in dict(self.rules.heirs)
+        ):
             return None
         if self.rules.join == "invited":
             return self.guests.objection(key, secret)

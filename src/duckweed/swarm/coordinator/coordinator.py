@@ -162,6 +162,7 @@ class Coordinator:
             self.layout.digest(),
             self.history.tokens,
             open_.number if open_ and member.index in open_.contributions else -1,
+            self.history.genesis,
         )
 
     async def _next(self, member: Member, question: m.Next) -> m.Answer:
@@ -228,7 +229,7 @@ class Coordinator:
             late = open_ is not None and question.announcement.round < open_.number
             if open_ is not None and not open_.closing and not late:
                 open_.refused.add(member.index)
-            if late and intake.own(member, question):
+            if late and intake.own(self.history.genesis_hash, member, question):
                 member.worked(late=True)
             self._tell(member, ContributionRefused(member.index, reason))
             return self._refuse(member.key, "contributions", reason)
@@ -237,7 +238,8 @@ class Coordinator:
             return m.Ack()
         self.engine.blobs.write(question.announcement.blob, blob)
         nats = question.nats, question.tokens
-        open_.take(member, question.announcement, question.timings, nats, clock.now())
+        said, signature = question.announcement, question.signature
+        open_.take(member, said, signature, question.timings, nats, clock.now())
         await self.rounds.notify()
         return m.Ack()
 

@@ -6,6 +6,7 @@ from duckweed.net.identity import verify
 from duckweed.round.blocks import lead
 from duckweed.round.history import RunHistory
 from duckweed.round.open_round import Member, OpenRound
+from duckweed.round.signed import signed_part
 from duckweed.run import work
 from duckweed.run.checked import LOSS
 from duckweed.run.spec import RunSpec
@@ -24,7 +25,7 @@ def objection(
     said = question.announcement
     if said.peer != member.index:
         return "a contribution in another peer's name"
-    if not own(member, question):
+    if not own(history.genesis_hash, member, question):
         return "the signature does not fit the announcement"
     if open_ is None or open_.closing or said.round != open_.number:
         return f"round {said.round} is not open"
@@ -43,10 +44,12 @@ def objection(
     return work.objection(spec, span.steps, said.tokens) or _held_out_objection(spec, question)
 
 
-def own(member: Member, question: m.Contribute) -> bool:
-    """Whether it is the member's own word."""
+def own(genesis: str, member: Member, question: m.Contribute) -> bool:
+    """Whether it is the member's own word, said for this run. genesis: hash of the run's first entry."""
     said = question.announcement
-    return said.peer == member.index and verify(member.key, m.signed_part(said), question.signature)
+    return said.peer == member.index and verify(
+        member.key, signed_part(genesis, said), question.signature
+    )
 
 
 def _held_out_objection(spec: RunSpec, question: m.Contribute) -> str | None:

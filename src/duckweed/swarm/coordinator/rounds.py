@@ -93,7 +93,9 @@ class RoundDriver:
     def assign(self, member: Member, round_: OpenRound) -> Span:
         """What a peer is to train in a round."""
         if member.index not in round_.assigned:
-            round_.assigned[member.index] = self.history.blocks.take(self._budgets([*self.here(), member])[member.index])
+            round_.assigned[member.index] = self.history.blocks.take(
+                self._budgets([*self.here(), member])[member.index]
+            )
         if not self.spec.rounds.overlap or member.index not in round_.begun:
             round_.begun[member.index] = clock.now()
         return round_.assigned[member.index]
@@ -180,9 +182,9 @@ class RoundDriver:
         assert self.open is not None
         if self.ended:
             return True
-        here = self.here()
-        expected = {x.index for x in here if x.expected}
-        working = {x.index for x in here if x.works_for(self.open.number)}
+        waited_for = [x for x in self.here() if x.expected]
+        expected = {x.index for x in waited_for}
+        working = {x.index for x in waited_for if x.works_for(self.open.number)}
         rules, now = self.spec.rounds, clock.now()
         return self.open.complete(expected, working, self._durations, rules, now)
 
@@ -205,7 +207,7 @@ class RoundDriver:
                     open_.overdue(self.admission.by_index[peer], clock.now())
         if self.deposed:
             return None
-        self.history.close(closed, open_.assigned, kept)
+        self.history.close(closed, open_.assigned, kept, open_.signatures)
         self._was_held = self.held(open_.number)
         self.admission.counted(closed.round, closed.accepted)
         self.admission.forget(self.next.assigned if self.next else ())

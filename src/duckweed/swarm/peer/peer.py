@@ -12,11 +12,13 @@ from duckweed.ledger.entries import Closed
 from duckweed.merge.round import blob_hash, fetch_limit
 from duckweed.net import clock
 from duckweed.net.carrier import Endpoint as Carrier
-from duckweed.net.identity import Identity
+from duckweed.net.identity import Identity, verify
+from duckweed.net.rate_limits import RateLimits
 from duckweed.net.timeouts import CONTROLS_CHECK, LAST_ENTRIES, LAST_WORD
 from duckweed.net.transport import Endpoint, LinkError
 from duckweed.round.blocks import Span, lead
 from duckweed.round.open_round import Timings
+from duckweed.round.signed import ForeignRun, genesis_hash, signed_part
 from duckweed.round.worker import Contribution, Trained, Worker, forget_before, residual_path
 from duckweed.run.folder import RunFolder
 from duckweed.run.state import State
@@ -37,6 +39,7 @@ class OwnNode(Leaders, Protocol):
     """What a peer needs of the node in its process, if there is one (duckweed.swarm.node.node.Node)."""
 
     endpoint: Carrier
+    rate_limits: RateLimits
     peer_links: PeerLinks | None  # what answers the questions of other peers
 
     async def copy(self) -> None:
@@ -72,6 +75,7 @@ class Peer:
         self.saves = False
         self.ahead = Overlap(worker)
         self.node, self.index = node, -1
+        self.genesis = ""  # hash of the run's first entry
         self.handed = -1  # the round for which the coordinator has this peer's contribution
         self.copy: LedgerCopy | None = None  # of the ledger, where no other is on this machine
         if not node and not shared.coordinator_key.exists():
@@ -106,7 +110,12 @@ class Peer:
             self._aside,
             self.worker.pace,
         )
-        self._peer_links = PeerLinks(endpoint, Store(self.shared), client)
+        self._peer_links = PeerLinks(
+            endpoint,
+            Store(self.shared),
+            client,
+            rate_limits=self.node.rate_limits if self.node else None,
+        )
         tasks = [asyncio.create_task(client.beat(lambda: self.progress))]
         if self.node:
             self.node.peer_links = self._peer_links
@@ -227,7 +236,7 @@ class Peer:
         # On disk before it is sent: once it counts, the residual must not be lost.
         self.worker.save(residual_path(self.home, task.round))
         self.timings.compress = made.compress_seconds
-        signature = self.identity.sign(m.signed_part(made.announcement))
+        signature = self.identity.sign(signed_part(self.genesis, made.announcement))
         question = m.Contribute(made.announcement, signature, self.timings, *nats)
         self._sent = question, made.blob
         await self._hand_in(question, made.blob)
@@ -324,7 +333,14 @@ class Peer:
     # --- memory
 
     def _welcomed(self, welcome: m.Welcome) -> None:
-        """Admitted, for the first time or again, perhaps by another coordinator."""
+        """Admitted, for the first time or again, perhaps by another coordinator. Raises PeerStopped."""
+        try:
+            genesis = genesis_hash(welcome.genesis, self.worker.spec, self.coordinator[0], verify)
+        except ForeignRun as error:
+            raise PeerStopped(f"{error}") from error
+        if self.genesis not in ("", genesis):
+            raise PeerStopped("the machine that leads now leads another run of this specification")
+        self.genesis = genesis
         first, known = self.index < 0, self.index == welcome.index
         self.index, self.handed = welcome.index, welcome.handed
         if first:

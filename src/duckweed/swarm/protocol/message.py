@@ -13,7 +13,7 @@ import msgspec
 from duckweed.net.framing import ADDRESS, ADDRESSES
 from duckweed.run.checked import TEXT, Hash, Number, Seconds, Text, plain
 
-PROTOCOL = 4
+PROTOCOL = 5
 HEAD_LIMIT = (
     1 << 20
 )  # bytes of an encoded message: an RMS and a scale for each of some thousand tensors
@@ -48,7 +48,9 @@ def _texts(kind: type) -> tuple[str, ...]:
 
 
 def _is_text(hint: Any) -> bool:
-    return any((getattr(x, "extra", None) or {}).get("plain") for x in getattr(hint, "__metadata__", ()))
+    return any(
+        (getattr(x, "extra", None) or {}).get("plain") for x in getattr(hint, "__metadata__", ())
+    )
 
 
 class Question(Message, Generic[A_co]):

@@ -5,6 +5,7 @@ from typing import Literal
 
 import msgspec
 
+from duckweed.ledger.ledger import Row
 from duckweed.merge.round import Announcement, Closed
 from duckweed.round.open_round import Timings
 from duckweed.run.checked import (
@@ -26,7 +27,6 @@ from duckweed.swarm.protocol.message import (
     Question,
     Secret,
     Wait,
-    encode,
 )
 
 # --- answers
@@ -43,14 +43,13 @@ class Welcome(Answer, tag="welcome"):
     layout: Digest  # hash of the model's layout, to compare with
     tokens: Digest  # hash of the training data, to compare with
     handed: NumberOrNone = -1  # the open round, if the coordinator has this peer's contribution for it
+    genesis: Row | None = None  # first entry of the ledger; its hash is part of what peers sign
 
 
 class Train(Answer, tag="train"):
     """Train a span of a block."""
 
-    round: (
-        Number  # from the state after so many rounds; as an answer to Ahead, from the peer's own state
-    )
+    round: Number  # from the state after so many rounds; as an answer to Ahead, from the peer's own state
     block: Count
     share: Number  # of the held-out text, and the peer's place in the round: 0 to shares - 1
     shares: Number
@@ -119,7 +118,7 @@ class Contribute(Question[Ack], tag="contribute"):
     """A contribution; the body is the blob."""
 
     announcement: Announcement
-    signature: Signature  # by the peer's key, over signed_part(announcement)
+    signature: Signature  # by the peer's key, over round.signed.signed_part
     timings: Timings
     nats: SumOfNats = 0.0  # sum over this peer's share of the held-out text, if it was asked for
     tokens: Count = 0  # in that share
@@ -129,8 +128,3 @@ class Leave(Question[Ack], tag="leave"):
     """The peer leaves the run."""
 
     reason: Text
-
-
-def signed_part(announcement: Announcement) -> bytes:
-    """The bytes that a peer signs."""
-    return b"duckweed contribution 1" + encode(announcement)  # type: ignore[arg-type]
