@@ -14,7 +14,7 @@ from duckweed.process.local_run import LocalRun
 from duckweed.process.simulation import Simulation
 from duckweed.round import founding
 from duckweed.run import state as states
-from duckweed.run.folder import RunFolder
+from duckweed.run.folder import FolderError, RunFolder
 from duckweed.run.state import StateError
 from duckweed.swarm.peer.join import join
 from duckweed.swarm.protocol.client import QuestionRefused
@@ -85,6 +85,10 @@ def takes_home(base, invitation, head):
     controls.save(home.peer, controls.Controls())
     assert session.take_home(home, "cpu", print)[-2].endswith(str(guest.model))
     assert session.generate(guest.path, "the", 5, 0.0, 0, "cpu").startswith("the")
+
+    with pytest.raises(FolderError, match="did not begin the run.*duckweed join --home"):
+        session.reopen(guest, "cpu", 1)
+    assert not guest.coordinator_key.exists()
 
     state = states.load(guest.state(3), founding.layout(guest))
     state.weights[0] += 1

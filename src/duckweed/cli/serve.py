@@ -105,6 +105,10 @@ def serve(
     from duckweed.run import spec as specs
 
     trackers.check(log or [])
+    if page and page != LAST:  # before a folder is made for the run
+        from duckweed.pages.live.server import check
+
+        check(page)
     if specification and specification.is_dir():
         run = running.reopen(folders.find(specification), device, threads, plugin or ())
     else:
