@@ -14,6 +14,7 @@ from duckweed.learn import memory
 from duckweed.learn.data import dataset as datasets
 from duckweed.learn.device import choose
 from duckweed.learn.fit import ANY, Fit, Wish
+from duckweed.learn.model import model as models
 from duckweed.learn.model.model import buffers_of, quiet, read_weights, skeleton
 from duckweed.learn.registry import learner
 from duckweed.ledger.entries import RoundEntry, StateEntry
@@ -26,8 +27,10 @@ from duckweed.process.local_run import LocalRun
 from duckweed.process.simulation import Simulation
 from duckweed.round import export, founding
 from duckweed.round.founding import Ground
+from duckweed.round.sampler import Sampler
+from duckweed.round.worker import disk_needed
 from duckweed.run import folder as folders
-from duckweed.run import plugins
+from duckweed.run import plugins, units
 from duckweed.run import spec as specs
 from duckweed.run import state as states
 from duckweed.run.events import Event, Said
@@ -39,6 +42,7 @@ from duckweed.swarm.peer.join import join as take_part
 from duckweed.volunteer.controls import Controls
 from duckweed.volunteer.peer_home import PeerHome
 from duckweed.volunteer.watch import hold_to
+from duckweed.wire.codec import codec_of
 
 SEQUENCE = 512  # tokens at a time, of a model that no run has a sequence for
 Say = Callable[[str], None]
@@ -187,6 +191,34 @@ def finish(session: Session) -> Summary:
     summary = summarise(run.folder, run.spec, parameters, ratio, sample)
     write_atomically(run.folder.report, run_page(run.folder, run.spec, summary).encode())
     return summary
+
+
+def needs(session: Session) -> list[str]:
+    """What a machine must have to take part, in words for a stranger."""
+    run, size = session, units.show_size
+    layout = founding.layout(run.folder)
+    skeleton = models.skeleton(founding.configuration(run.spec, run.ground))
+    room = memory.needed(skeleton, run.spec) + memory.PROCESS
+    text = ", ".join(run.spec.data.paths)
+    where = (
+        "Python's own" if text == "stdlib" else "get it from the organiser, and name it with --data"
+    )
+    most = codec_of(run.spec.wire, layout).blob_limit
+    return [
+        f"About {size(room)} of memory and {size(disk_needed(run.spec.inner, layout))} of disk; a graphics "
+        "card helps and is not needed.",
+        f"The run's text ({text}): {where}.",
+        f"In each round at most {size(most)} up, and about as much down. A newcomer first fetches the state "
+        f"({size(8 * layout.total)}) and trains from the next round on.",
+    ]  # fmt: skip
+
+
+def sampler(session: Session) -> Sampler | None:
+    """What lets the model write beside the run; None where there is no room for a second model."""
+    run = session
+    if not Sampler.fits(founding.layout(run.folder).total):
+        return None
+    return Sampler(run.folder, run.spec, run.ground)
 
 
 def ready(limits: Controls, device: str) -> str:

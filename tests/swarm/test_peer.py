@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from fixtures import tiny
+from fixtures.pretended import first_entry
 
 from duckweed.ledger.entries import Closed
 from duckweed.merge.round import blob_hash
@@ -29,12 +30,13 @@ class AtFault:
     def __init__(self, tensors, nonsense=None):
         self.closed = Closed(0, [0], ["ab" * 32], [1], {}, blob_hash(UPDATE), [0.1] * tensors)
         self.nonsense, self.heard = nonsense, []
+        self.genesis = None
 
     async def answer(self, key, question, body):
         self.heard.append(question)
         match question:
             case m.Join():
-                return m.Welcome(0, "", -1, "", ""), b""
+                return m.Welcome(0, "", -1, "", "", genesis=self.genesis), b""
             case m.Next():
                 return self.nonsense or m.Apply(self.closed), b""
             case m.Fetch():
@@ -58,6 +60,7 @@ def play(path, coordinator_of):
 
     async def all_of_it():
         key = Identity(b"c" * 32)
+        coordinator.genesis = first_entry(spec, key)
         endpoint = await Endpoint.bind(key, m.HEAD_LIMIT, "127.0.0.1:0")
         accept = accepting(m.question, lambda key, question: 0, coordinator.answer)
         serving = asyncio.create_task(endpoint.serve(accept))

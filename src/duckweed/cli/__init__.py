@@ -3,12 +3,14 @@
 import typer
 
 from duckweed.cli import (
+    audit,
     doctor,
     evolve,
     forecast,
     identity,
     inspect,
     join,
+    page,
     peer,
     plan,
     relay,
@@ -37,6 +39,8 @@ for room in (
     status,
     doctor,
     inspect,
+    audit,
+    page,
     plan,
     forecast,
     evolve,

@@ -40,6 +40,7 @@ def show(run: Run) -> None:
     )
     from duckweed.ledger.ledger import Ledger
     from duckweed.net.identity import verify
+    from duckweed.round import signed
     from duckweed.run import folder as folders
 
     folder = folders.find(run)
@@ -60,13 +61,21 @@ def show(run: Run) -> None:
             who = ledger.leadership.name(entry.body.key)
             table.add_row(str(entry.round), *[""] * 6, f"{who} takes over")
     console.print(table)
+    said = signed.check(ledger, verify)
     peers = sum(1 for _ in ledger.entries(PeerEntry))
     console.print(
         f"\nrun {genesis.run[:16]}, {genesis.parameters:,} parameters, {peers} peers; "
-        f"{count} entries, chain and signatures hold; head {ledger.head[:16]}"
+        f"{count} entries, chain and signatures hold; head {ledger.head[:16]}\n"
+        f"{said.signed} contributions are signed by their peers"
+        + (f", {said.unsigned} of an older version are unsigned" if said.unsigned else "")
         + _leadership(ledger.leadership)
     )
     ledger.close()
+    if said.wrong:
+        fail(
+            f"{folder.ledger}: what the ledger says of a contribution is not what its peer signed; the "
+            f"leader that wrote it is at fault: {'; '.join(said.wrong[:10])}"
+        )
 
 
 def _leadership(leadership: "Leadership | None") -> str:

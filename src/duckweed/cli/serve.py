@@ -1,29 +1,49 @@
 """`duckweed serve` and `duckweed invite`: the organiser's side of a run over several machines."""
 
 import contextlib
+import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
+from typer.core import TyperCommand
 
 from duckweed.cli import running
 from duckweed.cli.console import PlainConsole
 from duckweed.cli.errors import fail, plain_errors
 
 if TYPE_CHECKING:
+    from duckweed.pages.live.served import Served
     from duckweed.run.folder import RunFolder
     from duckweed.run.spec import RunSpec
     from duckweed.session import Session
     from duckweed.swarm.coordinator.guest_book import GuestBook
 
 console = PlainConsole()
+LAST = "last"  # value of --page where none is given
 SERVED = "serve"  # name of the invitation that `duckweed serve` prints
 
 
+class ServeCommand(TyperCommand):
+    """`serve`, whose option --page may stand without a value."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given = [
+            f"--page={LAST}" if one == "--page" and not _is_address(args[i + 1 : i + 2]) else one
+            for i, one in enumerate(args)
+        ]
+        return super().parse_args(ctx, given)
+
+
+def _is_address(following: list[str]) -> bool:
+    return bool(following and re.fullmatch(r"\S*:\d+", following[0]))
+
+
 def register(app: typer.Typer) -> None:
-    app.command()(serve)
+    app.command(cls=ServeCommand)(serve)
     app.command()(invite)
 
 
@@ -56,6 +76,21 @@ def serve(
     runs: Annotated[Path, typer.Option(help="Where run folders are kept.")] = Path("runs"),
     device: Annotated[str, typer.Option(help="Of the peers beside it.")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads of each peer beside it.")] = 1,
+    page: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[HOST:PORT]",
+            help="Show the run as a page while it is served. Default: where it was the last time, else any "
+            "free port of 127.0.0.1; 0.0.0.0:8080 for everybody.",
+        ),
+    ] = None,
+    samples: Annotated[
+        bool,
+        typer.Option(
+            "--samples/--no-samples",
+            help="With --page: let the model write a text every few rounds, on this machine.",
+        ),
+    ] = True,
     plugin: running.Plugins = None,
 ) -> None:
     """Coordinate a run for peers on other machines; prints the invitation that they join with.
@@ -75,10 +110,27 @@ def serve(
         base = specification.resolve().parent if specification else Path.cwd()
         name = name or folders.next_name(runs, specification.stem if specification else "serve")
         run = running.begin(spec, base, runs, name, device, threads, train, loaded)
-    with running.stoppable(run, "duckweed serve"):
+    with _shown(run, page, samples) as shown, running.stoppable(run, "duckweed serve"):
         if not running.trained(run):
-            _serve(run, train, threads, listen, public or [], relay or [], own_relay)
+            _serve(run, train, threads, listen, public or [], relay or [], own_relay, shown)
         running.finish(run)
+
+
+@contextlib.contextmanager
+def _shown(run: "Session", page: str | None, samples: bool) -> Iterator["Served | None"]:
+    """The page of the run, if it is wanted."""
+    if page is None:
+        yield None
+        return
+    from duckweed import session
+    from duckweed.pages.live.served import served
+
+    sampler = session.sampler(run) if samples else None
+    with served(run.folder, "" if page == LAST else page, sampler) as shown:
+        console.print(f"The run is shown at {shown.url}", soft_wrap=True)
+        if samples and sampler is None:
+            console.print("There is too little memory to let the model write beside it.")
+        yield shown
 
 
 def _serve(
@@ -89,6 +141,7 @@ def _serve(
     public: list[str],
     elsewhere: list[str],
     own_relay: bool,
+    shown: "Served | None",
 ) -> None:
     """Coordinate until all rounds are done; prints the invitation first."""
     from duckweed.net import relay as relays
@@ -121,7 +174,15 @@ def _serve(
         )
         if words := _successors(run.spec):
             console.print(words, style="dim")
-        running.watch(run, processes.events())
+        if shown is None:
+            running.watch(run, processes.events())
+            return
+        from duckweed import session
+        from duckweed.pages.live.sections import Terms
+
+        command = f"duckweed join {invitation}" if is_open else ""
+        shown.invite(Terms(command, tuple(session.needs(run))))
+        running.watch(run, shown.seen(processes.events()))
 
 
 def _ports(folder: "RunFolder", listen: str | None) -> tuple[str, int]:

@@ -43,6 +43,7 @@ EMPTY_RETRY_MOST = 1.0  # ... up to this
 FETCH_IDLE = 0.25  # between two looks for something to ask a holder for
 PIECE_HELD = 2.0  # that a question for a piece waits for the piece to come
 PIECE_CHECK = 0.05  # between two looks whether it has come
+UNKNOWN = 10.0  # until the coordinator is asked again about a key that it did not know
 SHUN = 60.0  # until a peer that could not be reached is dialled again
 
 # --- one connection
@@ -50,6 +51,7 @@ SHUN = 60.0  # until a peer that could not be reached is dialled again
 STALL = 10.0  # without a byte until the other side counts as gone
 PING_AFTER = 6.0  # of waiting for an answer until the other side is pinged; above POLL
 PING_ANSWER = 6.0  # for a ping to be answered
+TCP_ACCEPT = 0.1  # until a listener that could not accept a connection tries again
 TCP_DIAL = 5.0  # for a TCP connection to be made
 TCP_HURRY = 0.25  # that a question waits for a TCP connection before it goes over QUIC, plus ...
 TCP_HURRY_TRIPS = 5  # ... this many round trips (a connection needs 3)
@@ -64,6 +66,7 @@ DOCTOR_TRY = 6.0  # for each attempt of `duckweed doctor`
 # --- processes on one machine
 
 VIEW = 0.5  # between two reports of a process to the one that shows the run
+FORGET = 600.0  # until a peer that is gone, and whose work never counted, is forgotten
 GUESTS_LOCKED = 10.0  # for the list of invitations, while another process writes it
 GUESTS_CHECK = 1.0  # between two looks of a coordinator into the list of invitations
 CONTROLS_CHECK = 1.0  # between two looks of a peer into its volunteer's controls

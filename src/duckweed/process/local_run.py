@@ -85,7 +85,8 @@ class LocalRun:
         for slot in range(self.peers):
             self._launch(
                 "peer", slot, "--slot", str(slot), "--device", self.device,
-                *self._memory(), "--coordinator", serving.id, "--addresses", *addresses,
+                *self._memory(), *["--measure"] * (self.peers < self.spec.rounds.peers),
+                "--coordinator", serving.id, "--addresses", *addresses,
             )  # fmt: skip
         return serving
 

@@ -198,7 +198,8 @@ class SimulatedWorker(Worker):
         peer: int, pace: float | None, costs: Costs, states: dict[int, State], tell: Tell,
     ) -> None:  # fmt: skip
         super().__init__(spec, layout, learner)
-        self.peer, self.pace, self.costs, self.states, self.tell = peer, pace, costs, states, tell
+        self.peer, self.costs, self.states, self.tell = peer, costs, states, tell
+        self.pace = pace or 0.0
 
     def train(
         self, state: State, span: Span, report: Report | None = None, begun: Trained | None = None
@@ -223,7 +224,7 @@ class SimulatedWorker(Worker):
         loss) when each would be done."""
         if not steps:
             return 0.0
-        took = self.costs.of("step", seconds, steps) if self.pace is None else self.pace * steps
+        took = self.pace * steps or self.costs.of("step", seconds, steps)
         for step, loss in told.items():
             if report:
                 asyncio.get_running_loop().call_later(took * step / steps, report, step, loss)

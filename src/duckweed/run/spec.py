@@ -26,6 +26,7 @@ from duckweed.run.sections import (
 
 SPEC_LIMIT = 1 << 18  # bytes; a specification is a page of text
 SEED_LIMIT = 1 << 63
+DESCRIPTION_LIMIT = 2000  # characters
 DEFAULT_WIRE = "integer"
 
 
@@ -37,6 +38,9 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that decides the course of a run."""
 
     seed: int = 0
+    # What is trained and why, for those who look at the run. Unset and not "", so that runs without one
+    # keep their identity.
+    description: str | msgspec.UnsetType = msgspec.UNSET
     data: DataSpec = DataSpec()
     model: Model = Model()
     architecture: Architecture = Architecture()
@@ -50,6 +54,8 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if not 0 <= self.seed < SEED_LIMIT:
             raise ValueError(f"seed = {self.seed}: must be between 0 and {SEED_LIMIT - 1}")
+        if self.description is not msgspec.UNSET:
+            _check_description(self.description)
         if self.model.weights == "given" and self.architecture != Architecture():
             raise ValueError("architecture: weights that are given keep their own configuration")
         _check_rule(self.merge.rule, self.wire.kind)
@@ -72,7 +78,23 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def tokens_per_block(self) -> int:
         """Tokens that one peer trains on in one round."""
-        return self.inner.steps * self.inner.batch * self.model.sequence
+        return self.inner.steps * self.tokens_per_step
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens of one inner step of one peer."""
+        return self.inner.batch * self.model.sequence
+
+
+def _check_description(text: str) -> None:
+    """Raises ValueError if a description cannot be shown as it is."""
+    if len(text) > DESCRIPTION_LIMIT:
+        raise ValueError(
+            f"description: {len(text):,} characters; at most {DESCRIPTION_LIMIT:,}. Put the rest on a page "
+            "of its own and give its address here"
+        )
+    if odd := next((c for c in text if not (c.isprintable() or c == "\n")), None):
+        raise ValueError(f"description: holds {odd!r}; only text and line breaks are shown")
 
 
 def _check_rule(rule: str, kind: str) -> None:

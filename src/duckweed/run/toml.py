@@ -8,7 +8,8 @@ import msgspec
 from duckweed.run.spec import RunSpec
 
 NOTES = {
-    "seed": "everything random in the run follows from this number",
+    "seed": 'description = "what is trained and why": everybody who looks at the run reads it\n'
+    "seed: everything random in the run follows from this number",
     "data": "path: 'stdlib', files, folders, globs (text, JSON, JSON lines, Parquet; also .gz .zst), or\n"
     "hf:NAME[:config]; encoding = 'NAME' where text is no UTF-8 and has no byte-order mark\n"
     "tokenizer: 'bytes', 'bpe:N' (trained on this data), a tokenizer.json, a folder, or a hub name",

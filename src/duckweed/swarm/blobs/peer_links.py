@@ -3,6 +3,7 @@ them."""
 
 import asyncio
 import logging
+from collections import OrderedDict
 from collections.abc import Callable
 
 import msgspec
@@ -11,7 +12,8 @@ from duckweed.net import clock
 from duckweed.net.carrier import Endpoint
 from duckweed.net.framing import LinkError
 from duckweed.net.rate_limits import RateLimits
-from duckweed.net.timeouts import PIECE_CHECK, PIECE_HELD, SHUN
+from duckweed.net.timeouts import PIECE_CHECK, PIECE_HELD, SHUN, UNKNOWN
+from duckweed.net.token_bucket import Bucket
 from duckweed.swarm.blobs.multi_fetch import Ask, MultiFetch
 from duckweed.swarm.blobs.pieces import Parts, length
 from duckweed.swarm.blobs.store import Store
@@ -21,7 +23,8 @@ from duckweed.swarm.protocol.server import accepting
 
 log = logging.getLogger(__name__)
 
-STRANGERS = 1000  # keys that are remembered as unknown
+STRANGERS = 1000  # keys that are remembered as unknown, the last ones
+INQUIRIES = 5.0, 50.0  # questions to the coordinator about unknown keys: per second, and at once
 
 PeerQuestion = m.GetBlobPiece | m.GetSavedState | m.GetStatePiece
 """What peers ask each other."""
@@ -35,7 +38,9 @@ class PeerLinks:
         self.endpoint, self.store, self.coordinator = endpoint, store, coordinator
         self.given = self.fetched = 0  # bytes to and from other peers
         self._members: set[str] = set()  # keys
-        self._strangers: dict[str, float] = {}  # key -> when the coordinator did not know it
+        # key -> when the coordinator did not know it
+        self._strangers: OrderedDict[str, float] = OrderedDict()
+        self._inquiries = Bucket(*INQUIRIES)
         self._links: dict[str, asyncio.Task[Client]] = {}  # by key
         self._shunned: dict[str, float] = {}  # key -> when it could not be reached
 
@@ -45,7 +50,8 @@ class PeerLinks:
         """Answer questions of other peers until the endpoint closes."""
         rate_limits = RateLimits(self._members.__contains__)
         await self.endpoint.serve(
-            accepting(m.question, lambda key, question: 0, self.answer), rate_limits
+            accepting(m.question, lambda key, question: 0, self.answer, fault=rate_limits.fault),
+            rate_limits,
         )
 
     async def answer(
@@ -75,15 +81,18 @@ class PeerLinks:
         if key in self._members:
             return True
         now = clock.now()
-        if now - self._strangers.get(key, -SHUN) < SHUN or len(self._strangers) >= STRANGERS:
+        if now - self._strangers.get(key, -UNKNOWN) < UNKNOWN or not self._inquiries.take():
             return False
-        self._strangers[key] = now
+        self._strangers[key] = now  # before it is asked about: once at a time
+        self._strangers.move_to_end(key)
+        if len(self._strangers) > STRANGERS:
+            self._strangers.popitem(last=False)
         try:
             await self.coordinator.ask(m.IsMember(key))
         except QuestionRefused:
             return False
         self._members.add(key)
-        del self._strangers[key]
+        self._strangers.pop(key, None)
         return True
 
     # --- fetching

@@ -138,7 +138,9 @@ async def _prepare(
     trim()
     memory = needed(skeleton, spec, ways(skeleton, spec, device, wish)[0])
     found = Survey(spec, layout, info, speed_of_link, speed, memory, device, limits.threads)
-    return Worker(spec, layout, learner), found
+    worker = Worker(spec, layout, learner)
+    worker.pace = spec.tokens_per_step / speed
+    return worker, found
 
 
 def _data(spec: RunSpec, paths: tuple[str, ...] | None, tokens: str, say: Say) -> Ground:

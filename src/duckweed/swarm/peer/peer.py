@@ -12,11 +12,12 @@ from duckweed.ledger.entries import Closed
 from duckweed.merge.round import blob_hash, fetch_limit
 from duckweed.net import clock
 from duckweed.net.carrier import Endpoint as Carrier
-from duckweed.net.identity import Identity
+from duckweed.net.identity import Identity, verify
 from duckweed.net.timeouts import CONTROLS_CHECK
 from duckweed.net.transport import Endpoint, LinkError
 from duckweed.round.blocks import Span, lead
 from duckweed.round.open_round import Timings
+from duckweed.round.signed import ForeignRun, genesis_hash, signed_part
 from duckweed.round.worker import Contribution, Trained, Worker, forget_before, residual_path
 from duckweed.run.folder import RunFolder
 from duckweed.run.state import State
@@ -71,6 +72,7 @@ class Peer:
         self.saves = False
         self.ahead = Overlap(worker)
         self.node, self.index = node, -1
+        self.genesis = ""  # hash of the run's first entry
         self.handed = -1  # the round for which the coordinator has this peer's contribution
         self._sent: tuple[m.Contribute, bytes] | None = None  # to send again, should it be lost
         self._done_at = clock.now()  # when the work for the round before was done
@@ -93,7 +95,13 @@ class Peer:
         endpoint.pace = self.watch.pace
         self._leaders: Leaders = self.node or Invited(endpoint, self.coordinator)
         client = self._client = CoordinatorClient(
-            endpoint, self._leaders, self.secret, self.say, self._welcomed, self._aside
+            endpoint,
+            self._leaders,
+            self.secret,
+            self.say,
+            self._welcomed,
+            self._aside,
+            self.worker.pace,
         )
         self._peer_links = PeerLinks(endpoint, Store(self.shared), client)
         tasks = [asyncio.create_task(client.beat(lambda: self.progress))]
@@ -171,7 +179,7 @@ class Peer:
         # On disk before it is sent: once it counts, the residual must not be lost.
         self.worker.save(residual_path(self.home, task.round))
         self.timings.compress = made.compress_seconds
-        signature = self.identity.sign(m.signed_part(made.announcement))
+        signature = self.identity.sign(signed_part(self.genesis, made.announcement))
         question = m.Contribute(made.announcement, signature, self.timings, *nats)
         self._sent = question, made.blob
         await self._hand_in(question, made.blob)
@@ -267,7 +275,14 @@ class Peer:
     # --- memory
 
     def _welcomed(self, welcome: m.Welcome) -> None:
-        """Admitted, for the first time or again, perhaps by another coordinator."""
+        """Admitted, for the first time or again, perhaps by another coordinator. Raises PeerStopped."""
+        try:
+            genesis = genesis_hash(welcome.genesis, self.worker.spec, self.coordinator[0], verify)
+        except ForeignRun as error:
+            raise PeerStopped(f"{error}") from error
+        if self.genesis not in ("", genesis):
+            raise PeerStopped("the machine that leads now leads another run of this specification")
+        self.genesis = genesis
         first, known = self.index < 0, self.index == welcome.index
         self.index, self.handed = welcome.index, welcome.handed
         if first:

@@ -3,7 +3,8 @@
 import msgspec
 
 from duckweed.ledger.succession import Vote
-from duckweed.swarm.protocol.message import Addresses, Answer, Hash, Leader, PeerAddress, Question
+from duckweed.run.checked import HashOrNone, Number, NumberOrNone, Text
+from duckweed.swarm.protocol.message import Addresses, Answer, Leader, PeerAddress, Question
 
 # --- answers
 
@@ -11,20 +12,20 @@ from duckweed.swarm.protocol.message import Addresses, Answer, Hash, Leader, Pee
 class LedgerEntries(Answer, tag="copied"):
     """The body holds entries of the ledger."""
 
-    term: int  # of the leader that answers
-    number: int  # the asker's last entry
-    head: Hash  # of that entry
+    term: Number  # of the leader that answers
+    number: NumberOrNone  # the asker's last entry
+    head: HashOrNone  # of that entry
     same: bool  # whether that entry is in this copy; if not, ask again from an earlier one
-    committed: int  # last entry that a majority of the voters is known to hold
+    committed: NumberOrNone  # last entry that a majority of the voters is known to hold
     at: list[PeerAddress] = msgspec.field(default_factory=list)  # the voters
 
 
 class VoteReply(Answer, tag="promised"):
     """A voter's answer to a candidate."""
 
-    seen: int  # highest term that it has heard of
+    seen: Number  # highest term that it has heard of
     vote: Vote | None = None  # the promise, if it was asked for and given
-    reason: str = ""  # why it is not given; "": it is, or would be
+    reason: Text = ""  # why it is not given; "": it is, or would be
 
 
 # --- questions
@@ -33,23 +34,23 @@ class VoteReply(Answer, tag="promised"):
 class GetEntries(Question[LedgerEntries | Leader], tag="entries"):
     """What follows on the end of my copy? From a voter this acknowledges all entries up to it."""
 
-    term: int  # the asker follows no leader of a lower term
-    number: int  # its last entry
-    head: Hash  # of that entry
+    term: Number  # the asker follows no leader of a lower term
+    number: NumberOrNone  # its last entry
+    head: HashOrNone  # of that entry
 
 
 class GetEntryRange(Question[LedgerEntries], tag="extract"):
     """A candidate asks a voter for entries that it lacks."""
 
-    start: int
-    number: int  # the last one
-    head: Hash  # of the last one, in the voter's copy
+    start: Number
+    number: NumberOrNone  # the last one
+    head: HashOrNone  # of the last one, in the voter's copy
 
 
 class RequestVote(Question[VoteReply], tag="promise"):
     """Will you follow me in this term, and nobody of a lower one?"""
 
-    term: int
+    term: Number
     binding: bool  # False: would you? Nothing is promised yet
 
 

@@ -39,7 +39,7 @@ from duckweed.swarm.protocol.message import (  # noqa: F401
     Wait,
     encode,
 )
-from duckweed.swarm.protocol.peer import (  # noqa: F401
+from duckweed.swarm.protocol.peer import (
     Ahead,
     Apply,
     Contribute,
@@ -50,7 +50,6 @@ from duckweed.swarm.protocol.peer import (  # noqa: F401
     Stop,
     Train,
     Welcome,
-    signed_part,
 )
 from duckweed.swarm.protocol.status import (  # noqa: F401
     PROBE_LIMIT,
