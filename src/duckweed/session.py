@@ -18,7 +18,7 @@ from duckweed.learn.data import dataset as datasets
 from duckweed.learn.device import choose
 from duckweed.learn.fit import ANY, Fit, Wish
 from duckweed.learn.model import model as models
-from duckweed.learn.model.model import buffers_of, quiet, read_weights, skeleton
+from duckweed.learn.model.model import buffers_of, quiet, read_weights
 from duckweed.learn.registry import learner
 from duckweed.ledger.entries import RoundEntry, StateEntry
 from duckweed.ledger.ledger import Ledger, LedgerError
@@ -176,7 +176,7 @@ def peak(session: Session) -> tuple[Fit, int, int]:
     """How each peer will fit its steps into memory, the bytes that it is predicted to take at its peak,
     and those that it can count on."""
     run = session
-    model = skeleton(founding.configuration(run.spec, run.ground))
+    model = models.skeleton(founding.configuration(run.spec, run.ground))
     share = run.share(run.spec.rounds.peers)
     way = memory.ways(model, run.spec, run.device, share)[0]
     return way, memory.whole(model, run.spec, run.device, way), share.room or 0

@@ -10,7 +10,7 @@ import msgspec
 from duckweed.learn.data import dataset as datasets
 from duckweed.learn.data.corpus import DataError
 from duckweed.learn.fit import Wish
-from duckweed.learn.memory import check_memory, needed, room, trim, ways
+from duckweed.learn.memory import check_memory, room, trim, ways, whole
 from duckweed.learn.model import model as models
 from duckweed.net.identity import Identity, load_or_create
 from duckweed.net.timeouts import RETRY
@@ -150,7 +150,7 @@ async def _prepare(
     learner = founding.learner(spec, ground, device, wish, say)
     speed = await measure_speed(learner, spec)
     trim()
-    memory = needed(skeleton, spec, ways(skeleton, spec, device, wish)[0])
+    memory = whole(skeleton, spec, device, ways(skeleton, spec, device, wish)[0])
     found = Survey(spec, layout, info, speed_of_link, speed, memory, device, limits.threads)
     worker = Worker(spec, layout, learner)
     worker.pace = spec.tokens_per_step / speed
