@@ -20,7 +20,7 @@ from duckweed.ledger.ledger import Ledger
 from duckweed.net.link_spec import LinkSpec
 from duckweed.pages.run_page import run_page
 from duckweed.pages.run_summary import Summary, bits_per_byte, summarise
-from duckweed.process.environment import allow_files
+from duckweed.process.environment import allow_files, available_cores
 from duckweed.process.local_run import LocalRun
 from duckweed.process.simulation import Simulation
 from duckweed.round import export, founding
@@ -147,6 +147,23 @@ def closed_rounds(folder: RunFolder) -> int:
     with closing(Ledger(folder.ledger)) as ledger:
         last = ledger.last_round(RoundEntry)
     return 0 if last is None else last + 1
+
+
+def round_seconds(session: Session, peers: int, simulated: bool) -> float | None:
+    """What a round will take here, by the steps that were done at the founding; None where that cannot be
+    known: other machines take part, or peers share an accelerator. peers: how many share this machine;
+    simulated: one process does the work of all, in turn."""
+    spec, step = session.spec, session.folder.local().get("step_seconds")
+    if step is None or peers < spec.rounds.peers:
+        return None
+    at_once = 1 if simulated else max(1, available_cores() // session.threads)
+    if session.device != "cpu" and not simulated and peers > 1:
+        return None
+    turns = max(1.0, peers / at_once)
+    trained = spec.inner.steps * spec.inner.batch * spec.model.sequence
+    # Forward alone is a third of the work of a step; peers share what is evaluated.
+    measured = spec.rounds.evaluate_tokens / peers / spec.rounds.evaluate / 3
+    return float(step * spec.inner.steps * turns * (1 + measured / trained))
 
 
 def trained(session: Session) -> bool:

@@ -44,40 +44,51 @@ def begin(
     threads: int,
     peers: int,
     plugins: Sequence[Plugin] = (),
+    simulated: bool = False,
 ) -> Session:
-    """A new run in the folder runs/name; peers: how many will share this machine."""
+    """A new run in the folder runs/name; peers: how many will share this machine; simulated: whether one
+    process does the work of all of them."""
     try:
         with console.status("loading PyTorch") as status:
             from duckweed import session
 
             said: list[str] = []
             run = session.found(
-                spec, base, runs, name, device, threads, peers, plugins, status.update, said.append
-            )
+                spec, base, runs, name, device, threads, 1 if simulated else peers, plugins,
+                status.update, said.append,
+            )  # fmt: skip
     except KeyboardInterrupt:
         console.print("Stopped before the run had begun; nothing is left of it.")
         raise typer.Exit(STOPPED) from None
     for text in said:
         console.print(text, style="yellow")
-    return _told(run)
+    return _told(run, peers, simulated)
 
 
-def reopen(folder: RunFolder, device: str, threads: int, plugins: Sequence[Path]) -> Session:
-    """A run that exists. Raises FolderError if it never began."""
+def reopen(
+    folder: RunFolder,
+    device: str,
+    threads: int,
+    plugins: Sequence[Path],
+    peers: int | None = None,
+    simulated: bool = False,
+) -> Session:
+    """A run that exists; peers, simulated: as of `begin`, None: all peers are on this machine. Raises
+    FolderError if it never began."""
     with console.status("loading PyTorch"):
         from duckweed import session
 
         run = session.reopen(folder, device, threads, plugins)
-    return _told(run)
+    return _told(run, run.spec.rounds.peers if peers is None else peers, simulated)
 
 
-def _told(run: Session) -> Session:
+def _told(run: Session, peers: int, simulated: bool) -> Session:
     """Says what was understood, before anything is trained."""
-    console.print(understood(run))
+    console.print(understood(run, peers, simulated))
     return run
 
 
-def understood(run: Session) -> RenderableType:
+def understood(run: Session, peers: int, simulated: bool) -> RenderableType:
     """What will be trained, on what, and for how long; one line of each, wrapped where it is too long."""
     from rich.table import Table
     from rich.text import Text
@@ -89,9 +100,9 @@ def understood(run: Session) -> RenderableType:
     parameters, rounds = founding.layout(run.folder).total, spec.rounds
     family = founding.configuration(spec, run.ground).model_type
     tokens = spec.tokens_per_block * rounds.peers * rounds.count
-    peers = f"{rounds.peers} peer{'' if rounds.peers == 1 else 's'}"
+    many = f"{rounds.peers} peer{'' if rounds.peers == 1 else 's'}"
     lines = {
-        "run": f"{run.folder.path}: {peers} on {run.device}, {rounds.count} rounds of "
+        "run": f"{run.folder.path}: {many} on {run.device}, {rounds.count} rounds of "
         f"{spec.inner.steps} steps",
         "data": f"{', '.join(spec.data.paths)}: {facts.told()}",
         "": f"{show_size(facts.train_bytes)} to train on, {show_size(facts.held_out_bytes)} held out; "
@@ -99,7 +110,7 @@ def understood(run: Session) -> RenderableType:
         "tokenizer": f"{spec.data.tokenizer}, {facts.vocabulary:,} tokens",
         "model": f"{spec.model.source} ({family}), {parameters:,} parameters, "
         + ("with given weights" if spec.model.weights == "given" else "from scratch"),
-        "training": f"{show_count(tokens)} tokens, {tokens / parameters:.3g} a parameter; {_time(run)}",
+        "training": f"{show_count(tokens)} tokens, {tokens / parameters:.3g} a parameter; {_time(run, peers, simulated)}",
     }
     table = Table.grid(padding=(0, 2, 0, 0))
     for what, words in lines.items():
@@ -107,8 +118,9 @@ def understood(run: Session) -> RenderableType:
     return table
 
 
-def _time(run: Session) -> str:
-    """How long what is left will take, by the rounds of this run so far."""
+def _time(run: Session, peers: int, simulated: bool) -> str:
+    """How long what is left will take: by the rounds of this run so far, or by the inner steps that were
+    done at its founding. Nothing is said that would be a guess."""
     from statistics import median
 
     from duckweed import session
@@ -120,8 +132,13 @@ def _time(run: Session) -> str:
     took = [event.seconds for event in run.folder.records(RoundClosed)]
     if not left:
         return "all rounds are done"
-    if not took:
-        return "how long it takes shows after the first round"
+    if simulated or not took:
+        alone = session.round_seconds(run, peers, simulated)
+        if alone is None:
+            step = run.folder.local().get("step_seconds")
+            here = f"one step takes {show_time(step)} here; " if step else ""
+            return f"{here}how long it takes shows after the first round"
+        return f"about {show_time(left * alone)}" + (f" for {left} rounds" if closed else "")
     return f"{closed} rounds are done, about {show_time(left * median(took))} are left"
 
 
@@ -170,7 +187,7 @@ def finish(run: Session) -> None:
     folder = run.folder
     if not trained(run):
         return
-    if folder.report.is_file() and (folder.model / "config.json").is_file():
+    if finished(run):
         console.print(
             "This run is finished: all rounds are done, the model and the report are written.\n"
             f"report   {folder.report}\n"
@@ -186,6 +203,11 @@ def trained(run: Session) -> bool:
     from duckweed import session
 
     return session.trained(run)
+
+
+def finished(run: Session) -> bool:
+    """Whether model and report are written."""
+    return run.folder.report.is_file() and (run.folder.model / "config.json").is_file()
 
 
 def _harvest(run: Session) -> RenderableType:

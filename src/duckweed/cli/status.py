@@ -67,11 +67,18 @@ def _print(found: "Status", shown: int | None) -> None:
         if value is not None and math.isfinite(value)
     )
     here = sum(x.here for x in found.peers)
-    console.print(
-        f"run {found.run[:12]}: round {found.round} of {found.rounds}{loss}; "
-        f"{here} of {found.members} peers here"
-        + (f"; the last round took {show_time(found.seconds)}" if found.seconds else "")
-    )
+    if found.round >= found.rounds:
+        console.print(
+            f"run {found.run[:12]} is over: all {found.rounds} rounds are done{loss}; {found.members} peers "
+            "took part. Model and report are in its folder on the organiser's machine.",
+            soft_wrap=True,
+        )
+    else:
+        console.print(
+            f"run {found.run[:12]}: round {found.round} of {found.rounds}{loss}; "
+            f"{here} of {found.members} peers here"
+            + (f"; the last round took {show_time(found.seconds)}" if found.seconds else "")
+        )
     if found.waiting and found.round < found.rounds:
         console.print(found.waiting, style="dim")
     if found.leader:
@@ -96,18 +103,49 @@ def _print(found: "Status", shown: int | None) -> None:
 
 def _at_rest(folder: "RunFolder") -> None:
     """What the files tell of a run that nobody serves at the moment."""
-    from duckweed.ledger.entries import RoundEntry
+    from duckweed.ledger.entries import RoundEntry, StateEntry
     from duckweed.ledger.ledger import Ledger
-    from duckweed.run.events import RunEnded
+    from duckweed.run import spec as specs
+    from duckweed.run.events import FinalLoss, RunEnded
 
+    if over := folder.local().get("over"):
+        console.print(
+            f"{folder.path}: the run is over ({over}). Model and report are in its folder on the organiser's "
+            "machine.",
+            soft_wrap=True,
+        )
+        return
     ledger = Ledger(folder.ledger)
     closed = sum(1 for _ in ledger.entries(RoundEntry))
+    count = specs.rounds(folder.spec.read_text("utf-8"), str(folder.spec)).count
+    agreed = ledger.last_round(StateEntry) == count
     ledger.close()
-    again = "serve" if folder.coordinator_key.exists() else "join --home"
-    console.print(
-        f"{folder.path} is not being served at the moment; {closed} rounds are closed. "
-        f"Go on with: duckweed {again} {folder.path}"
-    )
+    ours = folder.coordinator_key.exists()
+    if not agreed:
+        console.print(
+            f"{folder.path} is not being served at the moment; {closed} rounds are closed. "
+            f"Go on with: duckweed {'serve' if ours else 'join --home'} {folder.path}"
+        )
+    elif not ours:
+        console.print(
+            f"{folder.path}: the run is over, all {count} rounds are done. Model and report are in its folder "
+            "on the organiser's machine.",
+            soft_wrap=True,
+        )
+    elif (folder.model / "config.json").is_file():
+        final = list(folder.records(FinalLoss))
+        loss = f", held-out loss {final[-1].held_out:.3f} nats per token" if final else ""
+        console.print(
+            f"{folder.path} is over: all {count} rounds are done{loss}.\n"
+            f"report   {folder.report}\nmodel    {folder.model}",
+            soft_wrap=True,
+        )
+    else:
+        console.print(
+            f"{folder.path} is over: all {count} rounds are done. Model and report are not written yet; write "
+            f"them with: duckweed serve {folder.path}",
+            soft_wrap=True,
+        )
     for last in list(folder.records(RunEnded))[-1:]:
-        for reason, count in sorted(last.refused.items()):
-            console.print(f"refused: {count:,} x {reason}")
+        for reason, number in sorted(last.refused.items()):
+            console.print(f"refused: {number:,} x {reason}")

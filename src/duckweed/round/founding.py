@@ -4,6 +4,7 @@ import errno
 import math
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from duckweed.wire.codec import codec_of
 Report = Callable[[str], None]
 BUFFERS = "buffers.safetensors"  # in the folder of a run whose model has any that are persistent
 TRIED = 2000  # held-out tokens whose text the exported tokenizer must read as in training
+TIMED = 3  # steps by which the speed of this machine is known
 WORSE = 0.5  # nats a token by which given weights may start worse than guessing
 
 
@@ -138,16 +140,28 @@ def found(
     weights = models.read_weights(first_one)
     del first_one
 
+    pace = _Pace()
+
     def gradient() -> np.ndarray:
         say("measuring the first scales")
-        return first_gradient(spec, learner(spec, ground, device), weights)
+        return first_gradient(spec, learner(spec, ground, device), weights, pace.stepped)
 
     state = first(layout, weights, codec_of(spec.wire, layout).first_shared(gradient))
+    if not pace.marks:
+        say("measuring the speed")
+        steps = min(TIMED, spec.inner.steps)
+        learner(spec, ground, device).train(weights, Part(0, 0, steps), report=pace.stepped)
     write_atomically(folder.spec, toml.write(spec).encode())
     write_atomically(folder.path / "layout.json", msgspec.json.encode(layout))
     if ground.buffers:
         write_atomically(folder.path / BUFFERS, safetensors.save(ground.buffers))
-    folder.note({"base": str(ground.base), "dataset": str(ground.dataset.folder)})
+    folder.note(
+        {
+            "base": str(ground.base),
+            "dataset": str(ground.dataset.folder),
+            "step_seconds": pace.seconds,
+        }
+    )
     state.save(folder.state(0))
     identity = load_or_create(folder.coordinator_key)
     ledger = Ledger(folder.ledger, identity.sign)
@@ -219,10 +233,36 @@ def genesis(
     )
 
 
-def first_gradient(spec: RunSpec, learner: Learner, weights: np.ndarray) -> np.ndarray:
+def first_gradient(
+    spec: RunSpec,
+    learner: Learner,
+    weights: np.ndarray,
+    report: Callable[[int, float], None] | None = None,
+) -> np.ndarray:
     """The pseudo-gradient f32[P] of block 0 from the first weights f32[P], trained here once: what peers
-    share in round 0 comes from it, before anybody has announced anything."""
-    return learner.train(weights, Part(block=0, first=0, steps=spec.inner.steps)).delta
+    share in round 0 comes from it, before anybody has announced anything. report: as of Learner.train."""
+    part = Part(block=0, first=0, steps=spec.inner.steps)
+    return learner.train(weights, part, report=report).delta
+
+
+class _Pace:
+    """When steps were done: what one of them takes."""
+
+    def __init__(self) -> None:
+        self.began = time.perf_counter()
+        self.marks: list[tuple[int, float]] = []  # steps done, and when
+
+    def stepped(self, steps: int, loss: float) -> None:
+        self.marks.append((steps, time.perf_counter()))
+
+    @property
+    def seconds(self) -> float:
+        """Of one step; the first one, in which much is done once and for all, is left out if others are
+        known."""
+        (first, began), (last, ended) = self.marks[0], self.marks[-1]
+        if last > first:
+            return (ended - began) / (last - first)
+        return (ended - self.began) / last
 
 
 def reopen(folder: RunFolder, spec: RunSpec) -> Ground:
