@@ -125,13 +125,20 @@ class Run:
         return _session().generate(self.folder.path, prompt, tokens, temperature, seed, device)
 
     def evaluate(
-        self, *texts: File, field: str = "text", encoding: str = "utf-8", device: str = "auto"
+        self,
+        *texts: File,
+        field: str = "text",
+        encoding: str = "utf-8",
+        limit: int | None = None,
+        device: str = "auto",
     ) -> "Evaluation":
         """Measure its model on other texts: files, folders, globs, as in section [data]. Raises
         FolderError if the run is not finished, DataError."""
         environment.prepare()
         paths = [str(text) for text in texts]
-        return _session().evaluate(self.folder.path, paths, field, encoding, device, (), log.info)
+        return _session().evaluate(
+            self.folder.path, paths, field, encoding, device, (), log.info, limit
+        )
 
 
 class Training:

@@ -1,19 +1,22 @@
 """A run on this machine from its founding to its report: what the commands and the library both call."""
 
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
+import numpy as np
 import torch
-from transformers import AutoModelForCausalLM
 
 from duckweed.learn import memory
 from duckweed.learn.data import dataset as datasets
+from duckweed.learn.data.dataset import Dataset
 from duckweed.learn.device import choose
-from duckweed.learn.model.model import buffers_of, quiet, read_weights
+from duckweed.learn.learner import Learner
+from duckweed.learn.model.given import model_in
+from duckweed.learn.model.model import buffers_of, read_weights
 from duckweed.learn.registry import learner
 from duckweed.ledger.entries import RoundEntry, StateEntry
 from duckweed.ledger.ledger import Ledger
@@ -26,7 +29,7 @@ from duckweed.process.simulation import Simulation
 from duckweed.round import export, founding
 from duckweed.round.founding import Ground
 from duckweed.run import folder as folders
-from duckweed.run import plugins
+from duckweed.run import plugins, units
 from duckweed.run import spec as specs
 from duckweed.run import state as states
 from duckweed.run.events import Event, Said
@@ -39,6 +42,7 @@ from duckweed.volunteer.controls import Controls
 from duckweed.volunteer.peer_home import PeerHome
 from duckweed.volunteer.watch import hold_to
 
+SHARES = 200  # in which a long text is measured
 SEQUENCE = 512  # tokens at a time, of a model that no run has a sequence for
 Say = Callable[[str], None]
 Events = Generator[Event, None, None]
@@ -232,9 +236,11 @@ def evaluate(
     device: str,
     files: Sequence[Path | str],
     say: Say,
+    limit: int | None = None,
 ) -> Evaluation:
-    """Measure the model of a finished run, or of a model's folder, on other texts. texts, field, encoding: as in section [data];
-    files: as in `reopen`. Raises FolderError, PluginError, DataError, SpecError."""
+    """Measure the model of a finished run, or of a model's folder, on other texts. texts, field, encoding,
+    limit: as in section [data]; files: as in `reopen`; say: how far it is. Raises FolderError, PluginError,
+    DataError, SpecError, ModelError."""
     model, place = model_of(path), choose(device)
     spec = specs.override(RunSpec(), {"model.sequence": SEQUENCE})
     if model != path:
@@ -242,22 +248,39 @@ def evaluate(
         plugins.load_of(folder, files)
         spec = specs.load(folder.spec)
     tokenizer = str(model.resolve())
-    wanted = DataSpec(tuple(texts), field, tokenizer, held_out=1.0, encoding=encoding)
+    wanted = DataSpec(tuple(texts), field, tokenizer, 1.0, limit, encoding)
     say("reading the data")
-    dataset = datasets.prepare(wanted, Path.cwd(), founding.cache_folder())
-    say("measuring")
-    with quiet():
-        network: Any = AutoModelForCausalLM.from_pretrained(model, trust_remote_code=False)
+    cache = founding.cache_folder()
+    dataset = datasets.prepare(wanted, Path.cwd(), cache, founding.progress(say))
+    say("loading the model")
+    network = model_in(model)
     known = getattr(network.config, "max_position_embeddings", None) or spec.model.sequence
     length = max(2, min(spec.model.sequence, known, len(dataset.held_out) - 1))
     spec = specs.override(spec, {"model.sequence": length})
     one = learner(spec, network.config, dataset, place)
     if buffers := buffers_of(network):
         one.fix(buffers)
-    nats, tokens = one.evaluate(read_weights(network), None, batch=export.EVALUATION_BATCH)
+    nats, tokens = _measured(one, read_weights(network), dataset, length, say)
     loss = nats / tokens
     ratio = export.bytes_per_token(dataset)
     return Evaluation(loss, bits_per_byte(loss, ratio), tokens, dataset.manifest.held_out_bytes)
+
+
+def _measured(
+    learner: Learner, weights: np.ndarray, dataset: Dataset, length: int, say: Say
+) -> tuple[float, int]:
+    """Sum of nats and number of tokens over the whole held-out text, by shares, with words of how long it
+    still takes."""
+    batches = max(1, len(dataset.held_out) // (length * export.EVALUATION_BATCH))
+    shares, began, nats, tokens = min(SHARES, batches), time.monotonic(), 0.0, 0
+    say("measuring")
+    for share in range(shares):
+        more, count = learner.evaluate(weights, None, share, shares, batch=export.EVALUATION_BATCH)
+        nats, tokens = nats + more, tokens + count
+        left = (time.monotonic() - began) / (share + 1) * (shares - share - 1)
+        if left > 1:
+            say(f"measuring: {(share + 1) / shares:.0%} done, about {units.show_time(left)} left")
+    return nats, tokens
 
 
 def _device(wanted: str, threads: int) -> str:

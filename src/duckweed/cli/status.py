@@ -67,7 +67,8 @@ def _print(found: "Status", shown: int | None) -> None:
         if value is not None and math.isfinite(value)
     )
     here = sum(x.here for x in found.peers)
-    if found.round >= found.rounds:
+    over = found.round >= found.rounds
+    if over:
         console.print(
             f"run {found.run[:12]} is over: all {found.rounds} rounds are done{loss}; {found.members} peers "
             "took part. Model and report are in its folder on the organiser's machine.",
@@ -79,7 +80,9 @@ def _print(found: "Status", shown: int | None) -> None:
             f"{here} of {found.members} peers here"
             + (f"; the last round took {show_time(found.seconds)}" if found.seconds else "")
         )
-    if found.waiting and found.round < found.rounds:
+    if over and shown is not None:
+        return
+    if found.waiting and not over:
         console.print(found.waiting, style="dim")
     if found.leader:
         console.print(f"leader: {found.leader}", style="dim")

@@ -4,11 +4,12 @@ import shutil
 from contextlib import closing
 from pathlib import Path
 
-import torch
-
 from duckweed.learn.data.dataset import Dataset
+from duckweed.learn.data.reading import DataError
+from duckweed.learn.data.tokenizer import no_tokenizer
 from duckweed.learn.model import model as models
 from duckweed.learn.model.generation import continued
+from duckweed.learn.model.given import model_in
 from duckweed.ledger.entries import RoundEntry
 from duckweed.ledger.ledger import Ledger
 from duckweed.round import founding
@@ -64,12 +65,13 @@ def harvest(folder: RunFolder, spec: RunSpec, ground: Ground, device: str) -> st
 def generate(
     model: Path, prompt: str, tokens: int, temperature: float, seed: int, device: str
 ) -> str:
-    """The prompt continued by up to `tokens` tokens; temperature 0 takes the likeliest each time."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    """The prompt continued by up to `tokens` tokens; temperature 0 takes the likeliest each time.
+    Raises DataError, ModelError where the folder holds no tokenizer or no whole model."""
+    from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
-    with models.quiet():
-        network = AutoModelForCausalLM.from_pretrained(
-            model, dtype=torch.float32, trust_remote_code=False
-        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise DataError(no_tokenizer(str(model), error)) from error
+    network = model_in(model)
     return continued(network, tokenizer, prompt, tokens, temperature, seed, device)

@@ -29,7 +29,7 @@ from duckweed.ledger.entries import GenesisEntry
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import load_or_create
 from duckweed.round.worker import disk_needed
-from duckweed.run import toml
+from duckweed.run import toml, units
 from duckweed.run.folder import FolderError, RunFolder, write_atomically
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
@@ -39,6 +39,7 @@ from duckweed.wire.codec import codec_of
 Report = Callable[[str], None]
 BUFFERS = "buffers.safetensors"  # in the folder of a run whose model has any that are persistent
 TRIED = 2000  # held-out tokens whose text the exported tokenizer must read as in training
+TELL = 1.0  # seconds between two words of how far the data is
 TIMED = 3  # steps by which the speed of this machine is known
 WORSE = 0.5  # nats a token by which given weights may start worse than guessing
 
@@ -61,11 +62,25 @@ class Ground(msgspec.Struct):
 def prepare(spec: RunSpec, base: Path, say: Report) -> Ground:
     """Data read and tokenised, its size checked. Raises DataError."""
     say("reading the data")
-    dataset = datasets.prepare(spec.data, base, cache_folder())
+    dataset = datasets.prepare(spec.data, base, cache_folder(), progress(say))
     say(dataset.manifest.told())
     sequences = spec.rounds.peers * spec.inner.batch
     datasets.check_size(dataset, spec.model.sequence, sequences)
     return Ground(base, dataset)
+
+
+def progress(say: Report) -> Callable[[str, int], None]:
+    """What tells how far the preparation of data is, once a second."""
+    told = time.monotonic()
+
+    def report(what: str, size: int) -> None:
+        nonlocal told
+        if time.monotonic() - told >= TELL:
+            told = time.monotonic()
+            doing = {"read": "reading the data", "tokenise": "turning the text into tokens"}[what]
+            say(f"{doing}: {units.show_size(size)} done")
+
+    return report
 
 
 def configuration(spec: RunSpec, ground: Ground) -> PretrainedConfig:

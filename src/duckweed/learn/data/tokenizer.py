@@ -247,6 +247,20 @@ def _end_of(backend: Backend, extra: dict[str, str], path: Path) -> str:
     )
 
 
+def no_tokenizer(name: str, error: Exception) -> str:
+    """What to say where transformers finds no tokenizer of that name."""
+    if Path(name).is_dir():
+        return (
+            f"tokenizer: the folder {name} holds none that can be read; it wants a tokenizer.json with its "
+            "tokenizer_config.json, as the model's authors have them"
+        )
+    reason = str(error).strip().split("\n")[0]
+    return (
+        f"tokenizer: '{name}' is neither here nor on the Hugging Face hub ({reason}); give 'bytes', 'bpe:N', a "
+        "tokenizer.json, a folder, or check the name and the network"
+    )
+
+
 def _from_transformers(name: str) -> Tokenizer:
     """From the hub or an older kind of folder, by way of the files that transformers saves."""
     import transformers  # seconds
@@ -260,11 +274,7 @@ def _from_transformers(name: str) -> Tokenizer:
     except DataError:
         raise
     except Exception as error:  # whatever the network or the files raised
-        reason = str(error).strip().split("\n")[0]
-        raise DataError(
-            f"tokenizer: '{name}' is neither here nor on the Hugging Face hub ({reason}); "
-            "give 'bytes', 'bpe:N', a tokenizer.json, a folder, or check the name and the network"
-        ) from error
+        raise DataError(no_tokenizer(name, error)) from error
     raise DataError(f"tokenizer: '{name}' has no fast version (tokenizer.json); choose another")
 
 

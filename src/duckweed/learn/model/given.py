@@ -10,7 +10,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from duckweed.learn.model.architecture import ModelError
-from duckweed.learn.model.configuration import brief
+from duckweed.learn.model.configuration import brief, configuration
 from duckweed.learn.model.model import quiet
 
 POINTER = b"version https://git-lfs.github.com/spec"
@@ -54,6 +54,16 @@ def given_weights(source: str, base: Path, config: PretrainedConfig | None = Non
                 f"the weights at {source!r} are damaged: {name} has NaN or infinity in it"
             )
     return model
+
+
+def model_in(folder: Path) -> Any:
+    """The model in a folder of Hugging Face's format, on the CPU; of a composite its text part. Raises
+    ModelError."""
+    source = str(folder.resolve())
+    config = configuration(source, folder, vocabulary=0, sequence=0, given=True)
+    model: Any = given_weights(source, folder, config)
+    model.config.use_cache = True
+    return model.eval()
 
 
 def _check_file(path: Path) -> None:
