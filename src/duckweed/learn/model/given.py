@@ -19,6 +19,7 @@ TEXT_PARTS = {
     r"^language_model\.lm_head": "lm_head",
 }
 """Where composite models keep their text part -> where the text model by itself has it."""
+FLOATS = ("F64", "F32", "F16", "BF16")  # as safetensors names them
 HEADER_LIMIT = 100_000_000  # bytes, as in the safetensors library
 
 
@@ -28,6 +29,8 @@ def given_weights(source: str, base: Path, config: PretrainedConfig | None = Non
     path = base / Path(source).expanduser()
     path = path.parent if path.is_file() else path
     if path.is_dir():
+        for index in sorted(path.glob("*.safetensors.index.json")):
+            _check_index(index)
         for file in sorted(path.glob("*.safetensors")):
             _check_file(file)
     try:
@@ -37,16 +40,21 @@ def given_weights(source: str, base: Path, config: PretrainedConfig | None = Non
                 config=config,
                 dtype=torch.float32,
                 trust_remote_code=False,
+                ignore_mismatched_sizes=True,  # they are named below
                 output_loading_info=True,
                 key_mapping=TEXT_PARTS,
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"no weights at {source!r}: {brief(error)}") from error
     model, said = read
-    if lacking := sorted(said["missing_keys"]) + sorted(str(x) for x in said["mismatched_keys"]):
+    faults = [f"{name} is missing" for name in sorted(said["missing_keys"])]
+    for name, found, wanted in sorted(said["mismatched_keys"]):
+        faults.append(f"{name} is {list(found)} and should be {list(wanted)}")
+    if faults:
+        more = f", and {len(faults) - 1} more such faults" if faults[1:] else ""
         raise ModelError(
-            f"the weights at {source!r} do not fit its configuration: {lacking[0]} is missing or of "
-            f"another shape, one of {len(lacking)}"
+            f"the weights at {source!r} do not fit its config.json: {faults[0]}{more}; take both from the same "
+            "model"
         )
     for name, value in model.state_dict().items():
         if not torch.isfinite(value).all():
@@ -66,6 +74,19 @@ def model_in(folder: Path) -> Any:
     return model.eval()
 
 
+def _check_index(path: Path) -> None:
+    """Raises ModelError where the list of a model's files is damaged, or names one that is not there."""
+    try:
+        names = sorted(set(json.loads(path.read_text("utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path} is damaged; fetch it again") from error
+    if lacking := [name for name in names if not (path.parent / str(name)).is_file()]:
+        raise ModelError(
+            f"{path.parent} lacks {lacking[0]}, which {path.name} names ({len(lacking)} of {len(names)} files "
+            "are missing); fetch the rest of the model"
+        )
+
+
 def _check_file(path: Path) -> None:
     """Raises ModelError where a safetensors file is visibly not whole."""
     size = path.stat().st_size
@@ -83,7 +104,9 @@ def _check_file(path: Path) -> None:
         file.seek(8)
         try:
             header = json.loads(file.read(length))
-            ends = [x["data_offsets"][1] for name, x in header.items() if name != "__metadata__"]
+            tensors = {name: x for name, x in header.items() if name != "__metadata__"}
+            ends = [x["data_offsets"][1] for x in tensors.values()]
+            kinds = {name: str(x["dtype"]) for name, x in tensors.items()}
         except (ValueError, AttributeError, KeyError, TypeError, IndexError) as error:
             raise ModelError(f"{path} is damaged or cut off; fetch it again") from error
     wanted = 8 + length + max(ends, default=0)
@@ -92,3 +115,9 @@ def _check_file(path: Path) -> None:
             f"{path} has {size:,} bytes and should have {wanted:,}: it is damaged or cut off; fetch it "
             "again"
         )
+    for name, kind in kinds.items():
+        if name.endswith("weight") and kind not in FLOATS:
+            raise ModelError(
+                f"{path}: {name} is stored as {kind}: the weights are quantised and cannot be trained; give a "
+                "folder whose weights are not"
+            )
