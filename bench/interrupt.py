@@ -5,7 +5,8 @@ A tiny run with a coordinator and two peers, each a process, and the same run si
 command gets a SIGINT, a SIGTERM or a SIGKILL, up to three times; each time `--resume`, or the same command
 where no run had begun, goes on. At last it is left in peace. Then the folder must be finished, with model
 and report, and the last state must be, bit for bit, that of the run that nobody interrupted. Everything
-follows from the seed but how fast the machine is. Shown: the seeds that failed, if any did, and why.
+follows from the seed but how fast the machine is. Each seed is shown as it ends, with what the run said where
+it failed.
 """
 
 import argparse
@@ -145,9 +146,11 @@ def main() -> None:
         for seed in range(given.first, given.first + given.seeds):
             try:
                 interrupted(alone, seed)
+                print(f"seed {seed}: the same", flush=True)
             except (AssertionError, OSError, KeyError, subprocess.TimeoutExpired) as error:
                 failed += 1
-                print(f"seed {seed}: {error}\n{(alone.base / f'seed-{seed}.log').read_text()}")
+                said = (alone.base / f"seed-{seed}.log").read_text()
+                print(f"seed {seed}: {error}\n{said}", flush=True)
     print(f"{given.seeds} runs interrupted, {given.seeds - failed} ended as the one left in peace")
     sys.exit(failed > 0)
 

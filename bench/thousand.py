@@ -26,12 +26,13 @@ import msgspec
 import numpy as np
 
 from duckweed.ledger.entries import GenesisEntry
-from duckweed.ledger.ledger import Ledger
+from duckweed.ledger.ledger import Ledger, entry_hash
 from duckweed.merge.round import Announcement, blob_hash
 from duckweed.net.identity import Identity, load_or_create
 from duckweed.net.timeouts import BEAT, PATIENCE, RETRY
 from duckweed.net.transport import Endpoint, Link, LinkError
 from duckweed.round.open_round import Timings
+from duckweed.round.signed import signed_part
 from duckweed.run import events, toml
 from duckweed.run import folder as folders
 from duckweed.run.events import PeerLeft, RoundClosed, Serving
@@ -102,6 +103,8 @@ class Light:
         try:
             welcome, _ = await self.ask(m.Join(m.PROTOCOL, secret))
             assert isinstance(welcome, m.Welcome), welcome
+            assert welcome.genesis
+            self.genesis = entry_hash("", 0, "genesis", 0, welcome.genesis.body)
             await self._take_part(welcome.index)
         finally:
             beat.cancel()
@@ -137,7 +140,7 @@ class Light:
             self.spec.tokens_per_block // self.spec.inner.steps * task.steps, task.steps, 3.0,
             [1.0] * len(self.layout.names), task.first,
         )  # fmt: skip
-        signature = self.identity.sign(m.signed_part(announcement))
+        signature = self.identity.sign(signed_part(self.genesis, announcement))
         timings = Timings(train=self.seconds)
         answer, _ = await self.ask(m.Contribute(announcement, signature, timings, 3.0, 1), blob)
         assert isinstance(answer, m.Ack), answer

@@ -1,10 +1,12 @@
-"""Speed and size of the wire: `python bench/wire.py`, or `speed` / `gradients` for one half.
+"""Speed and size of the wire: `python bench/wire.py`, or `speed` / `gradients` / `work` for a part.
 
 `speed`: synthetic pseudo-gradients of 10M and 100M values with rows and columns of uneven
 activity. MB/s count the f32 vector (4 bytes a value), against a plain copy of it by numpy.
 `gradients`: a Llama of 0.9M (bytes) and 1.8M (BPE of 4096) parameters, trained by four peers on
 the sources of the Python standard library, exchanging over the integer wire; the size of each
 kind of blob against the order-0 entropy of each tensor, at several rounds.
+`work`: seconds a value of the slowest valid blob that is found, against an honest one: of values that
+say nothing or everything, with as many lanes as a sender may take, and with headers altered at random.
 
 Writes bench/results/wire.json and prints the Markdown tables of docs/wire.md.
 """
@@ -19,6 +21,8 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from math import lgamma, log
 from pathlib import Path
 
@@ -32,7 +36,8 @@ from duckweed.wire.codecs.dense import Dense
 from duckweed.wire.codecs.integer import Codes, Integer, encode, quantise, steps
 from duckweed.wire.codecs.sparse import Sparse
 from duckweed.wire.codecs.sums import Sums
-from duckweed.wire.frame import Writer
+from duckweed.wire.entropy import rans
+from duckweed.wire.frame import WireError, Writer
 
 RESULTS = Path(__file__).parent / "results" / "wire.json"
 SPARSE_CODES = Integer(threshold=2.0, value=2.4)
@@ -276,6 +281,64 @@ def corpus(vocabulary: int) -> np.ndarray:
     return np.array([token for piece in bpe.encode_batch(pieces) for token in piece.ids])
 
 
+def work(millions: int, tries: int = 40) -> list[dict]:
+    """For each wire the slowest valid blob: nanoseconds a value, and times the honest one's."""
+    x, scales, layout = synthetic(millions, 1)
+    largest, none = np.full_like(x, 1e6), np.zeros_like(x)
+    columns = np.resize(np.array([1e6, -1e6, 1e6], np.float32), layout.total)
+    dice, rows = np.random.default_rng(0), []
+    for what, wire in (
+        ("integer, threshold 1", Integer()),
+        ("integer, 7 levels", Integer(threshold=0.3, value=0.5, levels=7)),
+        ("sparse, 64 of 4096", Sparse()),
+        ("dense int8", Dense("int8")),
+    ):
+        codec = codec_of(wire, layout)
+        honest = codec.encode(x, scales).blob
+        blobs = {"as it is": honest}
+        for name, values in (("largest", largest), ("zeros", none), ("one sign a column", columns)):
+            blobs[name] = codec.encode(values, scales).blob
+        for name, values in (("bell", x), ("largest", largest), ("zeros", none)):
+            with fewest_lanes():
+                blobs[f"{name}, fewest lanes"] = codec.encode(values, scales).blob
+        refused = 0
+        for number in range(tries):
+            name = list(blobs)[number % 7]
+            blob = bytearray(blobs[name])
+            for at in dice.integers(8, min(len(blob), 60), 2):
+                blob[at] = dice.integers(0, 256)
+            try:
+                codec.decode(bytes(blob), scales)
+                blobs[f"{name}, altered {number}"] = bytes(blob)
+            except WireError:
+                refused += 1
+        took = {
+            name: seconds(partial(codec.decode, blob, scales), 3) for name, blob in blobs.items()
+        }
+        worst = max(took, key=took.__getitem__)
+        rows.append(
+            {
+                "what": what, "millions": millions, "honest, ns a value": round(1e9 * took["as it is"] / layout.total, 1),
+                "worst, ns a value": round(1e9 * took[worst] / layout.total, 1),
+                "times": round(took[worst] / took["as it is"], 2), "worst": worst,
+                "altered": tries, "of them valid": tries - refused,
+            }
+        )  # fmt: skip
+        print(rows[-1], file=sys.stderr, flush=True)
+    return rows
+
+
+@contextmanager
+def fewest_lanes() -> Iterator[None]:
+    """An encoder that takes no more lanes than it must."""
+    kept = rans._BITS_PER_LANE, rans._MANY_STEPS
+    rans._BITS_PER_LANE = rans._MANY_STEPS = 1 << 60
+    try:
+        yield
+    finally:
+        rans._BITS_PER_LANE, rans._MANY_STEPS = kept
+
+
 def table(rows: list[dict], columns: list[str]) -> str:
     lines = [" | ".join(columns), " | ".join("---" for _ in columns)]
     lines += [
@@ -300,11 +363,14 @@ def main() -> None:
         new["gradients"] += gradients(4096, sparser, (1, 5, 10))
         for row in new["gradients"]:
             row["change"] = f"{100 * (row['bits'] / row['bound'] - 1):+.1f} %"
+    if only in ("", "work"):
+        new["work"] = work(1)
     results = json.loads(RESULTS.read_text()) | new if RESULTS.exists() else new
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     for name, columns in {
         "speed": ["what", "millions", "compress", "encode", "merge", "decode", "bits", "bound"],
+        "work": ["what", "millions", "honest, ns a value", "worst, ns a value", "times", "worst"],
         "gradients": ["vocabulary", "threshold", "round", "what", "bits", "bound", "change"],
     }.items():
         if name in results:

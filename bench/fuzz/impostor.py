@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 
 from bench.fuzz.target import IN_VAIN, PATIENCE, Ended, sensible, table
-from duckweed.ledger.entries import Closed
+from duckweed.ledger.entries import Closed, GenesisEntry, encode
+from duckweed.ledger.ledger import Row, entry_hash
 from duckweed.net.framing import Accepted
 from duckweed.net.identity import Identity
 from duckweed.net.transport import Endpoint
@@ -77,7 +78,7 @@ async def mislead(peer_of: PeerOf, count: int, dice: random.Random, spec: RunSpe
         nonlocal kind
         match m.question(head):
             case m.Join():
-                return m.encode(m.Welcome(0, "", -1, "", "")), b""
+                return m.encode(m.Welcome(0, "", -1, "", "", genesis=genesis)), b""
             case m.Progress() | m.Leave():
                 return m.encode(m.Ack()), b""
         kind, answer, blob = next(source)
@@ -85,6 +86,10 @@ async def mislead(peer_of: PeerOf, count: int, dice: random.Random, spec: RunSpe
         return answer, blob
 
     me = Identity(dice.randbytes(32))
+    shown = GenesisEntry(spec.identity, me.id, "", "", "", 1, "", [], 1, "")
+    body = encode(shown)
+    digest = entry_hash("", 0, shown.kind, 0, body)
+    genesis = Row(0, shown.kind, 0, body, me.sign(digest.encode()).hex())
     false = await Endpoint.bind(me, 1 << 21, "127.0.0.1:0")
     serving = asyncio.create_task(
         false.serve(lambda peer, head: Accepted(1 << 20, lambda body: handle(peer, head, body)))

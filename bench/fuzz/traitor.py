@@ -7,10 +7,12 @@ from typing import Any
 import msgspec
 
 from bench.fuzz.target import IN_VAIN, PATIENCE, PER_KEY, Ended, Target, announcement
+from duckweed.ledger.ledger import entry_hash
 from duckweed.merge.round import blob_hash
 from duckweed.net.identity import Identity
 from duckweed.net.transport import Endpoint, LinkError
 from duckweed.round.open_round import Timings
+from duckweed.round.signed import signed_part
 from duckweed.run.folder import RunFolder
 from duckweed.run.spec import RunSpec
 from duckweed.swarm.protocol import messages as m
@@ -18,7 +20,7 @@ from duckweed.swarm.protocol import messages as m
 
 def forged(
     dice: random.Random, me: Identity, index: int, task: m.Train, spec: RunSpec, folder: RunFolder,
-    total: int,
+    total: int, genesis: str,
 ) -> tuple[str, m.Contribute, bytes]:  # fmt: skip
     """A contribution that must not count, and what is wrong with it."""
     old = [p.read_bytes() for p in folder.blobs.iterdir() if p.is_file() and p.suffix != ".part"]
@@ -43,7 +45,7 @@ def forged(
     }
     kind = dice.choice(list(changes))
     said = msgspec.structs.replace(honest, **changes[kind])
-    signature = dice.randbytes(64) if kind == "unsigned" else me.sign(m.signed_part(said))
+    signature = dice.randbytes(64) if kind == "unsigned" else me.sign(signed_part(genesis, said))
     return kind, m.Contribute(said, signature, Timings(), 1.0, 1), blob
 
 
@@ -63,6 +65,8 @@ async def betray(target: Target, count: int, dice: random.Random, spec: RunSpec,
             head, _ = await link.ask(m.encode(m.Join(m.PROTOCOL, target.folder.read_secret())))
             welcome = m.answer(head)
             assert isinstance(welcome, m.Welcome)
+            assert welcome.genesis
+            genesis = entry_hash("", 0, "genesis", 0, welcome.genesis.body)
             state = "ff" * 32  # it lies about its state too, once there is one to lie about
             for _ in range(PER_KEY):
                 run = await target.status()
@@ -75,7 +79,7 @@ async def betray(target: Target, count: int, dice: random.Random, spec: RunSpec,
                 asked = m.answer((await link.ask(m.encode(question), patience=PATIENCE))[0])
                 task = asked if isinstance(asked, m.Train) else task
                 kind, contribution, blob = forged(
-                    dice, me, welcome.index, task, spec, target.folder, tensors
+                    dice, me, welcome.index, task, spec, target.folder, tensors, genesis
                 )
                 sent, in_vain = sent + 1, 0
                 head, _ = await link.ask(m.encode(contribution), blob, patience=PATIENCE)

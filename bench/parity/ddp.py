@@ -27,6 +27,7 @@ from bench.parity.cells import BASE, HERE
 from bench.parity.stacked import Run
 from duckweed.learn.learner import Part
 from duckweed.learn.model import model as models
+from duckweed.learn.model.network import Network
 from duckweed.learn.optim.registry import make_optimizer
 from duckweed.learn.optim.schedule import learning_rate
 from duckweed.learn.text import TOKENS, NextToken
@@ -66,6 +67,7 @@ def worker(rank: int, raw: bytes, hook: str, steps: int, rendezvous: str, out: s
     # One bucket: the futures of PowerSGD's hook start all-reduces of their own, and with several
     # buckets gloo meets them in another order in each process and gives up.
     wrapped = DistributedDataParallel(model, bucket_cap_mb=1024)
+    network = Network(wrapped, "cpu", torch.float32)
     if hook == "powersgd":
         state = powerSGD_hook.PowerSGDState(
             None, matrix_approximation_rank=4, start_powerSGD_iter=10
@@ -79,7 +81,7 @@ def worker(rank: int, raw: bytes, hook: str, steps: int, rendezvous: str, out: s
             before = loopback_bytes()
         block, within = step // inner.steps * peers + rank, step % inner.steps
         batch = next(task.batches(Part(block, within, 1), model))
-        loss = task.loss(wrapped, {TOKENS: torch.from_numpy(batch[TOKENS])})
+        loss = task.loss(network, {TOKENS: torch.from_numpy(batch[TOKENS])})
         loss.backward()
         optimizer.step(learning_rate(inner, step, spec.total_steps), step)
         losses.append(loss.item())

@@ -257,7 +257,7 @@ class Run:
         self.residuals = [
             feedback.keep(x, one.sent) for x, one in zip(wanted, encoded, strict=True)
         ]
-        rule = find_rule(spec.merge.rule)
+        rule = find_rule(spec.rule)
         total = codec.total(self.shared, rule.needs)
         for one in encoded:
             total.add(codec.decode(one.blob, self.shared), 1)
@@ -279,7 +279,9 @@ class Run:
             )
         self.weights, self.momentum = outer_step(spec.outer, self.weights, self.momentum, merged)
         said = made if self.own_scale else wanted
-        self.shared = np.array(codec.next_shared([codec.announce(x) for x in said]), np.float32)
+        self.shared = np.array(
+            codec.next_shared([codec.announce(x) for x in said], self.shared.tolist()), np.float32
+        )
         self.stack.weights.detach().copy_(torch.from_numpy(self.weights))
 
     def _made(self, peer: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from duckweed.learn.fit import Wish
 from duckweed.ledger.entries import RUN, Body
 from duckweed.ledger.ledger import Entry, Ledger
 from duckweed.net.identity import adopt, verify
@@ -91,10 +92,12 @@ class Run:
         found = [(one.number, one.held_out) for one in told.rounds if one.held_out is not None]
         return found + ([(len(told.rounds), told.final[0])] if told.final else [])
 
-    def train(self, *, device: str = "auto", threads: int = 1, port: int = 0) -> "Training":
+    def train(
+        self, *, device: str = "auto", threads: int = 1, port: int = 0, micro: int | None = None
+    ) -> "Training":
         """Go on from the last closed round, as `duckweed train --resume`. Arguments: see `train`."""
         environment.prepare()
-        session = _session().reopen(self.folder, device, threads)
+        session = _session().reopen(self.folder, device, threads, wish=Wish(micro))
         return Training(self, session, lambda: _session().train(session, port))
 
     def simulate(
@@ -118,11 +121,16 @@ class Run:
         temperature: float = 0.7,
         seed: int = 0,
         device: str = "auto",
+        top_p: float = 0.95,
+        write: Callable[[str], None] | None = None,
     ) -> str:
-        """The prompt continued by up to `tokens` tokens; temperature 0 takes the likeliest each time.
-        Raises FolderError if the run is not finished."""
+        """The prompt continued by up to `tokens` tokens. temperature: 0 takes the likeliest each time;
+        top_p: of the likeliest tokens, as many as have this probability together are drawn from; write:
+        is given the text as it is written. Raises FolderError if the run is not finished."""
         environment.prepare()
-        return _session().generate(self.folder.path, prompt, tokens, temperature, seed, device)
+        return _session().generate(
+            self.folder.path, prompt, tokens, temperature, seed, device, top_p, write
+        )
 
     def evaluate(
         self,
@@ -222,6 +230,7 @@ def train(
     device: str = "auto",
     threads: int = 1,
     port: int = 0,
+    micro: int | None = None,
     plugins: Sequence[File] = (),
 ) -> Training:
     """Begin a run on this machine, one process for each peer, as `duckweed train`. It trains while the
@@ -230,13 +239,14 @@ def train(
     changes: dotted keys of the specification; base: where relative paths in it start (default: the folder
     of its file, else the current one); name, runs: its folder is runs/name (default: the next that is
     free); device: auto, cpu, cuda, cuda:N or mps; threads: CPU threads of each peer; port: UDP port of the
-    coordinator, 0: any; plugins: files of one's own that each process loads.
+    coordinator, 0: any; micro: sequences of a step that are trained at a time (None: as many as fit
+    into memory); plugins: files of one's own that each process loads.
 
     Raises SpecError, PluginError, FolderError, DataError, ModelError, MemoryError, OSError."""
     loaded = plugin_files.load(plugins)
     base = Path(base) if base else _base(given)
     spec = specification(given, changes, base)
-    place = _Place(given, base, name, Path(runs), device, threads)
+    place = _Place(given, base, name, Path(runs), device, threads, micro)
     session = place.found(spec, loaded, spec.rounds.peers)
     return Training(Run(session.folder, spec), session, lambda: _session().train(session, port))
 
@@ -293,7 +303,8 @@ def join(
     invitation: the line that `duckweed serve` printed, None: that which `home` keeps; data: where the run's
     text lies here; home: folder of the peer (default: joined/RUN); identity: who to be (`duckweed
     identity`); dry_run: only say, to the log, what it would do; plugins: files of one's own that the run
-    needs, never taken from the run; limits: up, down, hours, pause_when_busy, memory, disk, threads, nice
+    needs, never taken from the run; limits: up, down, hours, pause_when_busy, memory, disk, threads, micro,
+    nice, model
     (duckweed.volunteer.controls.Controls). Memory and nice hold for this whole process, and stay.
 
     Raises InvitationError, PeerHomeError, Busy, LinkError, SpecError, PluginError, DataError, ModelError,
@@ -303,7 +314,10 @@ def join(
     with alone(peer_home.lock, wait=False):
         place = _session().ready(held, device)
         paths = [str(path) for path in data]
-        return _await(_session().join(peer_home, paths, place, log.info, dry_run))
+        reason = _await(_session().join(peer_home, paths, place, log.info, dry_run))
+        for line in () if dry_run else _session().take_home(peer_home, place, log.info):
+            log.info(line)
+        return reason
 
 
 def home_of(
@@ -332,6 +346,7 @@ class _Place(NamedTuple):
     runs: Path
     device: str
     threads: int
+    micro: int | None = None
 
     def found(self, spec: RunSpec, loaded: Sequence[Plugin], peers: int) -> "Session":
         environment.prepare()
@@ -339,8 +354,9 @@ class _Place(NamedTuple):
         name = self.name or folders.next_name(self.runs, file.stem if file else "train")
         session = _session()
         return session.found(
-            spec, self.base, self.runs, name, self.device, self.threads, peers, loaded, log.info
-        )
+            spec, self.base, self.runs, name, self.device, self.threads, peers, loaded, log.info,
+            wish=Wish(self.micro),
+        )  # fmt: skip
 
 
 def _file(given: Specification) -> Path | None:

@@ -1,5 +1,7 @@
 """A run on this machine from its founding to its report: what the commands and the library both call."""
 
+import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
@@ -14,13 +16,17 @@ from duckweed.learn import memory
 from duckweed.learn.data import dataset as datasets
 from duckweed.learn.data.dataset import Dataset
 from duckweed.learn.device import choose
+from duckweed.learn.fit import ANY, Fit, Wish
 from duckweed.learn.learner import Learner
+from duckweed.learn.model import model as models
 from duckweed.learn.model.given import model_in
-from duckweed.learn.model.model import buffers_of, read_weights
+from duckweed.learn.model.model import buffers_of, read_weights, skeleton
 from duckweed.learn.registry import learner
 from duckweed.ledger.entries import RoundEntry, StateEntry
-from duckweed.ledger.ledger import Ledger
+from duckweed.ledger.ledger import Ledger, LedgerError
+from duckweed.net.identity import load_or_create, verify
 from duckweed.net.link_spec import LinkSpec
+from duckweed.pages.live.follow import Follower
 from duckweed.pages.run_page import run_page
 from duckweed.pages.run_summary import Summary, bits_per_byte, summarise
 from duckweed.process.environment import allow_files, available_cores
@@ -28,6 +34,8 @@ from duckweed.process.local_run import LocalRun
 from duckweed.process.simulation import Simulation
 from duckweed.round import export, founding
 from duckweed.round.founding import Ground
+from duckweed.round.sampler import Sampler
+from duckweed.round.worker import disk_needed
 from duckweed.run import folder as folders
 from duckweed.run import plugins, units
 from duckweed.run import spec as specs
@@ -36,13 +44,17 @@ from duckweed.run.events import Event, Said
 from duckweed.run.folder import FolderError, RunFolder, write_atomically
 from duckweed.run.plugins import Plugin
 from duckweed.run.sections import DataSpec
-from duckweed.run.spec import RunSpec
+from duckweed.run.spec import RunSpec, SpecError
 from duckweed.swarm.peer.join import join as take_part
+from duckweed.volunteer import controls, given
 from duckweed.volunteer.controls import Controls
+from duckweed.volunteer.given import Given
 from duckweed.volunteer.peer_home import PeerHome
 from duckweed.volunteer.watch import hold_to
+from duckweed.wire.codec import codec_of
 
 SHARES = 200  # in which a long text is measured
+STANDING = 60.0  # seconds between two sentences on what a peer has given
 SEQUENCE = 512  # tokens at a time, of a model that no run has a sequence for
 Say = Callable[[str], None]
 Events = Generator[Event, None, None]
@@ -59,6 +71,12 @@ class Session:
     """As PyTorch names it."""
     threads: int
     """CPU threads of each peer."""
+    wish: Wish = ANY
+    """Of the memory of each peer."""
+
+    def share(self, peers: int) -> Wish:
+        """The same, with what is free now shared out among as many peers."""
+        return msgspec.structs.replace(self.wish, room=memory.room(self.device, peers))
 
 
 class Evaluation(msgspec.Struct, frozen=True):
@@ -85,24 +103,29 @@ def found(
     loaded: Sequence[Plugin],
     say: Say,
     warn: Say | None = None,
+    wish: Wish = ANY,
 ) -> Session:
     """A new run in the folder runs/name, which is there once the run is founded. base: where relative
     paths start; peers: how many will share this machine; loaded: the plug-ins that the run needs;
-    say: what is being done; warn: what the user should know after that, too.
+    say: what is being done; warn: what the user should know after that, too; wish: of each peer's memory.
 
     Raises FolderError, DataError, ModelError, MemoryError, OSError."""
     with folders.founding(runs, name) as folder:
         plugins.remember(folder, loaded)
         device = _device(device, threads)
         ground = founding.prepare(spec, base, say)
-        founding.found(spec, ground, folder, device, peers, say, warn)
-    return Session(RunFolder(runs / name), spec, ground, device, threads)
+        founding.found(spec, ground, folder, device, peers, say, warn, wish)
+    return Session(RunFolder(runs / name), spec, ground, device, threads, wish)
 
 
 def reopen(
-    folder: RunFolder, device: str, threads: int, files: Sequence[Path | str] = ()
+    folder: RunFolder,
+    device: str,
+    threads: int,
+    files: Sequence[Path | str] = (),
+    wish: Wish = ANY,
 ) -> Session:
-    """A run that exists. files: plug-ins that the user has named now. Raises FolderError if it never
+    """A run that exists. files: plug-ins that the user has named now; wish: as in `found`. Raises FolderError if it never
     began, PluginError, SpecError."""
     if not folder.founded:
         raise FolderError(
@@ -112,15 +135,15 @@ def reopen(
     plugins.load_of(folder, files)
     spec = specs.load(folder.spec)
     device = _device(device, threads)
-    return Session(folder, spec, founding.reopen(folder, spec), device, threads)
+    return Session(folder, spec, founding.reopen(folder, spec), device, threads, wish)
 
 
 def train(session: Session, port: int = 0) -> Events:
     """Train with processes, from the last closed round on; port: of the coordinator, 0: any. To close
     the iterator ends the processes in order. Raises RunFailed."""
-    run = session
+    run, peers = session, session.spec.rounds.peers
     with LocalRun(
-        run.folder, run.spec, run.device, run.threads, run.spec.rounds.peers
+        run.folder, run.spec, run.device, run.threads, peers, run.share(peers)
     ) as processes:
         processes.start(f"127.0.0.1:{port}")
         yield from processes.events()
@@ -137,13 +160,24 @@ def simulate(
     layout = founding.layout(run.folder)
     state = states.load(run.folder.start(run.spec.rounds.overlap > 0), layout)
     simulation = Simulation(
-        run.folder, run.spec, layout, run.ground, state, run.device, links, step_seconds
-    )
+        run.folder, run.spec, layout, run.ground, state, run.device, links, step_seconds,
+        wish=run.wish,
+    )  # fmt: skip
     yield from simulation.events()
     yield Said(
         f"Simulated: on these links and at this speed {run.spec.rounds.count} rounds take "
         f"{simulation.clock:,.1f} s. Final state {simulation.state.hash()[:16]}"
     )
+
+
+def peak(session: Session) -> tuple[Fit, int, int]:
+    """How each peer will fit its steps into memory, the bytes that it is predicted to take at its peak,
+    and those that it can count on."""
+    run = session
+    model = skeleton(founding.configuration(run.spec, run.ground))
+    share = run.share(run.spec.rounds.peers)
+    way = memory.ways(model, run.spec, run.device, share)[0]
+    return way, memory.whole(model, run.spec, run.device, way), share.room or 0
 
 
 def closed_rounds(folder: RunFolder) -> int:
@@ -176,15 +210,79 @@ def trained(session: Session) -> bool:
         return ledger.last_round(StateEntry) == session.spec.rounds.count
 
 
-def finish(session: Session) -> Summary:
-    """After the last round: measure the model, export it, write the report."""
+def finish(session: Session, keep: bool = True) -> Summary:
+    """After the last round: measure the model, export it, write the report. keep: False for no model."""
     run = session
-    sample = export.harvest(run.folder, run.spec, run.ground, run.device)
+    sample = export.harvest(run.folder, run.spec, run.ground, run.device, keep)
     parameters = founding.layout(run.folder).total
     ratio = export.bytes_per_token(run.ground.dataset)
     summary = summarise(run.folder, run.spec, parameters, ratio, sample)
     write_atomically(run.folder.report, run_page(run.folder, run.spec, summary).encode())
     return summary
+
+
+def take_home(home: PeerHome, device: str, say: Say) -> list[str]:
+    """Of a run that is over: its model, ledger and report in the peer's own folder, from the state that it
+    holds; nobody is asked. Returns what there is, in lines; none where the last round is not here.
+
+    Raises LedgerError, StateError, ModelError, DataError, OSError."""
+    folder = RunFolder(home.home)
+    if not folder.spec.is_file() or not folder.ledger.is_file():
+        return []
+    spec, keep = specs.load(folder.spec), controls.load(home.peer).model
+    count = spec.rounds.count
+    if closed_rounds(folder) < count or not folder.state(count).is_file():
+        return []
+    with closing(Ledger(folder.ledger)) as ledger:
+        entries, head = ledger.verify(verify), ledger.head
+    done = folder.report.is_file() and (not keep or (folder.model / "config.json").is_file())
+    if not done:
+        say("measuring and exporting the model" if keep else "measuring the model")
+        run = Session(folder, spec, founding.reopen(folder, spec), device, torch.get_num_threads())
+        finish(run, keep)
+    if export.agreed(folder, count):
+        told = "its last state is the one that the peers agreed on"
+    else:
+        told = "nobody has confirmed the last state: it is as this machine computed it"
+    mine = standing(home)
+    return [
+        *([f"given    {mine.sentence()}; over all runs: duckweed me"] if mine else []),
+        f"ledger   {folder.ledger}: {entries} entries, chain and signatures hold, head {head[:16]}; {told}",
+        f"report   {folder.report}",
+        *(
+            [f"model    {folder.model}", f"try it   duckweed generate {folder.path}"]
+            if keep
+            else []
+        ),
+    ]
+
+
+def needs(session: Session) -> list[str]:
+    """What a machine must have to take part, in words for a stranger."""
+    run, size = session, units.show_size
+    layout = founding.layout(run.folder)
+    skeleton = models.skeleton(founding.configuration(run.spec, run.ground))
+    room = memory.needed(skeleton, run.spec) + memory.PROCESS
+    text = ", ".join(run.spec.data.paths)
+    where = (
+        "Python's own" if text == "stdlib" else "get it from the organiser, and name it with --data"
+    )
+    most = codec_of(run.spec.wire, layout).blob_limit
+    return [
+        f"About {size(room)} of memory and {size(disk_needed(run.spec.inner, layout))} of disk; a graphics "
+        "card helps and is not needed.",
+        f"The run's text ({text}): {where}.",
+        f"In each round at most {size(most)} up, and about as much down. A newcomer first fetches the state "
+        f"({size(8 * layout.total)}) and trains from the next round on.",
+    ]  # fmt: skip
+
+
+def sampler(session: Session) -> Sampler | None:
+    """What lets the model write beside the run; None where there is no room for a second model."""
+    run = session
+    if not Sampler.fits(founding.layout(run.folder).total):
+        return None
+    return Sampler(run.folder, run.spec, run.ground)
 
 
 def ready(limits: Controls, device: str) -> str:
@@ -202,9 +300,48 @@ async def join(
     home: PeerHome, data: Sequence[str], device: str, say: Say, dry_run: bool = False
 ) -> str:
     """Take part in the run of an invitation until it ends; returns the reason. device: what `ready` gave.
+    What there is to take home afterwards, `take_home` takes.
 
     Raises LinkError, DataError, ModelError, OutOfMemory, ControlsError, PeerStopped."""
-    return await take_part(home.invitation, home.home, tuple(data), device, say, dry_run=dry_run)
+    telling = asyncio.create_task(_tell_standing(home, say))
+    try:
+        return await take_part(
+            home.invitation, home.home, tuple(data), device, say, dry_run=dry_run
+        )
+    finally:
+        telling.cancel()
+
+
+async def _tell_standing(home: PeerHome, say: Say) -> None:
+    """Now and then what the peer has given, where that has grown; kept for `duckweed me`."""
+    run, rounds = None, 0
+    while True:
+        await asyncio.sleep(STANDING)
+        with contextlib.suppress(LedgerError, SpecError, OSError):
+            run = run or (Follower(RunFolder(home.home)) if RunFolder(home.home).founded else None)
+            found = await asyncio.to_thread(standing, home, run) if run else None
+            if found and found.rounds > rounds:
+                rounds = found.rounds
+                say(f"given so far: {found.sentence()}")
+
+
+def standing(home: PeerHome, run: Follower | None = None) -> Given | None:
+    """What a peer has given to its run, by its copy of the ledger, noted for `duckweed me`; None before it
+    was admitted. run: what was read of the ledger before. Raises LedgerError, SpecError, OSError."""
+    run = run or Follower(RunFolder(home.home))
+    run.look()
+    key = load_or_create(home.peer / "key").id
+    me = next((x for x in run.peers.values() if x.key == key), None)
+    if me is None:
+        return None
+    found = Given(
+        run=run.spec.identity, key=key, home=str(home.home.resolve()),
+        tokens=me.tokens, rounds=me.counted, share=me.tokens / max(1, run.tokens),
+        place=1 + sum(x.tokens > me.tokens for x in run.peers.values()),
+        peers=len(run.peers), over=run.done, head=run.head, time=time.time(),
+    )  # fmt: skip
+    given.keep(found)
+    return found
 
 
 def model_of(path: Path) -> Path:
@@ -222,10 +359,19 @@ def model_of(path: Path) -> Path:
 
 
 def generate(
-    path: Path, prompt: str, tokens: int, temperature: float, seed: int, device: str
+    path: Path,
+    prompt: str,
+    tokens: int,
+    temperature: float,
+    seed: int,
+    device: str,
+    top_p: float = export.TOP_P,
+    write: Say | None = None,
 ) -> str:
-    """The prompt continued by the model of a finished run, or by a model's folder. Raises FolderError."""
-    return export.generate(model_of(path), prompt, tokens, temperature, seed, choose(device))
+    """The prompt continued by the model of a finished run, or by a model's folder. top_p, write: as in
+    `export.generate`. Raises FolderError."""
+    model, place = model_of(path), choose(device)
+    return export.generate(model, prompt, tokens, temperature, seed, place, top_p, write)
 
 
 def evaluate(

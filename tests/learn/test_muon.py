@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from duckweed.learn.optim import matrix_muon
 from duckweed.learn.optim.matrix_muon import MatrixMuon, orthogonalise
 
 
@@ -76,3 +77,23 @@ def test_one_step_is_the_formula():
     p, g = torch.nn.Parameter(random(6, 20)), random(6, 20, seed=1)
     expected = p.detach() * (1 - 0.02 * 0.1) - 0.02 * 0.2 * 20**0.5 * orthogonalise(g + 0.95 * g)
     torch.testing.assert_close(steps([p], [[g]])[0], expected)
+
+
+def test_matrices_are_made_orthogonal_a_bounded_number_at_a_time_with_the_same_result(monkeypatch):
+    def stepped():
+        torch.manual_seed(2)
+        shapes = [(8, 12), (12, 8), (3, 8, 12), (8, 8), (8, 12)]
+        parameters = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
+        one = MatrixMuon(parameters, 0.9, 0.1)
+        for p in parameters:
+            p.grad = torch.randn_like(p)
+        one.step(0.02)
+        return one, parameters
+
+    together, reference = stepped()
+    assert [len(group) for _, group in together.groups] == [4, 1]
+    monkeypatch.setattr(matrix_muon, "AT_ONCE", 2 * 96)
+    apart, parameters = stepped()
+    assert [len(group) for _, group in apart.groups] == [2, 1, 1, 1]
+    for p, wanted in zip(parameters, reference, strict=True):
+        assert torch.allclose(p, wanted, rtol=1e-6, atol=1e-7)

@@ -6,7 +6,9 @@ import sys
 
 import psutil
 import pytest
+import torch
 from fixtures import tiny
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
 import duckweed
@@ -85,11 +87,40 @@ def test_rounds_come_as_events_and_the_model_at_the_end(done, base):
     assert [one.round for one in rounds] == [0, 1, 2]
     assert training.summary.rounds == 3
     assert training.run.generate("the pond", tokens=5).startswith("the pond")
+    told = []
+    text = training.run.generate(
+        "the pond", tokens=40, temperature=1.0, top_p=0.8, write=told.append
+    )
+    assert "".join(told) == text
+    assert sum(map(bool, told)) > 1  # as it is written, not at the end
     found = training.run.evaluate(base / "text.txt")
     assert 0 < found.bits_per_byte < 8
     assert found.nats < rounds[0].loss
     part = training.run.evaluate(base / "text.txt", limit=2000)
     assert (part.text_bytes, part.tokens < found.tokens) == (2000, True)
+
+
+def test_what_is_generated_with_kept_keys_and_values_is_what_the_whole_text_gives(done):
+    run = done[0].run
+    text = run.generate("the pond", tokens=12, temperature=0)
+    network = AutoModelForCausalLM.from_pretrained(run.model)
+    tokenizer = AutoTokenizer.from_pretrained(run.model)
+    ids = tokenizer("the pond", return_tensors="pt", add_special_tokens=False)["input_ids"]
+    for _ in range(12):
+        with torch.no_grad():
+            likeliest = network(input_ids=ids, use_cache=False).logits[:, -1:].argmax(-1)
+        ids = torch.cat([ids, likeliest], 1)
+    assert text == tokenizer.decode(ids[0], skip_special_tokens=True)
+
+
+def test_the_same_seed_writes_the_same_text_and_few_likely_tokens_the_likeliest(done):
+    run = done[0].run
+
+    def said(**how):
+        return run.generate("the", tokens=30, temperature=1.5, **how)
+
+    assert said(seed=1) == said(seed=1) != said(seed=2)
+    assert said(top_p=1e-6) == run.generate("the", tokens=30, temperature=0)
 
 
 def test_a_finished_run_is_opened(done, base, spec):

@@ -61,7 +61,7 @@ def test_what_is_read_after_a_restart_is_what_was_kept(place, monkeypatch):
             None,
             [chance.random() for _ in LAYOUT.names],
         )
-        history.close(closed, assigned, said)
+        history.close(closed, assigned, said, dict.fromkeys(peers, b"s" * 64))
         history.agree(number + 1, f"{number + 1:064}", len(peers))
         again = RunHistory(folder, SPEC, LAYOUT, Ledger(folder.ledger))
         assert facts(again) == facts(history)

@@ -86,10 +86,11 @@ def test_who_may_come_in_can_first_see_what_it_would_be(tmp_path):
         secret = book(run).issue()
         terms = await run.ask(SOMEBODY, m.GetRunInfo(m.PROTOCOL, secret))
         assert (terms.round, terms.peers, terms.up) == (0, 0, 0)
-        answer, noise = await run.it.handle(SOMEBODY.id, m.Probe(9000, secret), b"")
+        answer, noise = await run.it.handle(SOMEBODY.id, m.Probe(9000, secret), bytes(9000))
         assert (answer, len(noise)) == (m.Blob(), 9000)
         asked = m.Probe(1 << 40, secret)
-        assert len((await run.it.handle(SOMEBODY.id, asked, b""))[1]) == m.PROBE_LIMIT
+        for sent in (0, 500, m.PROBE_LIMIT):  # never more comes back than was sent: no amplifier
+            assert len((await run.it.handle(SOMEBODY.id, asked, bytes(sent)))[1]) == sent
         assert run.it.body_limit(SOMEBODY.id, asked) == m.PROBE_LIMIT
         assert SOMEBODY.id not in run.it.admission.members
         await run.start()
@@ -151,7 +152,7 @@ def test_newcomers_of_an_open_run_cannot_outweigh_the_others(tmp_path):
         closed = await run.round()
         assert closed.accepted == [0, 1]
         assert closed.rejected == {2: "more than 50% of the round came from newcomers"}
-        assert [x.counted for x in run.it.admission.by_index] == [4, 1, 0]
+        assert [x.counted for x in run.it.admission.here()] == [4, 1, 0]
 
     play(tmp_path, scene, OPEN)
 

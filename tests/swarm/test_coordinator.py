@@ -10,10 +10,11 @@ import pytest
 from blake3 import blake3
 from fixtures.coordinated import SPEC, play
 from fixtures.golden import LAYOUT
-from fixtures.pretended import PEERS, state
+from fixtures.pretended import PEERS, origin, state
 
 from duckweed.ledger.entries import RUN
 from duckweed.round.open_round import Timings
+from duckweed.round.signed import signed_part
 from duckweed.run.events import ContributionRefused, RoundClosed, Said, StateDiffers
 from duckweed.run.spec import override
 from duckweed.swarm.coordinator import rounds as room
@@ -52,13 +53,13 @@ def test_strangers_and_wrong_words_are_refused_and_leave_no_trace(tmp_path):
             m.Join(m.PROTOCOL, "x"),
         ):
             assert isinstance(await run.ask(PEERS[0], join), m.Refused)
-        assert await run.ask(PEERS[0], m.Next(0, "00", False)) == m.Refused("join first")
+        assert await run.ask(PEERS[0], m.Next(0, state(0), False)) == m.Refused("join first")
         contribute, _ = run.work(0, m.Train(0, 0, 0, 1, False))
         with pytest.raises(ValueError, match="stranger"):
             run.it.body_limit(PEERS[0].id, contribute)
         await run.join([PEERS[0]])
         assert run.it.body_limit(PEERS[0].id, contribute) >= 4 * LAYOUT.total
-        assert run.it.body_limit(PEERS[0].id, m.Fetch("x")) == 0
+        assert run.it.body_limit(PEERS[0].id, m.Fetch("ab" * 32)) == 0
 
     run = play(tmp_path, scene)
     assert [entry.kind for entry in run.it.history.ledger.entries(*RUN)] == ["genesis", "peer"]
@@ -80,7 +81,7 @@ def test_a_peer_keeps_its_index_for_as_long_as_it_keeps_its_key(tmp_path):
         ({"block": 77}, "block 77 is not assigned"),
         ({"size": 5}, "not the one announced"),
         ({"blob": "00" * 32}, "not the one announced"),
-        ({"loss": math.nan}, "loss is not finite"),
+        ({"loss": math.nan}, "Expected `float` >= 0.0 - at `$.announcement.loss`"),
         ({"tokens": 10**9}, "1024 tokens"),
         ({"steps": 1}, "steps 0 to 4 of the block"),
         ({"first": 1}, "steps 0 to 4 of the block"),
@@ -100,8 +101,9 @@ def test_an_improper_contribution_is_refused_and_holds_nobody_up(tmp_path, chang
         assert closed.accepted == [0, 2]
         assert 1 in closed.rejected
         # Its block is trained by somebody in the next round.
-        blocks = [(await run.task_of(p, 1)).block for p in (PEERS[0], PEERS[2])]
-        assert 1 in [*blocks, run.it.rounds.open.assigned[1].block]
+        for peer in (PEERS[0], PEERS[2]):
+            await run.task_of(peer, 1)
+        assert 1 in [span.block for span in run.it.rounds.open.assigned.values()]
 
     play(tmp_path, scene)
 
@@ -110,7 +112,11 @@ def test_a_signature_must_be_that_of_the_peer_over_what_it_says(tmp_path):
     async def scene(run):
         await run.start()
         question, blob = run.work(1, await run.task_of(PEERS[1]))
-        for signature in (b"", b"x" * 64, PEERS[0].sign(m.signed_part(question.announcement))):
+        for signature in (
+            b"x" * 64,
+            PEERS[0].sign(signed_part(origin(run.spec), question.announcement)),
+            PEERS[1].sign(signed_part("ab" * 32, question.announcement)),  # said in another run
+        ):
             forged = msgspec.structs.replace(question, signature=signature)
             answer = await run.ask(PEERS[1], forged, blob)
             assert answer == m.Refused("the signature does not fit the announcement")
@@ -208,6 +214,7 @@ def test_who_was_late_for_one_round_is_waited_for_in_the_next(tmp_path):
     async def scene(run):
         await run.start()
         late = run.work(1, await run.task_of(PEERS[1]))
+        await run.ask(PEERS[1], m.Progress("training", 0, 2))
         await run.round(peers=[0, 2])
         await run.hand_in(0, 1)
         await run.hand_in(2, 1)
@@ -228,7 +235,7 @@ def test_a_slow_peer_gets_fewer_steps_counts_by_its_tokens_and_skips_nothing(tmp
         changes = {"steps": task.steps, "first": task.first, "tokens": 256 * task.steps}
         question, blob = run.work(number, task, **changes)
         question = msgspec.structs.replace(question, timings=Timings(train=seconds * task.steps))
-        signature = PEERS[number].sign(m.signed_part(question.announcement))
+        signature = PEERS[number].sign(signed_part(origin(run.spec), question.announcement))
         question = msgspec.structs.replace(question, signature=signature)
         assert await run.ask(PEERS[number], question, blob) == m.Ack()
         return task.block, task.first, task.steps
@@ -315,7 +322,8 @@ def test_only_blobs_and_states_are_given_away(tmp_path):
         run.folder.state(0).write_bytes(b"state of round zero")
         (run.folder.path / "precious").write_text("secret")
         for name in ("../precious", "x" * 64, "/" + "a" * 63, "A" * 64, "", "\x00" * 64):
-            assert await run.ask(PEERS[0], m.Fetch(name)) == m.Refused("not the hash of a blob")
+            answer = await run.ask(PEERS[0], m.Fetch(name))
+            assert answer.reason.endswith(r"regex '^[0-9a-f]{64}\\Z' - at `$.blob`")
         assert isinstance(await run.ask(PEERS[0], m.Fetch("a" * 64)), m.Refused)
         saved = await run.ask(PEERS[0], m.GetSavedState())
         assert saved == m.SavedState(0, 19, [blake3(b"state of round zero").digest()])

@@ -66,7 +66,7 @@ def test_a_machine_that_no_longer_leads_refers_the_peer_to_the_one_that_does():
                 said, welcomes = [], []
                 client = client_of(endpoint, first, said, welcomes.append)
                 await client.join()
-                answer, _ = await client.ask(m.Next(0, "", False))
+                answer, _ = await client.ask(m.Next(0, "ab" * 32, False))
                 assert answer == m.Wait("for others")
                 assert first.asked == [m.Join, m.Next]
                 assert leader.asked == [m.Join, m.Next]  # it need not know this peer

@@ -13,13 +13,18 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from duckweed import session
 from duckweed.ledger.entries import PeerEntry, RoundEntry, StateEntry
 from duckweed.ledger.ledger import Ledger
+from duckweed.net.identity import verify
 from duckweed.process.local_run import LocalRun
 from duckweed.process.simulation import Simulation
 from duckweed.round import founding
 from duckweed.run import state as states
+from duckweed.run.folder import RunFolder
+from duckweed.run.state import StateError
 from duckweed.swarm.peer.join import join
 from duckweed.swarm.protocol.client import QuestionRefused
 from duckweed.swarm.protocol.invitation import Invitation
+from duckweed.volunteer import controls, given
+from duckweed.volunteer.peer_home import PeerHome
 
 pytestmark = pytest.mark.slow
 DEEPSEEK = {
@@ -36,6 +41,7 @@ ALIKE = {"rounds.patience": 60.0}
 
 
 def test_the_invited_reach_the_bits_of_the_simulation_and_others_stay_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)  # the text and the configuration lie here, as they would there
     spec = tiny.specification(tmp_path, {"rounds.count": 3, "rounds.peers": 2, **ALIKE})
     simulated, ground, state = tiny.found(tmp_path, "simulation", spec)
@@ -63,9 +69,36 @@ def test_the_invited_reach_the_bits_of_the_simulation_and_others_stay_out(tmp_pa
     assert len(list(ledger.entries(PeerEntry))) == 2
     agreed = {e.round: e.body.hash for e in ledger.entries(StateEntry)}
     assert agreed[3] == expected
-    assert not (tmp_path / "guest" / "ledger.db").exists()  # copies are for runs with successors
     path = tmp_path / "guest" / "states" / "00000003.safetensors"
     assert states.load(path, layout).hash() == expected
+    takes_home(tmp_path, right, ledger.head)
+
+
+def takes_home(base, invitation, head):
+    """What the guest has, and that it needs nobody for it."""
+    guest = RunFolder(base / "guest")
+    copy = Ledger(guest.ledger)
+    copy.verify(verify)
+    assert copy.head == head
+    copy.close()
+    home = PeerHome(guest.path, invitation)
+    controls.save(home.peer, controls.Controls(model=False))
+    given_, lines, *_ = session.take_home(home, "cpu", print)
+    assert "the one that the peers agreed on" in lines
+    assert "in 3 rounds, 50% of the run's tokens, place 1 of 2" in given_
+    assert [(x.rounds, x.over, x.head) for x in given.known()] == [(3, True, head)]
+    assert guest.report.is_file()
+    assert not guest.model.exists()
+    controls.save(home.peer, controls.Controls())
+    assert session.take_home(home, "cpu", print)[-2].endswith(str(guest.model))
+    assert session.generate(guest.path, "the", 5, 0.0, 0, "cpu").startswith("the")
+
+    state = states.load(guest.state(3), founding.layout(guest))
+    state.weights[0] += 1
+    state.save(guest.state(3))
+    guest.report.unlink()
+    with pytest.raises(StateError, match="not the one that the peers agreed on"):
+        session.take_home(home, "cpu", print)
 
 
 def test_a_joiner_holds_the_persistent_buffers_of_the_given_weights(tmp_path, monkeypatch):

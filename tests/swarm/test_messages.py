@@ -11,6 +11,7 @@ from duckweed.ledger.entries import Closed
 from duckweed.ledger.succession import Vote
 from duckweed.merge.round import Announcement
 from duckweed.round.open_round import Timings
+from duckweed.round.signed import signed_part
 from duckweed.swarm.protocol import messages as m
 
 ANNOUNCEMENT = Announcement(3, 1, 7, "ab" * 32, 100, 512, 4, 2.5, [0.5, 1.0])
@@ -141,9 +142,10 @@ def test_a_message_cut_short_is_refused(message, data):
 
 
 def test_every_field_of_an_announcement_is_signed():
-    seen = {m.signed_part(ANNOUNCEMENT)}
+    seen = {signed_part("aa", ANNOUNCEMENT)}
     for name in ANNOUNCEMENT.__struct_fields__:
         value = getattr(ANNOUNCEMENT, name)
         other = value + "x" if isinstance(value, str) else [9.0] if name == "rms" else value + 1
-        seen.add(m.signed_part(msgspec.structs.replace(ANNOUNCEMENT, **{name: other})))
-    assert len(seen) == 1 + len(ANNOUNCEMENT.__struct_fields__)
+        seen.add(signed_part("aa", msgspec.structs.replace(ANNOUNCEMENT, **{name: other})))
+    seen.add(signed_part("ab", ANNOUNCEMENT))  # the run's first entry
+    assert len(seen) == 2 + len(ANNOUNCEMENT.__struct_fields__)

@@ -6,7 +6,7 @@ import time
 import pytest
 from fixtures import pretended
 from fixtures.golden import LAYOUT
-from fixtures.pretended import PEERS, contribution, genesis, state
+from fixtures.pretended import COORDINATOR, PEERS, contribution, genesis, state
 
 from duckweed.ledger.entries import RoundEntry
 from duckweed.ledger.ledger import Ledger, LedgerError
@@ -21,7 +21,7 @@ from duckweed.swarm.node import replica
 from duckweed.swarm.node.node import Node
 from duckweed.swarm.protocol import messages as m
 
-KEYS = {name: Identity(name.encode().ljust(32, b".")) for name in ("first", "anna", "ben")}
+KEYS = {"first": COORDINATOR} | {x: Identity(x.encode().ljust(32, b".")) for x in ("anna", "ben")}
 SPEC = override(
     pretended.SPEC,
     {

@@ -46,12 +46,17 @@ def test_hours_of_the_day_also_over_midnight(hours, inside, outside):
     [
         {"hours": "22"}, {"hours": "22-25"}, {"hours": "7-7"}, {"hours": "9:75-10"},
         {"up": "fast"}, {"up": "0mbit"}, {"down": "5"}, {"memory": "4Gb"}, {"disk": "much"},
-        {"threads": 0}, {"nice": -5}, {"nice": 20},
+        {"threads": 0}, {"nice": -5}, {"nice": 20}, {"micro": "0"}, {"micro": "many"},
     ],
 )  # fmt: skip
 def test_what_means_nothing_is_refused(given):
     with pytest.raises((ControlsError, UnitError)):
         changed(Controls(), given)
+
+
+def test_micro_batches_are_a_number_or_found_out():
+    assert Controls().micro_batch is None
+    assert changed(Controls(micro="auto"), {"micro": "4"}).micro_batch == 4
 
 
 def test_controls_are_kept_and_only_what_is_given_changes(tmp_path):

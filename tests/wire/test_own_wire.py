@@ -91,7 +91,7 @@ def test_a_rule_asks_for_what_it_needs_and_a_wire_that_does_not_give_it_is_refus
     assert max(map(len, blobs.values())) <= fetch_limit(spec, LAYOUT)
     with pytest.raises(SpecError, match=r"merge\.rule = 'middle' needs contributions.*'integer'"):
         override(RunSpec(), {"merge.rule": "middle"})
-    with pytest.raises(SpecError, match=r"'bounded', 'middle'; did you mean 'middle'"):
+    with pytest.raises(SpecError, match=r"'bounded', 'filtered', 'middle'; did you mean 'middle'"):
         override(RunSpec(), {"merge.rule": "midle"})
 
 

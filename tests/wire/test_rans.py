@@ -6,9 +6,11 @@ from hypothesis import strategies as st
 from duckweed.wire.entropy.rans import ONE, Decoder, Encoder
 from duckweed.wire.frame import HEADER, Reader, WireError, Writer
 
+STEPS = 1 << 13  # lanes as the entropy alone wants them
+
 
 def write(runs, raw) -> bytes:
-    encoder = Encoder()
+    encoder = Encoder(STEPS)
     for flags, one in runs:
         encoder.put(flags, one)
     encoder.raw(raw)
@@ -19,7 +21,7 @@ def write(runs, raw) -> bytes:
 
 def read(blob, runs, raw):
     reader = Reader(blob, 9, b"test")
-    decoder = Decoder(reader, max([len(flags) for flags, _ in runs] + [1]))
+    decoder = Decoder(reader, max([len(flags) for flags, _ in runs] + [1]), STEPS)
     flags = [decoder.take(len(flags), one) for flags, one in runs]
     bits = decoder.finish(len(raw))
     reader.end()

@@ -5,11 +5,15 @@ import codecs
 import io
 import os
 import sys
+from collections.abc import Iterable
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.status import Status
 from rich.text import Text
+
+from duckweed.run.checked import plain
 
 ELSE = {"→": "->", "…": "...", "–": "-", "×": "x", "█": "#"}
 """What stands for a character that the terminal does not have; for any other, a question mark."""
@@ -27,7 +31,7 @@ def _lasting(stream: Any) -> Any:
     if not isinstance(stream, io.TextIOWrapper) or not isinstance(stream.buffer, io.BufferedWriter):
         return stream
     encoding, lines = stream.encoding, stream.line_buffering
-    raw = stream.detach().detach()  # type: ignore[attr-defined]
+    raw = stream.detach().detach()
     if not isinstance(raw, io.FileIO):
         return stream
     buffer = io.BufferedWriter(_Lasting(raw))
@@ -69,10 +73,22 @@ def _other(error: UnicodeError) -> tuple[str, int]:
 
 class PlainConsole(Console):
     """A console that prints strings as they are: brackets and colons in a path, a name or an error mean
-    nothing. What is to be bold or red is a rich Text, or has a `style`."""
+    nothing, and control characters in them do not reach the terminal. What is to be bold or red is a rich
+    Text, or has a `style`."""
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """As rich's. All that is printed comes through here, whatever it is a part of."""
+        for segment in super().render(renderable, options):
+            yield (
+                segment
+                if segment.control
+                else segment._replace(text=plain(segment.text, keep="\n\t"))
+            )
 
     def status(self, status: RenderableType, **options: Any) -> Status:
         """A spinner with a text; `Spinner` would read markup in a string."""

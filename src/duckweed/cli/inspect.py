@@ -1,6 +1,7 @@
 """`duckweed show`, `duckweed generate`, `duckweed evaluate`: looking at runs and their models."""
 
 import math
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,6 +41,7 @@ def show(run: Run) -> None:
     )
     from duckweed.ledger.ledger import Ledger
     from duckweed.net.identity import verify
+    from duckweed.round import signed
     from duckweed.run import folder as folders
 
     folder = folders.find(run)
@@ -60,13 +62,21 @@ def show(run: Run) -> None:
             who = ledger.leadership.name(entry.body.key)
             table.add_row(str(entry.round), *[""] * 6, f"{who} takes over")
     console.print(table)
+    said = signed.check(ledger, verify)
     peers = sum(1 for _ in ledger.entries(PeerEntry))
     console.print(
         f"\nrun {genesis.run[:16]}, {genesis.parameters:,} parameters, {peers} peers; "
-        f"{count} entries, chain and signatures hold; head {ledger.head[:16]}"
+        f"{count} entries, chain and signatures hold; head {ledger.head[:16]}\n"
+        f"{said.signed} contributions are signed by their peers"
+        + (f", {said.unsigned} of an older version are unsigned" if said.unsigned else "")
         + _leadership(ledger.leadership)
     )
     ledger.close()
+    if said.wrong:
+        fail(
+            f"{folder.ledger}: what the ledger says of a contribution is not what its peer signed; the "
+            f"leader that wrote it is at fault: {'; '.join(said.wrong[:10])}"
+        )
 
 
 def _leadership(leadership: "Leadership | None") -> str:
@@ -98,17 +108,29 @@ def generate(
     prompt: Annotated[str, typer.Option(help="The text to go on from.")] = "def ",
     tokens: Annotated[int, typer.Option(help="How many tokens to add.")] = 200,
     temperature: Annotated[float, typer.Option(help="0: the likeliest token each time.")] = 0.7,
+    top_p: Annotated[
+        float,
+        typer.Option(
+            help="Draw from the likeliest tokens that have this probability together; 1: from all."
+        ),
+    ] = 0.95,
     seed: Annotated[int, typer.Option(help="Another seed, another text.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
-    """Let the model of a finished run, or of any folder in Hugging Face's format, go on with a text."""
+    """Let the model of a finished run, or of any folder in Hugging Face's format, go on with a text, which
+    is shown as it is written. The same seed, the same text on the same machine."""
     if tokens < 1 or temperature < 0:
         fail("--tokens must be at least 1 and --temperature at least 0")
-    with console.status("loading the model and writing"):
-        from duckweed import session
+    if not 0 < top_p <= 1:
+        fail(f"--top-p {top_p:g}: must be greater than 0 and at most 1")
+    from duckweed import session
 
-        text = session.generate(run, prompt, tokens, temperature, seed, device)
-    console.print(text, soft_wrap=True)
+    def write(text: str) -> None:
+        typer.echo(text, nl=False)
+        sys.stdout.flush()
+
+    session.generate(run, prompt, tokens, temperature, seed, device, top_p, write)
+    typer.echo()
 
 
 @plain_errors

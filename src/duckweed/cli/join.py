@@ -8,7 +8,7 @@ import typer
 
 from duckweed.cli.console import PlainConsole
 from duckweed.cli.errors import fail, plain_errors
-from duckweed.cli.running import Plugins
+from duckweed.cli.running import MICRO, Plugins
 
 if TYPE_CHECKING:
     from duckweed.volunteer.controls import Controls
@@ -51,7 +51,15 @@ def join(
     ] = None,
     memory: Annotated[str | None, typer.Option(help="At most so much memory: 4GB.")] = None,
     disk: Annotated[str | None, typer.Option(help="At most so much disk: 2GB.")] = None,
+    micro: Annotated[str | None, typer.Option(metavar="auto|N", help=MICRO)] = None,
     nice: Annotated[int | None, typer.Option(help="0 to 19: how much it yields.")] = None,
+    model: Annotated[
+        bool | None,
+        typer.Option(
+            "--model/--no-model",
+            help="Write the model at the end of the run. Default: write it.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it would do and what it costs, and end.")
     ] = False,
@@ -63,6 +71,8 @@ def join(
 ) -> None:
     """Take part in a run with this machine. The same command again goes on as the same peer.
 
+    When the run is over, the peer's folder holds the model, the ledger and a report.
+
     Limits are kept in the peer's folder (controls.toml) and can be changed there while it runs;
     `duckweed pause`, `resume` and `leave` do the rest.
     """
@@ -73,7 +83,7 @@ def join(
     logs.configure()
     given = {
         "up": up, "down": down, "hours": hours, "pause_when_busy": pause_when_busy,
-        "memory": memory, "disk": disk, "threads": threads, "nice": nice,
+        "memory": memory, "disk": disk, "threads": threads, "model": model, "nice": nice, "micro": micro,
     }  # fmt: skip
     peer_home, limits = home_of(invitation, home, identity, given, plugin or ())
     if service:
@@ -114,6 +124,8 @@ def _take_part(
         again = "the same command goes on as the same peer; its block goes back to the others"
         fail(words(error, peer_home.home, again))
     console.print(f"Done: {reason}")
+    for line in () if dry_run else session.take_home(peer_home, device, _say):
+        console.print(line, soft_wrap=True)
 
 
 def _service(peer_home: "PeerHome", data: list[str] | None, device: str) -> None:

@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 @plain_errors
 def pause(home: Home = None) -> None:
-    """Let the peer on this machine rest: it hands back its block, keeps its peer_home, holds still.
+    """Let the peer on this machine rest: it hands back its block, keeps its place in the run, holds still.
 
     It stays paused over restarts, until `duckweed resume`.
     """

@@ -35,6 +35,16 @@ Plugins = Annotated[
 ]
 
 
+Logs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--log",
+        metavar="TOOL",
+        help="Also write what happens for this tool: tensorboard, into RUN/tensorboard.",
+    ),
+]
+
+
 def begin(
     spec: RunSpec,
     base: Path,
@@ -44,18 +54,20 @@ def begin(
     threads: int,
     peers: int,
     plugins: Sequence[Plugin] = (),
+    micro: str = "auto",
     simulated: bool = False,
 ) -> Session:
-    """A new run in the folder runs/name; peers: how many will share this machine; simulated: whether one
-    process does the work of all of them."""
+    """A new run in the folder runs/name; peers: how many will share this machine; micro: as in --micro;
+    simulated: whether one process does the work of all of them."""
     try:
         with console.status("loading PyTorch") as status:
             from duckweed import session
+            from duckweed.learn.fit import Wish, read_micro
 
             said: list[str] = []
             run = session.found(
                 spec, base, runs, name, device, threads, 1 if simulated else peers, plugins,
-                status.update, said.append,
+                status.update, said.append, Wish(read_micro(micro)),
             )  # fmt: skip
     except KeyboardInterrupt:
         console.print("Stopped before the run had begun; nothing is left of it.")
@@ -70,15 +82,17 @@ def reopen(
     device: str,
     threads: int,
     plugins: Sequence[Path],
+    micro: str = "auto",
     peers: int | None = None,
     simulated: bool = False,
 ) -> Session:
-    """A run that exists; peers, simulated: as of `begin`, None: all peers are on this machine. Raises
-    FolderError if it never began."""
+    """A run that exists. micro: as in --micro; peers, simulated: as of `begin`, None: all peers are on this
+    machine. Raises FolderError if it never began, MicroError."""
     with console.status("loading PyTorch"):
         from duckweed import session
+        from duckweed.learn.fit import Wish, read_micro
 
-        run = session.reopen(folder, device, threads, plugins)
+        run = session.reopen(folder, device, threads, plugins, Wish(read_micro(micro)))
     return _told(run, run.spec.rounds.peers if peers is None else peers, simulated)
 
 
@@ -110,12 +124,22 @@ def understood(run: Session, peers: int, simulated: bool) -> RenderableType:
         "tokenizer": f"{spec.data.tokenizer}, {facts.vocabulary:,} tokens",
         "model": f"{spec.model.source} ({family}), {parameters:,} parameters, "
         + ("with given weights" if spec.model.weights == "given" else "from scratch"),
+        "memory": _memory(run),
         "training": f"{show_count(tokens)} tokens, {tokens / parameters:.3g} a parameter; {_time(run, peers, simulated)}",
     }
     table = Table.grid(padding=(0, 2, 0, 0))
     for what, words in lines.items():
         table.add_row(Text(what, "dim"), words)
     return table
+
+
+def _memory(run: Session) -> str:
+    """What a peer will take at its peak, as far as that can be predicted."""
+    from duckweed import session
+    from duckweed.run.units import show_size
+
+    way, need, there = session.peak(run)
+    return f"about {show_size(need)} for each peer, {way}; {show_size(there)} are there for each"
 
 
 def _time(run: Session, peers: int, simulated: bool) -> str:
@@ -150,11 +174,21 @@ def view(run: Session) -> View:
     return View(console, run.folder.path.name, run.spec, bytes_per_token(run.ground.dataset))
 
 
-def watch(run: Session, events: Events) -> None:
-    """Show what happens until it ends; at Ctrl-C what is going on ends in order."""
-    with closing(events), view(run) as shown:
+def watch(run: Session, events: Events, logs: Sequence[str] = ()) -> None:
+    """Show what happens until it ends; at Ctrl-C what is going on ends in order. logs: tools that it is
+    written for (duckweed.pages.trackers)."""
+    from duckweed.pages.trackers import tracked
+
+    with closing(tracked(run.folder, list(logs), events)) as told, view(run) as shown:
+        events = told
         for event in events:
             shown.take(event)
+
+
+MICRO = (
+    "Sequences of a step that are trained at a time, or auto: as many as fit into memory. The result is "
+    "the same up to rounding."
+)
 
 
 @contextmanager

@@ -1,18 +1,22 @@
 """`duckweed serve` and `duckweed invite`: the organiser's side of a run over several machines."""
 
 import contextlib
+import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
+from typer.core import TyperCommand
 
 from duckweed.cli import running, specified
 from duckweed.cli.console import PlainConsole
 from duckweed.cli.errors import fail, plain_errors
 
 if TYPE_CHECKING:
+    from duckweed.pages.live.served import Served
     from duckweed.process.local_run import LocalRun
     from duckweed.run.events import Serving
     from duckweed.run.folder import RunFolder
@@ -22,11 +26,27 @@ if TYPE_CHECKING:
 
 console = PlainConsole()
 ANSWERS = 600.0  # seconds for which a run that is over is still served
+LAST = "last"  # value of --page where none is given
 SERVED = "serve"  # name of the invitation that `duckweed serve` prints
 
 
+class ServeCommand(TyperCommand):
+    """`serve`, whose option --page may stand without a value."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given = [
+            f"--page={LAST}" if one == "--page" and not _is_address(args[i + 1 : i + 2]) else one
+            for i, one in enumerate(args)
+        ]
+        return super().parse_args(ctx, given)
+
+
+def _is_address(following: list[str]) -> bool:
+    return bool(following and re.fullmatch(r"\S*:\d+", following[0]))
+
+
 def register(app: typer.Typer) -> None:
-    app.command()(serve)
+    app.command(cls=ServeCommand)(serve)
     app.command()(invite)
 
 
@@ -70,36 +90,74 @@ def serve(
     runs: Annotated[Path, typer.Option(help="Where run folders are kept.")] = Path("runs"),
     device: Annotated[str, typer.Option(help="Of the peers beside it.")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads of each peer beside it.")] = 1,
+    page: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[HOST:PORT]",
+            help="Show the run as a page while it is served. Default: where it was the last time, else any "
+            "free port of 127.0.0.1; 0.0.0.0:8080 for everybody.",
+        ),
+    ] = None,
+    samples: Annotated[
+        bool,
+        typer.Option(
+            "--samples/--no-samples",
+            help="With --page: let the model write a text every few rounds, on this machine.",
+        ),
+    ] = True,
     plugin: running.Plugins = None,
+    log: running.Logs = None,
 ) -> None:
     """Coordinate a run for peers on other machines; prints the invitation that they join with.
 
     The run begins when as many peers are there as rounds.peers says. `duckweed invite` makes
     invitations that are limited or for one person, and revokes them.
     """
+    from duckweed.pages import trackers
     from duckweed.run import folder as folders
     from duckweed.run import plugins
 
+    trackers.check(log or [])
     wanted = specified.changes(
         data, field, encoding, limit, model, tokenizer, peers, rounds, seed, set_
     )
     if specification and specification.is_dir():
         specified.refuse_with_run(wanted, recipe)
-        run = running.reopen(folders.find(specification), device, threads, plugin or (), train)
+        run = running.reopen(
+            folders.find(specification), device, threads, plugin or (), peers=train
+        )
     else:
         loaded = plugins.load(plugin or ())
         spec, base = specified.specification(specification, recipe, wanted)
         name = name or folders.next_name(runs, specification.stem if specification else "serve")
         run = running.begin(spec, base, runs, name, device, threads, train, loaded)
     way = listen, public or [], relay or [], own_relay
-    if running.trained(run) and running.finished(run):
-        running.finish(run)
-        _answer(run, *way)
+    with _shown(run, page, samples) as shown:
+        if running.trained(run) and running.finished(run):
+            running.finish(run)
+            _answer(run, *way)
+            return
+        with running.stoppable(run, "duckweed serve"):
+            if not running.trained(run):
+                _serve(run, train, threads, *way, shown, log or [])
+            running.finish(run)
+
+
+@contextlib.contextmanager
+def _shown(run: "Session", page: str | None, samples: bool) -> Iterator["Served | None"]:
+    """The page of the run, if it is wanted."""
+    if page is None:
+        yield None
         return
-    with running.stoppable(run, "duckweed serve"):
-        if not running.trained(run):
-            _serve(run, train, threads, *way)
-        running.finish(run)
+    from duckweed import session
+    from duckweed.pages.live.served import served
+
+    sampler = session.sampler(run) if samples else None
+    with served(run.folder, "" if page == LAST else page, sampler) as shown:
+        console.print(f"The run is shown at {shown.url}", soft_wrap=True)
+        if samples and sampler is None:
+            console.print("There is too little memory to let the model write beside it.")
+        yield shown
 
 
 def _serve(
@@ -110,6 +168,8 @@ def _serve(
     public: list[str],
     elsewhere: list[str],
     own_relay: bool,
+    shown: "Served | None",
+    log: list[str],
 ) -> None:
     """Coordinate until all rounds are done; prints the invitation first."""
     from duckweed.process.local_run import LocalRun
@@ -120,7 +180,8 @@ def _serve(
     guests = GuestBook(run.folder.guests)
     secret = "" if is_open else guests.unlimited(SERVED)
     guests.close()
-    with LocalRun(run.folder, run.spec, run.device, threads, train) as processes:
+    share = run.share(train)
+    with LocalRun(run.folder, run.spec, run.device, threads, train, share) as processes:
         serving = _begin(run, processes, listen, public, elsewhere, own_relay)
         console.print(
             "Anybody can take part:\n" if is_open else "Whoever has this line can come:\n"
@@ -135,7 +196,15 @@ def _serve(
         )
         if words := _successors(run.spec):
             console.print(words, style="dim")
-        running.watch(run, processes.events())
+        if shown is None:
+            running.watch(run, processes.events(), log)
+            return
+        from duckweed import session
+        from duckweed.pages.live.sections import Terms
+
+        command = f"duckweed join {invitation}" if is_open else ""
+        shown.invite(Terms(command, tuple(session.needs(run))))
+        running.watch(run, shown.seen(processes.events()), log)
 
 
 def _begin(

@@ -111,43 +111,27 @@ def _at_rest(folder: "RunFolder") -> None:
     from duckweed.run import spec as specs
     from duckweed.run.events import FinalLoss, RunEnded
 
-    if over := folder.local().get("over"):
-        console.print(
-            f"{folder.path}: the run is over ({over}). Model and report are in its folder on the organiser's "
-            "machine.",
-            soft_wrap=True,
-        )
-        return
     ledger = Ledger(folder.ledger)
     closed = sum(1 for _ in ledger.entries(RoundEntry))
     count = specs.rounds(folder.spec.read_text("utf-8"), str(folder.spec)).count
-    agreed = ledger.last_round(StateEntry) == count
+    over = "over" in folder.local() or ledger.last_round(StateEntry) == count
     ledger.close()
     ours = folder.coordinator_key.exists()
-    if not agreed:
+    if over:
+        final = list(folder.records(FinalLoss))
+        loss = f", held-out loss {final[-1].held_out:.3f} nats per token" if final else ""
+        console.print(f"{folder.path} is over: all {count} rounds are done{loss}.", soft_wrap=True)
+        if folder.report.is_file() and (folder.model / "config.json").is_file():
+            console.print(f"report   {folder.report}\nmodel    {folder.model}", soft_wrap=True)
+        elif ours:
+            again = f"duckweed serve {folder.path}"
+            console.print(f"Model and report are not written yet; write them with: {again}")
+        else:
+            console.print("Model and report are in its folder on the organiser's machine.")
+    else:
         console.print(
             f"{folder.path} is not being served at the moment; {closed} rounds are closed. "
             f"Go on with: duckweed {'serve' if ours else 'join --home'} {folder.path}"
-        )
-    elif not ours:
-        console.print(
-            f"{folder.path}: the run is over, all {count} rounds are done. Model and report are in its folder "
-            "on the organiser's machine.",
-            soft_wrap=True,
-        )
-    elif (folder.model / "config.json").is_file():
-        final = list(folder.records(FinalLoss))
-        loss = f", held-out loss {final[-1].held_out:.3f} nats per token" if final else ""
-        console.print(
-            f"{folder.path} is over: all {count} rounds are done{loss}.\n"
-            f"report   {folder.report}\nmodel    {folder.model}",
-            soft_wrap=True,
-        )
-    else:
-        console.print(
-            f"{folder.path} is over: all {count} rounds are done. Model and report are not written yet; write "
-            f"them with: duckweed serve {folder.path}",
-            soft_wrap=True,
         )
     for last in list(folder.records(RunEnded))[-1:]:
         for reason, number in sorted(last.refused.items()):

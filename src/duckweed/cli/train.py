@@ -56,6 +56,7 @@ def train(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads of each peer.")] = 1,
+    micro: Annotated[str, typer.Option(metavar="auto|N", help=running.MICRO)] = "auto",
     port: Annotated[int, typer.Option(help="UDP port of the coordinator; 0: any.")] = 0,
     simulate: Annotated[
         bool, typer.Option("--simulate", help="One process and a virtual clock: same result.")
@@ -67,15 +68,18 @@ def train(
         float | None, typer.Option(help="With --simulate: seconds of one inner step.")
     ] = None,
     plugin: running.Plugins = None,
+    log: running.Logs = None,
 ) -> None:
     """Train a model with several peers on this machine, over the same transport as the internet.
 
     Without arguments: four peers train a small model on Python's own sources for some minutes.
     """
     from duckweed.net.link_spec import parse_links
+    from duckweed.pages import trackers
     from duckweed.run import folder as folders
     from duckweed.run import plugins
 
+    trackers.check(log or [])
     if resume is not None and specification is not None:
         fail("give either a specification or --resume, not both: a run keeps its specification")
     if (links or step_seconds is not None) and not simulate:
@@ -86,7 +90,7 @@ def train(
     if resume is not None:
         specified.refuse_with_run(wanted, recipe)
         folder = folders.find(resume)
-        run = running.reopen(folder, device, threads, plugin or (), simulated=simulate)
+        run = running.reopen(folder, device, threads, plugin or (), micro, simulated=simulate)
     else:
         loaded = plugins.load(plugin or ())
         spec, base = specified.specification(specification, recipe, wanted)
@@ -94,7 +98,7 @@ def train(
             parse_links(links, spec.rounds.peers)
         name = name or folders.next_name(runs, specification.stem if specification else "train")
         run = running.begin(
-            spec, base, runs, name, device, threads, spec.rounds.peers, loaded, simulate
+            spec, base, runs, name, device, threads, spec.rounds.peers, loaded, micro, simulate
         )
     from duckweed import session
 
@@ -103,7 +107,7 @@ def train(
             pass
         elif simulate:
             at_links = parse_links(links, run.spec.rounds.peers) if links else None
-            running.watch(run, session.simulate(run, at_links, step_seconds))
+            running.watch(run, session.simulate(run, at_links, step_seconds), log or ())
         else:
-            running.watch(run, session.train(run, port))
+            running.watch(run, session.train(run, port), log or ())
         running.finish(run)

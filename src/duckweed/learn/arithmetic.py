@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 from torch import nn
 
+from duckweed.learn.optim.matrix_muon import groups
 from duckweed.learn.optim.muon import hidden_matrices
 from duckweed.run.sections import Inner
 
@@ -86,17 +87,47 @@ def _optimizer(model: nn.Module, inner: Inner) -> float:
 
 
 def training_bytes(model: nn.Module, inner: Inner, sequence: int) -> int:
-    """Bytes of training alone: float32 weights, gradients, moments, activations."""
+    """Bytes of training alone, each step in one pass: float32 weights, gradients, moments, activations."""
     parameters = sum(p.numel() for p in model.parameters())
+    passing = activation_bytes(model, inner.batch * sequence, sequence)
+    return 4 * parameters * (2 + moments(inner)) + passing
+
+
+def activation_bytes(
+    model: nn.Module,
+    tokens: int,
+    sequence: int,
+    checkpoint: bool = False,
+    logits: int | None = None,
+) -> int:
+    """Bytes that a forward and backward pass over so many tokens needs beside weights and gradients, in
+    float32 and with attention written out; counted from what autograd keeps of a Llama layer.
+
+    Per token a layer keeps 6 widths for its two norms (what goes in, what is normalised, what comes
+    out), 4 widths of all heads (queries, keys, values, what attention gives), a row of attention for
+    each head, and 4 widths of the feed-forward part. checkpoint: all layers but one keep a width.
+    The layer that is in the backward pass needs as much again of attention, twice. logits: of how many
+    positions they are held at once, three times each (they, their log-softmax, the gradient); None: all.
+    """
     config: Any = model.config
     width = getattr(config, "hidden_size", 1024)
     layers = getattr(config, "num_hidden_layers", 12)
     heads = getattr(config, "num_attention_heads", 8)
-    tokens = inner.batch * sequence
-    # Per token and layer some 34 widths and the attention rows, as in 2205.05198 (in float32 here).
-    activations = tokens * layers * (68 * width + 10 * heads * sequence)
-    logits = 12 * tokens * config.vocab_size
-    return 4 * parameters * (2 + moments(inner)) + activations + logits
+    inner = getattr(config, "intermediate_size", None) or 4 * width
+    rows = heads * sequence
+    layer = 6 * width + 4 * _attention_width(config) + rows + 4 * inner
+    kept = layer + (layers - 1) * width if checkpoint else layers * layer
+    at_once = min(tokens, tokens if logits is None else logits)
+    return 4 * (tokens * (kept + 2 * rows + 3 * width) + 3 * at_once * config.vocab_size)
+
+
+def in_hand(model: nn.Module, inner: Inner) -> int:
+    """Bytes of what Muon has in hand at once: matrices of one shape are made orthogonal together, six
+    times in memory (direction, joined, iterate, two products, update)."""
+    if not inner.orthogonal:
+        return 0
+    together = (sum(p.numel() for p in group) for _, group in groups(hidden_matrices(model)))
+    return 4 * 6 * max(together, default=0)
 
 
 def moments(inner: Inner) -> int:

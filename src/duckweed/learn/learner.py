@@ -7,19 +7,18 @@ the run's layout. What is made for it later has room here:
 - Several processes (FSDP2): a learner whose first rank answers these calls and shares them with the
   other ranks; it scatters the weights it is given and gathers the pseudo-gradient. Its optimizer state
   may be that of its own shards: nobody else reads it, it is only stored and handed back.
-- Micro-batches: all arrays of a batch (duckweed.learn.task) have the same first dimension, along which
-  a learner may split it, and a task weighs the parts by `count`.
 - A learner of some tensors: it is made with a specification that says which, and P is the length of
   what it holds.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 import numpy as np
 import torch
 
+from duckweed.learn.fit import Fit, Say
 from duckweed.learn.optim.optimizer import OptimizerState
 
 Report = Callable[[int, float], None]
@@ -93,6 +92,11 @@ class Learner(Protocol):
         """Set the persistent buffers of the model, which are fixed in a run. Called once, after the
         learner is made, and only where the model has any."""
         raise NotImplementedError("this learner cannot train a model with persistent buffers")
+
+    def fit(self, ways: Sequence[Fit], say: Say) -> None:
+        """Fit inner steps into memory in the first of these ways; where the device runs out of memory,
+        in the next. Called at most once, after the learner is made; one that fits them by itself may
+        ignore it. say: takes what the user should know, now and later."""
 
     def begin_round(self, carried: OptimizerState, merged: np.ndarray) -> OptimizerState:
         """The optimizer state that a round begins with, in copies: `carried` stays as it is. merged:

@@ -3,19 +3,28 @@
 import ctypes
 import sys
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import torch
 from torch import nn
 
-from duckweed.learn.arithmetic import moments, training_bytes
+from duckweed.learn import fit
+from duckweed.learn.arithmetic import activation_bytes, in_hand, moments
+from duckweed.learn.fit import ANY, Fit, Wish
 from duckweed.learn.model.model import layout_of
+from duckweed.learn.model.network import LOGITS
 from duckweed.run.layout import Layout
 from duckweed.run.sections import Inner
 from duckweed.run.spec import RunSpec
 
-PROCESS = 500_000_000  # bytes that Python, torch and transformers take before any model
+AGAIN = 1.8
+"""What activations take that are computed again, as a multiple of their bytes: they come and go, and
+glibc does not fill all the gaps (measured, bench/memory.py)."""
+PROCESS = 470_000_000
+"""Bytes of Python, torch and transformers once they have trained anything (likewise)."""
+
+TRY = 1.3  # a device on which a way to fit a step can be tried may be that much smaller than estimated
 
 _M_ARENA_MAX = -8  # as in malloc.h
 
@@ -24,22 +33,33 @@ class OutOfMemory(ValueError):
     """The model does not fit; the message says how much it needs and how much there is."""
 
 
-def needed(model: nn.Module, spec: RunSpec) -> int:
-    """Bytes for one peer: training, the flat vectors of a round, and the moments that it keeps.
+def needed(model: nn.Module, spec: RunSpec, way: Fit | None = None) -> int:
+    """Bytes for one peer. way: how a step is fitted into memory; None: in one pass.
 
-    Without overlap most vectors are there while it compresses: global weights and outer momentum
-    and residual, pseudo-gradient, what is sent, f32[P] each. With overlap while it applies a round
-    and trains ahead: weights and outer momentum before and after, residual, what it has sent, what
-    was merged, the weights and momentum that it began ahead from, and what decoding needs for a
-    moment. Measured with overlap (docs/wan.md): 1.57 GB of 1.53.
+    There are always the model, global weights, outer momentum and residual, f32[P] each, and the
+    moments, where they are kept twice: those of what counted last, and those of what is on its way. On top of it comes a
+    step (`passing`); compressing needs less.
+    With overlap a peer applies a round while it trains ahead: weights and outer momentum before and
+    after, what it has sent, what was merged, the weights and momentum that it began ahead from, and
+    what decoding needs for a moment.
     """
-    layout = layout_of(model)
-    numbers = (12 if spec.rounds.overlap else 5) * layout.total
-    own = own_moments(spec.inner, layout)
-    numbers += 2 * own  # by what counted last and by what is on its way
-    if spec.rounds.overlap and spec.inner.orthogonal:
-        numbers += own  # those that it began ahead with
-    return 4 * numbers + training_bytes(model, spec.inner, spec.model.sequence)
+    layout, inner = layout_of(model), spec.inner
+    total, own = layout.total, own_moments(inner, layout)
+    always = (4 + moments(inner)) * total + own
+    if spec.rounds.overlap:
+        always += 9 * total + (own if inner.orthogonal else 0)
+    return 4 * always + passing(model, spec, way)
+
+
+def passing(model: nn.Module, spec: RunSpec, way: Fit | None = None) -> int:
+    """Bytes of a step beside weights and moments: gradients, activations, and what the optimizer has in
+    hand. All of it is added up, because glibc keeps what a pass has freed."""
+    way, inner, length = way or Fit(spec.inner.batch), spec.inner, spec.model.sequence
+    micro, config = min(way.micro, inner.batch), cast(Any, model.config)
+    at_once = max(1, LOGITS // (4 * config.vocab_size))
+    activations = activation_bytes(model, micro * length, length, way.checkpoint, at_once)
+    gradients = 4 * sum(p.numel() for p in model.parameters())
+    return gradients + int((AGAIN if way.checkpoint else 1) * activations) + in_hand(model, inner)
 
 
 def own_moments(inner: Inner, layout: Layout) -> int:
@@ -77,21 +97,66 @@ def available(device: str) -> int:
     return psutil.virtual_memory().available
 
 
+def room(device: str, peers: int, limit: float | None = None) -> int:
+    """Bytes that each of `peers` peers on this machine can count on: of what is free, and of `limit`
+    bytes, where the user has set one."""
+    free = available(device)
+    return int(free if limit is None else min(free, limit)) // max(1, peers)
+
+
+def ways(model: nn.Module, spec: RunSpec, device: str, wish: Wish) -> list[Fit]:
+    """How a learner may fit a step, best first: from the first way on that needs no more than there is.
+    On CUDA the estimate is only where to begin to try."""
+    there = room(device, 1) if wish.room is None else wish.room
+    margin = TRY if device.startswith("cuda") else 1.0
+    falling: list[tuple[Fit, int]] = []  # a way that needs more than one before it helps nobody
+    for way in _all(model, spec, wish):
+        need = whole(model, spec, device, way)
+        if not falling or need < falling[-1][1]:
+            falling.append((way, need))
+    fitting = [way for way, need in falling if need <= margin * there]
+    return fitting or [falling[-1][0]]
+
+
+def whole(model: nn.Module, spec: RunSpec, device: str, way: Fit | None = None) -> int:
+    """`needed`, and the process itself where it takes its memory from the same place."""
+    return needed(model, spec, way) + (PROCESS if device == "cpu" else 0)
+
+
 def check_memory(
-    model: nn.Module, spec: RunSpec, device: str, peers: int, limit: float | None = None
+    model: nn.Module,
+    spec: RunSpec,
+    device: str,
+    peers: int,
+    limit: float | None = None,
+    wish: Wish = ANY,
 ) -> None:
     """Raises OutOfMemory if `peers` peers on this machine would need more than is free, or than
-    `limit` bytes, where the user has set one."""
-    one = needed(model, spec) + (PROCESS if device == "cpu" else 0)
+    `limit` bytes, where the user has set one, however a step is fitted."""
+    there = room(device, peers, limit)
+    least = min(_all(model, spec, wish), key=lambda way: needed(model, spec, way))
+    one = whole(model, spec, device, least)
+    if one <= there:
+        return
+    others = [x for x in _all(model, spec, ANY) if whole(model, spec, device, x) <= there]
+    if others:
+        raise OutOfMemory(
+            f"{least} need about {one / 1e9:.1f} GB for each peer, and {there / 1e9:.1f} GB are there; "
+            f"{others[0].micro} at a time fit: --micro {others[0].micro}, or --micro auto"
+        )
     free = available(device)
     if limit is not None and peers * one > limit:
         raise OutOfMemory(
             f"{spec.model.source} needs about {peers * one / 1e9:.1f} GB here, and --memory allows "
-            f"{limit / 1e9:.1f} GB"
+            f"{limit / 1e9:.1f} GB; that is with {least}"
         )
-    if peers * one > free:
-        raise OutOfMemory(
-            f"{spec.model.source} needs about {one / 1e9:.1f} GB for each peer, {peers} x that is "
-            f"{peers * one / 1e9:.1f} GB, and {device} has {free / 1e9:.1f} GB free. Use fewer "
-            "peers (--peers), a smaller model, batch or sequence"
-        )
+    raise OutOfMemory(
+        f"{spec.model.source} needs about {one / 1e9:.1f} GB for each peer, {peers} x that is "
+        f"{peers * one / 1e9:.1f} GB, and {device} has {free / 1e9:.1f} GB free; that is with {least}. Use "
+        "fewer peers (--peers), a smaller model or sequence"
+    )
+
+
+def _all(model: nn.Module, spec: RunSpec, wish: Wish) -> list[Fit]:
+    can = bool(getattr(model, "supports_gradient_checkpointing", False))
+    return fit.ways(wish, spec.inner.batch, can)

@@ -1,17 +1,19 @@
 """The learner of one process and one device."""
 
+import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
-from itertools import islice
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice, pairwise
 
 import numpy as np
 import torch
 from transformers import PretrainedConfig
 
 from duckweed.learn.device import precision_for, seeded
+from duckweed.learn.fit import Fit, Say
 from duckweed.learn.learner import Diverged, Learner, Part, Report, Work
+from duckweed.learn.memory import OutOfMemory
 from duckweed.learn.model.model import (
     build,
     layout_of,
@@ -19,12 +21,15 @@ from duckweed.learn.model.model import (
     set_buffers,
     write_weights,
 )
+from duckweed.learn.model.network import Network
 from duckweed.learn.optim.optimizer import OptimizerState
 from duckweed.learn.optim.registry import make_optimizer, optimizer_of
 from duckweed.learn.optim.schedule import learning_rate
 from duckweed.learn.task import Batch, Task
+from duckweed.run.error_words import out_of_memory
 from duckweed.run.spec import RunSpec
 
+log = logging.getLogger(__name__)
 REPORT = 0.25  # seconds between two reports where a report stops the device
 
 
@@ -35,7 +40,17 @@ class SingleDevice(Learner):
         self.spec, self.task, self.device = spec, task, device
         self.model = build(config, device)
         self.layout = layout_of(self.model)
+        self.model.config.use_cache = False  # type: ignore[union-attr] # of keys and values, which no training step uses again
         self.dtype = precision_for(device, spec.inner.precision)
+        self.network = Network(self.model, device, self.dtype)
+        self._ways: list[Fit] = [Fit(spec.inner.batch)]  # the one in use, and those to fall back to
+        self._say: Say = log.info
+
+    def fit(self, ways: Sequence[Fit], say: Say) -> None:
+        self._ways, self._say = list(ways), say
+        self._take()
+        if ways[0] != Fit(self.spec.inner.batch):
+            say(f"the {self.spec.inner.batch} sequences of a step are trained in {ways[0]}")
 
     def fix(self, buffers: Mapping[str, torch.Tensor]) -> None:
         set_buffers(self.model, buffers)
@@ -74,18 +89,61 @@ class SingleDevice(Learner):
                 stepper.restore(optimizer)
             losses, tokens = _Losses(self.device, report), 0
             for steps, batch in enumerate(self.task.batches(part, self.model)):
-                loss = self.loss(batch)
-                loss.backward()
+                loss = self._gradients(batch)
                 number = part.number + steps
                 stepper.step(learning_rate(spec.inner, number, spec.total_steps), number)
                 tokens += self.task.count(batch)
-                losses.add(loss.detach())
+                losses.add(loss)
         mean = losses.mean()
         state = stepper.state() if keep else {}
         reached = read_weights(self.model)
         delta = np.subtract(weights, reached, out=reached)
         self._check(delta, "the weights")
         return Work(delta, tokens, mean, time.perf_counter() - began, state)
+
+    def _gradients(self, batch: Batch) -> torch.Tensor:
+        """Mean loss of a step, whose gradients are then in the model. Falls back where the device runs
+        out of memory, as long as there is a way: nothing was stepped yet. Raises OutOfMemory."""
+        while True:
+            try:
+                return self._accumulated(batch, self._ways[0].micro)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                said = str(error).partition("\n")[0] or type(error).__name__
+            # Only here, where the error and what its frames held are gone, is their memory free.
+            self.model.zero_grad(set_to_none=True)
+            self._fall_back(said)
+
+    def _accumulated(self, batch: Batch, micro: int) -> torch.Tensor:
+        """Gradients of the parts of a batch, added up; each part weighs by the tokens that count."""
+        whole, total = self.task.count(batch), torch.zeros((), device=self.device)
+        for part in _parts(batch, micro):
+            if count := self.task.count(part):  # a mean over no tokens is no number
+                loss = self.loss(part) * (count / whole)
+                loss.backward()
+                total += loss.detach()
+        return total
+
+    def _take(self) -> None:
+        if self._ways[0].checkpoint:
+            self.network.checkpoint()
+
+    def _fall_back(self, said: str) -> None:
+        failed = self._ways[0]
+        if len(self._ways) == 1:
+            raise OutOfMemory(
+                f"{self.device} ran out of memory with {failed} ({said}); close other programs, or give "
+                "a smaller --micro, or auto"
+            )
+        del self._ways[0]
+        self._take()
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        self._say(
+            f"{self.device} ran out of memory with {failed}; the step is trained again, and all steps "
+            f"from now on, in {self._ways[0]}"
+        )
 
     @torch.no_grad()
     def evaluate(
@@ -118,12 +176,7 @@ class SingleDevice(Learner):
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """The task's mean loss of a batch, with the weights that the model has."""
-        return self.task.loss(self._forward, dict(self._moved(batch)))
-
-    def _forward(self, **inputs: torch.Tensor) -> Any:
-        enabled = self.dtype != torch.float32
-        with torch.autocast(self.device.split(":")[0], self.dtype, enabled=enabled):
-            return self.model(**inputs)
+        return self.task.loss(self.network, dict(self._moved(batch)))
 
     def _moved(self, batch: Batch) -> Iterator[tuple[str, torch.Tensor]]:
         for name, array in batch.items():
@@ -133,6 +186,15 @@ class SingleDevice(Learner):
             ):  # from pageable memory the copy would wait for the device
                 tensor = tensor.pin_memory()
             yield name, tensor.to(self.device, non_blocking=True)
+
+
+def _parts(batch: Batch, micro: int) -> Iterator[Batch]:
+    """The batch, at most `micro` sequences at a time, as evenly as that goes."""
+    size = len(next(iter(batch.values())))
+    parts = -(-size // micro)
+    edges = [size * n // parts for n in range(parts + 1)]
+    for first, last in pairwise(edges):
+        yield {name: array[first:last] for name, array in batch.items()}
 
 
 class _Losses:

@@ -6,7 +6,7 @@ the round's weights when the first batch is asked for, and whose loss reads the 
 The bounds of a count that the coordinator can check are in duckweed.run.work.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,8 +17,18 @@ from duckweed.learn.learner import Part
 
 Batch = dict[str, np.ndarray]
 """Arrays by name, all of the same first dimension: the sequences of an inner step."""
-Forward = Callable[..., Any]
-"""The model, called with keyword arguments as a transformers model is, in the learner's precision."""
+
+
+class Forward(Protocol):
+    """The model in the learner's precision (duckweed.learn.model.network)."""
+
+    def __call__(self, **inputs: torch.Tensor) -> Any:
+        """Called with keyword arguments as a transformers model is."""
+        ...
+
+    def loss(self, targets: torch.Tensor, **inputs: torch.Tensor) -> torch.Tensor:
+        """Mean cross-entropy, nats, of next tokens int64[b, l]; logits are never all held at once."""
+        ...
 
 
 class Task(Protocol):

@@ -37,8 +37,7 @@ class NextToken:
     def loss(self, forward: Forward, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Mean nats per target."""
         tokens = batch[TOKENS]
-        logits = forward(input_ids=tokens[:, :-1]).logits
-        return nn.functional.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].reshape(-1))
+        return forward.loss(tokens[:, 1:], input_ids=tokens[:, :-1])
 
     def count(self, batch: Batch) -> int:
         """Every token of a window but its first is a target."""

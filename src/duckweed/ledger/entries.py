@@ -95,6 +95,10 @@ class Contributed(msgspec.Struct, frozen=True, omit_defaults=True):
     """Bytes of the contribution."""
     ahead: int = 0
     """Inner steps that began from the state one round before (rounds.overlap)."""
+    sizes: str = ""
+    """Hash of the announced sizes of the tensors (merge.round.sizes_hash)."""
+    signature: str = ""
+    """Its peer's, of all that it said (round.signed.signed_part), hex; "": a version before wrote it."""
 
 
 class RoundEntry(Body, frozen=True, omit_defaults=True):

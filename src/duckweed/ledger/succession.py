@@ -14,6 +14,7 @@ import msgspec
 from duckweed.ledger.entries import RoundEntry, SuccessionEntry
 from duckweed.ledger.leadership import Leadership, Verify, promise_bytes
 from duckweed.ledger.ledger import Ledger, LedgerError, Row, Sign
+from duckweed.run.checked import HashOrNone, Number, NumberOrNone, Signature
 
 
 class Fork(LedgerError):
@@ -24,10 +25,10 @@ class Vote(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A signed promise to follow the owner of a term and nobody of a lower one, and where the voter's
     copy of the ledger ends."""
 
-    signature: bytes  # of promise_bytes
-    term: int  # in which the last entry of the copy was written
-    number: int  # of that entry
-    head: str  # hash of that entry
+    signature: Signature  # of promise_bytes
+    term: Number  # in which the last entry of the copy was written
+    number: NumberOrNone  # of that entry
+    head: HashOrNone  # hash of that entry
 
     @property
     def newness(self) -> tuple[int, int]:

@@ -8,8 +8,11 @@ from blake3 import blake3
 
 from duckweed.ledger.entries import Closed
 from duckweed.merge import check
+from duckweed.merge.filter import Compared
+from duckweed.merge.gram import Gram
 from duckweed.merge.outer import outer_step
 from duckweed.merge.rules import WEIGHT_LIMIT, find_rule, weights_of
+from duckweed.run.checked import Count, Hash, Nats, Number, Size
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State
@@ -30,26 +33,31 @@ class MergeError(ValueError):
 class Announcement(msgspec.Struct, forbid_unknown_fields=True, rename={"rms": "sizes"}):
     """What a peer says of its contribution."""
 
-    round: int
-    peer: int
-    block: int
+    round: Number
+    peer: Number
+    block: Count
     """The block of training data that it was trained on."""
-    blob: str
+    blob: Hash
     """blake3 of the contribution, 64 hex digits."""
-    size: int
+    size: Count
     """Bytes of the contribution."""
-    tokens: int
+    tokens: Count
     """Tokens that it was trained on: its weight follows from them."""
-    steps: int
+    steps: Number
     """Inner steps."""
-    loss: float
+    loss: Nats
     """Mean training loss, nats per token."""
-    rms: list[float]
+    rms: list[Size]
     """Root mean square of each tensor of what the peer wanted to send, [T] (Codec.announce)."""
-    first: int = 0
+    first: Number = 0
     """The first inner step within the block."""
-    ahead: int = 0
+    ahead: Number = 0
     """Steps that were trained from the state one round before (rounds.overlap)."""
+
+
+def sizes_hash(rms: list[float]) -> str:
+    """Stands for the announced sizes in the ledger: 32 hex digits of blake3."""
+    return blake3(msgspec.msgpack.encode(rms)).hexdigest(16)
 
 
 def blob_hash(blob: bytes) -> str:
@@ -83,13 +91,21 @@ def close(
     # Most rounds accept all of these, so they are added up as they are checked.
     hoped = [p for p in range(len(announcements)) if p not in copies | faults]
     total, norms = codec.total(common) if codec.additive else None, {}
+    filter_ = find_rule(spec.rule).filter
+    gram = Gram(layout, [a.blob for a in announcements]) if filter_ else None
     for position, weight in zip(hoped, _weights(announcements, hoped), strict=True):
         try:
             blob = read(announcements[position].blob)
-            norms[position] = _add(codec, total, blob, common, weight)
+            norms[position] = _add(codec, total, blob, common, weight, gram)
         except WireError as error:
             faults[position] = f"cannot be decoded: {error}"
     large = check.too_large({p: norm for p, norm in norms.items() if norm is not None})
+    if gram and filter_:
+        position_of = {announcements[p].peer: p for p in norms}
+        weights = _weights(announcements, list(norms))
+        tables = gram.tables()
+        found = filter_(Compared(list(position_of), weights, layout.names, gram.sizes, tables))
+        large |= {position_of[peer]: reason for peer, reason in sorted(found.items())}
     reasons = copies | dict(sorted(faults.items())) | large
     kept = [position for position in hoped if position not in reasons]
     accepted, weights = [announcements[p] for p in kept], _weights(announcements, kept)
@@ -106,19 +122,26 @@ def close(
             weights,
             {announcements[p].peer: reason for p, reason in reasons.items()},
             blob_hash(update) if update else None,
-            codec.next_shared([a.rms for a in accepted]) if kept else list(shared),
+            codec.next_shared([a.rms for a in accepted], shared) if kept else list(shared),
         ),
         update,
     )
 
 
 def _add(
-    codec: Codec, total: Total | None, blob: bytes, shared: np.ndarray, weight: int
+    codec: Codec,
+    total: Total | None,
+    blob: bytes,
+    shared: np.ndarray,
+    weight: int,
+    gram: Gram | None = None,
 ) -> float | None:
     """Decode a contribution and add it, if there is a total. Returns its norm. Raises WireError."""
     contribution = codec.decode(blob, shared)
     if total:
         total.add(contribution, weight)
+    if gram:
+        gram.add(contribution.codes)  # type: ignore[attr-defined]
     return codec.norm(contribution)
 
 
@@ -137,7 +160,7 @@ def advance(spec: RunSpec, layout: Layout, state: State, closed: Closed, read: R
     shared = np.array(closed.shared, np.float32)
     if not closed.accepted:
         return msgspec.structs.replace(state, round=state.round + 1, shared=shared)
-    gradient = find_rule(spec.merge.rule)(_total(spec, layout, state, closed, read))
+    gradient = find_rule(spec.rule)(_total(spec, layout, state, closed, read))
     weights, momentum = outer_step(spec.outer, state.weights, state.momentum, gradient)
     if not np.isfinite(weights).all():
         raise MergeError(f"round {closed.round} leads to weights that are not finite")
@@ -149,14 +172,14 @@ def _total(spec: RunSpec, layout: Layout, state: State, closed: Closed, read: Re
     codec = codec_of(spec.wire, layout)
     if codec.additive:
         assert closed.update is not None
-        total = codec.read_update(read(closed.update), state.shared, PEER_LIMIT)
+        total = codec.read_update(read(closed.update), state.shared, len(closed.accepted))
         if list(total.weights) != list(closed.weights):
             raise MergeError(
                 f"the update of round {closed.round} is not the sum of the contributions that the ledger "
                 "names; the coordinator is at fault"
             )
         return total
-    total = codec.total(state.shared, find_rule(spec.merge.rule).needs)
+    total = codec.total(state.shared, find_rule(spec.rule).needs)
     for digest, weight in zip(closed.blobs, closed.weights, strict=True):
         total.add(codec.decode(read(digest), state.shared), weight)
     return total

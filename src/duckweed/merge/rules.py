@@ -8,6 +8,7 @@ With w_i the integer weight of peer i (its share of the tokens) and x_i what it 
     bounded       per tensor: g = median_i |x_i| * mean / |mean|   (after the radial-directional
                   average of Decoupled DiLoCo, 2604.21428, with the median for its mean, so that
                   neither churn nor one huge contribution changes the size of the step)
+    filtered      the mean of what the filter leaves in (duckweed.merge.filter), of integer codes
 """
 
 import math
@@ -16,9 +17,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from duckweed.merge.filter import Filter, find_outliers
 from duckweed.run.registry import RULES
 from duckweed.wire.exact import median
-from duckweed.wire.total import NORMS, SENDERS, FloatTotal, Total
+from duckweed.wire.total import CODES, NORMS, SENDERS, FloatTotal, Total
 
 WEIGHT_LIMIT = 16
 
@@ -32,6 +34,8 @@ class Rule:
     needs: frozenset[str] = frozenset()
     """What it asks of the total beyond the mean (names of duckweed.wire.total). Wires that do not give
     it are refused with the specification."""
+    filter: Filter | None = None
+    """Who of a round is left out before the others are merged; it needs CODES."""
 
     def __call__(self, total: Total) -> np.ndarray:
         return self.merge(total)
@@ -42,9 +46,14 @@ def rule(*needs: str) -> Callable[[Callable[..., np.ndarray]], Rule]:
     return lambda merge: Rule(merge, frozenset(needs))
 
 
-def register_rule(name: str, merge: Callable[..., np.ndarray], needs: Iterable[str] = ()) -> None:
+def register_rule(
+    name: str,
+    merge: Callable[..., np.ndarray],
+    needs: Iterable[str] = (),
+    filter: Filter | None = None,
+) -> None:
     """Make a rule known by its name, for `merge.rule` in run.toml. Raises ValueError if it is taken."""
-    RULES.register(name, Rule(merge, frozenset(needs)))
+    RULES.register(name, Rule(merge, frozenset(needs), filter))
 
 
 def find_rule(name: str) -> Rule:
@@ -66,6 +75,9 @@ def contributors(total: FloatTotal) -> np.ndarray:
 @rule(NORMS)
 def bounded(total: Total) -> np.ndarray:
     return total.at_lengths([median(norms) for norms in total.norms()])
+
+
+filtered = Rule(mean.merge, frozenset({CODES}), find_outliers)
 
 
 def weights_of(tokens: Sequence[int]) -> list[int]:

@@ -103,6 +103,10 @@ class Service:
     def meets(self, key: str, address: str) -> bool:
         return self.limits is None or self.limits.met(key, address)
 
+    def knows(self, key: str) -> bool:
+        """Whether the holder of a key takes part."""
+        return self.limits is None or self.limits.knows(key)
+
     def cut_off(self, key: str) -> bool:
         return self.limits is not None and self.limits.cut_off(key)
 

@@ -20,6 +20,7 @@ from websockets.exceptions import ConnectionClosed
 
 from duckweed.net.framing import LinkError
 from duckweed.net.identity import verify
+from duckweed.net.strangers import Strangers, files
 from duckweed.net.timeouts import RELAY_HELLO, RELAY_PING, within
 from duckweed.net.token_bucket import Bucket
 
@@ -30,7 +31,10 @@ CONTEXT = "iroh-relay handshake v1 challenge signature"
 VERSIONS = ("iroh-relay-v2", "iroh-relay-v1")
 FRAME = (1 << 16) + 64  # most bytes of a frame: a packet batch of iroh is at most 64 KiB
 QUEUE = 512  # packets that wait for one client; more are dropped, as a router drops them
-CLIENTS = 4096
+CLIENTS, STRANGERS = (
+    4096,
+    512,
+)  # connections of all, of those that no packet of a member came through
 
 
 def port_beside(listen: str) -> int:
@@ -69,6 +73,7 @@ class Relay:
         self.knows, self.rate = knows, rate
         self.packets = self.bytes = self.dropped = self.refused = 0
         self._queues: dict[bytes, asyncio.Queue[bytes | None]] = {}
+        self._strangers = Strangers(min(STRANGERS, files() // 8))
         self._server: Server | None = None
 
     @property
@@ -80,7 +85,7 @@ class Relay:
         self._server = await serve(
             self._client, host, port,
             process_request=_no_websocket, select_subprotocol=_version,
-            compression=None, max_size=FRAME, max_queue=16, ping_interval=RELAY_PING, ping_timeout=RELAY_PING,
+            create_connection=self._caller, compression=None, max_size=FRAME, max_queue=16, ping_interval=RELAY_PING, ping_timeout=RELAY_PING,
         )  # fmt: skip
         return next(iter(self._server.sockets)).getsockname()[1]
 
@@ -99,6 +104,9 @@ class Relay:
         if self._server:
             self._server.close()
             await self._server.wait_closed()
+
+    def _caller(self, *words: Any, **more: Any) -> "_Caller":
+        return _Caller(self._strangers, *words, **more)
 
     async def _client(self, socket: ServerConnection) -> None:
         try:
@@ -120,7 +128,7 @@ class Relay:
         if len(answer) != 98 or answer[0] != AUTH or answer[33] != 64:
             return None
         key, signature = bytes(answer[1:33]), bytes(answer[34:])
-        if len(self._queues) >= CLIENTS and key not in self._queues:
+        if len(self._queues) >= min(CLIENTS, files() // 4) and key not in self._queues:
             return None
         signed = blake3(challenge, derive_key_context=CONTEXT).digest()
         return key if verify(key.hex(), signed, signature) else None
@@ -134,6 +142,8 @@ class Relay:
         pace = Bucket(self.rate, self.rate)
         try:
             async for frame in socket:
+                if isinstance(socket, _Caller) and self._may(key):
+                    self._strangers.leave(socket.ticket)
                 if isinstance(frame, bytes) and frame:
                     self._take(frame, key, queue)
                     await pace.spend(len(frame))
@@ -156,6 +166,24 @@ class Relay:
 
     def _may(self, *ends: bytes) -> bool:
         return self.knows is None or any(self.knows(key.hex()) for key in ends)
+
+
+class _Caller(ServerConnection):
+    """A connection that is one of a stranger until its key is known to be of the run."""
+
+    def __init__(self, strangers: Strangers, *words: Any, **more: Any) -> None:
+        super().__init__(*words, **more)
+        self._strangers, self.ticket = strangers, 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        host, port = (transport.get_extra_info("peername") or ("", 0))[:2]
+        self.ticket = self._strangers.enter(f"{host}:{port}", transport.abort)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._strangers.leave(self.ticket)
+        super().connection_lost(exc)
 
 
 def _end(queue: asyncio.Queue) -> None:

@@ -10,14 +10,16 @@ connection.
 import asyncio
 import contextlib
 import datetime
+import logging
 import os
 import socket
 import ssl
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -27,8 +29,10 @@ from duckweed.net import framing
 from duckweed.net.framing import LinkError, Service
 from duckweed.net.identity import Identity, verify
 from duckweed.net.rate_limits import HERE, origin
+from duckweed.net.strangers import Strangers, files
 from duckweed.net.timeouts import (
     STALL,
+    TCP_ACCEPT,
     TCP_DIAL,
     TCP_HURRY,
     TCP_HURRY_TRIPS,
@@ -44,6 +48,9 @@ NONCE = 32
 SIGNED = b"duckweed tcp 1"
 BUFFER = 1 << 20
 PER_KEY, PER_ADDRESS, TOTAL = 8, 64, 4096  # connections of one key, of one address, of all
+STRANGERS = 256  # connections of those who are not members; half a MiB each while TLS begins
+BACKLOG = 128  # connections that wait to be accepted
+log = logging.getLogger(__name__)
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -112,7 +119,12 @@ def _parts(address: str) -> tuple[str, int]:
 
 
 def _peer_name(writer: asyncio.StreamWriter) -> str:
-    host, port = (writer.get_extra_info("peername") or ("", 0))[:2]
+    return _name_of(writer.get_extra_info("peername") or ("", 0))
+
+
+def _name_of(address: Sequence[Any]) -> str:
+    """ip:port of what a socket calls an address."""
+    host, port = address[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -120,16 +132,6 @@ def _less(counts: Counter[str], name: str) -> None:
     counts[name] -= 1
     if not counts[name]:
         del counts[name]
-
-
-def _files() -> int:
-    """How many files and sockets this process may have open."""
-    try:
-        import resource
-    except ImportError:  # Windows: as many as its C library allows
-        return 8192
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 2 * TOTAL if soft == resource.RLIM_INFINITY else soft
 
 
 async def _write(writer: asyncio.StreamWriter, data: bytes) -> None:
@@ -266,51 +268,97 @@ async def _first(ways: list[Coroutine[None, None, Streams]]) -> Streams:
     raise Unreachable("not reachable over TCP")
 
 
+class _Reader(asyncio.StreamReader):
+    """Holds little of what a stranger sends, and BUFFER of what a member does."""
+
+    def widen(self) -> None:
+        self._limit = BUFFER
+
+
 class Listener:
-    """Answers questions that come over TCP."""
+    """Answers questions that come over TCP. At most half of the files that this process may open are
+    connections, and few of these are of strangers: the other half is for blobs, ledger and logs."""
 
     def __init__(self, identity: Identity, service: Service) -> None:
         self._identity, self._service = identity, service
         self._here: Counter[str] = Counter()
         self._from: Counter[str] = Counter()
-        self._most = min(TOTAL, _files() // 2)
+        self._most = min(TOTAL, files() // 2)
+        self.strangers = Strangers(min(STRANGERS, files() // 8))
         self._tasks: set[asyncio.Task] = set()
-        self._server: asyncio.Server | None = None
+        self._socket: socket.socket | None = None
+        self._accepting: asyncio.Task[None] | None = None
 
     async def listen(self, address: str) -> None:
         """Raises OSError if the address is taken."""
-        context = _context(ssl.PROTOCOL_TLS_SERVER)
-        _certificate(self._identity, context)
-        self._server = await asyncio.start_server(
-            self._meet, *_parts(address), ssl=context, limit=BUFFER, ssl_handshake_timeout=STALL
-        )
+        self._context = _context(ssl.PROTOCOL_TLS_SERVER)
+        _certificate(self._identity, self._context)
+        host, port = _parts(address)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        self._socket.setblocking(False)
+        self._accepting = asyncio.create_task(self._accept(self._socket))
 
     def close(self) -> None:
-        if self._server:
-            self._server.close()
+        if self._accepting:
+            self._accepting.cancel()
+        if self._socket:
+            self._socket.close()
         for task in list(self._tasks):
             task.cancel()
 
-    async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task, where = asyncio.current_task(), origin(_peer_name(writer))
-        assert task is not None
-        self._tasks.add(task)
-        self._from[where] += 1
-        try:
-            if len(self._tasks) <= self._most and (
-                where == HERE or self._from[where] <= PER_ADDRESS
-            ):
-                await self._serve(reader, writer)
-        except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError):
-            return  # a stranger, or a peer that went away: nothing else ends
-        except asyncio.CancelledError:
-            return
-        finally:
-            self._tasks.discard(task)
-            _less(self._from, where)
-            writer.transport.abort()
+    async def _accept(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, _ = await loop.sock_accept(listening)
+            except OSError as error:  # no file left, or a caller who went away again
+                log.info("a connection could not be accepted: %s", error)
+                await asyncio.sleep(TCP_ACCEPT)
+                continue
+            task = asyncio.create_task(self._meet(connection))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _meet(self, connection: socket.socket) -> None:
+        task, writer, ticket = asyncio.current_task(), None, 0
+        assert task is not None
+        with connection:  # closed in the end, whatever happens
+            try:
+                address = _name_of(connection.getpeername())
+            except OSError:
+                return
+            where = origin(address)
+            self._from[where] += 1
+            try:
+                if len(self._tasks) > self._most or (
+                    where != HERE and self._from[where] > PER_ADDRESS
+                ):
+                    return
+                ticket = self.strangers.enter(address, task.cancel)
+                reader, writer = await self._secured(connection)
+                await self._serve(reader, writer, ticket)
+            except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError):
+                return  # a stranger, or a peer that went away: nothing else ends
+            except asyncio.CancelledError:
+                return
+            finally:
+                self.strangers.leave(ticket)
+                _less(self._from, where)
+                if writer:
+                    writer.transport.abort()
+
+    async def _secured(self, connection: socket.socket) -> tuple[_Reader, asyncio.StreamWriter]:
+        """The connection after the TLS handshake, which has STALL seconds. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        reader = _Reader(loop=loop)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        transport, _ = await loop.connect_accepted_socket(
+            lambda: protocol, connection, ssl=self._context, ssl_handshake_timeout=STALL
+        )
+        return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+    async def _serve(self, reader: _Reader, writer: asyncio.StreamWriter, ticket: int) -> None:
         seen = _peer_name(writer)
         _tune(writer)
         nonce = os.urandom(NONCE)
@@ -323,15 +371,19 @@ class Listener:
             return
         self._here[key] += 1
         try:
-            await self._questions(key, seen, reader, writer)
+            await self._questions(key, seen, reader, writer, ticket)
         finally:
             _less(self._here, key)
 
     async def _questions(
-        self, key: str, seen: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, key: str, seen: str, reader: _Reader, writer: asyncio.StreamWriter, ticket: int
     ) -> None:
         while True:
-            first = await within(TCP_IDLE_SERVER, reader.readexactly(1))
+            known = self._service.knows(key)
+            if known:
+                self.strangers.leave(ticket)
+                reader.widen()
+            first = await within(TCP_IDLE_SERVER if known else STALL, reader.readexactly(1))
             if self._service.cut_off(key):
                 return
             buffered = bytearray(first)

@@ -30,6 +30,8 @@ GOODBYE = 3.0  # for a peer that leaves, until its good-bye is answered
 
 CANVASS = 5.0  # for a voter to say whom it follows, or would
 IN_TOUCH = 3 * POLL  # a voter that was heard in this time counts as there
+LAST_WORD = 300.0  # after the last round, with no coordinator, until a peer ends with what it holds
+LAST_ENTRIES = 20.0  # for the end of the ledger to be copied, before a peer leaves
 GATHER = 30.0  # after a restart or a succession, with no peer coming, until a round opens
 PEERS_CHECK = 0.1  # between two looks, at the end of a run, whether all peers have left
 HANDOVER = 10.0  # at the end of a run, for the voters to copy the last entries
@@ -43,6 +45,8 @@ EMPTY_RETRY_MOST = 1.0  # ... up to this
 FETCH_IDLE = 0.25  # between two looks for something to ask a holder for
 PIECE_HELD = 2.0  # that a question for a piece waits for the piece to come
 PIECE_CHECK = 0.05  # between two looks whether it has come
+DONOR_ANSWER = 5.0  # for a peer to say which state it can give to a newcomer
+UNKNOWN = 2.0  # until the coordinator is asked again whether a key takes part that it did not know
 SHUN = 60.0  # until a peer that could not be reached is dialled again
 
 # --- one connection
@@ -50,6 +54,7 @@ SHUN = 60.0  # until a peer that could not be reached is dialled again
 STALL = 10.0  # without a byte until the other side counts as gone
 PING_AFTER = 6.0  # of waiting for an answer until the other side is pinged; above POLL
 PING_ANSWER = 6.0  # for a ping to be answered
+TCP_ACCEPT = 0.1  # until a listener that could not accept a connection tries again
 TCP_DIAL = 5.0  # for a TCP connection to be made
 TCP_HURRY = 0.25  # that a question waits for a TCP connection before it goes over QUIC, plus ...
 TCP_HURRY_TRIPS = 5  # ... this many round trips (a connection needs 3)
@@ -64,6 +69,7 @@ DOCTOR_TRY = 6.0  # for each attempt of `duckweed doctor`
 # --- processes on one machine
 
 VIEW = 0.5  # between two reports of a process to the one that shows the run
+FORGET = 600.0  # until a peer that is gone, and whose work never counted, is forgotten
 GUESTS_LOCKED = 10.0  # for the list of invitations, while another process writes it
 GUESTS_CHECK = 1.0  # between two looks of a coordinator into the list of invitations
 CONTROLS_CHECK = 1.0  # between two looks of a peer into its volunteer's controls

@@ -33,6 +33,7 @@ from duckweed.net import framing, iroh_patches, tcp
 from duckweed.net.framing import Accept, LinkError, Service
 from duckweed.net.identity import Identity
 from duckweed.net.rate_limits import RateLimits
+from duckweed.net.strangers import Strangers
 from duckweed.net.timeouts import PING_AFTER, PING_ANSWER, STALL, within
 from duckweed.net.token_bucket import Pace
 
@@ -42,6 +43,7 @@ log = logging.getLogger(__name__)
 
 ALPN = b"duckweed/1"
 LOOPBACK = ("127.", "[::1]", "localhost")
+STRANGERS = 512  # QUIC connections of those who are not members
 TCP_FROM = 64 << 10  # bytes of body from which on TCP is tried
 
 
@@ -144,6 +146,7 @@ class Endpoint:
         self._endpoint, self._identity, self._head_limit = endpoint, identity, head_limit
         self._tasks: set[asyncio.Task] = set()
         self._relays, self._seen = list(relays), ""
+        self._strangers = Strangers(STRANGERS)
         self._listener: tcp.Listener | None = None
         self.pace = Pace()
         self.id = identity.id
@@ -269,12 +272,14 @@ class Endpoint:
 
     async def _greet(self, incoming: Any, service: Service) -> None:
         # A stranger's failed handshake raises here, in a task of its own, and ends nothing else.
-        peer = "a caller"
+        peer, connection, ticket, task = "a caller", None, 0, asyncio.current_task()
+        assert task is not None
         try:
             address = _address(await incoming.remote_addr())
             if not service.greets(address):
                 await incoming.ignore()
                 return
+            ticket = self._strangers.enter(address, task.cancel)
             connection = await within(STALL, (await incoming.accept()).connect())
             peer = str(connection.remote_id())
             if not service.meets(peer, address):
@@ -283,6 +288,8 @@ class Endpoint:
                 return
             log.debug("%s connected from %s", peer[:10], address or "a relay")
             while True:
+                if service.knows(peer):
+                    self._strangers.leave(ticket)
                 stream = await connection.accept_bi()
                 if service.cut_off(peer):
                     connection.close(1, b"")
@@ -290,6 +297,12 @@ class Endpoint:
                 self._spawn(_reply(peer, _seen(connection), stream, service))
         except (IrohError, TimeoutError) as error:
             log.debug("connection of %s ended: %s", peer[:10], _reason(error))
+        except asyncio.CancelledError:  # others need its place, or this end is closed
+            if connection is not None:
+                connection.close(1, b"")
+            raise
+        finally:
+            self._strangers.leave(ticket)
 
 
 async def _reply(peer: str, address: str, stream: Any, service: Service) -> None:

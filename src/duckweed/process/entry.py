@@ -6,6 +6,7 @@ Each writes events as JSON lines to its standard output for the process that sta
 import argparse
 import asyncio
 import contextlib
+import logging
 import math
 import os
 import sys
@@ -37,6 +38,7 @@ from duckweed.run.lock import Busy, alone
 if TYPE_CHECKING:
     from duckweed.swarm.node.node import Node
 
+log = logging.getLogger(__name__)
 SHOWN = 200  # peers of which it is told a second
 
 
@@ -64,8 +66,13 @@ async def coordinate(
     layout = msgspec.json.decode((folder.path / "layout.json").read_bytes(), type=Layout)
 
     def record(event: Event) -> None:
-        folder.record(event)
-        tell(event)
+        try:
+            folder.record(event)
+            tell(event)
+        except (
+            ValueError
+        ):  # a number in it is not finite: a fault of ours, and no reason to end a run
+            log.exception("an event could not be written down: %r", event)
 
     def say(text: str) -> None:
         tell(Said(text))
@@ -117,36 +124,51 @@ async def _show(node: "Node") -> None:
             continue
         peers = [
             PeerProgress(x.index, x.doing, x.step, x.loss if math.isfinite(x.loss) else None)
-            for x in coordinator.admission.by_index
+            for x in coordinator.admission.by_index.values()
         ]
-        tell(Progress(coordinator.rounds.number, peers, coordinator.traffic.moved()))
+        rounds = coordinator.rounds
+        tell(Progress(rounds.number, peers, coordinator.traffic.moved(), rounds.waiting_for()))
         await asyncio.sleep(max(VIEW, len(peers) / SHOWN))
 
 
 async def take_part(
-    folder: RunFolder, slot: int, coordinator: tuple[str, list[str]], device: str
+    folder: RunFolder,
+    slot: int,
+    coordinator: tuple[str, list[str]],
+    device: str,
+    micro: str,
+    room: int | None,
+    measure: bool,
 ) -> str:
-    """Be peer number `slot` of this machine until the run ends; returns the reason."""
+    """Be peer number `slot` of this machine until the run ends; returns the reason. micro: as in --micro;
+    room: bytes of memory that this peer may count on. measure: whether the coordinator is to know how fast
+    this peer is, since others will take part from elsewhere."""
     import torch
 
     from duckweed.learn import memory
+    from duckweed.learn.fit import Wish, read_micro
     from duckweed.round import founding
     from duckweed.round.worker import Worker
     from duckweed.run import state as states
     from duckweed.swarm.peer.peer import Peer
+    from duckweed.volunteer.preflight import measure_speed
 
     memory.one_heap()
     torch.set_num_threads(int(os.environ.get("DUCKWEED_THREADS", "1")))
     spec = specs.load(folder.spec)
     ground, layout = founding.reopen(folder, spec), founding.layout(folder)
     state = states.load(folder.start(spec.rounds.overlap > 0), layout)
-    worker = Worker(spec, layout, founding.learner(spec, ground, device))
-    home = folder.peer(slot)
-    identity = load_or_create(home / "key")
 
     def say(text: str) -> None:
         tell(Said(text, slot))
 
+    wish = Wish(read_micro(micro), room)
+    learner = founding.learner(spec, ground, device, wish, say)
+    worker = Worker(spec, layout, learner)
+    if measure:
+        worker.pace = spec.tokens_per_step / await measure_speed(learner, spec)
+    home = folder.peer(slot)
+    identity = load_or_create(home / "key")
     secret = folder.read_secret()
     return await Peer(identity, worker, state, home, folder, coordinator, secret, say).run()
 
@@ -167,6 +189,9 @@ def main() -> int:
     parser.add_argument("--coordinator", default="")
     parser.add_argument("--addresses", nargs="*", default=[])
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--measure", action="store_true")
+    parser.add_argument("--micro", default="auto")
+    parser.add_argument("--room", type=int)
     parser.add_argument("--address", default="127.0.0.1:0")
     parser.add_argument("--relays", nargs="*", default=[])
     parser.add_argument("--relay-port", type=int)
@@ -188,7 +213,17 @@ def main() -> int:
                 asyncio.run(coordinate(folder, *way, given.stays))
         else:
             meeting = (given.coordinator, given.addresses)
-            reason = asyncio.run(take_part(folder, given.slot, meeting, given.device))
+            reason = asyncio.run(
+                take_part(
+                    folder,
+                    given.slot,
+                    meeting,
+                    given.device,
+                    given.micro,
+                    given.room,
+                    given.measure,
+                )
+            )
             tell(PeerEnded(given.slot, reason))
     except Exception as error:
         # The process that started this one shows the reason; the log has the whole story.

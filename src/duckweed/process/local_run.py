@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
+from duckweed.learn.fit import ANY, Wish
 from duckweed.net.timeouts import PROCESS_GRACE, PROCESS_SILENT, VIEW
 from duckweed.process import environment
 from duckweed.process.child import FORESEEN, Child, ExitCode, end
@@ -46,10 +47,17 @@ class LocalRun:
     """The processes of one run. A context manager: on leaving, every process is ended."""
 
     def __init__(
-        self, folder: RunFolder, spec: RunSpec, device: str, threads: int, peers: int
+        self,
+        folder: RunFolder,
+        spec: RunSpec,
+        device: str,
+        threads: int,
+        peers: int,
+        wish: Wish = ANY,
     ) -> None:
+        """wish: of the memory of each peer."""
         self.folder, self.spec, self.device, self.threads = folder, spec, device, threads
-        self.peers = peers
+        self.peers, self.wish = peers, wish
         self._told: queue.SimpleQueue[Event | _Ended] = queue.SimpleQueue()
         self._children: list[Child] = []
         self._running = 0
@@ -88,6 +96,7 @@ class LocalRun:
         for slot in range(self.peers):
             self._launch(
                 "peer", slot, "--slot", str(slot), "--device", self.device,
+                *self._memory(), *["--measure"] * (self.peers < self.spec.rounds.peers),
                 "--coordinator", serving.id, "--addresses", *addresses,
             )  # fmt: skip
         return serving
@@ -101,6 +110,11 @@ class LocalRun:
                 if event.role == "coordinator" or failed == self.peers:
                     raise RunFailed(event.reason)
             yield event
+
+    def _memory(self) -> list[str]:
+        micro, room = self.wish.micro, self.wish.room
+        said = ["--micro", "auto" if micro is None else str(micro)]
+        return said if room is None else [*said, "--room", str(room)]
 
     def _next_event(self) -> Event | None:
         """The next event, None after the last. Raises RunFailed if nothing is heard for too long."""

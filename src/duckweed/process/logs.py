@@ -3,8 +3,17 @@
 import logging
 import os
 
+from duckweed.run.checked import plain
+
 VARIABLE = "DUCKWEED_LOG"
 LEVELS = ("debug", "info", "warning")
+
+
+class OneLine(logging.Formatter):
+    """A message is one line, whoever's words are in it; only the traceback of an error has more."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return plain(super().formatMessage(record))
 
 
 def configure() -> None:
@@ -15,5 +24,7 @@ def configure() -> None:
         return
     if level not in LEVELS:
         raise ValueError(f"{VARIABLE} is {level!r}; it must be one of {', '.join(LEVELS)}")
-    logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(OneLine("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler])
     logging.getLogger("duckweed").setLevel(level.upper())

@@ -15,6 +15,7 @@ from math import isfinite
 
 import msgspec
 
+from duckweed.learn.fit import ANY, Wish
 from duckweed.learn.learner import Learner
 from duckweed.ledger.entries import Closed, PeerEntry
 from duckweed.ledger.ledger import Ledger
@@ -62,15 +63,18 @@ class Simulation:
         links: Sequence[LinkSpec] | None = None,
         step_seconds: float | Sequence[float] | None = None,
         tell: Tell = lambda event: None,
+        wish: Wish = ANY,
     ) -> None:
         """links: of each peer, None: at once. step_seconds: of an inner step, of all peers or of each;
-        None: as measured here, alike for all. tell: takes the events of the run."""
+        None: as measured here, alike for all. tell: takes the events of the run. wish: of its memory."""
         self.folder, self.spec, self.layout, self.tell = folder, spec, layout, tell
         self._task: asyncio.Task[State] | None = None
         peers = spec.rounds.peers
         self.links = links or [LinkSpec()] * peers
         paces = step_seconds if isinstance(step_seconds, Sequence) else [step_seconds] * peers
-        one = founding.learner(spec, ground, device)  # busy with one peer at a time
+        one = founding.learner(
+            spec, ground, device, wish, self._say
+        )  # busy with one peer at a time
         costs, states = Costs(), {state.round: state}
         self.workers = [
             SimulatedWorker(
@@ -194,7 +198,8 @@ class SimulatedWorker(Worker):
         peer: int, pace: float | None, costs: Costs, states: dict[int, State], tell: Tell,
     ) -> None:  # fmt: skip
         super().__init__(spec, layout, learner)
-        self.peer, self.pace, self.costs, self.states, self.tell = peer, pace, costs, states, tell
+        self.peer, self.costs, self.states, self.tell = peer, costs, states, tell
+        self.pace = pace or 0.0
 
     def train(
         self, state: State, span: Span, report: Report | None = None, begun: Trained | None = None
@@ -219,7 +224,7 @@ class SimulatedWorker(Worker):
         loss) when each would be done."""
         if not steps:
             return 0.0
-        took = self.costs.of("step", seconds, steps) if self.pace is None else self.pace * steps
+        took = self.pace * steps or self.costs.of("step", seconds, steps)
         for step, loss in told.items():
             if report:
                 asyncio.get_running_loop().call_later(took * step / steps, report, step, loss)

@@ -1,6 +1,7 @@
 """The end of a run: the last weights measured on all held-out text, exported, tried out."""
 
 import shutil
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -8,9 +9,9 @@ from duckweed.learn.data.dataset import Dataset
 from duckweed.learn.data.reading import DataError
 from duckweed.learn.data.tokenizer import no_tokenizer
 from duckweed.learn.model import model as models
-from duckweed.learn.model.generation import continued
+from duckweed.learn.model.generation import TOP_P, continued
 from duckweed.learn.model.given import model_in
-from duckweed.ledger.entries import RoundEntry
+from duckweed.ledger.entries import RoundEntry, StateEntry
 from duckweed.ledger.ledger import Ledger
 from duckweed.round import founding
 from duckweed.round.engine import Engine, FolderBlobs
@@ -19,11 +20,12 @@ from duckweed.run import state as states
 from duckweed.run.events import FinalLoss
 from duckweed.run.folder import RunFolder
 from duckweed.run.spec import RunSpec
-from duckweed.run.state import State
+from duckweed.run.state import State, StateError
 
 FINAL_TOKENS = 262_144  # of held-out text for the measure at the end; all of it where there is less
 EVALUATION_BATCH = 16
 SAMPLE = 160  # tokens of text at the end of a run
+Say = Callable[[str], None]
 
 
 def bytes_per_token(dataset: Dataset) -> float:
@@ -43,13 +45,38 @@ def latest_state(folder: RunFolder, spec: RunSpec) -> State:
     return Engine(spec, layout, FolderBlobs(folder)).replay(state, rounds)
 
 
-def harvest(folder: RunFolder, spec: RunSpec, ground: Ground, device: str) -> str:
-    """Write folder.model, record the final held-out loss; returns a sample of generated text."""
+def agreed(folder: RunFolder, round_: int) -> str | None:
+    """Hash of the state after so many rounds, as the peers agreed on it; None where the ledger has none.
+    Raises LedgerError."""
+    with closing(Ledger(folder.ledger)) as ledger:
+        found = [x.body.hash for x in ledger.entries(StateEntry) if x.round == round_]
+    return found[-1] if found else None
+
+
+def check_agreed(folder: RunFolder, state: State) -> None:
+    """Raises StateError if the peers agreed on another state."""
+    wanted = agreed(folder, state.round) or state.hash()
+    if wanted != state.hash():
+        raise StateError(
+            f"{folder.path}: the state after round {state.round} here is not the one that the peers agreed "
+            f"on ({state.hash()[:10]}, not {wanted[:10]}); no model is made of it"
+        )
+
+
+def harvest(
+    folder: RunFolder, spec: RunSpec, ground: Ground, device: str, keep: bool = True
+) -> str:
+    """Write folder.model, record the final held-out loss; returns a sample of generated text. keep: False
+    for no model, and then no sample. Raises StateError if the state is not the one that the peers agreed
+    on."""
     state = latest_state(folder, spec)
+    check_agreed(folder, state)
     learner = founding.learner(spec, ground, device)
     nats, tokens = learner.evaluate(state.weights, FINAL_TOKENS, batch=EVALUATION_BATCH)
     del learner  # its model need not be in memory beside the next
     folder.record(FinalLoss(nats / tokens, state.round, tokens))
+    if not keep:
+        return ""
     model = founding.model(spec, ground)
     models.write_weights(model, state.weights)
     part = folder.model.with_name("model.part")
@@ -63,10 +90,19 @@ def harvest(folder: RunFolder, spec: RunSpec, ground: Ground, device: str) -> st
 
 
 def generate(
-    model: Path, prompt: str, tokens: int, temperature: float, seed: int, device: str
+    model: Path,
+    prompt: str,
+    tokens: int,
+    temperature: float,
+    seed: int,
+    device: str,
+    top_p: float = TOP_P,
+    write: Say | None = None,
 ) -> str:
-    """The prompt continued by up to `tokens` tokens; temperature 0 takes the likeliest each time.
-    Raises DataError, ModelError where the folder holds no tokenizer or no whole model."""
+    """The prompt continued by up to `tokens` tokens. temperature: 0 takes the likeliest each time; top_p:
+    of the likeliest tokens, as many as have this probability together are drawn from; write: is given
+    the text, the prompt first, as it is written. Raises DataError, ModelError where the folder holds no
+    tokenizer or no whole model."""
     from transformers import AutoTokenizer
 
     try:
@@ -74,4 +110,4 @@ def generate(
     except (OSError, ValueError) as error:
         raise DataError(no_tokenizer(str(model), error)) from error
     network = model_in(model)
-    return continued(network, tokenizer, prompt, tokens, temperature, seed, device)
+    return continued(network, tokenizer, prompt, tokens, temperature, seed, device, top_p, write)

@@ -1,6 +1,7 @@
 """The beginning of a run: its data, its first weights, the first scales, its ledger."""
 
 import errno
+import logging
 import math
 import shutil
 import tempfile
@@ -17,11 +18,11 @@ from safetensors import torch as safetensors
 from torch import nn
 from transformers import PretrainedConfig
 
-from duckweed.learn import registry
+from duckweed.learn import memory, registry
 from duckweed.learn.data import dataset as datasets
 from duckweed.learn.data.dataset import Dataset
+from duckweed.learn.fit import ANY, Wish
 from duckweed.learn.learner import Learner, Part
-from duckweed.learn.memory import check_memory
 from duckweed.learn.model import checks
 from duckweed.learn.model import model as models
 from duckweed.learn.model.given import given_weights
@@ -36,6 +37,7 @@ from duckweed.run.spec import RunSpec
 from duckweed.run.state import State, first
 from duckweed.wire.codec import codec_of
 
+log = logging.getLogger(__name__)
 Report = Callable[[str], None]
 BUFFERS = "buffers.safetensors"  # in the folder of a run whose model has any that are persistent
 TRIED = 2000  # held-out tokens whose text the exported tokenizer must read as in training
@@ -95,9 +97,16 @@ def configuration(spec: RunSpec, ground: Ground) -> PretrainedConfig:
     )
 
 
-def learner(spec: RunSpec, ground: Ground, device: str) -> Learner:
-    """What trains the run's model on this machine. Raises ModelError."""
-    one = registry.learner(spec, configuration(spec, ground), ground.dataset, device)
+def learner(
+    spec: RunSpec, ground: Ground, device: str, wish: Wish | None = None, say: Report = log.info
+) -> Learner:
+    """What trains the run's model on this machine. wish: it fits its steps into the memory there is, and
+    says how; None: it trains each in one pass. Raises ModelError."""
+    config = configuration(spec, ground)
+    ways = memory.ways(models.skeleton(config), spec, device, wish) if wish else None
+    one = registry.learner(spec, config, ground.dataset, device)
+    if ways:
+        one.fit(ways, say)
     if ground.buffers:
         one.fix(ground.buffers)
     return one
@@ -135,15 +144,16 @@ def found(
     machine_peers: int,
     say: Report,
     warn: Report | None = None,
+    wish: Wish = ANY,
 ) -> State:
     """Write a run's folder: specification, layout, first state, ledger with its genesis entry; after the
     model was tried out (duckweed.learn.model.checks), so that it does not fail at the end.
 
     machine_peers: how many peers will share this machine's memory. say: what is being done. warn: what
-    the user should know after that, too. Raises ModelError, DataError, MemoryError with what is needed.
+    the user should know after that, too. wish: of the peers' memory. Raises ModelError, DataError, MemoryError with what is needed.
     """
     skeleton = models.skeleton(configuration(spec, ground))
-    check_memory(skeleton, spec, device, machine_peers)
+    memory.check_memory(skeleton, spec, device, machine_peers, wish=wish)
     layout = models.layout_of(skeleton)
     check_room(folder, spec, layout)
     say(f"making a model of {layout.total:,} parameters")
@@ -159,13 +169,15 @@ def found(
 
     def gradient() -> np.ndarray:
         say("measuring the first scales")
-        return first_gradient(spec, learner(spec, ground, device), weights, pace.stepped)
+        one = learner(spec, ground, device, wish)
+        return first_gradient(spec, one, weights, pace.stepped)
 
     state = first(layout, weights, codec_of(spec.wire, layout).first_shared(gradient))
     if not pace.marks:
         say("measuring the speed")
         steps = min(TIMED, spec.inner.steps)
-        learner(spec, ground, device).train(weights, Part(0, 0, steps), report=pace.stepped)
+        one = learner(spec, ground, device, wish)
+        one.train(weights, Part(0, 0, steps), report=pace.stepped)
     write_atomically(folder.spec, toml.write(spec).encode())
     write_atomically(folder.path / "layout.json", msgspec.json.encode(layout))
     if ground.buffers:
@@ -278,6 +290,14 @@ class _Pace:
         if last > first:
             return (ended - began) / (last - first)
         return (ended - self.began) / last
+
+
+def keep(folder: RunFolder, ground: Ground, layout: Layout) -> None:
+    """Note in the folder of a run that began elsewhere what it stands on here, so that `reopen` works."""
+    write_atomically(folder.path / "layout.json", msgspec.json.encode(layout))
+    if ground.buffers:
+        write_atomically(folder.path / BUFFERS, safetensors.save(ground.buffers))
+    folder.note({"base": str(ground.base), "dataset": str(ground.dataset.folder)})
 
 
 def reopen(folder: RunFolder, spec: RunSpec) -> Ground:

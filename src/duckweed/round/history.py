@@ -4,7 +4,7 @@ Read from the ledger when a machine begins to lead, and written into it from the
 ledger has not happened, so that the next coordinator knows as much as one that was killed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from duckweed.ledger.entries import (
     RUN,
@@ -15,7 +15,7 @@ from duckweed.ledger.entries import (
     RoundEntry,
     StateEntry,
 )
-from duckweed.ledger.ledger import Entry, Ledger, LedgerError
+from duckweed.ledger.ledger import Entry, Ledger, LedgerError, Row
 from duckweed.merge.round import Announcement
 from duckweed.round.blocks import Blocks, Span
 from duckweed.round.round_record import assignments, ledger_entry
@@ -33,13 +33,16 @@ class RunHistory:
         """Raises LedgerError if the ledger is not that of this run, or not the whole of it."""
         self.ledger = ledger
         self.peers: list[str] = []  # public keys, by the peers' indices
+        self.index_of: dict[str, int] = {}  # public key -> the peer's index
         self.closed: dict[int, Closed] = {}  # round -> how it closed
         self.agreed: dict[int, str] = {}  # round -> hash of the state that it begins from
         self.blocks = Blocks(spec.inner.steps)  # which data is still to be trained
         self.shared: list[float] = []  # what the peers share in the next round, [K]
         self.tokens = ""  # hash of the training data
         self.windows = 1  # sequences in it
+        self.wanted = spec.rounds.peers  # peers that the run begins with
         self.recent_blobs: dict[str, int] = {}  # hash of a contribution -> the round it was for
+        self.genesis_hash = ledger.hash_at(0) or ""  # by which peers tell this run from others
         self._entry_of: dict[int, int] = {}  # round -> its entry in the ledger
         for entry in ledger.entries(*RUN):
             if isinstance(entry.body, GenesisEntry):
@@ -58,7 +61,7 @@ class RunHistory:
                 self.agreed[0], self.shared = genesis.state, genesis.scales
                 self.tokens, self.windows = genesis.tokens, genesis.windows
             case PeerEntry(key=key):
-                self.peers.append(key)
+                self._add(key)
             case RoundEntry() as round_:
                 spans = assignments(round_, self.blocks.steps)
                 self.blocks.replay(spans, round_.closed.accepted)
@@ -76,6 +79,11 @@ class RunHistory:
             self.recent_blobs and next(iter(self.recent_blobs.values())) <= closed.round - REPLAYS
         ):
             del self.recent_blobs[next(iter(self.recent_blobs))]
+
+    @property
+    def genesis(self) -> Row:
+        """The first entry of the ledger, as peers are shown it."""
+        return self.ledger.rows(0, 0, 0)[0]
 
     @property
     def number(self) -> int:
@@ -96,17 +104,23 @@ class RunHistory:
         """A new peer; returns its index, which is its own for good."""
         index = len(self.peers)
         self.ledger.append(round_, PeerEntry(index, key))
-        self.peers.append(key)
+        self._add(key)
         return index
+
+    def _add(self, key: str) -> None:
+        self.index_of[key] = len(self.peers)
+        self.peers.append(key)
 
     def close(
         self,
         closed: Closed,
         assigned: dict[int, Span],
         handed: list[Announcement],
+        signatures: Mapping[int, bytes],
     ) -> None:
-        """A round, with what was assigned in it and handed in. What did not count is given out again."""
-        body = ledger_entry(closed, assigned, handed, self.blocks.steps)
+        """A round, with what was assigned in it and handed in, signed by each peer. What did not count is
+        given out again."""
+        body = ledger_entry(closed, assigned, handed, signatures, self.blocks.steps)
         entry = self.ledger.append(closed.round, body)
         self.blocks.close_round(assigned, closed.accepted)
         self._note(entry.number, body)
@@ -115,6 +129,14 @@ class RunHistory:
         """Note the state that a round begins from. peers: how many of them hold it."""
         self.ledger.append(round_, StateEntry(digest, peers))
         self.agreed[round_] = digest
+
+
+def agreed_states(ledger: Ledger) -> dict[int, str]:
+    """Round -> hash of the state that it begins from, as a ledger has it. Raises LedgerError."""
+    return {
+        entry.round: entry.body.state if isinstance(entry.body, GenesisEntry) else entry.body.hash
+        for entry in ledger.entries(GenesisEntry, StateEntry)
+    }
 
 
 def _check(genesis: GenesisEntry, folder: RunFolder, spec: RunSpec, layout: Layout) -> None:

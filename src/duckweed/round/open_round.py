@@ -7,10 +7,12 @@ import msgspec
 
 from duckweed.merge.round import Announcement
 from duckweed.round.blocks import Span
+from duckweed.run.checked import Seconds
 from duckweed.run.sections import Rounds
 from duckweed.wire.exact import median
 
 SLACK = 6.0  # median absolute deviations beyond the median that a peer may take
+IDLE = 3  # rounds in a row that a peer may let pass until nobody waits for it
 NAMED = 10  # at most this many peers are named as missing
 
 
@@ -26,14 +28,14 @@ def deadline(durations: list[float], patience: float) -> float | None:
 class Timings(msgspec.Struct, forbid_unknown_fields=True):
     """Seconds that one peer spent on one round, by phase. With overlap phases run at the same time."""
 
-    train: float = 0.0
-    evaluate: float = 0.0
-    compress: float = 0.0
-    send: float = 0.0
-    wait: float = 0.0
-    fetch: float = 0.0
-    apply: float = 0.0
-    wall: float = 0.0  # since its work for the round before was done
+    train: Seconds = 0.0
+    evaluate: Seconds = 0.0
+    compress: Seconds = 0.0
+    send: Seconds = 0.0
+    wait: Seconds = 0.0
+    fetch: Seconds = 0.0
+    apply: Seconds = 0.0
+    wall: Seconds = 0.0  # since its work for the round before was done
 
 
 class Member(msgspec.Struct):
@@ -54,6 +56,30 @@ class Member(msgspec.Struct):
     last: int = -1  # the last round in which one counted
     addresses: list[str] = []  # where other peers may reach it
     shared: tuple[int, int] = (0, 0)  # bytes given to and fetched from other peers
+    passed: int = 0  # rounds in a row, the last ones, that closed without its work
+    idle: bool = (
+        False  # whether it let the last one pass without any sign of work, and gave none since
+    )
+    pardoned: bool = (
+        False  # whether it was forgiven for being late, since its work was last in time
+    )
+    told: tuple[int, int] = (-1, 0)  # a round, and how many events the peer has caused in it
+
+    @property
+    def expected(self) -> bool:
+        """Whether a round waits for its work."""
+        return not self.idle and self.passed < IDLE
+
+    def worked(self, late: bool) -> None:
+        """Its work has come. Late work shows that a peer is slow and not idle, but shows it once: then it
+        must be in time."""
+        if late and self.pardoned:
+            return
+        self.passed, self.idle, self.pardoned = 0, False, late
+
+    def works_for(self, round_: int) -> bool:
+        """Whether it says that it is at work for a round."""
+        return self.here and self.at == round_ and self.doing in ("training", "sending")
 
 
 class OpenRound(msgspec.Struct):
@@ -64,6 +90,7 @@ class OpenRound(msgspec.Struct):
     assigned: dict[int, Span] = {}  # peer -> span, in the order of their shares
     begun: dict[int, float] = {}  # peer -> when it was told to train
     contributions: dict[int, Announcement] = {}  # peer -> its contribution, whose blob is on disk
+    signatures: dict[int, bytes] = {}  # peer -> its signature of what it said
     seconds: dict[int, float] = {}  # peer -> time from the opening to its contribution
     timings: dict[int, Timings] = {}
     nats: dict[int, tuple[float, int]] = {}  # peer -> held-out loss: sum in nats, tokens
@@ -89,6 +116,7 @@ class OpenRound(msgspec.Struct):
         self,
         member: Member,
         announcement: Announcement,
+        signature: bytes,
         timings: Timings,
         nats: tuple[float, int],
         now: float,
@@ -96,42 +124,65 @@ class OpenRound(msgspec.Struct):
         """Note a contribution, whose blob is on disk. nats: of its share of the held-out text, sum and
         tokens, (0, 0) if it was not measured."""
         peer = member.index
-        self.contributions[peer] = announcement
+        self.contributions[peer], self.signatures[peer] = announcement, signature
         self.seconds[peer] = now - self.opened
         self.timings[peer] = timings
+        member.worked(late=False)
         if 0 < timings.train < math.inf:
             member.pace = timings.train / announcement.steps
         if nats[1] > 0:
             self.nats[peer] = nats
 
     def complete(
-        self, here: Collection[int], durations: Iterable[float], rules: Rounds, now: float
+        self,
+        expected: Collection[int],
+        working: Collection[int],
+        durations: Iterable[float],
+        rules: Rounds,
+        now: float,
     ) -> bool:
-        """Whether the round can close: all peers that are here have answered, or the time of the others
-        is over. durations: seconds that peers needed in the rounds before."""
+        """Whether the round can close: all peers that are waited for have answered, or the time of the
+        others is over. Then the quorum is one of those who have handed in and those who are at work: who
+        is silent does not count, and who only says that it works, for a second such time at most. That
+        second time is known only from earlier rounds: else the first that hands something in at once
+        would close a round alone.
+
+        expected: peers that are waited for. working: peers that say that they are at work for this round.
+        durations: seconds that peers needed in the rounds before."""
         if not self.contributions:
             return False
         answered = self.contributions.keys() | self.refused
-        if all(peer in answered for peer in self.assigned if peer in here):
+        if all(peer in answered for peer in self.assigned if peer in expected):
             return True
-        limit = deadline([*durations, *self.seconds.values()], rules.patience)
-        enough = len(self.contributions) >= rules.quorum * len(self.assigned)
-        return enough and limit is not None and now - self.opened > limit
+        before = list(durations)
+        limit = deadline([*before, *self.seconds.values()], rules.patience)
+        if limit is None or now - self.opened <= limit:
+            return False
+        counted = [peer for peer in self.assigned if peer in working or peer in self.contributions]
+        enough = len(self.contributions) >= rules.quorum * len(counted)
+        return enough or (bool(before) and now - self.opened > 2 * limit)
 
     def go_on(self, rejected: Iterable[int], now: float) -> None:
         """Stay open without the contributions of these peers, which do not count. The deadline of the
         others starts anew."""
         for peer in rejected:
-            for of_peers in (self.contributions, self.seconds, self.timings, self.nats):
+            for of_peers in (
+                self.contributions,
+                self.signatures,
+                self.seconds,
+                self.timings,
+                self.nats,
+            ):
                 of_peers.pop(peer, None)
             self.refused.add(peer)
         self.opened, self.closing = now, False
 
     def overdue(self, member: Member, now: float) -> None:
-        """Measure the pace of a peer that was too slow for its steps, by how far it came."""
-        begun = self.begun.get(member.index)
-        at_it = member.doing == "training" and member.at == self.number
-        if member.here and at_it and begun is not None:
+        """Note that the round closes without the work of a peer. If it was too slow for its steps, measure
+        its pace by how far it came."""
+        begun, at_it = self.begun.get(member.index), member.works_for(self.number)
+        member.passed, member.idle = member.passed + 1, not at_it
+        if at_it and member.doing == "training" and begun is not None:
             member.pace = max(member.pace, (now - begun) / max(1, member.step))
 
     def waiting_for(self) -> str:

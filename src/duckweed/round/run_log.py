@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import closing
 
 import msgspec
@@ -11,6 +11,7 @@ from duckweed.ledger.entries import GenesisEntry, PeerEntry, RoundEntry, StateEn
 from duckweed.ledger.ledger import Ledger
 from duckweed.run.events import UNSET, FinalLoss, RoundClosed, RunEnded
 from duckweed.run.folder import RunFolder
+from duckweed.wire.exact import weighted_median
 
 PURPOSES = ("contributions", "updates", "control")
 PHASES = ("train", "evaluate", "compress", "send", "wait", "fetch", "apply")
@@ -38,7 +39,7 @@ class Round(msgspec.Struct, frozen=True):
     tokens: int
     """Tokens of the contributions that counted."""
     loss: float | None
-    """Their mean training loss, nats per token; None where nothing counted."""
+    """Median of their training losses, nats per token; None where nothing counted."""
     accepted: tuple[int, ...]
     """Indices of the peers that counted."""
     rejected: dict[int, str]
@@ -86,7 +87,9 @@ def run_log(folder: RunFolder) -> RunLog:
         head = ledger.head
     lines: dict[int, tuple[RoundClosed, Traffic]] = {}
     moved, final, simulated = dict.fromkeys(PURPOSES, Traffic()), None, False
-    for event, moved in _metered(folder.records(RoundClosed, FinalLoss, RunEnded)):
+    meter = Meter()
+    for event in folder.records(RoundClosed, FinalLoss, RunEnded):
+        moved = meter.take(event)
         if isinstance(event, RoundClosed):
             lines[event.round] = event, sum(moved.values(), Traffic())
             simulated = simulated or event.virtual_clock is not UNSET
@@ -113,6 +116,15 @@ def data_parallel_bytes(parameters: int, peers: int, steps: int) -> int:
     return 2 * max(0, peers - 1) * 2 * parameters * steps
 
 
+def typical_loss(told: Iterable[tuple[float, float]]) -> float | None:
+    """The median of losses as peers tell them, each with its weight; None where there are none. No peer's
+    word can move it beyond what the others say."""
+    each = list(told)
+    if not each:
+        return None
+    return weighted_median([loss for loss, _ in each], [weight for _, weight in each])
+
+
 def mean_phases(timings: Iterable[dict[str, float]]) -> dict[str, float]:
     """Mean seconds by phase; empty if there are no timings."""
     each = list(timings)
@@ -125,30 +137,32 @@ def elapsed(times: dict[str, float]) -> float:
 
 
 def utilisation(times: dict[str, float]) -> float:
-    """Share of a peer's time in which it computed with the model: (train + evaluate) / `elapsed`;
-    0 where nothing was measured."""
-    total = elapsed(times)
-    return (times.get("train", 0.0) + times.get("evaluate", 0.0)) / total if total else 0.0
+    """Share of a peer's time in which it computed with the model: (train + evaluate) / `elapsed`, at
+    most 1, whatever the peer says; 0 where nothing was measured."""
+    busy, total = times.get("train", 0.0) + times.get("evaluate", 0.0), elapsed(times)
+    return busy / total if busy < total else float(busy > 0)
 
 
-def _metered(
-    events: Iterable[RoundClosed | FinalLoss | RunEnded],
-) -> Iterator[tuple[RoundClosed | FinalLoss | RunEnded, dict[str, Traffic]]]:
-    """Each event with the bytes moved until then over all sessions of the run.
+class Meter:
+    """Adds up the bytes of all sessions of a run.
 
     A coordinator counts from zero whenever it starts. In one session the contributions received grow
     by at least those of the round just closed; where they did not, a new session began.
     """
-    before = last = dict.fromkeys(PURPOSES, Traffic())
-    for event in events:
+
+    def __init__(self) -> None:
+        self._before = self._last = dict.fromkeys(PURPOSES, Traffic())
+
+    def take(self, event: object) -> dict[str, Traffic]:
+        """Purpose -> bytes moved until this event."""
         if isinstance(event, RunEnded) or (isinstance(event, RoundClosed) and event.traffic):
             now = {p: Traffic(*event.traffic.get(p, (0, 0))) for p in PURPOSES}
-            grown = now["contributions"].up - last["contributions"].up
+            grown = now["contributions"].up - self._last["contributions"].up
             received = sum(event.contribution_bytes) if isinstance(event, RoundClosed) else 0
             if grown < received:
-                before = {p: before[p] + last[p] for p in PURPOSES}
-            last = now
-        yield event, {p: before[p] + last[p] for p in PURPOSES}
+                self._before = {p: self._before[p] + self._last[p] for p in PURPOSES}
+            self._last = now
+        return {p: self._before[p] + self._last[p] for p in PURPOSES}
 
 
 def _join(number: int, entry: RoundEntry, metrics: tuple[RoundClosed, Traffic] | None) -> Round:
@@ -157,7 +171,7 @@ def _join(number: int, entry: RoundEntry, metrics: tuple[RoundClosed, Traffic] |
     told = Round(
         number=number,
         tokens=sum(one.tokens for one in counted),
-        loss=sum(one.loss for one in counted) / len(counted) if counted else None,
+        loss=typical_loss((one.loss, one.tokens) for one in counted),
         accepted=accepted,
         rejected=entry.closed.rejected,
     )

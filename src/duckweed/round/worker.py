@@ -58,6 +58,7 @@ class Worker:
             -1, np.zeros(layout.total, np.float32), {}
         )  # from the last one that counted
         self._pending: Carried | None = None  # from the one whose round is open
+        self.pace = 0.0  # seconds of an inner step, as measured before the run; 0: it was not
 
     def ahead(self, state: State, span: Span, report: Report | None = None) -> Trained:
         """The first steps of a span for the round *after* the one that follows on `state`

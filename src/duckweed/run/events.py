@@ -25,7 +25,7 @@ class RoundClosed(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", 
     tokens: int = 0
     """Tokens of the contributions that counted."""
     loss: float = 0.0
-    """Mean training loss of the contributions that counted, nats per token."""
+    """Median of the training losses of the contributions that counted, nats per token."""
     held_out: float | None = None
     """Loss of the state before the round on held-out text, nats per token; None: not measured."""
     accepted: list[int] = []
@@ -57,6 +57,15 @@ class FinalLoss(msgspec.Struct, frozen=True, tag_field="event", tag="final"):
     """How many rounds had been closed; old runs do not say."""
     tokens: int = 0
     """Tokens that it was measured on."""
+
+
+class Sampled(msgspec.Struct, frozen=True, tag_field="event", tag="sample"):
+    """What the model writes by itself, from nothing, after some rounds."""
+
+    round: int
+    """How many rounds had been closed."""
+    text: str
+    """The text, as the tokenizer decodes it."""
 
 
 class RunEnded(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="end"):
@@ -128,6 +137,8 @@ class Progress(msgspec.Struct, frozen=True, tag_field="event", tag="peers"):
     """One for each peer; of a simulated run, the one that is at work."""
     traffic: dict[str, list[int]] | UnsetType = UNSET
     """Purpose -> bytes received and sent so far; not set in a simulated run."""
+    waiting: str = ""
+    """What the run waits for, in words."""
 
 
 class Serving(msgspec.Struct, frozen=True, tag_field="event", tag="serving"):
@@ -169,7 +180,7 @@ class ProcessFailed(msgspec.Struct, frozen=True, tag_field="event", tag="failed"
 
 Event = (
     RoundClosed | FinalLoss | RunEnded | PeerLeft | ContributionRefused | StateDiffers | Said
-    | Progress | Serving | Following | PeerEnded | ProcessFailed
+    | Progress | Serving | Following | PeerEnded | ProcessFailed | Sampled
 )  # fmt: skip
 
 Tell = Callable[[Event], None]

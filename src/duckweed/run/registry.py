@@ -48,6 +48,7 @@ RULES = Registry(
         "mean": "duckweed.merge.rules:mean",
         "contributors": "duckweed.merge.rules:contributors",
         "bounded": "duckweed.merge.rules:bounded",
+        "filtered": "duckweed.merge.rules:filtered",
     },
 )
 """Merge rules (duckweed.merge.rules.Rule)."""

@@ -27,6 +27,7 @@ from duckweed.run.sections import (
 
 SPEC_LIMIT = 1 << 18  # bytes; a specification is a page of text
 SEED_LIMIT = 1 << 63
+DESCRIPTION_LIMIT = 2000  # characters
 DEFAULT_WIRE = "integer"
 S = TypeVar("S")
 
@@ -39,6 +40,9 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that decides the course of a run."""
 
     seed: int = 0
+    # What is trained and why, for those who look at the run. Unset and not "", so that runs without one
+    # keep their identity.
+    description: str | msgspec.UnsetType = msgspec.UNSET
     data: DataSpec = DataSpec()
     model: Model = Model()
     architecture: Architecture = Architecture()
@@ -52,14 +56,24 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if not 0 <= self.seed < SEED_LIMIT:
             raise ValueError(f"seed = {self.seed}: must be between 0 and {SEED_LIMIT - 1}")
+        if self.description is not msgspec.UNSET:
+            _check_description(self.description)
         if self.model.weights == "given" and self.architecture != Architecture():
             raise ValueError("architecture: weights that are given keep their own configuration")
-        _check_rule(self.merge.rule, self.wire.kind)
+        _check_rule(self.rule, self.wire.kind)
         if self.inner.warmup >= self.total_steps:
             raise ValueError(
                 f"inner.warmup = {self.inner.warmup}: the whole run has only {self.total_steps} steps "
                 "(inner.steps x rounds.count)"
             )
+
+    @property
+    def rule(self) -> str:
+        """The merge rule. Where none is named, that of an open run leaves out who works against the
+        others, if its wire allows that."""
+        needed = RULES.find("filtered").needs
+        able = self.members.join == "open" and needed <= WIRES.find(self.wire.kind).gives
+        return self.merge.rule or ("filtered" if able else "mean")
 
     @property
     def total_steps(self) -> int:
@@ -68,13 +82,30 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def identity(self) -> str:
-        """blake3 of the canonical form, 64 hex digits."""
-        return blake3(msgspec.json.encode(self, order="deterministic")).hexdigest()
+        """blake3 of the canonical form, which names the merge rule, 64 hex digits."""
+        named = msgspec.structs.replace(self, merge=Merge(self.rule))
+        return blake3(msgspec.json.encode(named, order="deterministic")).hexdigest()
 
     @property
     def tokens_per_block(self) -> int:
         """Tokens that one peer trains on in one round."""
-        return self.inner.steps * self.inner.batch * self.model.sequence
+        return self.inner.steps * self.tokens_per_step
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens of one inner step of one peer."""
+        return self.inner.batch * self.model.sequence
+
+
+def _check_description(text: str) -> None:
+    """Raises ValueError if a description cannot be shown as it is."""
+    if len(text) > DESCRIPTION_LIMIT:
+        raise ValueError(
+            f"description: {len(text):,} characters; at most {DESCRIPTION_LIMIT:,}. Put the rest on a page "
+            "of its own and give its address here"
+        )
+    if odd := next((c for c in text if not (c.isprintable() or c == "\n")), None):
+        raise ValueError(f"description: holds {odd!r}; only text and line breaks are shown")
 
 
 def _check_rule(rule: str, kind: str) -> None:

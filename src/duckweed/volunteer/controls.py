@@ -10,13 +10,14 @@ from typing import Any
 
 import msgspec
 
+from duckweed.learn.fit import MicroError, read_micro
 from duckweed.run import units
 from duckweed.run.folder import write_atomically
 
 FILE = "controls.toml"
 HEAD = """# What duckweed may take of this machine. Edit and save: a running peer reads it within seconds.
-# up, down: "5mbit"; hours: "22-07" (local time); memory, disk: "4GB"; memory, threads and nice need a
-# restart of the peer. Take a line out, or write "", for no limit.
+# up, down: "5mbit"; hours: "22-07" (local time); memory, disk: "4GB"; memory, threads, micro
+# and nice need a restart of the peer; micro: "auto" or "4", the sequences trained at a time. Take a line out, or write "", for no limit.
 """
 
 
@@ -41,8 +42,12 @@ class Controls(msgspec.Struct, forbid_unknown_fields=True):
     """Most that the peer's folder may take, as a size."""
     threads: int = 1
     """CPU threads."""
+    micro: str = "auto"
+    """Sequences of an inner step that are trained at a time; "auto": as many as fit into memory."""
     nice: int = 0
     """Priority that is given up: 0 (none) to 19."""
+    model: bool = True
+    """Whether the model is written at the end of the run."""
     paused: bool = False
     """Whether `duckweed pause` was said last."""
 
@@ -53,6 +58,7 @@ class Controls(msgspec.Struct, forbid_unknown_fields=True):
             raise ControlsError(f"threads = {self.threads}: must be between 1 and 1024")
         if not 0 <= self.nice <= 19:
             raise ControlsError(f"nice = {self.nice}: must be between 0 and 19 (most yielding)")
+        _ = self.micro_batch  # raises where it means nothing
         for what, read in (("up", _rate), ("down", _rate), ("memory", _size), ("disk", _size)):
             read(getattr(self, what), what)
 
@@ -68,6 +74,14 @@ class Controls(msgspec.Struct, forbid_unknown_fields=True):
     @property
     def memory_bytes(self) -> float | None:
         return _size(self.memory, "memory")
+
+    @property
+    def micro_batch(self) -> int | None:
+        """Most sequences of a forward and backward pass; None: as many as fit."""
+        try:
+            return read_micro(self.micro)
+        except MicroError as error:
+            raise ControlsError(str(error)) from error
 
     @property
     def disk_bytes(self) -> float | None:

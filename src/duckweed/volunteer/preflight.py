@@ -53,9 +53,10 @@ async def measure_link(client: Asks, secret: str) -> LinkSpeed:
     for size in (SMALL, m.PROBE_LIMIT):
         noise = os.urandom(size)
         there = await _timed(client, m.Probe(0, secret), noise)
-        back = await _timed(client, m.Probe(size, secret), b"")
+        both = await _timed(client, m.Probe(size, secret), noise)  # as much comes back as was sent
+        back = both - there + trip
         up, down = size / max(1e-6, there - trip), size / max(1e-6, back - trip)
-        if max(there, back) > QUICK:
+        if both > 2 * QUICK:
             break
     return LinkSpeed(trip, up, down)
 
@@ -87,7 +88,7 @@ async def measure_speed(learner: Learner, spec: RunSpec) -> float:
 
     await asyncio.to_thread(work)
     (first, began), (last, ended) = marks[1 if len(marks) > 2 else 0], marks[-1]
-    return (last - first) * spec.tokens_per_block / spec.inner.steps / (ended - began)
+    return (last - first) * spec.tokens_per_step / (ended - began)
 
 
 class Survey(msgspec.Struct, frozen=True):

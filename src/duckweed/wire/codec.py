@@ -23,6 +23,7 @@ from duckweed.wire.frame import HEADER, Reader, WireError, Writer, fingerprint
 from duckweed.wire.total import CONTRIBUTIONS, NORMS, Decoded, FloatTotal, Total
 
 RMS_LIMIT = 1e30  # far above any RMS of a tensor, and its product with a code still a float32
+_APART = 4.0  # beyond this factor between two middle sizes one of them is no honest one
 PLUGIN = 255  # kind in the header of a blob; the fingerprint beside it tells plugins apart
 
 
@@ -144,10 +145,26 @@ class Codec(ABC):
             return "announced a size that is negative, not finite or above 1e30"
         return None
 
-    def next_shared(self, announced: Sequence[Sequence[float]]) -> list[float]:
+    def next_shared(
+        self, announced: Sequence[Sequence[float]], shared: Sequence[float]
+    ) -> list[float]:
         """What is shared in the next round, [K] as float32, from what the peers that counted have
-        announced: per tensor the median."""
-        return [float(np.float32(median(list(column)))) for column in zip(*announced, strict=True)]
+        announced and what is shared in this round: per tensor the middle value."""
+        columns = zip(*announced, strict=True)
+        return [
+            float(np.float32(_middle(c, last))) for c, last in zip(columns, shared, strict=True)
+        ]
+
+
+def _middle(values: Sequence[float], last: float) -> float:
+    """The median; but of two middle values of which one is more than four times the other, the one that is
+    nearer to the last round's. Half of the peers then move it at most 2.5 times as far as the others
+    would: their lies are one of the two, and what the others say is the other."""
+    ordered = sorted(values)
+    low, high = ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2]
+    if high <= _APART * low:
+        return median(ordered)
+    return low if last * last <= low * high else high
 
 
 def rms(x: np.ndarray, layout: Layout) -> list[float]:

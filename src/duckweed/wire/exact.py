@@ -35,6 +35,20 @@ def _folded(x: np.ndarray, sizes: list[int], level: int, start: int, stop: int) 
     return y
 
 
+def weighted_median(values: list[float], weights: list[float]) -> float:
+    """The value at which half of the weight is reached; where it is reached exactly between two, half
+    their sum. Who has less than half of the weight cannot move it beyond what the others say."""
+    left = 0.5 * sum(weights)
+    ordered = sorted(zip(values, weights, strict=True))
+    for place, (value, weight) in enumerate(ordered):
+        left -= weight
+        if left < 0 or place == len(ordered) - 1:
+            return value
+        if left == 0:
+            return 0.5 * (value + ordered[place + 1][0])
+    raise ValueError("the median of nothing")
+
+
 def median(values: list[float]) -> float:
     """The middle value; of two middle ones, half their sum."""
     ordered = sorted(values)

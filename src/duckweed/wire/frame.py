@@ -12,6 +12,7 @@ import numpy as np
 
 VERSION = 1
 HEADER = 8
+_LONGEST = 9  # bytes of a number below 2^63
 
 
 class WireError(ValueError):
@@ -94,6 +95,27 @@ class Reader:
         if value > largest:
             raise WireError(f"a number in the blob is {value}; at most {largest} is possible")
         return value
+
+    def varints(self, count: int, largest: int | np.ndarray) -> np.ndarray:
+        """Unsigned integers, int64[count], each of which may be at most ``largest``: as many calls of
+        `varint`, but in a few passes over all of them."""
+        data = np.frombuffer(self.blob, np.uint8)[self.at : self.at + _LONGEST * count]
+        ends = np.flatnonzero(data < 128)[:count]
+        starts = np.concatenate([[0], ends[:-1] + 1])[: len(ends)]
+        lengths = ends - starts + 1
+        if len(ends) < count or (lengths > _LONGEST).any():
+            raise WireError("numbers in the blob are cut short or have too many bytes")
+        if not count:
+            return np.zeros(0, np.int64)
+        data = data[: int(ends[-1]) + 1]
+        shifts = 7 * (np.arange(len(data)) - np.repeat(starts, lengths))
+        values = np.add.reduceat((data & 127).astype(np.int64) << shifts, starts)
+        if (above := values > largest).any():
+            where = int(above.argmax())
+            most = int(np.broadcast_to(largest, count)[where])
+            raise WireError(f"a number in the blob is {values[where]}; at most {most} is possible")
+        self.at += len(data)
+        return values
 
     def end(self) -> None:
         if self.left:

@@ -20,6 +20,8 @@ NORMS = "norms"
 """The norm of each contribution, per tensor: `Total.norms`."""
 SENDERS = "senders"
 """Who sent each value, where a contribution does not send all: `FloatTotal.senders`."""
+CODES = "codes"
+"""The integer codes of a contribution when a round is closed: `Decoded.codes`, int8[P]."""
 CONTRIBUTIONS = "contributions"
 """All contributions one by one: `FloatTotal.contributions`. They take M times the memory."""
 

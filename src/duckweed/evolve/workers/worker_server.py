@@ -72,7 +72,7 @@ class WorkerServer:
         """What the endpoint does with a question."""
         return accepting(worker_protocol.question, self._body_limit, self._answer)
 
-    def _body_limit(self, asker: str, asked: Asked) -> int:
+    def _body_limit(self, asker: str, asked: Asked | None) -> int:
         """Most bytes of body that may follow. A machine that is not invited gets a refusal, and may send
         none."""
         takes = isinstance(asked, Take) and self._invited(asked)

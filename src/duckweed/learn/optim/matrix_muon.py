@@ -9,6 +9,7 @@ import torch
 from duckweed.learn.optim.optimizer import shrinking
 
 # Quintic Newton-Schulz coefficients of Jordan et al.: steep at zero, singular values end in 0.7-1.2.
+AT_ONCE = 1 << 25  # numbers of matrices that are made orthogonal together
 A, B, C = 3.4445, -4.7750, 2.0315
 
 
@@ -21,6 +22,23 @@ def orthogonalise(g: torch.Tensor, iterations: int = 5) -> torch.Tensor:
         gram = x @ x.mT
         x = A * x + (B * gram + C * gram @ gram) @ x
     return x.mT if tall else x
+
+
+def groups(
+    parameters: list[torch.nn.Parameter],
+) -> list[tuple[tuple[int, int], list[torch.nn.Parameter]]]:
+    """(smaller and larger side, the matrices of these sides that are made orthogonal together): up to
+    `AT_ONCE` numbers, because they are in memory some six times meanwhile."""
+    found: list[tuple[tuple[int, int], list[torch.nn.Parameter]]] = []
+    open_: dict[tuple[int, int], list[torch.nn.Parameter]] = {}
+    for parameter in parameters:
+        sides = min(parameter.shape[-2:]), max(parameter.shape[-2:])
+        group = open_.get(sides)
+        if group is None or sum(p.numel() for p in group) + parameter.numel() > AT_ONCE:
+            group = open_[sides] = []
+            found.append((sides, group))
+        group.append(parameter)
+    return found
 
 
 class MatrixMuon:
@@ -44,10 +62,7 @@ class MatrixMuon:
         self.momentum, self.weight_decay = momentum, weight_decay
         self.nesterov, self.iterations = nesterov, iterations
         self.normalise, self.cautious = normalise, cautious
-        self.groups: dict[tuple, list[torch.nn.Parameter]] = {}
-        for parameter in parameters:
-            shape = tuple(parameter.shape[-2:])
-            self.groups.setdefault((min(shape), max(shape)), []).append(parameter)
+        self.groups = groups(parameters)
         self.buffers = {p: torch.zeros_like(p) for p in parameters}
         self.squares: dict[torch.nn.Parameter, torch.Tensor] = {}
         if normalise is not None:
@@ -57,7 +72,7 @@ class MatrixMuon:
     def step(self, learning_rate: float, momentum: float | None = None) -> None:
         """Update every matrix by its gradient. momentum: instead of that given at the start."""
         momentum = self.momentum if momentum is None else momentum
-        for (narrow, wide), group in self.groups.items():
+        for (narrow, wide), group in self.groups:
             # Some never get one, such as attention to an encoder that is not there; an expert gets none
             # in a step in which no token is sent to it.
             parameters = [p for p in group if p.grad is not None]

@@ -45,6 +45,7 @@ class MultiFetch:
         self.asked: list[set[int]] = [set() for _ in holders]  # and not yet answered
         self.given = [0] * len(self.holders)  # pieces that each holder gave
         self.faults: dict[int, str] = {}  # holder -> why it was given up
+        self.liars: set[int] = set()  # holders of which a piece was not the one asked for
 
     async def run(self) -> None:
         """Until all pieces are here. Raises LinkError if no holder is left, OSError if a piece cannot
@@ -99,6 +100,7 @@ class MultiFetch:
                 self.given[holder] += 1  # before others hear of it, the last piece ends all work
                 if not await self.parts.take(number, data):
                     self.given[holder] -= 1
+                    self.liars.add(holder)
                     self._give_up(holder, "a piece was not the one asked for", number)
 
     def _next(self, holder: int) -> int | None:

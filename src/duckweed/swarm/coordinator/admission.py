@@ -2,16 +2,20 @@
 
 import hmac
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from duckweed.net import clock
-from duckweed.net.rate_limits import HERE, RELAYED, RateLimits
-from duckweed.net.timeouts import AWAY, BEAT, GUESTS_CHECK, SILENCE_CHECK, beat, silence
+from duckweed.net.rate_limits import HERE, RELAYED, Buckets, RateLimits
+from duckweed.net.timeouts import AWAY, BEAT, FORGET, GUESTS_CHECK, SILENCE_CHECK, beat, silence
+from duckweed.net.token_bucket import Bucket
 from duckweed.round.history import RunHistory
 from duckweed.round.open_round import Member
 from duckweed.run.sections import Members
 from duckweed.swarm.coordinator.guest_book import EXPELLED, GuestBook
 from duckweed.swarm.protocol import messages as m
+
+NEWCOMERS = 0.1, 1024.0  # keys that may become members: per second, and at once
+FROM_ONE = 1 / 60, 64.0  # the same from one address
 
 
 class Admission:
@@ -28,10 +32,13 @@ class Admission:
     ) -> None:
         self.history, self.guests, self.secret, self.rules = history, guests, secret, rules
         self.members: dict[str, Member] = {}
-        self.by_index: list[Member] = []
+        self.by_index: dict[int, Member] = {}  # the same; who is forgotten is in neither
         self.expelled = guests.expelled()
         self.rate_limits = rate_limits
         self.beat = BEAT
+        rate, burst = NEWCOMERS
+        self._newcomers = Bucket(rate, max(burst, 2.0 * history.wanted))
+        self._from_one = Buckets(*FROM_ONE)
         self._version = guests.version()
         self._looked = self._read = clock.now()
         for index, key in enumerate(history.peers):
@@ -41,7 +48,7 @@ class Admission:
 
     def _add(self, member: Member) -> None:
         self.members[member.key] = member
-        self.by_index.append(member)
+        self.by_index[member.index] = member
 
     # --- the door
 
@@ -57,23 +64,37 @@ class Admission:
         if hmac.compare_digest(secret.encode(), self.secret.encode()) or key in self.rules.keys:
             return None
         # A successor has no copy of the guest book.
-        if self.rules.successors and (key in self.members or key in dict(self.rules.heirs)):
+        if self.rules.successors and (
+            key in self.history.index_of or key in dict(self.rules.heirs)
+        ):
             return None
         if self.rules.join == "invited":
             return self.guests.objection(key, secret)
         if key in self.members:
             return None
         origin = self.rate_limits.origin_of(key)
-        there = sum(x.origin == origin for x in self.by_index if x.here)
+        there = sum(x.origin == origin for x in self.by_index.values() if x.here)
         if origin not in (HERE, RELAYED) and there >= self.rules.per_address:
             return f"{there} peers of your address take part already, as many as this run allows"
         return None
+
+    def crowd(self, key: str) -> str | None:
+        """Why a new key may not become a member at this moment; None if it may, and is counted. Each costs
+        an entry of the ledger for good, and keys cost nothing."""
+        if key in self.history.index_of:
+            return None
+        origin = self.rate_limits.origin_of(key)
+        few = origin in (HERE, RELAYED) or self._from_one.take(origin)
+        if few and self._newcomers.take():
+            return None
+        return "too many new peers came to this run in the last minutes; try again in a minute"
 
     def admit(self, key: str, secret: str, round_: int) -> Member:
         """The member with this key, new or known; its index is its own for good."""
         member = self.members.get(key)
         if member is None:
-            member = Member(self.history.admit(key, round_), key)
+            index = self.history.index_of.get(key)
+            member = Member(self.history.admit(key, round_) if index is None else index, key)
             self._add(member)
         if self.rules.join == "invited" and secret and secret != self.secret:
             self.guests.note(key, secret)
@@ -122,7 +143,7 @@ class Admission:
 
     def here(self) -> list[Member]:
         """The members that take part at this moment, in the order of their indices."""
-        return [x for x in self.by_index if x.here]
+        return [x for _, x in sorted(self.by_index.items()) if x.here]
 
     # --- what counts
 
@@ -131,6 +152,15 @@ class Admission:
         for index in accepted:
             member = self.by_index[index]
             member.counted, member.last = member.counted + 1, round_
+
+    def forget(self, needed: Collection[int]) -> None:
+        """Forget peers that are gone and whose work never counted. needed: those that have work. Their keys
+        keep their indices: the ledger has them."""
+        since = clock.now() - FORGET
+        for member in list(self.by_index.values()):
+            gone = not member.here and not member.counted and member.heard < since
+            if gone and member.index not in needed:
+                del self.by_index[member.index], self.members[member.key]
 
     def crowded(self, tokens: Mapping[int, int]) -> dict[int, str]:
         """peer -> why its work must not count in this round. tokens: peer -> tokens of its contribution.

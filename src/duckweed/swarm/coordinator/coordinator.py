@@ -33,6 +33,7 @@ from duckweed.swarm.protocol.server import accepting
 from duckweed.wire.codec import codec_of
 
 log = logging.getLogger(__name__)
+TOLD = 5  # events that a peer may cause in a round
 
 
 class Coordinator:
@@ -62,16 +63,26 @@ class Coordinator:
     @property
     def accept(self) -> Accept:
         """What is done with a question, from its bytes to those of the answer."""
-        return accepting(m.question, self.body_limit, self.handle, self.traffic.count)
+        return accepting(
+            m.question,
+            self.body_limit,
+            self.handle,
+            self.traffic.count,
+            self.admission.rate_limits.fault,
+        )
 
-    def body_limit(self, peer: str, question: m.AnyQuestion) -> int:
-        """Most bytes of body that may follow a question. Raises ValueError for a stranger."""
+    def body_limit(self, peer: str, question: m.AnyQuestion | None) -> int:
+        """Most bytes of body that may follow a question; None: one that is refused, which may be a
+        contribution. Raises ValueError for a contribution of a stranger."""
+        member = peer in self.admission.members
+        if question is None:
+            return codec_of(self.spec.wire, self.layout).blob_limit if member else 0
         if isinstance(question, m.Probe):
             objection = self.admission.objection(peer, m.PROTOCOL, question.secret)
             return 0 if objection else m.PROBE_LIMIT
         if not isinstance(question, m.Contribute):
             return 0
-        if peer not in self.admission.members:
+        if not member:
             raise ValueError("a contribution of a stranger")
         return codec_of(self.spec.wire, self.layout).blob_limit
 
@@ -95,7 +106,9 @@ class Coordinator:
             if objection := self.admission.objection(peer, protocol, question.secret):
                 return self._refuse(peer, "not admitted", objection), b""
             if not isinstance(question, m.Join):
-                return status.answer(self.rounds, question)
+                return status.answer(self.rounds, question, body)
+            if objection := self.admission.crowd(peer):
+                return self._refuse(peer, "too many newcomers", objection), b""
             return await self._admit(peer, question), b""
         member = self.admission.members.get(peer)
         if member is None or peer in self.admission.expelled:
@@ -123,6 +136,8 @@ class Coordinator:
             case m.Progress():
                 member.doing, member.at = question.doing, question.round
                 member.step, member.loss = question.step, question.loss
+                if self.rounds.open and member.works_for(self.rounds.open.number):
+                    member.idle = False
                 return m.Ack(self.admission.beat), b""
             case m.Leave():
                 await self._left(member, question.reason)
@@ -136,7 +151,7 @@ class Coordinator:
 
     async def _admit(self, key: str, join: m.Join) -> m.Answer:
         member = self.admission.admit(key, join.secret, self.rounds.number)
-        member.addresses = join.addresses
+        member.addresses, member.pace = join.addresses, member.pace or join.pace
         log.info("peer %d joined: key %s, from %s", member.index, key[:10], member.origin)
         await self.rounds.notify()
         open_ = self.rounds.open
@@ -147,6 +162,7 @@ class Coordinator:
             self.layout.digest(),
             self.history.tokens,
             open_.number if open_ and member.index in open_.contributions else -1,
+            self.history.genesis,
         )
 
     async def _next(self, member: Member, question: m.Next) -> m.Answer:
@@ -213,14 +229,17 @@ class Coordinator:
             late = open_ is not None and question.announcement.round < open_.number
             if open_ is not None and not open_.closing and not late:
                 open_.refused.add(member.index)
-            self.tell(ContributionRefused(member.index, reason))
+            if late and intake.own(self.history.genesis_hash, member, question):
+                member.worked(late=True)
+            self._tell(member, ContributionRefused(member.index, reason))
             return self._refuse(member.key, "contributions", reason)
         assert open_ is not None
         if member.index in open_.contributions:
             return m.Ack()
         self.engine.blobs.write(question.announcement.blob, blob)
         nats = question.nats, question.tokens
-        open_.take(member, question.announcement, question.timings, nats, clock.now())
+        said, signature = question.announcement, question.signature
+        open_.take(member, said, signature, question.timings, nats, clock.now())
         await self.rounds.notify()
         return m.Ack()
 
@@ -228,8 +247,19 @@ class Coordinator:
         member.here, member.doing = False, "gone"
         log.info("peer %d left: %s", member.index, reason)
         if self.rounds.number < self.spec.rounds.count:
-            self.tell(PeerLeft(member.index, reason))
+            self._tell(member, PeerLeft(member.index, reason))
         await self.rounds.notify()
+
+    def _tell(self, member: Member, event: PeerLeft | ContributionRefused | StateDiffers) -> None:
+        """Tell what a member has caused, but not more often than TOLD times in a round: events are kept on
+        disk for good."""
+        round_, count = member.told
+        count = count + 1 if round_ == self.rounds.number else 1
+        member.told = self.rounds.number, count
+        if count <= TOLD:
+            self.tell(event)
+        else:
+            self.admission.rate_limits.refused["events: too many of one peer in a round"] += 1
 
     # --- agreement on the state
 
@@ -246,11 +276,11 @@ class Coordinator:
             await self.rounds.notify(news=True)
         if (reason := self.agreement.differs(number, question.hash)) is None:
             return None
-        self.tell(StateDiffers(member.index, number))
+        self._tell(member, StateDiffers(member.index, number))
         return m.Stop(reason, fault=True)
 
     def _voters(self, number: int) -> Sequence[int]:
         here = {member.index for member in self.rounds.here()}
         late = clock.now() - self._began > GATHER
-        missed = {x.index for x in self.admission.by_index if x.heard or late} - here
+        missed = {x.index for x in self.admission.by_index.values() if x.heard or late} - here
         return voters(self.history.counted(number), here, missed)

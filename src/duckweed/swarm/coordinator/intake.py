@@ -1,16 +1,14 @@
 """May a contribution be taken? What can be told before it is decoded: whose it is, for which round, of
 which part of the data. Whether it counts is judged when the round closes (duckweed.merge.check)."""
 
-import math
-
-import msgspec
-
 from duckweed.merge.round import blob_hash
 from duckweed.net.identity import verify
 from duckweed.round.blocks import lead
 from duckweed.round.history import RunHistory
 from duckweed.round.open_round import Member, OpenRound
+from duckweed.round.signed import signed_part
 from duckweed.run import work
+from duckweed.run.checked import LOSS
 from duckweed.run.spec import RunSpec
 from duckweed.swarm.protocol import messages as m
 
@@ -27,7 +25,7 @@ def objection(
     said = question.announcement
     if said.peer != member.index:
         return "a contribution in another peer's name"
-    if not verify(member.key, m.signed_part(said), question.signature):
+    if not own(history.genesis_hash, member, question):
         return "the signature does not fit the announcement"
     if open_ is None or open_.closing or said.round != open_.number:
         return f"round {said.round} is not open"
@@ -38,13 +36,27 @@ def objection(
         return "the blob is not the one announced"
     if said.blob in history.recent_blobs:
         return f"this blob was handed in before, in round {history.recent_blobs[said.blob]}"
-    if not math.isfinite(said.loss) or not math.isfinite(question.nats):
-        return "the loss is not finite"
-    if not all(map(math.isfinite, msgspec.structs.astuple(question.timings))):
-        return "a time is not finite"
     if (said.first, said.steps) != (span.first, span.steps):
         return f"steps {span.first} to {span.end} of the block are assigned to this peer"
     ahead = lead(spec.rounds.overlap, span.steps) if open_.number else 0
     if said.ahead not in (0, ahead):
         return f"{said.ahead} steps trained ahead, where 0 or {ahead} can be"
-    return work.objection(spec, span.steps, said.tokens)
+    return work.objection(spec, span.steps, said.tokens) or _held_out_objection(spec, question)
+
+
+def own(genesis: str, member: Member, question: m.Contribute) -> bool:
+    """Whether it is the member's own word, said for this run. genesis: hash of the run's first entry."""
+    said = question.announcement
+    return said.peer == member.index and verify(
+        member.key, signed_part(genesis, said), question.signature
+    )
+
+
+def _held_out_objection(spec: RunSpec, question: m.Contribute) -> str | None:
+    """Why this cannot be what a peer measured on held-out text; None if it can."""
+    most = max(spec.rounds.evaluate_tokens, spec.model.sequence)
+    if question.tokens > most:
+        return f"a loss of {question.tokens} held-out tokens, where at most {most} are measured"
+    if question.nats > LOSS * question.tokens:
+        return "a held-out loss that no model has"
+    return None

@@ -81,8 +81,9 @@ class RoundDriver:
         await self._until(lambda: self.ended or self.number in self.history.agreed)
 
     def _open(self, number: int) -> OpenRound:
-        """A round with work for all peers that are here."""
-        return OpenRound(number, clock.now(), self.history.blocks.share(self._budgets()))
+        """A round with work for all peers that it waits for."""
+        expected = [x for x in self.here() if x.expected]
+        return OpenRound(number, clock.now(), self.history.blocks.share(self._budgets(expected)))
 
     def ahead(self, number: int) -> OpenRound:
         """The round after the open one, to be trained ahead."""
@@ -92,7 +93,9 @@ class RoundDriver:
     def assign(self, member: Member, round_: OpenRound) -> Span:
         """What a peer is to train in a round."""
         if member.index not in round_.assigned:
-            round_.assigned[member.index] = self.history.blocks.take(self._budgets()[member.index])
+            round_.assigned[member.index] = self.history.blocks.take(
+                self._budgets([*self.here(), member])[member.index]
+            )
         if not self.spec.rounds.overlap or member.index not in round_.begun:
             round_.begun[member.index] = clock.now()
         return round_.assigned[member.index]
@@ -107,8 +110,8 @@ class RoundDriver:
         self.stopping = reason
         await self.notify(news=True)
 
-    def _budgets(self) -> dict[int, int]:
-        paces = {member.index: member.pace for member in self.here()}
+    def _budgets(self, members: list[Member]) -> dict[int, int]:
+        paces = {member.index: member.pace for member in members}
         return budgets(paces, self.spec.inner.steps, self.spec.rounds.patience)
 
     def waiting_for(self) -> str:
@@ -187,8 +190,11 @@ class RoundDriver:
         assert self.open is not None
         if self.ended:
             return True
-        here = {member.index for member in self.here()}
-        return self.open.complete(here, self._durations, self.spec.rounds, clock.now())
+        waited_for = [x for x in self.here() if x.expected]
+        expected = {x.index for x in waited_for}
+        working = {x.index for x in waited_for if x.works_for(self.open.number)}
+        rules, now = self.spec.rounds, clock.now()
+        return self.open.complete(expected, working, self._durations, rules, now)
 
     async def _close(self, open_: OpenRound) -> RoundClosed | None:
         """Write into the ledger how the round ends, and return what is to be told of it. None if it
@@ -205,12 +211,14 @@ class RoundDriver:
         for peer in open_.assigned:
             if peer not in open_.contributions:
                 closed.rejected[peer] = "nothing handed in before the round closed"
-                open_.overdue(self.admission.by_index[peer], clock.now())
+                if peer not in open_.refused:
+                    open_.overdue(self.admission.by_index[peer], clock.now())
         if self.deposed:
             return None
-        self.history.close(closed, open_.assigned, kept)
+        self.history.close(closed, open_.assigned, kept, open_.signatures)
         self._was_held = self.held(open_.number)
         self.admission.counted(closed.round, closed.accepted)
+        self.admission.forget(self.next.assigned if self.next else ())
         self._durations.extend(open_.seconds.values())
         blocks = (span.block for span in open_.assigned.values())
         return closed_event(
@@ -220,6 +228,7 @@ class RoundDriver:
             update_size=self.folder.blob(closed.update).stat().st_size if closed.update else 0,
             traffic=self.traffic.moved(),
             epoch=epoch(self.spec, blocks, self.history.windows),
+            evaluate_tokens=self.spec.rounds.evaluate_tokens,
         )
 
     async def _go_on(self, open_: OpenRound, rejected: dict[int, str]) -> None:

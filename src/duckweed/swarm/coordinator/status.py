@@ -14,11 +14,11 @@ PEERS_LISTED = 2000  # peers in one answer at most; those that are here come fir
 
 
 def answer(
-    rounds: RoundDriver, question: m.GetRunInfo | m.GetStatus | m.Probe
+    rounds: RoundDriver, question: m.GetRunInfo | m.GetStatus | m.Probe, body: bytes
 ) -> tuple[m.Answer, bytes]:
     """The answer to a machine that may come in but need not be a member. Changes nothing."""
-    if isinstance(question, m.Probe):
-        return m.Blob(), os.urandom(max(0, min(question.size, m.PROBE_LIMIT)))
+    if isinstance(question, m.Probe):  # no more than was sent: whoever asks need not be a member
+        return m.Blob(), os.urandom(min(question.size, len(body), m.PROBE_LIMIT))
     return run_info(rounds) if isinstance(question, m.GetRunInfo) else status(rounds), b""
 
 
@@ -43,14 +43,14 @@ def run_info(rounds: RoundDriver) -> m.RunInfo:
 def status(rounds: RoundDriver) -> m.Status:
     """How the run is doing at this moment."""
     last = rounds.last
-    members = rounds.admission.by_index
+    members = rounds.admission.by_index.values()
     now = clock.now()
     shown = sorted(members, key=lambda x: (not x.here, x.index))[:PEERS_LISTED]
     return m.Status(
         rounds.spec.identity,
         rounds.number,
         rounds.spec.rounds.count,
-        len(members),
+        len(rounds.history.peers),
         [_peer(x, now) for x in sorted(shown, key=lambda x: x.index)],
         last.loss if last else None,
         rounds.measured(),

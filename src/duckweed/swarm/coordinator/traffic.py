@@ -22,7 +22,7 @@ class Traffic:
 
     def moved(self) -> dict[str, list[int]]:
         """Purpose -> bytes received and sent. Between peers: bytes given and fetched, as the peers say."""
-        shared = zip(*(x.shared for x in self._admission.by_index), strict=True)
+        shared = zip(*(x.shared for x in self._admission.by_index.values()), strict=True)
         between = [sum(x) for x in shared] or [0, 0]
         return {purpose: list(counts) for purpose, counts in self._moved.items()} | {
             "between peers": between

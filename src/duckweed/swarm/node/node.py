@@ -113,9 +113,11 @@ class Node:
     @property
     def accept(self) -> Accept:
         """What the endpoint does with a question."""
-        return accepting(m.question, self.body_limit, self.handle, self._count)
+        return accepting(
+            m.question, self.body_limit, self.handle, self._count, self.rate_limits.fault
+        )
 
-    def body_limit(self, peer: str, question: m.AnyQuestion) -> int:
+    def body_limit(self, peer: str, question: m.AnyQuestion | None) -> int:
         """Most bytes of body that may follow a question. Raises ValueError."""
         return self.coordinator.body_limit(peer, question) if self.coordinator else 0
 

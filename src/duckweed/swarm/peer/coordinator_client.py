@@ -95,7 +95,7 @@ class CoordinatorClient:
     """Asks the coordinator, for as long as it takes.
 
     welcomed: called with every Welcome. aside: what else the user should hear while nobody answers; it
-    is said once.
+    is said once. pace: seconds of an inner step on this machine, 0 where that was not measured.
     """
 
     def __init__(
@@ -106,9 +106,10 @@ class CoordinatorClient:
         say: Callable[[str], None],
         welcomed: Callable[[m.Welcome], None],
         aside: Callable[[], str],
+        pace: float = 0.0,
     ) -> None:
         self.endpoint, self.leaders, self.secret, self.say = endpoint, leaders, secret, say
-        self._welcomed, self._aside = welcomed, aside
+        self._welcomed, self._aside, self.pace = welcomed, aside, pace
         self._joined = False
         self._client: Client | None = None
         self._to = ""  # key of the machine at the other end
@@ -139,7 +140,7 @@ class CoordinatorClient:
             self._client = None
 
     def _join(self) -> m.Join:
-        return m.Join(m.PROTOCOL, self.secret, self.endpoint.offered)
+        return m.Join(m.PROTOCOL, self.secret, self.endpoint.offered, self.pace)
 
     def _admitted(self, welcome: m.Welcome) -> None:
         self._joined = True
@@ -186,6 +187,12 @@ class CoordinatorClient:
                 if self._aside() != aside:
                     self.say(aside := self._aside())
                 await asyncio.sleep(RETRY)
+
+    async def ask_once(self, question: m.Question[A], body_limit: int = 0) -> tuple[A, bytes]:
+        """Ask over the connection that there is. Raises LinkError."""
+        if not self._client:
+            raise LinkError("there is no connection to the coordinator")
+        return await self._client.ask(question, body_limit=body_limit, patience=PATIENCE)
 
     async def beat(self, progress: Callable[[], m.Progress]) -> None:
         """Give signs of life, apart from all other questions, as often as the coordinator wants them."""

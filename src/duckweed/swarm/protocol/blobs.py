@@ -4,7 +4,8 @@ from typing import Annotated
 
 import msgspec
 
-from duckweed.swarm.protocol.message import Ack, Answer, Blob, Key, PeerAddress, Question, Wait
+from duckweed.run.checked import Count, Hash, Number
+from duckweed.swarm.protocol.message import Ack, Answer, Blob, PeerAddress, Question, Wait
 
 PieceHashes = Annotated[
     list[Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]],
@@ -18,7 +19,7 @@ class BlobManifest(Answer, tag="held"):
     """A large blob, to be fetched in pieces: piece n from the coordinator by peer n modulo the number of
     peers, and from that peer by the others."""
 
-    size: int  # bytes
+    size: Count  # bytes
     pieces: PieceHashes
     at: list[PeerAddress]  # the peers that fetch it together, the asker among them
 
@@ -26,15 +27,15 @@ class BlobManifest(Answer, tag="held"):
 class SavedState(Answer, tag="saved"):
     """A saved state that can be fetched in pieces."""
 
-    round: int  # the state after so many rounds
-    size: int  # bytes of the file
+    round: Number  # the state after so many rounds
+    size: Count  # bytes of the file
     pieces: PieceHashes
 
 
 class DonorList(Answer, tag="donated"):
     """Where a newcomer may find a saved state."""
 
-    agreed: dict[int, str]  # round -> agreed hash of the state after it, for the newest rounds
+    agreed: dict[Number, Hash]  # round -> agreed hash of the state after it, for the newest rounds
     at: list[PeerAddress]  # peers that may have one
 
 
@@ -44,15 +45,15 @@ class DonorList(Answer, tag="donated"):
 class Fetch(Question[Blob | BlobManifest], tag="fetch"):
     """Give a blob. Unless `whole`, a large one may be answered with its manifest."""
 
-    blob: str  # its hash
+    blob: Hash  # its hash
     whole: bool = False
 
 
 class GetBlobPiece(Question[Blob | Wait], tag="part"):
     """Give one piece of a blob. Answered with Wait by a peer that is still fetching it."""
 
-    blob: str  # its hash
-    number: int
+    blob: Hash  # its hash
+    number: Number
 
 
 class GetSavedState(Question[SavedState], tag="snapshot"):
@@ -62,8 +63,8 @@ class GetSavedState(Question[SavedState], tag="snapshot"):
 class GetStatePiece(Question[Blob], tag="piece"):
     """Give one piece of the saved state after `round` rounds."""
 
-    round: int
-    number: int
+    round: Number
+    number: Number
 
 
 class GetDonors(Question[DonorList], tag="donors"):
@@ -73,4 +74,4 @@ class GetDonors(Question[DonorList], tag="donors"):
 class IsMember(Question[Ack], tag="known"):
     """Does the holder of a key take part? The coordinator refuses if not."""
 
-    key: Key
+    key: Hash

@@ -2,8 +2,15 @@
 
 import msgspec
 
+from duckweed.ledger.ledger import Row
 from duckweed.ledger.succession import Vote
-from duckweed.swarm.protocol.message import Addresses, Answer, Hash, Leader, PeerAddress, Question
+from duckweed.net.framing import LinkError
+from duckweed.run.checked import HashOrNone, Number, NumberOrNone, Text
+from duckweed.swarm.protocol.message import Addresses, Answer, Leader, PeerAddress, Question
+
+PAGE_LIMIT = 64 << 20  # bytes of entries in one answer, at most
+
+_rows = msgspec.msgpack.Decoder(list[Row])
 
 # --- answers
 
@@ -11,20 +18,20 @@ from duckweed.swarm.protocol.message import Addresses, Answer, Hash, Leader, Pee
 class LedgerEntries(Answer, tag="copied"):
     """The body holds entries of the ledger."""
 
-    term: int  # of the leader that answers
-    number: int  # the asker's last entry
-    head: Hash  # of that entry
+    term: Number  # of the leader that answers
+    number: NumberOrNone  # the asker's last entry
+    head: HashOrNone  # of that entry
     same: bool  # whether that entry is in this copy; if not, ask again from an earlier one
-    committed: int  # last entry that a majority of the voters is known to hold
+    committed: NumberOrNone  # last entry that a majority of the voters is known to hold
     at: list[PeerAddress] = msgspec.field(default_factory=list)  # the voters
 
 
 class VoteReply(Answer, tag="promised"):
     """A voter's answer to a candidate."""
 
-    seen: int  # highest term that it has heard of
+    seen: Number  # highest term that it has heard of
     vote: Vote | None = None  # the promise, if it was asked for and given
-    reason: str = ""  # why it is not given; "": it is, or would be
+    reason: Text = ""  # why it is not given; "": it is, or would be
 
 
 # --- questions
@@ -33,23 +40,23 @@ class VoteReply(Answer, tag="promised"):
 class GetEntries(Question[LedgerEntries | Leader], tag="entries"):
     """What follows on the end of my copy? From a voter this acknowledges all entries up to it."""
 
-    term: int  # the asker follows no leader of a lower term
-    number: int  # its last entry
-    head: Hash  # of that entry
+    term: Number  # the asker follows no leader of a lower term
+    number: NumberOrNone  # its last entry
+    head: HashOrNone  # of that entry
 
 
 class GetEntryRange(Question[LedgerEntries], tag="extract"):
     """A candidate asks a voter for entries that it lacks."""
 
-    start: int
-    number: int  # the last one
-    head: Hash  # of the last one, in the voter's copy
+    start: Number
+    number: NumberOrNone  # the last one
+    head: HashOrNone  # of the last one, in the voter's copy
 
 
 class RequestVote(Question[VoteReply], tag="promise"):
     """Will you follow me in this term, and nobody of a lower one?"""
 
-    term: int
+    term: Number
     binding: bool  # False: would you? Nothing is promised yet
 
 
@@ -57,3 +64,13 @@ class GetLeader(Question[Leader], tag="who"):
     """Which machine leads the run?"""
 
     addresses: Addresses = msgspec.field(default_factory=list)  # where the asker listens
+
+
+def decoded(body: bytes) -> list[Row]:
+    """Entries as they came. Raises LinkError."""
+    try:
+        return _rows.decode(body) if body else []
+    except msgspec.DecodeError as error:
+        raise LinkError(
+            f"the entries that came cannot be read ({error}); the other side breaks the protocol"
+        ) from error

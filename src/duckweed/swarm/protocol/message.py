@@ -5,32 +5,52 @@ checker sees it, and `duckweed.swarm.protocol.client` decodes by it. Two more an
 question: Refused, and Leader (ask that machine instead).
 """
 
-from typing import Annotated, Generic, TypeVar
+import functools
+from typing import Annotated, Any, Generic, TypeVar, get_type_hints
 
 import msgspec
 
 from duckweed.net.framing import ADDRESS, ADDRESSES
+from duckweed.run.checked import TEXT, Hash, Number, Seconds, Text, plain
 
-PROTOCOL = 4
+PROTOCOL = 5
 HEAD_LIMIT = (
     1 << 20
 )  # bytes of an encoded message: an RMS and a scale for each of some thousand tensors
 
-Address = Annotated[str, msgspec.Meta(max_length=ADDRESS)]
-"""ip:port, or the URL of a relay."""
+Address = Annotated[str, msgspec.Meta(max_length=ADDRESS, pattern=r"^[!-~]*\Z")]
+"""ip:port, or the URL of a relay: no spaces, no control characters."""
 
 Addresses = Annotated[list[Address], msgspec.Meta(max_length=ADDRESSES)]
 
-Hash = Annotated[str, msgspec.Meta(max_length=64)]
+Digest = Annotated[str, msgspec.Meta(max_length=64, pattern=r"^[!-~]*\Z")]
+"""What stands for the layout or the data of a run: it is only compared."""
 
-Key = Annotated[str, msgspec.Meta(min_length=64, max_length=64)]
-"""A public key, 64 hex digits."""
+Secret = Annotated[str, msgspec.Meta(max_length=200, pattern=r"^[!-~]*\Z")]
+"""The secret of an invitation; "": none."""
 
 A_co = TypeVar("A_co", covariant=True)
 
 
 class Message(msgspec.Struct, tag_field="is", forbid_unknown_fields=True):
-    """Base of all messages."""
+    """Base of all messages. What is a Text in them is plain, whoever made them."""
+
+    def __post_init__(self) -> None:
+        for name in _texts(type(self)):
+            setattr(self, name, plain(getattr(self, name), TEXT))
+
+
+@functools.cache
+def _texts(kind: type) -> tuple[str, ...]:
+    """Names of the fields that are a Text."""
+    hints = get_type_hints(kind, include_extras=True)
+    return tuple(name for name in kind.__struct_fields__ if _is_text(hints[name]))  # type: ignore[attr-defined]
+
+
+def _is_text(hint: Any) -> bool:
+    return any(
+        (getattr(x, "extra", None) or {}).get("plain") for x in getattr(hint, "__metadata__", ())
+    )
 
 
 class Question(Message, Generic[A_co]):
@@ -44,7 +64,7 @@ class Answer(Message):
 class Ack(Answer, tag="noted"):
     """The question was taken note of."""
 
-    beat: float = 0.0  # seconds until the next sign of life is wanted; 0: as before
+    beat: Seconds = 0.0  # seconds until the next sign of life is wanted; 0: as before
 
 
 class Blob(Answer, tag="blob"):
@@ -54,26 +74,26 @@ class Blob(Answer, tag="blob"):
 class Wait(Answer, tag="wait"):
     """Not yet; ask again."""
 
-    reason: str  # what the other side waits for
+    reason: Text  # what the other side waits for
 
 
 class Refused(Answer, tag="refused"):
     """The question was not accepted."""
 
-    reason: str
+    reason: Text
 
 
 class PeerAddress(msgspec.Struct, forbid_unknown_fields=True):
     """A machine of the run, and where it listens."""
 
-    key: str
+    key: Hash
     addresses: Addresses
 
 
 class Leader(Answer, tag="in_charge"):
     """Which machine leads the run, as far as the one that was asked knows."""
 
-    term: int
+    term: Number
     key: Hash
     at: list[PeerAddress] = []  # the voters
 

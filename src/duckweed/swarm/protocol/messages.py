@@ -39,8 +39,8 @@ from duckweed.swarm.protocol.message import (  # noqa: F401
     Wait,
     encode,
 )
-from duckweed.swarm.protocol.peer import (  # noqa: F401
-    ALL_DONE,
+from duckweed.swarm.protocol.peer import (
+    ALL_DONE,  # noqa: F401
     Ahead,
     Apply,
     Contribute,
@@ -51,7 +51,6 @@ from duckweed.swarm.protocol.peer import (  # noqa: F401
     Stop,
     Train,
     Welcome,
-    signed_part,
 )
 from duckweed.swarm.protocol.status import (  # noqa: F401
     PROBE_LIMIT,

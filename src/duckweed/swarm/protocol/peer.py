@@ -1,12 +1,33 @@
 """Messages of a peer that takes part: it joins, asks what to do, contributes, and leaves."""
 
+import math
 from typing import Literal
 
 import msgspec
 
+from duckweed.ledger.ledger import Row
 from duckweed.merge.round import Announcement, Closed
 from duckweed.round.open_round import Timings
-from duckweed.swarm.protocol.message import Ack, Addresses, Answer, Question, Wait, encode
+from duckweed.run.checked import (
+    Count,
+    Hash,
+    Nats,
+    Number,
+    NumberOrNone,
+    Seconds,
+    Signature,
+    SumOfNats,
+    Text,
+)
+from duckweed.swarm.protocol.message import (
+    Ack,
+    Addresses,
+    Answer,
+    Digest,
+    Question,
+    Secret,
+    Wait,
+)
 
 # --- answers
 
@@ -14,28 +35,27 @@ from duckweed.swarm.protocol.message import Ack, Addresses, Answer, Question, Wa
 class Welcome(Answer, tag="welcome"):
     """The peer is admitted."""
 
-    index: int  # of the peer, in this run, for good
+    index: Number  # of the peer, in this run, for good
     spec: str  # the run's specification, as TOML
-    last_accepted: (
-        int  # last round in which its contribution counted, -1: none; its residual is of it
-    )
-    layout: str  # hash of the model's layout, to compare with
-    tokens: str  # hash of the training data, to compare with
-    handed: int = -1  # the open round, if the coordinator has this peer's contribution for it
+    last_accepted: NumberOrNone  # last round in which its contribution counted, -1: none; its residual is of it
+    layout: Digest  # hash of the model's layout, to compare with
+    tokens: Digest  # hash of the training data, to compare with
+    handed: NumberOrNone = (
+        -1
+    )  # the open round, if the coordinator has this peer's contribution for it
+    genesis: Row | None = None  # first entry of the ledger; its hash is part of what peers sign
 
 
 class Train(Answer, tag="train"):
     """Train a span of a block."""
 
-    round: (
-        int  # from the state after so many rounds; as an answer to Ahead, from the peer's own state
-    )
-    block: int
-    share: int  # of the held-out text, and the peer's place in the round: 0 to shares - 1
-    shares: int
+    round: Number  # from the state after so many rounds; as an answer to Ahead, from the peer's own state
+    block: Count
+    share: Number  # of the held-out text, and the peer's place in the round: 0 to shares - 1
+    shares: Number
     evaluate: bool  # measure that share of the held-out text first
-    first: int = 0  # inner step to begin with
-    steps: int = 0  # inner steps; 0: the whole block
+    first: Number = 0  # inner step to begin with
+    steps: Number = 0  # inner steps; 0: the whole block
 
 
 class Apply(Answer, tag="apply"):
@@ -51,7 +71,7 @@ ALL_DONE = "all rounds are done"
 class Stop(Answer, tag="stop"):
     """The run is over for this peer."""
 
-    reason: str
+    reason: Text
     fault: bool = False  # the peer cannot go on: its state differs
 
 
@@ -61,54 +81,54 @@ class Stop(Answer, tag="stop"):
 class Join(Question[Welcome], tag="join"):
     """Admit this peer, or know it again."""
 
-    protocol: int
-    secret: str = ""  # of the invitation to a private run
+    protocol: Number
+    secret: Secret = ""  # of the invitation to a private run
     # where other peers may reach it, to fetch what it has
     addresses: Addresses = msgspec.field(default_factory=list)
+    pace: Seconds = 0.0  # of an inner step on this machine, as measured; 0: it was not
 
 
 class Next(Question[Train | Apply | Wait | Stop], tag="next"):
     """What now? Answered when there is something to do, or with Wait after a few seconds."""
 
-    round: int  # the peer holds the state after so many rounds
-    hash: str  # of that state
+    round: Number  # the peer holds the state after so many rounds
+    hash: Hash  # of that state
     contributed: bool  # whether it has handed in its work for this round
-    given: int = 0  # bytes sent to other peers so far
-    fetched: int = 0  # bytes fetched from other peers so far
+    given: Count = 0  # bytes sent to other peers so far
+    fetched: Count = 0  # bytes fetched from other peers so far
 
 
 class Ahead(Question[Train | Wait], tag="ahead"):
     """The work for the round after `round` rounds is done. What is to be trained for the one after it,
     while this one is exchanged? Answered at once."""
 
-    round: int
+    round: Number
 
 
 class Progress(Question[Ack], tag="progress"):
     """A sign of life."""
 
     doing: Literal["starting", "training", "sending", "waiting", "applying"]
-    round: int  # for which it trains
-    step: int = 0
-    loss: float = 0.0  # nats per token, of the last step
+    round: Number  # for which it trains
+    step: Number = 0
+    loss: Nats = 0.0  # nats per token, of the last step; 0 where it is not finite
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.loss):  # the work ends with an error that says so
+            self.loss = 0.0
 
 
 class Contribute(Question[Ack], tag="contribute"):
     """A contribution; the body is the blob."""
 
     announcement: Announcement
-    signature: bytes  # by the peer's key, over signed_part(announcement)
+    signature: Signature  # by the peer's key, over round.signed.signed_part
     timings: Timings
-    nats: float = 0.0  # sum over this peer's share of the held-out text, if it was asked for
-    tokens: int = 0  # in that share
+    nats: SumOfNats = 0.0  # sum over this peer's share of the held-out text, if it was asked for
+    tokens: Count = 0  # in that share
 
 
 class Leave(Question[Ack], tag="leave"):
     """The peer leaves the run."""
 
-    reason: str
-
-
-def signed_part(announcement: Announcement) -> bytes:
-    """The bytes that a peer signs."""
-    return b"duckweed contribution 1" + encode(announcement)  # type: ignore[arg-type]
+    reason: Text

@@ -2,7 +2,8 @@
 
 import msgspec
 
-from duckweed.swarm.protocol.message import Answer, Blob, Question
+from duckweed.run.checked import Count, Hash, Nats, Number, Seconds, Text, Total
+from duckweed.swarm.protocol.message import Answer, Blob, Digest, Question, Secret
 
 PROBE_LIMIT = 512 << 10  # bytes of body, each way, of one question that measures a connection
 
@@ -13,44 +14,44 @@ class RunInfo(Answer, tag="terms"):
     """What a newcomer would take part in."""
 
     spec: str  # the run's specification, as TOML
-    layout: str  # hash of the model's layout
-    tokens: str  # hash of the training data
-    round: int  # how many have closed
-    peers: int  # how many are here
-    up: int = 0  # bytes that a peer sent in the last round; 0: not known yet
-    down: int = 0  # bytes that it fetched
-    seconds: float = 0.0  # how long that round took
+    layout: Digest  # hash of the model's layout
+    tokens: Digest  # hash of the training data
+    round: Number  # how many have closed
+    peers: Number  # how many are here
+    up: Count = 0  # bytes that a peer sent in the last round; 0: not known yet
+    down: Count = 0  # bytes that it fetched
+    seconds: Seconds = 0.0  # how long that round took
 
 
 class PeerStatus(msgspec.Struct, forbid_unknown_fields=True):
     """What one peer is doing."""
 
-    peer: int  # its index
-    key: str
+    peer: Number  # its index
+    key: Hash
     here: bool
-    doing: str
-    step: int
-    loss: float  # nats per token
-    heard: float  # seconds since its last sign of life
-    counted: int  # rounds in which its work counted
+    doing: Text
+    step: Number
+    loss: Nats  # nats per token
+    heard: Seconds  # seconds since its last sign of life
+    counted: Number  # rounds in which its work counted
 
 
 class Status(Answer, tag="standing"):
     """How a run is doing."""
 
-    run: str  # identity of its specification
-    round: int  # how many have closed
-    rounds: int  # how many there will be
-    members: int  # peers that were ever admitted
+    run: Hash  # identity of its specification
+    round: Number  # how many have closed
+    rounds: Number  # how many there will be
+    members: Number  # peers that were ever admitted
     peers: list[PeerStatus]
-    loss: float | None  # training loss of the last round, nats per token
-    held_out: float | None  # of the last round that measured it, nats per token
-    seconds: float  # how long the last round took
-    waiting: str  # what the open round waits for
-    traffic: dict[str, list[int]]  # purpose -> bytes received and sent by the coordinator
-    refused: dict[str, int]  # reason -> messages
+    loss: Nats | None  # training loss of the last round, nats per token
+    held_out: Nats | None  # of the last round that measured it, nats per token
+    seconds: Seconds  # how long the last round took
+    waiting: Text  # what the open round waits for
+    traffic: dict[str, list[Total]]  # purpose -> bytes received and sent by the coordinator
+    refused: dict[str, Total]  # reason -> messages
     # the leader's name, where the specification names successors
-    leader: str = msgspec.field(default="", name="in_charge")
+    leader: Text = msgspec.field(default="", name="in_charge")
 
 
 # --- questions
@@ -59,19 +60,20 @@ class Status(Answer, tag="standing"):
 class GetRunInfo(Question[RunInfo], tag="enquire"):
     """What would I take part in? Admits nobody and leaves no trace."""
 
-    protocol: int
-    secret: str = ""  # of the invitation to a private run
+    protocol: Number
+    secret: Secret = ""  # of the invitation to a private run
 
 
 class GetStatus(Question[Status], tag="look"):
     """How is the run doing?"""
 
-    protocol: int
-    secret: str = ""
+    protocol: Number
+    secret: Secret = ""
 
 
 class Probe(Question[Blob], tag="probe"):
-    """Measures the connection: a body of up to PROBE_LIMIT bytes, answered with one of noise."""
+    """Measures the connection: a body of up to PROBE_LIMIT bytes, answered with one of noise that is no
+    longer."""
 
-    size: int  # bytes of the answer's body
-    secret: str = ""
+    size: Count  # bytes of the answer's body
+    secret: Secret = ""

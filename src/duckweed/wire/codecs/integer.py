@@ -15,7 +15,7 @@ from duckweed.wire.codecs.sums import Sums
 from duckweed.wire.entropy.rans import Decoder, Encoder
 from duckweed.wire.entropy.signed import max_integer_bytes, put_integers, take_integers
 from duckweed.wire.frame import Reader, WireError, Writer
-from duckweed.wire.total import NORMS, Decoded, Total
+from duckweed.wire.total import CODES, NORMS, Decoded, Total
 
 _AT_ONCE = 1 << 18  # values, so that what lies between two passes stays in the cache
 
@@ -59,7 +59,7 @@ class IntegerCodec(Codec):
 
     section = Integer
     header = 3
-    gives = frozenset({NORMS})
+    gives = frozenset({NORMS, CODES})
     additive = True
     measured = True
 

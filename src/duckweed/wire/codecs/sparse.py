@@ -19,6 +19,8 @@ from duckweed.wire.entropy.signs import put_signs, take_signs
 from duckweed.wire.frame import Reader, WireError, Writer
 from duckweed.wire.total import SENDERS, Decoded
 
+STEPS = 8 << 10  # of the entropy coder: where so few values are sent, lanes are dear
+
 
 class Sparse(
     Wire, msgspec.Struct, frozen=True, tag_field="kind", tag="sparse", forbid_unknown_fields=True
@@ -119,7 +121,7 @@ def write(writer: Writer, x: np.ndarray, mask: np.ndarray, layout: Layout) -> np
     kept = x[places]
     tensor = _tensor_of(places, layout)
     large, table = _split(np.abs(kept), tensor, len(layout.sizes))
-    encoder = Encoder()
+    encoder = Encoder(STEPS)
     activity = measure(mask, 1, layout)
     put_activity(encoder, activity)
     encoder.put(mask, activity.paint(GRID))
@@ -136,7 +138,7 @@ def read(reader: Reader, wire: Sparse, layout: Layout) -> Decoded:
     table = reader.array("<u2", 2 * count).reshape(count, 2)
     if (table > 0x7F7F).any():
         raise WireError("a magnitude of the sparse table is negative or not finite")
-    decoder = Decoder(reader, layout.total)
+    decoder = Decoder(reader, layout.total, STEPS)
     mask = decoder.take(layout.total, take_activity(decoder, layout).paint(GRID))
     places = np.flatnonzero(mask)
     starts = chunks.starts(layout, wire.chunk)

@@ -111,16 +111,15 @@ def decode(blob: bytes, layout: Layout, steps: np.ndarray, levels: int, contribu
     if len(blob) > limit:
         raise WireError(f"update of {len(blob)} bytes; at most {limit} are possible")
     reader = Reader(blob, _KIND, _agreed(layout, levels))
-    count = reader.varint(contributors)
-    weights = [reader.varint(MAX_WEIGHT) for _ in range(count)]
+    weights = reader.varints(reader.varint(contributors), MAX_WEIGHT).tolist()
     if not weights or 0 in weights:
         raise WireError("an update needs contributors, each of weight 1 or more")
-    tops = [levels**2 * size for size in layout.sizes]
-    squares = np.array([[reader.varint(top) for top in tops] for _ in weights], np.int64)
+    tops = np.tile([levels**2 * size for size in layout.sizes], len(weights))
+    squares = reader.varints(len(tops), tops).reshape(len(weights), -1)
     top = levels * sum(weights)
-    gaps = [reader.varint(top) for _ in range(reader.varint(min(top, layout.total)))]
-    alphabet = np.cumsum([0, *gaps])
-    if 0 in gaps or alphabet[-1] > top:
+    gaps = reader.varints(reader.varint(min(top, layout.total)), top)
+    alphabet = np.cumsum(np.concatenate([[0], gaps]))
+    if (gaps == 0).any() or alphabet[-1] > top:
         raise WireError("the table of sums is not one that these weights can give")
     ranks, _ = take_integers(Decoder(reader, layout.total), len(gaps), layout, smallest(len(gaps)))
     reader.end()

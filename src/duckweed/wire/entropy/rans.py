@@ -6,6 +6,10 @@ numpy operation advances L states. Flags instead of symbols from a table keep ev
 free of look-ups (a comparison and a multiplication decide a flag), and let each flag have its own
 probability, in 14 bits. Integer arithmetic only: the bytes are the same on every machine.
 
+A step takes as long for a few lanes as for hundreds, so that few lanes make a blob slow to decode. Their
+number is therefore no free choice of the sender's: `least_lanes` of the model's values at least, below
+which a stream is refused before anything of it is decoded.
+
 A lane costs its final state. The states do not start empty: they start with the first raw bits
 (signs and the like, which cannot be compressed), so that a lane costs about one byte, not three.
 """
@@ -23,6 +27,13 @@ _LOW, _WORD = np.uint32(1 << 16), np.uint32(16)
 _BITS_PER_LANE = 1600  # a lane loses about 8 bits: half a percent
 _MANY_STEPS = 1 << 12  # beyond, twice the lanes: one percent, where flags say very little
 _FEW_LANES = 8  # a step takes as long for eight as for one
+STEPS = 3 << 10  # that a flag for each value of a model may take, however little the flags say
+
+
+def least_lanes(flags: int, steps: int = STEPS) -> int:
+    """The fewest lanes with which so many flags take at most about so many steps; together they cost
+    little: with `STEPS` a byte for 3000 flags."""
+    return min(max(1, flags // steps), MAX_LANES)
 
 
 def _estimate(flags: np.ndarray, one: np.ndarray) -> float:
@@ -34,9 +45,12 @@ def _estimate(flags: np.ndarray, one: np.ndarray) -> float:
 
 
 class Encoder:
-    """Collects flags and raw bits; coding runs backwards, so it happens at the end."""
+    """Collects flags and raw bits; coding runs backwards, so it happens at the end.
 
-    def __init__(self) -> None:
+    steps: the most that a flag for each value of a model may take, of which the decoder knows too."""
+
+    def __init__(self, steps: int = STEPS) -> None:
+        self.steps = steps
         self.runs: list[tuple[np.ndarray, np.ndarray]] = []
         self.bits: list[np.ndarray] = []
 
@@ -55,7 +69,8 @@ class Encoder:
         longest = max((len(flags) for flags, _ in self.runs), default=1)
         lanes = 1 + size // _BITS_PER_LANE
         lanes *= 1 + (longest > _MANY_STEPS * lanes)
-        lanes = int(min(max(lanes, _FEW_LANES), max(1, longest >> 6), MAX_LANES))
+        lanes = max(lanes, least_lanes(longest, self.steps), _FEW_LANES)
+        lanes = int(min(lanes, max(1, longest >> 6), MAX_LANES))
         bits = np.concatenate(self.bits) if self.bits else np.zeros(0, np.bool_)
         raw = np.packbits(bits, bitorder="little")
         fill = np.zeros(2 * lanes, np.uint8)
@@ -94,11 +109,16 @@ class Encoder:
 class Decoder:
     """Reads what `Encoder.write` wrote; the caller supplies the same probabilities in order."""
 
-    def __init__(self, reader: Reader, largest: int) -> None:
-        """``largest``: the most flags that any run can have, which bounds the lanes."""
+    def __init__(self, reader: Reader, largest: int, steps: int = STEPS) -> None:
+        """largest: the flags of the longest run, one for each value of the model, from which follows how
+        many lanes there can be; steps: as in the encoder. Raises WireError."""
         lanes = reader.varint(max(_FEW_LANES, min(largest, MAX_LANES)))
-        if not lanes:
-            raise WireError("coded stream without lanes")
+        least = least_lanes(largest, steps)
+        if lanes < least:
+            raise WireError(
+                f"coded stream of {lanes} lanes; of {largest} values it has at least {least}, since fewer "
+                "are slow to decode"
+            )
         count = reader.varint(reader.left // 2)
         self.reader = reader
         self.states = reader.array("<u4", lanes)

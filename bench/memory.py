@@ -1,0 +1,198 @@
+"""Peak memory of a peer on a CPU beside what is predicted: `python -m bench.memory`, some minutes.
+
+Each case is a process of its own: a round as a peer goes through it (train three steps, compress, close,
+apply) on made-up tokens; the peak is that of the resident memory of the whole process. Writes bench/results/memory.json and prints the table of docs/learn.md; with
+`--loss` only the two cases at a vocabulary of 128k, one of them with all logits at once.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+RESULTS = Path(__file__).parent / "results" / "memory.json"
+MIDDLE = {"layers": 12, "width": 512, "heads": 8, "kv_heads": 8, "inner_width": 1408}
+BYTES, WORDS = 257, 32_000
+
+
+class Case(msgspec.Struct, frozen=True):
+    """One measurement."""
+
+    name: str
+    vocabulary: int
+    sequence: int
+    batch: int
+    micro: int
+    checkpoint: bool = False
+    optimizer: str = "muon"
+    architecture: dict[str, Any] = {}
+    parts: bool = True  # whether the loss is computed in parts where there are many logits
+
+
+CASES = [
+    Case("1m", BYTES, 256, 16, 16),
+    Case("1m", BYTES, 256, 16, 4),
+    Case("1m", BYTES, 256, 16, 16, True),
+    Case("1m, adamw", BYTES, 256, 16, 16, optimizer="adamw"),
+    Case("15m", BYTES, 256, 8, 8),
+    Case("15m", BYTES, 256, 8, 2),
+    Case("15m", BYTES, 256, 8, 8, True),
+    Case("15m", BYTES, 1024, 4, 4),
+    Case("15m", BYTES, 1024, 4, 4, True),
+    Case("38m", BYTES, 256, 8, 2, architecture=MIDDLE),
+    Case("38m", WORDS, 256, 4, 4, True, architecture=MIDDLE),
+]
+LARGE = {"layers": 2, "width": 64, "heads": 2, "kv_heads": 2, "inner_width": 192}
+LOSS = [
+    Case("128k words", 128_000, 256, 8, 8, architecture=LARGE, parts=parts)
+    for parts in (False, True)
+]
+
+
+def measure(case: Case) -> dict[str, float]:
+    """Bytes predicted and measured, in this process."""
+    import numpy as np
+    import torch
+
+    from duckweed.learn import memory
+    from duckweed.learn.fit import Fit
+    from duckweed.learn.learner import Part
+    from duckweed.learn.model import model as models
+    from duckweed.learn.model import network
+    from duckweed.learn.single import SingleDevice
+    from duckweed.learn.task import Batch
+    from duckweed.learn.text import TOKENS, NextToken
+    from duckweed.merge.outer import outer_step
+    from duckweed.round.blocks import Span
+    from duckweed.round.worker import Worker
+    from duckweed.run.spec import RunSpec, override
+    from duckweed.run.state import first
+    from duckweed.wire.codec import codec_of
+
+    class Made(NextToken):
+        def __init__(self) -> None:
+            self.rng = np.random.default_rng(0)
+
+        def batches(self, part: Part, model: torch.nn.Module) -> Any:
+            for _ in range(part.steps):
+                shape = (case.batch, case.sequence + 1)
+                yield Batch({TOKENS: self.rng.integers(0, case.vocabulary, shape)})
+
+    torch.set_num_threads(1)
+    memory.one_heap()
+    if not case.parts:
+        network.LOGITS = 1 << 60
+    source = "llama-1m" if case.name.startswith("1m") else "llama-15m"
+    changes = {f"architecture.{key}": value for key, value in case.architecture.items()}
+    spec = override(
+        RunSpec(),
+        {
+            "model.source": source, "model.sequence": case.sequence, "inner.batch": case.batch,
+            "inner.steps": 1, "inner.warmup": 0, "inner.iterations": 1, "inner.optimizer": case.optimizer, "inner.precision": "fp32", **changes,
+        },
+    )  # fmt: skip
+    config = models.configuration(
+        source, Path(), case.vocabulary, case.sequence, architecture=spec.architecture
+    )
+    way, skeleton = Fit(case.micro, case.checkpoint), models.skeleton(config)
+    layout = models.layout_of(skeleton)
+    predicted = memory.whole(skeleton, spec, "cpu", way)
+    one = SingleDevice(spec, config, Made(), "cpu")
+    one.fit([way], lambda text: None)
+    weights = one.weights()
+
+    def gradient() -> np.ndarray:
+        return np.random.default_rng(1).standard_normal(layout.total, np.float32) * np.float32(1e-3)
+
+    state = first(layout, weights, codec_of(spec.wire, layout).first_shared(gradient))
+    del weights
+    worker = Worker(spec, layout, one)
+    training = compressing = 0
+    for block in (0, 1):  # the second carries a residual and moments
+        trained = worker.train(state, Span(block, 0, spec.inner.steps))
+        training = max(training, _peak())
+        _forget()
+        made = worker.compress(state, 0, trained)
+        del trained
+        memory.trim()
+        update = worker.carried.residual
+        worker.close_round(True)
+        state = msgspec.structs.replace(
+            state,
+            round=block + 1,
+            **dict(
+                zip(
+                    ("weights", "momentum"),
+                    outer_step(spec.outer, state.weights, state.momentum, update),
+                    strict=True,
+                )
+            ),
+        )
+        compressing = max(compressing, _peak())
+        del made, update
+        memory.trim()
+        _forget()
+    return {
+        "parameters": layout.total, "predicted": predicted, "measured": max(training, compressing),
+        "training": training, "compressing": compressing,
+    }  # fmt: skip
+
+
+def _forget() -> None:
+    """Count the peak anew."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak() -> int:
+    """Most bytes that this process has had resident since that was cleared."""
+    said = Path("/proc/self/status").read_text()
+    return 1024 * int(said.partition("VmHWM:")[2].split()[0])
+
+
+def in_process(case: Case) -> dict[str, float]:
+    command = [sys.executable, "-m", "bench.memory", "--case", msgspec.json.encode(case).decode()]
+    said = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(said.stdout.splitlines()[-1])
+
+
+def table(rows: list[tuple[Case, dict[str, float]]]) -> str:
+    lines = [
+        "| model | vocabulary | tokens | batch | micro | | predicted MB | measured MB | |",
+        "|---|--:|--:|--:|--:|---|--:|--:|--:|",
+    ]
+    for case, found in rows:
+        kind = "checkpointing" if case.checkpoint else ""
+        kind = kind if case.parts else "all logits at once"
+        off = found["predicted"] / found["measured"] - 1
+        lines.append(
+            f"| {case.name} | {case.vocabulary:,} | {case.sequence} | {case.batch} | {case.micro} | {kind} | "
+            f"{found['predicted'] / 1e6:,.0f} | {found['measured'] / 1e6:,.0f} | {100 * off:+.0f} % |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="bench.memory")
+    parser.add_argument("--case", type=lambda text: msgspec.json.decode(text, type=Case))
+    parser.add_argument("--loss", action="store_true")
+    given = parser.parse_args()
+    if given.case:
+        print(json.dumps(measure(given.case)))
+        return
+    rows = []
+    for case in LOSS if given.loss else [*CASES, *LOSS]:
+        rows.append((case, in_process(case)))
+        print(table(rows[-1:]).splitlines()[-1], flush=True)
+    if not given.loss:
+        RESULTS.write_text(
+            json.dumps([msgspec.to_builtins(case) | found for case, found in rows], indent=1) + "\n"
+        )
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

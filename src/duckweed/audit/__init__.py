@@ -1,0 +1,1 @@
+"""What is claimed in a run's ledger, done again and compared."""

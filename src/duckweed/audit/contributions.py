@@ -1,0 +1,182 @@
+"""Contributions of a peer, done again in the order in which they were handed in.
+
+What a peer carries from one contribution to the next (residual, inner moments) is no part of the ledger,
+but it follows from it: the first contribution begins with nothing carried, and each one that counted leaves
+what the next begins with. So one contribution is audited by doing all those before it again.
+"""
+
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from duckweed.audit import verdict
+from duckweed.audit.claims import Claims, States
+from duckweed.audit.difference import Difference, difference
+from duckweed.audit.findings import Finding, NotHere, Outcome
+from duckweed.audit.replay import Replayed, replay
+from duckweed.learn.learner import Diverged, Learner
+from duckweed.round.blocks import Span, lead
+from duckweed.round.worker import Carried
+from duckweed.run.state import State
+
+Report = Callable[[int, int, int, int], None]
+"""Told the round, the peer, the steps done and the steps of the span."""
+
+
+class _Link(msgspec.Struct):
+    """What a peer carries into its next contribution, as it was computed here."""
+
+    carried: Carried | None = None
+    same: int = 0
+    """Contributions that it was computed from and that came out the same, to the last bit."""
+    near: int = 0
+    """Those that came out nearly the same: what is carried here is nearly what the peer carried."""
+    broken: int | None = None
+    """The round of one that did not come out at all: what the peer carried since then is not known."""
+
+
+class _Trial(msgspec.Struct):
+    """A contribution, done again from something that its peer may have carried."""
+
+    done: Replayed
+    found: Difference | None
+    """None: the same bytes."""
+    wrong: list[str]
+    """What is further off than it may be, in words."""
+
+
+class Contributions:
+    """The contributions of one peer."""
+
+    def __init__(
+        self,
+        claims: Claims,
+        states: States,
+        learner: Learner,
+        peer: int,
+        report: Report = lambda round_, peer, done, steps: None,
+    ) -> None:
+        """learner: with the run's data. report: is told of every inner step."""
+        self.claims, self.states, self.learner = claims, states, learner
+        self.peer, self.report = peer, report
+        self._link = _Link()
+        self._done = -1  # the last round that was done again
+
+    def audit(self, round_: int) -> Finding:
+        """Do the contribution to a round again, after those before it that counted and were not done here
+        yet. To be called in the order of the rounds."""
+        try:
+            for before in self.claims.counted(self.peer, round_):
+                if before > self._done:
+                    self._again(before)
+            return self._again(round_)
+        except NotHere as error:
+            return self._finding(round_, Outcome.MISSING, detail=str(error))
+        except (Diverged, ValueError, ArithmeticError) as error:
+            detail = f"what the ledger names cannot be done: {error}"
+            return self._finding(round_, Outcome.DIFFERS, detail=detail)
+
+    def _again(self, round_: int) -> Finding:
+        """Raises NotHere; Diverged, ValueError or ArithmeticError for what no peer can have done."""
+        link = self._link
+        trial = self._try(round_, link.carried)
+        note = ""
+        if trial.wrong and link.carried is not None:
+            # After a restart that lost its residual an honest peer goes on with nothing carried.
+            without = self._try(round_, None)
+            if not without.wrong:
+                trial, link = without, _Link()
+                note = "; made with nothing carried, as after a restart that lost what the peer carried"
+        finding = self._judged(round_, trial, link, note)
+        if self.peer in self.claims.rounds[round_].closed.accepted:
+            self._link = _Link(
+                trial.done.carried,
+                link.same + (trial.found is None),
+                link.near + (trial.found is not None),
+                round_ if trial.wrong and link.broken is None else link.broken,
+            )
+        self._done = round_
+        return finding
+
+    def _try(self, round_: int, carried: Carried | None) -> _Trial:
+        """Raises NotHere; Diverged, ValueError or ArithmeticError for what no peer can have done."""
+        claims, peer = self.claims, self.peer
+        said = claims.rounds[round_].contributions.get(peer)
+        span = claims.span(round_, peer)
+        if said is None or span is None:
+            raise NotHere(f"peer {peer} handed in nothing for round {round_}")
+        claimed = self.states.blobs.read(said.blob)
+        earlier = self._earlier(round_, said.ahead, span)
+        state = self.states.at(round_)
+        done = replay(
+            claims.spec, claims.layout, self.learner, state, span, carried,
+            peer=peer, earlier=earlier,
+            report=lambda done, loss: self.report(round_, peer, done, span.steps),
+        )  # fmt: skip
+        made, found, wrong = done.contribution, None, []
+        if made.announcement.blob != said.blob:
+            found = difference(claims.spec, claims.layout, state.shared, claimed, made.blob)
+            wrong = list(verdict.faults(found, verdict.limits(claims.spec.inner.precision)))
+        if said.tokens != made.announcement.tokens:
+            trained = made.announcement.tokens
+            wrong.append(f"{said.tokens:,} tokens claimed, {trained:,} trained on")
+        if not verdict.near_loss(said.loss, made.announcement.loss):
+            reached = made.announcement.loss
+            wrong.append(f"a training loss of {said.loss:.4f} claimed, {reached:.4f} reached")
+        return _Trial(done, found, wrong)
+
+    def _earlier(self, round_: int, ahead: int, span: Span) -> State | None:
+        """The state that the first steps began from, if they were trained ahead. Raises NotHere."""
+        if not ahead:
+            return None
+        wanted = lead(self.claims.spec.rounds.overlap, span.steps)
+        if ahead != wanted or not round_:
+            raise NotHere(f"{ahead} steps trained ahead, where {wanted if round_ else 0} can be")
+        return self.states.at(round_ - 1)
+
+    def _judged(self, round_: int, trial: _Trial, link: _Link, note: str) -> Finding:
+        said, made = self.claims.rounds[round_].contributions[self.peer], trial.done.contribution
+        announced, found = made.announcement, trial.found
+        outcome = Outcome.NEAR if found else Outcome.SAME
+        told = (
+            f"{announced.steps} steps of block {announced.block}, {announced.tokens:,} tokens, loss "
+            f"{announced.loss:.4f}: "
+        )
+        told += (
+            f"{found.differ:,} of {found.codes:,} codes differ, distance {found.distance:.3g}"
+            if found
+            else f"all {self.claims.layout.total:,} codes"
+        )
+        if link.near and found:
+            note += (
+                f"; what the peer carried was computed from {link.same + link.near} contributions, of "
+                f"which {link.near} did not come out the same to the last bit"
+            )
+        if trial.wrong and link.broken is not None:
+            outcome = Outcome.MISSING
+            note += (
+                f"; cannot be judged: the contribution to round {link.broken} differs, so that it is not "
+                "known what the peer carried"
+            )
+        elif trial.wrong:
+            outcome = Outcome.DIFFERS
+            note += "".join(f"; {one}" for one in trial.wrong)
+        return self._finding(round_, outcome, told + note, said.blob, announced.blob, found)
+
+    def _finding(
+        self,
+        round_: int,
+        outcome: Outcome,
+        detail: str,
+        claimed: str = "",
+        recomputed: str = "",
+        found: Difference | None = None,
+    ) -> Finding:
+        return Finding(
+            "contribution", outcome, round_, self.peer, detail, claimed, recomputed, found
+        )
+
+
+def handed_in(claims: Claims, peer: int) -> Iterator[int]:
+    """The rounds for which a peer handed something in, in order."""
+    return (n for n in sorted(claims.rounds) if peer in claims.rounds[n].contributions)

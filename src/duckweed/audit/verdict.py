@@ -1,0 +1,45 @@
+"""How near a contribution must come to the one that was done again. The limits lie between what honest
+machines of different kinds reach and what the smallest of the cheats tried does (bench/audit, docs/audit.md)."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from duckweed.audit.difference import Difference
+
+LARGE = 1000  # codes that a tensor has at least, to be judged alone
+LOSS = 0.01  # by what share of itself a mean training loss may be off
+
+
+class Limits(NamedTuple):
+    """Distances (|a - b| / |b|) that may not be exceeded."""
+
+    whole: float
+    """Of a whole contribution."""
+    tensor: float
+    """Of one tensor with at least LARGE codes."""
+
+
+STRICT = Limits(0.03, 0.1)
+"""Where all multiply in float32."""
+LOOSE = Limits(0.25, 0.4)
+"""Where some machines may multiply in bf16, and others in float32."""
+
+
+def limits(precision: str) -> Limits:
+    """The limits of a run. precision: its `inner.precision`."""
+    return STRICT if precision == "fp32" else LOOSE
+
+
+def faults(found: Difference, allowed: Limits) -> Iterator[str]:
+    """What is further off than honest machines of different kinds are from each other, in words."""
+    if found.distance > allowed.whole:
+        yield f"distance {found.distance:.3g}, where at most {allowed.whole} is honest"
+        return
+    for one in found.tensors:
+        if one.codes >= LARGE and one.distance > allowed.tensor:
+            yield f"{one.name}: distance {one.distance:.3g}, where at most {allowed.tensor} is honest"
+
+
+def near_loss(claimed: float, reached: float) -> bool:
+    """Whether a claimed training loss, nats per token, is what was reached here."""
+    return abs(claimed - reached) <= LOSS * abs(reached)

@@ -1,0 +1,68 @@
+"""How an inner step is fitted into the memory of a device: what a user wishes, and the ways there are.
+
+A step is the same up to rounding, however it is fitted: its sequences are trained a micro-batch at a
+time, their gradients added up, and the optimizer steps once.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+
+Say = Callable[[str], None]
+"""Told in a sentence what a user should know."""
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """What the user of a peer has said about its memory."""
+
+    micro: int | None = None
+    """Most sequences of a forward and backward pass; None: as many as fit."""
+    room: int | None = None
+    """Bytes that the peer may count on, everything included; None: what is free."""
+
+
+ANY = Wish()
+
+
+class Fit(msgspec.Struct, frozen=True):
+    """One way to fit an inner step into memory."""
+
+    micro: int
+    """Sequences of a forward and backward pass, at most."""
+    checkpoint: bool = False
+    """Whether the activations inside a layer are computed again in the backward pass, not kept."""
+
+    def __str__(self) -> str:
+        parts = f"micro-batches of {self.micro} sequence{'' if self.micro == 1 else 's'}"
+        return f"{parts} with activation checkpointing" if self.checkpoint else parts
+
+
+class MicroError(ValueError):
+    """What was given as --micro is neither a number of sequences nor auto."""
+
+
+def read_micro(text: str) -> int | None:
+    """The number of sequences that "auto" (None) or "4" stands for. Raises MicroError."""
+    if text in ("auto", ""):
+        return None
+    if text.isascii() and text.isdigit() and int(text) >= 1:
+        return int(text)
+    raise MicroError(
+        f"--micro {text}: write how many sequences to train at a time, 1 or more, or auto"
+    )
+
+
+def ways(wish: Wish, batch: int, checkpoint: bool = True) -> list[Fit]:
+    """The ways to fit a step of `batch` sequences, the fastest first and the one that needs least
+    memory last. checkpoint: whether the model can have its activations computed again."""
+    sizes = _ladder(batch) if wish.micro is None else [min(wish.micro, batch)]
+    return [Fit(micro, again) for again in (False, True)[: 1 + checkpoint] for micro in sizes]
+
+
+def _ladder(batch: int) -> list[int]:
+    """The batch in 1, 2, 3, 4, 6, 8, 12 ... equal parts, down to single sequences."""
+    parts = sorted(
+        {1, *(share << power for power in range(batch.bit_length()) for share in (2, 3))}
+    )
+    sizes = {-(-batch // part) for part in parts if part < batch} | {1}
+    return sorted(sizes, reverse=True)

@@ -1,0 +1,1 @@
+"""The live page of a run: what its folder tells, as HTML that updates itself."""

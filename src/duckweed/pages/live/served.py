@@ -1,0 +1,74 @@
+"""The page of a run that this same process serves: its coordinator's words are passed on to it."""
+
+import contextlib
+from collections.abc import Generator, Iterator
+
+from duckweed.pages.live.sections import Live, Terms
+from duckweed.pages.live.server import ANY, PageError, address, serving
+from duckweed.pages.live.site import Site
+from duckweed.round.sampler import Sampler
+from duckweed.run.events import Event, Following, Progress, RoundClosed
+from duckweed.run.folder import RunFolder
+
+LAST_TEXT = 30.0  # seconds for the last text at the end of a run
+PAGE = "page"  # in local.json: where the page was served last
+
+
+class Served:
+    """Takes the events of a run for its page."""
+
+    def __init__(self, url: str, site: Site, live: Live, sampler: Sampler | None) -> None:
+        self.url, self.site, self._live, self._sampler = url, site, live, sampler
+
+    def invite(self, terms: Terms) -> None:
+        """How to take part, from now on."""
+        self._live.terms = terms
+
+    def seen(self, events: Generator[Event, None, None]) -> Generator[Event, None, None]:
+        """The same events, noted for the page."""
+        with contextlib.closing(events):
+            for event in events:
+                self.take(event)
+                yield event
+
+    def take(self, event: Event) -> None:
+        """Note an event."""
+        if isinstance(event, Progress):
+            self._live.progress, self._live.following = event, False
+        elif isinstance(event, Following):
+            self._live.following = True
+        elif isinstance(event, RoundClosed) and self._sampler:
+            self._sampler.news()
+
+
+@contextlib.contextmanager
+def served(folder: RunFolder, at: str, sampler: Sampler | None) -> Iterator[Served]:
+    """The page while the block runs. at: HOST:PORT, or "" for where it was the last time, else any free
+    port of 127.0.0.1. sampler: lets the model write, not started. Raises PageError."""
+    live = Live(Terms(""))
+    site = Site(folder.path, live)
+    with _again(site, folder, at) as url:
+        host = address(at)[0] if at else "127.0.0.1"
+        folder.note({PAGE: f"{host}:{url.rstrip('/').rpartition(':')[2]}"})
+        if sampler:
+            sampler.start()
+        try:
+            yield Served(url, site, live, sampler)
+        finally:
+            if sampler:
+                sampler.end(LAST_TEXT)
+
+
+@contextlib.contextmanager
+def _again(site: Site, folder: RunFolder, at: str) -> Iterator[str]:
+    """Where it was, so that viewers of the last time see it go on; elsewhere if that is taken by now."""
+    with contextlib.ExitStack() as stack:
+        kept = folder.local().get(PAGE)
+        if at or not isinstance(kept, str):
+            url = stack.enter_context(serving(site, at or ANY))
+        else:
+            try:
+                url = stack.enter_context(serving(site, kept))
+            except PageError:
+                url = stack.enter_context(serving(site, ANY))
+        yield url
