@@ -99,8 +99,10 @@ sys.exit(7)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
-def test_output_that_cannot_be_written_ends_nothing(tmp_path):
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_cannot_be_written_ends_nothing(monkeypatch, unbuffered):
     """A full disk, and a pipe whose other end is closed."""
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     with open("/dev/full", "wb") as full:
         done = subprocess.run([sys.executable, "-c", PRINTS], stdout=full, stderr=full, timeout=100)
     assert done.returncode == 7

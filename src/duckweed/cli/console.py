@@ -27,15 +27,21 @@ def use_any_terminal() -> None:
 
 
 def _lasting(stream: Any) -> Any:
-    """The same stream with the two properties above; one that is no file stays as it is."""
-    if not isinstance(stream, io.TextIOWrapper) or not isinstance(stream.buffer, io.BufferedWriter):
+    """The same stream with the two properties above; the second only for a file, pipe or terminal."""
+    if not isinstance(stream, io.TextIOWrapper):
         return stream
-    encoding, lines = stream.encoding, stream.line_buffering
-    raw = stream.detach().detach()
+    raw = getattr(stream.buffer, "raw", stream.buffer)  # with PYTHONUNBUFFERED nothing is between
     if not isinstance(raw, io.FileIO):
+        stream.reconfigure(errors="duckweed")
         return stream
-    buffer = io.BufferedWriter(_Lasting(raw))
-    return io.TextIOWrapper(buffer, encoding, "duckweed", line_buffering=lines)
+    encoding, lines, buffered = stream.encoding, stream.line_buffering, stream.buffer is not raw
+    under: Any = stream.detach()
+    if buffered:
+        under.detach()
+    lasting: Any = io.BufferedWriter(_Lasting(raw)) if buffered else _Lasting(raw)
+    return io.TextIOWrapper(
+        lasting, encoding, "duckweed", line_buffering=lines, write_through=not buffered
+    )
 
 
 class _Lasting(io.RawIOBase):
