@@ -32,7 +32,7 @@ def limits(precision: str) -> Limits:
 
 GROWTH = 3.0
 """Times as far as at a peer's contribution before, where that did not come out the same: what it carried is
-known only nearly then. Honest ones grew by up to 1.9 from one round to the next."""
+known only nearly then. Honest ones grew 1.8 times at most from one round to the next."""
 UNTOLD = 1.0
 """From this limit on nothing can be told any more: zeros in place of all codes are as far."""
 
