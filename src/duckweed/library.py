@@ -290,6 +290,8 @@ def join(
     invitation: str | None = None,
     *,
     data: Sequence[File] = (),
+    config: File = "",
+    tokenizer: File = "",
     home: File | None = None,
     identity: str | None = None,
     device: str = "auto",
@@ -301,7 +303,8 @@ def join(
     ended. The same call again goes on as the same peer.
 
     invitation: the line that `duckweed serve` printed, None: that which `home` keeps; data: where the run's
-    text lies here; home: folder of the peer (default: joined/RUN); identity: who to be (`duckweed
+    text lies here, and config, tokenizer: its model's configuration and tokenizer, where these are not on the
+    hub (nothing on this machine is read on the run's word); home: folder of the peer (default: joined/RUN); identity: who to be (`duckweed
     identity`); dry_run: only say, to the log, what it would do; plugins: files of one's own that the run
     needs, never taken from the run; limits: up, down, hours, pause_when_busy, memory, disk, threads, micro,
     nice, model
@@ -314,7 +317,8 @@ def join(
     with alone(peer_home.lock, wait=False):
         place = _session().ready(held, device)
         paths = [str(path) for path in data]
-        reason = _await(_session().join(peer_home, paths, place, log.info, dry_run))
+        named = str(config), str(tokenizer)
+        reason = _await(_session().join(peer_home, paths, place, log.info, dry_run, *named))
         for line in () if dry_run else _session().take_home(peer_home, place, log.info):
             log.info(line)
         return reason

@@ -20,7 +20,7 @@ from duckweed.learn.fit import ANY, Fit, Wish
 from duckweed.learn.learner import Learner
 from duckweed.learn.model import model as models
 from duckweed.learn.model.given import model_in
-from duckweed.learn.model.model import buffers_of, read_weights, skeleton
+from duckweed.learn.model.model import buffers_of, read_weights
 from duckweed.learn.registry import learner
 from duckweed.ledger.entries import RoundEntry, StateEntry
 from duckweed.ledger.ledger import Ledger, LedgerError
@@ -132,6 +132,13 @@ def reopen(
             f"{folder.path}: this run never began; what made it was ended before. Remove the folder and "
             "give the command that began it again"
         )
+    if (
+        not folder.coordinator_key.is_file()
+    ):  # a peer's folder: it has the ledger, and may not write it
+        raise FolderError(
+            f"{folder.path}: this machine did not begin the run; take part in it with: duckweed join --home "
+            f"{folder.path}"
+        )
     plugins.load_of(folder, files)
     spec = specs.load(folder.spec)
     device = _device(device, threads)
@@ -174,7 +181,7 @@ def peak(session: Session) -> tuple[Fit, int, int]:
     """How each peer will fit its steps into memory, the bytes that it is predicted to take at its peak,
     and those that it can count on."""
     run = session
-    model = skeleton(founding.configuration(run.spec, run.ground))
+    model = models.skeleton(founding.configuration(run.spec, run.ground))
     share = run.share(run.spec.rounds.peers)
     way = memory.ways(model, run.spec, run.device, share)[0]
     return way, memory.whole(model, run.spec, run.device, way), share.room or 0
@@ -297,16 +304,22 @@ def ready(limits: Controls, device: str) -> str:
 
 
 async def join(
-    home: PeerHome, data: Sequence[str], device: str, say: Say, dry_run: bool = False
+    home: PeerHome,
+    data: Sequence[str],
+    device: str,
+    say: Say,
+    dry_run: bool = False,
+    config: str = "",
+    tokenizer: str = "",
 ) -> str:
-    """Take part in the run of an invitation until it ends; returns the reason. device: what `ready` gave.
-    What there is to take home afterwards, `take_home` takes.
+    """Take part in the run of an invitation until it ends; returns the reason. device: what `ready` gave;
+    data, config, tokenizer: where they lie on this machine, if the user has named them. What there is to take home afterwards, `take_home` takes.
 
     Raises LinkError, DataError, ModelError, OutOfMemory, ControlsError, PeerStopped."""
     telling = asyncio.create_task(_tell_standing(home, say))
     try:
         return await take_part(
-            home.invitation, home.home, tuple(data), device, say, dry_run=dry_run
+            home.invitation, home.home, tuple(data), device, say, dry_run, config, tokenizer
         )
     finally:
         telling.cancel()

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from fixtures import tiny
+from rich.table import Table
+from rich.text import Text
 
 from duckweed import cli
 from duckweed.cli.console import PlainConsole
@@ -46,6 +48,20 @@ def test_brackets_are_printed_as_they_are(monkeypatch):
     with console.status(NASTY) as status:
         status.update(NASTY)
     assert sys.stdout.getvalue() == NASTY + "\n"
+
+
+def test_no_control_character_reaches_the_terminal_whatever_it_is_a_part_of(monkeypatch):
+    evil = "\x1b]52;c;QUFB\x07\x1b[2Jbye\u202e\x9b31m"
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    console, table = PlainConsole(), Table(box=None)
+    table.add_column(evil)
+    table.add_row(Text(evil, "red"))
+    console.print(evil)
+    console.print(table, evil)
+    printed = sys.stdout.getvalue()
+    assert printed.isascii()
+    assert printed.replace("\n", "").isprintable()
+    assert printed.count("]52;c;QUFB [2Jbye") == 4
 
 
 def test_a_run_is_not_found_at_a_path_with_brackets(tmp_path):

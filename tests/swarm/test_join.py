@@ -18,7 +18,7 @@ from duckweed.process.local_run import LocalRun
 from duckweed.process.simulation import Simulation
 from duckweed.round import founding
 from duckweed.run import state as states
-from duckweed.run.folder import RunFolder
+from duckweed.run.folder import FolderError, RunFolder
 from duckweed.run.state import StateError
 from duckweed.swarm.peer.join import join
 from duckweed.swarm.protocol.client import QuestionRefused
@@ -40,6 +40,11 @@ BIAS = "e_score_correction_bias"
 ALIKE = {"rounds.patience": 60.0}
 
 
+def _joined(invitation, home, said):
+    """The text and the configuration lie on the organiser's machine: the joiner names its own copies."""
+    return join(invitation, home, ("text.txt",), "cpu", said.append, config="config.json")
+
+
 def test_the_invited_reach_the_bits_of_the_simulation_and_others_stay_out(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)  # the text and the configuration lie here, as they would there
@@ -56,10 +61,10 @@ def test_the_invited_reach_the_bits_of_the_simulation_and_others_stay_out(tmp_pa
         port = next(a for a in serving.bound if a.startswith("127.")).rpartition(":")[2]
         wrong = Invitation(spec.identity, serving.id, (f"127.0.0.1:{port}",), "guessed")
         with pytest.raises(QuestionRefused, match="secret"):
-            asyncio.run(join(wrong, tmp_path / "stranger", (), "cpu", lambda text: None))
+            asyncio.run(_joined(wrong, tmp_path / "stranger", []))
         right = Invitation(spec.identity, serving.id, wrong.addresses, folder.read_secret())
         said: list[str] = []
-        reason = asyncio.run(join(right, tmp_path / "guest", (), "cpu", said.append))
+        reason = asyncio.run(_joined(right, tmp_path / "guest", said))
         watching.join(60)
 
     assert reason == "all rounds are done"
@@ -92,6 +97,10 @@ def takes_home(base, invitation, head):
     controls.save(home.peer, controls.Controls())
     assert session.take_home(home, "cpu", print)[-2].endswith(str(guest.model))
     assert session.generate(guest.path, "the", 5, 0.0, 0, "cpu").startswith("the")
+
+    with pytest.raises(FolderError, match=r"did not begin the run.*duckweed join --home"):
+        session.reopen(guest, "cpu", 1)
+    assert not guest.coordinator_key.exists()
 
     state = states.load(guest.state(3), founding.layout(guest))
     state.weights[0] += 1

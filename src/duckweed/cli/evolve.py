@@ -334,6 +334,7 @@ def work(
         from duckweed.evolve.workers.worker_server import WorkerServer, secret_of
     from duckweed.evolve.workers.worker_protocol import RUN
     from duckweed.net.identity import load_or_create
+    from duckweed.run.folder import private
     from duckweed.run.lock import Busy, alone
     from duckweed.swarm.protocol.invitation import Invitation
 
@@ -352,7 +353,7 @@ def work(
             server.end()
             await endpoint.close()
 
-    home.mkdir(parents=True, exist_ok=True)
+    private(home)
     try:
         with _terminated_as_interrupted(), alone(home / "lock", wait=False):
             asyncio.run(serve())

@@ -118,6 +118,10 @@ def serve(
     from duckweed.run import plugins
 
     trackers.check(log or [])
+    if page and page != LAST:  # before a folder is made for the run
+        from duckweed.pages.live.server import check
+
+        check(page)
     wanted = specified.changes(
         data, field, encoding, limit, model, tokenizer, peers, rounds, seed, set_
     )

@@ -59,6 +59,9 @@ class Ground(msgspec.Struct):
     dataset: Dataset
     buffers: dict[str, torch.Tensor] = {}
     """Persistent buffers of the model; fixed in a run."""
+    source: str = ""
+    """Of a joiner: where its model comes from on this machine, in place of what the specification, which came
+    from the network, names."""
 
 
 def prepare(spec: RunSpec, base: Path, say: Report) -> Ground:
@@ -88,7 +91,7 @@ def progress(say: Report) -> Callable[[str, int], None]:
 def configuration(spec: RunSpec, ground: Ground) -> PretrainedConfig:
     """The configuration of the run's model. Raises ModelError."""
     return models.configuration(
-        spec.model.source,
+        ground.source or spec.model.source,
         ground.base,
         ground.dataset.manifest.vocabulary,
         spec.model.sequence,
@@ -125,7 +128,7 @@ def first_model(spec: RunSpec, ground: Ground) -> nn.Module:
     made = models.build(config, "cpu", spec.seed, spec.architecture.zero_projections)
     if spec.model.weights == "given":
         # Into a model of our own, which does not remember under which names they were kept.
-        given = given_weights(spec.model.source, ground.base, config)
+        given = given_weights(ground.source or spec.model.source, ground.base, config)
         models.write_weights(made, models.read_weights(given))
         models.set_buffers(made, models.buffers_of(given))
     return made
@@ -182,13 +185,7 @@ def found(
     write_atomically(folder.path / "layout.json", msgspec.json.encode(layout))
     if ground.buffers:
         write_atomically(folder.path / BUFFERS, safetensors.save(ground.buffers))
-    folder.note(
-        {
-            "base": str(ground.base),
-            "dataset": str(ground.dataset.folder),
-            "step_seconds": pace.seconds,
-        }
-    )
+    folder.note(_noted(ground) | {"step_seconds": pace.seconds})
     state.save(folder.state(0))
     identity = load_or_create(folder.coordinator_key)
     ledger = Ledger(folder.ledger, identity.sign)
@@ -297,7 +294,13 @@ def keep(folder: RunFolder, ground: Ground, layout: Layout) -> None:
     write_atomically(folder.path / "layout.json", msgspec.json.encode(layout))
     if ground.buffers:
         write_atomically(folder.path / BUFFERS, safetensors.save(ground.buffers))
-    folder.note({"base": str(ground.base), "dataset": str(ground.dataset.folder)})
+    folder.note(_noted(ground))
+
+
+def _noted(ground: Ground) -> dict[str, Any]:
+    """What `reopen` needs to know of this machine."""
+    facts = {"base": str(ground.base), "dataset": str(ground.dataset.folder)}
+    return facts | ({"source": ground.source} if ground.source else {})
 
 
 def reopen(folder: RunFolder, spec: RunSpec) -> Ground:
@@ -310,7 +313,11 @@ def reopen(folder: RunFolder, spec: RunSpec) -> Ground:
     kept = folder.path / BUFFERS
     buffers = safetensors.load(kept.read_bytes()) if kept.is_file() else {}
     if place.is_dir():
-        return Ground(base, Dataset.open(place), buffers)
+        return Ground(base, Dataset.open(place), buffers, facts.get("source", ""))
+    if facts.get("source"):
+        raise FolderError(
+            f"{place}: the run's text, as it was prepared here, is gone; `duckweed join` prepares it again"
+        )
     return Ground(base, datasets.prepare(spec.data, base, cache_folder()), buffers)
 
 

@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import HfApi
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from duckweed.learn.model.architecture import ModelError
 from duckweed.learn.model.configuration import brief, configuration
-from duckweed.learn.model.model import quiet
+from duckweed.learn.model.model import quiet, skeleton
+from duckweed.run.units import show_size
 
 POINTER = b"version https://git-lfs.github.com/spec"
 TEXT_PARTS = {
@@ -19,6 +21,8 @@ TEXT_PARTS = {
     r"^language_model\.lm_head": "lm_head",
 }
 """Where composite models keep their text part -> where the text model by itself has it."""
+DOUBLE = 8  # bytes of the widest number that a weight is kept in
+SLACK = 100_000_000  # bytes of tables, and of tensors that the text model has no use for
 FLOATS = ("F64", "F32", "F16", "BF16")  # as safetensors names them
 HEADER_LIMIT = 100_000_000  # bytes, as in the safetensors library
 
@@ -33,6 +37,8 @@ def given_weights(source: str, base: Path, config: PretrainedConfig | None = Non
             _check_index(index)
         for file in sorted(path.glob("*.safetensors")):
             _check_file(file)
+    elif config is not None:
+        _check_download(source, config)
     try:
         with quiet():
             read: Any = AutoModelForCausalLM.from_pretrained(
@@ -62,6 +68,24 @@ def given_weights(source: str, base: Path, config: PretrainedConfig | None = Non
                 f"the weights at {source!r} are damaged: {name} has NaN or infinity in it"
             )
     return model
+
+
+def _check_download(source: str, config: PretrainedConfig) -> None:
+    """Refuse weights on the hub that are larger than this model's can be. Raises ModelError."""
+    model = skeleton(config)
+    most = DOUBLE * sum(x.numel() for x in [*model.parameters(), *model.buffers()]) + SLACK
+    try:
+        files = HfApi().model_info(source, files_metadata=True).siblings or []
+    except Exception:  # whatever the library's transport raised: the hub is not there
+        return  # and gives nothing; what is in the cache is here already
+    sizes = {x.rfilename: x.size or 0 for x in files}
+    weights = [n for name, n in sizes.items() if name.endswith(".safetensors")]
+    size = sum(weights or [n for name, n in sizes.items() if name.endswith(".bin")])
+    if size > most:
+        raise ModelError(
+            f"the weights at {source!r} are {show_size(size)}, and those of this model are at most "
+            f"{show_size(most)}; they are not fetched"
+        )
 
 
 def model_in(folder: Path) -> Any:

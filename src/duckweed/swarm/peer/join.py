@@ -10,7 +10,7 @@ import msgspec
 from duckweed.learn.data import dataset as datasets
 from duckweed.learn.data.corpus import DataError
 from duckweed.learn.fit import Wish
-from duckweed.learn.memory import check_memory, needed, room, trim, ways
+from duckweed.learn.memory import check_memory, room, trim, ways, whole
 from duckweed.learn.model import model as models
 from duckweed.net.identity import Identity, load_or_create
 from duckweed.net.timeouts import RETRY
@@ -21,7 +21,7 @@ from duckweed.round.history import agreed_states
 from duckweed.round.worker import Worker
 from duckweed.run import spec as specs
 from duckweed.run import state as states
-from duckweed.run.folder import RunFolder, write_atomically
+from duckweed.run.folder import RunFolder, private, write_atomically
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State, StateError
@@ -31,6 +31,7 @@ from duckweed.swarm.blobs.pieces import Parts
 from duckweed.swarm.blobs.store import Store
 from duckweed.swarm.peer.bootstrap import Bootstrap
 from duckweed.swarm.peer.peer import Peer
+from duckweed.swarm.peer.sources import Sources
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol.client import AnswerError, Asks, Client, NotLeader, QuestionRefused
 from duckweed.swarm.protocol.errors import PeerStopped
@@ -50,13 +51,18 @@ async def join(
     device: str,
     say: Say,
     dry_run: bool = False,
+    config: str = "",
+    tokenizer: str = "",
 ) -> str:
     """Take part in the run until it ends; returns the reason. home: this peer's folder, which holds
-    its key: the same folder, the same peer. dry_run: end after saying what it would do.
+    its key: the same folder, the same peer. data, config, tokenizer: where the joiner says that these lie; of
+    the run's own word nothing on this machine is read. dry_run: end after saying what it would do.
 
     Raises LinkError, DataError, ModelError, OutOfMemory, ControlsError, PeerStopped.
     """
+    own = Sources(tuple(data or ()), config, tokenizer)
     folder = RunFolder(home)
+    private(home)
     for part in (folder.states, folder.blobs, folder.logs):
         part.mkdir(parents=True, exist_ok=True)
     identity = load_or_create(folder.peer(0) / "key")
@@ -66,7 +72,7 @@ async def join(
     while True:
         try:
             reason = await _take_part(
-                invitation, folder, identity, data, device, limits, say, dry_run, liars
+                invitation, folder, identity, own, device, limits, say, dry_run, liars
             )
             if reason == m.ALL_DONE:
                 folder.note({"over": reason})
@@ -86,7 +92,7 @@ async def join(
 
 
 async def _take_part(
-    invitation: Invitation, folder: RunFolder, identity: Identity, data: tuple[str, ...] | None,
+    invitation: Invitation, folder: RunFolder, identity: Identity, own: Sources,
     device: str, limits: Controls, say: Say, dry_run: bool, liars: set[str],
 ) -> str:  # fmt: skip
     """Come to the run, and stay until it ends; returns the reason."""
@@ -97,7 +103,7 @@ async def _take_part(
             return await _over(client, invitation)
         write_atomically(folder.spec, info.spec.encode())
         worker, found = await _prepare(
-            client, info, spec, invitation.secret, folder, data, device, limits, say
+            client, info, spec, invitation.secret, folder, own, device, limits, say
         )
         say(found.sentence())
         if dry_run:
@@ -146,11 +152,12 @@ async def _over(client: Client, invitation: Invitation) -> str:
 
 async def _prepare(
     client: Client, info: m.RunInfo, spec: RunSpec, secret: str, folder: RunFolder,
-    data: tuple[str, ...] | None, device: str, limits: Controls, say: Say,
+    own: Sources, device: str, limits: Controls, say: Say,
 ) -> tuple[Worker, Survey]:  # fmt: skip
     """All that taking part needs but the state, checked and measured, before the run knows of it."""
     speed_of_link = await measure_link(client, secret)
-    ground = _data(spec, data, info.tokens, say)
+    here = own.of(spec, Path.cwd(), limits.disk_bytes)
+    ground = _data(here, info.tokens, say)
     skeleton = models.skeleton(founding.configuration(spec, ground))
     micro = limits.micro_batch
     check_memory(skeleton, spec, device, 1, limits.memory_bytes, Wish(micro))
@@ -168,17 +175,17 @@ async def _prepare(
     learner = founding.learner(spec, ground, device, wish, say)
     speed = await measure_speed(learner, spec)
     trim()
-    memory = needed(skeleton, spec, ways(skeleton, spec, device, wish)[0])
+    memory = whole(skeleton, spec, device, ways(skeleton, spec, device, wish)[0])
     found = Survey(spec, layout, info, speed_of_link, speed, memory, device, limits.threads)
     worker = Worker(spec, layout, learner)
     worker.pace = spec.tokens_per_step / speed
     return worker, found
 
 
-def _data(spec: RunSpec, paths: tuple[str, ...] | None, tokens: str, say: Say) -> Ground:
+def _data(spec: RunSpec, tokens: str, say: Say) -> Ground:
     """The run's data on this machine, the same to the last token. Raises DataError."""
     say("reading the data")
-    wanted = msgspec.structs.replace(spec.data, path=paths) if paths else spec.data
+    wanted = spec.data
     dataset = datasets.prepare(wanted, Path.cwd(), founding.cache_folder())
     say(f"data: {dataset.manifest.told()}; tokenizer: {wanted.tokenizer}")
     if dataset.manifest.tokens_hash != tokens:
@@ -190,7 +197,7 @@ def _data(spec: RunSpec, paths: tuple[str, ...] | None, tokens: str, say: Say) -
                 else "; get the same files and name them with --data"
             )
         )
-    return Ground(Path.cwd(), dataset)
+    return Ground(Path.cwd(), dataset, source=spec.model.source)
 
 
 async def _state(
