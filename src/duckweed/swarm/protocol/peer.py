@@ -37,12 +37,12 @@ class Welcome(Answer, tag="welcome"):
 
     index: Number  # of the peer, in this run, for good
     spec: str  # the run's specification, as TOML
-    last_accepted: (
-        NumberOrNone  # last round in which its contribution counted, -1: none; its residual is of it
-    )
+    last_accepted: NumberOrNone  # last round in which its contribution counted, -1: none; its residual is of it
     layout: Digest  # hash of the model's layout, to compare with
     tokens: Digest  # hash of the training data, to compare with
-    handed: NumberOrNone = -1  # the open round, if the coordinator has this peer's contribution for it
+    handed: NumberOrNone = (
+        -1
+    )  # the open round, if the coordinator has this peer's contribution for it
     genesis: Row | None = None  # first entry of the ledger; its hash is part of what peers sign
 
 
@@ -62,6 +62,10 @@ class Apply(Answer, tag="apply"):
     """The round that follows the peer's state has closed: apply it."""
 
     closed: Closed
+
+
+ALL_DONE = "all rounds are done"
+"""The reason of a Stop at the end of a run."""
 
 
 class Stop(Answer, tag="stop"):
