@@ -15,9 +15,8 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +63,8 @@ MACHINES: dict[str, tuple[dict[str, str], str]] = {
     "bf16, AVX2": (AVX2, "bf16"),
 }
 """Name -> environment beside OMP_NUM_THREADS=1, and the precision of products."""
+AGAINST = {"bf16, 2 threads": "bf16", "bf16, AVX2": "bf16"}
+"""Compared with what another machine of MACHINES made, and not with the peer's own (float32)."""
 NOISE = 10
 """Of `jitter`: one code in so many is set."""
 
@@ -96,11 +97,11 @@ class Bench:
     def span(self, round_: int, peer: int = 0) -> Span:
         return Span(PEERS * round_ + peer, 0, self.spec.inner.steps)
 
-    def compare(self, round_: int, blob: bytes) -> dict[str, Any]:
-        """A blob against the contribution that peer 0 made."""
+    def compare(self, round_: int, blob: bytes, other: bytes | None = None) -> dict[str, Any]:
+        """A blob against another; None: the contribution that peer 0 made."""
         shared = self.state(round_).shared
-        found = difference(self.spec, self.layout, shared, blob, self.claimed(round_))
-        return told(found)
+        other = self.claimed(round_) if other is None else other
+        return told(difference(self.spec, self.layout, shared, blob, other))
 
 
 def told(found: Difference) -> dict[str, Any]:
@@ -160,20 +161,25 @@ def work(place: Path, out: Path, precision: str, chain: bool) -> None:
         done = replay(bench.spec, bench.layout, bench.learner, state, span, carried)
         carried = done.carried
         (out / f"{number}").write_bytes(done.contribution.blob)
+        (out / f"{number}.loss").write_text(repr(done.contribution.announcement.loss))
 
 
 def elsewhere(place: Path, name: str, chain: bool) -> dict[str, Any]:
     """What a process of another kind reaches."""
     more, precision = MACHINES[name]
     began = time.perf_counter()
-    with tempfile.TemporaryDirectory() as out:
-        command = [sys.executable, "-m", "bench.audit", str(place), "work", out, precision]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"} | more
-        subprocess.run(command + ["chain"] * chain, check=True, env=environment)
-        bench = Bench(place)
-        found = {
-            int(p.name): bench.compare(int(p.name), p.read_bytes()) for p in Path(out).iterdir()
-        }
+    out = place / f"{'chain' if chain else 'made'} {name}"
+    out.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "bench.audit", str(place), "work", str(out), precision]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | more
+    subprocess.run(command + ["chain"] * chain, check=True, env=environment)
+    bench, found = Bench(place), {}
+    for number in range(ROUNDS) if chain else CASES:
+        other = place / f"made {AGAINST[name]}" / f"{number}" if name in AGAINST else None
+        found[number] = bench.compare(
+            number, (out / f"{number}").read_bytes(), other.read_bytes() if other else None
+        )
+        found[number]["loss"] = float((out / f"{number}.loss").read_text())
     seconds = round(time.perf_counter() - began, 1)
     print(name, seconds, {n: f"{one['share']:.2e}" for n, one in sorted(found.items())}, flush=True)
     return {"seconds": seconds, "rounds": {str(n): found[n] for n in sorted(found)}}
@@ -303,7 +309,29 @@ def write(part: str, found: Any) -> None:
 
 
 def table() -> str:
-    raise NotImplementedError
+    """The three tables of docs/audit.md; of each row the largest of its rounds, of a cheat the smallest."""
+    facts = json.loads(RESULTS.read_text("utf-8"))
+    head = "| {} | codes that differ | distance | of the worst tensor |\n|---|---|---|---|\n"
+    out = []
+    for part, title in (("machines", "honest"), ("chains", "honest, in the sixth round")):
+        rows = ""
+        for name, found in facts[part].items():
+            name = f"{name}, against bf16" if name in AGAINST else name
+            rounds = [found["rounds"]["5"]] if part == "chains" else found["rounds"].values()
+            rows += _row(name, rounds, max)
+        out.append(head.format(title) + rows)
+    rows = "".join(_row(name, found.values(), min) for name, found in facts["cheats"].items())
+    return "\n".join([*out, head.format("cheat") + rows])
+
+
+def _row(
+    name: str, rounds: Iterable[dict[str, Any]], of: Callable[[Iterable[float]], float]
+) -> str:
+    shares, distances, worst = (
+        of([one[key] for one in rounds])
+        for key in ("share", "distance", "worst distance of a tensor")
+    )
+    return f"| {name} | {100 * shares:.2g} % | {distances:.2g} | {worst:.2g} |\n"
 
 
 def main() -> None:

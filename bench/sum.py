@@ -27,6 +27,7 @@ RESULTS = Path(__file__).parent / "results" / "sum.json"
 CASES = ((16, 20), (16, 50))
 WIRES: dict[str, dict[str, object]] = {
     "integer": {"wire.kind": "integer"},
+    "integer, filtered": {"wire.kind": "integer", "merge.rule": "filtered"},
     "dense bf16": {"wire.kind": "dense", "wire.dtype": "bf16"},
 }
 

@@ -1,6 +1,7 @@
 """`python -m bench.hostile [--attacks ...] [--share ...] [--seeds N] [--rules ...] [--data ...]`: runs of ten
 peers of which some are hostile; each run is a line in bench/results/hostile.json, and one that is there is
-not run again. `python -m bench.hostile table` prints the table of docs/merge.md."""
+not run again. `python -m bench.hostile table` prints the table of docs/merge.md,
+`python -m bench.hostile decisions` whom each rule leaves out."""
 
 import argparse
 import json
@@ -9,11 +10,12 @@ import os
 import platform
 import sys
 import time
+from itertools import product
 from typing import Any
 
 import torch
 
-from bench.hostile import adaptive, rules, table
+from bench.hostile import adaptive, decisions, rules, table
 from bench.hostile.attacks import ATTACKS
 from bench.hostile.swarm import PEERS, Swarm, World, world
 from bench.hostile.table import RESULTS, read
@@ -50,9 +52,13 @@ def main() -> None:
     if sys.argv[1:2] == ["table"]:
         print(table.text(read()))
         return
+    if sys.argv[1:2] == ["decisions"]:
+        torch.set_num_threads(1)
+        decisions.main()
+        return
     ask = argparse.ArgumentParser(prog="python -m bench.hostile", description=__doc__)
     ask.add_argument("--attacks", nargs="+", default=[HONEST, *ATTACKS, "adaptive"])
-    ask.add_argument("--share", nargs="+", type=float, default=[0.1, 0.25, 0.4])
+    ask.add_argument("--share", nargs="+", type=float, default=[0, 0.1, 0.25, 0.4])
     ask.add_argument("--seeds", type=int, default=3)
     ask.add_argument("--rules", nargs="+", default=["filtered"])
     ask.add_argument("--data", nargs="+", default=["identical", "uneven"])
@@ -61,19 +67,31 @@ def main() -> None:
     rules.register()
     counts = [math.ceil(PEERS * share) for share in asked.share]
     done = {tuple(row[key] for key in table.KEYS) for row in read()}
-    for seed in range(asked.seeds):
-        for data in asked.data:
-            found: World | None = None
-            for attack in asked.attacks:
-                for hostile in [0, *counts] if attack == HONEST else counts:
-                    for rule in asked.rules:
-                        if (rule, attack, hostile, data, seed) in done:
-                            continue
-                        found = found or world(seed, data == "uneven")
-                        row = cell(found, rule, attack, hostile, data, seed)
-                        with RESULTS.open("a", encoding="utf-8") as file:
-                            file.write(json.dumps(row) + "\n")
-                        print(json.dumps(row), file=sys.stderr, flush=True)
+    for seed, data in product(range(asked.seeds), asked.data):
+        wanted = [
+            (rule, attack, hostile, data, seed)
+            for hostile in counts
+            for attack in asked.attacks
+            for rule in asked.rules
+            if hostile or attack == HONEST
+        ]
+        if left := [key for key in wanted if key not in done]:
+            found = world(seed, data == "uneven")
+            for hostile in sorted({key[2] for key in left}):
+                # Trained first, and kept: what a rule without faults does is the same.
+                honest = ("mean", HONEST, hostile, data, seed)
+                for key in [honest, *(k for k in left if k[2] == hostile and k != honest)]:
+                    row = cell(found, *key)
+                    if key not in done:
+                        note(row)
+                found.memo.clear()
+
+
+def note(row: dict[str, Any]) -> None:
+    """Keep a run, and show it."""
+    with RESULTS.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+    print(json.dumps(row), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

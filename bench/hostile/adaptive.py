@@ -55,7 +55,9 @@ class Adaptive:
         for codes in [*view.honest, *tried]:
             gram.add(codes)
         peers = list(range(honest + len(tried)))
-        out = find_outliers(Compared(peers, layout.names, gram.sizes, gram.tables()))
+        out = find_outliers(
+            Compared(peers, [1] * len(peers), layout.names, gram.sizes, gram.tables())
+        )
         return {p - honest for p in out if p >= honest}
 
 

@@ -155,11 +155,20 @@ def stale(view: View) -> Handed:
 
 def label_flip(view: View) -> Handed:
     """Honest training, on text whose next bytes are wrong."""
-    assert view.flipped is not None
-    return list(view.flipped), _usual_sizes(view)
+    assert view.own is not None
+    return list(view.own), _usual_sizes(view)
 
 
-label_flip.flips_labels = True  # type: ignore[attr-defined]
+label_flip.trains = "flipped"  # type: ignore[attr-defined]
+
+
+def short(view: View) -> Handed:
+    """No attack: honest peers on slow machines, which are given a quarter of the steps."""
+    assert view.own is not None
+    return list(view.own), _usual_sizes(view)
+
+
+short.trains = "short"  # type: ignore[attr-defined]
 
 
 def head(view: View) -> Handed:
@@ -208,6 +217,7 @@ ATTACKS: dict[str, Attack] = {
     "head": head,
     "sizes": sizes,
     "hidden": hidden,
+    "short": short,
 }
 
 __all__ = ["ATTACKS", "Attack", "Handed", "PlainIntegerCodec"]

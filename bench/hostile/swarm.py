@@ -9,8 +9,9 @@ that is the same: a rule that leaves out exactly the hostile peers costs no trai
 
 from __future__ import annotations
 
-import copy
 import math
+from collections.abc import Callable
+from copy import copy as shallow_copy
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -152,7 +153,7 @@ def world(seed: int, uneven: bool, changes: dict[str, Any] | None = None) -> Wor
 
 
 def _part(whole: Dataset, start: int, end: int) -> Dataset:
-    part = copy.copy(whole)
+    part = shallow_copy(whole)
     object.__setattr__(part, "train", whole.train[start:end])
     return part
 
@@ -171,8 +172,8 @@ class View(msgspec.Struct):
     """How many hostile peers there are."""
     past: list[np.ndarray]
     """`honest` of the rounds before."""
-    flipped: np.ndarray | None
-    """What the hostile peers would hand in after training on wrong labels, int8[f, P]."""
+    own: np.ndarray | None
+    """What the hostile peers have trained themselves, where their attack trains, int8[f, P]."""
     left_out: list[set[int]]
     """Which hostile peers were left out in each round before, counted from 0."""
     rng: np.random.Generator
@@ -202,8 +203,10 @@ class Swarm:
         assert isinstance(codec, PlainIntegerCodec)
         self.codec = codec
         weights = models.read_weights(model)
-        self.flip = bool(getattr(attack, "flips_labels", False))
-        self.copies = honest + (hostile if self.flip else 0)
+        self.watch: Callable[[View], None] | None = None
+        """Shown every round before the hostile peers hand in."""
+        self.trains = str(getattr(attack, "trains", ""))
+        self.copies = honest + (hostile if self.trains else 0)
         config = founding.configuration(self.spec, world.ground)
         self.stack = Stack(config, self.layout, self.copies, self.spec.model.sequence)
         self.steps = Steps(self.stack, self.spec)
@@ -228,11 +231,13 @@ class Swarm:
             made = self._made(number, record)
             honest = np.stack([m.codes for m in made[: self.honest]])
             codes, sizes = list(honest), [m.sizes for m in made[: self.honest]]
+            view = View(
+                number, self.state, self.codec, honest, sizes, self.hostile, past,
+                np.stack([m.codes for m in made[self.honest :]]) if self.trains else None, gone, rng,
+            )  # fmt: skip
+            if self.watch:
+                self.watch(view)
             if self.attack:
-                view = View(
-                    number, self.state, self.codec, honest, sizes, self.hostile, past,
-                    np.stack([m.codes for m in made[self.honest :]]) if self.flip else None, gone, rng,
-                )  # fmt: skip
                 theirs, said = self.attack(view)
                 codes, sizes = [*codes, *theirs], [*sizes, *said]
             closed = self._close(number, codes, sizes)
@@ -255,6 +260,8 @@ class Swarm:
             digest = blob_hash(blob)
             blobs[digest] = blob
             tokens = self.spec.tokens_per_block
+            if peer >= self.honest and self.trains == "short":
+                tokens //= self.spec.inner.steps
             handed.append(
                 Announcement(
                     number, peer, number * PEERS + peer, digest, len(blob), tokens,
@@ -270,10 +277,10 @@ class Swarm:
         """What each peer that trains hands in."""
         memo, state = self.world.memo, self.state.hash()
         keys = [(p, state, c.lineage) for p, c in enumerate(self.carried)]
-        if self.flip or any(key not in memo for key in keys):
+        if self.trains or any(key not in memo for key in keys):
             record.trained += 1
             made = self._train(number, state)
-            if self.flip or self.attack is not None:
+            if self.trains or self.attack is not None:
                 return made
             memo.update(zip(keys, made, strict=True))
         return [memo[key] for key in keys]
@@ -289,6 +296,10 @@ class Swarm:
             stack.loss(self._batch(number, step)).sum().backward()
             rate = learning_rate(inner, number * inner.steps + step, self.spec.total_steps)
             steps_.step(rate)
+            if step == 0 and self.trains == "short":  # the part of a block that a slow machine gets
+                short = stack.weights.detach()[self.honest :].clone()
+        if self.trains == "short":
+            stack.weights.detach()[self.honest :] = short
         return [self._encoded(p, state) for p in range(self.copies)]
 
     def _encoded(self, peer: int, state: str) -> Made:
@@ -316,7 +327,9 @@ class Swarm:
             )  # fmt: skip
             found.append(windows)
         tokens = torch.from_numpy(np.stack(found))
-        if self.flip:  # the next byte is claimed to be another: training is honest, its text is not
+        if (
+            self.trains == "flipped"
+        ):  # the next byte is claimed to be another: training is honest, its text is not
             tokens[self.honest :, :, 1:] = 255 - tokens[self.honest :, :, 1:]
         return tokens
 

@@ -257,7 +257,7 @@ class Run:
         self.residuals = [
             feedback.keep(x, one.sent) for x, one in zip(wanted, encoded, strict=True)
         ]
-        rule = find_rule(spec.merge.rule)
+        rule = find_rule(spec.rule)
         total = codec.total(self.shared, rule.needs)
         for one in encoded:
             total.add(codec.decode(one.blob, self.shared), 1)

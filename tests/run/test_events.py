@@ -18,6 +18,7 @@ from duckweed.run.events import (
     RoundClosed,
     RunEnded,
     Said,
+    Sampled,
     Serving,
     StateDiffers,
 )
@@ -53,6 +54,7 @@ EVERY = [
     Following(),
     PeerEnded(0, "all rounds are done"),
     ProcessFailed("peer", 1, "the disk is full"),
+    Sampled(3, "def x(): ..."),
 ]
 
 

@@ -20,7 +20,7 @@ ERRORS = {
     "inner.betas": ([0.9], ["inner.betas", "length 2"]),
     "inner.optimizer": ("moun", ["inner.optimizer", "'adamw', 'muon'", "did you mean 'muon'"]),
     "inner.learning_rate": (float("nan"), ["inner.learning_rate", "between"]),
-    "merge.rule": ("average", ["merge.rule", "'mean', 'contributors', 'bounded'"]),
+    "merge.rule": ("average", ["merge.rule", "'mean', 'contributors', 'bounded', 'filtered'"]),
     "wire.kind": ("sprase", ["wire.kind", "'dense', 'sparse', 'integer'", "'sparse'?"]),
     "wire.treshold": (1.0, ["wire.treshold", "did you mean 'threshold'"]),
     "wire.threshold": (-1.0, ["wire.threshold = -1", "between 0 and 1000"]),
@@ -80,6 +80,16 @@ def test_another_kind_of_wire_starts_from_its_own_defaults():
     assert (spec.wire.chunk, spec.wire.keep) == (4096, 5)
     same = override(spec, {"wire.kind": "sparse", "wire.chunk": 128})
     assert (same.wire.chunk, same.wire.keep) == (128, 5)
+
+
+def test_a_description_is_kept_and_a_run_without_one_has_the_identity_that_it_had():
+    spec = override(RunSpec(), {"description": 'Why?\nTo see "whether" it works.'})
+    assert parse(toml.write(spec, notes=True)) == spec
+    assert spec.identity != RunSpec().identity
+    assert "description" not in toml.write(RunSpec())
+    for odd, words in (("x" * 2001, "2,001 characters"), ("a\x1b[2J", "only text and line")):
+        with pytest.raises(SpecError, match=words):
+            override(RunSpec(), {"description": odd})
 
 
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)

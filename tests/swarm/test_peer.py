@@ -15,6 +15,7 @@ from duckweed.net.transport import Endpoint
 from duckweed.round import founding
 from duckweed.round.worker import Worker
 from duckweed.run.folder import RunFolder
+from duckweed.swarm.peer import peer as room
 from duckweed.swarm.peer.peer import Peer
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol.errors import PeerStopped
@@ -47,8 +48,18 @@ class AtFault:
         return [x.reason for x in self.heard if isinstance(x, m.Leave)]
 
 
-def play(path, coordinator_of):
-    """Run a peer of a small run until it ends; the coordinator, and how the peer ended."""
+class Silent(AtFault):
+    """Admits a peer, and never answers what is to be done next."""
+
+    async def answer(self, key, question, body):
+        if isinstance(question, m.Next):
+            await asyncio.sleep(60)
+        return await super().answer(key, question, body)
+
+
+def play(path, coordinator_of, done=False):
+    """Run a peer of a small run until it ends; the coordinator, and how the peer ended. done: the peer
+    holds the last state already."""
     spec = tiny.specification(path)
     folder, ground, state = tiny.found(path, "run", spec)
     layout = founding.layout(folder)
@@ -66,9 +77,10 @@ def play(path, coordinator_of):
         serving = asyncio.create_task(endpoint.serve(accept))
         where = (key.id, endpoint.addresses)
         me, shared = Identity(b"p" * 32), RunFolder(home)
+        state.round = spec.rounds.count if done else 0
         peer = Peer(me, worker, state, home, shared, where, "", lambda text: None)
         try:
-            await asyncio.wait_for(peer.run(), 30)
+            return await asyncio.wait_for(peer.run(), 30)
         except (ValueError, PeerStopped) as error:
             return error
         finally:
@@ -91,6 +103,16 @@ def test_a_peer_that_gets_nonsense_says_what_it_asked_and_what_came(tmp_path):
     assert "the answer to Next is not Train or Apply or Wait or Stop" in str(error)
     assert "'blob' came" in str(error)
     assert coordinator.good_byes() == [str(error)[:200]]
+
+
+def test_a_peer_whose_coordinator_is_gone_in_the_last_second_keeps_the_last_state(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(room, "LAST_WORD", 0.5)
+    _, reason = play(tmp_path, Silent, done=True)
+    assert "all rounds are done" in reason
+    assert "kept as this machine has it" in reason
+    assert RunFolder(tmp_path / "home").saved_rounds() == [3]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What the ledger of a run claims, and the files beside it: the material of an audit."""
 
+import re
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -8,8 +9,9 @@ import msgspec
 from duckweed.audit.findings import AuditError, NotHere
 from duckweed.ledger.entries import Closed, GenesisEntry, PeerEntry, RoundEntry, StateEntry
 from duckweed.ledger.ledger import Ledger, LedgerError
-from duckweed.merge.round import MergeError, blob_hash
+from duckweed.merge.round import blob_hash
 from duckweed.net.identity import verify
+from duckweed.round import signed
 from duckweed.round.blocks import Span
 from duckweed.round.engine import Engine, MemoryBlobs
 from duckweed.round.round_record import assignments
@@ -17,12 +19,12 @@ from duckweed.run import spec as specs
 from duckweed.run import state as states
 from duckweed.run.folder import RunFolder
 from duckweed.run.layout import Layout
-from duckweed.run.state import State, StateError
-from duckweed.wire.frame import WireError
+from duckweed.run.state import State
+from duckweed.wire.codec import codec_of
 
 
 class Claims:
-    """The run as its ledger tells it. Chain and signatures are checked as it is read."""
+    """The run as its ledger tells it. Its chain and all signatures are checked as it is read."""
 
     def __init__(self, folder: RunFolder) -> None:
         """Raises LedgerError if the ledger does not hold, AuditError if there is none, or specification
@@ -49,8 +51,11 @@ class Claims:
                         self.rounds[closed.closed.round] = closed
                     case StateEntry(hash=digest):
                         self.agreed[entry.round] = digest
-        if genesis is None:
-            raise LedgerError(f"{folder.ledger}: has no genesis entry; this is not a run's ledger")
+            if genesis is None:
+                raise LedgerError(
+                    f"{folder.ledger}: has no genesis entry; this is not a run's ledger"
+                )
+            self.said = signed.check(ledger, verify)  # by the peers, of their contributions
         self.genesis = genesis
         self.layout = self._layout()
         if genesis.run != self.spec.identity:
@@ -76,8 +81,14 @@ class Claims:
         return self.rounds[round_ - 1].closed.shared if round_ else self.genesis.scales
 
     def span(self, round_: int, peer: int) -> Span | None:
-        """What a peer was given to train in a round."""
-        return assignments(self.rounds[round_], self.spec.inner.steps).get(peer)
+        """What a peer was given to train in a round. Raises ValueError if there is no such span."""
+        steps = self.spec.inner.steps
+        span = assignments(self.rounds[round_], steps).get(peer)
+        if span and not (span.block >= 0 and 0 <= span.first < span.end <= steps):
+            raise ValueError(
+                f"steps {span.first} to {span.end} of block {span.block}: a block has {steps} steps"
+            )
+        return span
 
     def counted(self, peer: int, before: int) -> Iterator[int]:
         """The rounds before this one in which a contribution of the peer counted, in order."""
@@ -96,6 +107,8 @@ class CheckedBlobs(MemoryBlobs):
         """Raises NotHere."""
         if digest in self:
             return self[digest]
+        if not re.fullmatch("[0-9a-f]{64}", digest):  # a path, say
+            raise NotHere("what the ledger names is not the hash of a blob")
         path = self._folder.blob(digest)
         try:
             blob = path.read_bytes()
@@ -115,6 +128,7 @@ class States:
         self.claims = claims
         self.blobs = CheckedBlobs(claims.folder)
         self.engine = Engine(claims.spec, claims.layout, self.blobs)
+        self.additive = codec_of(claims.spec.wire, claims.layout).additive
         self._recent: list[State] = []
         self._kept = (
             2 if claims.spec.rounds.overlap else 1
@@ -129,7 +143,7 @@ class States:
         for begin in self._beginnings(round_):
             try:
                 state = self._follow(begin, round_)
-            except (NotHere, StateError, MergeError, WireError) as error:
+            except (NotHere, ValueError, ArithmeticError) as error:
                 reason = str(error)
                 continue
             if state.hash() == claimed:
@@ -154,7 +168,10 @@ class States:
         for number in range(state.round, round_):
             if number not in claims.rounds:
                 raise NotHere(f"the ledger has no round {number}")
-            state = self.engine.advance(state, claims.rounds[number].closed)
+            closed = claims.rounds[number].closed
+            if closed.accepted and self.additive and not closed.update:
+                raise NotHere(f"the ledger names no update of round {number}")
+            state = self.engine.advance(state, closed)
         return state
 
     def _saved(self, round_: int) -> State:
@@ -164,7 +181,7 @@ class States:
         return state
 
     def after(self, closed: Closed) -> State:
-        """The state after a round that closed so. Raises NotHere, MergeError, WireError."""
+        """The state after a round that closed so. Raises NotHere; MergeError, WireError."""
         return self.engine.advance(self.at(closed.round), closed)
 
 

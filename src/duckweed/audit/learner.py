@@ -1,13 +1,16 @@
 """What trains the contributions of a run again: its model, with the text of the run."""
 
+import platform
 from pathlib import Path
 
 import msgspec
+import torch
 
 from duckweed.audit.claims import Claims
 from duckweed.audit.findings import NotHere
 from duckweed.learn.data import dataset as datasets
 from duckweed.learn.data.corpus import DataError
+from duckweed.learn.device import precision_for
 from duckweed.learn.learner import Learner
 from duckweed.learn.model import model as models
 from duckweed.learn.model.architecture import ModelError
@@ -16,6 +19,37 @@ from duckweed.round.founding import Ground, Report
 from duckweed.run.folder import FolderError
 
 STDLIB = "stdlib"
+
+
+class Machine(msgspec.Struct, frozen=True):
+    """What decides the last bits of training, and so how near two honest machines come."""
+
+    device: str
+    """As PyTorch names it."""
+    precision: str
+    """Of matrix products: fp32 or bf16."""
+    threads: int
+    """CPU threads."""
+    processor: str
+    """Its architecture, and the instructions that PyTorch uses on it."""
+    torch: str
+    """Version of PyTorch."""
+
+    def __str__(self) -> str:
+        threads = f"{self.threads} thread{'' if self.threads == 1 else 's'}"
+        return f"{self.device}, {self.processor}, {threads}, {self.precision}, PyTorch {self.torch}"
+
+
+def machine(claims: Claims, device: str) -> Machine:
+    """This one. device: that contributions are trained on."""
+    bf16 = precision_for(device, claims.spec.inner.precision) == torch.bfloat16
+    return Machine(
+        device=device,
+        precision="bf16" if bf16 else "fp32",
+        threads=torch.get_num_threads(),
+        processor=f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        torch=str(torch.__version__),
+    )
 
 
 def learner_of(claims: Claims, data: tuple[str, ...] | None, device: str, say: Report) -> Learner:

@@ -7,13 +7,9 @@ import msgspec
 from duckweed.audit.claims import Claims, States
 from duckweed.audit.findings import Finding, NotHere, Outcome
 from duckweed.ledger.entries import Closed
-from duckweed.merge.round import MergeError
 from duckweed.round.round_record import announcements
-from duckweed.wire.frame import WireError
 
-SIZES = (
-    "the common scales for the next round: the ledger does not keep the sizes that peers announced"
-)
+SIZES = "the common scales for the next round: of the sizes that peers announce the ledger has hashes only"
 
 
 def audit_round(claims: Claims, states: States, round_: int) -> Iterator[Finding]:
@@ -26,12 +22,17 @@ def audit_round(claims: Claims, states: States, round_: int) -> Iterator[Finding
         yield Finding("merge", Outcome.MISSING, round_, detail=reason)
         yield Finding("state", Outcome.MISSING, round_, detail="the merge could not be computed")
         return
+    except (ValueError, ArithmeticError) as error:
+        reason = f"what the ledger names cannot be added up: {error}"
+        yield Finding("merge", Outcome.DIFFERS, round_, detail=reason)
+        yield Finding("state", Outcome.MISSING, round_, detail="the merge could not be computed")
+        return
     yield _merge(claims, closed)
     yield _state(claims, states, closed)
 
 
 def _closed_again(claims: Claims, states: States, round_: int) -> Closed:
-    """Raises NotHere."""
+    """Raises NotHere; ValueError or ArithmeticError for numbers that no run has."""
     entry = claims.rounds[round_]
     handed = announcements(entry, claims.spec.inner.steps, len(claims.layout.names))
     if not handed:
@@ -77,7 +78,7 @@ def _state(claims: Claims, states: States, closed: Closed) -> Finding:
         after = states.after(closed)
     except NotHere as error:
         return Finding("state", Outcome.MISSING, round_, detail=str(error), claimed=claimed)
-    except (MergeError, WireError) as error:
+    except (ValueError, ArithmeticError) as error:
         detail = f"no state follows from what was handed in: {error}"
         return Finding("state", Outcome.DIFFERS, round_, detail=detail, claimed=claimed)
     digest = after.hash()

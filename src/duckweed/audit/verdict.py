@@ -1,28 +1,43 @@
-"""How near a contribution must come to the one that was done again."""
+"""How near a contribution must come to the one that was done again. The limits lie between what honest
+machines of different kinds reach and what the smallest of the cheats tried does (bench/audit, docs/audit.md)."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from duckweed.audit.difference import Difference
 
-DISTANCE = 0.3
-"""Of a whole contribution (Difference.distance)."""
-TENSOR = 0.4
-"""Of one tensor with at least LARGE codes."""
-LARGE = 1000
-LOSS = 0.01
-"""By what share a mean training loss may be off."""
+LARGE = 1000  # codes that a tensor has at least, to be judged alone
+LOSS = 0.01  # by what share of itself a mean training loss may be off
 
 
-def faults(found: Difference) -> Iterator[str]:
-    """What is further off than honest machines of different kinds are from each other."""
-    if found.distance > DISTANCE:
-        yield f"distance {found.distance:.2f}, where at most {DISTANCE} is honest"
+class Limits(NamedTuple):
+    """Distances (|a - b| / |b|) that may not be exceeded."""
+
+    whole: float
+    """Of a whole contribution."""
+    tensor: float
+    """Of one tensor with at least LARGE codes."""
+
+
+STRICT = Limits(0.03, 0.1)
+"""Where all multiply in float32."""
+LOOSE = Limits(0.25, 0.4)
+"""Where some machines may multiply in bf16, and others in float32."""
+
+
+def limits(precision: str) -> Limits:
+    """The limits of a run. precision: its `inner.precision`."""
+    return STRICT if precision == "fp32" else LOOSE
+
+
+def faults(found: Difference, allowed: Limits) -> Iterator[str]:
+    """What is further off than honest machines of different kinds are from each other, in words."""
+    if found.distance > allowed.whole:
+        yield f"distance {found.distance:.3g}, where at most {allowed.whole} is honest"
+        return
     for one in found.tensors:
-        if one.codes >= LARGE and one.distance > TENSOR:
-            yield (
-                f"{one.name}: {one.differ:,} of {one.codes:,} codes differ, distance {one.distance:.2f}, "
-                f"where at most {TENSOR} is honest"
-            )
+        if one.codes >= LARGE and one.distance > allowed.tensor:
+            yield f"{one.name}: distance {one.distance:.3g}, where at most {allowed.tensor} is honest"
 
 
 def near_loss(claimed: float, reached: float) -> bool:

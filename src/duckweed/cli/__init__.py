@@ -1,33 +1,46 @@
 """The commands: parse, call one function of a room, print. No logic."""
 
+from typing import Annotated
+
 import typer
 
+from duckweed import __version__
 from duckweed.cli import (
     audit,
     doctor,
     evolve,
+    examples,
     forecast,
     identity,
     inspect,
     join,
+    me,
     page,
     peer,
     plan,
+    push,
     relay,
     serve,
     status,
     train,
 )
 from duckweed.cli.console import use_any_terminal
+from duckweed.cli.examples import EXIT_CODES
 from duckweed.process import environment
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"duckweed {__version__}")
+        raise typer.Exit
+
 
 app = typer.Typer(
     name="duckweed",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
+    epilog=EXIT_CODES,
     pretty_exceptions_enable=False,
-    help="Train one language model together on many computers, scattered over the internet.",
 )
 for room in (
     train,
@@ -36,16 +49,31 @@ for room in (
     join,
     identity,
     peer,
+    me,
     status,
     doctor,
     inspect,
     audit,
     page,
+    push,
     plan,
     forecast,
     evolve,
 ):
     room.register(app)
+examples.add(app)
+
+
+@app.callback()
+def duckweed(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and end.", callback=_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Train one language model together on many computers, scattered over the internet."""
 
 
 def main() -> None:

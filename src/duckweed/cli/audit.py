@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import platform
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,12 +13,14 @@ import typer
 from rich.text import Text
 
 from duckweed.cli.console import PlainConsole
+from duckweed.cli.errors import STOPPED
 from duckweed.cli.running import Plugins
 from duckweed.run.error_words import EXPECTED, words
 
 if TYPE_CHECKING:
     from duckweed.audit.claims import Claims
     from duckweed.audit.findings import Finding, Tally
+    from duckweed.audit.learner import Machine
 
 console, errors = PlainConsole(), PlainConsole(stderr=True)
 DIFFERS, NOT_COMPARED = 1, 2  # exit codes
@@ -50,6 +51,9 @@ def _own_codes(command: Callable[..., Any]) -> Callable[..., Any]:
             return command(*args, **kwargs)
         except typer.Exit:
             raise
+        except KeyboardInterrupt:
+            errors.print("Stopped.")
+            raise typer.Exit(STOPPED) from None
         except EXPECTED as error:
             if os.environ.get("DUCKWEED_TRACE"):
                 raise
@@ -94,7 +98,7 @@ def audit(
     differs, 2 something could not be compared.
     """
     from duckweed.audit.claims import Claims
-    from duckweed.audit.findings import Finding, Outcome, tally
+    from duckweed.audit.findings import tally
     from duckweed.run import folder as folders
     from duckweed.run import plugins
 
@@ -103,27 +107,43 @@ def audit(
     with nullcontext(_Silent()) if json else console.status("reading the ledger") as status:
         claims = Claims(folder)
         _check(claims, round_, peer or [])
-        held = f"{claims.entries} entries, chain and signatures hold"
-        findings = [Finding("ledger", Outcome.SAME, detail=held, claimed=claims.head)]
+        ledger, here = _ledger(claims), None
         if peer:
-            made = _contributions(
-                claims, round_, peer, tuple(data) if data else None, device, threads, status.update
-            )
+            status.update("loading PyTorch")
+            here = _machine(claims, device, threads)
+            given = tuple(data) if data else None
+            made = _contributions(claims, round_, peer, given, here.device, status.update)
         else:
             made = _rounds(claims, round_, status.update)
         if not json:
-            _print(findings[0])
+            _print(ledger)
+            if here:
+                console.print(f"{'trained again on':<29}{here}", soft_wrap=True)
+        findings = []
         for finding in made:
             findings.append(finding)
             if not json:
                 _print(finding)
-    found = tally(findings[1:])
-    left_out = _not_looked_at(claims, round_, bool(peer))
+    found, left_out = tally(findings), _not_looked_at(claims, round_, bool(peer))
+    code = DIFFERS if claims.said.wrong else found.code
     if json:
-        _print_json(claims, findings, found, left_out, device, threads)
+        _print_json(claims, [ledger, *findings], found, left_out, here, code)
     else:
-        _summary(found, left_out)
-    raise typer.Exit(found.code)
+        _summary(found, left_out, code)
+    raise typer.Exit(code)
+
+
+def _ledger(claims: Claims) -> Finding:
+    """What was found when the ledger was read."""
+    from duckweed.audit.findings import Finding, Outcome
+
+    said, outcome = claims.said, Outcome.DIFFERS if claims.said.wrong else Outcome.SAME
+    told = f"{claims.entries} entries, chain and signatures hold; {said.signed} contributions are signed by their peers"
+    if said.unsigned:
+        told += f", {said.unsigned} of an older version are unsigned"
+    if said.wrong:
+        told += f", and {len(said.wrong)} are not what their peers signed: {'; '.join(said.wrong[:SHOWN])}"
+    return Finding("ledger", outcome, detail=told, claimed=claims.head)
 
 
 def _check(claims: Claims, round_: int | None, peers: list[int]) -> None:
@@ -162,33 +182,38 @@ def _rounds(claims: Claims, round_: int | None, say: Say) -> Iterator[Finding]:
         yield from audit_round(claims, states, number)
 
 
+def _machine(claims: Claims, device: str, threads: int) -> Machine:
+    """This machine, as contributions are trained on it from here on. Raises AuditError, DeviceError."""
+    import torch
+
+    from duckweed.audit.findings import AuditError
+    from duckweed.audit.learner import machine
+    from duckweed.learn.device import choose
+
+    if threads < 1:
+        raise AuditError("--threads must be at least 1")
+    torch.set_num_threads(threads)
+    return machine(claims, choose(device))
+
+
 def _contributions(
     claims: Claims,
     round_: int | None,
     peers: list[int],
     data: tuple[str, ...] | None,
     device: str,
-    threads: int,
     say: Say,
 ) -> Iterator[Finding]:
-    say("loading PyTorch")
-    import torch
-
     from duckweed.audit.claims import States
     from duckweed.audit.contributions import Contributions, handed_in
-    from duckweed.audit.findings import AuditError, Finding, NotHere, Outcome
+    from duckweed.audit.findings import Finding, NotHere, Outcome
     from duckweed.audit.learner import learner_of
-    from duckweed.learn.device import choose
-
-    if threads < 1:
-        raise AuditError("--threads must be at least 1")
-    torch.set_num_threads(threads)
 
     def report(number: int, who: int, done: int, steps: int) -> None:
         say(f"round {number}, peer {who}: step {done} of {steps}")
 
     try:
-        learner = learner_of(claims, data, choose(device), say)
+        learner = learner_of(claims, data, device, say)
     except NotHere as error:
         for who in peers:
             yield Finding("contribution", Outcome.MISSING, round_, who, str(error))
@@ -250,14 +275,14 @@ def _not_looked_at(claims: Claims, round_: int | None, trained: bool) -> list[st
     return [SIZES, "how contributions were made (--peer P trains those of peer P again)", *more]
 
 
-def _summary(found: Tally, left_out: list[str]) -> None:
+def _summary(found: Tally, left_out: list[str], code: int) -> None:
     counts = {
         "the same": found.same,
         "near": found.near,
         "differ": found.differs,
         "not compared": found.not_compared,
     }
-    style = "bold red" if found.differs else "yellow" if found.code else "bold green"
+    style = {0: "bold green", DIFFERS: "bold red", NOT_COMPARED: "yellow"}[code]
     told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     console.print(Text(told or "nothing was compared", style))
     for one in left_out:
@@ -269,16 +294,16 @@ def _print_json(
     findings: list[Finding],
     found: Tally,
     left_out: list[str],
-    device: str,
-    threads: int,
+    here: Machine | None,
+    code: int,
 ) -> None:
     import msgspec
 
     facts = {
         "run": claims.genesis.run,
-        "machine": {"processor": platform.machine(), "device": device, "threads": threads},
+        "machine": here,  # that contributions were trained on
         **msgspec.to_builtins(found),
-        "exit": found.code,
+        "exit": code,
         "findings": findings,
         "not_looked_at": left_out,
     }

@@ -30,6 +30,12 @@ def join(
     data: Annotated[
         list[str] | None, typer.Option(help="Where the run's text lies on this machine.")
     ] = None,
+    config: Annotated[
+        str, typer.Option(help="Where its model's configuration lies, if it is not on the hub.")
+    ] = "",
+    tokenizer: Annotated[
+        str, typer.Option(help="Where its tokenizer lies, if it is not on the hub.")
+    ] = "",
     home: Annotated[
         Path | None, typer.Option(help="Folder of this peer; keeps its key. Default: joined/RUN.")
     ] = None,
@@ -53,6 +59,13 @@ def join(
     disk: Annotated[str | None, typer.Option(help="At most so much disk: 2GB.")] = None,
     micro: Annotated[str | None, typer.Option(metavar="auto|N", help=MICRO)] = None,
     nice: Annotated[int | None, typer.Option(help="0 to 19: how much it yields.")] = None,
+    model: Annotated[
+        bool | None,
+        typer.Option(
+            "--model/--no-model",
+            help="Write the model at the end of the run. Default: write it.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it would do and what it costs, and end.")
     ] = False,
@@ -64,6 +77,8 @@ def join(
 ) -> None:
     """Take part in a run with this machine. The same command again goes on as the same peer.
 
+    When the run is over, the peer's folder holds the model, the ledger and a report.
+
     Limits are kept in the peer's folder (controls.toml) and can be changed there while it runs;
     `duckweed pause`, `resume` and `leave` do the rest.
     """
@@ -74,15 +89,15 @@ def join(
     logs.configure()
     given = {
         "up": up, "down": down, "hours": hours, "pause_when_busy": pause_when_busy,
-        "memory": memory, "disk": disk, "threads": threads, "nice": nice, "micro": micro,
+        "memory": memory, "disk": disk, "threads": threads, "model": model, "nice": nice, "micro": micro,
     }  # fmt: skip
     peer_home, limits = home_of(invitation, home, identity, given, plugin or ())
     if service:
-        _service(peer_home, data, device)
+        _service(peer_home, data, config, tokenizer, device)
         return
     try:
         with alone(peer_home.lock, wait=False):
-            _take_part(peer_home, data, device, limits, dry_run)
+            _take_part(peer_home, data, device, limits, dry_run, config, tokenizer)
     except Busy:
         fail(
             f"{peer_home.home} is taking part already; end it with: duckweed leave {peer_home.home}"
@@ -90,7 +105,13 @@ def join(
 
 
 def _take_part(
-    peer_home: "PeerHome", data: list[str] | None, device: str, limits: "Controls", dry_run: bool
+    peer_home: "PeerHome",
+    data: list[str] | None,
+    device: str,
+    limits: "Controls",
+    dry_run: bool,
+    config: str,
+    tokenizer: str,
 ) -> None:
     import asyncio
 
@@ -107,7 +128,9 @@ def _take_part(
         + ". Ctrl-C leaves."
     )
     try:
-        reason = asyncio.run(session.join(peer_home, data or (), device, _say, dry_run))
+        reason = asyncio.run(
+            session.join(peer_home, data or (), device, _say, dry_run, config, tokenizer)
+        )
     except KeyboardInterrupt:
         console.print("Left. What was not handed in is trained by others.")
         raise typer.Exit(130) from None
@@ -115,12 +138,19 @@ def _take_part(
         again = "the same command goes on as the same peer; its block goes back to the others"
         fail(words(error, peer_home.home, again))
     console.print(f"Done: {reason}")
+    for line in () if dry_run else session.take_home(peer_home, device, _say):
+        console.print(line, soft_wrap=True)
 
 
-def _service(peer_home: "PeerHome", data: list[str] | None, device: str) -> None:
+def _service(
+    peer_home: "PeerHome", data: list[str] | None, config: str, tokenizer: str, device: str
+) -> None:
     from duckweed.volunteer.systemd import unit, write
 
-    path = write(peer_home, unit(peer_home, [sys.executable, "-m", "duckweed"], data or [], device))
+    path = write(
+        peer_home,
+        unit(peer_home, [sys.executable, "-m", "duckweed"], data or [], device, config, tokenizer),
+    )
     console.print(
         f"Wrote {path}. Nothing runs yet. Then:\n\n"
         f"  systemctl --user daemon-reload\n"

@@ -5,14 +5,15 @@ assumption: more than half of the contributions are honest. Honest contributions
 each other about equally well, because they follow from the same weights; what harms cannot agree with
 them, since it has to point elsewhere. Four things put a contribution out, in this order:
 
+    agreement   it agrees less than 0.7 times as well with a majority as the median contribution does
+                (less is asked of fewer inner steps, whose weight is smaller as well); or it is against
+                the majority in one tensor
     length      it has far more nonzero codes than the median contribution
-    agreement   it agrees less than half as well with a majority as the median contribution does; or
-                it is against the majority in one tensor
     copies      of several that are closer to each other than honest ones are, the one counts that
                 agrees best with the rest
-    group       while one direction holds more of what is left than chance and a fifth of the common
-                step explain, the one that is farthest along it, down to a majority (the spectral idea
-                is that of DnC, Shejwalkar and Houmansadr, NDSS 2021)
+    group       while one direction beside the common one holds more than chance and a tenth of the
+                common step explain, the one that is farthest along it, down to a majority (the spectral
+                idea is that of DnC, Shejwalkar and Houmansadr, NDSS 2021)
 
 Bit for bit the same on every machine: inner products are exact, everything after them is one rounded
 operation a value (IEEE) or arithmetic of integers; no sum of floats is formed whose order is open.
@@ -26,16 +27,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-LENGTH = 1.4
+LENGTH = 1.25
 """Squared length, with tensors weighed alike, that a contribution may have of the median one."""
-AGREEMENT = 0.5
+AGREEMENT = 0.7
 """Share of the usual agreement that a contribution must have."""
-CLOSENESS = 0.65
+CLOSENESS = 0.75
 """Two contributions whose distance (1 - cosine) is below this share of the usual one are copies."""
-CHANCE = 1.5
+CHANCE = 1.25
 """Times the usual noise that one direction may hold."""
-ASIDE = 0.2
+ASIDE = 0.1
 """How far a group may move the merged step aside, of the length of what all have in common."""
+GROUPS = 5
+"""Of fewer contributions a minority is no group."""
 DEVIATIONS = 4.0
 """Standard deviations that are put down to chance, where there are few values."""
 FEW = 100
@@ -48,6 +51,8 @@ class Compared(NamedTuple):
 
     peers: Sequence[int]
     """Whose they are, [M]."""
+    weights: Sequence[int]
+    """Of each in the sum, [M]: in proportion to its inner steps."""
     names: Sequence[str]
     """Of the tensors, [T]."""
     sizes: Sequence[int]
@@ -65,61 +70,70 @@ def find_outliers(compared: Compared) -> dict[int, str]:
     if len(compared.peers) < 3:
         return {}
     joint = np.zeros((len(compared.peers),) * 2, np.int64)
-    against: dict[int, str] = {}
+    against: dict[int, list[str]] = {}  # position -> tensors
     noise = total = 0.0
+    count = 0  # of tensors that say anything
     for name, size, table in zip(compared.names, compared.sizes, compared.tables, strict=True):
         usual = _median(np.diagonal(table))
         if usual == 0:
             continue
         for position in _against(table):
-            against.setdefault(position, f"points against most of the others in {name}")
+            against.setdefault(position, []).append(name)
         joint += table * _ONE // (usual + FEW)
+        count += 1
         weight = usual / (usual + FEW)
         noise += weight * weight / size
         total += weight
     if not total:
         return {}
-    found = _decide(joint, math.sqrt(noise) / total, against, compared.peers)
+    here = {p: _in_tensors(names) for p, names in against.items() if 2 * len(names) <= count}
+    found = _decide(joint, math.sqrt(noise) / total, here, compared)
     return {compared.peers[position]: reason for position, reason in found.items()}
 
 
+def _in_tensors(names: list[str]) -> str:
+    more = f" and {len(names) - 1} more tensors" if len(names) > 1 else ""
+    return f"points against most of the others in {names[0]}{more}"
+
+
 def _decide(
-    joint: np.ndarray, noise: float, against: dict[int, str], peers: Sequence[int]
+    joint: np.ndarray, noise: float, against: dict[int, str], compared: Compared
 ) -> dict[int, str]:
     count = len(joint)
-    lengths = np.diagonal(joint)
-    usual_length = _median(lengths)
-    out = {
-        int(p): f"{lengths[p] / usual_length:.2f} times as long as the median contribution"
-        for p in np.flatnonzero(lengths > LENGTH * usual_length)
-    }
     cosines = _cosines(joint)
     shared = _with_majority(cosines)
     usual = float(np.sort(shared)[-(count // 2 + 1) :].min())
-    least = AGREEMENT * usual - DEVIATIONS * noise
-    for p in np.flatnonzero(shared < least):
-        out.setdefault(
-            int(p),
-            f"agrees too little with most of the others ({shared[p]:.2f}, usual {usual:.2f})",
-        )
-    for p, reason in against.items():
-        out.setdefault(p, reason)
+    # Fewer steps say less, and weigh less: agreement grows about with their square root.
+    steps = np.array(compared.weights, np.float64) / _median(np.array(compared.weights))
+    share = np.sqrt(np.minimum(steps, 1.0))
+    least = AGREEMENT * usual * share - DEVIATIONS * noise
+    out = dict(against)
+    for p in np.flatnonzero(shared < least).tolist():
+        both = f"({shared[p]:.2f}, usual {usual:.2f})"
+        out.setdefault(p, f"agrees too little with most of the others {both}")
+    lengths = np.diagonal(joint)
+    usual_length = _median(lengths)
+    for p in np.flatnonzero(lengths > LENGTH * usual_length).tolist():
+        times = f"{lengths[p] / usual_length:.2f} times as many"
+        out.setdefault(p, f"has {times} nonzero codes as the median contribution")
     kept = [p for p in range(count) if p not in out]
     close = CLOSENESS * (1 - usual) - DEVIATIONS * noise
     for p, original in _copies(cosines, kept, shared, close).items():
         out[p] = (
-            f"nearly a copy of what peer {peers[original]} sent (agreement {cosines[p, original]:.2f}, "
+            f"nearly a copy of what peer {compared.peers[original]} sent (agreement {cosines[p, original]:.2f}, "
             f"usual {usual:.2f})"
         )
     kept = [p for p in kept if p not in out]
+    weighed = cosines * share[:, None] * share[None, :]
     spread = (1 + math.sqrt(count) * noise) ** 2
-    while len(kept) > count // 2 + 1:
+    while count >= GROUPS and len(kept) > count // 2 + 1:
         aside = 1.5 * ASIDE**2 * len(kept) * max(usual, 0.0)
-        first = _first(cosines[np.ix_(kept, kept)], CHANCE * (1 - usual) * spread + aside)
+        first = _first(weighed[np.ix_(kept, kept)], CHANCE * (1 - usual) * spread + aside)
         if first is None:
             break
         out[kept.pop(first)] = "one of a group that pulls away from the others"
-    return out
+    worst = sorted(out, key=lambda p: (float(shared[p]), p))
+    return {p: out[p] for p in worst[: (count - 1) // 2]}  # never a majority
 
 
 def _median(values: np.ndarray) -> int:
@@ -165,14 +179,12 @@ def _copies(
 
 
 def _first(cosines: np.ndarray, limit: float) -> int | None:
-    """Who is farthest along the direction that holds most of what the contributions differ by; None if
-    it holds no more than `limit`. Power iteration in integers."""
-    count = len(cosines)
-    exact = np.rint(cosines * _ONE).astype(np.int64)
-    rows = exact.sum(1)
-    centred = exact * count * count - count * (rows[:, None] + rows[None, :]) + rows.sum()
-    scale = count * count
-    matrix = centred // scale  # of _ONE again
+    """Who is farthest along the direction that holds most of what the contributions are beside their
+    common one; None if it holds no more than `limit`. Power iteration in integers."""
+    matrix = np.rint(cosines * _ONE).astype(np.int64)
+    mean = matrix.sum(1) // len(matrix)
+    if length := int(mean.sum()) // len(matrix):
+        matrix -= mean[:, None] * mean[None, :] // length
     vector = matrix[int(np.argmax(np.diagonal(matrix)))].copy()
     for _ in range(100):
         largest = int(np.abs(vector).max())

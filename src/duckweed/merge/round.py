@@ -91,7 +91,7 @@ def close(
     # Most rounds accept all of these, so they are added up as they are checked.
     hoped = [p for p in range(len(announcements)) if p not in copies | faults]
     total, norms = codec.total(common) if codec.additive else None, {}
-    filter_ = find_rule(spec.merge.rule).filter
+    filter_ = find_rule(spec.rule).filter
     gram = Gram(layout, [a.blob for a in announcements]) if filter_ else None
     for position, weight in zip(hoped, _weights(announcements, hoped), strict=True):
         try:
@@ -102,7 +102,9 @@ def close(
     large = check.too_large({p: norm for p, norm in norms.items() if norm is not None})
     if gram and filter_:
         position_of = {announcements[p].peer: p for p in norms}
-        found = filter_(Compared(list(position_of), layout.names, gram.sizes, gram.tables()))
+        weights = _weights(announcements, list(norms))
+        tables = gram.tables()
+        found = filter_(Compared(list(position_of), weights, layout.names, gram.sizes, tables))
         large |= {position_of[peer]: reason for peer, reason in sorted(found.items())}
     reasons = copies | dict(sorted(faults.items())) | large
     kept = [position for position in hoped if position not in reasons]
@@ -158,7 +160,7 @@ def advance(spec: RunSpec, layout: Layout, state: State, closed: Closed, read: R
     shared = np.array(closed.shared, np.float32)
     if not closed.accepted:
         return msgspec.structs.replace(state, round=state.round + 1, shared=shared)
-    gradient = find_rule(spec.merge.rule)(_total(spec, layout, state, closed, read))
+    gradient = find_rule(spec.rule)(_total(spec, layout, state, closed, read))
     weights, momentum = outer_step(spec.outer, state.weights, state.momentum, gradient)
     if not np.isfinite(weights).all():
         raise MergeError(f"round {closed.round} leads to weights that are not finite")
@@ -177,7 +179,7 @@ def _total(spec: RunSpec, layout: Layout, state: State, closed: Closed, read: Re
                 "names; the coordinator is at fault"
             )
         return total
-    total = codec.total(state.shared, find_rule(spec.merge.rule).needs)
+    total = codec.total(state.shared, find_rule(spec.rule).needs)
     for digest, weight in zip(closed.blobs, closed.weights, strict=True):
         total.add(codec.decode(read(digest), state.shared), weight)
     return total

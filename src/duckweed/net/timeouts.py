@@ -30,6 +30,8 @@ GOODBYE = 3.0  # for a peer that leaves, until its good-bye is answered
 
 CANVASS = 5.0  # for a voter to say whom it follows, or would
 IN_TOUCH = 3 * POLL  # a voter that was heard in this time counts as there
+LAST_WORD = 300.0  # after the last round, with no coordinator, until a peer ends with what it holds
+LAST_ENTRIES = 20.0  # for the end of the ledger to be copied, before a peer leaves
 GATHER = 30.0  # after a restart or a succession, with no peer coming, until a round opens
 PEERS_CHECK = 0.1  # between two looks, at the end of a run, whether all peers have left
 HANDOVER = 10.0  # at the end of a run, for the voters to copy the last entries
@@ -38,12 +40,15 @@ HANDOVER = 10.0  # at the end of a run, for the voters to copy the last entries
 
 HOLDER_SILENT = 3.0  # without a word from a holder until others are asked for its pieces
 HOLDER_EMPTY = 10.0  # the same without a piece, while it says that it has none yet
+# Once half of the holders have given their share, the others are late after as long again, or ...
+HOLDER_LEAST = 0.5  # ... after this at least
 EMPTY_RETRY = 0.1  # until a holder that had no piece is asked again; doubled each time ...
 EMPTY_RETRY_MOST = 1.0  # ... up to this
 FETCH_IDLE = 0.25  # between two looks for something to ask a holder for
 PIECE_HELD = 2.0  # that a question for a piece waits for the piece to come
 PIECE_CHECK = 0.05  # between two looks whether it has come
-UNKNOWN = 10.0  # until the coordinator is asked again about a key that it did not know
+DONOR_ANSWER = 5.0  # for a peer to say which state it can give to a newcomer
+UNKNOWN = 2.0  # until the coordinator is asked again whether a key takes part that it did not know
 SHUN = 60.0  # until a peer that could not be reached is dialled again
 
 # --- one connection

@@ -42,6 +42,7 @@ class RunHistory:
         self.windows = 1  # sequences in it
         self.wanted = spec.rounds.peers  # peers that the run begins with
         self.recent_blobs: dict[str, int] = {}  # hash of a contribution -> the round it was for
+        self.genesis_hash = ledger.hash_at(0) or ""  # by which peers tell this run from others
         self._entry_of: dict[int, int] = {}  # round -> its entry in the ledger
         for entry in ledger.entries(*RUN):
             if isinstance(entry.body, GenesisEntry):
@@ -81,7 +82,7 @@ class RunHistory:
 
     @property
     def genesis(self) -> Row:
-        """The first entry of the ledger, by whose hash peers tell this run from others."""
+        """The first entry of the ledger, as peers are shown it."""
         return self.ledger.rows(0, 0, 0)[0]
 
     @property
@@ -128,6 +129,16 @@ class RunHistory:
         """Note the state that a round begins from. peers: how many of them hold it."""
         self.ledger.append(round_, StateEntry(digest, peers))
         self.agreed[round_] = digest
+
+
+def agreed_states(ledger: Ledger) -> dict[int, str]:
+    """Round -> hash of the state that it begins from, as a ledger has it. Raises LedgerError."""
+    agreed = {}
+    for entry in ledger.entries(*RUN):
+        match entry.body:
+            case GenesisEntry(state=digest) | StateEntry(hash=digest):
+                agreed[entry.round] = digest
+    return agreed
 
 
 def _check(genesis: GenesisEntry, folder: RunFolder, spec: RunSpec, layout: Layout) -> None:

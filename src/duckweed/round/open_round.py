@@ -143,7 +143,9 @@ class OpenRound(msgspec.Struct):
     ) -> bool:
         """Whether the round can close: all peers that are waited for have answered, or the time of the
         others is over. Then the quorum is one of those who have handed in and those who are at work: who
-        is silent does not count, and who only says that it works, for a second such time at most.
+        is silent does not count, and who only says that it works, for a second such time at most. That
+        second time is known only from earlier rounds: else the first that hands something in at once
+        would close a round alone.
 
         expected: peers that are waited for. working: peers that say that they are at work for this round.
         durations: seconds that peers needed in the rounds before."""
@@ -152,12 +154,13 @@ class OpenRound(msgspec.Struct):
         answered = self.contributions.keys() | self.refused
         if all(peer in answered for peer in self.assigned if peer in expected):
             return True
-        limit = deadline([*durations, *self.seconds.values()], rules.patience)
+        before = list(durations)
+        limit = deadline([*before, *self.seconds.values()], rules.patience)
         if limit is None or now - self.opened <= limit:
             return False
         counted = [peer for peer in self.assigned if peer in working or peer in self.contributions]
         enough = len(self.contributions) >= rules.quorum * len(counted)
-        return enough or now - self.opened > 2 * limit
+        return enough or (bool(before) and now - self.opened > 2 * limit)
 
     def go_on(self, rejected: Iterable[int], now: float) -> None:
         """Stay open without the contributions of these peers, which do not count. The deadline of the

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 TOKENS = 160  # of a text
 TEXTS = 20  # over a whole run, about
-REST = 20  # times as long as a text took, until the next
+REST = 10  # times as long as a text took, until the next
 SHARE = 0.25  # of the memory that is free, at most
 
 
@@ -74,11 +74,11 @@ class Sampler(threading.Thread):
                     self.write()
                 if ending:
                     return
+                woke = time.monotonic()
                 self._wake.wait()
                 self._wake.clear()
-                # At most a twentieth of the time.
-                rest = REST * (time.monotonic() - began) if self._written else 0.0
-                self._pause(min(rest, REST * 60.0))
+                # The first one also loads what writes, so it says nothing of the next.
+                self._pause(REST * (woke - began) if len(self._written) > 1 else 0.0)
         except (LedgerError, StateError, MergeError, OSError, RuntimeError, ValueError) as error:
             log.warning("no more texts of the model: %s", error)
 

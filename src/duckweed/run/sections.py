@@ -180,8 +180,8 @@ class Wire:
 class Merge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How contributions become one pseudo-gradient."""
 
-    rule: str = "mean"
-    """A name of duckweed.run.registry.RULES."""
+    rule: str | None = None
+    """A name of duckweed.run.registry.RULES; None: as RunSpec.rule has it."""
 
 
 class Outer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

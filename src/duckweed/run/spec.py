@@ -3,9 +3,10 @@
 import difflib
 import re
 import tomllib
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Union, get_args
+from typing import Any, TypeVar, Union, get_args
 
 import msgspec
 from blake3 import blake3
@@ -28,6 +29,7 @@ SPEC_LIMIT = 1 << 18  # bytes; a specification is a page of text
 SEED_LIMIT = 1 << 63
 DESCRIPTION_LIMIT = 2000  # characters
 DEFAULT_WIRE = "integer"
+S = TypeVar("S")
 
 
 class SpecError(ValueError):
@@ -58,12 +60,20 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             _check_description(self.description)
         if self.model.weights == "given" and self.architecture != Architecture():
             raise ValueError("architecture: weights that are given keep their own configuration")
-        _check_rule(self.merge.rule, self.wire.kind)
+        _check_rule(self.rule, self.wire.kind)
         if self.inner.warmup >= self.total_steps:
             raise ValueError(
                 f"inner.warmup = {self.inner.warmup}: the whole run has only {self.total_steps} steps "
                 "(inner.steps x rounds.count)"
             )
+
+    @property
+    def rule(self) -> str:
+        """The merge rule. Where none is named, that of an open run leaves out who works against the
+        others, if its wire allows that."""
+        needed = RULES.find("filtered").needs
+        able = self.members.join == "open" and needed <= WIRES.find(self.wire.kind).gives
+        return self.merge.rule or ("filtered" if able else "mean")
 
     @property
     def total_steps(self) -> int:
@@ -72,8 +82,9 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def identity(self) -> str:
-        """blake3 of the canonical form, 64 hex digits."""
-        return blake3(msgspec.json.encode(self, order="deterministic")).hexdigest()
+        """blake3 of the canonical form, which names the merge rule, 64 hex digits."""
+        named = msgspec.structs.replace(self, merge=Merge(self.rule))
+        return blake3(msgspec.json.encode(named, order="deterministic")).hexdigest()
 
     @property
     def tokens_per_block(self) -> int:
@@ -144,11 +155,19 @@ def parse(text: str, source: str = "run.toml") -> RunSpec:
 def members(text: str, source: str) -> Members:
     """Section `[members]` of TOML text, whatever the other sections say: they may need a plug-in that is
     not loaded. Raises SpecError."""
+    return _section(text, source, "members", Members)
+
+
+def rounds(text: str, source: str) -> Rounds:
+    """Section `[rounds]`, likewise."""
+    return _section(text, source, "rounds", Rounds)
+
+
+def _section(text: str, source: str, name: str, kind: type[S]) -> S:
     try:
-        raw = tomllib.loads(text).get("members", {})
-        return msgspec.convert(raw, Members)
+        return msgspec.convert(tomllib.loads(text).get(name, {}), kind)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError, ValueError) as error:
-        raise SpecError(f"{source}: members: {error}") from error
+        raise SpecError(f"{source}: {name}: {error}") from error
 
 
 def load(path: Path) -> RunSpec:
@@ -182,6 +201,11 @@ def override(spec: RunSpec, changes: dict[str, object]) -> RunSpec:
         return _build(raw)
     except (msgspec.ValidationError, ValueError) as error:
         raise SpecError(_explain(str(error), raw)) from error
+
+
+def names_tokenizer(text: str, changes: Mapping[str, object]) -> bool:
+    """Whether TOML text, or changes by dotted keys, say which tokenizer to take."""
+    return "data.tokenizer" in changes or "tokenizer" in tomllib.loads(text).get("data", {})
 
 
 def with_own_tokenizer(spec: RunSpec, base: Path) -> RunSpec:

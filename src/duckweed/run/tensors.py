@@ -1,9 +1,11 @@
 """Arrays on disk, written so that after a crash the old file or the new one is there, whole."""
 
 import errno
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from safetensors import SafetensorError
@@ -11,13 +13,17 @@ from safetensors.numpy import save_file
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], facts: dict[str, str]) -> None:
-    """Write named arrays and facts about them as safetensors. Raises OSError, also for a full disk."""
+    """Write named arrays and facts about them as safetensors, the same bytes for the same contents, so
+    that peers that hold one state give one file to a newcomer, a piece each. Raises OSError, also for a
+    full disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # Several peers of one machine may save the same state at the same time.
     part = path.with_suffix(f".{os.getpid()}.part")
     try:
         save_file({name: np.asarray(a, order="C") for name, a in arrays.items()}, part, facts)
-        with part.open("rb") as file:
+        with part.open("r+b") as file:
+            _order(file)
+            file.flush()
             os.fsync(file.fileno())
         part.replace(path)
     except SafetensorError as error:
@@ -25,3 +31,15 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], facts: dict[str, 
         raise OSError(code, os.strerror(code), str(path)) from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def _order(file: BinaryIO) -> None:
+    """Put the facts of a safetensors file into the order of their names: the library writes them in one
+    that changes from call to call."""
+    size = int.from_bytes(file.read(8), "little")
+    table = json.loads(file.read(size))
+    table["__metadata__"] = dict(sorted(table.get("__metadata__", {}).items()))
+    text = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
+    if len(text) <= size:  # else it holds what JSON can spell in two ways: left as it is
+        file.seek(8)
+        file.write(text.ljust(size))

@@ -23,7 +23,9 @@ NOTES = {
     "guide: how far Muon's momenta turn to what all have merged last, before each round",
     "wire": "what is sent. kind: 'integer' (threshold, value, levels), 'sparse' (chunk, keep),\n"
     "'dense' (dtype fp32, bf16, int8); feedback: share of the unsent rest that is carried over",
-    "merge": "rule: mean, bounded (step size from the median peer), contributors (sparse only)",
+    "merge": "rule: mean, filtered (the mean without those who work against the others; integer only), bounded\n"
+    "(step size from the median peer), contributors (sparse only); not named: filtered in open runs with\n"
+    "wire.kind = 'integer', else mean",
     "outer": "the step that all peers take together, nesterov or none: learning_rate of the merged way\n"
     "(1.0: the whole of it) and momentum; with rounds.overlap 0.7 and 0.6 were better (docs/swarm.md)",
     "rounds": "count: rounds in all; peers: how many start; evaluate, checkpoint: every so many rounds\n"

@@ -46,6 +46,8 @@ class Controls(msgspec.Struct, forbid_unknown_fields=True):
     """Sequences of an inner step that are trained at a time; "auto": as many as fit into memory."""
     nice: int = 0
     """Priority that is given up: 0 (none) to 19."""
+    model: bool = True
+    """Whether the model is written at the end of the run."""
     paused: bool = False
     """Whether `duckweed pause` was said last."""
 

@@ -44,9 +44,9 @@ def plot(
     for tick in ticks[:-1]:
         y = at(0, tick)[1]
         grid.append(f'<path class=grid d="M0 {y:.0f}H{WIDTH}"/>')
-        labels.append(f"<text x=2 y={y + ABOVE - 4:.0f}>{tick:g}</text>")
+        labels.append(f'<text x="100%" y={y + ABOVE - 4:.0f} text-anchor=end>{tick:g}</text>')
     for part, anchor in ((0.0, "start"), (0.5, "middle"), (1.0, "end")):
-        text = escape(show_x(part * right))
+        text = escape(show_x(part * right)) + (f" {escape(x_name)}" if part == 1 else "")
         labels.append(
             f'<text x="{100 * part:.0f}%" y={HEIGHT + ABOVE + 18} text-anchor={anchor}>{text}</text>'
         )
@@ -57,8 +57,7 @@ def plot(
     )
     return Markup(
         f'<svg class=curve role=img aria-label="{escape(title)}" width="100%" '
-        f'height="{HEIGHT + ABOVE + BELOW}"><text x=2 y=14 class=axis>{escape(y_name)}</text>'
-        f'<text x="100%" y=14 text-anchor=end class=axis>{escape(x_name)}</text>'
+        f'height="{HEIGHT + ABOVE + BELOW}"><text x="100%" y=14 text-anchor=end>{escape(y_name)}</text>'
         f'<svg y={ABOVE} width="100%" height={HEIGHT} viewBox="0 0 {WIDTH} {HEIGHT}" '
         f"preserveAspectRatio=none>{''.join(grid)}{paths}</svg>{''.join(labels)}</svg>"
     )

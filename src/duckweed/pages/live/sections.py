@@ -4,6 +4,7 @@ A part is sent again only when its HTML has changed, so nothing in it depends on
 made.
 """
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from markupsafe import Markup
 from duckweed.pages.live.curve import Line, plot
 from duckweed.pages.live.estimate import FEWEST, LEVEL, time_left
 from duckweed.pages.live.follow import Follower, PeerSeen, RoundSeen
-from duckweed.pages.page import table, templates
+from duckweed.pages.page import Table, table, templates
 from duckweed.pages.run_summary import bits_per_byte, readable
 from duckweed.run import toml
 from duckweed.run.events import Progress
@@ -128,13 +129,13 @@ def _curve(run: Follower, axis: str, places: dict[int, float]) -> Markup:
         if x.loss is not None and x.number + 1 in places
     ]
     held_out = [(places[n], shown(run, x)) for n, x in unseen(run) if n in places]
-    name = {"tokens": "tokens", "bytes": "bytes on the wire", "hours": "time of all rounds"}[axis]
+    name = {"tokens": "tokens", "bytes": "on the wire", "hours": "of all rounds"}[axis]
     show_x = {
         "tokens": show_count,
         "bytes": show_size,
         "hours": lambda x: show_time(x) if x else "0",
     }[axis]
-    title = f"Loss in {unit(run)} against {name}"
+    title = f"Loss in {unit(run)} against {axis}"
     if held_out:
         title += f"; on unseen text from {held_out[0][1]:.2f} to {held_out[-1][1]:.2f}"
     lines = (Line("training", "training", training), Line("unseen text", "unseen", held_out))
@@ -182,7 +183,11 @@ def _waiting(run: Follower, live: Live | None) -> str:
         return "Another machine leads the run at the moment; this page follows its ledger."
     if live.progress is None:
         return "The coordinator is starting."
-    return plain(live.progress.waiting)
+    words = plain(live.progress.waiting)
+    if words.endswith("waiting for peer"):
+        return f"Round {len(run.rounds) + 1} is being closed."
+    # The coordinator counts rounds from 0, people from 1.
+    return re.sub(r"^round (\d+):", lambda x: f"Round {int(x[1]) + 1}:", words)
 
 
 def _when(run: Follower, live: Live | None, now: float) -> dict[str, Any]:
@@ -236,7 +241,7 @@ def _peers(run: Follower, live: Live | None) -> dict[str, Any]:
         (
             peer.index,
             name_of(run, peer.key),
-            "from the start" if peer.joined == 0 else f"round {peer.joined + 1}",
+            "start" if peer.joined == 0 else f"round {peer.joined + 1}",
             f"{peer.computing:.0%}" if peer.computing is not None else "–",
             show_count(peer.tokens),
             f"{peer.tokens / total:.0%}",
@@ -251,7 +256,17 @@ def _peers(run: Follower, live: Live | None) -> dict[str, Any]:
             (*row[:2], _doing(peer, doing), *row[2:])  # type: ignore[misc]
             for peer, row in zip(order, rows, strict=False)
         ]
-    return {"peers": table(head, rows), "more": max(0, len(order) - PEERS), "some": bool(order)}
+    return {
+        "peers": _words(table(head, rows), head.index("key")),
+        "more": max(0, len(order) - PEERS),
+        "some": bool(order),
+    }
+
+
+def _words(made: Table, column: int) -> Table:
+    """The table with a column whose cells stand to the left, though some begin with a digit."""
+    rows = [[*r[:column], r[column]._replace(right=False), *r[column + 1 :]] for r in made.rows]
+    return made._replace(rows=rows)
 
 
 def _doing(peer: PeerSeen, doing: dict[int, str]) -> str:

@@ -17,8 +17,8 @@ PAGE = "page"  # in local.json: where the page was served last
 class Served:
     """Takes the events of a run for its page."""
 
-    def __init__(self, url: str, live: Live, sampler: Sampler | None) -> None:
-        self.url, self._live, self._sampler = url, live, sampler
+    def __init__(self, url: str, site: Site, live: Live, sampler: Sampler | None) -> None:
+        self.url, self.site, self._live, self._sampler = url, site, live, sampler
 
     def invite(self, terms: Terms) -> None:
         """How to take part, from now on."""
@@ -53,7 +53,7 @@ def served(folder: RunFolder, at: str, sampler: Sampler | None) -> Iterator[Serv
         if sampler:
             sampler.start()
         try:
-            yield Served(url, live, sampler)
+            yield Served(url, site, live, sampler)
         finally:
             if sampler:
                 sampler.end(LAST_TEXT)

@@ -20,6 +20,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from duckweed.ledger.ledger import LedgerError
 from duckweed.pages.live.follow import Follower
+from duckweed.pages.live.prometheus import KIND, exposition
 from duckweed.pages.live.sections import AXES, Live, plain
 from duckweed.pages.live.show import Show
 from duckweed.pages.page import templates
@@ -96,6 +97,7 @@ class Site:
         at = "/run/{name}/" if self.several else "/"
         routes = [
             Route("/style.css", _file("style.css", "text/css")),
+            Route("/metrics", self._metrics),
             Route("/live.js", _file("live.js", "text/javascript")),
             Route(at, self._page),
             Route(at + "events", self._events),
@@ -164,6 +166,11 @@ class Site:
 
     async def _events(self, request: Request) -> Response:
         return _Events(self._show(request), self.abort)
+
+    async def _metrics(self, request: Request) -> Response:
+        for show in self.shows.values():
+            await show.look()
+        return Response(exposition(self.shows), media_type=KIND, headers=_headers())
 
     async def _report(self, request: Request) -> Response:
         path = self._show(request).run.folder.report

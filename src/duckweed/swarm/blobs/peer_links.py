@@ -4,15 +4,15 @@ them."""
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
 from duckweed.net import clock
 from duckweed.net.carrier import Endpoint
 from duckweed.net.framing import LinkError
-from duckweed.net.rate_limits import RateLimits
-from duckweed.net.timeouts import PIECE_CHECK, PIECE_HELD, SHUN, UNKNOWN
+from duckweed.net.rate_limits import Buckets, RateLimits
+from duckweed.net.timeouts import DONOR_ANSWER, PIECE_CHECK, PIECE_HELD, SHUN, UNKNOWN, within
 from duckweed.net.token_bucket import Bucket
 from duckweed.swarm.blobs.multi_fetch import Ask, MultiFetch
 from duckweed.swarm.blobs.pieces import Parts, length
@@ -23,8 +23,15 @@ from duckweed.swarm.protocol.server import accepting
 
 log = logging.getLogger(__name__)
 
-STRANGERS = 1000  # keys that are remembered as unknown, the last ones
-INQUIRIES = 5.0, 50.0  # questions to the coordinator about unknown keys: per second, and at once
+STRANGERS = 1000  # keys that are remembered as unknown, of those asked about last
+# How often the coordinator is asked about a key that is not known: per second, and at once. It takes 100
+# questions per second of a peer, and strangers must not use them up.
+ASKED_FROM_ONE_ADDRESS = 2.0, 20.0
+ASKED = 20.0, 100.0
+LIARS = 1000  # keys that are remembered as liars
+
+COORDINATOR = ""
+"""In place of a key: the coordinator, which is asked over its own connection."""
 
 PeerQuestion = m.GetBlobPiece | m.GetSavedState | m.GetStatePiece
 """What peers ask each other."""
@@ -34,13 +41,24 @@ class PeerLinks:
     """Connections to other peers, made when they are needed. coordinator: can be asked who is a member,
     and for pieces."""
 
-    def __init__(self, endpoint: Endpoint, store: Store, coordinator: Asks) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        store: Store,
+        coordinator: Asks,
+        liars: set[str] | None = None,
+        rate_limits: RateLimits | None = None,
+    ) -> None:
+        """liars: keys of those who gave what is wrong: they are not asked again. rate_limits: of the
+        endpoint, where it has others than those made here."""
         self.endpoint, self.store, self.coordinator = endpoint, store, coordinator
         self.given = self.fetched = 0  # bytes to and from other peers
         self._members: set[str] = set()  # keys
-        # key -> when the coordinator did not know it
+        self.liars = set() if liars is None else liars
+        self.rate_limits = rate_limits or RateLimits(self._members.__contains__)
+        # Key -> when the coordinator did not know it.
         self._strangers: OrderedDict[str, float] = OrderedDict()
-        self._inquiries = Bucket(*INQUIRIES)
+        self._asked_from, self._asked = Buckets(*ASKED_FROM_ONE_ADDRESS), Bucket(*ASKED)
         self._links: dict[str, asyncio.Task[Client]] = {}  # by key
         self._shunned: dict[str, float] = {}  # key -> when it could not be reached
 
@@ -48,10 +66,11 @@ class PeerLinks:
 
     async def serve(self) -> None:
         """Answer questions of other peers until the endpoint closes."""
-        rate_limits = RateLimits(self._members.__contains__)
         await self.endpoint.serve(
-            accepting(m.question, lambda key, question: 0, self.answer, fault=rate_limits.fault),
-            rate_limits,
+            accepting(
+                m.question, lambda key, question: 0, self.answer, fault=self.rate_limits.fault
+            ),
+            self.rate_limits,
         )
 
     async def answer(
@@ -81,11 +100,13 @@ class PeerLinks:
         if key in self._members:
             return True
         now = clock.now()
-        if now - self._strangers.get(key, -UNKNOWN) < UNKNOWN or not self._inquiries.take():
+        if now - self._strangers.get(key, -UNKNOWN) < UNKNOWN:
             return False
-        self._strangers[key] = now  # before it is asked about: once at a time
+        if not (self._asked_from.take(self.rate_limits.origin_of(key)) and self._asked.take()):
+            return False  # too many are asked about: this one the next time
+        self._strangers[key] = now
         self._strangers.move_to_end(key)
-        if len(self._strangers) > STRANGERS:
+        while len(self._strangers) > STRANGERS:
             self._strangers.popitem(last=False)
         try:
             await self.coordinator.ask(m.IsMember(key))
@@ -109,46 +130,58 @@ class PeerLinks:
             question = m.GetBlobPiece(digest, number)
             return _piece(*await self.coordinator.ask(question, body_limit=parts.step))
 
-        others = [x for x in manifest.at if x.key != self.endpoint.id]
+        others = [x for x in manifest.at if x.key not in self.liars | {self.endpoint.id}]
         from_peers = [
             self._asking(x, lambda number: m.GetBlobPiece(digest, number), parts.step)
             for x in others
         ]
         place = {x.key: 1 + i for i, x in enumerate(others)}
         first = [place.get(keys[n % len(keys)], 0) for n in range(len(parts.hashes))]
-        await MultiFetch(parts, [from_coordinator, *from_peers], first).run()
+        work = MultiFetch(parts, [from_coordinator, *from_peers], first)
+        try:
+            await work.run()
+        finally:
+            self.distrust([others[n - 1].key for n in work.liars if n])
         return parts.all()
 
-    async def state(self, donors: m.DonorList, coordinator: m.SavedState | None) -> list["Donor"]:
-        """Who can give the newest state that was agreed on: donors that offer the same pieces.
-        coordinator: what it offers."""
+    def distrust(self, keys: Iterable[str]) -> None:
+        """Do not ask the holders of these keys again: they gave what is wrong."""
+        for key in keys:
+            log.warning("peer %s gave what is wrong; it is not asked again", key[:10])
+            if len(self.liars) < LIARS:
+                self.liars.add(key)
+
+    async def donors(
+        self, donors: m.DonorList, coordinator: m.SavedState | None
+    ) -> list[list["Donor"]]:
+        """Who can give a state that was agreed on, in groups that offer the same pieces: the largest
+        group first, of equals the one with the newest state. That one donor offers a newer state than
+        all others makes it none to be asked first: its offer is only its word, until the state is here
+        and has the agreed hash. coordinator: what it offers."""
         self._members.update(x.key for x in donors.at)
+        asked = [x for x in donors.at if x.key not in self.liars]
 
         async def offer(peer: m.PeerAddress) -> Donor | None:
             try:
-                saved, _ = await self.ask(peer, m.GetSavedState())
-            except LinkError as error:
-                log.info("no state from %s: %s", peer.key[:10], error)
+                saved, _ = await within(DONOR_ANSWER, self.ask(peer, m.GetSavedState()))
+            except (LinkError, TimeoutError) as error:
+                log.info("no state from %s: %s", peer.key[:10], error or "no answer")
                 return None
-            return Donor(saved, self._asking(peer, *_pieces_of(saved)))
+            return Donor(peer.key, saved, self._asking(peer, *_pieces_of(saved)))
 
-        found = [x for x in await asyncio.gather(*map(offer, donors.at)) if x]
+        found = [x for x in await asyncio.gather(*map(offer, asked)) if x]
         if coordinator:
             piece, limit = _pieces_of(coordinator)
 
             async def ask(number: int) -> bytes | None:
                 return _piece(*await self.coordinator.ask(piece(number), body_limit=limit))
 
-            found.append(Donor(coordinator, ask))
-        found = [x for x in found if x.saved.round in donors.agreed]
-        if not found:
-            return []
-        newest = max(x.saved.round for x in found)
+            found.append(Donor(COORDINATOR, coordinator, ask))
         groups: dict[bytes, list[Donor]] = {}
         for donor in found:
-            if donor.saved.round == newest:
+            if donor.saved.round in donors.agreed:
                 groups.setdefault(m.encode(donor.saved), []).append(donor)
-        return max(groups.values(), key=len)
+        return sorted(groups.values(), key=lambda x: (len(x), x[0].saved.round), reverse=True)
 
     def _asking(
         self,
@@ -207,6 +240,7 @@ class PeerLinks:
 class Donor(msgspec.Struct):
     """Somebody who can give a newcomer its state."""
 
+    key: str  # its public key, or COORDINATOR
     saved: m.SavedState  # what is offered
     ask: Ask  # asks for one piece of it
 

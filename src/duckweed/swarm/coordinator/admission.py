@@ -14,7 +14,6 @@ from duckweed.run.sections import Members
 from duckweed.swarm.coordinator.guest_book import EXPELLED, GuestBook
 from duckweed.swarm.protocol import messages as m
 
-
 NEWCOMERS = 0.1, 1024.0  # keys that may become members: per second, and at once
 FROM_ONE = 1 / 60, 64.0  # the same from one address
 

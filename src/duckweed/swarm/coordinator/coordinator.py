@@ -182,7 +182,7 @@ class Coordinator:
                 return m.Stop(self.rounds.stopping)
             if question.round == self.spec.rounds.count:
                 if question.round in self.history.agreed:
-                    return m.Stop("all rounds are done")
+                    return m.Stop(m.ALL_DONE)
             elif (open_ := self.rounds.open) and open_.wants(
                 member.index, question.round, question.contributed
             ):
@@ -229,7 +229,7 @@ class Coordinator:
             late = open_ is not None and question.announcement.round < open_.number
             if open_ is not None and not open_.closing and not late:
                 open_.refused.add(member.index)
-            if late and intake.own(self.history, member, question):
+            if late and intake.own(self.history.genesis_hash, member, question):
                 member.worked(late=True)
             self._tell(member, ContributionRefused(member.index, reason))
             return self._refuse(member.key, "contributions", reason)

@@ -25,7 +25,7 @@ def objection(
     said = question.announcement
     if said.peer != member.index:
         return "a contribution in another peer's name"
-    if not own(history, member, question):
+    if not own(history.genesis_hash, member, question):
         return "the signature does not fit the announcement"
     if open_ is None or open_.closing or said.round != open_.number:
         return f"round {said.round} is not open"
@@ -44,11 +44,12 @@ def objection(
     return work.objection(spec, span.steps, said.tokens) or _held_out_objection(spec, question)
 
 
-def own(history: RunHistory, member: Member, question: m.Contribute) -> bool:
-    """Whether it is the member's own word, and said in this run."""
+def own(genesis: str, member: Member, question: m.Contribute) -> bool:
+    """Whether it is the member's own word, said for this run. genesis: hash of the run's first entry."""
     said = question.announcement
-    signed = signed_part(history.ledger.hash_at(0) or "", said)
-    return said.peer == member.index and verify(member.key, signed, question.signature)
+    return said.peer == member.index and verify(
+        member.key, signed_part(genesis, said), question.signature
+    )
 
 
 def _held_out_objection(spec: RunSpec, question: m.Contribute) -> str | None:

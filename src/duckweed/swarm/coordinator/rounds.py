@@ -18,7 +18,7 @@ from duckweed.round.engine import Engine
 from duckweed.round.history import RunHistory
 from duckweed.round.open_round import Member, OpenRound
 from duckweed.round.round_record import closed_event, epoch
-from duckweed.run.events import ContributionRefused, PeerLeft, RoundClosed, Said, Tell
+from duckweed.run.events import ContributionRefused, FinalLoss, PeerLeft, RoundClosed, Said, Tell
 from duckweed.run.folder import RunFolder
 from duckweed.swarm.coordinator.admission import Admission
 from duckweed.swarm.coordinator.traffic import Traffic
@@ -156,6 +156,14 @@ class RoundDriver:
         """Whether no more rounds are closed here."""
         return bool(self.stopping) or self.deposed
 
+    def measured(self) -> float | None:
+        """The loss on held-out text, nats per token: of the finished model where that is known, else of the
+        last round that measured it."""
+        if self.number == self.spec.rounds.count:
+            for final in self.folder.records(FinalLoss):
+                self.held_out = final.held_out
+        return self.held_out
+
     def attended(self) -> bool:
         """Whether any peer is here."""
         return bool(self.here())
@@ -182,9 +190,9 @@ class RoundDriver:
         assert self.open is not None
         if self.ended:
             return True
-        here = self.here()
-        expected = {x.index for x in here if x.expected}
-        working = {x.index for x in here if x.works_for(self.open.number)}
+        waited_for = [x for x in self.here() if x.expected]
+        expected = {x.index for x in waited_for}
+        working = {x.index for x in waited_for if x.works_for(self.open.number)}
         rules, now = self.spec.rounds, clock.now()
         return self.open.complete(expected, working, self._durations, rules, now)
 

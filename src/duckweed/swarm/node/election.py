@@ -9,8 +9,9 @@ from duckweed.ledger.succession import Vote, Voter
 from duckweed.net import clock
 from duckweed.net.timeouts import CANVASS, within
 from duckweed.net.transport import LinkError
-from duckweed.swarm.node.replica import PAGE_LIMIT, Replica, decoded
+from duckweed.swarm.node.replica import Replica
 from duckweed.swarm.protocol import messages as m
+from duckweed.swarm.protocol.ledger import PAGE_LIMIT, decoded
 
 log = logging.getLogger(__name__)
 

@@ -25,13 +25,11 @@ from duckweed.run.spec import RunSpec
 from duckweed.swarm.blobs.store import Store
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol.client import A, Client, NotLeader, QuestionRefused
+from duckweed.swarm.protocol.ledger import PAGE_LIMIT, decoded
 
 log = logging.getLogger(__name__)
 
 PAGE = 4 << 20  # bytes of entries in one answer, more only if one entry has more
-PAGE_LIMIT = 64 << 20
-
-_rows = msgspec.msgpack.Decoder(list[Row])
 
 
 class Known(msgspec.Struct):
@@ -333,13 +331,3 @@ def _closed(row: Row) -> Closed:
         return msgspec.json.decode(row.body, type=RoundEntry).closed
     except msgspec.DecodeError as error:
         raise LinkError(f"entry {row.number} makes no sense: {error}") from error
-
-
-def decoded(body: bytes) -> list[Row]:
-    """Entries as they came. Raises LinkError."""
-    try:
-        return _rows.decode(body) if body else []
-    except msgspec.DecodeError as error:
-        raise LinkError(
-            f"the entries that came cannot be read ({error}); the other side breaks the protocol"
-        ) from error

@@ -14,24 +14,26 @@ from duckweed.learn.memory import check_memory, room, trim, ways, whole
 from duckweed.learn.model import model as models
 from duckweed.net.identity import Identity, load_or_create
 from duckweed.net.timeouts import RETRY
-from duckweed.net.transport import Endpoint, LinkError
+from duckweed.net.transport import LinkError
 from duckweed.round import founding
 from duckweed.round.founding import Ground
+from duckweed.round.history import agreed_states
 from duckweed.round.worker import Worker
 from duckweed.run import spec as specs
 from duckweed.run import state as states
-from duckweed.run.folder import RunFolder, write_atomically
+from duckweed.run.folder import RunFolder, private, write_atomically
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
-from duckweed.run.state import State
+from duckweed.run.state import State, StateError
 from duckweed.swarm.blobs.multi_fetch import MultiFetch
-from duckweed.swarm.blobs.peer_links import Donor, PeerLinks
+from duckweed.swarm.blobs.peer_links import COORDINATOR, Donor, PeerLinks
 from duckweed.swarm.blobs.pieces import Parts
 from duckweed.swarm.blobs.store import Store
 from duckweed.swarm.peer.bootstrap import Bootstrap
 from duckweed.swarm.peer.peer import Peer
+from duckweed.swarm.peer.sources import Sources
 from duckweed.swarm.protocol import messages as m
-from duckweed.swarm.protocol.client import AnswerError, Client, NotLeader, QuestionRefused
+from duckweed.swarm.protocol.client import AnswerError, Asks, Client, NotLeader, QuestionRefused
 from duckweed.swarm.protocol.errors import PeerStopped
 from duckweed.swarm.protocol.invitation import Invitation
 from duckweed.volunteer import controls
@@ -49,30 +51,40 @@ async def join(
     device: str,
     say: Say,
     dry_run: bool = False,
+    config: str = "",
+    tokenizer: str = "",
 ) -> str:
     """Take part in the run until it ends; returns the reason. home: this peer's folder, which holds
-    its key: the same folder, the same peer. dry_run: end after saying what it would do.
+    its key: the same folder, the same peer. data, config, tokenizer: where the joiner says that these lie; of
+    the run's own word nothing on this machine is read. dry_run: end after saying what it would do.
 
     Raises LinkError, DataError, ModelError, OutOfMemory, ControlsError, PeerStopped.
     """
+    own = Sources(tuple(data or ()), config, tokenizer)
     folder = RunFolder(home)
+    private(home)
     for part in (folder.states, folder.blobs, folder.logs):
         part.mkdir(parents=True, exist_ok=True)
     identity = load_or_create(folder.peer(0) / "key")
     limits = controls.load(folder.peer(0))
     say("calling the coordinator")
-    told = ""
+    told, liars = "", set[str]()  # keys of those who gave what is wrong
     while True:
         try:
-            return await _take_part(
-                invitation, folder, identity, data, device, limits, say, dry_run
+            reason = await _take_part(
+                invitation, folder, identity, own, device, limits, say, dry_run, liars
             )
+            if reason == m.ALL_DONE:
+                folder.note({"over": reason})
+            return reason
         except LinkError as error:
             # A coordinator that is there and says no, or nonsense, would say it again.
             final = isinstance(error, AnswerError) and not isinstance(error, NotLeader)
             # A newcomer learns at once that nobody answers.
             if final or not folder.saved_rounds():
                 raise
+            if over := folder.local().get("over"):
+                return f"{over}, as the coordinator said when this machine took part; it is not there any more"
             if told != str(error):
                 told = str(error)
                 say(f"the coordinator cannot be reached ({error}); trying again. Ctrl-C ends this.")
@@ -80,19 +92,30 @@ async def join(
 
 
 async def _take_part(
-    invitation: Invitation, folder: RunFolder, identity: Identity, data: tuple[str, ...] | None,
-    device: str, limits: Controls, say: Say, dry_run: bool,
+    invitation: Invitation, folder: RunFolder, identity: Identity, own: Sources,
+    device: str, limits: Controls, say: Say, dry_run: bool, liars: set[str],
 ) -> str:  # fmt: skip
     """Come to the run, and stay until it ends; returns the reason."""
     async with Bootstrap(invitation, folder, identity, limits, say) as bootstrap:
         client = await bootstrap.meet()
-        worker, found = await _prepare(client, invitation, folder, data, device, limits, say)
+        info, spec = await _terms(client, invitation)
+        if info.round >= spec.rounds.count and not folder.saved_rounds():
+            return await _over(client, invitation)
+        write_atomically(folder.spec, info.spec.encode())
+        worker, found = await _prepare(
+            client, info, spec, invitation.secret, folder, own, device, limits, say
+        )
         say(found.sentence())
         if dry_run:
             return DRY
         await client.ask(m.Join(m.PROTOCOL, invitation.secret))
         node = await bootstrap.settle(worker)
-        state = await _state(client, bootstrap.endpoint, folder, worker.layout, say)
+        links = PeerLinks(bootstrap.endpoint, Store(folder), client, liars)
+        agreed = agreed_states(node.replica.ledger) if node else None
+        try:
+            state = await _state(client, links, folder, worker.layout, agreed, say)
+        finally:
+            links.close()
         client.close()
         if node:
             peer = Peer(
@@ -105,11 +128,8 @@ async def _take_part(
     return await Peer(identity, worker, state, folder.peer(0), folder, meeting, secret, say).run()
 
 
-async def _prepare(
-    client: Client, invitation: Invitation, folder: RunFolder, data: tuple[str, ...] | None,
-    device: str, limits: Controls, say: Say,
-) -> tuple[Worker, Survey]:  # fmt: skip
-    """All that taking part needs but the state, checked and measured, before the run knows of it."""
+async def _terms(client: Client, invitation: Invitation) -> tuple[m.RunInfo, RunSpec]:
+    """What this machine would take part in. Raises PeerStopped where it is another run."""
     info, _ = await client.ask(m.GetRunInfo(m.PROTOCOL, invitation.secret))
     spec = specs.parse(info.spec, "the run's specification")
     if spec.identity != invitation.run:
@@ -117,9 +137,27 @@ async def _prepare(
             f"the coordinator serves run {spec.identity[:12]}, and the invitation is to run "
             f"{invitation.run[:12]}; ask the organiser for a new invitation"
         )
-    write_atomically(folder.spec, info.spec.encode())
-    speed_of_link = await measure_link(client, invitation.secret)
-    ground = _data(spec, data, info.tokens, say)
+    return info, spec
+
+
+async def _over(client: Client, invitation: Invitation) -> str:
+    """What a newcomer hears of a run whose rounds are done."""
+    found, _ = await client.ask(m.GetStatus(m.PROTOCOL, invitation.secret))
+    loss = f", held-out loss {found.held_out:.3f} nats per token" if found.held_out else ""
+    return (
+        f"the run is over, all {found.rounds} rounds are done{loss}. Model and report are in its folder on "
+        "the organiser's machine"
+    )
+
+
+async def _prepare(
+    client: Client, info: m.RunInfo, spec: RunSpec, secret: str, folder: RunFolder,
+    own: Sources, device: str, limits: Controls, say: Say,
+) -> tuple[Worker, Survey]:  # fmt: skip
+    """All that taking part needs but the state, checked and measured, before the run knows of it."""
+    speed_of_link = await measure_link(client, secret)
+    here = own.of(spec, Path.cwd(), limits.disk_bytes)
+    ground = _data(here, info.tokens, say)
     skeleton = models.skeleton(founding.configuration(spec, ground))
     micro = limits.micro_batch
     check_memory(skeleton, spec, device, 1, limits.memory_bytes, Wish(micro))
@@ -131,6 +169,7 @@ async def _prepare(
             "install the same version of transformers as the organiser"
         )
     check_disk(folder.path, spec, layout, limits)
+    founding.keep(folder, ground, layout)
     say("measuring how fast this machine trains")
     wish = Wish(micro, room(device, 1, limits.memory_bytes))
     learner = founding.learner(spec, ground, device, wish, say)
@@ -143,10 +182,10 @@ async def _prepare(
     return worker, found
 
 
-def _data(spec: RunSpec, paths: tuple[str, ...] | None, tokens: str, say: Say) -> Ground:
+def _data(spec: RunSpec, tokens: str, say: Say) -> Ground:
     """The run's data on this machine, the same to the last token. Raises DataError."""
     say("reading the data")
-    wanted = msgspec.structs.replace(spec.data, path=paths) if paths else spec.data
+    wanted = spec.data
     dataset = datasets.prepare(wanted, Path.cwd(), founding.cache_folder())
     say(f"data: {dataset.manifest.told()}; tokenizer: {wanted.tokenizer}")
     if dataset.manifest.tokens_hash != tokens:
@@ -158,57 +197,102 @@ def _data(spec: RunSpec, paths: tuple[str, ...] | None, tokens: str, say: Say) -
                 else "; get the same files and name them with --data"
             )
         )
-    return Ground(Path.cwd(), dataset)
+    return Ground(Path.cwd(), dataset, source=spec.model.source)
 
 
 async def _state(
-    client: Client, endpoint: Endpoint, folder: RunFolder, layout: Layout, say: Say
+    client: Asks,
+    links: PeerLinks,
+    folder: RunFolder,
+    layout: Layout,
+    agreed: dict[int, str] | None,
+    say: Say,
 ) -> State:
-    """The newest state that coordinator and peers can give, unless a newer one is here already."""
-    here = folder.saved_rounds()
-    links = PeerLinks(endpoint, Store(folder), client)
-    try:
-        listed, _ = await client.ask(m.GetDonors())
-        offered: m.SavedState | None = None
-        with contextlib.suppress(QuestionRefused):  # it keeps none; peers may
-            offered, _ = await client.ask(m.GetSavedState())
-        donors = await links.state(listed, offered)
-        if donors and (not here or here[-1] < donors[0].saved.round):
-            wanted = donors[0].saved
-            await _download(donors, folder, layout, say)
-            state = _load(folder, wanted.round, layout)
-            if state.hash() != listed.agreed[wanted.round]:
-                folder.state(wanted.round).unlink()
-                raise PeerStopped(
-                    "the state that came is not the one that the run agreed on; join again"
-                )
+    """The newest state that coordinator and peers can give, unless a newer one is here already.
+
+    agreed: round -> hash of the state that it begins from, as the ledger says; None: as the coordinator
+    says, where this machine has no ledger. A state that does not have the hash is not kept, and those
+    who offered it are not asked again. Raises LinkError, PeerStopped.
+    """
+    listed, _ = await client.ask(m.GetDonors())
+    if agreed is not None:
+        listed = msgspec.structs.replace(listed, agreed=agreed)
+    own = _own(folder, layout, listed.agreed, say)
+    offered: m.SavedState | None = None
+    with contextlib.suppress(QuestionRefused):  # it keeps none; peers may
+        offered, _ = await client.ask(m.GetSavedState())
+    gone: LinkError | None = None
+    for donors in await links.donors(listed, offered):
+        wanted = donors[0].saved
+        if own and own.round >= wanted.round:
+            continue
+        try:
+            return await _download(donors, folder, layout, listed.agreed[wanted.round], links, say)
+        except NotAgreed as error:
+            say(f"{error}; asking others")
+            links.distrust(x.key for x in donors if x.key != COORDINATOR)
+        except LinkError as error:
+            gone = error
+    if own:
+        return own
+    raise gone or LinkError(
+        "nobody gives a state that the run has agreed on; is an honest peer beside the coordinator?"
+    )
+
+
+def _own(folder: RunFolder, layout: Layout, agreed: dict[int, str], say: Say) -> State | None:
+    """The newest state of this machine that is whole and, as far as is known, the agreed one."""
+    for round_ in reversed(folder.saved_rounds()):
+        try:
+            state = states.load(folder.state(round_), layout)
+        except StateError as error:
+            say(f"{error}; it is not used")
+            continue
+        if agreed.get(round_, found := state.hash()) == found:
             return state
-    finally:
-        links.close()
-    if not here:
-        raise LinkError("nobody has a state to start from; is a peer beside the coordinator?")
-    return _load(folder, here[-1], layout)
+        say(f"{folder.state(round_)} is not the state that the run agreed on; it is not used")
+    return None
 
 
-def _load(folder: RunFolder, round_: int, layout: Layout) -> State:
-    return states.load(folder.state(round_), layout)
+class NotAgreed(ValueError):
+    """What was offered as a state is not the one that the run agreed on."""
 
 
-async def _download(donors: list[Donor], folder: RunFolder, layout: Layout, say: Say) -> None:
-    """From all donors at once; what a broken transfer left is kept."""
+async def _download(
+    donors: list[Donor], folder: RunFolder, layout: Layout, agreed: str, links: PeerLinks, say: Say
+) -> State:
+    """From all donors at once; what a broken transfer left is kept, and nothing that is wrong. agreed:
+    hash of the state. Raises NotAgreed, LinkError."""
     wanted = donors[0].saved
+    who = ", ".join(f"peer {x.key[:10]}" if x.key else "the coordinator" for x in donors)
     limit = 4 * (2 * layout.total + len(layout.names)) + (1 << 16)
     if wanted.size > limit:
-        raise PeerStopped(
-            f"the state offered has {wanted.size} bytes, and one of this model has at most {limit}; "
-            "those who offer it are at fault"
+        raise NotAgreed(
+            f"the state offered by {who} has {wanted.size} bytes, and one of this model has at most {limit}"
         )
     several = f" from {len(donors)} machines" if len(donors) > 1 else ""
     say(f"fetching the state after round {wanted.round} ({wanted.size / 1e6:,.1f} MB){several}")
     path = folder.state(wanted.round)
     part = path.with_suffix(".download")
-    parts = Parts(wanted.size, wanted.pieces, part)
+    try:
+        parts = Parts(wanted.size, wanted.pieces, part)
+    except ValueError as error:
+        raise NotAgreed(f"what {who} offered is no state: {error}") from error
     first = [n % len(donors) for n in range(len(parts.hashes))]
     if not parts.whole:
-        await MultiFetch(parts, [x.ask for x in donors], first).run()
+        work = MultiFetch(parts, [x.ask for x in donors], first)
+        try:
+            await work.run()
+        finally:
+            links.distrust(donors[n].key for n in work.liars if donors[n].key != COORDINATOR)
+    try:
+        state = states.load(part, layout)
+        if state.hash() != agreed:
+            raise StateError("its hash is another one")
+    except StateError as error:
+        part.unlink()
+        raise NotAgreed(
+            f"what {who} gave is not the state that the run agreed on after round {wanted.round}"
+        ) from error
     part.replace(path)
+    return state

@@ -13,7 +13,8 @@ from duckweed.merge.round import blob_hash, fetch_limit
 from duckweed.net import clock
 from duckweed.net.carrier import Endpoint as Carrier
 from duckweed.net.identity import Identity, verify
-from duckweed.net.timeouts import CONTROLS_CHECK
+from duckweed.net.rate_limits import RateLimits
+from duckweed.net.timeouts import CONTROLS_CHECK, LAST_ENTRIES, LAST_WORD
 from duckweed.net.transport import Endpoint, LinkError
 from duckweed.round.blocks import Span, lead
 from duckweed.round.open_round import Timings
@@ -24,6 +25,7 @@ from duckweed.run.state import State
 from duckweed.swarm.blobs.peer_links import PeerLinks
 from duckweed.swarm.blobs.store import Store
 from duckweed.swarm.peer.coordinator_client import CoordinatorClient, Invited, Leaders
+from duckweed.swarm.peer.ledger_copy import LedgerCopy
 from duckweed.swarm.peer.overlap import Overlap, span_of
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol.client import QuestionRefused
@@ -37,6 +39,7 @@ class OwnNode(Leaders, Protocol):
     """What a peer needs of the node in its process, if there is one (duckweed.swarm.node.node.Node)."""
 
     endpoint: Carrier
+    rate_limits: RateLimits
     peer_links: PeerLinks | None  # what answers the questions of other peers
 
     async def copy(self) -> None:
@@ -74,6 +77,10 @@ class Peer:
         self.node, self.index = node, -1
         self.genesis = ""  # hash of the run's first entry
         self.handed = -1  # the round for which the coordinator has this peer's contribution
+        self.copy: LedgerCopy | None = None  # of the ledger, where no other is on this machine
+        if not node and not shared.coordinator_key.exists():
+            self.copy = LedgerCopy(shared.ledger, worker.spec.identity, identity)
+        self._copying: asyncio.Task[None] | None = None
         self._sent: tuple[m.Contribute, bytes] | None = None  # to send again, should it be lost
         self._done_at = clock.now()  # when the work for the round before was done
 
@@ -103,7 +110,12 @@ class Peer:
             self._aside,
             self.worker.pace,
         )
-        self._peer_links = PeerLinks(endpoint, Store(self.shared), client)
+        self._peer_links = PeerLinks(
+            endpoint,
+            Store(self.shared),
+            client,
+            rate_limits=self.node.rate_limits if self.node else None,
+        )
         tasks = [asyncio.create_task(client.beat(lambda: self.progress))]
         if self.node:
             self.node.peer_links = self._peer_links
@@ -111,6 +123,7 @@ class Peer:
             tasks.append(asyncio.create_task(self._peer_links.serve()))
         try:
             await client.join()
+            self._copy_entries()
             self._done_at = clock.now()
             return await self._take_part()
         except (asyncio.CancelledError, Exception) as error:
@@ -121,7 +134,7 @@ class Peer:
             raise
         finally:
             await self.ahead.drop()
-            for task in tasks:
+            for task in [*tasks, *([self._copying] if self._copying else [])]:
                 task.cancel()
             self._peer_links.close()
             client.close()
@@ -139,7 +152,10 @@ class Peer:
             links = self._peer_links
             contributed = self.handed == self.state.round
             question = m.Next(self.state.round, digest, contributed, links.given, links.fetched)
-            answer, _ = await self._client.ask(question)
+            try:
+                answer = await self._what_now(question)
+            except TimeoutError:
+                return self._end_alone()
             match answer:
                 case m.Train():
                     await self._contribute(answer)
@@ -156,9 +172,50 @@ class Peer:
                     # The peer that was to save it may be gone.
                     if self.saves or not self.shared.state(self.state.round).exists():
                         self.state.save(self.shared.state(self.state.round))
+                    await self._copy_end()
                     with contextlib.suppress(QuestionRefused):  # it heard that already
                         await self._client.ask(m.Leave(reason))
                     return reason
+
+    async def _what_now(self, question: m.Next) -> m.Train | m.Apply | m.Wait | m.Stop:
+        """Raises TimeoutError where all rounds are done, and no coordinator is there to say so."""
+        last = question.round == self.worker.spec.rounds.count
+        async with asyncio.timeout(LAST_WORD if last and not self.node else None):
+            answer, _ = await self._client.ask(question)
+        return answer
+
+    def _end_alone(self) -> str:
+        self.state.save(self.shared.state(self.state.round))
+        return (
+            f"all rounds are done, and the coordinator has not answered for {LAST_WORD:.0f} s since; the last "
+            "state is kept as this machine has it"
+        )
+
+    # --- the ledger
+
+    def _copy_entries(self) -> None:
+        """Copy what is new in the ledger, beside the work."""
+        if self.copy and (self._copying is None or self._copying.done()):
+            self._copying = asyncio.create_task(self._copy(self.copy))
+
+    async def _copy(self, copy: LedgerCopy) -> None:
+        before = copy.fault
+        try:
+            await copy.pull(self._client.ask_once)
+        except LinkError as error:
+            log.info("the ledger could not be copied: %s", error)
+        if copy.fault != before:
+            self.say(copy.fault)
+
+    async def _copy_end(self) -> None:
+        """Wait for the copy to have the end of the ledger, but not for long."""
+        if not self.copy:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_ENTRIES):
+                if self._copying:
+                    await self._copying
+                await self._copy(self.copy)
 
     # --- a round
 
@@ -242,6 +299,8 @@ class Peer:
             forget_before(self.home, closed.round)
         else:
             await self.ahead.drop()  # it builds on what did not count
+            if reason := closed.rejected.get(self.index):
+                self.say(f"round {closed.round}: the work of this peer did not count: {reason}")
         self._sent = None
         if self.ahead.round != closed.round + 1:
             await self.ahead.drop()
@@ -257,6 +316,7 @@ class Peer:
         if self.node:
             with contextlib.suppress(LinkError):  # with the next round, then
                 await self.node.copy()
+        self._copy_entries()
 
     # --- the volunteer's wishes
 

@@ -2,9 +2,15 @@
 
 import msgspec
 
+from duckweed.ledger.ledger import Row
 from duckweed.ledger.succession import Vote
+from duckweed.net.framing import LinkError
 from duckweed.run.checked import HashOrNone, Number, NumberOrNone, Text
 from duckweed.swarm.protocol.message import Addresses, Answer, Leader, PeerAddress, Question
+
+PAGE_LIMIT = 64 << 20  # bytes of entries in one answer, at most
+
+_rows = msgspec.msgpack.Decoder(list[Row])
 
 # --- answers
 
@@ -58,3 +64,13 @@ class GetLeader(Question[Leader], tag="who"):
     """Which machine leads the run?"""
 
     addresses: Addresses = msgspec.field(default_factory=list)  # where the asker listens
+
+
+def decoded(body: bytes) -> list[Row]:
+    """Entries as they came. Raises LinkError."""
+    try:
+        return _rows.decode(body) if body else []
+    except msgspec.DecodeError as error:
+        raise LinkError(
+            f"the entries that came cannot be read ({error}); the other side breaks the protocol"
+        ) from error

@@ -1,0 +1,68 @@
+"""Examples at the end of each command's help, and the exit codes at the end of the program's."""
+
+import typer
+
+EXAMPLES: dict[str, dict[str, str]] = {
+    "train": {
+        "duckweed train": "four peers train a small model on Python's own sources",
+        "duckweed train run.toml --peers 2 --set inner.steps=30": "a specification, two keys changed",
+        "duckweed train --data books/ --model llama-15m": "one's own text",
+        "duckweed train --resume runs/train-1": "go on after an interruption",
+    },
+    "new": {"duckweed new my.toml": "a specification to start from"},
+    "serve": {
+        "duckweed serve my.toml --train 1": "coordinate, with one peer beside it",
+        "duckweed serve my.toml --listen 0.0.0.0:7000 --public 203.0.113.5:7000": "behind a router",
+        "duckweed serve my.toml --page 0.0.0.0:8080": "with a page that everybody can see",
+        "duckweed serve runs/my-1": "go on",
+    },
+    "invite": {
+        "duckweed invite my-1 --uses 3 --expires 7d --name lab": "for three machines, for a week",
+        "duckweed invite my-1 --list": "who came by which",
+    },
+    "relay": {"duckweed relay --listen 0.0.0.0:7001": "on a machine that all can reach"},
+    "join": {
+        "duckweed join INVITATION --dry-run": "what it would do, and what that costs",
+        "duckweed join INVITATION --data books/ --up 5mbit --hours 22-07": "at night, with a limit",
+        "duckweed join --home joined/0123456789ab": "go on as the same peer",
+    },
+    "identity": {"duckweed identity anna": "a key that an organiser can name"},
+    "pause": {"duckweed pause": "the only peer here rests", "duckweed pause joined/0123456789ab": "this one"},
+    "resume": {"duckweed resume": "the only peer here goes on"},
+    "leave": {"duckweed leave": "the only peer here hands back its block and ends"},
+    "me": {"duckweed me": "tokens, rounds and place, over all runs"},
+    "status": {
+        "duckweed status my-1": "a run of this machine",
+        "duckweed status INVITATION --json": "somebody else's, for a program",
+    },
+    "doctor": {"duckweed doctor INVITATION": "why the coordinator cannot be reached"},
+    "show": {"duckweed show my-1": "check the ledger and list it", "duckweed show joined/0123456789ab": "a copy"},
+    "generate": {"duckweed generate my-1 --prompt 'def ' --temperature 0": "the likeliest text"},
+    "evaluate": {"duckweed evaluate my-1 --data other.txt": "bits per byte of another text"},
+    "audit": {"duckweed audit my-1": "do contributions and rounds again"},
+    "page": {
+        "duckweed page": "all runs under runs/",
+        "duckweed page my-1 --listen 0.0.0.0:8080": "one run, for everybody",
+    },
+    "push": {"duckweed push my-1 anna/small-model --dry-run": "write the folder and look at it first"},
+    "plan": {"duckweed plan --model llama-1b --crowd crowd.toml": "what a crowd can train"},
+}  # fmt: skip
+"""Command -> example -> what it does."""
+
+EXIT_CODES = """Exit codes: 0 done; 1 an error, said in one line; 2 an option or argument that does not exist;
+130 ended by Ctrl-C or `kill`, with nothing lost that counted. DUCKWEED_TRACE=1 shows where an error came from."""
+
+
+def epilog(command: str) -> str | None:
+    """The end of a command's help."""
+    found = EXAMPLES.get(command)
+    if not found:
+        return None
+    return "\n\n".join(f"- `{line}`: {what}" for line, what in found.items())
+
+
+def add(app: typer.Typer) -> None:
+    """Give each command its examples."""
+    for command in app.registered_commands:
+        name = command.name or (command.callback.__name__ if command.callback else "")
+        command.epilog = epilog(name)

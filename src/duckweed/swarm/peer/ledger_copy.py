@@ -1,0 +1,73 @@
+"""A peer's full copy of the ledger, in a run whose ledger it does not vote on: taken entry by entry from the
+leader, each checked before it is kept."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from pathlib import Path
+
+from duckweed.ledger.ledger import Ledger, LedgerError, Row
+from duckweed.net.identity import Identity, verify
+from duckweed.swarm.protocol import messages as m
+from duckweed.swarm.protocol.client import QuestionRefused
+from duckweed.swarm.protocol.ledger import PAGE_LIMIT, decoded
+
+log = logging.getLogger(__name__)
+
+Ask = Callable[[m.GetEntries, int], Awaitable[tuple[m.LedgerEntries | m.Leader, bytes]]]
+"""The answer to a question and its body, of at most so many bytes. Raises LinkError."""
+
+
+class LedgerCopy:
+    """The copy in a folder. `fault` says why it does not grow any more; "" while it does."""
+
+    def __init__(self, path: Path, run: str, identity: Identity) -> None:
+        self.path, self.run, self._identity = path, run, identity
+        self.fault = ""
+        self._busy = asyncio.Lock()
+
+    async def pull(self, ask: Ask) -> None:
+        """Copy all entries that are new. ask: asks the leader, once. A leader whose ledger does not follow on the copy is not
+        believed, and the copy stays as it is. Raises LinkError."""
+        async with self._busy:
+            while not self.fault:
+                number, head = await asyncio.to_thread(self._end)
+                question = m.GetEntries(0, number, head)
+                try:
+                    answer, body = await ask(question, PAGE_LIMIT)
+                except QuestionRefused as error:
+                    log.info("no entries of the ledger: %s", error)
+                    return
+                if isinstance(answer, m.Leader):
+                    return  # the next time, from that one
+                if not answer.same:
+                    self.fault = (
+                        f"{self.path}: the leader's ledger does not follow on the copy here, which ends "
+                        f"with entry {number}; it is kept as it is, as a proof"
+                    )
+                    return
+                if not (rows := decoded(body)):
+                    return
+                try:
+                    await asyncio.to_thread(self._take, rows)
+                except (LedgerError, OSError) as error:
+                    self.fault = str(error)
+
+    def _open(self) -> Ledger:
+        return Ledger(self.path, self._identity.sign)
+
+    def _end(self) -> tuple[int, str]:
+        with closing(self._open()) as ledger:
+            return ledger.number, ledger.head
+
+    def _take(self, rows: list[Row]) -> None:
+        """Raises LedgerError."""
+        with closing(self._open()) as ledger:
+            for row in rows:
+                ledger.take(row, verify)
+                founded = ledger.leadership.run if ledger.leadership else ""
+                if founded != self.run:
+                    raise LedgerError(
+                        f"{self.path}: the leader gave the ledger of another run ({founded[:12]})"
+                    )
