@@ -132,7 +132,9 @@ def reopen(
             f"{folder.path}: this run never began; what made it was ended before. Remove the folder and "
             "give the command that began it again"
         )
-    if not folder.coordinator_key.is_file():  # a peer's folder: it has the ledger, and may not write it
+    if (
+        not folder.coordinator_key.is_file()
+    ):  # a peer's folder: it has the ledger, and may not write it
         raise FolderError(
             f"{folder.path}: this machine did not begin the run; take part in it with: duckweed join --home "
             f"{folder.path}"
