@@ -101,3 +101,32 @@ def test_a_run_in_a_folder_with_brackets_on_an_old_terminal(tmp_path, name, envi
     assert f"x[/red]y/{name}/report.html".encode() in ended.stdout
     told = duckweed(place, "generate", f"x[/red]y/{name}", "--tokens", "5", **environment)
     assert told.returncode == 0, told.stderr
+
+
+PRINTS = """
+import sys
+from duckweed.cli.console import PlainConsole, use_any_terminal
+use_any_terminal()
+for n in range(2000):
+    PlainConsole().print("round", n, "→ 1.5")
+    PlainConsole(stderr=True).print("a warning")
+sys.exit(7)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_cannot_be_written_ends_nothing(monkeypatch, unbuffered):
+    """A full disk, and a pipe whose other end is closed."""
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([sys.executable, "-c", PRINTS], stdout=full, stderr=full, timeout=100)
+    assert done.returncode == 7
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-c", PRINTS], stdout=writer, stderr=subprocess.PIPE, timeout=100
+    )
+    os.close(writer)
+    assert done.returncode == 7
+    assert done.stderr.decode().splitlines() == ["a warning"] * 2000

@@ -92,3 +92,24 @@ def test_a_write_that_fails_leaves_the_old_contents(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(
+    "name", ["..", "../x", "/etc/passwd", ".hidden", "", "a/b", "a\\b", "a\n", "x" * 101]
+)
+def test_a_name_from_the_network_leads_nowhere_else(tmp_path, name):
+    with pytest.raises(ValueError, match="plain name"):
+        folders.inside(tmp_path, name)
+    with pytest.raises(ValueError, match="plain name"):
+        RunFolder(tmp_path).blob(name)
+    assert folders.inside(tmp_path, "ab" * 32).parent == tmp_path
+
+
+def test_a_private_folder_is_its_owners_alone_whatever_the_umask(tmp_path):
+    before = os.umask(0)
+    try:
+        (tmp_path / "old").mkdir(mode=0o755)
+        for name in ("old", "new"):
+            assert folders.private(tmp_path / name).stat().st_mode & 0o777 == 0o700
+    finally:
+        os.umask(before)

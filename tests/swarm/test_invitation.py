@@ -1,5 +1,6 @@
 """Invitations survive copying by people and refuse everything else."""
 
+import msgspec
 import pytest
 
 from duckweed.swarm.protocol.invitation import Invitation, InvitationError, read
@@ -29,3 +30,12 @@ def test_a_cut_invitation_is_refused(cut: int) -> None:
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(InvitationError):
         read(text)
+
+
+@pytest.mark.parametrize("field", ["run", "coordinator"])
+@pytest.mark.parametrize(
+    "name", ["../../x", "/etc", "..", ".ssh", "", "ab" * 31, "AB" * 32, "ab" * 32 + "\n"]
+)
+def test_names_that_are_no_hashes_are_refused_since_folders_are_called_by_them(field, name) -> None:
+    with pytest.raises(InvitationError, match="none that duckweed makes"):
+        read(str(msgspec.structs.replace(INVITATION, **{field: name})))

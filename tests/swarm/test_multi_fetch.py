@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duckweed.net.transport import LinkError
+from duckweed.net.virtual import VirtualLoop
 from duckweed.swarm.blobs import multi_fetch as room
 from duckweed.swarm.blobs import pieces
 from duckweed.swarm.blobs.multi_fetch import MultiFetch
@@ -173,3 +174,81 @@ def test_sizes_that_do_not_belong_together_are_refused():
     for size, hashes in ((0, []), (10, []), (10, HASHES), (len(DATA) + pieces.LEAST, HASHES)):
         with pytest.raises(ValueError, match="do not make"):
             Parts(size, hashes)
+
+
+def seconds(slow, holders=15, at=0.02, others_have=False):
+    """Virtual seconds until a file is here from so many holders, each of whom takes `at` for a piece; the
+    last one is `slow`, and of what it should have given only the first one has anything, as with a
+    coordinator and peers that pass on what they have."""
+    owner = [n % holders for n in range(len(HASHES))]
+
+    def one(holder):
+        async def ask(number):
+            await asyncio.sleep(at)
+            if owner[number] == holders - 1 and holder:
+                await asyncio.sleep(2.0)  # held, in case it comes
+                return None
+            return part(number)
+
+        return ask
+
+    async def all_of_it():
+        asks = [one(n) for n in range(holders)]
+        if slow:
+            asks[-1] = slow
+        parts = Parts(len(DATA), HASHES)
+        began = asyncio.get_running_loop().time()
+        await MultiFetch(parts, asks, owner).run()
+        assert parts.all() == DATA
+        return asyncio.get_running_loop().time() - began
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        return runner.run(all_of_it())
+
+
+async def waits(number):
+    await asyncio.sleep(2.0)  # it holds the question, in vain
+    return None
+
+
+async def waits_not(number):
+    return None
+
+
+def trickle_of(pause):
+    async def trickle(number):
+        await asyncio.sleep(pause)
+        return part(number)
+
+    return trickle
+
+
+@pytest.mark.parametrize(
+    "slow",
+    [stuck, waits, waits_not, trickle_of(0.9), trickle_of(2.5), dead, liar],
+    ids=["silent", "wait", "wait at once", "a piece a second", "slow", "gone", "liar"],
+)
+@pytest.mark.parametrize("holders", [2, 4, 15])
+def test_one_slow_holder_delays_by_one_short_limit(slow, holders):
+    assert seconds(slow, holders) < seconds(trickle_of(0.02), holders) + room.HOLDER_LEAST + 1.0
+
+
+def test_the_limit_grows_with_what_the_others_take():
+    """On slow links nobody is late after half a second, and nothing is fetched twice."""
+    asked = []
+
+    def one(holder, pause):
+        async def ask(number):
+            asked.append(number)
+            await asyncio.sleep(pause)
+            return part(number)
+
+        return ask
+
+    async def all_of_it():
+        asks = [one(n, pause) for n, pause in enumerate((1.5, 1.7, 2.0, 2.2))]
+        await MultiFetch(Parts(len(DATA), HASHES), asks, [n % 4 for n in range(21)]).run()
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(all_of_it())
+    assert sorted(asked) == list(range(21))

@@ -98,7 +98,11 @@ def play(path, count, scene):
 def test_the_hub_gives_a_blob_about_once_and_each_peer_about_as_much_as_it_gets(
     tmp_path, monkeypatch
 ):
-    for patience in ("HOLDER_SILENT", "HOLDER_EMPTY"):  # however busy this machine is
+    for patience in (
+        "HOLDER_SILENT",
+        "HOLDER_EMPTY",
+        "HOLDER_LEAST",
+    ):  # however busy this machine is
         monkeypatch.setattr(multi_fetch, patience, 60.0)
 
     async def scene(hub, peers):

@@ -30,6 +30,12 @@ def join(
     data: Annotated[
         list[str] | None, typer.Option(help="Where the run's text lies on this machine.")
     ] = None,
+    config: Annotated[
+        str, typer.Option(help="Where its model's configuration lies, if it is not on the hub.")
+    ] = "",
+    tokenizer: Annotated[
+        str, typer.Option(help="Where its tokenizer lies, if it is not on the hub.")
+    ] = "",
     home: Annotated[
         Path | None, typer.Option(help="Folder of this peer; keeps its key. Default: joined/RUN.")
     ] = None,
@@ -87,11 +93,11 @@ def join(
     }  # fmt: skip
     peer_home, limits = home_of(invitation, home, identity, given, plugin or ())
     if service:
-        _service(peer_home, data, device)
+        _service(peer_home, data, config, tokenizer, device)
         return
     try:
         with alone(peer_home.lock, wait=False):
-            _take_part(peer_home, data, device, limits, dry_run)
+            _take_part(peer_home, data, device, limits, dry_run, config, tokenizer)
     except Busy:
         fail(
             f"{peer_home.home} is taking part already; end it with: duckweed leave {peer_home.home}"
@@ -99,7 +105,13 @@ def join(
 
 
 def _take_part(
-    peer_home: "PeerHome", data: list[str] | None, device: str, limits: "Controls", dry_run: bool
+    peer_home: "PeerHome",
+    data: list[str] | None,
+    device: str,
+    limits: "Controls",
+    dry_run: bool,
+    config: str,
+    tokenizer: str,
 ) -> None:
     import asyncio
 
@@ -116,7 +128,9 @@ def _take_part(
         + ". Ctrl-C leaves."
     )
     try:
-        reason = asyncio.run(session.join(peer_home, data or (), device, _say, dry_run))
+        reason = asyncio.run(
+            session.join(peer_home, data or (), device, _say, dry_run, config, tokenizer)
+        )
     except KeyboardInterrupt:
         console.print("Left. What was not handed in is trained by others.")
         raise typer.Exit(130) from None
@@ -128,10 +142,15 @@ def _take_part(
         console.print(line, soft_wrap=True)
 
 
-def _service(peer_home: "PeerHome", data: list[str] | None, device: str) -> None:
+def _service(
+    peer_home: "PeerHome", data: list[str] | None, config: str, tokenizer: str, device: str
+) -> None:
     from duckweed.volunteer.systemd import unit, write
 
-    path = write(peer_home, unit(peer_home, [sys.executable, "-m", "duckweed"], data or [], device))
+    path = write(
+        peer_home,
+        unit(peer_home, [sys.executable, "-m", "duckweed"], data or [], device, config, tokenizer),
+    )
     console.print(
         f"Wrote {path}. Nothing runs yet. Then:\n\n"
         f"  systemctl --user daemon-reload\n"

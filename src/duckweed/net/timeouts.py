@@ -40,6 +40,8 @@ HANDOVER = 10.0  # at the end of a run, for the voters to copy the last entries
 
 HOLDER_SILENT = 3.0  # without a word from a holder until others are asked for its pieces
 HOLDER_EMPTY = 10.0  # the same without a piece, while it says that it has none yet
+# Once half of the holders have given their share, the others are late after as long again, or ...
+HOLDER_LEAST = 0.5  # ... after this at least
 EMPTY_RETRY = 0.1  # until a holder that had no piece is asked again; doubled each time ...
 EMPTY_RETRY_MOST = 1.0  # ... up to this
 FETCH_IDLE = 0.25  # between two looks for something to ask a holder for

@@ -23,6 +23,10 @@ FOUNDING, FOUNDING_LOCK = ".founding", ".founding.lock"
 """How the names of a folder in which a run is being founded, and of its lock, end."""
 
 
+PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
+"""A name that leads nowhere but into the folder that it is joined to."""
+
+
 class FolderError(ValueError):
     """The folder of a run is missing, taken, or not one; the message says what to do."""
 
@@ -68,7 +72,8 @@ class RunFolder:
         return self.state(self.saved_rounds()[-2 if overlap else -1 :][0])
 
     def blob(self, digest: str) -> Path:
-        return self.blobs / digest
+        """Raises ValueError if that is no name of a blob."""
+        return inside(self.blobs, digest)
 
     def peer(self, index: int) -> Path:
         return self.path / "peers" / str(index)
@@ -198,6 +203,28 @@ def next_name(root: Path, stem: str) -> str:
         except Busy:
             taken.add(lock.name[1 : -len(FOUNDING_LOCK)])
     return next(f"{stem}-{n}" for n in range(1, 1_000_000) if f"{stem}-{n}" not in taken)
+
+
+def private(folder: Path) -> Path:
+    """Make a folder, if it is not there, that nobody but its owner can look into: whatever lies in it is
+    then the owner's alone. Returns it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    with suppress(PermissionError):  # another user's, who has given us the use of it
+        folder.chmod(0o700)
+    return folder
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of `name` in a folder. Raises ValueError if a name, which may come from the network, is not a
+    plain one and could lead elsewhere."""
+    if not PLAIN.fullmatch(name):
+        raise ValueError(
+            f"{name[:80]!r} is not a plain name: letters, digits, '-', '_' and '.', at most 100, the first "
+            "of them no '.'"
+        )
+    return folder / name
 
 
 def write_atomically(path: Path, data: bytes) -> None:

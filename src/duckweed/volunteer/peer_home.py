@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from duckweed.run.folder import RunFolder
+from duckweed.run.folder import RunFolder, inside, private
 from duckweed.run.lock import Busy, alone
 from duckweed.swarm.protocol.invitation import Invitation, InvitationError, read
 
@@ -33,14 +33,16 @@ class PeerHome:
         if text is None:
             return find(home)
         invitation = read(text)
-        peer_home = cls(home or JOINED / invitation.run[:12], invitation)
+        peer_home = cls(home or inside(JOINED, invitation.run[:12]), invitation)
         kept = peer_home._kept()
         if kept.is_file() and read(kept.read_text("ascii")).run != invitation.run:
             raise PeerHomeError(
                 f"{peer_home.home} is the folder of another run; choose another --home, one for each run"
             )
+        private(peer_home.home)
         peer_home.peer.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            kept.chmod(0o600)  # it may have been there
             file.write(f"{invitation}\n")
         return peer_home
 

@@ -28,11 +28,20 @@ WantedBy=default.target
 """
 
 
-def unit(peer_home: PeerHome, program: Sequence[str], data: Sequence[str], device: str) -> str:
+def unit(
+    peer_home: PeerHome,
+    program: Sequence[str],
+    data: Sequence[str],
+    device: str,
+    config: str = "",
+    tokenizer: str = "",
+) -> str:
     """The text of the unit file. program: the words that start duckweed."""
     words = [*program, "join", "--home", str(peer_home.home.resolve()), "--device", device]
-    for path in data:
-        words += ["--data", str(Path(path).resolve()) if Path(path).exists() else path]
+    named = [*(("--data", path) for path in data), ("--config", config), ("--tokenizer", tokenizer)]
+    for option, path in named:
+        if path:
+            words += [option, str(Path(path).resolve()) if Path(path).exists() else path]
     return UNIT.format(
         run=peer_home.invitation.run[:12],
         command=" ".join(map(quoted, words)),

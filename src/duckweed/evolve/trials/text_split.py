@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from duckweed.learn.data.corpus import DataError
 from duckweed.learn.data.dataset import HELD_OUT, MANIFEST, TOKENIZER, TRAIN, Dataset
-from duckweed.run.folder import write_atomically
+from duckweed.run.folder import private, write_atomically
 
 FACTS = "facts.json"
 LEAST = 4096  # tokens that a held-out text must have
@@ -46,7 +46,7 @@ def split_texts(dataset: Dataset, training: Path, held: Path) -> dict[str, HeldO
         size = sum(len(text.encode()) for text in texts)
         facts[name] = HeldOutText(int(tokens.size), len(documents), size, dataset.manifest.dtype)
     write_atomically(held / FACTS, msgspec.json.encode(facts))
-    training.mkdir(parents=True, exist_ok=True)
+    private(training)
     shutil.copyfile(dataset.folder / TRAIN, training / TRAIN)
     shutil.copytree(dataset.folder / TOKENIZER, training / TOKENIZER, dirs_exist_ok=True)
     write_atomically(training / HELD_OUT, b"")

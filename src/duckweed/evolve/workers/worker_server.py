@@ -28,6 +28,7 @@ from duckweed.learn.model.presets import PRESETS
 from duckweed.net.framing import Accept
 from duckweed.net.identity import Identity, load_or_create
 from duckweed.net.transport import Endpoint
+from duckweed.run.folder import private
 from duckweed.swarm.protocol.message import Answer, Refused
 from duckweed.swarm.protocol.server import accepting
 
@@ -114,7 +115,7 @@ class WorkerServer:
         place = self._folder_of(campaign)
         if worker_protocol.archive_hash(files) != campaign:
             raise WorkerProtocolError("the files are not those of the campaign")
-        self.home.mkdir(parents=True, exist_ok=True)
+        private(self.home)
         oldest = sorted(self.home.iterdir(), key=lambda p: p.stat().st_mtime)
         for old in oldest[: max(0, len(oldest) - KEPT + 1)]:
             shutil.rmtree(old)

@@ -24,13 +24,14 @@ from duckweed.learn.data.files import files, kind
 from duckweed.learn.data.permutation import derive, permute
 from duckweed.learn.data.reading import DataError, reasons, told
 from duckweed.learn.data.tokenizer import Tokenizer
+from duckweed.run.folder import private
 from duckweed.run.lock import alone
 from duckweed.run.sections import DataSpec
 
 FORMAT = 1  # of the folder
-RULES = 2  # by which files become documents; with another number, data is prepared anew
+RULES = 3  # by which files become documents, and these tokens; with another number, data is prepared anew
 MANIFEST, TRAIN, HELD_OUT, TOKENIZER = "manifest.json", "train.bin", "held_out.bin", "tokenizer"
-CHUNK = 4 << 20  # bytes of text that are tokenised at a time
+CHUNK = 1 << 20  # bytes of text that are tokenised at a time
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -213,7 +214,7 @@ def prepare(spec: DataSpec, base: Path, cache: Path, report: Report | None = Non
     """
     key = _cache_key(spec, base)
     folder, part = cache / key, cache / f"{key}.part"
-    cache.mkdir(parents=True, exist_ok=True)
+    private(cache)  # text and tokens are their owner's alone
     with alone(cache / f"{key}.lock"):
         if folder.exists():
             try:
@@ -221,7 +222,7 @@ def prepare(spec: DataSpec, base: Path, cache: Path, report: Report | None = Non
             except DataError:  # it is only a cache
                 shutil.rmtree(folder)
         shutil.rmtree(part, ignore_errors=True)  # left by a process that was killed
-        part.mkdir()
+        part.mkdir(mode=0o700)
         try:
             _write(spec, base, part, report or (lambda what, done: None))
             part.rename(folder)
@@ -339,7 +340,7 @@ def _name(path: Path) -> str:
 
 def _expected_bytes(spec: DataSpec, base: Path) -> int:
     """A guess at the bytes of text, before any is read: compressed text grows about four times."""
-    size = sum(HF_LIMIT for name in spec.paths if name.startswith("hf:"))
+    size = sum(spec.limit or HF_LIMIT for name in spec.paths if name.startswith("hf:"))
     for file in _local_files(spec, base):
         suffix, compression = kind(file)
         size += file.stat().st_size * (4 if compression or suffix == ".parquet" else 1)

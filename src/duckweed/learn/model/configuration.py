@@ -112,6 +112,11 @@ def _read(source: str, base: Path) -> dict[str, Any]:
             raise ModelError(f"{path}: not a transformers configuration: {error}") from error
         if not isinstance(facts, dict) or "model_type" not in facts:
             raise ModelError(f"{path}: not a transformers configuration: it names no model_type")
+        if "auto_map" in facts and facts["model_type"] not in CONFIG_MAPPING:
+            raise ModelError(
+                f"{path}: a model of type {facts['model_type']!r} needs its authors' own code (auto_map), which "
+                "duckweed never loads; transformers itself has no such type"
+            )
         return facts
     if source.endswith(".json") or source.startswith((".", "/", "~")):
         raise ModelError(f"model.source = {source!r}: no such file or folder under {base}")

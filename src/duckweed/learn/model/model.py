@@ -39,7 +39,7 @@ def skeleton(config: PretrainedConfig) -> nn.Module:
     """The model without memory for its weights, to count and to lay out. Raises ModelError."""
     try:
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config)
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except Exception as error:  # of many kinds, as above
         raise ModelError(
             f"no causal language model of type {config.model_type!r} can be built from this "
@@ -64,7 +64,10 @@ def build(
     attention = "eager" if eager else "sdpa"
     with seeded(seed, "cpu"):
         model = AutoModelForCausalLM.from_config(
-            config, dtype=torch.float32, attn_implementation=attention
+            config,
+            dtype=torch.float32,
+            attn_implementation=attention,
+            trust_remote_code=False,
         )
     if zero_projections:
         with torch.no_grad():

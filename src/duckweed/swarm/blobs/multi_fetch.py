@@ -12,6 +12,7 @@ from duckweed.net.timeouts import (
     EMPTY_RETRY_MOST,
     FETCH_IDLE,
     HOLDER_EMPTY,
+    HOLDER_LEAST,
     HOLDER_SILENT,
 )
 from duckweed.swarm.blobs.pieces import Parts
@@ -28,8 +29,11 @@ class MultiFetch:
     """Fetches one file from several holders.
 
     first: for each piece the position of the holder that is asked before all others, so that no holder
-    gives more than its share. Others are asked as well when that one is gone, sends something else, or
-    has said nothing for HOLDER_SILENT or given nothing for HOLDER_EMPTY.
+    gives more than its share. Others are asked as well when that one is gone, sends something else, is
+    far behind the others, or has said nothing for HOLDER_SILENT or given nothing for HOLDER_EMPTY.
+
+    How far behind is a matter of a holder and its whole share, not of a piece: one that gives a piece now and
+    then, or asks for patience again and again, delays no more than one that is silent.
     """
 
     def __init__(self, parts: Parts, holders: Sequence[Ask], first: Sequence[int]) -> None:
@@ -40,6 +44,11 @@ class MultiFetch:
                 self.queues[holder].append(number)
         self.gave = [clock.now()] * len(holders)  # when each last gave a piece
         self.heard = list(self.gave)  # and when it last answered at all
+        self._began = clock.now()
+        self._shares = [len(own) for own in self.queues]  # pieces that are still to come
+        self._sharing = sum(map(bool, self._shares))  # holders that are to give anything
+        self._done: list[float] = []  # seconds after which a holder had given its share, ascending
+        self._owner = list(first)
         self._rest = [EMPTY_RETRY] * len(holders)  # seconds until it is asked again
         self.given_up: set[int] = set()
         self.asked: list[set[int]] = [set() for _ in holders]  # and not yet answered
@@ -98,7 +107,11 @@ class MultiFetch:
                 self.gave[holder] = self.heard[holder]
                 self._rest[holder] = EMPTY_RETRY
                 self.given[holder] += 1  # before others hear of it, the last piece ends all work
-                if not await self.parts.take(number, data):
+                new = number not in self.parts.here
+                if await self.parts.take(number, data):
+                    if new:
+                        self._came(number)
+                else:
                     self.given[holder] -= 1
                     self.liars.add(holder)
                     self._give_up(holder, "a piece was not the one asked for", number)
@@ -108,20 +121,31 @@ class MultiFetch:
         while own:
             if (number := own.popleft()) not in self.parts.here:
                 return number
-        for number in sorted(self.given_up - self.parts.here):
-            self.given_up.discard(number)
-            return number
-        late = (h for h in range(len(self.holders)) if h != holder and self._late(h))
-        missing = (n for h in late for n in (*self.queues[h], *sorted(self.asked[h])))
-        taken = self.parts.here | self.asked[holder]
-        return next((n for n in missing if n not in taken), None)
+        missing = set(self.given_up)
+        for other in range(len(self.holders)):
+            if other != holder and self._late(other):
+                missing.update(self.queues[other], self.asked[other])
+        missing -= self.parts.here | self.asked[holder]
+        # Who else has them is not known: every free holder is asked, for another piece if it can be.
+        return min(missing, key=lambda n: (sum(n in x for x in self.asked), n), default=None)
+
+    def _came(self, number: int) -> None:
+        """A piece is here, whoever gave it."""
+        owner = self._owner[number]
+        self._shares[owner] -= 1
+        if self._shares[owner] == 0 and self.given[owner]:
+            self._done.append(clock.now() - self._began)
 
     def _late(self, holder: int) -> bool:
         now = clock.now()
+        if self._shares[holder] and 2 * len(self._done) >= self._sharing:
+            middle = self._done[(self._sharing + 1) // 2 - 1]
+            if now - self._began > middle + max(middle, HOLDER_LEAST):
+                return True
         return now - self.heard[holder] > HOLDER_SILENT or now - self.gave[holder] > HOLDER_EMPTY
 
     def _put_back(self, holder: int, number: int) -> None:
-        if self._late(holder):
+        if self._owner[number] != holder or self._late(holder):
             self.given_up.add(number)
         else:
             self.queues[holder].append(number)

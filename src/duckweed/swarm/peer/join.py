@@ -10,7 +10,7 @@ import msgspec
 from duckweed.learn.data import dataset as datasets
 from duckweed.learn.data.corpus import DataError
 from duckweed.learn.fit import Wish
-from duckweed.learn.memory import check_memory, needed, room, trim, ways
+from duckweed.learn.memory import check_memory, room, trim, ways, whole
 from duckweed.learn.model import model as models
 from duckweed.net.identity import Identity, load_or_create
 from duckweed.net.timeouts import RETRY
@@ -21,7 +21,7 @@ from duckweed.round.history import agreed_states
 from duckweed.round.worker import Worker
 from duckweed.run import spec as specs
 from duckweed.run import state as states
-from duckweed.run.folder import RunFolder, write_atomically
+from duckweed.run.folder import RunFolder, private, write_atomically
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State, StateError
@@ -31,6 +31,7 @@ from duckweed.swarm.blobs.pieces import Parts
 from duckweed.swarm.blobs.store import Store
 from duckweed.swarm.peer.bootstrap import Bootstrap
 from duckweed.swarm.peer.peer import Peer
+from duckweed.swarm.peer.sources import Sources
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol.client import AnswerError, Asks, Client, NotLeader, QuestionRefused
 from duckweed.swarm.protocol.errors import PeerStopped
@@ -50,13 +51,18 @@ async def join(
     device: str,
     say: Say,
     dry_run: bool = False,
+    config: str = "",
+    tokenizer: str = "",
 ) -> str:
     """Take part in the run until it ends; returns the reason. home: this peer's folder, which holds
-    its key: the same folder, the same peer. dry_run: end after saying what it would do.
+    its key: the same folder, the same peer. data, config, tokenizer: where the joiner says that these lie; of
+    the run's own word nothing on this machine is read. dry_run: end after saying what it would do.
 
     Raises LinkError, DataError, ModelError, OutOfMemory, ControlsError, PeerStopped.
     """
+    own = Sources(tuple(data or ()), config, tokenizer)
     folder = RunFolder(home)
+    private(home)
     for part in (folder.states, folder.blobs, folder.logs):
         part.mkdir(parents=True, exist_ok=True)
     identity = load_or_create(folder.peer(0) / "key")
@@ -65,15 +71,20 @@ async def join(
     told, liars = "", set[str]()  # keys of those who gave what is wrong
     while True:
         try:
-            return await _take_part(
-                invitation, folder, identity, data, device, limits, say, dry_run, liars
+            reason = await _take_part(
+                invitation, folder, identity, own, device, limits, say, dry_run, liars
             )
+            if reason == m.ALL_DONE:
+                folder.note({"over": reason})
+            return reason
         except LinkError as error:
             # A coordinator that is there and says no, or nonsense, would say it again.
             final = isinstance(error, AnswerError) and not isinstance(error, NotLeader)
             # A newcomer learns at once that nobody answers.
             if final or not folder.saved_rounds():
                 raise
+            if over := folder.local().get("over"):
+                return f"{over}, as the coordinator said when this machine took part; it is not there any more"
             if told != str(error):
                 told = str(error)
                 say(f"the coordinator cannot be reached ({error}); trying again. Ctrl-C ends this.")
@@ -81,13 +92,19 @@ async def join(
 
 
 async def _take_part(
-    invitation: Invitation, folder: RunFolder, identity: Identity, data: tuple[str, ...] | None,
+    invitation: Invitation, folder: RunFolder, identity: Identity, own: Sources,
     device: str, limits: Controls, say: Say, dry_run: bool, liars: set[str],
 ) -> str:  # fmt: skip
     """Come to the run, and stay until it ends; returns the reason."""
     async with Bootstrap(invitation, folder, identity, limits, say) as bootstrap:
         client = await bootstrap.meet()
-        worker, found = await _prepare(client, invitation, folder, data, device, limits, say)
+        info, spec = await _terms(client, invitation)
+        if info.round >= spec.rounds.count and not folder.saved_rounds():
+            return await _over(client, invitation)
+        write_atomically(folder.spec, info.spec.encode())
+        worker, found = await _prepare(
+            client, info, spec, invitation.secret, folder, own, device, limits, say
+        )
         say(found.sentence())
         if dry_run:
             return DRY
@@ -111,11 +128,8 @@ async def _take_part(
     return await Peer(identity, worker, state, folder.peer(0), folder, meeting, secret, say).run()
 
 
-async def _prepare(
-    client: Client, invitation: Invitation, folder: RunFolder, data: tuple[str, ...] | None,
-    device: str, limits: Controls, say: Say,
-) -> tuple[Worker, Survey]:  # fmt: skip
-    """All that taking part needs but the state, checked and measured, before the run knows of it."""
+async def _terms(client: Client, invitation: Invitation) -> tuple[m.RunInfo, RunSpec]:
+    """What this machine would take part in. Raises PeerStopped where it is another run."""
     info, _ = await client.ask(m.GetRunInfo(m.PROTOCOL, invitation.secret))
     spec = specs.parse(info.spec, "the run's specification")
     if spec.identity != invitation.run:
@@ -123,9 +137,27 @@ async def _prepare(
             f"the coordinator serves run {spec.identity[:12]}, and the invitation is to run "
             f"{invitation.run[:12]}; ask the organiser for a new invitation"
         )
-    write_atomically(folder.spec, info.spec.encode())
-    speed_of_link = await measure_link(client, invitation.secret)
-    ground = _data(spec, data, info.tokens, say)
+    return info, spec
+
+
+async def _over(client: Client, invitation: Invitation) -> str:
+    """What a newcomer hears of a run whose rounds are done."""
+    found, _ = await client.ask(m.GetStatus(m.PROTOCOL, invitation.secret))
+    loss = f", held-out loss {found.held_out:.3f} nats per token" if found.held_out else ""
+    return (
+        f"the run is over, all {found.rounds} rounds are done{loss}. Model and report are in its folder on "
+        "the organiser's machine"
+    )
+
+
+async def _prepare(
+    client: Client, info: m.RunInfo, spec: RunSpec, secret: str, folder: RunFolder,
+    own: Sources, device: str, limits: Controls, say: Say,
+) -> tuple[Worker, Survey]:  # fmt: skip
+    """All that taking part needs but the state, checked and measured, before the run knows of it."""
+    speed_of_link = await measure_link(client, secret)
+    here = own.of(spec, Path.cwd(), limits.disk_bytes)
+    ground = _data(here, info.tokens, say)
     skeleton = models.skeleton(founding.configuration(spec, ground))
     micro = limits.micro_batch
     check_memory(skeleton, spec, device, 1, limits.memory_bytes, Wish(micro))
@@ -143,17 +175,17 @@ async def _prepare(
     learner = founding.learner(spec, ground, device, wish, say)
     speed = await measure_speed(learner, spec)
     trim()
-    memory = needed(skeleton, spec, ways(skeleton, spec, device, wish)[0])
+    memory = whole(skeleton, spec, device, ways(skeleton, spec, device, wish)[0])
     found = Survey(spec, layout, info, speed_of_link, speed, memory, device, limits.threads)
     worker = Worker(spec, layout, learner)
     worker.pace = spec.tokens_per_step / speed
     return worker, found
 
 
-def _data(spec: RunSpec, paths: tuple[str, ...] | None, tokens: str, say: Say) -> Ground:
+def _data(spec: RunSpec, tokens: str, say: Say) -> Ground:
     """The run's data on this machine, the same to the last token. Raises DataError."""
     say("reading the data")
-    wanted = msgspec.structs.replace(spec.data, path=paths) if paths else spec.data
+    wanted = spec.data
     dataset = datasets.prepare(wanted, Path.cwd(), founding.cache_folder())
     say(f"data: {dataset.manifest.told()}; tokenizer: {wanted.tokenizer}")
     if dataset.manifest.tokens_hash != tokens:
@@ -165,7 +197,7 @@ def _data(spec: RunSpec, paths: tuple[str, ...] | None, tokens: str, say: Say) -
                 else "; get the same files and name them with --data"
             )
         )
-    return Ground(Path.cwd(), dataset)
+    return Ground(Path.cwd(), dataset, source=spec.model.source)
 
 
 async def _state(

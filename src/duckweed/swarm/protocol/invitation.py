@@ -4,6 +4,7 @@ import base64
 
 import msgspec
 
+from duckweed.run.checked import Hash
 from duckweed.run.folder import RunFolder, write_atomically
 
 PREFIX = "duckweed1:"
@@ -17,8 +18,8 @@ class Invitation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """run: identity of the specification; coordinator: its public key; both 64 hex digits.
     addresses: ip:port pairs at which it listens, and URLs of the run's relays."""
 
-    run: str
-    coordinator: str
+    run: Hash
+    coordinator: Hash
     addresses: tuple[str, ...]
     secret: str
 
@@ -29,6 +30,15 @@ class Invitation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def with_secret(self, secret: str) -> "Invitation":
         """The same run at the same place, by another door."""
         return msgspec.structs.replace(self, secret=secret)
+
+
+def unanswered(invitation: Invitation) -> str:
+    """What to say where nobody answers at its addresses."""
+    return (
+        f"nobody answers at {', '.join(invitation.addresses)}. The run is over, its coordinator is not running "
+        "at the moment, or something between here and there lets nothing through; which of these, tells: "
+        "duckweed doctor INVITATION"
+    )
 
 
 def publish(folder: RunFolder, invitation: Invitation) -> None:
@@ -58,6 +68,10 @@ def read(text: str) -> Invitation:
     try:
         data = base64.urlsafe_b64decode(body + "=" * (-len(body) % 4))
         return msgspec.msgpack.decode(data, type=Invitation)
+    except msgspec.ValidationError as error:
+        raise InvitationError(
+            f"the invitation is damaged, or none that duckweed makes ({error}); ask the organiser for it again"
+        ) from error
     except (ValueError, msgspec.DecodeError) as error:  # binascii.Error is a ValueError
         raise InvitationError(
             "the invitation is damaged; copy the whole line, from duckweed1: to its end"
