@@ -133,10 +133,8 @@ class RunHistory:
 
 def agreed_states(ledger: Ledger) -> dict[int, str]:
     """Round -> hash of the state that it begins from, as a ledger has it. Raises LedgerError."""
-    return {
-        entry.round: entry.body.state if isinstance(entry.body, GenesisEntry) else entry.body.hash
-        for entry in ledger.entries(GenesisEntry, StateEntry)
-    }
+    first = {entry.round: entry.body.state for entry in ledger.entries(GenesisEntry)}
+    return first | {entry.round: entry.body.hash for entry in ledger.entries(StateEntry)}
 
 
 def _check(genesis: GenesisEntry, folder: RunFolder, spec: RunSpec, layout: Layout) -> None:
