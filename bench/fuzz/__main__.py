@@ -2,9 +2,12 @@
 
 A real run (two peers, a coordinator, each a process, over real links) is bombarded while it trains:
 with noise, wrong lengths, truncated and altered messages, other versions, guessed secrets, questions of
-strangers; then, in a second run, by a member that hands in forged, replayed, oversized and undecodable
-contributions. Then real peers are given such answers by a false coordinator. Everything follows from
-the seed but the order in which messages arrive.
+strangers; then flooded with connections. A second run is lied to by a member that speaks the protocol
+perfectly: a lie in every field of every message, one at a time and in pairs, drawn from the messages'
+schema, and forged, replayed and undecodable contributions. That run is simulated, the same code in virtual
+time, so that `--messages 1000000` takes an hour and not weeks of waiting for limits (of nonsense and of
+connections there are 10,000 at most, since these take real time). Then real peers are given such answers
+by a false coordinator. Everything follows from the seed but the order in which messages arrive.
 
 Shown: what was sent and how it ended, what the coordinator counted, its memory before and after, and
 whether the run took any notice: its last state must be, bit for bit, that of the same run simulated

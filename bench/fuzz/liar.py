@@ -18,13 +18,14 @@ from bench.fuzz.lies import Path as LiePath
 from bench.fuzz.lies import lied, plan
 from bench.fuzz.target import Ended, table
 from duckweed.ledger.entries import PeerEntry, RoundEntry, StateEntry
-from duckweed.ledger.ledger import Ledger
+from duckweed.ledger.ledger import Ledger, entry_hash
 from duckweed.merge.round import Announcement, blob_hash
 from duckweed.net.framing import LinkError
 from duckweed.net.identity import Identity
 from duckweed.net.virtual import Network, VirtualLink
 from duckweed.process.simulation import Simulation
 from duckweed.round.open_round import Timings
+from duckweed.round.signed import signed_part
 from duckweed.run import events
 from duckweed.run.events import Event, RoundClosed
 from duckweed.run.state import State
@@ -34,6 +35,7 @@ from duckweed.wire.codec import codec_of
 
 PACE = 0.02  # virtual seconds between two lies: as many questions as one key may ask
 AT_ONCE = 500  # lies that are not answered yet
+FORGED = 0.2  # share of contributions whose blob is nothing, noise, or another's
 LOOK = 200  # lies between two looks at the run
 KINDS = list(get_args(m.AnyQuestion))
 
@@ -93,9 +95,10 @@ class Liar:
 
     def __init__(self, run: LiedTo, network: Network, to: str) -> None:
         self.run, self.dice, self.me = run, run.dice, Identity(run.dice.randbytes(32))
-        self.network, self.to, self.index = network, to, -1
+        self.network, self.to, self.index, self.genesis = network, to, -1, ""
         self.round, self.task, self.agreed = 0, m.Train(0, 0, 0, 1, False), "ab" * 32
         self.link: VirtualLink | None = None
+        self.work: tuple[m.Contribute, bytes] | None = None  # for the task, without a lie
 
     async def ask(self, question: m.Message, body: bytes = b"") -> m.Answer:
         """Raises LinkError."""
@@ -108,6 +111,8 @@ class Liar:
         answer = await self.ask(m.Join(m.PROTOCOL, self.run.folder.read_secret()))
         assert isinstance(answer, m.Welcome), answer
         self.index = answer.index
+        assert answer.genesis
+        self.genesis = entry_hash("", 0, "genesis", 0, answer.genesis.body)
 
     async def look(self) -> None:
         """The run can still be looked at, and shows nothing that is out of its mind; and the liar learns
@@ -128,11 +133,13 @@ class Liar:
     async def tell(self, kind: type, told: list[tuple[LiePath, Any]]) -> str:
         """Say something with these lies in it; how that ended, in a word or two."""
         question, body = self.truth(kind)
+        if kind is m.Contribute and self.dice.random() < FORGED:
+            question, body = self._forged(question, body)
         for path, value in told:
             question = lied(question, path, value)
         if kind is m.Contribute and all(path[0] != "signature" for path, _ in told):
-            with suppress(TypeError):  # another lie stands in the place of the announcement
-                question.signature = self.me.sign(m.signed_part(question.announcement))
+            with suppress(Exception):  # another lie stands there, and cannot be signed
+                question.signature = self.me.sign(signed_part(self.genesis, question.announcement))
         try:
             answer = await self.ask(question, body)
         except LinkError as error:
@@ -172,8 +179,20 @@ class Liar:
             m.GetLeader: lambda: m.GetLeader(["192.0.2.1:7000"]),
         }
         if kind is m.Contribute:
-            return self._work()
+            if self.work is None or self.work[0].announcement.round != self.task.round:
+                self.work = self._work()
+            return self.work
         return said[kind](), b"x" * 1000 if kind is m.Probe else b""
+
+    def _forged(self, question: m.Contribute, blob: bytes) -> tuple[m.Contribute, bytes]:
+        """A contribution whose blob is another, of which all else is true."""
+        old = [p for p in self.run.folder.blobs.iterdir() if p.suffix != ".part"]
+        blob = self.dice.choice(
+            [b"", self.dice.randbytes(200), blob[: len(blob) // 2], blob + b"x", bytes(164)]
+            + [self.dice.choice(old).read_bytes() for _ in old[:1]]
+        )
+        said = msgspec.structs.replace(question.announcement, blob=blob_hash(blob), size=len(blob))
+        return msgspec.structs.replace(question, announcement=said), blob
 
     def _work(self) -> tuple[m.Contribute, bytes]:
         """A contribution that an honest peer could have made."""
@@ -188,7 +207,7 @@ class Liar:
             task.round, self.index, task.block, blob_hash(blob), len(blob),
             expected(run.spec, steps).most, steps, 3.0, codec.announce(wanted), task.first,
         )  # fmt: skip
-        signature = self.me.sign(m.signed_part(announcement))
+        signature = self.me.sign(signed_part(self.genesis, announcement))
         tokens = 256 if task.evaluate else 0
         return m.Contribute(announcement, signature, Timings(train=1.0), 3.0 * tokens, tokens), blob
 

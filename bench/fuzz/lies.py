@@ -1,6 +1,7 @@
 """What can be said falsely in a message, field by field, from its schema: a field that is new is covered by
 itself."""
 
+import copy
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -35,7 +36,12 @@ def paths(kind: type) -> Iterator[tuple[Path, inspect.Type]]:
 
 def lies(of: inspect.Type, depth: int = 0) -> list[Any]:
     """Values for a field: at and beyond its bounds, of its type and of others."""
-    found: list[Any] = list(OTHERS)
+    return [*OTHERS, *_likely(of, depth)]
+
+
+def _likely(of: inspect.Type, depth: int = 0) -> list[Any]:
+    """Those of its own type, some of which are in bounds."""
+    found: list[Any] = []
     match of:
         case inspect.IntType():
             found += EDGES
@@ -55,7 +61,7 @@ def lies(of: inspect.Type, depth: int = 0) -> list[Any]:
             found += [{one: 0} for one in lies(key, depth + 1) if isinstance(one, str | int)]
         case inspect.UnionType(types=types):
             for one in types:
-                found += lies(one, depth)
+                found += _likely(one, depth)
         case inspect.StructType():
             found += [{field.name: 0 for field in of.fields}]
     return found
@@ -69,7 +75,7 @@ def lied(message: msgspec.Struct, path: Path, value: Any) -> msgspec.Struct:
         if not isinstance(inner, msgspec.Struct):  # another lie stands there already
             return message
         value = lied(inner, tuple(rest), value)
-    changed = msgspec.structs.replace(message)
+    changed = copy.copy(message)  # as it is: a message made anew would put its own text right
     msgspec.structs.force_setattr(changed, name, value)
     return changed
 
@@ -78,7 +84,7 @@ def plan(
     kinds: list[type], count: int, dice: random.Random
 ) -> Iterator[tuple[type, list[tuple[Path, Any]]]]:
     """`count` lying messages: each lie in each field alone, in an order drawn by the dice, then again and
-    again pairs of lies in one message."""
+    again pairs of lies in one message, each of the type that the field has."""
     fields = {kind: list(paths(kind)) for kind in kinds}
     single = [
         (kind, [(path, value)])
@@ -89,7 +95,7 @@ def plan(
     dice.shuffle(single)
     yield from single[:count]
     able = [kind for kind in kinds if len(fields[kind]) > 1]
-    values = {kind: [(path, lies(of)) for path, of in fields[kind]] for kind in able}
+    values = {kind: [(path, _likely(of) or lies(of)) for path, of in fields[kind]] for kind in able}
     for _ in range(count - len(single)):
         kind = dice.choice(able)
         pair = dice.sample(values[kind], 2)

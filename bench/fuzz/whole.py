@@ -1,4 +1,4 @@
-"""A run among strangers, one with a traitor, and peers of an impostor, one after the other."""
+"""A run among strangers, one with a liar, and peers of an impostor, one after the other."""
 
 import asyncio
 import json
@@ -11,11 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench.fuzz.flood import flood
 from bench.fuzz.impostor import mislead, peers_of
+from bench.fuzz.liar import PACE, LiedTo, lie_to
 from bench.fuzz.stranger import bombard
 from bench.fuzz.target import Target, table
-from bench.fuzz.traitor import betray
-from duckweed.ledger.entries import B, PeerEntry, RoundEntry, StateEntry
+from duckweed.ledger.entries import B, PeerEntry, StateEntry
 from duckweed.ledger.ledger import Entry, Ledger
 from duckweed.process.local_run import LocalRun
 from duckweed.process.simulation import Simulation
@@ -23,6 +24,8 @@ from duckweed.round import founding
 from duckweed.run.folder import RunFolder, create
 from duckweed.run.spec import RunSpec, override
 
+THROWN = 10_000  # pieces of nonsense, and connections of a flood, at most: these go over real links
+LONGER = 2.0  # times as long as the lies take, a run that is lied to would last
 CONFIG = {
     "model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
     "num_attention_heads": 2, "num_key_value_heads": 2, "tie_word_embeddings": False,
@@ -95,9 +98,11 @@ def fuzz(messages: int, seed: int, base: Path, rounds: int = 40, steps: int = 60
 
     folder, *_ = found(base, "bombarded", spec)
     with served(folder, spec) as (target, watching):
-        first = asyncio.run(bombard(target, messages // 10, dice))  # pools and caches fill
+        thrown = min(messages, THROWN)
+        first = asyncio.run(bombard(target, thrown // 10, dice))  # pools and caches fill
         before, began = target.memory(), time.monotonic()
-        ended = asyncio.run(bombard(target, messages - messages // 10, dice)) + first
+        ended = asyncio.run(bombard(target, thrown - thrown // 10, dice)) + first
+        flooded = asyncio.run(flood(target, thrown, dice))
         told["seconds"] = time.monotonic() - began
         seen = asyncio.run(target.status())
         if seen.round >= seen.rounds:
@@ -107,28 +112,19 @@ def fuzz(messages: int, seed: int, base: Path, rounds: int = 40, steps: int = 60
         told["round at the end of the bombardment"] = f"{seen.round} of {seen.rounds}"
         watching.join(600)
     agreed = {e.round: e.body.hash for e in entries(folder, StateEntry)}
+    told["flooded"] = dict(flooded)
     told["bombarded"] = table(ended)
     told["bit for bit the run without it"] = agreed.get(spec.rounds.count) == expected
     told["members"] = len(entries(folder, PeerEntry))
 
-    folder, *_ = found(base, "betrayed", spec)
-    with served(folder, spec) as (target, watching):
-        while len(asyncio.run(target.status()).peers) < spec.rounds.peers:
-            if not watching.is_alive():
-                raise SystemExit("the run ended before its peers were there")
-            time.sleep(0.2)
-        honest = {x.peer for x in asyncio.run(target.status()).peers}
-        ended, told["counted of the betrayer"] = asyncio.run(
-            betray(target, messages // 20, dice, spec, len(layout.names))
+    folder, ground, state = found(base, "lied-to", spec)
+    told["lied to"] = lie_to(
+        LiedTo(
+            folder, spec, layout, ground, state, "cpu", lies=messages, dice=dice,
+            step_seconds=max(1.0, LONGER * messages * PACE / (rounds * steps)),
         )
-        watching.join(900)
-    closed = [e.body.closed for e in entries(folder, RoundEntry)]
-    told["betrayed"] = table(ended)
-    told["betrayed run: rounds closed"] = len(closed)
-    told["forged contributions that counted"] = sum(
-        peer not in honest for one in closed for peer in one.accepted
-    )
+    )  # fmt: skip
     founded = RunFolder(base / "runs" / "simulated")
     peer_of = peers_of(founded, spec, ground, layout, base / "misled", dice)
-    told["misled"] = table(asyncio.run(mislead(peer_of, messages // 50, dice, spec)))
+    told["misled"] = table(asyncio.run(mislead(peer_of, thrown // 50, dice, spec)))
     return told

@@ -1,6 +1,7 @@
 """`python -m bench.hostile [--attacks ...] [--share ...] [--seeds N] [--rules ...] [--data ...]`: runs of ten
 peers of which some are hostile; each run is a line in bench/results/hostile.json, and one that is there is
-not run again. `python -m bench.hostile table` prints the table of docs/merge.md."""
+not run again. `python -m bench.hostile table` prints the table of docs/merge.md,
+`python -m bench.hostile decisions` whom each rule leaves out."""
 
 import argparse
 import json
@@ -14,7 +15,7 @@ from typing import Any
 
 import torch
 
-from bench.hostile import adaptive, rules, table
+from bench.hostile import adaptive, decisions, rules, table
 from bench.hostile.attacks import ATTACKS
 from bench.hostile.swarm import PEERS, Swarm, World, world
 from bench.hostile.table import RESULTS, read
@@ -50,6 +51,10 @@ def cell(
 def main() -> None:
     if sys.argv[1:2] == ["table"]:
         print(table.text(read()))
+        return
+    if sys.argv[1:2] == ["decisions"]:
+        torch.set_num_threads(1)
+        decisions.main()
         return
     ask = argparse.ArgumentParser(prog="python -m bench.hostile", description=__doc__)
     ask.add_argument("--attacks", nargs="+", default=[HONEST, *ATTACKS, "adaptive"])

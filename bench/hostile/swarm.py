@@ -10,6 +10,7 @@ that is the same: a rule that leaves out exactly the hostile peers costs no trai
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from copy import copy as shallow_copy
 from itertools import pairwise
 from pathlib import Path
@@ -202,6 +203,8 @@ class Swarm:
         assert isinstance(codec, PlainIntegerCodec)
         self.codec = codec
         weights = models.read_weights(model)
+        self.watch: Callable[[View], None] | None = None
+        """Shown every round before the hostile peers hand in."""
         self.trains = str(getattr(attack, "trains", ""))
         self.copies = honest + (hostile if self.trains else 0)
         config = founding.configuration(self.spec, world.ground)
@@ -228,11 +231,13 @@ class Swarm:
             made = self._made(number, record)
             honest = np.stack([m.codes for m in made[: self.honest]])
             codes, sizes = list(honest), [m.sizes for m in made[: self.honest]]
+            view = View(
+                number, self.state, self.codec, honest, sizes, self.hostile, past,
+                np.stack([m.codes for m in made[self.honest :]]) if self.trains else None, gone, rng,
+            )  # fmt: skip
+            if self.watch:
+                self.watch(view)
             if self.attack:
-                view = View(
-                    number, self.state, self.codec, honest, sizes, self.hostile, past,
-                    np.stack([m.codes for m in made[self.honest :]]) if self.trains else None, gone, rng,
-                )  # fmt: skip
                 theirs, said = self.attack(view)
                 codes, sizes = [*codes, *theirs], [*sizes, *said]
             closed = self._close(number, codes, sizes)

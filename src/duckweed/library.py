@@ -133,13 +133,20 @@ class Run:
         )
 
     def evaluate(
-        self, *texts: File, field: str = "text", encoding: str = "utf-8", device: str = "auto"
+        self,
+        *texts: File,
+        field: str = "text",
+        encoding: str = "utf-8",
+        limit: int | None = None,
+        device: str = "auto",
     ) -> "Evaluation":
         """Measure its model on other texts: files, folders, globs, as in section [data]. Raises
         FolderError if the run is not finished, DataError."""
         environment.prepare()
         paths = [str(text) for text in texts]
-        return _session().evaluate(self.folder.path, paths, field, encoding, device, (), log.info)
+        return _session().evaluate(
+            self.folder.path, paths, field, encoding, device, (), log.info, limit
+        )
 
 
 class Training:
@@ -190,17 +197,27 @@ class Training:
             self.summary = session.finish(self._session)
 
 
-def specification(given: Specification, changes: Mapping[str, object] | None = None) -> RunSpec:
-    """A specification from whatever describes it, with dotted keys changed. Raises SpecError."""
+def specification(
+    given: Specification,
+    changes: Mapping[str, object] | None = None,
+    base: Path | None = None,
+) -> RunSpec:
+    """A specification from whatever describes it, with dotted keys changed. A model that is given with its
+    weights brings its own tokenizer, where neither names one; base: where relative paths start (default:
+    the folder of its file, else the current one). Raises SpecError."""
+    changes, said = dict(changes or {}), ""
     if isinstance(given, RunSpec):
-        spec = given
-    elif isinstance(given, Mapping):
-        spec = specs.override(RunSpec(), dict(given))
+        return specs.override(given, changes) if changes else given
+    if isinstance(given, Mapping):
+        changes, spec = {**given, **changes}, RunSpec()
     elif file := _file(given):
-        spec = specs.load(file)
+        spec, said = specs.load(file), file.read_text("utf-8")
     else:
-        spec = specs.parse(str(given), "the specification")
-    return specs.override(spec, dict(changes)) if changes else spec
+        spec, said = specs.parse(str(given), "the specification"), str(given)
+    spec = specs.override(spec, changes) if changes else spec
+    if specs.names_tokenizer(said, changes):
+        return spec
+    return specs.with_own_tokenizer(spec, base or _base(given))
 
 
 def train(
@@ -227,7 +244,8 @@ def train(
 
     Raises SpecError, PluginError, FolderError, DataError, ModelError, MemoryError, OSError."""
     loaded = plugin_files.load(plugins)
-    spec = specification(given, changes)
+    base = Path(base) if base else _base(given)
+    spec = specification(given, changes, base)
     place = _Place(given, base, name, Path(runs), device, threads, micro)
     session = place.found(spec, loaded, spec.rounds.peers)
     return Training(Run(session.folder, spec), session, lambda: _session().train(session, port))
@@ -252,7 +270,8 @@ def simulate(
     commas); None: they take no time. step_seconds: of an inner step, of all peers or of each; None: as
     measured. Otherwise as `train`."""
     loaded = plugin_files.load(plugins)
-    spec = specification(given, changes)
+    base = Path(base) if base else _base(given)
+    spec = specification(given, changes, base)
     each = _links(links, spec)
     session = _Place(given, base, name, Path(runs), device, threads).found(spec, loaded, 1)
     run = Run(session.folder, spec)
@@ -326,7 +345,7 @@ class _Place(NamedTuple):
     """Where a new run goes, as the caller has it."""
 
     given: Specification
-    base: File | None
+    base: Path
     name: str | None
     runs: Path
     device: str
@@ -336,11 +355,10 @@ class _Place(NamedTuple):
     def found(self, spec: RunSpec, loaded: Sequence[Plugin], peers: int) -> "Session":
         environment.prepare()
         file = _file(self.given)
-        base = Path(self.base) if self.base else file.resolve().parent if file else Path.cwd()
         name = self.name or folders.next_name(self.runs, file.stem if file else "train")
         session = _session()
         return session.found(
-            spec, base, self.runs, name, self.device, self.threads, peers, loaded, log.info,
+            spec, self.base, self.runs, name, self.device, self.threads, peers, loaded, log.info,
             wish=Wish(self.micro),
         )  # fmt: skip
 
@@ -349,6 +367,12 @@ def _file(given: Specification) -> Path | None:
     """The file that a specification is to be read from; None if it is given otherwise."""
     is_text = isinstance(given, str) and ("=" in given or "\n" in given)
     return Path(given) if isinstance(given, str | Path) and not is_text else None
+
+
+def _base(given: Specification) -> Path:
+    """Where relative paths in a specification start."""
+    file = _file(given)
+    return file.resolve().parent if file else Path.cwd()
 
 
 def _links(links: str | Sequence[LinkSpec] | None, spec: RunSpec) -> Sequence[LinkSpec] | None:

@@ -7,18 +7,20 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
+import numpy as np
 import torch
-from transformers import AutoModelForCausalLM
 
 from duckweed.learn import memory
 from duckweed.learn.data import dataset as datasets
+from duckweed.learn.data.dataset import Dataset
 from duckweed.learn.device import choose
 from duckweed.learn.fit import ANY, Fit, Wish
+from duckweed.learn.learner import Learner
 from duckweed.learn.model import model as models
-from duckweed.learn.model.model import buffers_of, quiet, read_weights, skeleton
+from duckweed.learn.model.given import model_in
+from duckweed.learn.model.model import buffers_of, read_weights
 from duckweed.learn.registry import learner
 from duckweed.ledger.entries import RoundEntry, StateEntry
 from duckweed.ledger.ledger import Ledger, LedgerError
@@ -27,7 +29,7 @@ from duckweed.net.link_spec import LinkSpec
 from duckweed.pages.live.follow import Follower
 from duckweed.pages.run_page import run_page
 from duckweed.pages.run_summary import Summary, bits_per_byte, summarise
-from duckweed.process.environment import allow_files
+from duckweed.process.environment import allow_files, available_cores
 from duckweed.process.local_run import LocalRun
 from duckweed.process.simulation import Simulation
 from duckweed.round import export, founding
@@ -51,6 +53,7 @@ from duckweed.volunteer.peer_home import PeerHome
 from duckweed.volunteer.watch import hold_to
 from duckweed.wire.codec import codec_of
 
+SHARES = 200  # in which a long text is measured
 STANDING = 60.0  # seconds between two sentences on what a peer has given
 SEQUENCE = 512  # tokens at a time, of a model that no run has a sequence for
 Say = Callable[[str], None]
@@ -129,6 +132,13 @@ def reopen(
             f"{folder.path}: this run never began; what made it was ended before. Remove the folder and "
             "give the command that began it again"
         )
+    if (
+        not folder.coordinator_key.is_file()
+    ):  # a peer's folder: it has the ledger, and may not write it
+        raise FolderError(
+            f"{folder.path}: this machine did not begin the run; take part in it with: duckweed join --home "
+            f"{folder.path}"
+        )
     plugins.load_of(folder, files)
     spec = specs.load(folder.spec)
     device = _device(device, threads)
@@ -171,7 +181,7 @@ def peak(session: Session) -> tuple[Fit, int, int]:
     """How each peer will fit its steps into memory, the bytes that it is predicted to take at its peak,
     and those that it can count on."""
     run = session
-    model = skeleton(founding.configuration(run.spec, run.ground))
+    model = models.skeleton(founding.configuration(run.spec, run.ground))
     share = run.share(run.spec.rounds.peers)
     way = memory.ways(model, run.spec, run.device, share)[0]
     return way, memory.whole(model, run.spec, run.device, way), share.room or 0
@@ -182,6 +192,23 @@ def closed_rounds(folder: RunFolder) -> int:
     with closing(Ledger(folder.ledger)) as ledger:
         last = ledger.last_round(RoundEntry)
     return 0 if last is None else last + 1
+
+
+def round_seconds(session: Session, peers: int, simulated: bool) -> float | None:
+    """What a round will take here, by the steps that were done at the founding; None where that cannot be
+    known: other machines take part, or peers share an accelerator. peers: how many share this machine;
+    simulated: one process does the work of all, in turn."""
+    spec, step = session.spec, session.folder.local().get("step_seconds")
+    if step is None or peers < spec.rounds.peers:
+        return None
+    at_once = 1 if simulated else max(1, available_cores() // session.threads)
+    if session.device != "cpu" and not simulated and peers > 1:
+        return None
+    turns = max(1.0, peers / at_once)
+    trained = spec.inner.steps * spec.inner.batch * spec.model.sequence
+    # Forward alone is a third of the work of a step; peers share what is evaluated.
+    measured = spec.rounds.evaluate_tokens / peers / spec.rounds.evaluate / 3
+    return float(step * spec.inner.steps * turns * (1 + measured / trained))
 
 
 def trained(session: Session) -> bool:
@@ -368,9 +395,11 @@ def evaluate(
     device: str,
     files: Sequence[Path | str],
     say: Say,
+    limit: int | None = None,
 ) -> Evaluation:
-    """Measure the model of a finished run, or of a model's folder, on other texts. texts, field, encoding: as in section [data];
-    files: as in `reopen`. Raises FolderError, PluginError, DataError, SpecError."""
+    """Measure the model of a finished run, or of a model's folder, on other texts. texts, field, encoding,
+    limit: as in section [data]; files: as in `reopen`; say: how far it is. Raises FolderError, PluginError,
+    DataError, SpecError, ModelError."""
     model, place = model_of(path), choose(device)
     spec = specs.override(RunSpec(), {"model.sequence": SEQUENCE})
     if model != path:
@@ -378,22 +407,39 @@ def evaluate(
         plugins.load_of(folder, files)
         spec = specs.load(folder.spec)
     tokenizer = str(model.resolve())
-    wanted = DataSpec(tuple(texts), field, tokenizer, held_out=1.0, encoding=encoding)
+    wanted = DataSpec(tuple(texts), field, tokenizer, 1.0, limit, encoding)
     say("reading the data")
-    dataset = datasets.prepare(wanted, Path.cwd(), founding.cache_folder())
-    say("measuring")
-    with quiet():
-        network: Any = AutoModelForCausalLM.from_pretrained(model, trust_remote_code=False)
+    cache = founding.cache_folder()
+    dataset = datasets.prepare(wanted, Path.cwd(), cache, founding.progress(say))
+    say("loading the model")
+    network = model_in(model)
     known = getattr(network.config, "max_position_embeddings", None) or spec.model.sequence
     length = max(2, min(spec.model.sequence, known, len(dataset.held_out) - 1))
     spec = specs.override(spec, {"model.sequence": length})
     one = learner(spec, network.config, dataset, place)
     if buffers := buffers_of(network):
         one.fix(buffers)
-    nats, tokens = one.evaluate(read_weights(network), None, batch=export.EVALUATION_BATCH)
+    nats, tokens = _measured(one, read_weights(network), dataset, length, say)
     loss = nats / tokens
     ratio = export.bytes_per_token(dataset)
     return Evaluation(loss, bits_per_byte(loss, ratio), tokens, dataset.manifest.held_out_bytes)
+
+
+def _measured(
+    learner: Learner, weights: np.ndarray, dataset: Dataset, length: int, say: Say
+) -> tuple[float, int]:
+    """Sum of nats and number of tokens over the whole held-out text, by shares, with words of how long it
+    still takes."""
+    batches = max(1, len(dataset.held_out) // (length * export.EVALUATION_BATCH))
+    shares, began, nats, tokens = min(SHARES, batches), time.monotonic(), 0.0, 0
+    say("measuring")
+    for share in range(shares):
+        more, count = learner.evaluate(weights, None, share, shares, batch=export.EVALUATION_BATCH)
+        nats, tokens = nats + more, tokens + count
+        left = (time.monotonic() - began) / (share + 1) * (shares - share - 1)
+        if left > 1:
+            say(f"measuring: {(share + 1) / shares:.0%} done, about {units.show_time(left)} left")
+    return nats, tokens
 
 
 def _device(wanted: str, threads: int) -> str:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from fixtures import tiny
+from rich.table import Table
+from rich.text import Text
 
 from duckweed import cli
 from duckweed.cli.console import PlainConsole
@@ -46,6 +48,20 @@ def test_brackets_are_printed_as_they_are(monkeypatch):
     with console.status(NASTY) as status:
         status.update(NASTY)
     assert sys.stdout.getvalue() == NASTY + "\n"
+
+
+def test_no_control_character_reaches_the_terminal_whatever_it_is_a_part_of(monkeypatch):
+    evil = "\x1b]52;c;QUFB\x07\x1b[2Jbye\u202e\x9b31m"
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    console, table = PlainConsole(), Table(box=None)
+    table.add_column(evil)
+    table.add_row(Text(evil, "red"))
+    console.print(evil)
+    console.print(table, evil)
+    printed = sys.stdout.getvalue()
+    assert printed.isascii()
+    assert printed.replace("\n", "").isprintable()
+    assert printed.count("]52;c;QUFB [2Jbye") == 4
 
 
 def test_a_run_is_not_found_at_a_path_with_brackets(tmp_path):
@@ -85,3 +101,32 @@ def test_a_run_in_a_folder_with_brackets_on_an_old_terminal(tmp_path, name, envi
     assert f"x[/red]y/{name}/report.html".encode() in ended.stdout
     told = duckweed(place, "generate", f"x[/red]y/{name}", "--tokens", "5", **environment)
     assert told.returncode == 0, told.stderr
+
+
+PRINTS = """
+import sys
+from duckweed.cli.console import PlainConsole, use_any_terminal
+use_any_terminal()
+for n in range(2000):
+    PlainConsole().print("round", n, "→ 1.5")
+    PlainConsole(stderr=True).print("a warning")
+sys.exit(7)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_cannot_be_written_ends_nothing(monkeypatch, unbuffered):
+    """A full disk, and a pipe whose other end is closed."""
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([sys.executable, "-c", PRINTS], stdout=full, stderr=full, timeout=100)
+    assert done.returncode == 7
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-c", PRINTS], stdout=writer, stderr=subprocess.PIPE, timeout=100
+    )
+    os.close(writer)
+    assert done.returncode == 7
+    assert done.stderr.decode().splitlines() == ["a warning"] * 2000

@@ -6,8 +6,9 @@ import pytest
 from fixtures import tiny
 
 from duckweed.learn import memory
+from duckweed.learn.arithmetic import in_hand
 from duckweed.learn.fit import Fit
-from duckweed.learn.memory import OutOfMemory, check_memory, needed
+from duckweed.learn.memory import OutOfMemory, check_memory, needed, whole
 from duckweed.learn.model import model as models
 from duckweed.run.spec import RunSpec, override
 
@@ -47,15 +48,24 @@ def test_need_grows_with_model_moments_batch_and_sequence():
     fresh = {"inner.state": "fresh"}
     least = needed(model, override(muon, fresh))
     adamw = fresh | {"inner.optimizer": "adamw"}
-    assert needed(model, override(muon, adamw)) == least + 4 * parameters
+    muons = in_hand(model, muon.inner)  # matrices that it makes orthogonal together
+    assert needed(model, override(muon, adamw)) == least + 4 * parameters - muons
     assert least > 4 * 8 * parameters
     # A peer keeps its moments twice: those of the last round that counted, and of the one on its way.
     assert base == least + 4 * parameters
     kept = needed(model, override(muon, adamw | {"inner.state": "kept"}))
-    assert kept == least + 4 * 3 * parameters
+    assert kept == least + 4 * 3 * parameters - muons
     for key in ("inner.batch", "model.sequence"):
         assert needed(model, override(muon, {key: 256})) > 1.5 * base
     assert needed(skeleton("llama-15m", muon), muon) > base + 4 * 8 * 13_000_000
+
+
+def test_on_a_graphics_card_the_vectors_of_a_round_are_not_counted():
+    model, spec = skeleton("llama-15m", RunSpec()), RunSpec()
+    parameters = sum(p.numel() for p in model.parameters())
+    there, here = (whole(model, spec, device) for device in ("cuda:1", "cpu"))
+    # Global weights, outer momentum, residual and the moments of what counted last.
+    assert here - there == memory.PROCESS + 4 * 4 * parameters
 
 
 def test_the_machine_has_some_memory():

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Regex, pre_tokenizers
 
+from duckweed.learn.data import tokenizer as tokenizers
 from duckweed.learn.data.corpus import DataError
 from duckweed.learn.data.tokenizer import (
     END,
@@ -166,3 +168,49 @@ def test_a_bpe_of_an_impossible_size(name):
         bpe_size(name)
     assert bpe_size("bpe:257") == 257
     assert bpe_size("bytes") is None
+
+
+SPLITS = {
+    "bpe:N": None,
+    "words of a model's own": pre_tokenizers.Split(Regex(r"\p{N}{1,3}| ?\p{L}+|\s+|[^\s\p{L}\p{N}]+"), "isolated"),
+}  # fmt: skip
+
+
+def _tokenizer(split):
+    made = tokenizers.train_bpe(
+        [" ".join(f"word{n} ducks, 12345 ponds\n" for n in range(300))], 400
+    )
+    if split is not None:
+        ends = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        made._backend.pre_tokenizer = pre_tokenizers.Sequence([split, ends])
+    return made
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("between", [" ", "\n", "\n\n  ", "，", ". "])
+def test_a_long_text_in_pieces_has_the_ids_that_it_has_whole(monkeypatch, split, between):
+    monkeypatch.setattr(tokenizers, "PIECE", 1000)
+    made = _tokenizer(SPLITS[split])
+    text = between.join(f"word{n % 7} 漢字{n} ducks' {n * 7919}" for n in range(400))
+    asked = []
+    ids = made._ids
+    monkeypatch.setattr(made, "_ids", lambda texts: asked.extend(texts) or ids(texts))
+    assert made.encode([text, "ducks"])[0].tolist() == ids([text])[0].tolist()
+    assert max(map(len, asked)) < 2000  # it was cut
+
+
+def test_a_long_text_that_cannot_be_cut_is_encoded_whole(monkeypatch):
+    """A tokenizer that begins every piece with a blank of its own."""
+    monkeypatch.setattr(tokenizers, "PIECE", 1000)
+    made = _tokenizer(pre_tokenizers.Metaspace())
+    text = "ducks " * 400
+    assert made.encode([text])[0].tolist() == made._ids([text])[0].tolist()
+
+
+def test_a_text_without_blanks_is_merged_in_stretches():
+    """The time would grow with the square of the stretch; what is cut is put together again."""
+    made = tokenizers.train_bpe(["a" * 5000 + "漢字かな交じり文" * 500], 400)
+    longest = max(len(word) for word in made._backend.get_vocab())
+    assert longest <= tokenizers.LONGEST
+    text = "漢字かな交じり文" * 300
+    assert made.decode(made.encode([text])[0]) == text

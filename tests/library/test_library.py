@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
 import duckweed
+from duckweed import session
 from duckweed.cli import app
 from duckweed.ledger.entries import GenesisEntry, RoundEntry
 from duckweed.process.local_run import RunFailed
@@ -61,6 +62,25 @@ def test_a_specification_is_taken_in_every_form(tmp_path):
         duckweed.specification("missing.toml")
 
 
+def test_given_weights_bring_their_own_tokenizer_as_for_the_command(tmp_path, monkeypatch):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "tokenizer.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    given = {"model.source": "m", "model.weights": "given"}
+    assert duckweed.specification(given).data.tokenizer == "m"
+    assert duckweed.specification("seed = 1", given).data.tokenizer == "m"
+    assert duckweed.specification({**given, "data.tokenizer": "bytes"}).data.tokenizer == "bytes"
+    named = "[data]\ntokenizer = 'bytes'"
+    assert duckweed.specification(named, given).data.tokenizer == "bytes"
+
+
+def test_a_time_is_expected_where_it_is_known(done):
+    run = session.reopen(done[0].run.folder, "cpu", 1)
+    alone = session.round_seconds(run, run.spec.rounds.peers, simulated=True)
+    assert 0 < alone < 100
+    assert session.round_seconds(run, 1, simulated=False) is None  # others train elsewhere
+
+
 def test_rounds_come_as_events_and_the_model_at_the_end(done, base):
     training, rounds = done
     assert all(isinstance(one, RoundClosed) for one in rounds)
@@ -76,6 +96,8 @@ def test_rounds_come_as_events_and_the_model_at_the_end(done, base):
     found = training.run.evaluate(base / "text.txt")
     assert 0 < found.bits_per_byte < 8
     assert found.nats < rounds[0].loss
+    part = training.run.evaluate(base / "text.txt", limit=2000)
+    assert (part.text_bytes, part.tokens < found.tokens) == (2000, True)
 
 
 def test_what_is_generated_with_kept_keys_and_values_is_what_the_whole_text_gives(done):

@@ -108,6 +108,17 @@ def test_a_size_that_would_ruin_the_next_scale_is_refused(size):
     closed_and_next(spec, contributions(spec, 2, after), after)
 
 
+@pytest.mark.parametrize("lie", [1e30, 3.9, 100.0, 1e-30, 0.0])
+@pytest.mark.parametrize("peers", [2, 4, 10])
+def test_half_of_the_peers_cannot_make_the_common_scale_what_they_like(peers, lie):
+    codec = codec_of(RunSpec().wire, LAYOUT)
+    honest = [[1.0 + 0.01 * peer] * TENSORS for peer in range(peers // 2)]
+    shared = [1.0] * TENSORS
+    for _ in range(20):
+        shared = codec.next_shared([*honest, *[[lie] * TENSORS] * (peers // 2)], shared)
+        assert all(0.5 <= scale <= 2.5 for scale in shared)
+
+
 def test_sizes_within_bounds_never_stop_the_next_round():
     spec = override(specification("integer-3 mean"), {"wire.levels": 127, "wire.value": 1000.0})
     handed = [changed(pair, rms=[1e30] * TENSORS) for pair in contributions(spec, 2)]

@@ -302,3 +302,19 @@ MODERNBERT = {
 def test_our_edits_of_a_configuration_leave_it_valid(tmp_path, facts):
     spec, _, folder = founded(tmp_path, {}, facts)
     finished(spec, folder)
+
+
+def test_what_a_step_takes_is_known_from_the_founding_whatever_the_wire(tmp_path):
+    for name, wire in (("measured", {}), ("dense", {"wire.kind": "dense"})):
+        _, _, folder = founded(tmp_path / name, wire)
+        assert 0 < folder.local()["step_seconds"] < 60
+
+
+def test_a_model_that_cannot_write_is_refused_at_the_start(tmp_path, monkeypatch):
+    def fault(*given, **named):
+        raise RuntimeError("no cache of this kind")
+
+    monkeypatch.setattr("transformers.GenerationMixin.generate", fault)
+    with pytest.raises(ModelError, match=r"cannot continue a text.*no cache of this kind") as error:
+        founded(tmp_path, {})
+    assert error.value.reason is Reason.GENERATE

@@ -86,7 +86,10 @@ def test_files_that_are_no_recipe(tmp_path):
     [
         (["--recipe", "none.toml"], "no such file"),
         (["--recipe", "bad.toml"], "inner.learning_rat: unknown key"),
-        (["--recipe", "good.toml", "--resume", "r"], "--recipe does not go with --resume"),
+        (
+            ["--recipe", "good.toml", "--resume", "r"],
+            "--recipe does not go with a run that has begun",
+        ),
         (["--recipe", "good.toml", "--set", "inner.warmup=900"], "only 260 steps"),
     ],
 )

@@ -2,9 +2,13 @@
 
 import asyncio
 import threading
+from contextlib import closing
 
 import pytest
+import torch
 from fixtures import tiny
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from duckweed import session
 from duckweed.ledger.entries import PeerEntry, RoundEntry, StateEntry
@@ -14,7 +18,7 @@ from duckweed.process.local_run import LocalRun
 from duckweed.process.simulation import Simulation
 from duckweed.round import founding
 from duckweed.run import state as states
-from duckweed.run.folder import RunFolder
+from duckweed.run.folder import FolderError, RunFolder
 from duckweed.run.state import StateError
 from duckweed.swarm.peer.join import join
 from duckweed.swarm.protocol.client import QuestionRefused
@@ -23,6 +27,14 @@ from duckweed.volunteer import controls, given
 from duckweed.volunteer.peer_home import PeerHome
 
 pytestmark = pytest.mark.slow
+DEEPSEEK = {
+    "hidden_size": 32, "intermediate_size": 64, "moe_intermediate_size": 16, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "num_key_value_heads": 2, "n_routed_experts": 4,
+    "num_experts_per_tok": 2, "n_group": 2, "topk_group": 1, "first_k_dense_replace": 1,
+    "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8,
+    "v_head_dim": 8, "vocab_size": 256,
+}  # fmt: skip
+BIAS = "e_score_correction_bias"
 
 # However busy the machine is, no peer is thought slow enough to be given fewer steps than the others.
 ALIKE = {"rounds.patience": 60.0}
@@ -86,9 +98,45 @@ def takes_home(base, invitation, head):
     assert session.take_home(home, "cpu", print)[-2].endswith(str(guest.model))
     assert session.generate(guest.path, "the", 5, 0.0, 0, "cpu").startswith("the")
 
+    with pytest.raises(FolderError, match=r"did not begin the run.*duckweed join --home"):
+        session.reopen(guest, "cpu", 1)
+    assert not guest.coordinator_key.exists()
+
     state = states.load(guest.state(3), founding.layout(guest))
     state.weights[0] += 1
     state.save(guest.state(3))
     guest.report.unlink()
     with pytest.raises(StateError, match="not the one that the peers agreed on"):
         session.take_home(home, "cpu", print)
+
+
+def test_a_joiner_holds_the_persistent_buffers_of_the_given_weights(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("deepseek_v3", **DEEPSEEK))
+    balance = torch.linspace(-3, 3, 4)
+    for name, buffer in model.named_buffers():
+        if BIAS in name:
+            buffer.copy_(balance)
+    model.save_pretrained("given")
+    changes = {"rounds.count": 2, "rounds.peers": 2, **ALIKE}
+    changes |= {"model.source": "given", "model.weights": "given"}
+    spec = tiny.specification(tmp_path, changes)
+    folder, ground, _ = tiny.found(tmp_path, "joined", spec)
+    with LocalRun(folder, spec, "cpu", 1, 1) as run:
+        serving = run.start()
+        watching = threading.Thread(target=lambda: list(run.events()), daemon=True)
+        watching.start()
+        port = next(a for a in serving.bound if a.startswith("127.")).rpartition(":")[2]
+        addresses = (f"127.0.0.1:{port}",)
+        there = Invitation(spec.identity, serving.id, addresses, folder.read_secret())
+        reason = asyncio.run(join(there, tmp_path / "guest", (), "cpu", lambda text: None))
+        watching.join(60)
+    assert reason == "all rounds are done"
+    with closing(Ledger(folder.ledger)) as ledger:
+        agreed = {e.round: e.body.hash for e in ledger.entries(StateEntry)}
+        assert [e.body.closed.accepted for e in ledger.entries(RoundEntry)] == [[0, 1]] * 2
+    path = tmp_path / "guest" / "states" / "00000002.safetensors"
+    assert states.load(path, founding.layout(folder)).hash() == agreed[2]
+    session.finish(session.Session(folder, spec, ground, "cpu", 1))
+    kept = load_file(folder.model / "model.safetensors")
+    assert [value.tolist() for name, value in kept.items() if BIAS in name] == [balance.tolist()]

@@ -11,6 +11,7 @@ import pytest
 
 from duckweed.merge.round import blob_hash
 from duckweed.net.identity import Identity
+from duckweed.net.timeouts import UNKNOWN
 from duckweed.net.transport import Endpoint, LinkError
 from duckweed.net.virtual import VirtualLoop
 from duckweed.round.open_round import Member
@@ -35,10 +36,12 @@ class Hub:
     def __init__(self, path):
         self.folder = folders.create(path, "hub")
         self.store, self.given = Store(self.folder), 0
+        self.asked = 0  # about members
         self.members: list[Member] = []
 
     async def ask(self, question, body=b"", *, body_limit=0):
         if isinstance(question, m.IsMember):
+            self.asked += 1
             known = any(x.key == question.key for x in self.members)
             if not known:
                 raise QuestionRefused(question, "no")
@@ -139,6 +142,29 @@ def test_strangers_get_nothing_from_a_peer(tmp_path):
         assert giver.given == 0
 
     play(tmp_path, 2, scene)
+
+
+def test_a_new_member_is_known_soon_however_many_strangers_have_asked(tmp_path):
+    async def scene():
+        hub = Hub(tmp_path)
+        links = PeerLinks(None, None, hub)
+        new = Identity(b"n" * 32).id
+        for number in range(3000):
+            assert not await links._member(f"{number:064x}")
+            await asyncio.sleep(0.2)
+        assert len(links._strangers) == peer_links.STRANGERS
+        assert not await links._member(new)
+        hub.members.append(Member(0, new, here=True))
+        await asyncio.sleep(UNKNOWN + 0.1)
+        assert await links._member(new)
+        # Nor does a flood of keys make the peer ask its coordinator without end.
+        asked = hub.asked
+        for number in range(3000):
+            await links._member(f"{number + 10**6:064x}")
+        assert hub.asked - asked <= 100
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(scene())
 
 
 def test_the_newest_agreed_state_that_most_offer_is_taken(tmp_path):

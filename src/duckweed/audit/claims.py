@@ -11,6 +11,7 @@ from duckweed.ledger.entries import Closed, GenesisEntry, PeerEntry, RoundEntry,
 from duckweed.ledger.ledger import Ledger, LedgerError
 from duckweed.merge.round import blob_hash
 from duckweed.net.identity import verify
+from duckweed.round import signed
 from duckweed.round.blocks import Span
 from duckweed.round.engine import Engine, MemoryBlobs
 from duckweed.round.round_record import assignments
@@ -23,7 +24,7 @@ from duckweed.wire.codec import codec_of
 
 
 class Claims:
-    """The run as its ledger tells it. Chain and signatures are checked as it is read."""
+    """The run as its ledger tells it. Its chain and all signatures are checked as it is read."""
 
     def __init__(self, folder: RunFolder) -> None:
         """Raises LedgerError if the ledger does not hold, AuditError if there is none, or specification
@@ -50,8 +51,11 @@ class Claims:
                         self.rounds[closed.closed.round] = closed
                     case StateEntry(hash=digest):
                         self.agreed[entry.round] = digest
-        if genesis is None:
-            raise LedgerError(f"{folder.ledger}: has no genesis entry; this is not a run's ledger")
+            if genesis is None:
+                raise LedgerError(
+                    f"{folder.ledger}: has no genesis entry; this is not a run's ledger"
+                )
+            self.said = signed.check(ledger, verify)  # by the peers, of their contributions
         self.genesis = genesis
         self.layout = self._layout()
         if genesis.run != self.spec.identity:

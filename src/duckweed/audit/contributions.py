@@ -15,6 +15,7 @@ from duckweed.audit.difference import Difference, difference
 from duckweed.audit.findings import Finding, NotHere, Outcome
 from duckweed.audit.replay import Replayed, replay
 from duckweed.learn.learner import Diverged, Learner
+from duckweed.merge.round import sizes_hash
 from duckweed.round.blocks import Span, lead
 from duckweed.round.worker import Carried
 from duckweed.run.state import State
@@ -41,8 +42,15 @@ class _Trial(msgspec.Struct):
     done: Replayed
     found: Difference | None
     """None: the same bytes."""
+    same_sizes: bool
+    """Whether the announced sizes of the tensors have the hash that the ledger keeps, or it keeps none."""
     wrong: list[str]
     """What is further off than it may be, in words."""
+
+    @property
+    def same(self) -> bool:
+        """Whether it came out the same to the last bit, as far as the ledger tells."""
+        return self.found is None and self.same_sizes
 
 
 class Contributions:
@@ -91,8 +99,8 @@ class Contributions:
         if self.peer in self.claims.rounds[round_].closed.accepted:
             self._link = _Link(
                 trial.done.carried,
-                link.same + (trial.found is None),
-                link.near + (trial.found is not None),
+                link.same + trial.same,
+                link.near + (not trial.same),
                 round_ if trial.wrong and link.broken is None else link.broken,
             )
         self._done = round_
@@ -123,7 +131,8 @@ class Contributions:
         if not verdict.near_loss(said.loss, made.announcement.loss):
             reached = made.announcement.loss
             wrong.append(f"a training loss of {said.loss:.4f} claimed, {reached:.4f} reached")
-        return _Trial(done, found, wrong)
+        sizes = sizes_hash(made.announcement.rms)
+        return _Trial(done, found, said.sizes in ("", sizes), wrong)
 
     def _earlier(self, round_: int, ahead: int, span: Span) -> State | None:
         """The state that the first steps began from, if they were trained ahead. Raises NotHere."""
@@ -137,7 +146,7 @@ class Contributions:
     def _judged(self, round_: int, trial: _Trial, link: _Link, note: str) -> Finding:
         said, made = self.claims.rounds[round_].contributions[self.peer], trial.done.contribution
         announced, found = made.announcement, trial.found
-        outcome = Outcome.NEAR if found else Outcome.SAME
+        outcome = Outcome.SAME if trial.same else Outcome.NEAR
         told = (
             f"{announced.steps} steps of block {announced.block}, {announced.tokens:,} tokens, loss "
             f"{announced.loss:.4f}: "
@@ -147,6 +156,8 @@ class Contributions:
             if found
             else f"all {self.claims.layout.total:,} codes"
         )
+        if not trial.same_sizes:
+            told += "; announced sizes of another hash, as a machine of another kind has them too"
         if link.near and found:
             note += (
                 f"; what the peer carried was computed from {link.same + link.near} contributions, of "

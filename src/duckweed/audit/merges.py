@@ -9,9 +9,7 @@ from duckweed.audit.findings import Finding, NotHere, Outcome
 from duckweed.ledger.entries import Closed
 from duckweed.round.round_record import announcements
 
-SIZES = (
-    "the common scales for the next round: the ledger does not keep the sizes that peers announced"
-)
+SIZES = "the common scales for the next round: of the sizes that peers announce the ledger has hashes only"
 
 
 def audit_round(claims: Claims, states: States, round_: int) -> Iterator[Finding]:

@@ -98,7 +98,7 @@ def audit(
     differs, 2 something could not be compared.
     """
     from duckweed.audit.claims import Claims
-    from duckweed.audit.findings import Finding, Outcome, tally
+    from duckweed.audit.findings import tally
     from duckweed.run import folder as folders
     from duckweed.run import plugins
 
@@ -107,8 +107,7 @@ def audit(
     with nullcontext(_Silent()) if json else console.status("reading the ledger") as status:
         claims = Claims(folder)
         _check(claims, round_, peer or [])
-        held = f"{claims.entries} entries, chain and signatures hold"
-        ledger, here = Finding("ledger", Outcome.SAME, detail=held, claimed=claims.head), None
+        ledger, here = _ledger(claims), None
         if peer:
             status.update("loading PyTorch")
             here = _machine(claims, device, threads)
@@ -126,11 +125,25 @@ def audit(
             if not json:
                 _print(finding)
     found, left_out = tally(findings), _not_looked_at(claims, round_, bool(peer))
+    code = DIFFERS if claims.said.wrong else found.code
     if json:
-        _print_json(claims, [ledger, *findings], found, left_out, here)
+        _print_json(claims, [ledger, *findings], found, left_out, here, code)
     else:
-        _summary(found, left_out)
-    raise typer.Exit(found.code)
+        _summary(found, left_out, code)
+    raise typer.Exit(code)
+
+
+def _ledger(claims: Claims) -> Finding:
+    """What was found when the ledger was read."""
+    from duckweed.audit.findings import Finding, Outcome
+
+    said, outcome = claims.said, Outcome.DIFFERS if claims.said.wrong else Outcome.SAME
+    told = f"{claims.entries} entries, chain and signatures hold; {said.signed} contributions are signed by their peers"
+    if said.unsigned:
+        told += f", {said.unsigned} of an older version are unsigned"
+    if said.wrong:
+        told += f", and {len(said.wrong)} are not what their peers signed: {'; '.join(said.wrong[:SHOWN])}"
+    return Finding("ledger", outcome, detail=told, claimed=claims.head)
 
 
 def _check(claims: Claims, round_: int | None, peers: list[int]) -> None:
@@ -262,14 +275,14 @@ def _not_looked_at(claims: Claims, round_: int | None, trained: bool) -> list[st
     return [SIZES, "how contributions were made (--peer P trains those of peer P again)", *more]
 
 
-def _summary(found: Tally, left_out: list[str]) -> None:
+def _summary(found: Tally, left_out: list[str], code: int) -> None:
     counts = {
         "the same": found.same,
         "near": found.near,
         "differ": found.differs,
         "not compared": found.not_compared,
     }
-    style = "bold red" if found.differs else "yellow" if found.code else "bold green"
+    style = {0: "bold green", DIFFERS: "bold red", NOT_COMPARED: "yellow"}[code]
     told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     console.print(Text(told or "nothing was compared", style))
     for one in left_out:
@@ -282,6 +295,7 @@ def _print_json(
     found: Tally,
     left_out: list[str],
     here: Machine | None,
+    code: int,
 ) -> None:
     import msgspec
 
@@ -289,7 +303,7 @@ def _print_json(
         "run": claims.genesis.run,
         "machine": here,  # that contributions were trained on
         **msgspec.to_builtins(found),
-        "exit": found.code,
+        "exit": code,
         "findings": findings,
         "not_looked_at": left_out,
     }

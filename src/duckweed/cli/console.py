@@ -1,6 +1,9 @@
-"""What the commands print on: text is never markup, and no character ends a command."""
+"""What the commands print on: text is never markup, and neither a character nor a closed output ends a
+command."""
 
 import codecs
+import io
+import os
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -18,11 +21,53 @@ ELSE = {"→": "->", "…": "...", "–": "-", "×": "x", "█": "#"}
 
 def use_any_terminal() -> None:
     """From now on a terminal that lacks a character, as those of code page 1252 or of ASCII do, gets
-    another in its place."""
+    another in its place; and output that cannot be written any more goes nowhere and ends nothing."""
     codecs.register_error("duckweed", _other)
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="duckweed")
+    sys.stdout, sys.stderr = _lasting(sys.stdout), _lasting(sys.stderr)
+
+
+def _lasting(stream: Any) -> Any:
+    """The same stream with the two properties above; the second only for a file, pipe or terminal."""
+    if not isinstance(stream, io.TextIOWrapper):
+        return stream
+    raw = getattr(stream.buffer, "raw", stream.buffer)  # with PYTHONUNBUFFERED nothing is between
+    if not isinstance(raw, io.FileIO):
+        stream.reconfigure(errors="duckweed")
+        return stream
+    encoding, lines, buffered = stream.encoding, stream.line_buffering, stream.buffer is not raw
+    under: Any = stream.detach()
+    if buffered:
+        under.detach()
+    lasting: Any = io.BufferedWriter(_Lasting(raw)) if buffered else _Lasting(raw)
+    return io.TextIOWrapper(
+        lasting, encoding, "duckweed", line_buffering=lines, write_through=not buffered
+    )
+
+
+class _Lasting(io.RawIOBase):
+    """A file that goes on as the null device once nothing can be written to it: the pipe was closed, the
+    disk is full, the terminal is gone."""
+
+    def __init__(self, file: io.FileIO) -> None:
+        self._file = file
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._file.fileno()
+
+    def isatty(self) -> bool:
+        return self._file.isatty()
+
+    def write(self, data: Any) -> int | None:
+        try:
+            return self._file.write(data)
+        except OSError:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self.fileno())
+            os.close(null)
+            return len(data)
 
 
 def _other(error: UnicodeError) -> tuple[str, int]:

@@ -163,7 +163,7 @@ def _run(
     campaign: OpenCampaign, limit: Budget, workers: tuple[int, list[Invitation]], model: LanguageModel | None
 ) -> None:  # fmt: skip
     """Run the campaign, watched; then write and say what it found."""
-    from duckweed.cli.evolve_view import EvolveView
+    from duckweed.cli.views.evolve import EvolveView
     from duckweed.evolve.campaign.create import allocator
     from duckweed.evolve.campaign.loop import Loop
     from duckweed.evolve.workers.pool import Pool
@@ -233,7 +233,7 @@ def _invite(
 
 
 def _finish(folder: CampaignFolder) -> None:
-    from duckweed.cli.evolve_view import verdict
+    from duckweed.cli.views.evolve import verdict
     from duckweed.evolve.campaign.outcome import write_outcome
     from duckweed.pages.evolve_page import evolve_page
 
@@ -253,7 +253,7 @@ def show(
     report: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write the report once more.")] = None,
 ) -> None:  # fmt: skip
     """The ledger of a campaign as a table: what was tried, accepted or not and why."""
-    from duckweed.cli.evolve_view import ledger_tables
+    from duckweed.cli.views.evolve import ledger_tables
     from duckweed.evolve.campaign.history import read
     from duckweed.evolve.campaign.outcome import export_ledger, write_outcome
     from duckweed.evolve.folder import find

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from duckweed.cli import specified
 from duckweed.cli.console import PlainConsole
 from duckweed.cli.errors import fail, plain_errors
 from duckweed.cli.running import Plugins
@@ -136,17 +137,21 @@ def generate(
 def evaluate(
     run: Run,
     data: Annotated[list[str], typer.Option(help="Text to measure the model on. Repeatable.")],
-    field: Annotated[str, typer.Option(help="Field of JSON, column of .parquet.")] = "text",
-    encoding: Annotated[str, typer.Option(help="Of text without a byte-order mark.")] = "utf-8",
+    field: specified.Field = None,
+    encoding: specified.Encoding = None,
+    limit: specified.Limit = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     plugin: Plugins = None,
 ) -> None:
     """Bits per byte and perplexity on any text, of a finished run's model or of any folder in Hugging Face's
     format."""
-    from duckweed import session
-
     with console.status("loading PyTorch") as status:
-        found = session.evaluate(run, data, field, encoding, device, plugin or (), status.update)
+        from duckweed import session
+
+        found = session.evaluate(
+            run, data, field or "text", encoding or "utf-8", device, plugin or (), status.update,
+            specified.size(limit),
+        )  # fmt: skip
     console.print(
         Text.assemble(
             (f"{found.bits_per_byte:.4f} bits per byte", "bold"),

@@ -55,8 +55,10 @@ def begin(
     peers: int,
     plugins: Sequence[Plugin] = (),
     micro: str = "auto",
+    simulated: bool = False,
 ) -> Session:
-    """A new run in the folder runs/name; peers: how many will share this machine; micro: as in --micro."""
+    """A new run in the folder runs/name; peers: how many will share this machine; micro: as in --micro;
+    simulated: whether one process does the work of all of them."""
     try:
         with console.status("loading PyTorch") as status:
             from duckweed import session
@@ -64,36 +66,43 @@ def begin(
 
             said: list[str] = []
             run = session.found(
-                spec, base, runs, name, device, threads, peers, plugins, status.update, said.append,
-                Wish(read_micro(micro)),
+                spec, base, runs, name, device, threads, 1 if simulated else peers, plugins,
+                status.update, said.append, Wish(read_micro(micro)),
             )  # fmt: skip
     except KeyboardInterrupt:
         console.print("Stopped before the run had begun; nothing is left of it.")
         raise typer.Exit(STOPPED) from None
     for text in said:
         console.print(text, style="yellow")
-    return _told(run)
+    return _told(run, peers, simulated)
 
 
 def reopen(
-    folder: RunFolder, device: str, threads: int, plugins: Sequence[Path], micro: str = "auto"
+    folder: RunFolder,
+    device: str,
+    threads: int,
+    plugins: Sequence[Path],
+    micro: str = "auto",
+    peers: int | None = None,
+    simulated: bool = False,
 ) -> Session:
-    """A run that exists. micro: as in --micro. Raises FolderError if it never began, MicroError."""
+    """A run that exists. micro: as in --micro; peers, simulated: as of `begin`, None: all peers are on this
+    machine. Raises FolderError if it never began, MicroError."""
     with console.status("loading PyTorch"):
         from duckweed import session
         from duckweed.learn.fit import Wish, read_micro
 
         run = session.reopen(folder, device, threads, plugins, Wish(read_micro(micro)))
-    return _told(run)
+    return _told(run, run.spec.rounds.peers if peers is None else peers, simulated)
 
 
-def _told(run: Session) -> Session:
+def _told(run: Session, peers: int, simulated: bool) -> Session:
     """Says what was understood, before anything is trained."""
-    console.print(understood(run))
+    console.print(understood(run, peers, simulated))
     return run
 
 
-def understood(run: Session) -> RenderableType:
+def understood(run: Session, peers: int, simulated: bool) -> RenderableType:
     """What will be trained, on what, and for how long; one line of each, wrapped where it is too long."""
     from rich.table import Table
     from rich.text import Text
@@ -105,9 +114,9 @@ def understood(run: Session) -> RenderableType:
     parameters, rounds = founding.layout(run.folder).total, spec.rounds
     family = founding.configuration(spec, run.ground).model_type
     tokens = spec.tokens_per_block * rounds.peers * rounds.count
-    peers = f"{rounds.peers} peer{'' if rounds.peers == 1 else 's'}"
+    many = f"{rounds.peers} peer{'' if rounds.peers == 1 else 's'}"
     lines = {
-        "run": f"{run.folder.path}: {peers} on {run.device}, {rounds.count} rounds of "
+        "run": f"{run.folder.path}: {many} on {run.device}, {rounds.count} rounds of "
         f"{spec.inner.steps} steps",
         "data": f"{', '.join(spec.data.paths)}: {facts.told()}",
         "": f"{show_size(facts.train_bytes)} to train on, {show_size(facts.held_out_bytes)} held out; "
@@ -116,7 +125,7 @@ def understood(run: Session) -> RenderableType:
         "model": f"{spec.model.source} ({family}), {parameters:,} parameters, "
         + ("with given weights" if spec.model.weights == "given" else "from scratch"),
         "memory": _memory(run),
-        "training": f"{show_count(tokens)} tokens, {tokens / parameters:.3g} a parameter; {_time(run)}",
+        "training": f"{show_count(tokens)} tokens, {tokens / parameters:.3g} a parameter; {_time(run, peers, simulated)}",
     }
     table = Table.grid(padding=(0, 2, 0, 0))
     for what, words in lines.items():
@@ -133,8 +142,9 @@ def _memory(run: Session) -> str:
     return f"about {show_size(need)} for each peer, {way}; {show_size(there)} are there for each"
 
 
-def _time(run: Session) -> str:
-    """How long what is left will take, by the rounds of this run so far."""
+def _time(run: Session, peers: int, simulated: bool) -> str:
+    """How long what is left will take: by the rounds of this run so far, or by the inner steps that were
+    done at its founding. Nothing is said that would be a guess."""
     from statistics import median
 
     from duckweed import session
@@ -146,8 +156,13 @@ def _time(run: Session) -> str:
     took = [event.seconds for event in run.folder.records(RoundClosed)]
     if not left:
         return "all rounds are done"
-    if not took:
-        return "how long it takes shows after the first round"
+    if simulated or not took:
+        alone = session.round_seconds(run, peers, simulated)
+        if alone is None:
+            step = run.folder.local().get("step_seconds")
+            here = f"one step takes {show_time(step)} here; " if step else ""
+            return f"{here}how long it takes shows after the first round"
+        return f"about {show_time(left * alone)}" + (f" for {left} rounds" if closed else "")
     return f"{closed} rounds are done, about {show_time(left * median(took))} are left"
 
 
@@ -206,7 +221,7 @@ def finish(run: Session) -> None:
     folder = run.folder
     if not trained(run):
         return
-    if folder.report.is_file() and (folder.model / "config.json").is_file():
+    if finished(run):
         console.print(
             "This run is finished: all rounds are done, the model and the report are written.\n"
             f"report   {folder.report}\n"
@@ -222,6 +237,11 @@ def trained(run: Session) -> bool:
     from duckweed import session
 
     return session.trained(run)
+
+
+def finished(run: Session) -> bool:
+    """Whether model and report are written."""
+    return run.folder.report.is_file() and (run.folder.model / "config.json").is_file()
 
 
 def _harvest(run: Session) -> RenderableType:

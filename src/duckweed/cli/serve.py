@@ -11,18 +11,21 @@ import typer
 from rich.table import Table
 from typer.core import TyperCommand
 
-from duckweed.cli import running
+from duckweed.cli import running, specified
 from duckweed.cli.console import PlainConsole
 from duckweed.cli.errors import fail, plain_errors
 
 if TYPE_CHECKING:
     from duckweed.pages.live.served import Served
+    from duckweed.process.local_run import LocalRun
+    from duckweed.run.events import Serving
     from duckweed.run.folder import RunFolder
     from duckweed.run.spec import RunSpec
     from duckweed.session import Session
     from duckweed.swarm.coordinator.guest_book import GuestBook
 
 console = PlainConsole()
+ANSWERS = 600.0  # seconds for which a run that is over is still served
 LAST = "last"  # value of --page where none is given
 SERVED = "serve"  # name of the invitation that `duckweed serve` prints
 
@@ -52,6 +55,17 @@ def serve(
     specification: Annotated[
         Path | None, typer.Argument(help="A run specification, or the folder of a run to go on.")
     ] = None,
+    data: specified.Data = None,
+    field: specified.Field = None,
+    encoding: specified.Encoding = None,
+    limit: specified.Limit = None,
+    model: specified.Model = None,
+    tokenizer: specified.Tokenizer = None,
+    peers: specified.Peers = None,
+    rounds: specified.Rounds = None,
+    seed: specified.Seed = None,
+    set_: specified.Set = None,
+    recipe: specified.Recipe = None,
     train: Annotated[int, typer.Option(help="How many peers to run beside the coordinator.")] = 0,
     listen: Annotated[
         str | None,
@@ -102,23 +116,35 @@ def serve(
     from duckweed.pages import trackers
     from duckweed.run import folder as folders
     from duckweed.run import plugins
-    from duckweed.run import spec as specs
 
     trackers.check(log or [])
+    if page and page != LAST:  # before a folder is made for the run
+        from duckweed.pages.live.server import check
+
+        check(page)
+    wanted = specified.changes(
+        data, field, encoding, limit, model, tokenizer, peers, rounds, seed, set_
+    )
     if specification and specification.is_dir():
-        run = running.reopen(folders.find(specification), device, threads, plugin or ())
+        specified.refuse_with_run(wanted, recipe)
+        run = running.reopen(
+            folders.find(specification), device, threads, plugin or (), peers=train
+        )
     else:
         loaded = plugins.load(plugin or ())
-        spec = specs.load(specification) if specification else specs.RunSpec()
-        base = specification.resolve().parent if specification else Path.cwd()
+        spec, base = specified.specification(specification, recipe, wanted)
         name = name or folders.next_name(runs, specification.stem if specification else "serve")
         run = running.begin(spec, base, runs, name, device, threads, train, loaded)
-    with _shown(run, page, samples) as shown, running.stoppable(run, "duckweed serve"):
-        if not running.trained(run):
-            _serve(
-                run, train, threads, listen, public or [], relay or [], own_relay, shown, log or []
-            )
-        running.finish(run)
+    way = listen, public or [], relay or [], own_relay
+    with _shown(run, page, samples) as shown:
+        if running.trained(run) and running.finished(run):
+            running.finish(run)
+            _answer(run, *way)
+            return
+        with running.stoppable(run, "duckweed serve"):
+            if not running.trained(run):
+                _serve(run, train, threads, *way, shown, log or [])
+            running.finish(run)
 
 
 @contextlib.contextmanager
@@ -150,10 +176,9 @@ def _serve(
     log: list[str],
 ) -> None:
     """Coordinate until all rounds are done; prints the invitation first."""
-    from duckweed.net import relay as relays
     from duckweed.process.local_run import LocalRun
     from duckweed.swarm.coordinator.guest_book import GuestBook
-    from duckweed.swarm.protocol.invitation import Invitation, publish
+    from duckweed.swarm.protocol.invitation import published
 
     is_open = run.spec.members.join == "open"
     guests = GuestBook(run.folder.guests)
@@ -161,16 +186,11 @@ def _serve(
     guests.close()
     share = run.share(train)
     with LocalRun(run.folder, run.spec, run.device, threads, train, share) as processes:
-        at, relay_at = _ports(run.folder, listen)
-        serving = processes.start(at, elsewhere, relay_at if own_relay else None)
-        direct = [*public, *serving.addresses]
-        own = [relays.url_for(direct, serving.relay)] if serving.relay else []
-        addresses = (*direct, *own, *elsewhere)
-        invitation = Invitation(run.spec.identity, serving.id, addresses, secret)
-        publish(run.folder, invitation)
+        serving = _begin(run, processes, listen, public, elsewhere, own_relay)
         console.print(
             "Anybody can take part:\n" if is_open else "Whoever has this line can come:\n"
         )
+        invitation = published(run.folder).with_secret(secret)
         console.print(f"duckweed join {invitation}\n", soft_wrap=True)
         port = serving.bound[0].rpartition(":")[2]
         console.print(
@@ -189,6 +209,52 @@ def _serve(
         command = f"duckweed join {invitation}" if is_open else ""
         shown.invite(Terms(command, tuple(session.needs(run))))
         running.watch(run, shown.seen(processes.events()), log)
+
+
+def _begin(
+    run: "Session",
+    processes: "LocalRun",
+    listen: str | None,
+    public: list[str],
+    elsewhere: list[str],
+    own_relay: bool,
+    stays: bool = False,
+) -> "Serving":
+    """Start the processes, and note where the run is served. stays: as of LocalRun.start."""
+    from duckweed.net import relay as relays
+    from duckweed.swarm.protocol.invitation import Invitation, publish
+
+    at, relay_at = _ports(run.folder, listen)
+    serving = processes.start(at, elsewhere, relay_at if own_relay else None, stays)
+    direct = [*public, *serving.addresses]
+    own = [relays.url_for(direct, serving.relay)] if serving.relay else []
+    publish(
+        run.folder,
+        Invitation(run.spec.identity, serving.id, (*direct, *own, *elsewhere), ""),
+    )
+    return serving
+
+
+def _answer(
+    run: "Session", listen: str | None, public: list[str], elsewhere: list[str], own_relay: bool
+) -> None:
+    """Tell those who ask, for a while, that the run is over."""
+    from duckweed.process.local_run import LocalRun
+
+    console.print(
+        f"For {ANSWERS / 60:.0f} minutes whoever asks is told so, at the addresses of its invitations. "
+        "Ctrl-C ends this.",
+        style="dim",
+    )
+    closes = time.monotonic() + ANSWERS
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        LocalRun(run.folder, run.spec, run.device, 1, 0) as processes,
+    ):
+        _begin(run, processes, listen, public, elsewhere, own_relay, stays=True)
+        for _ in processes.events():
+            if time.monotonic() > closes:
+                break
 
 
 def _ports(folder: "RunFolder", listen: str | None) -> tuple[str, int]:

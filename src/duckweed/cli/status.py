@@ -67,12 +67,22 @@ def _print(found: "Status", shown: int | None) -> None:
         if value is not None and math.isfinite(value)
     )
     here = sum(x.here for x in found.peers)
-    console.print(
-        f"run {found.run[:12]}: round {found.round} of {found.rounds}{loss}; "
-        f"{here} of {found.members} peers here"
-        + (f"; the last round took {show_time(found.seconds)}" if found.seconds else "")
-    )
-    if found.waiting and found.round < found.rounds:
+    over = found.round >= found.rounds
+    if over:
+        console.print(
+            f"run {found.run[:12]} is over: all {found.rounds} rounds are done{loss}; {found.members} peers "
+            "took part. Model and report are in its folder on the organiser's machine.",
+            soft_wrap=True,
+        )
+    else:
+        console.print(
+            f"run {found.run[:12]}: round {found.round} of {found.rounds}{loss}; "
+            f"{here} of {found.members} peers here"
+            + (f"; the last round took {show_time(found.seconds)}" if found.seconds else "")
+        )
+    if over and shown is not None:
+        return
+    if found.waiting and not over:
         console.print(found.waiting, style="dim")
     if found.leader:
         console.print(f"leader: {found.leader}", style="dim")
@@ -96,18 +106,33 @@ def _print(found: "Status", shown: int | None) -> None:
 
 def _at_rest(folder: "RunFolder") -> None:
     """What the files tell of a run that nobody serves at the moment."""
-    from duckweed.ledger.entries import RoundEntry
+    from duckweed.ledger.entries import RoundEntry, StateEntry
     from duckweed.ledger.ledger import Ledger
-    from duckweed.run.events import RunEnded
+    from duckweed.run import spec as specs
+    from duckweed.run.events import FinalLoss, RunEnded
 
     ledger = Ledger(folder.ledger)
     closed = sum(1 for _ in ledger.entries(RoundEntry))
+    count = specs.rounds(folder.spec.read_text("utf-8"), str(folder.spec)).count
+    over = "over" in folder.local() or ledger.last_round(StateEntry) == count
     ledger.close()
-    again = "serve" if folder.coordinator_key.exists() else "join --home"
-    console.print(
-        f"{folder.path} is not being served at the moment; {closed} rounds are closed. "
-        f"Go on with: duckweed {again} {folder.path}"
-    )
+    ours = folder.coordinator_key.exists()
+    if over:
+        final = list(folder.records(FinalLoss))
+        loss = f", held-out loss {final[-1].held_out:.3f} nats per token" if final else ""
+        console.print(f"{folder.path} is over: all {count} rounds are done{loss}.", soft_wrap=True)
+        if folder.report.is_file() and (folder.model / "config.json").is_file():
+            console.print(f"report   {folder.report}\nmodel    {folder.model}", soft_wrap=True)
+        elif ours:
+            again = f"duckweed serve {folder.path}"
+            console.print(f"Model and report are not written yet; write them with: {again}")
+        else:
+            console.print("Model and report are in its folder on the organiser's machine.")
+    else:
+        console.print(
+            f"{folder.path} is not being served at the moment; {closed} rounds are closed. "
+            f"Go on with: duckweed {'serve' if ours else 'join --home'} {folder.path}"
+        )
     for last in list(folder.records(RunEnded))[-1:]:
-        for reason, count in sorted(last.refused.items()):
-            console.print(f"refused: {count:,} x {reason}")
+        for reason, number in sorted(last.refused.items()):
+            console.print(f"refused: {number:,} x {reason}")

@@ -1,12 +1,11 @@
 """`duckweed train` and `duckweed new`."""
 
-import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from duckweed.cli import running
+from duckweed.cli import running, specified
 from duckweed.cli.console import PlainConsole
 from duckweed.cli.errors import fail, plain_errors
 
@@ -39,35 +38,17 @@ def train(
     specification: Annotated[
         Path | None, typer.Argument(help="A run specification (TOML). Without: the defaults.")
     ] = None,
-    data: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Text: files, folders, globs, hf:NAME[:config], or 'stdlib'. Repeatable."
-        ),
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Preset, folder, config.json or hub name.")
-    ] = None,
-    tokenizer: Annotated[str | None, typer.Option(help="bytes, bpe:N, or a tokenizer.")] = None,
-    encoding: Annotated[
-        str | None,
-        typer.Option(
-            help="Of text without a byte-order mark: cp1252, utf-16-le ... Default: utf-8."
-        ),
-    ] = None,
-    peers: Annotated[int | None, typer.Option(help="How many peers.")] = None,
-    rounds: Annotated[int | None, typer.Option(help="How many rounds.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Everything random follows from it.")] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Any key of the specification, such as inner.steps=30."),
-    ] = None,
-    recipe: Annotated[
-        Path | None,
-        typer.Option(
-            help="How to train (TOML), as `evolve` leaves it: laid over the specification."
-        ),
-    ] = None,
+    data: specified.Data = None,
+    field: specified.Field = None,
+    encoding: specified.Encoding = None,
+    limit: specified.Limit = None,
+    model: specified.Model = None,
+    tokenizer: specified.Tokenizer = None,
+    peers: specified.Peers = None,
+    rounds: specified.Rounds = None,
+    seed: specified.Seed = None,
+    set_: specified.Set = None,
+    recipe: specified.Recipe = None,
     name: Annotated[str | None, typer.Option(help="Name of the run: folder runs/NAME.")] = None,
     runs: Annotated[Path, typer.Option(help="Where run folders are kept.")] = Path("runs"),
     resume: Annotated[
@@ -97,33 +78,28 @@ def train(
     from duckweed.pages import trackers
     from duckweed.run import folder as folders
     from duckweed.run import plugins
-    from duckweed.run import recipe as recipes
-    from duckweed.run import spec as specs
 
     trackers.check(log or [])
     if resume is not None and specification is not None:
         fail("give either a specification or --resume, not both: a run keeps its specification")
     if (links or step_seconds is not None) and not simulate:
         fail("--links and --step-seconds go with --simulate")
-    changes = _changes(data, model, tokenizer, encoding, peers, rounds, seed, set_)
+    wanted = specified.changes(
+        data, field, encoding, limit, model, tokenizer, peers, rounds, seed, set_
+    )
     if resume is not None:
-        if recipe is not None:
-            fail("a run keeps its specification: --recipe does not go with --resume")
-        if changes:
-            fail(f"a run keeps its specification: {', '.join(changes)} cannot change on --resume")
-        run = running.reopen(folders.find(resume), device, threads, plugin or (), micro)
+        specified.refuse_with_run(wanted, recipe)
+        folder = folders.find(resume)
+        run = running.reopen(folder, device, threads, plugin or (), micro, simulated=simulate)
     else:
         loaded = plugins.load(plugin or ())
-        spec = specs.load(specification) if specification else specs.RunSpec()
-        spec = specs.override(recipes.lay(spec, recipe) if recipe else spec, changes)
-        if not _names_tokenizer(specification, changes):
-            spec = specs.with_own_tokenizer(spec, _base(specification, data))
+        spec, base = specified.specification(specification, recipe, wanted)
         if links:  # before a folder is made for the run
             parse_links(links, spec.rounds.peers)
-        base = _base(specification, data)
         name = name or folders.next_name(runs, specification.stem if specification else "train")
-        here = 1 if simulate else spec.rounds.peers
-        run = running.begin(spec, base, runs, name, device, threads, here, loaded, micro)
+        run = running.begin(
+            spec, base, runs, name, device, threads, spec.rounds.peers, loaded, micro, simulate
+        )
     from duckweed import session
 
     with running.stoppable(run, "duckweed train --resume"):
@@ -135,50 +111,3 @@ def train(
         else:
             running.watch(run, session.train(run, port), log or ())
         running.finish(run)
-
-
-def _base(specification: Path | None, data: list[str] | None) -> Path:
-    """The folder that relative paths start from."""
-    return specification.resolve().parent if specification and not data else Path.cwd()
-
-
-def _names_tokenizer(specification: Path | None, changes: dict[str, Any]) -> bool:
-    """Whether the user has said which tokenizer to take."""
-    said = tomllib.loads(specification.read_text("utf-8")) if specification else {}
-    return "data.tokenizer" in changes or "tokenizer" in said.get("data", {})
-
-
-def _changes(
-    data: list[str] | None,
-    model: str | None,
-    tokenizer: str | None,
-    encoding: str | None,
-    peers: int | None,
-    rounds: int | None,
-    seed: int | None,
-    assignments: list[str] | None,
-) -> dict[str, Any]:
-    """Options as dotted keys of the specification."""
-    given: dict[str, Any] = {
-        "data.path": (data[0] if len(data) == 1 else data) if data else None,
-        "model.source": model,
-        "data.tokenizer": tokenizer,
-        "data.encoding": encoding,
-        "rounds.peers": peers,
-        "rounds.count": rounds,
-        "seed": seed,
-    }
-    changes = {key: value for key, value in given.items() if value is not None}
-    for text in assignments or []:
-        key, equals, value = text.partition("=")
-        if not equals:
-            fail(f"--set {text}: expected KEY=VALUE, such as inner.steps=30")
-        changes[key.strip()] = _value(value.strip())
-    return changes
-
-
-def _value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text

@@ -119,8 +119,12 @@ def ways(model: nn.Module, spec: RunSpec, device: str, wish: Wish) -> list[Fit]:
 
 
 def whole(model: nn.Module, spec: RunSpec, device: str, way: Fit | None = None) -> int:
-    """`needed`, and the process itself where it takes its memory from the same place."""
-    return needed(model, spec, way) + (PROCESS if device == "cpu" else 0)
+    """Bytes that a peer takes of its device at its peak: `needed` and the process itself; on CUDA the
+    model, its moments and a step, because the vectors of a round are in main memory."""
+    if not device.startswith("cuda"):
+        return needed(model, spec, way) + PROCESS
+    parameters = sum(p.numel() for p in model.parameters())
+    return 4 * (1 + moments(spec.inner)) * parameters + passing(model, spec, way)
 
 
 def check_memory(

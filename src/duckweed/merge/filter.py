@@ -108,14 +108,14 @@ def _decide(
     share = np.sqrt(np.minimum(steps, 1.0))
     least = AGREEMENT * usual * share - DEVIATIONS * noise
     out = dict(against)
-    for p in np.flatnonzero(shared < least):
+    for p in np.flatnonzero(shared < least).tolist():
         both = f"({shared[p]:.2f}, usual {usual:.2f})"
-        out.setdefault(int(p), f"agrees too little with most of the others {both}")
+        out.setdefault(p, f"agrees too little with most of the others {both}")
     lengths = np.diagonal(joint)
     usual_length = _median(lengths)
-    for p in np.flatnonzero(lengths > LENGTH * usual_length):
+    for p in np.flatnonzero(lengths > LENGTH * usual_length).tolist():
         times = f"{lengths[p] / usual_length:.2f} times as many"
-        out.setdefault(int(p), f"has {times} nonzero codes as the median contribution")
+        out.setdefault(p, f"has {times} nonzero codes as the median contribution")
     kept = [p for p in range(count) if p not in out]
     close = CLOSENESS * (1 - usual) - DEVIATIONS * noise
     for p, original in _copies(cosines, kept, shared, close).items():
@@ -132,7 +132,8 @@ def _decide(
         if first is None:
             break
         out[kept.pop(first)] = "one of a group that pulls away from the others"
-    return out
+    worst = sorted(out, key=lambda p: (float(shared[p]), p))
+    return {p: out[p] for p in worst[: (count - 1) // 2]}  # never a majority
 
 
 def _median(values: np.ndarray) -> int:

@@ -85,7 +85,8 @@ class Relay:
         self._server = await serve(
             self._client, host, port,
             process_request=_no_websocket, select_subprotocol=_version,
-            create_connection=self._caller, compression=None, max_size=FRAME, max_queue=16, ping_interval=RELAY_PING, ping_timeout=RELAY_PING,
+            create_connection=self._caller,  # type: ignore[arg-type]  # it is only called
+            compression=None, max_size=FRAME, max_queue=16, ping_interval=RELAY_PING, ping_timeout=RELAY_PING,
         )  # fmt: skip
         return next(iter(self._server.sockets)).getsockname()[1]
 

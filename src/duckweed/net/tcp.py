@@ -48,7 +48,7 @@ NONCE = 32
 SIGNED = b"duckweed tcp 1"
 BUFFER = 1 << 20
 PER_KEY, PER_ADDRESS, TOTAL = 8, 64, 4096  # connections of one key, of one address, of all
-STRANGERS = 256  # connections of those who are not members; half a MiB each while TLS begins
+STRANGERS = 128  # connections of those who are not members; half a MiB each while TLS begins
 BACKLOG = 128  # connections that wait to be accepted
 log = logging.getLogger(__name__)
 

@@ -49,10 +49,11 @@ def tell(event: Event) -> None:
 
 
 async def coordinate(
-    folder: RunFolder, address: str, relays: list[str], relay_port: int | None
+    folder: RunFolder, address: str, relays: list[str], relay_port: int | None, stays: bool
 ) -> None:
     """Serve the run until its rounds are done or SIGTERM comes. relays: URLs; relay_port: TCP port of
-    one beside the coordinator (0: any), None: there is none."""
+    one beside the coordinator (0: any), None: there is none; stays: answer until SIGTERM, though the
+    rounds are done."""
     import msgspec
 
     from duckweed.net.relay import Relay
@@ -93,6 +94,7 @@ async def coordinate(
     node = Node(
         endpoint, identity, folder, ledger, specs.load(folder.spec), layout, first, record, say
     )
+    node.stays = stays
     environment.on_stop(lambda: asyncio.ensure_future(node.stop("stopped")))
     direct = [x for x in endpoint.addresses if not is_relay(x)]
     tell(Serving(identity.id, endpoint.bound, direct, relay_port))
@@ -100,7 +102,8 @@ async def coordinate(
     showing = asyncio.create_task(_show(node))
     try:
         await node.run()
-        folder.record(node.account(relay.bytes if relay else 0))
+        if not stays:  # that is told once, of the run itself
+            folder.record(node.account(relay.bytes if relay else 0))
     finally:
         for task in (serving, showing):
             task.cancel()
@@ -192,6 +195,7 @@ def main() -> int:
     parser.add_argument("--address", default="127.0.0.1:0")
     parser.add_argument("--relays", nargs="*", default=[])
     parser.add_argument("--relay-port", type=int)
+    parser.add_argument("--stays", action="store_true")
     given = parser.parse_args()
     folder = RunFolder(given.folder)
     pid = folder.path / f"{given.role}{given.slot if given.role == 'peer' else ''}.pid"
@@ -205,7 +209,8 @@ def main() -> int:
             # One whose parent was killed may still be ending.
             lock = folder.path / "coordinator.lock"
             with alone(lock, wait=False, patience=PROCESS_GRACE):
-                asyncio.run(coordinate(folder, given.address, given.relays, given.relay_port))
+                way = given.address, given.relays, given.relay_port
+                asyncio.run(coordinate(folder, *way, given.stays))
         else:
             meeting = (given.coordinator, given.addresses)
             reason = asyncio.run(

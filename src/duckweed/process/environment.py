@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -21,7 +22,9 @@ DEFAULTS = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # they would be drawn across our own view
     "HF_HUB_VERBOSITY": "error",  # what the hub does not give, our own message says
     "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",  # it warns of special tokens and the like, which we set ourselves
 }
+LOOPBACK = 2.0  # seconds for a packet from this machine to itself
 FILES = 8192  # files and sockets that a process which serves others wants to have open
 
 
@@ -42,6 +45,25 @@ def _interrupt(_: int, frame: FrameType | None) -> None:
     if not callable(handler):
         raise KeyboardInterrupt
     handler(signal.SIGINT, frame)
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def loopback_works() -> bool:
+    """Whether processes of this machine can reach each other: a packet to 127.0.0.1 comes back."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.settimeout(LOOPBACK)
+        try:
+            one.bind(("127.0.0.1", 0))
+            one.sendto(b"duckweed", one.getsockname())
+            return one.recv(16) == b"duckweed"
+        except OSError:
+            return False
 
 
 def of_child(threads: int) -> dict[str, str]:

@@ -24,6 +24,13 @@ E = TypeVar("E", bound=Event)
 log = logging.getLogger(__name__)
 
 
+NO_LOOPBACK = (
+    "the processes of this machine cannot reach each other: a packet to 127.0.0.1 does not come back. Either "
+    "the loopback interface is down (`ip link show lo` tells, `ip link set lo up` mends it), or a firewall "
+    "drops UDP on it (`nft list ruleset` tells). Nothing is lost; once it is mended, go on with --resume"
+)
+
+
 class RunFailed(RuntimeError):
     """A process of the run ended with an error; the message is its own."""
 
@@ -73,11 +80,15 @@ class LocalRun:
         address: str = "127.0.0.1:0",
         relays: Sequence[str] = (),
         relay_port: int | None = None,
+        stays: bool = False,
     ) -> Serving:
         """Start the coordinator, and the peers once it listens. relays: URLs of those elsewhere;
-        relay_port: TCP port of one beside the coordinator, 0: any, None: there is none. Raises
-        RunFailed."""
+        relay_port: TCP port of one beside the coordinator, 0: any, None: there is none; stays: it answers
+        until it is ended, though all rounds are done. Raises RunFailed."""
+        if self.peers and not environment.loopback_works():
+            raise RunFailed(NO_LOOPBACK)
         beside = [] if relay_port is None else ["--relay-port", str(relay_port)]
+        beside += ["--stays"] if stays else []
         self._launch("coordinator", 0, "--address", address, "--relays", *relays, *beside)
         serving = self._wait_for(Serving)
         bound = (a.rpartition(":") for a in serving.bound if not a.startswith("["))

@@ -4,15 +4,13 @@ import shutil
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
-
-import torch
-from transformers import TextStreamer
 
 from duckweed.learn.data.dataset import Dataset
-from duckweed.learn.device import seeded
+from duckweed.learn.data.reading import DataError
+from duckweed.learn.data.tokenizer import no_tokenizer
 from duckweed.learn.model import model as models
-from duckweed.learn.model.architecture import ModelError
+from duckweed.learn.model.generation import TOP_P, continued
+from duckweed.learn.model.given import model_in
 from duckweed.ledger.entries import RoundEntry, StateEntry
 from duckweed.ledger.ledger import Ledger
 from duckweed.round import founding
@@ -27,19 +25,7 @@ from duckweed.run.state import State, StateError
 FINAL_TOKENS = 262_144  # of held-out text for the measure at the end; all of it where there is less
 EVALUATION_BATCH = 16
 SAMPLE = 160  # tokens of text at the end of a run
-TOP_P = 0.95
 Say = Callable[[str], None]
-
-
-class Written(TextStreamer):
-    """Hands on text as it is generated, as soon as no later token can change it: word by word."""
-
-    def __init__(self, tokenizer: Any, write: Say) -> None:
-        super().__init__(tokenizer, skip_special_tokens=True)
-        self.write = write
-
-    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        self.write(text)
 
 
 def bytes_per_token(dataset: Dataset) -> float:
@@ -115,50 +101,13 @@ def generate(
 ) -> str:
     """The prompt continued by up to `tokens` tokens. temperature: 0 takes the likeliest each time; top_p:
     of the likeliest tokens, as many as have this probability together are drawn from; write: is given
-    the text, the prompt first, as it is written."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    the text, the prompt first, as it is written. Raises DataError, ModelError where the folder holds no
+    tokenizer or no whole model."""
+    from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
-    with models.quiet():
-        network = AutoModelForCausalLM.from_pretrained(
-            model, dtype=torch.float32, trust_remote_code=False
-        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise DataError(no_tokenizer(str(model), error)) from error
+    network = model_in(model)
     return continued(network, tokenizer, prompt, tokens, temperature, seed, device, top_p, write)
-
-
-def continued(
-    network: Any,
-    tokenizer: Any,
-    prompt: str,
-    tokens: int,
-    temperature: float,
-    seed: int,
-    device: str,
-    top_p: float = TOP_P,
-    write: Say | None = None,
-) -> str:
-    """The same with model and tokenizer as transformers has read them; keys and values of the tokens
-    before are kept (`use_cache`), so that each token is computed once."""
-    network = network.to(device).eval()
-    ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)["input_ids"]
-    if ids.numel() == 0:
-        ids = torch.tensor([[tokenizer.eos_token_id]])
-    sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p}
-    with torch.no_grad(), seeded(seed, device):
-        try:
-            out = network.generate(
-                input_ids=ids.to(device),
-                attention_mask=torch.ones_like(ids).to(device),
-                max_new_tokens=tokens,
-                pad_token_id=tokenizer.eos_token_id,
-                use_cache=True,
-                streamer=Written(tokenizer, write) if write else None,
-                **(sampling if temperature > 0 else {"do_sample": False}),
-            )
-        except IndexError as error:  # a table of positions that is too short
-            most = getattr(network.config, "max_position_embeddings", "fewer")
-            raise ModelError(
-                f"the model cannot write {tokens} tokens after a prompt of {ids.numel()}: it has "
-                f"positions for {most}; ask for fewer tokens"
-            ) from error
-    return str(tokenizer.decode(out[0], skip_special_tokens=True))

@@ -5,6 +5,7 @@ import logging
 import math
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from duckweed.ledger.entries import GenesisEntry
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import load_or_create
 from duckweed.round.worker import disk_needed
-from duckweed.run import toml
+from duckweed.run import toml, units
 from duckweed.run.folder import FolderError, RunFolder, write_atomically
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
@@ -40,6 +41,8 @@ log = logging.getLogger(__name__)
 Report = Callable[[str], None]
 BUFFERS = "buffers.safetensors"  # in the folder of a run whose model has any that are persistent
 TRIED = 2000  # held-out tokens whose text the exported tokenizer must read as in training
+TELL = 1.0  # seconds between two words of how far the data is
+TIMED = 3  # steps by which the speed of this machine is known
 WORSE = 0.5  # nats a token by which given weights may start worse than guessing
 
 
@@ -64,11 +67,25 @@ class Ground(msgspec.Struct):
 def prepare(spec: RunSpec, base: Path, say: Report) -> Ground:
     """Data read and tokenised, its size checked. Raises DataError."""
     say("reading the data")
-    dataset = datasets.prepare(spec.data, base, cache_folder())
+    dataset = datasets.prepare(spec.data, base, cache_folder(), progress(say))
     say(dataset.manifest.told())
     sequences = spec.rounds.peers * spec.inner.batch
     datasets.check_size(dataset, spec.model.sequence, sequences)
     return Ground(base, dataset)
+
+
+def progress(say: Report) -> Callable[[str, int], None]:
+    """What tells how far the preparation of data is, once a second."""
+    told = time.monotonic()
+
+    def report(what: str, size: int) -> None:
+        nonlocal told
+        if time.monotonic() - told >= TELL:
+            told = time.monotonic()
+            doing = {"read": "reading the data", "tokenise": "turning the text into tokens"}[what]
+            say(f"{doing}: {units.show_size(size)} done")
+
+    return report
 
 
 def configuration(spec: RunSpec, ground: Ground) -> PretrainedConfig:
@@ -151,16 +168,24 @@ def found(
     weights = models.read_weights(first_one)
     del first_one
 
+    pace = _Pace()
+
     def gradient() -> np.ndarray:
         say("measuring the first scales")
-        return first_gradient(spec, learner(spec, ground, device, wish), weights)
+        one = learner(spec, ground, device, wish)
+        return first_gradient(spec, one, weights, pace.stepped)
 
     state = first(layout, weights, codec_of(spec.wire, layout).first_shared(gradient))
+    if not pace.marks:
+        say("measuring the speed")
+        steps = min(TIMED, spec.inner.steps)
+        one = learner(spec, ground, device, wish)
+        one.train(weights, Part(0, 0, steps), report=pace.stepped)
     write_atomically(folder.spec, toml.write(spec).encode())
     write_atomically(folder.path / "layout.json", msgspec.json.encode(layout))
     if ground.buffers:
         write_atomically(folder.path / BUFFERS, safetensors.save(ground.buffers))
-    folder.note(_noted(ground))
+    folder.note(_noted(ground) | {"step_seconds": pace.seconds})
     state.save(folder.state(0))
     identity = load_or_create(folder.coordinator_key)
     ledger = Ledger(folder.ledger, identity.sign)
@@ -232,10 +257,36 @@ def genesis(
     )
 
 
-def first_gradient(spec: RunSpec, learner: Learner, weights: np.ndarray) -> np.ndarray:
+def first_gradient(
+    spec: RunSpec,
+    learner: Learner,
+    weights: np.ndarray,
+    report: Callable[[int, float], None] | None = None,
+) -> np.ndarray:
     """The pseudo-gradient f32[P] of block 0 from the first weights f32[P], trained here once: what peers
-    share in round 0 comes from it, before anybody has announced anything."""
-    return learner.train(weights, Part(block=0, first=0, steps=spec.inner.steps)).delta
+    share in round 0 comes from it, before anybody has announced anything. report: as of Learner.train."""
+    part = Part(block=0, first=0, steps=spec.inner.steps)
+    return learner.train(weights, part, report=report).delta
+
+
+class _Pace:
+    """When steps were done: what one of them takes."""
+
+    def __init__(self) -> None:
+        self.began = time.perf_counter()
+        self.marks: list[tuple[int, float]] = []  # steps done, and when
+
+    def stepped(self, steps: int, loss: float) -> None:
+        self.marks.append((steps, time.perf_counter()))
+
+    @property
+    def seconds(self) -> float:
+        """Of one step; the first one, in which much is done once and for all, is left out if others are
+        known."""
+        (first, began), (last, ended) = self.marks[0], self.marks[-1]
+        if last > first:
+            return (ended - began) / (last - first)
+        return (ended - self.began) / last
 
 
 def keep(folder: RunFolder, ground: Ground, layout: Layout) -> None:
@@ -246,7 +297,7 @@ def keep(folder: RunFolder, ground: Ground, layout: Layout) -> None:
     folder.note(_noted(ground))
 
 
-def _noted(ground: Ground) -> dict[str, str]:
+def _noted(ground: Ground) -> dict[str, Any]:
     """What `reopen` needs to know of this machine."""
     facts = {"base": str(ground.base), "dataset": str(ground.dataset.folder)}
     return facts | ({"source": ground.source} if ground.source else {})

@@ -133,8 +133,12 @@ class RunHistory:
 
 def agreed_states(ledger: Ledger) -> dict[int, str]:
     """Round -> hash of the state that it begins from, as a ledger has it. Raises LedgerError."""
-    first = {entry.round: entry.body.state for entry in ledger.entries(GenesisEntry)}
-    return first | {entry.round: entry.body.hash for entry in ledger.entries(StateEntry)}
+    agreed = {}
+    for entry in ledger.entries(*RUN):
+        match entry.body:
+            case GenesisEntry(state=digest) | StateEntry(hash=digest):
+                agreed[entry.round] = digest
+    return agreed
 
 
 def _check(genesis: GenesisEntry, folder: RunFolder, spec: RunSpec, layout: Layout) -> None:

@@ -50,7 +50,7 @@ def assignments(entry: RoundEntry, steps: int) -> dict[int, Span]:
 
 def announcements(entry: RoundEntry, steps: int, tensors: int) -> list[Announcement]:
     """What was handed in for a closed round, from its entry in the ledger, by the peers' indices. The
-    entry does not keep the announced sizes, [T]: zeros stand for them. steps: as in `ledger_entry`."""
+    entry keeps a hash of the announced sizes, [T]: zeros stand for them. steps: as in `ledger_entry`."""
     spans = assignments(entry, steps)
     return [
         Announcement(

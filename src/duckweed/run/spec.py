@@ -3,9 +3,10 @@
 import difflib
 import re
 import tomllib
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Union, get_args
+from typing import Any, TypeVar, Union, get_args
 
 import msgspec
 from blake3 import blake3
@@ -28,6 +29,7 @@ SPEC_LIMIT = 1 << 18  # bytes; a specification is a page of text
 SEED_LIMIT = 1 << 63
 DESCRIPTION_LIMIT = 2000  # characters
 DEFAULT_WIRE = "integer"
+S = TypeVar("S")
 
 
 class SpecError(ValueError):
@@ -153,11 +155,19 @@ def parse(text: str, source: str = "run.toml") -> RunSpec:
 def members(text: str, source: str) -> Members:
     """Section `[members]` of TOML text, whatever the other sections say: they may need a plug-in that is
     not loaded. Raises SpecError."""
+    return _section(text, source, "members", Members)
+
+
+def rounds(text: str, source: str) -> Rounds:
+    """Section `[rounds]`, likewise."""
+    return _section(text, source, "rounds", Rounds)
+
+
+def _section(text: str, source: str, name: str, kind: type[S]) -> S:
     try:
-        raw = tomllib.loads(text).get("members", {})
-        return msgspec.convert(raw, Members)
+        return msgspec.convert(tomllib.loads(text).get(name, {}), kind)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError, ValueError) as error:
-        raise SpecError(f"{source}: members: {error}") from error
+        raise SpecError(f"{source}: {name}: {error}") from error
 
 
 def load(path: Path) -> RunSpec:
@@ -191,6 +201,11 @@ def override(spec: RunSpec, changes: dict[str, object]) -> RunSpec:
         return _build(raw)
     except (msgspec.ValidationError, ValueError) as error:
         raise SpecError(_explain(str(error), raw)) from error
+
+
+def names_tokenizer(text: str, changes: Mapping[str, object]) -> bool:
+    """Whether TOML text, or changes by dotted keys, say which tokenizer to take."""
+    return "data.tokenizer" in changes or "tokenizer" in tomllib.loads(text).get("data", {})
 
 
 def with_own_tokenizer(spec: RunSpec, base: Path) -> RunSpec:

@@ -11,7 +11,6 @@ from pathlib import Path
 import msgspec
 
 from duckweed.learn.learner import Learner, Part
-from duckweed.learn.memory import PROCESS
 from duckweed.round.worker import disk_needed
 from duckweed.run import units
 from duckweed.run.layout import Layout
@@ -101,7 +100,7 @@ class Survey(msgspec.Struct, frozen=True):
     speed: float
     """Tokens per second of inner steps."""
     memory: int
-    """Bytes that training takes of the device."""
+    """Bytes that training takes of the device at its peak, as predicted."""
     device: str
     threads: int
 
@@ -125,7 +124,6 @@ class Survey(msgspec.Struct, frozen=True):
         """What will happen here and what it costs."""
         most = "" if self.terms.up else "at most "
         hourly = 3600 / self.seconds
-        memory = self.memory + (PROCESS if self.device == "cpu" else 0)
         disk = disk_needed(self.spec.inner, self.layout)
         size = units.show_size
         threads = f", {self.threads} thread{'s' if self.threads > 1 else ''}"
@@ -135,7 +133,7 @@ class Survey(msgspec.Struct, frozen=True):
             f"{self.speed:,.0f} tokens/s; a round of {self.spec.tokens_per_block:,} tokens takes it "
             f"about {units.show_time(self.seconds)}, sends {most}{size(self.up)} and fetches "
             f"{most}{size(self.down)}, so {most}{size(self.up * hourly)} up and "
-            f"{size(self.down * hourly)} down in an hour; it takes about {size(memory)} of "
+            f"{size(self.down * hourly)} down in an hour; it takes about {size(self.memory)} of "
             f"memory and {size(disk)} of disk. The coordinator is {self.link}."
         )
 

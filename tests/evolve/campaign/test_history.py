@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from duckweed.cli.evolve_view import ledger_tables
+from duckweed.cli.views.evolve import ledger_tables
 from duckweed.evolve.budget import Budget
 from duckweed.evolve.campaign.create import plain_specification
 from duckweed.evolve.campaign.history import History, read

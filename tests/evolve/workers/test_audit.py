@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from duckweed.cli.evolve_view import ledger_tables
+from duckweed.cli.views.evolve import ledger_tables
 from duckweed.evolve.budget import Budget
 from duckweed.evolve.campaign.history import read
 from duckweed.evolve.entries import AuditEntry, CheckEntry, DecisionEntry, TrialEntry

@@ -29,9 +29,9 @@ from duckweed.run.lock import alone
 from duckweed.run.sections import DataSpec
 
 FORMAT = 1  # of the folder
-RULES = 2  # by which files become documents; with another number, data is prepared anew
+RULES = 3  # by which files become documents, and these tokens; with another number, data is prepared anew
 MANIFEST, TRAIN, HELD_OUT, TOKENIZER = "manifest.json", "train.bin", "held_out.bin", "tokenizer"
-CHUNK = 4 << 20  # bytes of text that are tokenised at a time
+CHUNK = 1 << 20  # bytes of text that are tokenised at a time
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

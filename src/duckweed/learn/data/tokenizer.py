@@ -5,8 +5,10 @@ All are backed by the `tokenizers` library and save themselves as a folder that
 """
 
 import json
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,13 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from duckweed.learn.data.reading import DataError
 
 END = "<|endoftext|>"
+LONGEST = 64
+"""Bytes of a stretch without blanks that `bpe:N` takes at once; a longer one is cut. The time that merging
+takes grows with the square of it, and Chinese, or a line of one letter, has no blanks at all."""
+PIECE = 1 << 18  # characters of a text that are encoded at once, at least
+AROUND = 256  # characters on each side of a cut that are looked at
+PLACES = 64  # that are tried for a cut
+BETWEEN_WORDS = re.compile(r"(?<=\S)(?=\s)|(?<=\W)(?=\w)")
 TRAIN_BYTES = 50_000_000  # of training text that `bpe:N` learns its merges from
 # What a bare tokenizer.json may call the token that ends a document; the first present is taken.
 END_NAMES = (END, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "<｜end▁of▁sentence｜>")
@@ -52,9 +61,33 @@ class Tokenizer:
         self._extra = extra or {}
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
-        """One array of ids per text, without the end-of-document id; dtype is `self.dtype`."""
-        encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        """One array of ids per text, without the end-of-document id; dtype is `self.dtype`. A long text is
+        encoded in pieces, because the library holds some 140 bytes for each token meanwhile."""
+        short = iter(self._ids([text for text in texts if len(text) <= PIECE]))
+        return [next(short) if len(text) <= PIECE else self._joined(text) for text in texts]
+
+    def _ids(self, texts: list[str]) -> list[Ids]:
+        encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
         return [np.array(encoding.ids, dtype=self.dtype) for encoding in encodings]
+
+    def _joined(self, text: str) -> Ids:
+        pieces, start = [], 0
+        while start < len(text):
+            end = self._cut(text, start + PIECE)
+            pieces += self._ids([text[start:end]])
+            start = end
+        return np.concatenate(pieces)
+
+    def _cut(self, text: str, least: int) -> int:
+        """The first place from `least` on where a text may be cut: encoded in two, what is around it gives
+        the ids that it gives whole. The end of the text if there is none nearby."""
+        for found in islice(BETWEEN_WORDS.finditer(text, least, least + PIECE), PLACES):
+            at = found.start()
+            left, right = text[at - AROUND : at], text[at : at + AROUND]
+            whole, *halves = self._ids([left + right, left, right])
+            if np.array_equal(whole, np.concatenate(halves)):
+                return at
+        return len(text)
 
     def decode(self, ids: Sequence[int] | Ids) -> str:
         """The text of `ids`, special tokens left out; bytes that are not UTF-8 become U+FFFD."""
@@ -140,11 +173,14 @@ def bpe_size(name: str) -> int | None:
 def train_bpe(texts: Iterable[str], size: int) -> Tokenizer:
     """Byte-level BPE with at most `size` ids, learnt from the first 50 MB of `texts`.
 
-    Sennrich, Haddow and Birch 2016 (arXiv:1508.07909), on bytes as in GPT-2. Deterministic: the
-    same texts give the same merges. A small text may have fewer pairs to merge than asked for.
+    Sennrich, Haddow and Birch 2016 (arXiv:1508.07909), on bytes as in GPT-2, whose words are cut after
+    LONGEST bytes. Deterministic: the same texts give the same merges. A small text may have fewer pairs to
+    merge than asked for.
     """
     backend = Backend(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    cut = pre_tokenizers.FixedLength(length=LONGEST)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([words, cut])
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=size,
@@ -211,6 +247,20 @@ def _end_of(backend: Backend, extra: dict[str, str], path: Path) -> str:
     )
 
 
+def no_tokenizer(name: str, error: Exception) -> str:
+    """What to say where transformers finds no tokenizer of that name."""
+    if Path(name).is_dir():
+        return (
+            f"tokenizer: the folder {name} holds none that can be read; it wants a tokenizer.json with its "
+            "tokenizer_config.json, as the model's authors have them"
+        )
+    reason = str(error).strip().split("\n")[0]
+    return (
+        f"tokenizer: '{name}' is neither here nor on the Hugging Face hub ({reason}); give 'bytes', 'bpe:N', a "
+        "tokenizer.json, a folder, or check the name and the network"
+    )
+
+
 def _from_transformers(name: str) -> Tokenizer:
     """From the hub or an older kind of folder, by way of the files that transformers saves."""
     import transformers  # seconds
@@ -224,11 +274,7 @@ def _from_transformers(name: str) -> Tokenizer:
     except DataError:
         raise
     except Exception as error:  # whatever the network or the files raised
-        reason = str(error).strip().split("\n")[0]
-        raise DataError(
-            f"tokenizer: '{name}' is neither here nor on the Hugging Face hub ({reason}); "
-            "give 'bytes', 'bpe:N', a tokenizer.json, a folder, or check the name and the network"
-        ) from error
+        raise DataError(no_tokenizer(name, error)) from error
     raise DataError(f"tokenizer: '{name}' has no fast version (tokenizer.json); choose another")
 
 

@@ -22,6 +22,7 @@ class Reason(StrEnum):
     TRAIN = "cannot be trained a step"
     BUFFERS = "changes its buffers in training"
     EXPORT = "is not read back from its export as it was"
+    GENERATE = "cannot continue a text, as `duckweed generate` asks it to"
 
 
 class ModelError(ValueError):

@@ -18,6 +18,7 @@ from duckweed.learn.data.tokenizer import Tokenizer
 from duckweed.learn.device import seeded
 from duckweed.learn.model.architecture import ModelError, Reason
 from duckweed.learn.model.configuration import brief
+from duckweed.learn.model.generation import continued
 from duckweed.learn.model.model import buffers_of, quiet
 
 TOLERANCE = 1e-4
@@ -128,6 +129,8 @@ def check_export(
     losses = [nn.functional.cross_entropy(x[0, :-1], tokens[0, 1:]).item() for x in (one, two)]
     if not abs(losses[0] - losses[1]) <= TOLERANCE:
         raise Unsuited(Reason.EXPORT, f"its loss is {losses[1]:.6f} and not {losses[0]:.6f}")
+    with _reading(folder, Reason.GENERATE):
+        continued(network, found, SAMPLE[:8], 2, 0.0, 0, "cpu")
     return network, found
 
 
@@ -157,13 +160,13 @@ def _named(limit: str) -> Iterator[None]:
 
 
 @contextmanager
-def _reading(folder: Path) -> Iterator[None]:
+def _reading(folder: Path, reason: Reason = Reason.EXPORT) -> Iterator[None]:
     try:
         yield
     except Unsuited:
         raise
     except Exception as error:  # of many kinds
-        raise Unsuited(Reason.EXPORT, f"{folder.name}: {brief(error)}") from error
+        raise Unsuited(reason, f"{folder.name}: {brief(error)}") from error
 
 
 def _limits(model: nn.Module, length: int) -> str:

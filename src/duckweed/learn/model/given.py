@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from duckweed.learn.model.architecture import ModelError
-from duckweed.learn.model.configuration import brief
+from duckweed.learn.model.configuration import brief, configuration
 from duckweed.learn.model.model import quiet, skeleton
 from duckweed.run.units import show_size
 
@@ -23,6 +23,7 @@ TEXT_PARTS = {
 """Where composite models keep their text part -> where the text model by itself has it."""
 DOUBLE = 8  # bytes of the widest number that a weight is kept in
 SLACK = 100_000_000  # bytes of tables, and of tensors that the text model has no use for
+FLOATS = ("F64", "F32", "F16", "BF16")  # as safetensors names them
 HEADER_LIMIT = 100_000_000  # bytes, as in the safetensors library
 
 
@@ -32,6 +33,8 @@ def given_weights(source: str, base: Path, config: PretrainedConfig | None = Non
     path = base / Path(source).expanduser()
     path = path.parent if path.is_file() else path
     if path.is_dir():
+        for index in sorted(path.glob("*.safetensors.index.json")):
+            _check_index(index)
         for file in sorted(path.glob("*.safetensors")):
             _check_file(file)
     elif config is not None:
@@ -43,16 +46,21 @@ def given_weights(source: str, base: Path, config: PretrainedConfig | None = Non
                 config=config,
                 dtype=torch.float32,
                 trust_remote_code=False,
+                ignore_mismatched_sizes=True,  # they are named below
                 output_loading_info=True,
                 key_mapping=TEXT_PARTS,
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"no weights at {source!r}: {brief(error)}") from error
     model, said = read
-    if lacking := sorted(said["missing_keys"]) + sorted(str(x) for x in said["mismatched_keys"]):
+    faults = [f"{name} is missing" for name in sorted(said["missing_keys"])]
+    for name, found, wanted in sorted(said["mismatched_keys"]):
+        faults.append(f"{name} is {list(found)} and should be {list(wanted)}")
+    if faults:
+        more = f", and {len(faults) - 1} more such faults" if faults[1:] else ""
         raise ModelError(
-            f"the weights at {source!r} do not fit its configuration: {lacking[0]} is missing or of "
-            f"another shape, one of {len(lacking)}"
+            f"the weights at {source!r} do not fit its config.json: {faults[0]}{more}; take both from the same "
+            "model"
         )
     for name, value in model.state_dict().items():
         if not torch.isfinite(value).all():
@@ -80,6 +88,29 @@ def _check_download(source: str, config: PretrainedConfig) -> None:
         )
 
 
+def model_in(folder: Path) -> Any:
+    """The model in a folder of Hugging Face's format, on the CPU; of a composite its text part. Raises
+    ModelError."""
+    source = str(folder.resolve())
+    config = configuration(source, folder, vocabulary=0, sequence=0, given=True)
+    model: Any = given_weights(source, folder, config)
+    model.config.use_cache = True
+    return model.eval()
+
+
+def _check_index(path: Path) -> None:
+    """Raises ModelError where the list of a model's files is damaged, or names one that is not there."""
+    try:
+        names = sorted(set(json.loads(path.read_text("utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path} is damaged; fetch it again") from error
+    if lacking := [name for name in names if not (path.parent / str(name)).is_file()]:
+        raise ModelError(
+            f"{path.parent} lacks {lacking[0]}, which {path.name} names ({len(lacking)} of {len(names)} files "
+            "are missing); fetch the rest of the model"
+        )
+
+
 def _check_file(path: Path) -> None:
     """Raises ModelError where a safetensors file is visibly not whole."""
     size = path.stat().st_size
@@ -97,7 +128,9 @@ def _check_file(path: Path) -> None:
         file.seek(8)
         try:
             header = json.loads(file.read(length))
-            ends = [x["data_offsets"][1] for name, x in header.items() if name != "__metadata__"]
+            tensors = {name: x for name, x in header.items() if name != "__metadata__"}
+            ends = [x["data_offsets"][1] for x in tensors.values()]
+            kinds = {name: str(x["dtype"]) for name, x in tensors.items()}
         except (ValueError, AttributeError, KeyError, TypeError, IndexError) as error:
             raise ModelError(f"{path} is damaged or cut off; fetch it again") from error
     wanted = 8 + length + max(ends, default=0)
@@ -106,3 +139,9 @@ def _check_file(path: Path) -> None:
             f"{path} has {size:,} bytes and should have {wanted:,}: it is damaged or cut off; fetch it "
             "again"
         )
+    for name, kind in kinds.items():
+        if name.endswith("weight") and kind not in FLOATS:
+            raise ModelError(
+                f"{path}: {name} is stored as {kind}: the weights are quantised and cannot be trained; give a "
+                "folder whose weights are not"
+            )

@@ -1,6 +1,6 @@
 """The figures of runs as Prometheus reads them (text format 0.0.4)."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from duckweed.pages.live.sections import GONE, unseen
 from duckweed.pages.live.show import Show
@@ -61,7 +61,7 @@ def _contributions(show: Show) -> Iterable[Sample]:
     yield {"counted": "no"}, sum(len(x.rejected) for x in rounds)
 
 
-FIGURES = (
+FIGURES: tuple[tuple[str, str, str, Callable[[Show], Iterable[Sample]]], ...] = (
     ("duckweed_rounds_closed_total", "counter", "Rounds that are closed.", lambda x: [({}, len(x.run.rounds))]),
     ("duckweed_rounds_planned", "gauge", "Rounds of the whole run.", lambda x: [({}, x.run.spec.rounds.count)]),
     ("duckweed_tokens_total", "counter", "Tokens of the contributions that counted.", lambda x: [({}, x.run.tokens)]),

@@ -47,6 +47,11 @@ def serving(site: Site, at: str) -> Iterator[str]:
             thread.join(2 * CLOSES)
 
 
+def check(at: str) -> None:
+    """Raises PageError where nothing can be served at HOST:PORT now."""
+    _listen(*address(at)).close()
+
+
 def url(host: str, port: int) -> str:
     """What a browser on this machine opens."""
     name = {"0.0.0.0": "localhost", "::": "localhost"}.get(host, host)

@@ -182,7 +182,7 @@ class Coordinator:
                 return m.Stop(self.rounds.stopping)
             if question.round == self.spec.rounds.count:
                 if question.round in self.history.agreed:
-                    return m.Stop("all rounds are done")
+                    return m.Stop(m.ALL_DONE)
             elif (open_ := self.rounds.open) and open_.wants(
                 member.index, question.round, question.contributed
             ):

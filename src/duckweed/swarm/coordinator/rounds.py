@@ -18,7 +18,7 @@ from duckweed.round.engine import Engine
 from duckweed.round.history import RunHistory
 from duckweed.round.open_round import Member, OpenRound
 from duckweed.round.round_record import closed_event, epoch
-from duckweed.run.events import ContributionRefused, PeerLeft, RoundClosed, Said, Tell
+from duckweed.run.events import ContributionRefused, FinalLoss, PeerLeft, RoundClosed, Said, Tell
 from duckweed.run.folder import RunFolder
 from duckweed.swarm.coordinator.admission import Admission
 from duckweed.swarm.coordinator.traffic import Traffic
@@ -155,6 +155,14 @@ class RoundDriver:
     def ended(self) -> bool:
         """Whether no more rounds are closed here."""
         return bool(self.stopping) or self.deposed
+
+    def measured(self) -> float | None:
+        """The loss on held-out text, nats per token: of the finished model where that is known, else of the
+        last round that measured it."""
+        if self.number == self.spec.rounds.count:
+            for final in self.folder.records(FinalLoss):
+                self.held_out = final.held_out
+        return self.held_out
 
     def attended(self) -> bool:
         """Whether any peer is here."""

@@ -53,7 +53,7 @@ def status(rounds: RoundDriver) -> m.Status:
         len(rounds.history.peers),
         [_peer(x, now) for x in sorted(shown, key=lambda x: x.index)],
         last.loss if last else None,
-        rounds.held_out,
+        rounds.measured(),
         last.seconds if last else 0.0,
         rounds.waiting_for(),
         rounds.traffic.moved(),

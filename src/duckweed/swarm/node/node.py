@@ -82,6 +82,7 @@ class Node:
         self.peer_links: PeerLinks | None = None  # of the peer in this process, if there is one
         self.rate_limits = RateLimits(self._knows)
         self.over = ""  # why the run ends here
+        self.stays = False  # whether the coordinator of a run that is over answers until `stop`
         self._moved: dict[str, list[int]] = {}
 
     def _knows(self, key: str) -> bool:
@@ -226,7 +227,7 @@ class Node:
             if voter.leads:
                 await self._coordinate(voter)
             elif self._done():
-                self.over = "all rounds are done"
+                self.over = m.ALL_DONE
             else:
                 await self._follow(election)
 
@@ -264,10 +265,10 @@ class Node:
         looking = asyncio.create_task(self._look_for_another(voter))
         try:
             await rounds.run()
-            while rounds.attended() and not rounds.ended:
+            while (rounds.attended() or self.stays) and not rounds.ended:
                 await asyncio.sleep(PEERS_CHECK)
             if not rounds.deposed:
-                self.over = rounds.stopping or "all rounds are done"
+                self.over = rounds.stopping or m.ALL_DONE
                 await self._hand_over(voter)
         finally:
             looking.cancel()

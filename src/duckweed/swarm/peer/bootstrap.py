@@ -26,7 +26,7 @@ from duckweed.swarm.peer.peer import Peer
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol.client import Client
 from duckweed.swarm.protocol.errors import PeerStopped
-from duckweed.swarm.protocol.invitation import Invitation, publish
+from duckweed.swarm.protocol.invitation import Invitation, publish, unanswered
 from duckweed.volunteer.controls import Controls
 
 
@@ -119,10 +119,7 @@ class Bootstrap:
         try:
             return Client(await self.endpoint.connect(self.invitation.coordinator, addresses))
         except LinkError as error:
-            raise LinkError(
-                f"the coordinator does not answer at {', '.join(addresses)}; why, and what to do, says: "
-                "duckweed doctor INVITATION"
-            ) from error
+            raise LinkError(unanswered(self.invitation)) from error
 
     async def _try(self, node: Node) -> Client:
         key, addresses = node.leader_address()

@@ -10,7 +10,7 @@ import msgspec
 from duckweed.learn.data import dataset as datasets
 from duckweed.learn.data.corpus import DataError
 from duckweed.learn.fit import Wish
-from duckweed.learn.memory import check_memory, needed, room, trim, ways
+from duckweed.learn.memory import check_memory, room, trim, ways, whole
 from duckweed.learn.model import model as models
 from duckweed.net.identity import Identity, load_or_create
 from duckweed.net.timeouts import RETRY
@@ -71,15 +71,20 @@ async def join(
     told, liars = "", set[str]()  # keys of those who gave what is wrong
     while True:
         try:
-            return await _take_part(
+            reason = await _take_part(
                 invitation, folder, identity, own, device, limits, say, dry_run, liars
             )
+            if reason == m.ALL_DONE:
+                folder.note({"over": reason})
+            return reason
         except LinkError as error:
             # A coordinator that is there and says no, or nonsense, would say it again.
             final = isinstance(error, AnswerError) and not isinstance(error, NotLeader)
             # A newcomer learns at once that nobody answers.
             if final or not folder.saved_rounds():
                 raise
+            if over := folder.local().get("over"):
+                return f"{over}, as the coordinator said when this machine took part; it is not there any more"
             if told != str(error):
                 told = str(error)
                 say(f"the coordinator cannot be reached ({error}); trying again. Ctrl-C ends this.")
@@ -93,7 +98,13 @@ async def _take_part(
     """Come to the run, and stay until it ends; returns the reason."""
     async with Bootstrap(invitation, folder, identity, limits, say) as bootstrap:
         client = await bootstrap.meet()
-        worker, found = await _prepare(client, invitation, folder, own, device, limits, say)
+        info, spec = await _terms(client, invitation)
+        if info.round >= spec.rounds.count and not folder.saved_rounds():
+            return await _over(client, invitation)
+        write_atomically(folder.spec, info.spec.encode())
+        worker, found = await _prepare(
+            client, info, spec, invitation.secret, folder, own, device, limits, say
+        )
         say(found.sentence())
         if dry_run:
             return DRY
@@ -117,11 +128,8 @@ async def _take_part(
     return await Peer(identity, worker, state, folder.peer(0), folder, meeting, secret, say).run()
 
 
-async def _prepare(
-    client: Client, invitation: Invitation, folder: RunFolder, own: Sources,
-    device: str, limits: Controls, say: Say,
-) -> tuple[Worker, Survey]:  # fmt: skip
-    """All that taking part needs but the state, checked and measured, before the run knows of it."""
+async def _terms(client: Client, invitation: Invitation) -> tuple[m.RunInfo, RunSpec]:
+    """What this machine would take part in. Raises PeerStopped where it is another run."""
     info, _ = await client.ask(m.GetRunInfo(m.PROTOCOL, invitation.secret))
     spec = specs.parse(info.spec, "the run's specification")
     if spec.identity != invitation.run:
@@ -129,8 +137,25 @@ async def _prepare(
             f"the coordinator serves run {spec.identity[:12]}, and the invitation is to run "
             f"{invitation.run[:12]}; ask the organiser for a new invitation"
         )
-    write_atomically(folder.spec, info.spec.encode())
-    speed_of_link = await measure_link(client, invitation.secret)
+    return info, spec
+
+
+async def _over(client: Client, invitation: Invitation) -> str:
+    """What a newcomer hears of a run whose rounds are done."""
+    found, _ = await client.ask(m.GetStatus(m.PROTOCOL, invitation.secret))
+    loss = f", held-out loss {found.held_out:.3f} nats per token" if found.held_out else ""
+    return (
+        f"the run is over, all {found.rounds} rounds are done{loss}. Model and report are in its folder on "
+        "the organiser's machine"
+    )
+
+
+async def _prepare(
+    client: Client, info: m.RunInfo, spec: RunSpec, secret: str, folder: RunFolder,
+    own: Sources, device: str, limits: Controls, say: Say,
+) -> tuple[Worker, Survey]:  # fmt: skip
+    """All that taking part needs but the state, checked and measured, before the run knows of it."""
+    speed_of_link = await measure_link(client, secret)
     here = own.of(spec, Path.cwd(), limits.disk_bytes)
     ground = _data(here, info.tokens, say)
     skeleton = models.skeleton(founding.configuration(spec, ground))
@@ -150,7 +175,7 @@ async def _prepare(
     learner = founding.learner(spec, ground, device, wish, say)
     speed = await measure_speed(learner, spec)
     trim()
-    memory = needed(skeleton, spec, ways(skeleton, spec, device, wish)[0])
+    memory = whole(skeleton, spec, device, ways(skeleton, spec, device, wish)[0])
     found = Survey(spec, layout, info, speed_of_link, speed, memory, device, limits.threads)
     worker = Worker(spec, layout, learner)
     worker.pace = spec.tokens_per_step / speed

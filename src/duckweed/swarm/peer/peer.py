@@ -299,6 +299,8 @@ class Peer:
             forget_before(self.home, closed.round)
         else:
             await self.ahead.drop()  # it builds on what did not count
+            if reason := closed.rejected.get(self.index):
+                self.say(f"round {closed.round}: the work of this peer did not count: {reason}")
         self._sent = None
         if self.ahead.round != closed.round + 1:
             await self.ahead.drop()

@@ -1,9 +1,9 @@
 """Asking a coordinator how its run is doing, without taking part."""
 
 from duckweed.net.identity import Identity
-from duckweed.net.transport import Endpoint
+from duckweed.net.transport import Endpoint, LinkError
 from duckweed.swarm.protocol.client import Client
-from duckweed.swarm.protocol.invitation import Invitation
+from duckweed.swarm.protocol.invitation import Invitation, unanswered
 from duckweed.swarm.protocol.message import HEAD_LIMIT, PROTOCOL
 from duckweed.swarm.protocol.status import GetStatus, Status
 
@@ -13,7 +13,11 @@ async def status(invitation: Invitation, identity: Identity) -> Status:
     there and does not say."""
     endpoint = await Endpoint.toward(identity, HEAD_LIMIT, invitation.addresses)
     try:
-        client = Client(await endpoint.connect(invitation.coordinator, list(invitation.addresses)))
+        try:
+            link = await endpoint.connect(invitation.coordinator, list(invitation.addresses))
+        except LinkError as error:
+            raise LinkError(unanswered(invitation)) from error
+        client = Client(link)
         found, _ = await client.ask(GetStatus(PROTOCOL, invitation.secret))
         client.close()
         return found

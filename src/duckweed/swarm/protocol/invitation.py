@@ -32,6 +32,15 @@ class Invitation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return msgspec.structs.replace(self, secret=secret)
 
 
+def unanswered(invitation: Invitation) -> str:
+    """What to say where nobody answers at its addresses."""
+    return (
+        f"nobody answers at {', '.join(invitation.addresses)}. The run is over, its coordinator is not running "
+        "at the moment, or something between here and there lets nothing through; which of these, tells: "
+        "duckweed doctor INVITATION"
+    )
+
+
 def publish(folder: RunFolder, invitation: Invitation) -> None:
     """Write down where the run is served, without any secret, for commands on this machine."""
     write_atomically(folder.serving, msgspec.json.encode(invitation.with_secret("")))

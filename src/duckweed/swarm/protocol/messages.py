@@ -40,6 +40,7 @@ from duckweed.swarm.protocol.message import (  # noqa: F401
     encode,
 )
 from duckweed.swarm.protocol.peer import (
+    ALL_DONE,  # noqa: F401
     Ahead,
     Apply,
     Contribute,

@@ -64,6 +64,10 @@ class Apply(Answer, tag="apply"):
     closed: Closed
 
 
+ALL_DONE = "all rounds are done"
+"""The reason of a Stop at the end of a run."""
+
+
 class Stop(Answer, tag="stop"):
     """The run is over for this peer."""
 
