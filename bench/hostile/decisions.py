@@ -76,9 +76,11 @@ def _left_out(view: View, attack: Attack) -> dict[str, tuple[int, int]]:
 
 def main() -> None:
     """Measure seed 0, identical and uneven data."""
-    rows = [row for uneven in (False, True) for row in measure(0, uneven)]
-    PLACE.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    print(text(rows))
+    rows: list[dict[str, Any]] = []
+    for uneven in (False, True):
+        rows += measure(0, uneven)
+        PLACE.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        print(text(rows))
 
 
 def text(rows: list[dict[str, Any]]) -> str:

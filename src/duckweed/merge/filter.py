@@ -103,28 +103,34 @@ def _decide(
     cosines = _cosines(joint)
     shared = _with_majority(cosines)
     usual = float(np.sort(shared)[-(count // 2 + 1) :].min())
-    # Fewer steps say less, and weigh less: agreement grows about with their square root.
+    # Fewer steps say less, and weigh less: agreement grows about with their square root, and with that
+    # of the number of codes, which few steps leave few of.
     steps = np.array(compared.weights, np.float64) / _median(np.array(compared.weights))
     share = np.sqrt(np.minimum(steps, 1.0))
-    least = AGREEMENT * usual * share - DEVIATIONS * noise
+    lengths = np.diagonal(joint)
+    sparse = np.sqrt(np.minimum(lengths / max(1, _median(lengths)), 1.0))
+    part = share * np.where(share < 1, sparse, 1.0)
+    least = AGREEMENT * usual * part - DEVIATIONS * noise
     out = dict(against)
     for p in np.flatnonzero(shared < least).tolist():
         both = f"({shared[p]:.2f}, usual {usual:.2f})"
         out.setdefault(p, f"agrees too little with most of the others {both}")
-    lengths = np.diagonal(joint)
-    usual_length = _median(lengths)
-    for p in np.flatnonzero(lengths > LENGTH * usual_length).tolist():
-        times = f"{lengths[p] / usual_length:.2f} times as many"
-        out.setdefault(p, f"has {times} nonzero codes as the median contribution")
     kept = [p for p in range(count) if p not in out]
+    usual_length = _median(lengths[kept])
+    for p in kept:
+        if lengths[p] > LENGTH * usual_length:
+            times = f"{lengths[p] / usual_length:.2f} times as many"
+            out[p] = f"has {times} nonzero codes as the median contribution"
+    kept = [p for p in kept if p not in out]
     close = CLOSENESS * (1 - usual) - DEVIATIONS * noise
-    for p, original in _copies(cosines, kept, shared, close).items():
+    whole = [p for p in kept if share[p] == 1]  # what slow peers carry over is much alike
+    for p, original in _copies(cosines, whole, shared, close).items():
         out[p] = (
             f"nearly a copy of what peer {compared.peers[original]} sent (agreement {cosines[p, original]:.2f}, "
             f"usual {usual:.2f})"
         )
     kept = [p for p in kept if p not in out]
-    weighed = cosines * share[:, None] * share[None, :]
+    weighed = cosines * part[:, None] * part[None, :]
     spread = (1 + math.sqrt(count) * noise) ** 2
     while count >= GROUPS and len(kept) > count // 2 + 1:
         aside = 1.5 * ASIDE**2 * len(kept) * max(usual, 0.0)

@@ -136,7 +136,7 @@ def first_model(spec: RunSpec, ground: Ground) -> nn.Module:
 
 def first_buffers(spec: RunSpec, ground: Ground, skeleton: nn.Module) -> models.Buffers:
     """The persistent buffers that the run starts and ends with. Raises ModelError."""
-    return models.buffers_of(first_model(spec, ground)) if models.buffers_of(skeleton) else {}
+    return models.buffers_of(first_model(spec, ground)) if models.has_buffers(skeleton) else {}
 
 
 def found(
