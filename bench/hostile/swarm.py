@@ -32,6 +32,7 @@ from duckweed.ledger.entries import Closed
 from duckweed.merge.round import Announcement, blob_hash
 from duckweed.round import founding
 from duckweed.round.engine import Engine, MemoryBlobs
+from duckweed.run.registry import WIRES
 from duckweed.run.spec import RunSpec, override
 from duckweed.run.state import State, first
 from duckweed.wire import feedback
@@ -67,7 +68,6 @@ class PlainInteger(
     """The integer wire without entropy coding."""
 
 
-@register_wire
 class PlainIntegerCodec(IntegerCodec):
     """Codes and sums as they lie in memory."""
 
@@ -143,6 +143,8 @@ class World(msgspec.Struct):
 
 def world(seed: int, uneven: bool, changes: dict[str, Any] | None = None) -> World:
     """uneven: peer p trains on the p-th tenth of the text (files in the order of their paths) alone."""
+    if "plain-integer" not in WIRES.names():
+        register_wire(PlainIntegerCodec)
     spec = override(RunSpec(), SPEC | {"seed": seed} | (changes or {}))
     ground = founding.prepare(spec, Path.cwd(), lambda text: None)
     data = [ground.dataset] * PEERS
