@@ -309,19 +309,26 @@ def write(part: str, found: Any) -> None:
 
 
 def table() -> str:
-    """The three tables of docs/audit.md; of each row the largest of its rounds, of a cheat the smallest."""
+    """The tables of docs/audit.md. Of a machine the largest figure of its rounds, of a cheat the least."""
     facts = json.loads(RESULTS.read_text("utf-8"))
     head = "| {} | codes that differ | distance | of the worst tensor |\n|---|---|---|---|\n"
-    out = []
-    for part, title in (("machines", "honest"), ("chains", "honest, in the sixth round")):
-        rows = ""
-        for name, found in facts[part].items():
-            name = f"{name}, against bf16" if name in AGAINST else name
-            rounds = [found["rounds"]["5"]] if part == "chains" else found["rounds"].values()
-            rows += _row(name, rounds, max)
-        out.append(head.format(title) + rows)
-    rows = "".join(_row(name, found.values(), min) for name, found in facts["cheats"].items())
-    return "\n".join([*out, head.format("cheat") + rows])
+    names = {name: f"{name}, against bf16" if name in AGAINST else name for name in MACHINES}
+    machines = "".join(
+        _row(names[name], found["rounds"].values(), max)
+        for name, found in facts["machines"].items()
+    )
+    cheats = "".join(_row(name, found.values(), min) for name, found in facts["cheats"].items())
+    chains = [
+        "| round | " + " | ".join(facts["chains"]) + " |",
+        "|---" * (1 + len(facts["chains"])) + "|",
+    ]
+    for number in range(ROUNDS):
+        found = [one["rounds"][str(number)] for one in facts["chains"].values()]
+        row = (f"{100 * one['share']:.2g} %, distance {one['distance']:.2g}" for one in found)
+        chains.append(f"| {number} | {' | '.join(row)} |")
+    return "\n".join(
+        [head.format("honest") + machines, "\n".join(chains) + "\n", head.format("cheat") + cheats]
+    )
 
 
 def _row(

@@ -25,7 +25,7 @@ def bytes_of_round(peers: int) -> int:
     """Bytes of the entries of one round, as `LedgerEntries` carries them."""
     key, digest = Identity(b"k" * 32), "a1" * 32
     everybody = list(range(peers))
-    said = Contributed(20_480, 3.21987654321, digest, 1_234_567)
+    said = Contributed(20_480, 3.21987654321, digest, 1_234_567, sizes=digest, signature="b2" * 64)
     closed = Closed(
         1000, everybody, [digest] * peers, [20_480] * peers, {}, digest, [0.00123456789] * TENSORS
     )

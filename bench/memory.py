@@ -1,8 +1,10 @@
 """Peak memory of a peer on a CPU beside what is predicted: `python -m bench.memory`, some minutes.
 
-Each case is a process of its own: a round as a peer goes through it (train three steps, compress, close,
-apply) on made-up tokens; the peak is that of the resident memory of the whole process. Writes bench/results/memory.json and prints the table of docs/learn.md; with
-`--loss` only the two cases at a vocabulary of 128k, one of them with all logits at once.
+Each case is a process of its own: two rounds as a peer goes through them (train a step, compress, apply)
+on made-up tokens; the peak is that of the resident memory of the whole process. The last two cases are
+one model with a large vocabulary, first with all logits at once. Writes bench/results/memory.json
+after each case, where what was measured already is not measured again, and prints the table of
+docs/learn.md.
 """
 
 import argparse
@@ -16,7 +18,7 @@ import msgspec
 
 RESULTS = Path(__file__).parent / "results" / "memory.json"
 MIDDLE = {"layers": 12, "width": 512, "heads": 8, "kv_heads": 8, "inner_width": 1408}
-BYTES, WORDS = 257, 32_000
+BYTES = 257
 
 
 class Case(msgspec.Struct, frozen=True):
@@ -32,7 +34,15 @@ class Case(msgspec.Struct, frozen=True):
     architecture: dict[str, Any] = {}
     parts: bool = True  # whether the loss is computed in parts where there are many logits
 
+    @property
+    def key(self) -> str:
+        return json.dumps(msgspec.to_builtins(self))
 
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+THIN = {"layers": 2, "width": 64, "heads": 2, "kv_heads": 2, "inner_width": 192}
 CASES = [
     Case("1m", BYTES, 256, 16, 16),
     Case("1m", BYTES, 256, 16, 4),
@@ -44,12 +54,8 @@ CASES = [
     Case("15m", BYTES, 1024, 4, 4),
     Case("15m", BYTES, 1024, 4, 4, True),
     Case("38m", BYTES, 256, 8, 2, architecture=MIDDLE),
-    Case("38m", WORDS, 256, 4, 4, True, architecture=MIDDLE),
-]
-LARGE = {"layers": 2, "width": 64, "heads": 2, "kv_heads": 2, "inner_width": 192}
-LOSS = [
-    Case("128k words", 128_000, 256, 8, 8, architecture=LARGE, parts=parts)
-    for parts in (False, True)
+    Case("128k words", 128_000, 256, 8, 8, architecture=THIN, parts=False),
+    Case("128k words", 128_000, 256, 8, 8, architecture=THIN),
 ]
 
 
@@ -159,18 +165,30 @@ def in_process(case: Case) -> dict[str, float]:
     return json.loads(said.stdout.splitlines()[-1])
 
 
-def table(rows: list[tuple[Case, dict[str, float]]]) -> str:
+def kept_rows() -> dict[Case, dict[str, float]]:
+    """What was measured before, of cases that there still are."""
+    if not RESULTS.is_file():
+        return {}
+    known, found = {one.key: one for one in CASES}, {}
+    for row in json.loads(RESULTS.read_text()):
+        case = msgspec.convert({k: row.pop(k) for k in Case.__struct_fields__}, Case)
+        if case.key in known:
+            found[known[case.key]] = row
+    return found
+
+
+def table(rows: dict[Case, dict[str, float]]) -> str:
     lines = [
         "| model | vocabulary | tokens | batch | micro | | predicted MB | measured MB | |",
         "|---|--:|--:|--:|--:|---|--:|--:|--:|",
     ]
-    for case, found in rows:
+    for case, found in rows.items():
         kind = "checkpointing" if case.checkpoint else ""
         kind = kind if case.parts else "all logits at once"
-        off = found["predicted"] / found["measured"] - 1
+        off = f"{100 * (found['predicted'] / found['measured'] - 1):+.0f} %" if case.parts else ""
         lines.append(
             f"| {case.name} | {case.vocabulary:,} | {case.sequence} | {case.batch} | {case.micro} | {kind} | "
-            f"{found['predicted'] / 1e6:,.0f} | {found['measured'] / 1e6:,.0f} | {100 * off:+.0f} % |"
+            f"{found['predicted'] / 1e6:,.0f} | {found['measured'] / 1e6:,.0f} | {off} |"
         )
     return "\n".join(lines)
 
@@ -178,20 +196,20 @@ def table(rows: list[tuple[Case, dict[str, float]]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.memory")
     parser.add_argument("--case", type=lambda text: msgspec.json.decode(text, type=Case))
-    parser.add_argument("--loss", action="store_true")
+    parser.add_argument("--again", action="store_true", help="also what was measured already")
+    parser.add_argument("--match", default="", help="only cases whose name has this in it")
     given = parser.parse_args()
     if given.case:
         print(json.dumps(measure(given.case)))
         return
-    rows = []
-    for case in LOSS if given.loss else [*CASES, *LOSS]:
-        rows.append((case, in_process(case)))
-        print(table(rows[-1:]).splitlines()[-1], flush=True)
-    if not given.loss:
-        RESULTS.write_text(
-            json.dumps([msgspec.to_builtins(case) | found for case, found in rows], indent=1) + "\n"
-        )
-    print(table(rows))
+    kept = kept_rows()
+    for case in CASES:
+        if (case not in kept or given.again) and given.match in case.name:
+            kept[case] = in_process(case)
+            print(table({case: kept[case]}).splitlines()[-1], flush=True)
+            rows = [msgspec.to_builtins(one) | found for one, found in kept.items()]
+            RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+    print(table(kept))
 
 
 if __name__ == "__main__":

@@ -68,7 +68,14 @@ class Arena(Stage):
         if host == self.hub:
             self.coordinate()
         else:
-            home = ("--home", str(self.place / host))
+            home = (
+                "--home",
+                str(self.place / host),
+                "--data",
+                "text.txt",
+                "--config",
+                "config.json",
+            )
             self.processes[host] = self.start(host, *DUCKWEED, "join", self.invitation, *home)
 
     def _groups(self, host: str) -> list[int]:

@@ -25,6 +25,7 @@ from duckweed.run.folder import RunFolder, create
 from duckweed.run.spec import RunSpec, override
 
 THROWN = 10_000  # pieces of nonsense, and connections of a flood, at most: these go over real links
+SHORT = {"rounds.count": 10, "inner.steps": 5}  # of the run that is lied to
 LONGER = 2.0  # times as long as the lies take, a run that is lied to would last
 CONFIG = {
     "model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
@@ -85,6 +86,18 @@ def entries(folder: RunFolder, kind: type[B]) -> list[Entry[B]]:
     return found
 
 
+def lied_to(base: Path, spec: RunSpec, lies: int, dice: random.Random) -> dict[str, Any]:
+    """A simulated run that lasts for longer than it takes to tell all lies; what came of it."""
+    folder, ground, state = found(base, "lied-to", spec)
+    steps = spec.rounds.count * spec.inner.steps
+    return lie_to(
+        LiedTo(
+            folder, spec, founding.layout(folder), ground, state, "cpu", lies=lies, dice=dice,
+            step_seconds=max(1.0, LONGER * lies * PACE / steps),
+        )
+    )  # fmt: skip
+
+
 def fuzz(messages: int, seed: int, base: Path, rounds: int = 40, steps: int = 60) -> dict[str, Any]:
     """Fuzz a run in the folder `base`; what happened."""
     os.environ["XDG_CACHE_HOME"] = str(base / "cache")
@@ -117,13 +130,7 @@ def fuzz(messages: int, seed: int, base: Path, rounds: int = 40, steps: int = 60
     told["bit for bit the run without it"] = agreed.get(spec.rounds.count) == expected
     told["members"] = len(entries(folder, PeerEntry))
 
-    folder, ground, state = found(base, "lied-to", spec)
-    told["lied to"] = lie_to(
-        LiedTo(
-            folder, spec, layout, ground, state, "cpu", lies=messages, dice=dice,
-            step_seconds=max(1.0, LONGER * messages * PACE / (rounds * steps)),
-        )
-    )  # fmt: skip
+    told["lied to"] = lied_to(base, override(spec, SHORT), messages, dice)
     founded = RunFolder(base / "runs" / "simulated")
     peer_of = peers_of(founded, spec, ground, layout, base / "misled", dice)
     told["misled"] = table(asyncio.run(mislead(peer_of, thrown // 50, dice, spec)))

@@ -152,7 +152,7 @@ class Served(Stage):
             for name in self.guests:
                 shutil.copytree(self.folder.states, place / name / "states", copy_function=os.link)
         for n, name in enumerate(self.guests):
-            home = ("--home", str(place / name))
+            home = ("--home", str(place / name), "--data", "text.txt")
             self.processes[name] = self.start(name, *peer(n), "join", self.invitation, *home)
 
     def ends(self) -> None:

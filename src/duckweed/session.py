@@ -21,6 +21,7 @@ from duckweed.learn.learner import Learner
 from duckweed.learn.model import model as models
 from duckweed.learn.model.given import model_in
 from duckweed.learn.model.model import buffers_of, read_weights
+from duckweed.learn.model.presets import PRESETS
 from duckweed.learn.registry import learner
 from duckweed.ledger.entries import RoundEntry, StateEntry
 from duckweed.ledger.ledger import Ledger, LedgerError
@@ -274,11 +275,16 @@ def needs(session: Session) -> list[str]:
     where = (
         "Python's own" if text == "stdlib" else "get it from the organiser, and name it with --data"
     )
+    source = run.spec.model.source
+    config = (
+        [] if source in PRESETS else [f"The model's configuration ({source}): --config names it."]
+    )
     most = codec_of(run.spec.wire, layout).blob_limit
     return [
         f"About {size(room)} of memory and {size(disk_needed(run.spec.inner, layout))} of disk; a graphics "
         "card helps and is not needed.",
         f"The run's text ({text}): {where}.",
+        *config,
         f"In each round at most {size(most)} up, and about as much down. A newcomer first fetches the state "
         f"({size(8 * layout.total)}) and trains from the next round on.",
     ]  # fmt: skip

@@ -18,6 +18,7 @@ from duckweed.audit.merges import audit_round
 from duckweed.cli import app
 from duckweed.ledger.entries import RoundEntry, StateEntry
 from duckweed.run.folder import RunFolder
+from duckweed.run.spec import override
 
 
 @pytest.fixture(scope="module")
@@ -266,6 +267,43 @@ def test_tokens_and_loss_that_were_not_reached_are_found(honest):
     assert contributions(folder, 2, 0)[0].outcome == Outcome.SAME
 
 
+def test_a_machine_of_another_kind_blames_no_honest_peer_and_finds_the_others(tmp_path):
+    """Here: one that multiplies in bf16 where the peers did so in float32. What differs grows from one
+    contribution to the next, until nothing can be told any more."""
+    flip = audited.recoding(1, lambda values: -values)
+    folder = audited.simulated(tmp_path, changes={"rounds.count": 6}, prepare=flip)
+    claims = Claims(folder)
+    claims.spec = override(claims.spec, {"inner.precision": "bf16"})
+    learner = learner_of(claims, None, "cpu", lambda text: None)
+
+    def audit(peer):
+        one = Contributions(claims, States(claims), learner, peer)
+        return [one.audit(n) for n in handed_in(claims, peer)]
+
+    found = audit(0)
+    assert found[0].outcome == Outcome.NEAR
+    assert found[0].difference.differ > 0
+    assert all(one.outcome in (Outcome.NEAR, Outcome.MISSING) for one in found)
+    assert audit(1)[0].outcome == Outcome.DIFFERS
+
+
+def test_announced_sizes_that_were_not_reached_here_are_told(tmp_path):
+    def lie(simulation):
+        worker = simulation.workers[1]
+        honest = worker.compress
+
+        def compress(state, index, trained):
+            made = honest(state, index, trained)
+            made.announcement.rms = [2 * one for one in made.announcement.rms]
+            return made
+
+        worker.compress = compress
+
+    found = contributions(audited.simulated(tmp_path, prepare=lie), 1, 0)[0]
+    assert found.outcome == Outcome.NEAR
+    assert "announced sizes of another hash" in found.detail
+
+
 def test_a_contribution_that_is_not_here_or_was_not_handed_in_is_not_compared(copy):
     claims = Claims(copy)
     copy.blob(claims.rounds[1].contributions[0].blob).unlink()
@@ -287,6 +325,19 @@ def test_the_command_says_what_it_compared_and_its_exit_code_is_for_scripts(hone
     assert code == 0
     assert "round 0 peer 1 contribution" in told
     assert "codes" in told
+
+
+def test_words_that_their_peer_did_not_sign_are_found(honest):
+    def change(body):
+        if isinstance(body, RoundEntry) and body.closed.round == 0:
+            said = msgspec.structs.replace(body.contributions[2], loss=1.0)
+            return msgspec.structs.replace(body, contributions=body.contributions | {2: said})
+        return body
+
+    code, told = run(audited.forged(honest, change).path, "--round", 0)
+    assert code == 1
+    assert "1 are not what their peers signed: round 0, peer 2" in told
+    assert "9 contributions are signed by their peers" in run(honest.path, "--round", 0)[1]
 
 
 def test_of_a_run_that_goes_on_the_last_round_is_named_and_left_out(honest):

@@ -123,7 +123,7 @@ def test_a_stopped_coordinator_ends_in_order_and_so_does_a_volunteer(elsewhere):
     folder = RunFolder(base / "runs" / "here")
     try:
         line = until(lambda: re.search(r"duckweed1:\S+", said.read_text()), said)[0]
-        volunteer = start(elsewhere, "join.log", "join", line, "--nice", "5")
+        volunteer = start(elsewhere, "join.log", "join", line, *tiny.OWN, "--nice", "5")
         until(lambda: any(folder.records(RoundClosed)), joined)
         volunteer.send_signal(signal.SIGINT)
         assert volunteer.wait(PATIENCE) == 130, joined.read_text()

@@ -9,6 +9,8 @@ from duckweed.round.export import latest_state
 from duckweed.round.sampler import Sampler
 from duckweed.run.events import Sampled
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):

@@ -113,6 +113,7 @@ def test_a_peer_whose_coordinator_is_gone_in_the_last_second_keeps_the_last_stat
     assert "all rounds are done" in reason
     assert "kept as this machine has it" in reason
     assert RunFolder(tmp_path / "home").saved_rounds() == [3]
+    assert RunFolder(tmp_path / "home").local()["over"] == m.ALL_DONE
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,16 @@ class Swarm:
             self.folders[name] = RunFolder(home)
             which = ["--identity", name] if name in NAMES else []
             self.start(
-                name, "duckweed", "join", str(line), "--home", str(home), "--device", "cpu", *which
+                name,
+                "duckweed",
+                "join",
+                str(line),
+                "--home",
+                str(home),
+                "--device",
+                "cpu",
+                *tiny.OWN,
+                *which,
             )
 
     def signal(self, name, number):

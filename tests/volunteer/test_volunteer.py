@@ -42,7 +42,7 @@ class Volunteer:
         self.log = log
         with log.open("ab") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "duckweed", "join", *map(str, words)],
+                [sys.executable, "-m", "duckweed", "join", *tiny.OWN, *map(str, words)],
                 cwd=cwd,
                 stdout=out,
                 stderr=out,
@@ -127,7 +127,9 @@ def one(seen, key):
 def test_a_volunteer_joins_pauses_resumes_is_suspended_and_leaves(served):
     """One peer through all of it, always the same to the run."""
     base, line = served.base, served.invite("--uses", "1", "--name", "Ann")
-    dry = duckweed("join", line, "--home", "ann", "--dry-run", "--up", "20mbit", cwd=base)
+    dry = duckweed(
+        "join", line, *tiny.OWN, "--home", "ann", "--dry-run", "--up", "20mbit", cwd=base
+    )
     assert dry.returncode == 0, dry.stderr
     said = " ".join(dry.stdout.split())
     assert re.search(r"will train config\.json \(37 K parameters\) at about [\d,]+ tokens/s", said)
@@ -139,10 +141,10 @@ def test_a_volunteer_joins_pauses_resumes_is_suspended_and_leaves(served):
     ann = Volunteer(base, base / "ann.log", line, "--home", "ann")
     index = one(served.until(lambda seen: key in [x["key"] for x in seen["peers"]]), key)["peer"]
     served.until(lambda seen: one(seen, key)["counted"] >= 1)
-    other = duckweed("join", line, "--home", "ben", cwd=base)
+    other = duckweed("join", line, *tiny.OWN, "--home", "ben", cwd=base)
     assert other.returncode == 1
     assert "used up" in " ".join(other.stderr.split())
-    twice = duckweed("join", line, "--home", "ann", cwd=base)
+    twice = duckweed("join", line, *tiny.OWN, "--home", "ann", cwd=base)
     assert twice.returncode == 1
     assert "taking part already" in " ".join(twice.stderr.split())
 
@@ -182,7 +184,9 @@ def test_what_the_volunteer_allows_is_checked_before_anything_is_begun(served):
         ("--disk", "10kB", "--disk allows 10 kB"),
         ("--memory", "400MB", "--memory allows 0.4 GB"),
     ):
-        refused = duckweed("join", line, "--home", f"eve{option}", option, amount, cwd=base)
+        refused = duckweed(
+            "join", line, *tiny.OWN, "--home", f"eve{option}", option, amount, cwd=base
+        )
         assert refused.returncode == 1
         assert words in " ".join(refused.stderr.split())
     assert served.status()["members"] == members

@@ -32,6 +32,8 @@ class _Link(msgspec.Struct):
     """Contributions that it was computed from and that came out the same, to the last bit."""
     near: int = 0
     """Those that came out nearly the same: what is carried here is nearly what the peer carried."""
+    off: verdict.Limits = verdict.distances(None)
+    """How far off the last of them was."""
     broken: int | None = None
     """The round of one that did not come out at all: what the peer carried since then is not known."""
 
@@ -87,11 +89,11 @@ class Contributions:
     def _again(self, round_: int) -> Finding:
         """Raises NotHere; Diverged, ValueError or ArithmeticError for what no peer can have done."""
         link = self._link
-        trial = self._try(round_, link.carried)
+        trial = self._try(round_, link)
         note = ""
         if trial.wrong and link.carried is not None:
             # After a restart that lost its residual an honest peer goes on with nothing carried.
-            without = self._try(round_, None)
+            without = self._try(round_, _Link())
             if not without.wrong:
                 trial, link = without, _Link()
                 note = "; made with nothing carried, as after a restart that lost what the peer carried"
@@ -101,12 +103,13 @@ class Contributions:
                 trial.done.carried,
                 link.same + trial.same,
                 link.near + (not trial.same),
-                round_ if trial.wrong and link.broken is None else link.broken,
+                verdict.distances(trial.found),
+                round_ if finding.outcome == Outcome.DIFFERS else link.broken,
             )
         self._done = round_
         return finding
 
-    def _try(self, round_: int, carried: Carried | None) -> _Trial:
+    def _try(self, round_: int, link: _Link) -> _Trial:
         """Raises NotHere; Diverged, ValueError or ArithmeticError for what no peer can have done."""
         claims, peer = self.claims, self.peer
         said = claims.rounds[round_].contributions.get(peer)
@@ -117,14 +120,14 @@ class Contributions:
         earlier = self._earlier(round_, said.ahead, span)
         state = self.states.at(round_)
         done = replay(
-            claims.spec, claims.layout, self.learner, state, span, carried,
+            claims.spec, claims.layout, self.learner, state, span, link.carried,
             peer=peer, earlier=earlier,
             report=lambda done, loss: self.report(round_, peer, done, span.steps),
         )  # fmt: skip
         made, found, wrong = done.contribution, None, []
         if made.announcement.blob != said.blob:
             found = difference(claims.spec, claims.layout, state.shared, claimed, made.blob)
-            wrong = list(verdict.faults(found, verdict.limits(claims.spec.inner.precision)))
+            wrong = list(verdict.faults(found, self._limits(link)))
         if said.tokens != made.announcement.tokens:
             trained = made.announcement.tokens
             wrong.append(f"{said.tokens:,} tokens claimed, {trained:,} trained on")
@@ -133,6 +136,10 @@ class Contributions:
             wrong.append(f"a training loss of {said.loss:.4f} claimed, {reached:.4f} reached")
         sizes = sizes_hash(made.announcement.rms)
         return _Trial(done, found, said.sizes in ("", sizes), wrong)
+
+    def _limits(self, link: _Link) -> verdict.Limits:
+        """How far off the next contribution may be."""
+        return verdict.grown(verdict.limits(self.claims.spec.inner.precision), link.off)
 
     def _earlier(self, round_: int, ahead: int, span: Span) -> State | None:
         """The state that the first steps began from, if they were trained ahead. Raises NotHere."""
@@ -168,6 +175,12 @@ class Contributions:
             note += (
                 f"; cannot be judged: the contribution to round {link.broken} differs, so that it is not "
                 "known what the peer carried"
+            )
+        elif found and self._limits(link).whole >= verdict.UNTOLD:
+            outcome = Outcome.MISSING
+            note += (
+                "; cannot be judged here: over these contributions the differences have grown too large. "
+                "Audit it on a machine of the peer's kind, with as many threads"
             )
         elif trial.wrong:
             outcome = Outcome.DIFFERS

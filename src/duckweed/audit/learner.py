@@ -67,7 +67,7 @@ def learner_of(claims: Claims, data: tuple[str, ...] | None, device: str, say: R
                 "run's text with --data"
             )
         skeleton = models.skeleton(founding.configuration(spec, ground))
-        if models.buffers_of(skeleton) and not ground.buffers:
+        if models.has_buffers(skeleton) and not ground.buffers:
             ground.buffers = founding.first_buffers(spec, ground, skeleton)
         layout = models.fixed(models.layout_of(skeleton), ground.buffers)
         if layout.digest() != genesis.layout:

@@ -30,6 +30,28 @@ def limits(precision: str) -> Limits:
     return STRICT if precision == "fp32" else LOOSE
 
 
+GROWTH = 3.0
+"""Times as far as at a peer's contribution before, where that did not come out the same: what it carried is
+known only nearly then. Honest ones grew 1.8 times at most from one round to the next."""
+UNTOLD = 1.0
+"""From this limit on nothing can be told any more: zeros in place of all codes are as far."""
+
+
+def grown(allowed: Limits, before: Limits) -> Limits:
+    """The limits of a contribution whose predecessor was off by `before`."""
+    return Limits(*(max(a, GROWTH * b) for a, b in zip(allowed, before, strict=True)))
+
+
+def distances(found: Difference | None) -> Limits:
+    """How far off a contribution is: as a whole, and in the worst of its large tensors."""
+    if found is None:
+        return Limits(0.0, 0.0)
+    return Limits(
+        found.distance,
+        max((one.distance for one in found.tensors if one.codes >= LARGE), default=0.0),
+    )
+
+
 def faults(found: Difference, allowed: Limits) -> Iterator[str]:
     """What is further off than honest machines of different kinds are from each other, in words."""
     if found.distance > allowed.whole:

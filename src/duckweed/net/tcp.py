@@ -323,30 +323,35 @@ class Listener:
     async def _meet(self, connection: socket.socket) -> None:
         task, writer, ticket = asyncio.current_task(), None, 0
         assert task is not None
-        with connection:  # closed in the end, whatever happens
-            try:
-                address = _name_of(connection.getpeername())
-            except OSError:
+        try:
+            address = _name_of(connection.getpeername())
+        except OSError:
+            connection.close()
+            return
+        where = origin(address)
+        self._from[where] += 1
+        try:
+            full = sum(self._here.values()) >= self._most  # those who are to go do not count
+            if full or (where != HERE and self._from[where] > PER_ADDRESS):
+                connection.close()
                 return
-            where = origin(address)
-            self._from[where] += 1
-            try:
-                if len(self._tasks) > self._most or (
-                    where != HERE and self._from[where] > PER_ADDRESS
-                ):
-                    return
-                ticket = self.strangers.enter(address, task.cancel)
-                reader, writer = await self._secured(connection)
-                await self._serve(reader, writer, ticket)
-            except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError):
-                return  # a stranger, or a peer that went away: nothing else ends
-            except asyncio.CancelledError:
-                return
-            finally:
-                self.strangers.leave(ticket)
-                _less(self._from, where)
-                if writer:
-                    writer.transport.abort()
+            ticket = self.strangers.enter(address, task.cancel)
+            reader, writer = await self._secured(connection)
+            await self._serve(reader, writer, ticket)
+        except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError):
+            return  # a stranger, or a peer that went away: nothing else ends
+        except asyncio.CancelledError:
+            return
+        finally:
+            self.strangers.leave(ticket)
+            _less(self._from, where)
+            if writer:
+                writer.transport.abort()
+            else:
+                # The event loop may not have begun with it yet: it closes what is shut, and no other
+                # connection gets its number before.
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
 
     async def _secured(self, connection: socket.socket) -> tuple[_Reader, asyncio.StreamWriter]:
         """The connection after the TLS handshake, which has STALL seconds. Raises OSError."""

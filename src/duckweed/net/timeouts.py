@@ -71,6 +71,9 @@ DOCTOR_TRY = 6.0  # for each attempt of `duckweed doctor`
 # --- processes on one machine
 
 VIEW = 0.5  # between two reports of a process to the one that shows the run
+VIEW_DATA = 1.0  # between two words of how far the data is
+LOOPBACK = 2.0  # for a packet from this machine to itself
+SAMPLER_CHECK = 0.1  # between two looks of the sampler at whether the run ends
 FORGET = 600.0  # until a peer that is gone, and whose work never counted, is forgotten
 GUESTS_LOCKED = 10.0  # for the list of invitations, while another process writes it
 GUESTS_CHECK = 1.0  # between two looks of a coordinator into the list of invitations

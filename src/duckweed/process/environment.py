@@ -16,6 +16,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from duckweed.net.timeouts import LOOPBACK
+
 DEFAULTS = {
     # Threads that spin while they wait slow a busy machine down tenfold; see docs/learn.md.
     "OMP_WAIT_POLICY": "passive",
@@ -24,7 +26,6 @@ DEFAULTS = {
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",  # it warns of special tokens and the like, which we set ourselves
 }
-LOOPBACK = 2.0  # seconds for a packet from this machine to itself
 FILES = 8192  # files and sockets that a process which serves others wants to have open
 
 

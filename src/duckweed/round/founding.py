@@ -29,6 +29,7 @@ from duckweed.learn.model.given import given_weights
 from duckweed.ledger.entries import GenesisEntry
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import load_or_create
+from duckweed.net.timeouts import VIEW_DATA
 from duckweed.round.worker import disk_needed
 from duckweed.run import toml, units
 from duckweed.run.folder import FolderError, RunFolder, write_atomically
@@ -41,7 +42,6 @@ log = logging.getLogger(__name__)
 Report = Callable[[str], None]
 BUFFERS = "buffers.safetensors"  # in the folder of a run whose model has any that are persistent
 TRIED = 2000  # held-out tokens whose text the exported tokenizer must read as in training
-TELL = 1.0  # seconds between two words of how far the data is
 TIMED = 3  # steps by which the speed of this machine is known
 WORSE = 0.5  # nats a token by which given weights may start worse than guessing
 
@@ -80,7 +80,7 @@ def progress(say: Report) -> Callable[[str, int], None]:
 
     def report(what: str, size: int) -> None:
         nonlocal told
-        if time.monotonic() - told >= TELL:
+        if time.monotonic() - told >= VIEW_DATA:
             told = time.monotonic()
             doing = {"read": "reading the data", "tokenise": "turning the text into tokens"}[what]
             say(f"{doing}: {units.show_size(size)} done")
@@ -136,7 +136,7 @@ def first_model(spec: RunSpec, ground: Ground) -> nn.Module:
 
 def first_buffers(spec: RunSpec, ground: Ground, skeleton: nn.Module) -> models.Buffers:
     """The persistent buffers that the run starts and ends with. Raises ModelError."""
-    return models.buffers_of(first_model(spec, ground)) if models.buffers_of(skeleton) else {}
+    return models.buffers_of(first_model(spec, ground)) if models.has_buffers(skeleton) else {}
 
 
 def found(

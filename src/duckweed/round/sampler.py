@@ -16,6 +16,7 @@ from duckweed.learn.model import model as models
 from duckweed.ledger.entries import RoundEntry
 from duckweed.ledger.ledger import Ledger, LedgerError
 from duckweed.merge.round import MergeError
+from duckweed.net.timeouts import SAMPLER_CHECK
 from duckweed.round import founding
 from duckweed.round.engine import Engine, FolderBlobs
 from duckweed.round.founding import Ground
@@ -85,7 +86,7 @@ class Sampler(threading.Thread):
     def _pause(self, seconds: float) -> None:
         closes = time.monotonic() + seconds
         while not self._ending and time.monotonic() < closes:
-            time.sleep(0.1)
+            time.sleep(SAMPLER_CHECK)
 
     def _closed(self) -> int:
         with closing(Ledger(self.folder.ledger)) as ledger:

@@ -79,9 +79,18 @@ def build(
 
 def buffers_of(model: nn.Module) -> Buffers:
     """Copies of the persistent buffers: what is saved with the model and is no parameter."""
+    return {name: x.detach().to("cpu", copy=True) for name, x in _persistent(model).items()}
+
+
+def has_buffers(model: nn.Module) -> bool:
+    """Whether a model, or its skeleton, has persistent buffers."""
+    return bool(_persistent(model))
+
+
+def _persistent(model: nn.Module) -> Buffers:
     trained = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     return {
-        name: value.detach().to("cpu", copy=True)
+        name: value
         for name, value in model.state_dict().items()
         if name not in trained and isinstance(value, torch.Tensor)
     }

@@ -186,6 +186,7 @@ class Peer:
 
     def _end_alone(self) -> str:
         self.state.save(self.shared.state(self.state.round))
+        self.shared.note({"over": m.ALL_DONE})
         return (
             f"all rounds are done, and the coordinator has not answered for {LAST_WORD:.0f} s since; the last "
             "state is kept as this machine has it"
