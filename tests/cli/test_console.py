@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from duckweed import cli
-from duckweed.cli.console import PlainConsole
+from duckweed.cli.common.console import PlainConsole
 from duckweed.run import toml
 
 SOURCES = sorted(Path(cli.__file__).parent.rglob("*.py"))
@@ -73,7 +73,7 @@ def test_a_run_is_not_found_at_a_path_with_brackets(tmp_path):
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_a_verdict_is_printed_in_any_encoding(encoding):
     script = (
-        "from duckweed.cli.console import PlainConsole, use_any_terminal; use_any_terminal(); "
+        "from duckweed.cli.common.console import PlainConsole, use_any_terminal; use_any_terminal(); "
         "PlainConsole().print('3.1 → 2.2 池')"
     )
     done = subprocess.run(
@@ -105,7 +105,7 @@ def test_a_run_in_a_folder_with_brackets_on_an_old_terminal(tmp_path, name, envi
 
 PRINTS = """
 import sys
-from duckweed.cli.console import PlainConsole, use_any_terminal
+from duckweed.cli.common.console import PlainConsole, use_any_terminal
 use_any_terminal()
 for n in range(2000):
     PlainConsole().print("round", n, "→ 1.5")

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from duckweed import __version__
 from duckweed.cli import app
-from duckweed.cli.examples import EXAMPLES
+from duckweed.cli.common.examples import EXAMPLES
 
 
 def said(*words):

@@ -9,7 +9,6 @@ from duckweed.cli import (
     audit,
     doctor,
     evolve,
-    examples,
     forecast,
     identity,
     inspect,
@@ -24,8 +23,9 @@ from duckweed.cli import (
     status,
     train,
 )
-from duckweed.cli.console import use_any_terminal
-from duckweed.cli.examples import EXIT_CODES
+from duckweed.cli.common import examples
+from duckweed.cli.common.console import use_any_terminal
+from duckweed.cli.common.examples import EXIT_CODES
 from duckweed.process import environment
 
 

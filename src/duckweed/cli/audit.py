@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from rich.text import Text
 
-from duckweed.cli.console import PlainConsole
-from duckweed.cli.errors import STOPPED
-from duckweed.cli.running import Plugins
+from duckweed.cli.common.console import PlainConsole
+from duckweed.cli.common.errors import STOPPED
+from duckweed.cli.common.running import Plugins
 from duckweed.run.error_words import EXPECTED, words
 
 if TYPE_CHECKING:

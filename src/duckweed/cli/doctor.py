@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from duckweed.cli.console import PlainConsole
-from duckweed.cli.errors import plain_errors
+from duckweed.cli.common.console import PlainConsole
+from duckweed.cli.common.errors import plain_errors
 
 if TYPE_CHECKING:
     from duckweed.volunteer.doctor import Finding

@@ -9,10 +9,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from duckweed.cli import specified
-from duckweed.cli.console import PlainConsole
-from duckweed.cli.errors import fail, plain_errors
-from duckweed.cli.running import Plugins
+from duckweed.cli.common import specified
+from duckweed.cli.common.console import PlainConsole
+from duckweed.cli.common.errors import fail, plain_errors
+from duckweed.cli.common.running import Plugins
 from duckweed.run.units import show_size
 
 if TYPE_CHECKING:

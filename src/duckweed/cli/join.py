@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from duckweed.cli.console import PlainConsole
-from duckweed.cli.errors import fail, plain_errors
-from duckweed.cli.running import MICRO, Plugins
+from duckweed.cli.common.console import PlainConsole
+from duckweed.cli.common.errors import fail, plain_errors
+from duckweed.cli.common.running import MICRO, Plugins
 
 if TYPE_CHECKING:
     from duckweed.volunteer.controls import Controls

@@ -5,8 +5,8 @@ import time
 import typer
 from rich.table import Table
 
-from duckweed.cli.console import PlainConsole
-from duckweed.cli.errors import plain_errors
+from duckweed.cli.common.console import PlainConsole
+from duckweed.cli.common.errors import plain_errors
 
 console = PlainConsole()
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from duckweed.cli.console import PlainConsole
-from duckweed.cli.errors import plain_errors
+from duckweed.cli.common.console import PlainConsole
+from duckweed.cli.common.errors import plain_errors
 
 console = PlainConsole()
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from duckweed.cli.errors import plain_errors
+from duckweed.cli.common.errors import plain_errors
 
 if TYPE_CHECKING:
     from duckweed.plan.answer import Answer
@@ -93,7 +93,7 @@ def show(given: "Answer", explain: bool, json: bool, html: Path | None) -> None:
         typer.echo(writer.dumps(tree(given), indent=1))
         return
 
-    from duckweed.cli.console import PlainConsole
+    from duckweed.cli.common.console import PlainConsole
     from duckweed.cli.views.plan import print_answer, print_derivation
 
     console = PlainConsole()
@@ -105,7 +105,7 @@ def show(given: "Answer", explain: bool, json: bool, html: Path | None) -> None:
 
 
 def catalogue() -> None:
-    from duckweed.cli.console import PlainConsole
+    from duckweed.cli.common.console import PlainConsole
     from duckweed.cli.views.plan import print_catalogue
 
     print_catalogue(PlainConsole())

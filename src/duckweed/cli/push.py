@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from duckweed.cli.console import PlainConsole
-from duckweed.cli.errors import fail, plain_errors
+from duckweed.cli.common.console import PlainConsole
+from duckweed.cli.common.errors import fail, plain_errors
 
 if TYPE_CHECKING:
     from duckweed.run.folder import RunFolder

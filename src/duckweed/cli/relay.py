@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from duckweed.cli.console import PlainConsole
-from duckweed.cli.errors import fail, plain_errors
+from duckweed.cli.common.console import PlainConsole
+from duckweed.cli.common.errors import fail, plain_errors
 from duckweed.run.units import show_size
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ import typer
 from rich.table import Table
 from typer.core import TyperCommand
 
-from duckweed.cli import running, specified
-from duckweed.cli.console import PlainConsole
-from duckweed.cli.errors import fail, plain_errors
+from duckweed.cli.common import running, specified
+from duckweed.cli.common.console import PlainConsole
+from duckweed.cli.common.errors import fail, plain_errors
 
 if TYPE_CHECKING:
     from duckweed.pages.live.served import Served

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from duckweed.cli.console import PlainConsole
-from duckweed.cli.errors import plain_errors
+from duckweed.cli.common.console import PlainConsole
+from duckweed.cli.common.errors import plain_errors
 from duckweed.run.units import show_size, show_time
 
 if TYPE_CHECKING:

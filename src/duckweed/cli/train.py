@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from duckweed.cli import running, specified
-from duckweed.cli.console import PlainConsole
-from duckweed.cli.errors import fail, plain_errors
+from duckweed.cli.common import running, specified
+from duckweed.cli.common.console import PlainConsole
+from duckweed.cli.common.errors import fail, plain_errors
 
 console = PlainConsole()
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from duckweed.cli.console import PlainConsole
-from duckweed.cli.errors import STOPPED
+from duckweed.cli.common.console import PlainConsole
+from duckweed.cli.common.errors import STOPPED
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

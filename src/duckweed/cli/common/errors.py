@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from duckweed.cli.console import PlainConsole
+from duckweed.cli.common.console import PlainConsole
 from duckweed.run.error_words import EXPECTED, words
 
 STOPPED = 130  # exit code of a command that was ended by Ctrl-C or `kill`, as in a shell

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from duckweed.cli.errors import fail
+from duckweed.cli.common.errors import fail
 
 if TYPE_CHECKING:
     from duckweed.run.spec import RunSpec
