@@ -92,7 +92,7 @@ def test_a_run_is_shown_asked_and_measured_on_read_only_media(medium, tmp_path):
     lock()
     run = str(place / "run")
     assert "signatures hold" in duckweed("show", run)
-    assert "1 rounds are closed" in duckweed("status", run)
+    assert "run is over: all 1 rounds are done" in duckweed("status", run)
     assert "the" in duckweed("generate", run, "--prompt", "the", "--tokens", "4")
     assert "bits per byte" in duckweed("evaluate", run, "--data", "text.txt")
     # The model of a run is a model like any other.

@@ -281,8 +281,10 @@ class _Pace:
 
     @property
     def seconds(self) -> float:
-        """Of one step; the first one, in which much is done once and for all, is left out if others are
-        known."""
+        """Of one step, 0 where nothing was reported; the first one, in which much is done once and for all,
+        is left out if others are known."""
+        if not self.marks:  # a learner need not report
+            return 0.0
         (first, began), (last, ended) = self.marks[0], self.marks[-1]
         if last > first:
             return (ended - began) / (last - first)

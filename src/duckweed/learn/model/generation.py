@@ -26,6 +26,23 @@ class Written(TextStreamer):
         self.write(text)
 
 
+def _keeps_the_past(network: Any, ids: torch.Tensor) -> bool:
+    """Whether a model can go on from the keys and values of the tokens before. The code of some (Kimi Linear
+    and xLSTM in transformers 5) fails at the second token."""
+    one = ids[:, :1]
+    try:
+        network.generate(
+            input_ids=one,
+            attention_mask=torch.ones_like(one),
+            max_new_tokens=2,
+            do_sample=False,
+            use_cache=True,
+        )
+    except Exception:  # whatever the model's code raises
+        return False
+    return True
+
+
 def continued(
     network: Any,
     tokenizer: Any,
@@ -39,8 +56,8 @@ def continued(
 ) -> str:
     """The prompt continued by up to `tokens` tokens, by a model and a tokenizer as transformers has read them;
     temperature, top_p, write: as of duckweed.round.export.generate. Keys and values of the tokens before are
-    kept (`use_cache`), so that each token is computed once. Raises ModelError where the model has too few
-    positions."""
+    kept where the model's code can do that, so that each token is computed once. Raises ModelError where the
+    model has too few positions."""
     network = network.to(device).eval()
     ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)["input_ids"]
     if ids.numel() == 0:
@@ -55,7 +72,7 @@ def continued(
                 attention_mask=torch.ones_like(ids).to(device),
                 max_new_tokens=tokens,
                 pad_token_id=tokenizer.eos_token_id,
-                use_cache=True,
+                use_cache=_keeps_the_past(network, ids.to(device)),
                 streamer=Written(tokenizer, write) if write else None,
                 **(sampling if temperature > 0 else {"do_sample": False}),
             )
