@@ -200,7 +200,7 @@ def round_seconds(session: Session, peers: int, simulated: bool) -> float | None
     known: other machines take part, or peers share an accelerator. peers: how many share this machine;
     simulated: one process does the work of all, in turn."""
     spec, step = session.spec, session.folder.local().get("step_seconds")
-    if step is None or peers < spec.rounds.peers:
+    if not step or peers < spec.rounds.peers:
         return None
     at_once = 1 if simulated else max(1, available_cores() // session.threads)
     if session.device != "cpu" and not simulated and peers > 1:
