@@ -129,7 +129,10 @@ def test_a_joiner_holds_the_persistent_buffers_of_the_given_weights(tmp_path, mo
         port = next(a for a in serving.bound if a.startswith("127.")).rpartition(":")[2]
         addresses = (f"127.0.0.1:{port}",)
         there = Invitation(spec.identity, serving.id, addresses, folder.read_secret())
-        reason = asyncio.run(join(there, tmp_path / "guest", (), "cpu", lambda text: None))
+        took_part = join(
+            there, tmp_path / "guest", ("text.txt",), "cpu", lambda text: None, config="given"
+        )
+        reason = asyncio.run(took_part)
         watching.join(60)
     assert reason == "all rounds are done"
     with closing(Ledger(folder.ledger)) as ledger:
