@@ -68,8 +68,18 @@ def cost(model: nn.Module, inner: Inner, sequence: int) -> Cost:
 
 def _attention_width(config: Any) -> int:
     """Sum of the widths of all heads."""
-    width, heads = getattr(config, "hidden_size", 0), getattr(config, "num_attention_heads", 1)
-    return heads * (getattr(config, "head_dim", None) or width // heads)
+    heads = _number(config, "num_attention_heads", 1)
+    return heads * (_number(config, "head_dim", 0) or _number(config, "hidden_size", 0) // heads)
+
+
+def _number(config: Any, name: str, default: int) -> int:
+    """A number of a configuration, `default` where it has none; where layers differ, the largest of theirs."""
+    try:
+        found = getattr(config, name, None)
+    except RuntimeError:  # transformers: it differs from layer to layer
+        found = [getattr(layer, name, None) for layer in config.per_layer_config]
+    each = found if isinstance(found, list | tuple) else [found]
+    return max((int(x) for x in each if x), default=default)
 
 
 def _optimizer(model: nn.Module, inner: Inner) -> float:
@@ -110,10 +120,10 @@ def activation_bytes(
     positions they are held at once, three times each (they, their log-softmax, the gradient); None: all.
     """
     config: Any = model.config
-    width = getattr(config, "hidden_size", 1024)
-    layers = getattr(config, "num_hidden_layers", 12)
-    heads = getattr(config, "num_attention_heads", 8)
-    inner = getattr(config, "intermediate_size", None) or 4 * width
+    width = _number(config, "hidden_size", 1024)
+    layers = _number(config, "num_hidden_layers", 12)
+    heads = _number(config, "num_attention_heads", 8)
+    inner = _number(config, "intermediate_size", 4 * width)
     rows = heads * sequence
     layer = 6 * width + 4 * _attention_width(config) + rows + 4 * inner
     kept = layer + (layers - 1) * width if checkpoint else layers * layer
