@@ -101,9 +101,10 @@ def test_the_ledger_as_tables_names_every_decision_and_purpose(told):
     text = console.export_text()
     for purpose in ("tuning", "pilot", "screening", "confirmation", "vault"):
         assert purpose in text
-    for g in told.generations:
-        assert g.comparison is not None
-        v = g.comparison.reported
+    # Which worker is done first is chance, and the budget may end before the last one is compared.
+    compared = [g.comparison.reported for g in told.generations if g.comparison]
+    assert len(compared) >= max(1, len(told.generations) - 1)
+    for v in compared:
         assert f"{v.m:.2f} ({v.low:.2f} to {v.high:.2f})" in text
     if told.refused:
         assert f"{len(told.refused)} proposals refused" in text
