@@ -16,7 +16,7 @@ fast: .venv/.ready  ## the fast tests
 	$(BIN)/python -m pytest -m "not slow and not long" -n 2
 test: .venv/.ready  ## all tests but the longest
 	$(BIN)/python -m pytest -m "not long" -n 2
-long: .venv/.ready  ## runs interrupted again and again, many minutes
+long: .venv/.ready  ## the longest tests: runs interrupted again and again, networks cut in two
 	$(BIN)/python -m pytest -m long -n 2
 lab: .venv/.ready  ## runs between emulated hosts, about 15 minutes; needs root
 	$(BIN)/python -m bench.wan

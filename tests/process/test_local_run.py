@@ -170,6 +170,7 @@ def test_a_killed_peer_does_not_stop_the_run_and_its_block_is_trained_by_others(
     assert not [e for e in seen if isinstance(e, StateDiffers)]
 
 
+@pytest.mark.long
 def test_with_overlap_a_killed_peer_loses_the_rounds_that_it_had_work_for_and_no_text(base):
     changes = {"inner.steps": 300, "rounds.count": 5, "rounds.overlap": 0.5}
     folder, spec = founded(base, "killed-ahead", changes)

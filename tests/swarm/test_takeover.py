@@ -200,6 +200,7 @@ def test_a_successor_goes_on_and_the_old_coordinator_follows(tmp_path):
 
 
 @pytest.mark.skipif(bool(unavailable()), reason=f"no laboratory: {unavailable()}")
+@pytest.mark.long  # tests/swarm/test_node.py has the same in virtual time
 def test_a_partition_does_not_give_a_round_two_ends(tmp_path):
     hosts = [Host(name) for name in ("first", *NAMES)]
     with (
