@@ -315,11 +315,13 @@ def join(
     environment.prepare()
     peer_home, held = home_of(invitation, home, identity, limits, plugins)
     with alone(peer_home.lock, wait=False):
-        place = _session().ready(held, device)
+        from duckweed import participation  # it imports PyTorch
+
+        place = participation.ready(held, device)
         paths = [str(path) for path in data]
         named = str(config), str(tokenizer)
-        reason = _await(_session().join(peer_home, paths, place, log.info, dry_run, *named))
-        for line in () if dry_run else _session().take_home(peer_home, place, log.info):
+        reason = _await(participation.join(peer_home, paths, place, log.info, dry_run, *named))
+        for line in () if dry_run else participation.take_home(peer_home, place, log.info):
             log.info(line)
         return reason
 

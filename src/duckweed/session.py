@@ -1,7 +1,5 @@
 """A run on this machine from its founding to its report: what the commands and the library both call."""
 
-import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
@@ -23,14 +21,12 @@ from duckweed.learn.model.given import model_in
 from duckweed.learn.model.model import buffers_of, read_weights
 from duckweed.learn.model.presets import PRESETS
 from duckweed.learn.registry import learner
-from duckweed.ledger.entries import RoundEntry, StateEntry
-from duckweed.ledger.ledger import Ledger, LedgerError
-from duckweed.net.identity import load_or_create, verify
+from duckweed.ledger.entries import StateEntry
+from duckweed.ledger.ledger import Ledger
 from duckweed.net.link_spec import LinkSpec
-from duckweed.pages.live.follow import Follower
 from duckweed.pages.run_page import run_page
 from duckweed.pages.run_summary import Summary, bits_per_byte, summarise
-from duckweed.process.environment import allow_files, available_cores
+from duckweed.process.environment import available_cores
 from duckweed.process.local_run import LocalRun
 from duckweed.process.simulation import Simulation
 from duckweed.round import export, founding
@@ -45,17 +41,10 @@ from duckweed.run.events import Event, Said
 from duckweed.run.folder import FolderError, RunFolder, write_atomically
 from duckweed.run.plugins import Plugin
 from duckweed.run.sections import DataSpec
-from duckweed.run.spec import RunSpec, SpecError
-from duckweed.swarm.peer.join import join as take_part
-from duckweed.volunteer import controls, given
-from duckweed.volunteer.controls import Controls
-from duckweed.volunteer.given import Given
-from duckweed.volunteer.peer_home import PeerHome
-from duckweed.volunteer.watch import hold_to
+from duckweed.run.spec import RunSpec
 from duckweed.wire.codec import codec_of
 
 SHARES = 200  # in which a long text is measured
-STANDING = 60.0  # seconds between two sentences on what a peer has given
 SEQUENCE = 512  # tokens at a time, of a model that no run has a sequence for
 Say = Callable[[str], None]
 Events = Generator[Event, None, None]
@@ -146,10 +135,10 @@ def reopen(
     return Session(folder, spec, founding.reopen(folder, spec), device, threads, wish)
 
 
-def train(session: Session, port: int = 0) -> Events:
+def train(run: Session, port: int = 0) -> Events:
     """Train with processes, from the last closed round on; port: of the coordinator, 0: any. To close
     the iterator ends the processes in order. Raises RunFailed."""
-    run, peers = session, session.spec.rounds.peers
+    peers = run.spec.rounds.peers
     with LocalRun(
         run.folder, run.spec, run.device, run.threads, peers, run.share(peers)
     ) as processes:
@@ -158,13 +147,12 @@ def train(session: Session, port: int = 0) -> Events:
 
 
 def simulate(
-    session: Session,
+    run: Session,
     links: Sequence[LinkSpec] | None = None,
     step_seconds: float | Sequence[float] | None = None,
 ) -> Events:
     """Train in this process on a virtual clock, from the last saved state on. links, step_seconds: of
     the peers (duckweed.process.simulation)."""
-    run = session
     layout = founding.layout(run.folder)
     state = states.load(run.folder.start(run.spec.rounds.overlap > 0), layout)
     simulation = Simulation(
@@ -178,10 +166,9 @@ def simulate(
     )
 
 
-def peak(session: Session) -> tuple[Fit, int, int]:
+def peak(run: Session) -> tuple[Fit, int, int]:
     """How each peer will fit its steps into memory, the bytes that it is predicted to take at its peak,
     and those that it can count on."""
-    run = session
     model = models.skeleton(founding.configuration(run.spec, run.ground))
     share = run.share(run.spec.rounds.peers)
     way = memory.ways(model, run.spec, run.device, share)[0]
@@ -191,36 +178,33 @@ def peak(session: Session) -> tuple[Fit, int, int]:
 def closed_rounds(folder: RunFolder) -> int:
     """How many rounds of a run are closed. Raises LedgerError."""
     with closing(Ledger(folder.ledger)) as ledger:
-        last = ledger.last_round(RoundEntry)
-    return 0 if last is None else last + 1
+        return ledger.closed_rounds()
 
 
-def round_seconds(session: Session, peers: int, simulated: bool) -> float | None:
+def round_seconds(run: Session, peers: int, simulated: bool) -> float | None:
     """What a round will take here, by the steps that were done at the founding; None where that cannot be
     known: other machines take part, or peers share an accelerator. peers: how many share this machine;
     simulated: one process does the work of all, in turn."""
-    spec, step = session.spec, session.folder.local().get("step_seconds")
+    spec, step = run.spec, run.folder.local().get("step_seconds")
     if not step or peers < spec.rounds.peers:
         return None
-    at_once = 1 if simulated else max(1, available_cores() // session.threads)
-    if session.device != "cpu" and not simulated and peers > 1:
+    at_once = 1 if simulated else max(1, available_cores() // run.threads)
+    if run.device != "cpu" and not simulated and peers > 1:
         return None
     turns = max(1.0, peers / at_once)
-    trained = spec.inner.steps * spec.inner.batch * spec.model.sequence
     # Forward alone is a third of the work of a step; peers share what is evaluated.
     measured = spec.rounds.evaluate_tokens / peers / spec.rounds.evaluate / 3
-    return float(step * spec.inner.steps * turns * (1 + measured / trained))
+    return float(step * spec.inner.steps * turns * (1 + measured / spec.tokens_per_block))
 
 
-def trained(session: Session) -> bool:
+def trained(run: Session) -> bool:
     """Whether all rounds are closed, and the peers have agreed on the last state. Raises LedgerError."""
-    with closing(Ledger(session.folder.ledger)) as ledger:
-        return ledger.last_round(StateEntry) == session.spec.rounds.count
+    with closing(Ledger(run.folder.ledger)) as ledger:
+        return ledger.last_round(StateEntry) == run.spec.rounds.count
 
 
-def finish(session: Session, keep: bool = True) -> Summary:
+def finish(run: Session, keep: bool = True) -> Summary:
     """After the last round: measure the model, export it, write the report. keep: False for no model."""
-    run = session
     sample = export.harvest(run.folder, run.spec, run.ground, run.device, keep)
     parameters = founding.layout(run.folder).total
     ratio = export.bytes_per_token(run.ground.dataset)
@@ -229,45 +213,9 @@ def finish(session: Session, keep: bool = True) -> Summary:
     return summary
 
 
-def take_home(home: PeerHome, device: str, say: Say) -> list[str]:
-    """Of a run that is over: its model, ledger and report in the peer's own folder, from the state that it
-    holds; nobody is asked. Returns what there is, in lines; none where the last round is not here.
-
-    Raises LedgerError, StateError, ModelError, DataError, OSError."""
-    folder = RunFolder(home.home)
-    if not folder.spec.is_file() or not folder.ledger.is_file():
-        return []
-    spec, keep = specs.load(folder.spec), controls.load(home.peer).model
-    count = spec.rounds.count
-    if closed_rounds(folder) < count or not folder.state(count).is_file():
-        return []
-    with closing(Ledger(folder.ledger)) as ledger:
-        entries, head = ledger.verify(verify), ledger.head
-    done = folder.report.is_file() and (not keep or (folder.model / "config.json").is_file())
-    if not done:
-        say("measuring and exporting the model" if keep else "measuring the model")
-        run = Session(folder, spec, founding.reopen(folder, spec), device, torch.get_num_threads())
-        finish(run, keep)
-    if export.agreed(folder, count):
-        told = "its last state is the one that the peers agreed on"
-    else:
-        told = "nobody has confirmed the last state: it is as this machine computed it"
-    mine = standing(home)
-    return [
-        *([f"given    {mine.sentence()}; over all runs: duckweed me"] if mine else []),
-        f"ledger   {folder.ledger}: {entries} entries, chain and signatures hold, head {head[:16]}; {told}",
-        f"report   {folder.report}",
-        *(
-            [f"model    {folder.model}", f"try it   duckweed generate {folder.path}"]
-            if keep
-            else []
-        ),
-    ]
-
-
-def needs(session: Session) -> list[str]:
+def needs(run: Session) -> list[str]:
     """What a machine must have to take part, in words for a stranger."""
-    run, size = session, units.show_size
+    size = units.show_size
     layout = founding.layout(run.folder)
     skeleton = models.skeleton(founding.configuration(run.spec, run.ground))
     room = memory.needed(skeleton, run.spec) + memory.PROCESS
@@ -290,77 +238,11 @@ def needs(session: Session) -> list[str]:
     ]  # fmt: skip
 
 
-def sampler(session: Session) -> Sampler | None:
+def sampler(run: Session) -> Sampler | None:
     """What lets the model write beside the run; None where there is no room for a second model."""
-    run = session
     if not Sampler.fits(founding.layout(run.folder).total):
         return None
     return Sampler(run.folder, run.spec, run.ground)
-
-
-def ready(limits: Controls, device: str) -> str:
-    """Make this process ready to be a volunteer's peer: its priority, its memory and its threads are held
-    to the limits from now on. Returns the device as PyTorch names it."""
-    memory.one_heap()
-    torch.set_num_threads(limits.threads)
-    device = choose(device)
-    allow_files()
-    hold_to(limits, device)
-    return device
-
-
-async def join(
-    home: PeerHome,
-    data: Sequence[str],
-    device: str,
-    say: Say,
-    dry_run: bool = False,
-    config: str = "",
-    tokenizer: str = "",
-) -> str:
-    """Take part in the run of an invitation until it ends; returns the reason. device: what `ready` gave;
-    data, config, tokenizer: where they lie on this machine, if the user has named them. What there is to take home afterwards, `take_home` takes.
-
-    Raises LinkError, DataError, ModelError, OutOfMemory, ControlsError, PeerStopped."""
-    telling = asyncio.create_task(_tell_standing(home, say))
-    try:
-        return await take_part(
-            home.invitation, home.home, tuple(data), device, say, dry_run, config, tokenizer
-        )
-    finally:
-        telling.cancel()
-
-
-async def _tell_standing(home: PeerHome, say: Say) -> None:
-    """Now and then what the peer has given, where that has grown; kept for `duckweed me`."""
-    run, rounds = None, 0
-    while True:
-        await asyncio.sleep(STANDING)
-        with contextlib.suppress(LedgerError, SpecError, OSError):
-            run = run or (Follower(RunFolder(home.home)) if RunFolder(home.home).founded else None)
-            found = await asyncio.to_thread(standing, home, run) if run else None
-            if found and found.rounds > rounds:
-                rounds = found.rounds
-                say(f"given so far: {found.sentence()}")
-
-
-def standing(home: PeerHome, run: Follower | None = None) -> Given | None:
-    """What a peer has given to its run, by its copy of the ledger, noted for `duckweed me`; None before it
-    was admitted. run: what was read of the ledger before. Raises LedgerError, SpecError, OSError."""
-    run = run or Follower(RunFolder(home.home))
-    run.look()
-    key = load_or_create(home.peer / "key").id
-    me = next((x for x in run.peers.values() if x.key == key), None)
-    if me is None:
-        return None
-    found = Given(
-        run=run.spec.identity, key=key, home=str(home.home.resolve()),
-        tokens=me.tokens, rounds=me.counted, share=me.tokens / max(1, run.tokens),
-        place=1 + sum(x.tokens > me.tokens for x in run.peers.values()),
-        peers=len(run.peers), over=run.done, head=run.head, time=time.time(),
-    )  # fmt: skip
-    given.keep(found)
-    return found
 
 
 def model_of(path: Path) -> Path:

@@ -10,7 +10,7 @@ from fixtures import tiny
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from duckweed import session
+from duckweed import participation, session
 from duckweed.ledger.entries import PeerEntry, RoundEntry, StateEntry
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import verify
@@ -88,14 +88,14 @@ def takes_home(base, invitation, head):
     copy.close()
     home = PeerHome(guest.path, invitation)
     controls.save(home.peer, controls.Controls(model=False))
-    given_, lines, *_ = session.take_home(home, "cpu", print)
+    given_, lines, *_ = participation.take_home(home, "cpu", print)
     assert "the one that the peers agreed on" in lines
     assert "in 3 rounds, 50% of the run's tokens, place 1 of 2" in given_
     assert [(x.rounds, x.over, x.head) for x in given.known()] == [(3, True, head)]
     assert guest.report.is_file()
     assert not guest.model.exists()
     controls.save(home.peer, controls.Controls())
-    assert session.take_home(home, "cpu", print)[-2].endswith(str(guest.model))
+    assert participation.take_home(home, "cpu", print)[-2].endswith(str(guest.model))
     assert session.generate(guest.path, "the", 5, 0.0, 0, "cpu").startswith("the")
 
     with pytest.raises(FolderError, match=r"did not begin the run.*duckweed join --home"):
@@ -107,7 +107,7 @@ def takes_home(base, invitation, head):
     state.save(guest.state(3))
     guest.report.unlink()
     with pytest.raises(StateError, match="not the one that the peers agreed on"):
-        session.take_home(home, "cpu", print)
+        participation.take_home(home, "cpu", print)
 
 
 def test_a_joiner_holds_the_persistent_buffers_of_the_given_weights(tmp_path, monkeypatch):

@@ -118,9 +118,9 @@ def _take_part(
     from duckweed.run.error_words import words
 
     with console.status("loading PyTorch"):
-        from duckweed import session
+        from duckweed import participation
 
-        device = session.ready(limits, device)
+        device = participation.ready(limits, device)
     said = limits.said()
     console.print(
         f"Joining run {peer_home.invitation.run[:12]} on {device}; files in {peer_home.home}"
@@ -129,7 +129,7 @@ def _take_part(
     )
     try:
         reason = asyncio.run(
-            session.join(peer_home, data or (), device, _say, dry_run, config, tokenizer)
+            participation.join(peer_home, data or (), device, _say, dry_run, config, tokenizer)
         )
     except KeyboardInterrupt:
         console.print("Left. What was not handed in is trained by others.")
@@ -138,7 +138,7 @@ def _take_part(
         again = "the same command goes on as the same peer; its block goes back to the others"
         fail(words(error, peer_home.home, again))
     console.print(f"Done: {reason}")
-    for line in () if dry_run else session.take_home(peer_home, device, _say):
+    for line in () if dry_run else participation.take_home(peer_home, device, _say):
         console.print(line, soft_wrap=True)
 
 
