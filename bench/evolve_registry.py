@@ -52,7 +52,7 @@ class Bench:
     def step(self, recipe: Recipe) -> float:
         """FLOPs of a step."""
         spec, cost = self.planner.plan(TrialSpec(recipe, 0, self.flops))
-        return cost.step(spec.inner.batch * spec.model.sequence)
+        return cost.step(spec.tokens_per_step)
 
 
 def main() -> None:

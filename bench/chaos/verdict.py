@@ -80,4 +80,4 @@ def _counted(
                 if (span.block, step) in seen:
                     twice.append((span.block, step))
                 seen.add((span.block, step))
-    return len(seen) * spec.inner.batch * spec.model.sequence, contributions, twice
+    return len(seen) * spec.tokens_per_step, contributions, twice

@@ -107,8 +107,12 @@ def test_persistent_buffers_are_part_of_what_a_run_is(tmp_path):
         changes = {"model.source": "given", "model.weights": "given"}
         spec, ground, folder = founded(tmp_path / name, changes)
         layouts.append(founding.layout(folder))
-        again = founding.first_buffers(spec, ground, founding.first_model(spec, ground))
-        assert all(torch.equal(again[name], value) for name, value in ground.buffers.items())
+        again = founding.Ground(ground.base, ground.dataset)
+        here = founding.layout_here(spec, again, founding.first_model(spec, ground))
+        assert here.digest() == layouts[-1].digest()
+        assert all(
+            torch.equal(again.buffers[name], value) for name, value in ground.buffers.items()
+        )
     assert layouts[0].names == layouts[1].names
     assert layouts[0].digest() != layouts[1].digest()
     _, _, folder = founded(tmp_path / "llama", {})

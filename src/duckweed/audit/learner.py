@@ -67,10 +67,7 @@ def learner_of(claims: Claims, data: tuple[str, ...] | None, device: str, say: R
                 "run's text with --data"
             )
         skeleton = models.skeleton(founding.configuration(spec, ground))
-        if models.has_buffers(skeleton) and not ground.buffers:
-            ground.buffers = founding.first_buffers(spec, ground, skeleton)
-        layout = models.fixed(models.layout_of(skeleton), ground.buffers)
-        if layout.digest() != genesis.layout:
+        if founding.layout_here(spec, ground, skeleton).digest() != genesis.layout:
             raise NotHere(
                 "this machine builds another model from the specification than the run has; install the "
                 "version of transformers that the run was begun with"

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import functools
-import os
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
 
 from duckweed.cli.common.console import PlainConsole
-from duckweed.cli.common.errors import STOPPED
+from duckweed.cli.common.errors import guarded
 from duckweed.cli.common.running import Plugins
-from duckweed.run.error_words import EXPECTED, words
 
 if TYPE_CHECKING:
     from duckweed.audit.claims import Claims
     from duckweed.audit.findings import Finding, Tally
     from duckweed.audit.learner import Machine
 
-console, errors = PlainConsole(), PlainConsole(stderr=True)
+console = PlainConsole()
 DIFFERS, NOT_COMPARED = 1, 2  # exit codes
 STYLES = {"same": "green", "near": "green", "differs": "bold red", "not compared": "yellow"}
 SHOWN = 5  # tensors of a contribution that differs
@@ -34,32 +31,15 @@ def register(app: typer.Typer) -> None:
     app.command()(audit)
 
 
-def _fail(message: str, code: int) -> NoReturn:
-    errors.print("error:", style="bold red", end=" ")
-    errors.print(message)
-    raise typer.Exit(code)
-
-
 def _own_codes(command: Callable[..., Any]) -> Callable[..., Any]:
     """As `plain_errors`, but 1 is for what differs: a ledger that does not hold. All else is 2."""
 
-    @functools.wraps(command)
-    def guarded(*args: Any, **kwargs: Any) -> Any:
+    def code(error: BaseException) -> int:
         from duckweed.ledger.ledger import LedgerError
 
-        try:
-            return command(*args, **kwargs)
-        except typer.Exit:
-            raise
-        except KeyboardInterrupt:
-            errors.print("Stopped.")
-            raise typer.Exit(STOPPED) from None
-        except EXPECTED as error:
-            if os.environ.get("DUCKWEED_TRACE"):
-                raise
-            _fail(words(error), DIFFERS if isinstance(error, LedgerError) else NOT_COMPARED)
+        return DIFFERS if isinstance(error, LedgerError) else NOT_COMPARED
 
-    return guarded
+    return guarded(command, code)
 
 
 @_own_codes

@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 import msgspec
 from blake3 import blake3
 
-from duckweed.ledger.entries import B, Body, SuccessionEntry, encode
+from duckweed.ledger.entries import B, Body, RoundEntry, SuccessionEntry, encode
 from duckweed.ledger.leadership import (
     Founder,
     Leadership,
@@ -185,6 +185,11 @@ class Ledger:
         marks = ", ".join("?" * len(known))
         for row in self._select(f"WHERE kind IN ({marks}) ORDER BY number", *known):
             yield self._read(row, known[row[1]])
+
+    def closed_rounds(self) -> int:
+        """How many rounds are closed. Raises LedgerError."""
+        last = self.last_round(RoundEntry)
+        return 0 if last is None else last + 1
 
     def last_round(self, kind: type[Body]) -> int | None:
         """The round of the newest entry of a kind, None where there is none. Raises LedgerError."""

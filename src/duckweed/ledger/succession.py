@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from duckweed.ledger.entries import RoundEntry, SuccessionEntry
+from duckweed.ledger.entries import SuccessionEntry
 from duckweed.ledger.leadership import Leadership, Verify, promise_bytes
 from duckweed.ledger.ledger import Ledger, LedgerError, Row, Sign
 from duckweed.run.checked import HashOrNone, Number, NumberOrNone, Signature
@@ -169,9 +169,7 @@ class Voter:
         if newest is None or (self.leadership.term, self.ledger.number) < votes[newest].newness:
             return False
         promises = {x: v.signature.hex() for x, v in votes.items() if self._counts(term, x, v)}
-        last = self.ledger.last_round(RoundEntry)
-        round_ = 0 if last is None else last + 1
-        self.ledger.append(round_, SuccessionEntry(term, self.me, promises))
+        self.ledger.append(self.ledger.closed_rounds(), SuccessionEntry(term, self.me, promises))
         self._held.clear()
         self.leads = True
         return True

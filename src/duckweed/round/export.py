@@ -11,11 +11,12 @@ from duckweed.learn.data.tokenizer import no_tokenizer
 from duckweed.learn.model import model as models
 from duckweed.learn.model.generation import TOP_P, continued
 from duckweed.learn.model.given import model_in
-from duckweed.ledger.entries import RoundEntry, StateEntry
+from duckweed.ledger.entries import RoundEntry
 from duckweed.ledger.ledger import Ledger
 from duckweed.round import founding
 from duckweed.round.engine import Engine, FolderBlobs
 from duckweed.round.founding import Ground
+from duckweed.round.history import agreed_states
 from duckweed.run import state as states
 from duckweed.run.events import FinalLoss
 from duckweed.run.folder import RunFolder
@@ -49,8 +50,7 @@ def agreed(folder: RunFolder, round_: int) -> str | None:
     """Hash of the state after so many rounds, as the peers agreed on it; None where the ledger has none.
     Raises LedgerError."""
     with closing(Ledger(folder.ledger)) as ledger:
-        found = [x.body.hash for x in ledger.entries(StateEntry) if x.round == round_]
-    return found[-1] if found else None
+        return agreed_states(ledger).get(round_)
 
 
 def check_agreed(folder: RunFolder, state: State) -> None:

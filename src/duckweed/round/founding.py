@@ -134,9 +134,12 @@ def first_model(spec: RunSpec, ground: Ground) -> nn.Module:
     return made
 
 
-def first_buffers(spec: RunSpec, ground: Ground, skeleton: nn.Module) -> models.Buffers:
-    """The persistent buffers that the run starts and ends with. Raises ModelError."""
-    return models.buffers_of(first_model(spec, ground)) if models.has_buffers(skeleton) else {}
+def layout_here(spec: RunSpec, ground: Ground, skeleton: nn.Module) -> Layout:
+    """The layout of a run's model as this machine builds it. The persistent buffers that the run starts
+    and ends with are part of it; `ground` holds them from then on. Raises ModelError."""
+    if models.has_buffers(skeleton) and not ground.buffers:
+        ground.buffers = models.buffers_of(first_model(spec, ground))
+    return models.fixed(models.layout_of(skeleton), ground.buffers)
 
 
 def found(
@@ -182,10 +185,8 @@ def found(
         one = learner(spec, ground, device, wish)
         one.train(weights, Part(0, 0, steps), report=pace.stepped)
     write_atomically(folder.spec, toml.write(spec).encode())
-    write_atomically(folder.path / "layout.json", msgspec.json.encode(layout))
-    if ground.buffers:
-        write_atomically(folder.path / BUFFERS, safetensors.save(ground.buffers))
-    folder.note(_noted(ground) | {"step_seconds": pace.seconds})
+    keep(folder, ground, layout)
+    folder.note({"step_seconds": pace.seconds})
     state.save(folder.state(0))
     identity = load_or_create(folder.coordinator_key)
     ledger = Ledger(folder.ledger, identity.sign)
@@ -292,17 +293,12 @@ class _Pace:
 
 
 def keep(folder: RunFolder, ground: Ground, layout: Layout) -> None:
-    """Note in the folder of a run that began elsewhere what it stands on here, so that `reopen` works."""
+    """Note in a run's folder what the run stands on on this machine, so that `reopen` works."""
     write_atomically(folder.path / "layout.json", msgspec.json.encode(layout))
     if ground.buffers:
         write_atomically(folder.path / BUFFERS, safetensors.save(ground.buffers))
-    folder.note(_noted(ground))
-
-
-def _noted(ground: Ground) -> dict[str, Any]:
-    """What `reopen` needs to know of this machine."""
     facts = {"base": str(ground.base), "dataset": str(ground.dataset.folder)}
-    return facts | ({"source": ground.source} if ground.source else {})
+    folder.note(facts | ({"source": ground.source} if ground.source else {}))
 
 
 def reopen(folder: RunFolder, spec: RunSpec) -> Ground:

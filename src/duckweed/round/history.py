@@ -134,7 +134,7 @@ class RunHistory:
 def agreed_states(ledger: Ledger) -> dict[int, str]:
     """Round -> hash of the state that it begins from, as a ledger has it. Raises LedgerError."""
     agreed = {}
-    for entry in ledger.entries(*RUN):
+    for entry in ledger.entries(GenesisEntry, StateEntry):
         match entry.body:
             case GenesisEntry(state=digest) | StateEntry(hash=digest):
                 agreed[entry.round] = digest

@@ -13,6 +13,7 @@ import torch
 
 from duckweed.learn.device import seeded
 from duckweed.learn.model import model as models
+from duckweed.learn.model.generation import drawn
 from duckweed.ledger.entries import RoundEntry
 from duckweed.ledger.ledger import Ledger, LedgerError
 from duckweed.merge.round import MergeError
@@ -90,8 +91,7 @@ class Sampler(threading.Thread):
 
     def _closed(self) -> int:
         with closing(Ledger(self.folder.ledger)) as ledger:
-            last = ledger.last_round(RoundEntry)
-        return 0 if last is None else last + 1
+            return ledger.closed_rounds()
 
     def write(self) -> None:
         """A text by the newest state, into metrics.jsonl."""
@@ -124,15 +124,8 @@ def written(model: torch.nn.Module, ground: Ground, seed: int) -> str:
     config = model.config
     most = getattr(config, "max_position_embeddings", None) or TOKENS + 1
     start = torch.tensor([[tokenizer.end]])
-    with torch.no_grad(), seeded(seed, "cpu"):
-        out = model.generate(  # type: ignore[operator]
-            input_ids=start,
-            attention_mask=torch.ones_like(start),
-            max_new_tokens=min(TOKENS, most - 1),
-            do_sample=True,
-            temperature=0.7,
-            top_p=0.95,
-            eos_token_id=tokenizer.end,
-            pad_token_id=tokenizer.end,
+    with seeded(seed, "cpu"):
+        out = drawn(
+            model, start, min(TOKENS, most - 1), 0.7, tokenizer.end, eos_token_id=tokenizer.end
         )
     return tokenizer.decode(out[0].tolist())

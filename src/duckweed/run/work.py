@@ -28,7 +28,7 @@ def kind_of(spec: RunSpec) -> str:
 
 def text_tokens(spec: RunSpec, steps: int) -> Expected:
     """Every inner step has `inner.batch` windows of `model.sequence` targets."""
-    tokens = steps * spec.inner.batch * spec.model.sequence
+    tokens = steps * spec.tokens_per_step
     return Expected(tokens, tokens)
 
 

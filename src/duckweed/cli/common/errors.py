@@ -14,18 +14,26 @@ STOPPED = 130  # exit code of a command that was ended by Ctrl-C or `kill`, as i
 console = PlainConsole(stderr=True)
 
 
-def fail(message: str) -> NoReturn:
-    """Print the message and end the command with exit code 1."""
+def fail(message: str, code: int = 1) -> NoReturn:
+    """Print the message and end the command with an exit code."""
     console.print("error:", style="bold red", end=" ")
     console.print(message)
-    raise typer.Exit(1)
+    raise typer.Exit(code)
 
 
 def plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
     """Turn the errors that rooms raise on purpose into plain messages."""
+    return guarded(command, lambda error: 1, "try again; a run goes on with --resume")
+
+
+def guarded(
+    command: Callable[..., Any], code: Callable[[BaseException], int], again: str = "try again"
+) -> Callable[..., Any]:
+    """The same with other words and exit codes. code: by the error; again: how to go on once its cause is
+    mended."""
 
     @functools.wraps(command)
-    def guarded(*args: Any, **kwargs: Any) -> Any:
+    def called(*args: Any, **kwargs: Any) -> Any:
         try:
             return command(*args, **kwargs)
         except typer.Exit:
@@ -37,6 +45,6 @@ def plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
             # DUCKWEED_TRACE shows where an error came from, for reports of bugs.
             if os.environ.get("DUCKWEED_TRACE"):
                 raise
-            fail(words(error, again="try again; a run goes on with --resume"))
+            fail(words(error, again=again), code(error))
 
-    return guarded
+    return called

@@ -209,7 +209,7 @@ def affordable(planner: TrialPlanner, settings: Settings) -> Affordable:
                 trial = TrialSpec(recipe, 0, share * settings.budget, size)
                 spec, cost = planner.plan(trial)
                 if size == 1 and (
-                    why := BOUNDS.excess(zero, cost, _step_tokens(first), _step_tokens(spec))
+                    why := BOUNDS.excess(zero, cost, first.tokens_per_step, spec.tokens_per_step)
                 ):
                     return why
         except ValueError as error:
@@ -217,7 +217,3 @@ def affordable(planner: TrialPlanner, settings: Settings) -> Affordable:
         return None
 
     return reason
-
-
-def _step_tokens(spec: RunSpec) -> int:
-    return spec.inner.batch * spec.model.sequence

@@ -49,7 +49,7 @@ class Evaluator:
         """The result of a trial from the folder that it wrote. A refusal is a result without
         loss and with a reason; only a broken installation raises."""
         spec, cost = self.planner.plan(trial)
-        each, steps = spec.inner.batch * spec.model.sequence, taken(spec)
+        each, steps = spec.tokens_per_step, taken(spec)
         tokens, spent = steps * each, steps * cost.step(each)
         evaluated = TOKENS[trial.split] // spec.model.sequence * spec.model.sequence
         result = TrialResult(None, spent, tokens, cost.parameters)

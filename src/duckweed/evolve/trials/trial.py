@@ -74,7 +74,7 @@ class TrialPlanner:
         spec = msgspec.structs.replace(spec, seed=trial.seed)
         skeleton = models.skeleton(self.configuration(spec, trial.size))
         count = cost(skeleton, spec.inner, spec.model.sequence)
-        tokens, least = spec.inner.batch * spec.model.sequence, _least(spec)
+        tokens, least = spec.tokens_per_step, _least(spec)
         if (steps := count.steps(trial.budget, tokens)) < least:
             raise TrialError(
                 f"{trial.budget:.3g} FLOPs pay for {steps} steps of this recipe, at least {least} are "
@@ -144,7 +144,7 @@ def train(planner: TrialPlanner, dataset: Dataset, trial: TrialSpec, out: Path) 
     model: Any = models.build(config, "cpu", spec.seed, spec.architecture.zero_projections)
     out.mkdir(parents=True, exist_ok=True)
     steps = taken(spec)
-    declared = Declared(steps, steps * spec.inner.batch * spec.model.sequence)
+    declared = Declared(steps, steps * spec.tokens_per_step)
     try:
         one, weights = learner(spec, config, dataset, "cpu"), models.read_weights(model)
         if spec.rounds.peers > 1:

@@ -26,18 +26,34 @@ class Written(TextStreamer):
         self.write(text)
 
 
-def _keeps_the_past(network: Any, ids: torch.Tensor) -> bool:
+@torch.no_grad()
+def drawn(
+    network: Any,
+    ids: torch.Tensor,
+    tokens: int,
+    temperature: float,
+    end: int,
+    top_p: float = TOP_P,
+    **more: Any,
+) -> torch.Tensor:
+    """Ids int64[1, l] and up to `tokens` more, int64[1, l + n]: the likeliest each time at temperature 0, else
+    drawn by torch's generator. end: id that ends a text; more: to the `generate` of transformers."""
+    sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p}
+    return network.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=tokens,
+        pad_token_id=end,
+        **(sampling if temperature > 0 else {"do_sample": False}),
+        **more,
+    )
+
+
+def _keeps_the_past(network: Any, ids: torch.Tensor, end: int) -> bool:
     """Whether a model can go on from the keys and values of the tokens before. The code of some (Kimi Linear
     and xLSTM in transformers 5) fails at the second token."""
-    one = ids[:, :1]
     try:
-        network.generate(
-            input_ids=one,
-            attention_mask=torch.ones_like(one),
-            max_new_tokens=2,
-            do_sample=False,
-            use_cache=True,
-        )
+        drawn(network, ids[:, :1], 2, 0.0, end, use_cache=True)
     except Exception:  # whatever the model's code raises
         return False
     return True
@@ -62,20 +78,16 @@ def continued(
     ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)["input_ids"]
     if ids.numel() == 0:
         ids = torch.tensor([[tokenizer.eos_token_id]])
-    sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p}
+    ids, end = ids.to(device), tokenizer.eos_token_id
     # The code of some models, such as Reformer's, prints.
     hushed = redirect_stdout(io.StringIO()) if write is None else nullcontext()
-    with torch.no_grad(), seeded(seed, device), hushed:
+    with seeded(seed, device), hushed:
         try:
-            out = network.generate(
-                input_ids=ids.to(device),
-                attention_mask=torch.ones_like(ids).to(device),
-                max_new_tokens=tokens,
-                pad_token_id=tokenizer.eos_token_id,
-                use_cache=_keeps_the_past(network, ids.to(device)),
+            out = drawn(
+                network, ids, tokens, temperature, end, top_p,
+                use_cache=_keeps_the_past(network, ids, end),
                 streamer=Written(tokenizer, write) if write else None,
-                **(sampling if temperature > 0 else {"do_sample": False}),
-            )
+            )  # fmt: skip
         except IndexError as error:  # a table of positions that is too short
             most = getattr(network.config, "max_position_embeddings", "fewer")
             raise ModelError(

@@ -15,7 +15,7 @@ from duckweed.ledger.entries import (
     SuccessionEntry,
 )
 from duckweed.ledger.ledger import Ledger, LedgerError
-from duckweed.round.run_log import Meter
+from duckweed.round.run_log import Meter, typical_loss
 from duckweed.run import events
 from duckweed.run import spec as specs
 from duckweed.run.events import UNSET, FinalLoss, PeerLeft, RoundClosed, RunEnded, Sampled
@@ -32,7 +32,7 @@ class RoundSeen(msgspec.Struct):
     tokens: int
     """Of the contributions that counted."""
     loss: float | None
-    """Their mean training loss, nats per token."""
+    """Their typical training loss, nats per token."""
     accepted: int
     """How many counted."""
     rejected: dict[int, str]
@@ -161,7 +161,7 @@ class Follower:
         for index, reason in closed.rejected.items():
             if index in self.peers:
                 self.peers[index].refused[reason] += 1
-        loss = sum(x.loss for x in counted.values()) / len(counted) if counted else None
+        loss = typical_loss((x.loss, x.tokens) for x in counted.values())
         tokens = sum(x.tokens for x in counted.values())
         self.rounds[closed.round] = RoundSeen(
             closed.round, tokens, loss, len(counted), closed.rejected, number

@@ -134,7 +134,7 @@ def read(path: Path, request: Request) -> Question:
     notes = describe(found, spec, run)
     if request.crowd:
         return Question(target, crowds.read(request.crowd), {}, notes)
-    rate = model.flop_per_token * spec.inner.batch * spec.model.sequence / run.step
+    rate = model.flop_per_token * spec.tokens_per_step / run.step
     card = device_by_hand(PLENTY, rate, "cpu", "as measured")
     people = Group(
         run.peers, card, host=PLENTY, up=run.up, down=run.down, latency=run.delay, stay=1e15

@@ -161,8 +161,7 @@ async def _prepare(
     skeleton = models.skeleton(founding.configuration(spec, ground))
     micro = limits.micro_batch
     check_memory(skeleton, spec, device, 1, limits.memory_bytes, Wish(micro))
-    ground.buffers = founding.first_buffers(spec, ground, skeleton)
-    layout = models.fixed(models.layout_of(skeleton), ground.buffers)
+    layout = founding.layout_here(spec, ground, skeleton)
     if layout.digest() != info.layout:
         raise PeerStopped(
             "this machine builds another model from the specification than the run has; "
