@@ -8,6 +8,8 @@ import msgspec
 
 from duckweed.audit.findings import AuditError, NotHere
 from duckweed.ledger.entries import (
+    RUN,
+    AuditEntry,
     Closed,
     GenesisEntry,
     PeerEntry,
@@ -46,10 +48,11 @@ class Claims:
         self.rounds: dict[int, RoundEntry] = {}
         self.agreed: dict[int, str] = {}  # round -> hash of the state that it begins from
         self.peers: dict[int, str] = {}  # index -> public key
+        self.story: list[Closed | AuditEntry] = []  # what trust follows from, in order
         genesis: GenesisEntry | None = None
         with closing(Ledger(folder.ledger)) as ledger:
             self.entries, self.head = ledger.verify(verify), ledger.head
-            for entry in ledger.entries(GenesisEntry, PeerEntry, RoundEntry, StateEntry):
+            for entry in ledger.entries(*RUN):
                 match entry.body:
                     case GenesisEntry() as genesis:
                         self.agreed[0] = genesis.state
@@ -57,6 +60,9 @@ class Claims:
                         self.peers[index] = key
                     case RoundEntry() as closed:
                         self.rounds[closed.closed.round] = closed
+                        self.story.append(closed.closed)
+                    case AuditEntry() as audit:
+                        self.story.append(audit)
                     case StateEntry(hash=digest):
                         self.agreed[entry.round] = digest
             if genesis is None:
@@ -91,8 +97,10 @@ class Claims:
     def memory(self, round_: int) -> dict[int, Standing]:
         """What was remembered of each peer when a round closed."""
         memory: dict[int, Standing] = {}
-        for number in sorted(n for n in self.rounds if n < round_):
-            trust.recall(memory, self.rounds[number].closed)
+        for entry in self.story:
+            if isinstance(entry, Closed) and entry.round >= round_:
+                break
+            trust.recall(memory, entry)
         return memory
 
     def span(self, round_: int, peer: int) -> Span | None:

@@ -6,7 +6,7 @@ that is left out, but never renamed.
 """
 
 import json
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 import msgspec
 
@@ -108,6 +108,11 @@ class Contributed(msgspec.Struct, frozen=True, omit_defaults=True):
     """Inner steps that began from the state one round before (rounds.overlap)."""
     sizes: str = ""
     """Hash of the announced sizes of the tensors (merge.round.sizes_hash)."""
+    before: str = ""
+    """Hash of what its peer carried over from its last contribution that counted, hex; "": nothing, or the
+    run has no audits."""
+    after: str = ""
+    """Hash of what its peer carries on if this one counts."""
     signature: str = ""
     """Its peer's, of all that it said (round.signed.signed_part), hex; "": a version before wrote it."""
 
@@ -138,6 +143,40 @@ class StateEntry(Body, frozen=True):
     """How many peers hold it."""
 
 
+class Verdict(msgspec.Struct, frozen=True):
+    """What an auditor has found."""
+
+    fits: bool
+    """Whether the contribution is what its announcement says."""
+    detail: str
+    """What was compared, and what differs."""
+    signature: str
+    """The auditor's, of both (round.signed.verdict_part), hex."""
+
+
+class AuditEntry(Body, frozen=True, omit_defaults=True):
+    """A contribution was done again by other peers of the run, or could not be."""
+
+    kind: ClassVar[str] = "audit"
+
+    peer: int
+    """Whose contribution; its round is that of the entry."""
+    outcome: Literal["passed", "failed", "absent", "undone"]
+    """failed: the peer is put out. absent: it was gone and has not shown what it carried; it begins
+    again as a newcomer. undone: nobody could do it."""
+    tokens: int
+    """That each auditor is paid, as if it had trained them."""
+    verdicts: dict[int, Verdict] = {}
+    """Auditor -> what it found."""
+    liars: list[int] = []
+    """Auditors whose verdict two others found false: they are put out."""
+
+    @property
+    def out(self) -> list[int]:
+        """Peers that are put out by it."""
+        return [*([self.peer] if self.outcome == "failed" else []), *self.liars]
+
+
 class SuccessionEntry(Body, frozen=True):
     """A successor leads the run from here on (duckweed.ledger.succession)."""
 
@@ -151,7 +190,7 @@ class SuccessionEntry(Body, frozen=True):
     """Voter's public key -> its signature of the promise to follow in this term; both hex."""
 
 
-RUN = (GenesisEntry, PeerEntry, RoundEntry, StateEntry, SuccessionEntry)
+RUN = (GenesisEntry, PeerEntry, RoundEntry, StateEntry, AuditEntry, SuccessionEntry)
 """All kinds of entries in a run's ledger."""
 
 

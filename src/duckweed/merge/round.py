@@ -12,7 +12,7 @@ from duckweed.merge.filter import Compared
 from duckweed.merge.gram import Gram
 from duckweed.merge.outer import outer_step
 from duckweed.merge.rules import WEIGHT_LIMIT, find_rule, weights_of
-from duckweed.run.checked import Count, Hash, Nats, Number, Size
+from duckweed.run.checked import Count, Hash, HashOrNone, Nats, Number, Size
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State
@@ -53,6 +53,11 @@ class Announcement(msgspec.Struct, forbid_unknown_fields=True, rename={"rms": "s
     """The first inner step within the block."""
     ahead: Number = 0
     """Steps that were trained from the state one round before (rounds.overlap)."""
+    before: HashOrNone = ""
+    """blake3 of what the peer carried over from its last contribution that counted (round.carried); "":
+    nothing, or the run has no audits."""
+    after: HashOrNone = ""
+    """The same of what it carries on if this one counts."""
 
 
 def sizes_hash(rms: list[float]) -> str:

@@ -24,7 +24,7 @@ from collections.abc import Mapping
 import msgspec
 import numpy as np
 
-from duckweed.ledger.entries import Closed, Standing
+from duckweed.ledger.entries import AuditEntry, Closed, Standing
 from duckweed.merge.filter import Compared, Judged, minority, says_of
 
 ONE = 1 << 16  # fixed point
@@ -88,7 +88,17 @@ def counted(standing: Memory, tokens: Mapping[int, int]) -> dict[int, Standing]:
     }
 
 
-def recall(memory: dict[int, Standing], closed: Closed) -> None:
-    """Take a closed round into what is remembered."""
-    if closed.standing is not msgspec.UNSET:
-        memory.update(closed.standing)
+def recall(memory: dict[int, Standing], entry: Closed | AuditEntry) -> None:
+    """Take a closed round, or an audit, into what is remembered. To audit is work like any other; who failed
+    has none to its name any more."""
+    if isinstance(entry, Closed):
+        if entry.standing is not msgspec.UNSET:
+            memory.update(entry.standing)
+        return
+    for auditor in entry.verdicts:
+        known = memory.get(auditor, NEW)
+        memory[auditor] = Standing(known.work + entry.tokens, known.lack)
+    if entry.outcome == "absent":
+        memory[entry.peer] = NEW
+    for peer in entry.out:
+        memory[peer] = Standing(0, ONE)

@@ -8,8 +8,10 @@ from collections.abc import Iterator, Mapping
 
 from duckweed.ledger.entries import (
     RUN,
+    AuditEntry,
     Body,
     Closed,
+    Contributed,
     GenesisEntry,
     PeerEntry,
     RoundEntry,
@@ -38,14 +40,21 @@ class RunHistory:
         self.index_of: dict[str, int] = {}  # public key -> the peer's index
         self.closed: dict[int, Closed] = {}  # round -> how it closed
         self.memory: dict[int, Standing] = {}  # peer -> what is remembered of it
+        self.carried: dict[int, str] = {}  # peer -> hash of what its last that counted left it
+        self.audited: dict[tuple[int, int], AuditEntry] = {}  # round and peer -> how its audit went
+        self.out: set[int] = set()  # peers that are put out, since an audit failed
         self.agreed: dict[int, str] = {}  # round -> hash of the state that it begins from
         self.blocks = Blocks(spec.inner.steps)  # which data is still to be trained
         self.shared: list[float] = []  # what the peers share in the next round, [K]
         self.tokens = ""  # hash of the training data
         self.windows = 1  # sequences in it
         self.wanted = spec.rounds.peers  # peers that the run begins with
+        self.handed: dict[
+            int, dict[int, Contributed]
+        ] = {}  # the last rounds -> what peers handed in
         self.recent_blobs: dict[str, int] = {}  # hash of a contribution -> the round it was for
         self.genesis_hash = ledger.hash_at(0) or ""  # by which peers tell this run from others
+        self._spans: dict[int, dict[int, Span]] = {}  # the same -> what they were given
         self._entry_of: dict[int, int] = {}  # round -> its entry in the ledger
         for entry in ledger.entries(*RUN):
             if isinstance(entry.body, GenesisEntry):
@@ -71,11 +80,25 @@ class RunHistory:
                 self._note(entry.number, round_)
             case StateEntry(hash=digest):
                 self.agreed[entry.round] = digest
+            case AuditEntry() as audit:
+                self._note_audit(entry.round, audit)
+
+    def _note_audit(self, round_: int, audit: AuditEntry) -> None:
+        self.audited[round_, audit.peer] = audit
+        self.out.update(audit.out)
+        trust.recall(self.memory, audit)
 
     def _note(self, number: int, entry: RoundEntry) -> None:
         closed = entry.closed
         self.closed[closed.round], self.shared = closed, closed.shared
         trust.recall(self.memory, closed)
+        for peer in closed.accepted:
+            if said := entry.contributions.get(peer):
+                self.carried[peer] = said.after
+        self.handed[closed.round] = entry.contributions
+        self._spans[closed.round] = assignments(entry, self.blocks.steps)
+        for of_rounds in (self.handed, self._spans):
+            of_rounds.pop(closed.round - REPLAYS, None)
         self._entry_of[closed.round] = number
         blobs = (one.blob for one in entry.contributions.values())
         self.recent_blobs.update(dict.fromkeys(blobs, closed.round))
@@ -128,6 +151,19 @@ class RunHistory:
         entry = self.ledger.append(closed.round, body)
         self.blocks.close_round(assigned, closed.accepted)
         self._note(entry.number, body)
+
+    def audit(self, round_: int, audit: AuditEntry) -> None:
+        """How the audit of a contribution to a round went."""
+        self.ledger.append(round_, audit)
+        self._note_audit(round_, audit)
+
+    def spans(self, round_: int) -> dict[int, Span]:
+        """What each peer was given to train in one of the last rounds."""
+        return self._spans.get(round_, {})
+
+    def beacon(self, round_: int) -> str:
+        """What nobody knew before a round closed: the hash of its entry, by which its audits are drawn."""
+        return self.ledger.hash_at(self.entry_of(round_)) or ""
 
     def agree(self, round_: int, digest: str, peers: int) -> None:
         """Note the state that a round begins from. peers: how many of them hold it."""

@@ -95,12 +95,13 @@ class OpenRound(msgspec.Struct):
     timings: dict[int, Timings] = {}
     nats: dict[int, tuple[float, int]] = {}  # peer -> held-out loss: sum in nats, tokens
     refused: set[int] = set()  # peers whose contribution cannot count
+    excused: set[int] = set()  # peers that do an audit in place of their work
     closing: bool = False  # whether it is too late for contributions
 
     def wants(self, peer: int, round_: int, contributed: bool) -> bool:
         """Whether a peer with the state before `round_` should train for this round. It should train
         again if it has contributed, but a restart has lost that."""
-        if round_ != self.number or self.closing:
+        if round_ != self.number or self.closing or peer in self.excused:
             return False
         return not contributed or self.lacks(peer)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from duckweed.ledger.entries import Contributed, GenesisEntry, PeerEntry, RoundEntry
+from duckweed.ledger.entries import AuditEntry, Contributed, GenesisEntry, PeerEntry, RoundEntry
 from duckweed.ledger.leadership import unhex
 from duckweed.ledger.ledger import Ledger, Row, entry_hash
 from duckweed.merge.round import Announcement, sizes_hash
@@ -59,6 +59,12 @@ def _part(genesis: str, said: dict[str, Any]) -> bytes:
     return words + msgspec.msgpack.encode(said, order="sorted")
 
 
+def verdict_part(genesis: str, round_: int, peer: int, fits: bool, detail: str) -> bytes:
+    """The bytes that an auditor signs. genesis: hash of the run's first entry."""
+    words = f"duckweed verdict 1\n{genesis}\n".encode()
+    return words + msgspec.msgpack.encode([round_, peer, fits, detail])
+
+
 def genesis_hash(row: Row | None, spec: RunSpec, invited_by: str, verify: Verify) -> str:
     """Hash of the first entry of a run's ledger, as a coordinator shows it to a peer. invited_by: public
     key of the coordinator or successor that the peer was referred to. Raises ForeignRun."""
@@ -95,6 +101,13 @@ def check(ledger: Ledger, verify: Verify) -> Checked:
                 signed += 1
             else:
                 wrong.append(f"round {entry.body.closed.round}, peer {peer}")
+    for audit in ledger.entries(AuditEntry):
+        for auditor, one in audit.body.verdicts.items():
+            part = verdict_part(genesis.hash, audit.round, audit.body.peer, one.fits, one.detail)
+            if verify(keys.get(auditor, ""), part, unhex(one.signature)):
+                signed += 1
+            else:
+                wrong.append(f"audit of round {audit.round}, peer {audit.body.peer}, by {auditor}")
     return Checked(signed, unsigned, wrong)
 
 

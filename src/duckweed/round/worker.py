@@ -10,13 +10,14 @@ from safetensors.numpy import load_file
 
 from duckweed.learn.learner import Learner, Report
 from duckweed.learn.memory import own_moments
-from duckweed.learn.optim.optimizer import OptimizerState
 from duckweed.ledger.entries import Closed
 from duckweed.merge.round import Announcement, blob_hash
 from duckweed.round import ahead, training
 from duckweed.round.blocks import Span
+from duckweed.round.carried import Carried, packed
 from duckweed.round.engine import Engine, MemoryBlobs
 from duckweed.round.training import Trained
+from duckweed.run.folder import write_atomically
 from duckweed.run.layout import Layout
 from duckweed.run.sections import Inner
 from duckweed.run.spec import RunSpec
@@ -34,15 +35,6 @@ class Contribution(msgspec.Struct):
     compress_seconds: float
 
 
-class Carried(msgspec.Struct):
-    """What a peer carries over from a contribution that counted to the rounds after it."""
-
-    round: int  # of the contribution
-    residual: np.ndarray  # what it did not send, f32[P]
-    optimizer: OptimizerState  # after its steps
-    sent: np.ndarray | None = None  # what it sent, f32[P]; with overlap only
-
-
 class Worker:
     """Trains blocks and keeps the one thing a peer carries from round to round: its residual (and,
     unless inner.state = "fresh", its optimizer state). What was not accepted leaves no trace in it.
@@ -58,6 +50,7 @@ class Worker:
             -1, np.zeros(layout.total, np.float32), {}
         )  # from the last one that counted
         self._pending: Carried | None = None  # from the one whose round is open
+        self._unsaved = b""  # the same as auditors are shown it, until it is on disk
         self.pace = 0.0  # seconds of an inner step, as measured before the run; 0: it was not
 
     def ahead(self, state: State, span: Span, report: Report | None = None) -> Trained:
@@ -93,7 +86,10 @@ class Worker:
         kept = feedback.keep(wanted, encoded.sent, out=wanted)
         sent = encoded.sent if spec.rounds.overlap else None
         self.carried.sent = None  # part of the state by now: nothing begins from it any more
-        self._pending = Carried(state.round, kept, trained.optimizer, sent)
+        pending = self._pending = Carried(state.round, kept, trained.optimizer, sent)
+        if spec.audits:
+            self._unsaved = packed(pending)
+            pending.hash = blob_hash(self._unsaved)
         announcement = Announcement(
             round=state.round,
             peer=peer,
@@ -106,6 +102,8 @@ class Worker:
             rms=said,
             first=trained.span.first,
             ahead=trained.ahead,
+            before=self.carried.hash,
+            after=pending.hash,
         )
         return Contribution(announcement, encoded.blob, time.perf_counter() - began)
 
@@ -136,6 +134,10 @@ class Worker:
     def save(self, path: Path) -> None:
         """Write what `close_round(True)` would keep, atomically, before the contribution is sent."""
         carried = self._pending or self.carried
+        if self._unsaved and self._pending:
+            write_atomically(path, self._unsaved)
+            self._unsaved = b""
+            return
         sent = {} if carried.sent is None else {"sent": carried.sent}
         write_arrays(path, {"residual": carried.residual, **sent, **carried.optimizer}, {})
 
@@ -160,7 +162,8 @@ class Worker:
             return None
         sent = arrays.pop("sent", None)
         fits = all(x.shape == (self.layout.total,) for x in (residual, sent) if x is not None)
-        return Carried(round_, residual, arrays, sent) if fits else None
+        digest = blob_hash(path.read_bytes()) if self.spec.audits else ""
+        return Carried(round_, residual, arrays, sent, digest) if fits else None
 
 
 def disk_needed(inner: Inner, layout: Layout, peers: int = 1) -> int:
@@ -176,8 +179,10 @@ def residual_path(home: Path, round_: int) -> Path:
     return home / f"residual-{round_:08d}.safetensors"
 
 
-def forget_before(home: Path, round_: int) -> None:
-    """Remove the residuals of the rounds before one that has counted."""
-    for path in home.glob("residual-*.safetensors"):
-        if int(path.stem.split("-")[1]) < round_:
-            path.unlink(missing_ok=True)
+def forget_before(home: Path, round_: int, keep: int = 0) -> None:
+    """Remove the residuals of the rounds before one that has counted, but for the last `keep`: auditors may
+    ask for them."""
+    paths = sorted(home.glob("residual-*.safetensors"))
+    before = [path for path in paths if int(path.stem.split("-")[1]) < round_]
+    for path in before[: len(before) - keep]:
+        path.unlink(missing_ok=True)

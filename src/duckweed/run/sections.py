@@ -239,6 +239,9 @@ class Members(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     per_address: int = 8  # peers that may come from one address
     successors: tuple[str, ...] = ()  # "NAME:KEY" each, as `duckweed identity` prints it
     absence: float = 60.0  # seconds without a leader until a successor takes over
+    # Share of the contributions that other peers do again (docs/audit.md). Unset: RunSpec.audits; and not
+    # a default, so that runs which do not name it keep their identity.
+    audits: float | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         for key in self.keys:
@@ -259,6 +262,8 @@ class Members(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 "coordinator that is gone from a line that is cut, so it could never take over"
             )
         check("members", "absence", self.absence, 3, 86_400)
+        if self.audits is not msgspec.UNSET:
+            check("members", "audits", self.audits, 0, 1)
         check("members", "probation", self.probation, 0, 1_000_000)
         check("members", "share", self.share, 0.01, 1)
         check("members", "per_address", self.per_address, 1, 10_000)

@@ -29,6 +29,7 @@ SPEC_LIMIT = 1 << 18  # bytes; a specification is a page of text
 SEED_LIMIT = 1 << 63
 DESCRIPTION_LIMIT = 2000  # characters
 DEFAULT_WIRE = "integer"
+AUDITED = 0.05  # of the contributions of an open run
 S = TypeVar("S")
 
 
@@ -61,6 +62,12 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.model.weights == "given" and self.architecture != Architecture():
             raise ValueError("architecture: weights that are given keep their own configuration")
         _check_rule(self.rule, self.wire.kind)
+        if self.members.audits and self.members.audits is not msgspec.UNSET and self.rounds.overlap:
+            raise ValueError(
+                "members.audits: what was trained ahead (rounds.overlap) cannot be done again by other "
+                "peers while the run goes on, since nobody keeps the state that it began from; set "
+                "rounds.overlap = 0 or members.audits = 0"
+            )
         if self.inner.warmup >= self.total_steps:
             raise ValueError(
                 f"inner.warmup = {self.inner.warmup}: the whole run has only {self.total_steps} steps "
@@ -74,6 +81,14 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         needed = RULES.find("filtered").needs
         able = self.members.join == "open" and needed <= WIRES.find(self.wire.kind).gives
         return self.merge.rule or ("filtered" if able else "mean")
+
+    @property
+    def audits(self) -> float:
+        """Share of the contributions that other peers do again: in an open run, unless it says otherwise,
+        one in twenty."""
+        if self.members.audits is not msgspec.UNSET:
+            return self.members.audits
+        return AUDITED if self.members.join == "open" and not self.rounds.overlap else 0.0
 
     @property
     def total_steps(self) -> int:

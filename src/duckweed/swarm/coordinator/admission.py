@@ -11,7 +11,7 @@ from duckweed.net.token_bucket import Bucket
 from duckweed.round.history import RunHistory
 from duckweed.round.open_round import Member
 from duckweed.run.sections import Members
-from duckweed.swarm.coordinator.guest_book import EXPELLED, GuestBook
+from duckweed.swarm.coordinator.guest_book import EXPELLED, PUT_OUT, GuestBook
 from duckweed.swarm.protocol import messages as m
 
 NEWCOMERS = 0.1, 1024.0  # keys that may become members: per second, and at once
@@ -59,8 +59,8 @@ class Admission:
                 f"this run speaks protocol {m.PROTOCOL}, the peer {protocol}: "
                 "install the same version of duckweed on both sides"
             )
-        if key in self.expelled:
-            return EXPELLED
+        if reason := self.put_out(key):
+            return reason
         if hmac.compare_digest(secret.encode(), self.secret.encode()) or key in self.rules.keys:
             return None
         # A successor has no copy of the guest book.
@@ -77,6 +77,12 @@ class Admission:
         if origin not in (HERE, RELAYED) and there >= self.rules.per_address:
             return f"{there} peers of your address take part already, as many as this run allows"
         return None
+
+    def put_out(self, key: str) -> str | None:
+        """Why the holder of a key must not take part any more; None if it may."""
+        if key in self.expelled:
+            return EXPELLED
+        return PUT_OUT if self.history.index_of.get(key) in self.history.out else None
 
     def crowd(self, key: str) -> str | None:
         """Why a new key may not become a member at this moment; None if it may, and is counted. Each costs
@@ -121,13 +127,20 @@ class Admission:
         elif now - self._looked < SILENCE_CHECK:
             return []
         self._looked = now
-        gone, here = [], self.here()
+        gone, here = self._failed(), self.here()
         self.beat = max(beat(len(here)), 0.5 * self.beat)  # peers may still beat at the slower rate
         for member in here:
             if now - member.heard > silence(member.gap, self.beat):
                 gone.append((member, "no sign of life"))
                 member.here, member.doing = False, "silent"
         return gone + self._put_out(now)
+
+    def _failed(self) -> list[tuple[Member, str]]:
+        """Those who are here and whose audit has failed."""
+        gone = [x for x in self.here() if x.index in self.history.out]
+        for member in gone:
+            member.here, member.doing = False, "put out"
+        return [(member, PUT_OUT) for member in gone]
 
     def _put_out(self, now: float) -> list[tuple[Member, str]]:
         if now - self._read < GUESTS_CHECK:

@@ -25,7 +25,8 @@ from duckweed.swarm.blobs.store import Store
 from duckweed.swarm.coordinator import fetch_groups, intake, status
 from duckweed.swarm.coordinator.admission import Admission
 from duckweed.swarm.coordinator.agreement import Agreement, voters
-from duckweed.swarm.coordinator.guest_book import EXPELLED, GuestBook
+from duckweed.swarm.coordinator.audits import AuditDesk
+from duckweed.swarm.coordinator.guest_book import GuestBook
 from duckweed.swarm.coordinator.rounds import RoundDriver
 from duckweed.swarm.coordinator.traffic import Traffic
 from duckweed.swarm.protocol import messages as m
@@ -56,6 +57,7 @@ class Coordinator:
         self.rounds = RoundDriver(
             folder, self.engine, self.history, self.admission, self.traffic, voter, tell
         )
+        self.audits = AuditDesk(self.rounds, self.store)
         self._began = clock.now()
 
     # --- questions
@@ -80,6 +82,8 @@ class Coordinator:
         if isinstance(question, m.Probe):
             objection = self.admission.objection(peer, m.PROTOCOL, question.secret)
             return 0 if objection else m.PROBE_LIMIT
+        if isinstance(question, m.Shown):
+            return self.audits.limit(self.admission.members.get(peer), question)
         if not isinstance(question, m.Contribute):
             return 0
         if not member:
@@ -111,8 +115,9 @@ class Coordinator:
                 return self._refuse(peer, "too many newcomers", objection), b""
             return await self._admit(peer, question), b""
         member = self.admission.members.get(peer)
-        if member is None or peer in self.admission.expelled:
-            return self._refuse(peer, "strangers", EXPELLED if member else "join first"), b""
+        out = self.admission.put_out(peer)
+        if member is None or out:
+            return self._refuse(peer, "strangers", out or "join first"), b""
         if member.doing == "gone":
             return m.Refused("this peer has left; join again"), b""
         self.admission.hear(member)
@@ -124,6 +129,12 @@ class Coordinator:
                 return self._ahead(member, question), b""
             case m.Contribute():
                 return await self._take(member, question, body), b""
+            case m.Shown(blob=blob):
+                return self.audits.shown(member, blob, body), b""
+            case m.Audited():
+                answer = self.audits.found(member, question, self.history.genesis_hash)
+                await self.rounds.notify(news=True)
+                return answer, b""
             case m.GetSavedState() | m.GetStatePiece() | m.GetBlobPiece():
                 return self.store.give(question)
             case m.Fetch():
@@ -131,7 +142,7 @@ class Coordinator:
             case m.GetDonors():
                 return fetch_groups.donors(self.history.agreed, self.admission.here(), member), b""
             case m.IsMember(key=key):
-                known = key in self.admission.members and key not in self.admission.expelled
+                known = key in self.admission.members and not self.admission.put_out(key)
                 return m.Ack() if known else m.Refused("that key takes no part in this run"), b""
             case m.Progress():
                 member.doing, member.at = question.doing, question.round
@@ -177,7 +188,7 @@ class Coordinator:
                 return m.Wait("another machine leads the run now")
             closed = self.history.closed.get(question.round)
             if closed and not self._held_back(question.round):
-                return m.Apply(closed)
+                return m.Apply(closed, self.audits.keeps(member, question.round))
             if self.rounds.stopping:
                 return m.Stop(self.rounds.stopping)
             if question.round == self.spec.rounds.count:
@@ -186,7 +197,7 @@ class Coordinator:
             elif (open_ := self.rounds.open) and open_.wants(
                 member.index, question.round, question.contributed
             ):
-                return self._train(member, open_)
+                return self.audits.task(member) or self._train(member, open_)
             if not await self.rounds.news.wait(closes - clock.now()):
                 return m.Wait(self.rounds.waiting_for())
 

@@ -23,6 +23,7 @@ CREATE TABLE IF NOT EXISTS guests (
     key TEXT PRIMARY KEY, invitation TEXT NOT NULL, expelled INTEGER NOT NULL DEFAULT 0);
 """
 EXPELLED = "this peer was put out by the organiser"
+PUT_OUT = "this peer was put out: its work, done again by others, was not what it said; the ledger names the audit"
 
 
 class GuestBookError(ValueError):

@@ -1,7 +1,7 @@
 """May a contribution be taken? What can be told before it is decoded: whose it is, for which round, of
 which part of the data. Whether it counts is judged when the round closes (duckweed.merge.check)."""
 
-from duckweed.merge.round import blob_hash
+from duckweed.merge.round import Announcement, blob_hash
 from duckweed.net.identity import verify
 from duckweed.round.blocks import lead
 from duckweed.round.history import RunHistory
@@ -41,7 +41,25 @@ def objection(
     ahead = lead(spec.rounds.overlap, span.steps) if open_.number else 0
     if said.ahead not in (0, ahead):
         return f"{said.ahead} steps trained ahead, where 0 or {ahead} can be"
-    return work.objection(spec, span.steps, said.tokens) or _held_out_objection(spec, question)
+    return (
+        _carried_objection(spec, history, said)
+        or work.objection(spec, span.steps, said.tokens)
+        or _held_out_objection(spec, question)
+    )
+
+
+def _carried_objection(spec: RunSpec, history: RunHistory, said: Announcement) -> str | None:
+    """Why what a peer says that it carries cannot be audited; None if it can. A peer that has lost it begins
+    with nothing."""
+    if not spec.audits:
+        return None
+    if not said.after:
+        return "the hash of what this peer carries is missing, which the audits of this run need"
+    if said.before not in ("", history.carried.get(said.peer, "")):
+        return (
+            "this peer carries something else than its last contribution that counted has left it"
+        )
+    return None
 
 
 def own(genesis: str, member: Member, question: m.Contribute) -> bool:

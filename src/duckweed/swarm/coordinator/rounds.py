@@ -21,6 +21,7 @@ from duckweed.round.round_record import closed_event, epoch
 from duckweed.run.events import ContributionRefused, FinalLoss, PeerLeft, RoundClosed, Said, Tell
 from duckweed.run.folder import RunFolder
 from duckweed.swarm.coordinator.admission import Admission
+from duckweed.swarm.coordinator.guest_book import PUT_OUT
 from duckweed.swarm.coordinator.traffic import Traffic
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class RoundDriver:
         self._durations: deque[float] = deque(maxlen=64)  # seconds that peers needed, the last ones
         self._was_held = False
         self._gathered = (0, clock.now())  # number of peers that are here, and since when
+        self.closed: Callable[[], None] = lambda: None  # called after every round
         self._background: set[asyncio.Task[None]] = set()
 
     @property
@@ -99,6 +101,16 @@ class RoundDriver:
         if not self.spec.rounds.overlap or member.index not in round_.begun:
             round_.begun[member.index] = clock.now()
         return round_.assigned[member.index]
+
+    def excuse(self, member: Member) -> None:
+        """Let a peer do an audit in place of its work for the open round, which others will do."""
+        open_, index = self.open, member.index
+        if open_ is None:
+            return
+        open_.excused.add(index)
+        if span := open_.assigned.pop(index, None):
+            self.history.blocks.close_round({index: span}, ())
+        self._later(self.notify())
 
     async def fail(self, error: Exception) -> None:
         """End `run` with this error, with what is on disk kept."""
@@ -201,10 +213,13 @@ class RoundDriver:
         does not end: nothing counts, or another machine leads by now."""
         open_.closing = True  # what comes while the sum is formed is too late
         crowded = self.admission.crowded({p: a.tokens for p, a in open_.contributions.items()})
+        crowded |= {peer: PUT_OUT for peer in open_.contributions if peer in self.history.out}
         kept = [a for peer, a in sorted(open_.contributions.items()) if peer not in crowded]
         # In a thread: a thousand contributions take a while, and peers want to be heard meanwhile.
         history = self.history
-        closed = await asyncio.to_thread(self.engine.close, history.shared, kept, history.memory)
+        closed = await asyncio.to_thread(
+            self.engine.close, history.shared, kept, dict(history.memory)
+        )
         if not closed.accepted:
             await self._go_on(open_, closed.rejected)
             return None
@@ -217,6 +232,7 @@ class RoundDriver:
         if self.deposed:
             return None
         history.close(closed, open_.assigned, kept, open_.signatures)
+        self.closed()
         self._was_held = self.held(open_.number)
         self.admission.counted(closed.round, closed.accepted)
         self.admission.forget(self.next.assigned if self.next else ())

@@ -24,6 +24,7 @@ from duckweed.run.folder import RunFolder
 from duckweed.run.state import State
 from duckweed.swarm.blobs.peer_links import PeerLinks
 from duckweed.swarm.blobs.store import Store
+from duckweed.swarm.peer.auditor import Auditor
 from duckweed.swarm.peer.coordinator_client import CoordinatorClient, Invited, Leaders
 from duckweed.swarm.peer.ledger_copy import LedgerCopy
 from duckweed.swarm.peer.overlap import Overlap, span_of
@@ -33,6 +34,10 @@ from duckweed.swarm.protocol.errors import HandedBack, PeerStopped
 from duckweed.volunteer.watch import Watch
 
 log = logging.getLogger(__name__)
+SHOWABLE = (
+    4  # what this peer carried after so many contributions before the last is kept for auditors
+)
+LOST = 5.0  # seconds until the coordinator is asked again, where an auditor asks for what is gone
 
 
 class OwnNode(Leaders, Protocol):
@@ -110,6 +115,7 @@ class Peer:
             self._aside,
             self.worker.pace,
         )
+        self._auditor = Auditor(self.worker, self.home, self.identity, client, self.say)
         self._peer_links = PeerLinks(
             endpoint,
             Store(self.shared),
@@ -161,8 +167,15 @@ class Peer:
                     await self._contribute(answer)
                 case m.Apply():
                     self.timings.wait += clock.now() - began
+                    if answer.keep:
+                        self._auditor.keep(self.state)
                     await self._apply(answer.closed)
                     digest = self.state.hash()
+                case m.Show(blobs=blobs):
+                    await self._show(blobs)
+                case m.Audit():
+                    self._set("training")
+                    await self._auditor.audit(answer, self.genesis)
                 case m.Wait():
                     self.timings.wait += clock.now() - began
                     self._set("waiting")
@@ -177,7 +190,9 @@ class Peer:
                         await self._client.ask(m.Leave(reason))
                     return reason
 
-    async def _what_now(self, question: m.Next) -> m.Train | m.Apply | m.Wait | m.Stop:
+    async def _what_now(
+        self, question: m.Next
+    ) -> m.Train | m.Show | m.Audit | m.Apply | m.Wait | m.Stop:
         """Raises TimeoutError where all rounds are done, and no coordinator is there to say so."""
         last = question.round == self.worker.spec.rounds.count
         async with asyncio.timeout(LAST_WORD if last and not self.node else None):
@@ -297,7 +312,7 @@ class Peer:
         worker, accepted = self.worker, self.index in closed.accepted
         worker.close_round(accepted, closed.round)
         if accepted:
-            forget_before(self.home, closed.round)
+            forget_before(self.home, closed.round, SHOWABLE if worker.spec.audits else 0)
         else:
             await self.ahead.drop()  # it builds on what did not count
             if reason := closed.rejected.get(self.index):
@@ -318,6 +333,19 @@ class Peer:
             with contextlib.suppress(LinkError):  # with the next round, then
                 await self.node.copy()
         self._copy_entries()
+
+    async def _show(self, blobs: list[str]) -> None:
+        """Show what this peer carried before and after a contribution that is audited."""
+        self._set("sending")
+        for path in self.home.glob("residual-*.safetensors"):
+            data = path.read_bytes()
+            if (digest := blob_hash(data)) in blobs:
+                with contextlib.suppress(QuestionRefused):  # it was shown already
+                    await self._client.ask(m.Shown(digest), data)
+                blobs = [x for x in blobs if x != digest]
+        if blobs:
+            self.say("an audit asks for what this peer carried, and its file is gone")
+            await asyncio.sleep(LOST)
 
     # --- the volunteer's wishes
 

@@ -43,11 +43,15 @@ from duckweed.swarm.protocol.peer import (
     ALL_DONE,  # noqa: F401
     Ahead,
     Apply,
+    Audit,
+    Audited,
     Contribute,
     Join,
     Leave,
     Next,
     Progress,
+    Show,
+    Shown,
     Stop,
     Train,
     Welcome,
@@ -71,6 +75,8 @@ AnyQuestion = (
     | Ahead
     | Progress
     | Contribute
+    | Shown
+    | Audited
     | Fetch
     | GetBlobPiece
     | GetDonors
@@ -90,6 +96,8 @@ AnyAnswer = (
     | Status
     | Train
     | Apply
+    | Show
+    | Audit
     | Wait
     | Stop
     | Blob

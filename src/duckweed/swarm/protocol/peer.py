@@ -1,7 +1,7 @@
 """Messages of a peer that takes part: it joins, asks what to do, contributes, and leaves."""
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -11,6 +11,7 @@ from duckweed.round.open_round import Timings
 from duckweed.run.checked import (
     Count,
     Hash,
+    HashOrNone,
     Nats,
     Number,
     NumberOrNone,
@@ -62,6 +63,29 @@ class Apply(Answer, tag="apply"):
     """The round that follows the peer's state has closed: apply it."""
 
     closed: Closed
+    keep: bool = (
+        False  # keep the state before it: this peer may have to audit a contribution to this round
+    )
+
+
+class Show(Answer, tag="show"):
+    """A contribution of the peer is audited: show what was carried, each by its hash."""
+
+    blobs: Annotated[list[Hash], msgspec.Meta(max_length=2)]
+
+
+class Audit(Answer, tag="audit"):
+    """In place of training for the open round, do the contribution of another peer again."""
+
+    round: Number  # of the contribution
+    peer: Number
+    block: Count
+    first: Number  # inner step that it begins with
+    steps: Number
+    loss: Nats  # that was announced
+    blob: Hash  # the contribution
+    before: HashOrNone  # what its peer carried before, as a blob; "": nothing
+    after: Hash  # and after
 
 
 ALL_DONE = "all rounds are done"
@@ -88,7 +112,7 @@ class Join(Question[Welcome], tag="join"):
     pace: Seconds = 0.0  # of an inner step on this machine, as measured; 0: it was not
 
 
-class Next(Question[Train | Apply | Wait | Stop], tag="next"):
+class Next(Question[Train | Show | Audit | Apply | Wait | Stop], tag="next"):
     """What now? Answered when there is something to do, or with Wait after a few seconds."""
 
     round: Number  # the peer holds the state after so many rounds
@@ -126,6 +150,23 @@ class Contribute(Question[Ack], tag="contribute"):
     timings: Timings
     nats: SumOfNats = 0.0  # sum over this peer's share of the held-out text, if it was asked for
     tokens: Count = 0  # in that share
+
+
+class Shown(Question[Ack], tag="shown"):
+    """What the peer carried; the body is the blob."""
+
+    blob: Hash  # its hash
+
+
+class Audited(Question[Ack], tag="audited"):
+    """What an audit has found."""
+
+    round: Number
+    peer: Number
+    done: bool  # whether it could be done
+    fits: bool
+    detail: Text
+    signature: Signature  # by the auditor's key, over round.signed.verdict_part
 
 
 class Leave(Question[Ack], tag="leave"):

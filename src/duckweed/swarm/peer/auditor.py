@@ -1,0 +1,90 @@
+"""The audits that a peer does for the run: another peer's contribution, done again from what that one shows."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from duckweed.audit.duty import Claim, examine
+from duckweed.merge.round import blob_hash
+from duckweed.net.framing import LinkError
+from duckweed.net.identity import Identity
+from duckweed.round.blocks import Span
+from duckweed.round.carried import carried_limit
+from duckweed.round.signed import verdict_part
+from duckweed.round.worker import Worker
+from duckweed.run import state as states
+from duckweed.run.checked import TEXT, plain
+from duckweed.run.state import State, StateError
+from duckweed.swarm.peer.coordinator_client import CoordinatorClient
+from duckweed.swarm.protocol import messages as m
+from duckweed.swarm.protocol.client import QuestionRefused
+from duckweed.wire.codec import codec_of
+
+log = logging.getLogger(__name__)
+KEPT = 3  # states that are kept for audits
+
+
+class Auditor:
+    """Keeps the states that audits may need, and does audits. home: folder of the peer."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        home: Path,
+        identity: Identity,
+        client: CoordinatorClient,
+        say: Callable[[str], None],
+    ) -> None:
+        self.worker, self.home, self.identity = worker, home, identity
+        self.client, self.say = client, say
+
+    def keep(self, state: State) -> None:
+        """Keep the state that a round follows on: a contribution to it may have to be audited here."""
+        state.save(self._path(state.round))
+        for old in sorted(self.home.glob("audit-*.safetensors"))[:-KEPT]:
+            old.unlink(missing_ok=True)
+
+    def _path(self, round_: int) -> Path:
+        return self.home / f"audit-{round_:08d}.safetensors"
+
+    async def audit(self, task: m.Audit, genesis: str) -> None:
+        """Do a contribution again and say what was found. genesis: hash of the run's first entry."""
+        done, wrong, detail = await self._found(task)
+        fits = done and not wrong
+        detail = plain("; ".join([detail, *wrong]), TEXT)
+        part = verdict_part(genesis, task.round, task.peer, fits, detail)
+        question = m.Audited(task.round, task.peer, done, fits, detail, self.identity.sign(part))
+        self.say(
+            f"audited what peer {task.peer} handed in for round {task.round}: "
+            + (detail if fits else f"{'it does not fit' if done else 'not done'}: {detail}")
+        )
+        try:
+            await self.client.ask(question)
+        except QuestionRefused as error:
+            log.info("the verdict came too late: %s", error)
+
+    async def _found(self, task: m.Audit) -> tuple[bool, list[str], str]:
+        """Whether it could be done, what is wrong, what was compared."""
+        worker = self.worker
+        try:
+            state = states.load(self._path(task.round), worker.layout)
+            contribution = codec_of(worker.spec.wire, worker.layout).blob_limit
+            carried = carried_limit(worker.layout)
+            blob = await self._fetch(task.blob, contribution)
+            before = await self._fetch(task.before, carried) if task.before else b""
+            after = await self._fetch(task.after, carried)
+        except (OSError, StateError, LinkError) as error:
+            return False, [], f"{error}"
+        claim = Claim(Span(task.block, task.first, task.steps), task.loss, blob, before, after)
+        found = await asyncio.to_thread(
+            examine, worker.spec, worker.layout, worker.learner, state, claim
+        )
+        return True, found.wrong, found.detail
+
+    async def _fetch(self, digest: str, limit: int) -> bytes:
+        """Raises LinkError."""
+        _, blob = await self.client.ask(m.Fetch(digest, whole=True), body_limit=limit)
+        if blob_hash(blob) != digest:
+            raise LinkError(f"the coordinator sent something else as blob {digest[:10]}")
+        return blob
