@@ -161,15 +161,15 @@ class AuditEntry(Body, frozen=True, omit_defaults=True):
 
     peer: int
     """Whose contribution; its round is that of the entry."""
-    outcome: Literal["passed", "failed", "absent", "undone"]
-    """failed: the peer is put out. absent: it was gone and has not shown what it carried; it begins
-    again as a newcomer. undone: nobody could do it."""
+    outcome: Literal["passed", "failed", "absent", "disputed", "undone"]
+    """failed: the peer is put out. absent: it has not shown what it carried before it was gone; it begins
+    again as a newcomer. disputed: its auditors do not agree. undone: nobody could do it."""
     tokens: int
     """That each auditor is paid, as if it had trained them."""
     verdicts: dict[int, Verdict] = {}
     """Auditor -> what it found."""
     liars: list[int] = []
-    """Auditors whose verdict two others found false: they are put out."""
+    """Auditors who found fault where all others found none: they are put out."""
 
     @property
     def out(self) -> list[int]:

@@ -137,7 +137,7 @@ class OpenRound(msgspec.Struct):
     def complete(
         self,
         expected: Collection[int],
-        working: Collection[int],
+        working: set[int],
         durations: Iterable[float],
         rules: Rounds,
         now: float,
@@ -152,14 +152,15 @@ class OpenRound(msgspec.Struct):
         durations: seconds that peers needed in the rounds before."""
         if not self.contributions:
             return False
-        answered = self.contributions.keys() | self.refused
+        answered = self.contributions.keys() | self.refused | self.excused
         if all(peer in answered for peer in self.assigned if peer in expected):
             return True
         before = list(durations)
         limit = deadline([*before, *self.seconds.values()], rules.patience)
         if limit is None or now - self.opened <= limit:
             return False
-        counted = [peer for peer in self.assigned if peer in working or peer in self.contributions]
+        at_work = (self.contributions.keys() | working) - self.excused
+        counted = [peer for peer in self.assigned if peer in at_work]
         enough = len(self.contributions) >= rules.quorum * len(counted)
         return enough or (bool(before) and now - self.opened > 2 * limit)
 
@@ -189,7 +190,9 @@ class OpenRound(msgspec.Struct):
     def waiting_for(self) -> str:
         """Whose work is missing, in words."""
         missing = [
-            str(x) for x in self.assigned if x not in self.contributions.keys() | self.refused
+            str(x)
+            for x in self.assigned
+            if x not in self.contributions.keys() | self.refused | self.excused
         ]
         if not missing and not self.contributions:
             return f"round {self.number}: waiting for work that counts"

@@ -184,5 +184,5 @@ def forget_before(home: Path, round_: int, keep: int = 0) -> None:
     ask for them."""
     paths = sorted(home.glob("residual-*.safetensors"))
     before = [path for path in paths if int(path.stem.split("-")[1]) < round_]
-    for path in before[: len(before) - keep]:
+    for path in before[: max(0, len(before) - keep)]:
         path.unlink(missing_ok=True)

@@ -188,7 +188,7 @@ class Coordinator:
                 return m.Wait("another machine leads the run now")
             closed = self.history.closed.get(question.round)
             if closed and not self._held_back(question.round):
-                return m.Apply(closed, self.audits.keeps(member, question.round))
+                return m.Apply(closed, self.audits.kept_by(member))
             if self.rounds.stopping:
                 return m.Stop(self.rounds.stopping)
             if question.round == self.spec.rounds.count:

@@ -103,14 +103,10 @@ class RoundDriver:
         return round_.assigned[member.index]
 
     def excuse(self, member: Member) -> None:
-        """Let a peer do an audit in place of its work for the open round, which others will do."""
-        open_, index = self.open, member.index
-        if open_ is None:
-            return
-        open_.excused.add(index)
-        if span := open_.assigned.pop(index, None):
-            self.history.blocks.close_round({index: span}, ())
-        self._later(self.notify())
+        """Let a peer do an audit in place of its work for the open round, which is given out again."""
+        if self.open is not None and member.index not in self.open.excused:
+            self.open.excused.add(member.index)
+            self._later(self.notify())
 
     async def fail(self, error: Exception) -> None:
         """End `run` with this error, with what is on disk kept."""
@@ -225,7 +221,9 @@ class RoundDriver:
             return None
         closed.rejected |= crowded
         for peer in open_.assigned:
-            if peer not in open_.contributions:
+            if peer in open_.excused:
+                closed.rejected[peer] = "audits in place of it"
+            elif peer not in open_.contributions:
                 closed.rejected[peer] = "nothing handed in before the round closed"
                 if peer not in open_.refused:
                     open_.overdue(self.admission.by_index[peer], clock.now())

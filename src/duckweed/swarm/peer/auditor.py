@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from duckweed.audit.duty import Claim, examine
@@ -22,7 +22,6 @@ from duckweed.swarm.protocol.client import QuestionRefused
 from duckweed.wire.codec import codec_of
 
 log = logging.getLogger(__name__)
-KEPT = 3  # states that are kept for audits
 
 
 class Auditor:
@@ -39,11 +38,14 @@ class Auditor:
         self.worker, self.home, self.identity = worker, home, identity
         self.client, self.say = client, say
 
-    def keep(self, state: State) -> None:
-        """Keep the state that a round follows on: a contribution to it may have to be audited here."""
-        state.save(self._path(state.round))
-        for old in sorted(self.home.glob("audit-*.safetensors"))[:-KEPT]:
-            old.unlink(missing_ok=True)
+    def keep(self, rounds: Collection[int], state: State) -> None:
+        """Keep the states that these rounds follow on, `state` maybe one of them, and no others."""
+        if state.round in rounds:
+            state.save(self._path(state.round))
+        wanted = {self._path(number) for number in rounds}
+        for path in self.home.glob("audit-*.safetensors"):
+            if path not in wanted:
+                path.unlink(missing_ok=True)
 
     def _path(self, round_: int) -> Path:
         return self.home / f"audit-{round_:08d}.safetensors"

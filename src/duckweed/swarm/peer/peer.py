@@ -35,7 +35,7 @@ from duckweed.volunteer.watch import Watch
 
 log = logging.getLogger(__name__)
 SHOWABLE = (
-    4  # what this peer carried after so many contributions before the last is kept for auditors
+    7  # contributions before the last one: what this peer carried after them is kept for auditors
 )
 LOST = 5.0  # seconds until the coordinator is asked again, where an auditor asks for what is gone
 
@@ -167,8 +167,7 @@ class Peer:
                     await self._contribute(answer)
                 case m.Apply():
                     self.timings.wait += clock.now() - began
-                    if answer.keep:
-                        self._auditor.keep(self.state)
+                    self._auditor.keep(answer.keep, self.state)
                     await self._apply(answer.closed)
                     digest = self.state.hash()
                 case m.Show(blobs=blobs):

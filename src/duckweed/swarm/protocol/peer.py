@@ -63,9 +63,8 @@ class Apply(Answer, tag="apply"):
     """The round that follows the peer's state has closed: apply it."""
 
     closed: Closed
-    keep: bool = (
-        False  # keep the state before it: this peer may have to audit a contribution to this round
-    )
+    # Rounds, this one among them or not, whose state this peer must keep: it may have to audit a contribution.
+    keep: Annotated[tuple[Number, ...], msgspec.Meta(max_length=64)] = ()
 
 
 class Show(Answer, tag="show"):
