@@ -49,6 +49,9 @@ class Claims:
         self.agreed: dict[int, str] = {}  # round -> hash of the state that it begins from
         self.peers: dict[int, str] = {}  # index -> public key
         self.story: list[Closed | AuditEntry] = []  # what trust follows from, in order
+        self.audits: list[
+            tuple[int, AuditEntry]
+        ] = []  # round of the contribution, how its audit ended
         genesis: GenesisEntry | None = None
         with closing(Ledger(folder.ledger)) as ledger:
             self.entries, self.head = ledger.verify(verify), ledger.head
@@ -63,6 +66,7 @@ class Claims:
                         self.story.append(closed.closed)
                     case AuditEntry() as audit:
                         self.story.append(audit)
+                        self.audits.append((entry.round, audit))
                     case StateEntry(hash=digest):
                         self.agreed[entry.round] = digest
             if genesis is None:

@@ -115,12 +115,15 @@ def audit(
 
 def _ledger(claims: Claims) -> Finding:
     """What was found when the ledger was read."""
+    from duckweed.audit import outcomes
     from duckweed.audit.findings import Finding, Outcome
 
     said, outcome = claims.said, Outcome.DIFFERS if claims.said.wrong else Outcome.SAME
     told = f"{claims.entries} entries, chain and signatures hold; {said.signed} contributions are signed by their peers"
     if said.unsigned:
         told += f", {said.unsigned} of an older version are unsigned"
+    if audited := outcomes.told(claims.audits):
+        told += f"; {audited}"
     if said.wrong:
         told += f", and {len(said.wrong)} are not what their peers signed: {'; '.join(said.wrong[:SHOWN])}"
     return Finding("ledger", outcome, detail=told, claimed=claims.head)

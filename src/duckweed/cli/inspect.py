@@ -32,7 +32,9 @@ def register(app: typer.Typer) -> None:
 @plain_errors
 def show(run: Run) -> None:
     """The ledger of a run as a table: who contributed what, accepted or why not."""
+    from duckweed.audit import outcomes
     from duckweed.ledger.entries import (
+        AuditEntry,
         GenesisEntry,
         PeerEntry,
         RoundEntry,
@@ -64,11 +66,13 @@ def show(run: Run) -> None:
     console.print(table)
     said = signed.check(ledger, verify)
     peers = sum(1 for _ in ledger.entries(PeerEntry))
+    audited = outcomes.told((entry.round, entry.body) for entry in ledger.entries(AuditEntry))
     console.print(
         f"\nrun {genesis.run[:16]}, {genesis.parameters:,} parameters, {peers} peers; "
         f"{count} entries, chain and signatures hold; head {ledger.head[:16]}\n"
         f"{said.signed} contributions are signed by their peers"
         + (f", {said.unsigned} of an older version are unsigned" if said.unsigned else "")
+        + (f"\n{audited}" if audited else "")
         + _leadership(ledger.leadership)
     )
     ledger.close()

@@ -104,9 +104,7 @@ def check(ledger: Ledger, verify: Verify) -> Checked:
     for audit in ledger.entries(AuditEntry):
         for auditor, one in audit.body.verdicts.items():
             part = verdict_part(genesis.hash, audit.round, audit.body.peer, one.fits, one.detail)
-            if verify(keys.get(auditor, ""), part, unhex(one.signature)):
-                signed += 1
-            else:
+            if not verify(keys.get(auditor, ""), part, unhex(one.signature)):
                 wrong.append(f"audit of round {audit.round}, peer {audit.body.peer}, by {auditor}")
     return Checked(signed, unsigned, wrong)
 

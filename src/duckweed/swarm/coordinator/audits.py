@@ -168,7 +168,8 @@ class AuditDesk:
         for case in self.cases.values():
             if case.peer == member.index and case.wanted:
                 return m.Show(case.wanted)
-        for case in self.cases.values():
+        # First those in which fault was found: their peer is still in the run.
+        for case in sorted(self.cases.values(), key=lambda case: not case.verdicts):
             if self._turn(case) == member.index and self._spared(member):
                 if case.auditor is None:
                     case.auditor, case.since = member.index, self.history.number
@@ -181,11 +182,12 @@ class AuditDesk:
         return None
 
     def _spared(self, member: Member) -> bool:
-        """Whether the open round can do without a peer's training: at least half must train."""
+        """Whether the open round can do without a peer's training: two thirds train, but that one audits in a
+        round of any size."""
         open_ = self.rounds.open
         if open_ is None or member.index in open_.excused:
             return open_ is not None
-        return 2 * (len(open_.excused) + 1) <= len(self.rounds.here())
+        return 3 * (len(open_.excused) + 1) <= max(3, len(self.rounds.here()))
 
     def _turn(self, case: Case) -> int | None:
         """Whose turn it is to audit: the first in the order that is here."""

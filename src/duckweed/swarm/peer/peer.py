@@ -17,7 +17,7 @@ from duckweed.net.rate_limits import RateLimits
 from duckweed.net.timeouts import CONTROLS_CHECK, LAST_ENTRIES, LAST_WORD
 from duckweed.net.transport import Endpoint, LinkError
 from duckweed.round.blocks import Span, lead
-from duckweed.round.open_round import Timings
+from duckweed.round.open_round import AUDITS, Timings
 from duckweed.round.signed import ForeignRun, genesis_hash, signed_part
 from duckweed.round.worker import Contribution, Trained, Worker, forget_before, residual_path
 from duckweed.run.folder import RunFolder
@@ -314,7 +314,8 @@ class Peer:
             forget_before(self.home, closed.round, SHOWABLE if worker.spec.audits else 0)
         else:
             await self.ahead.drop()  # it builds on what did not count
-            if reason := closed.rejected.get(self.index):
+            reason = closed.rejected.get(self.index)
+            if reason and reason != AUDITS:
                 self.say(f"round {closed.round}: the work of this peer did not count: {reason}")
         self._sent = None
         if self.ahead.round != closed.round + 1:
@@ -335,13 +336,14 @@ class Peer:
 
     async def _show(self, blobs: list[str]) -> None:
         """Show what this peer carried before and after a contribution that is audited."""
-        self._set("sending")
         for path in self.home.glob("residual-*.safetensors"):
             data = path.read_bytes()
             if (digest := blob_hash(data)) in blobs:
+                self._set("sending")
                 with contextlib.suppress(QuestionRefused):  # it was shown already
                     await self._client.ask(m.Shown(digest), data)
                 blobs = [x for x in blobs if x != digest]
+        self._set("waiting")
         if blobs:
             self.say("an audit asks for what this peer carried, and its file is gone")
             await asyncio.sleep(LOST)
