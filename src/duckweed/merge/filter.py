@@ -170,7 +170,8 @@ def _decide(
             break
         out[kept[first]] = "one of a group that pulls away from the others"
         kept = rest
-    agreement = shared / (usual * part) if usual > 0 else np.ones(count)
+    asked = usual * part  # nothing of an empty contribution
+    agreement = np.divide(shared, asked, out=np.ones(count), where=asked > 0)
     return Judged(
         {compared.peers[p]: out[p] for p in minority(out, shared, says)},
         {peer: float(agreement[p]) for p, peer in enumerate(compared.peers)},
