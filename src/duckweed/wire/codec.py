@@ -18,11 +18,13 @@ import numpy as np
 from duckweed.run.layout import Layout
 from duckweed.run.registry import WIRES
 from duckweed.run.sections import Wire
+from duckweed.wire import threads
 from duckweed.wire.exact import median, squared_norm
 from duckweed.wire.frame import HEADER, Reader, WireError, Writer, fingerprint
 from duckweed.wire.total import CONTRIBUTIONS, NORMS, Decoded, FloatTotal, Total
 
 RMS_LIMIT = 1e30  # far above any RMS of a tensor, and its product with a code still a float32
+_INFINITY = 0x7F800000  # float32 as bits: above it is NaN
 _APART = 4.0  # beyond this factor between two middle sizes one of them is no honest one
 PLUGIN = 255  # kind in the header of a blob; the fingerprint beside it tells plugins apart
 
@@ -78,7 +80,7 @@ class Codec(ABC):
         x = np.asarray(x, np.float32)
         if x.shape != (self.layout.total,):
             raise WireError(f"values of shape {x.shape} for a layout of {self.layout.total} values")
-        if not np.isfinite(x).all():
+        if not finite(x):
             where = int(np.flatnonzero(~np.isfinite(x))[0])
             name = self.layout.names[int(np.searchsorted(self.layout.offsets, where, "right")) - 1]
             raise WireError(f"non-finite value in tensor {name!r}: the training step diverged")
@@ -165,6 +167,15 @@ def _middle(values: Sequence[float], last: float) -> float:
     if high <= _APART * low:
         return median(ordered)
     return low if last * last <= low * high else high
+
+
+def finite(x: np.ndarray) -> bool:
+    """Whether all of float32 values are finite."""
+    from duckweed.wire.kernels import vectors
+
+    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
+    most = threads.each(lambda part: vectors.largest_bits(bits[part]), threads.parts(len(bits)))
+    return max(most, default=0) < _INFINITY
 
 
 def rms(x: np.ndarray, layout: Layout) -> list[float]:

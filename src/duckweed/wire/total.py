@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from duckweed.run.layout import Layout
-from duckweed.wire.entropy.tables import parts
+from duckweed.wire.threads import parts
 from duckweed.wire.exact import squared_norm
 
 NORMS = "norms"
