@@ -174,7 +174,7 @@ def _log_odds(yes: np.ndarray, trials: int, rate: float) -> np.ndarray:
 
 def _lump(sums: np.ndarray, trials: int, rate: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean sum and size of each group, and the group of each member."""
-    key = np.rint(16 * _log_odds(sums, trials, rate))
+    key = np.rint(8 * _log_odds(sums, trials, rate))
     _, group, size = kinds(key.astype(np.int64))
     return np.bincount(group, sums) / size, size, group
 

@@ -21,6 +21,8 @@ def put(writer: Writer, kinds: list[np.ndarray], bound: int) -> None:
     ]
     put_indices(writer, np.concatenate(chains, axis=1))
     values = sum(map(len, coded))
+    if not values:
+        return
     run = stream.write(values, [Symbols(np.concatenate(coded), _contexts(coded), _table(chains))], _NO_RAW)
     writer.varint(run.words)
     writer.raw(run.data)
@@ -35,6 +37,8 @@ def take(reader: Reader, lengths: list[int], bound: int) -> list[np.ndarray]:
     ends = np.cumsum([max(0, size - 1) for size in sizes])
     chains = np.split(take_indices(reader, int(ends[-1]))[None], ends[:-1], axis=1)
     values = sum(lengths)
+    if not values:
+        return [np.zeros(0, np.int64) for _ in lengths]
     run = stream.read(reader, values, reader.varint(values), 0)
     symbols = np.empty(values, np.uint8)
     kinds = np.split(symbols, np.cumsum(lengths)[:-1])

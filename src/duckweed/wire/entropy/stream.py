@@ -56,7 +56,7 @@ class Run(NamedTuple):
 
 def states_of(values: int) -> int:
     """How many states the run of so many values has: a power of two."""
-    return 1 << max(0, min(_STATES, values >> 6).bit_length() - 1)
+    return 1 << max(0, min(_STATES, values >> 12).bit_length() - 1)
 
 
 def write(values: int, parts: list[Symbols], raw: np.ndarray) -> Run:

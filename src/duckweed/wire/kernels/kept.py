@@ -7,6 +7,19 @@ import numpy as np
 from duckweed.wire.kernels.jit import kernel
 
 
+_SIZE = np.uint32(0x7FFFFFFF)
+
+
+@kernel
+def _place(seen, wanted):  # type: ignore[no-untyped-def]
+    """The byte that the `wanted`-th largest has, and the how-manieth it is of those with that byte."""
+    byte = 255
+    while seen[byte] + seen[256 + byte] < wanted:
+        wanted -= seen[byte] + seen[256 + byte]
+        byte -= 1
+    return byte, wanted
+
+
 @kernel
 def largest(mask, bits, starts, counts):  # type: ignore[no-untyped-def]
     """Mark the `counts` largest values of each chunk, of equals the first, bool. bits: of their magnitudes as
@@ -15,47 +28,48 @@ def largest(mask, bits, starts, counts):  # type: ignore[no-untyped-def]
     for chunk in range(len(counts)):
         longest = max(longest, starts[chunk + 1] - starts[chunk])
     left = np.empty(longest, np.uint32)
-    seen = np.empty((2, 256), np.int32)
+    seen = np.empty(512, np.int32)  # two counts, so that one need not wait for the other
     for chunk in range(len(counts)):
         start, stop = starts[chunk], starts[chunk + 1]
         wanted, count = counts[chunk], stop - start
-        for i in range(count):
-            left[i] = bits[start + i] & np.uint32(0x7FFFFFFF)
+        here, out = bits[start:stop], mask[start:stop]
         # The border, a byte at a time from the top (the first is the exponent).
-        shift = 23
-        while True:
+        shift = np.uint32(23)
+        seen[:] = 0
+        for i in range(count):
+            value = np.uint32(here[i] & _SIZE)
+            seen[(i & 1) << 8 | np.uint8(value >> shift)] += 1
+        byte, wanted = _place(seen, wanted)
+        kept = 0
+        for i in range(count):
+            value = np.uint32(here[i] & _SIZE)
+            left[kept] = value
+            kept += np.intp(value >> shift == byte)
+        count = kept
+        while count > wanted and shift:
+            shift = np.uint32(15) if shift == 23 else np.uint32(7) if shift == 15 else np.uint32(0)
             seen[:] = 0
             for i in range(count):
-                seen[i & 1, (left[i] >> np.uint32(shift)) & np.uint32(255)] += 1
-            byte = 255
-            while True:
-                here = seen[0, byte] + seen[1, byte]
-                if here >= wanted:
-                    break
-                wanted -= here
-                byte -= 1
+                seen[np.uint8(left[i] >> shift)] += 1
+            byte, wanted = _place(seen, wanted)
             kept = 0
             for i in range(count):
                 value = left[i]
                 left[kept] = value
-                kept += np.intp((value >> np.uint32(shift)) & np.uint32(255) == byte)
+                kept += np.intp(np.uint8(value >> shift) == byte)
             count = kept
-            if count == wanted or shift == 0:
-                break
-            shift = max(0, shift - 8)
         border = left[0]
         for i in range(count):
             border = min(border, left[i])
-        for i in range(start, stop):
-            value = bits[i] & np.uint32(0x7FFFFFFF)
-            mask[i] = value > border
+        for i in range(len(here)):
+            out[i] = np.uint32(here[i] & _SIZE) > border
         equal = wanted  # of those that are left, some are above the border
         for i in range(count):
             equal -= np.intp(left[i] > border)
         for i in range(start, stop):
             if equal == 0:
                 break
-            if bits[i] & np.uint32(0x7FFFFFFF) == border:
+            if np.uint32(bits[i] & _SIZE) == border:
                 mask[i] = True
                 equal -= 1
 

@@ -92,17 +92,22 @@ def to_int8(codes, sent, scales, x, starts):  # type: ignore[no-untyped-def]
     """Codes int8 of blocks of x, clip(rint(x / scale), -127, 127), at the scale max |x| / 127 of each block,
     and what they stand for. starts: of each block, and the end, int64[B + 1]."""
     top, most = np.float32(127), np.float32(2.67e36)  # 127 times that is finite
+    room = np.empty(1, np.uint32)
     for block in range(len(starts) - 1):
-        largest = np.float32(0)
-        for i in range(starts[block], starts[block + 1]):
-            largest = max(largest, abs(x[i]))
-        scale = min(largest / top, most)
+        here, out = x[starts[block] : starts[block + 1]], sent[starts[block] : starts[block + 1]]
+        code = codes[starts[block] : starts[block + 1]]
+        largest = np.uint32(0)  # of the bits, which have the order of the magnitudes
+        bits = here.view(np.uint32)
+        for i in range(len(bits)):
+            largest = max(largest, bits[i] & np.uint32(0x7FFFFFFF))
+        room[0] = largest
+        scale = min(room.view(np.float32)[0] / top, most)
         scales[block] = scale
         divisor = scale if scale > 0 else np.float32(np.inf)
-        for i in range(starts[block], starts[block + 1]):
-            code = max(-top, min(top, np.rint(x[i] / divisor)))
-            codes[i] = np.int8(code)
-            sent[i] = np.float32(codes[i]) * scale
+        for i in range(len(here)):
+            code[i] = np.int8(max(-top, min(top, np.rint(here[i] / divisor))))
+        for i in range(len(here)):
+            out[i] = np.float32(code[i]) * scale
 
 
 @kernel
@@ -111,10 +116,10 @@ def split_int8(codes, high, rest, low):  # type: ignore[no-untyped-def]
     half = np.int32((1 << low) >> 1)
     shift = np.int32(low)
     for i in range(len(codes)):
-        shifted = np.int32(codes[i]) + half
-        top = shifted >> shift
+        shifted = np.int32(np.int32(codes[i]) + half)
+        top = np.int32(shifted >> shift)
         high[i] = np.int8(top)
-        rest[i] = np.uint8(shifted - (top << shift))
+        rest[i] = np.uint8(shifted - np.int32(top << shift))
 
 
 @kernel
@@ -122,11 +127,12 @@ def from_int8(out, high, rest, low, scales, starts):  # type: ignore[no-untyped-
     """What the codes of `split_int8` stand for; returns the largest magnitude of a code."""
     half, shift, most = np.int32((1 << low) >> 1), np.int32(low), np.int32(0)
     for block in range(len(starts) - 1):
-        scale = scales[block]
-        for i in range(starts[block], starts[block + 1]):
-            code = (np.int32(high[i]) << shift) - half
+        scale, start, stop = scales[block], starts[block], starts[block + 1]
+        here, above, below = out[start:stop], high[start:stop], rest[start:stop]
+        for i in range(len(here)):
+            code = np.int32((np.int32(above[i]) << shift) - half)
             if low:
-                code += np.int32(rest[i])
-            most = max(most, abs(code))
-            out[i] = np.float32(code) * scale
+                code = np.int32(code + np.int32(below[i]))
+            most = max(most, np.int32(abs(code)))
+            here[i] = np.float32(code) * scale
     return most
