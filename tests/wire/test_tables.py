@@ -54,5 +54,7 @@ def test_indices_take_six_bits_each_and_their_padding_is_checked(count):
 @pytest.mark.parametrize("length", [1, 2, 1000])
 def test_kinds_are_those_that_numpy_finds(length):
     x = np.random.default_rng(length).integers(-63, 64, length)
-    for got, wanted in zip(kinds(x), np.unique(x, return_inverse=True, return_counts=True), strict=True):
+    for got, wanted in zip(
+        kinds(x), np.unique(x, return_inverse=True, return_counts=True), strict=True
+    ):
         assert got.tolist() == wanted.tolist()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, ClassVar, NamedTuple
 
 import msgspec
@@ -193,6 +194,34 @@ def codec_type(wire: Wire) -> type[Codec]:
 def codec_of(wire: Wire, layout: Layout) -> Codec:
     """The codec of a section `[wire]` for a model."""
     return codec_type(wire)(wire, layout)
+
+
+@cache
+def warm_up(wire: Wire) -> None:
+    """Code a little, so that all that the wire needs is compiled when this returns: the first time on a
+    machine that takes some ten seconds, later one. To be called before a process serves or trains."""
+    layout = Layout.of({"even": (16, 16), "leaning": (64, 8)})
+    codec = codec_of(wire, layout)
+    draw = np.random.default_rng(0)
+
+    def gradient() -> np.ndarray:
+        x = draw.standard_normal(layout.total, np.float32)
+        np.abs(x, out=x, where=np.arange(layout.total) >= 256)
+        return x
+
+    shared = np.asarray(codec.first_shared(gradient), np.float32)
+    encoded = [codec.encode(gradient(), shared).blob for _ in range(8)]
+    decoded = [codec.decode(blob, shared) for blob in encoded]
+    if not codec.additive:
+        return
+    for weights in (
+        [1],
+        [1 << power for power in range(8)],
+    ):  # few sums, and more than a byte holds
+        total = codec.total(shared, codec.gives)
+        for contribution, weight in zip(decoded, weights, strict=False):
+            total.add(contribution, weight)
+        codec.read_update(codec.update(total), shared, len(weights))
 
 
 def register_wire(codec: type[Codec]) -> type[Codec]:

@@ -90,7 +90,9 @@ def _write_int8(writer: Writer, x: np.ndarray, layout: Layout) -> np.ndarray:
     scales, sent = np.empty(len(starts) - 1, np.float32), np.empty(total, np.float32)
     codes = np.empty(total, np.int8)
     threads.each(
-        lambda part: vectors.to_int8(codes, sent, scales[part], x, starts[part.start : part.stop + 1]),
+        lambda part: vectors.to_int8(
+            codes, sent, scales[part], x, starts[part.start : part.stop + 1]
+        ),
         threads.stretches(len(scales), BLOCKS),
     )
     typical = np.abs(codes[:: max(1, total >> 20)]).mean()
@@ -99,7 +101,8 @@ def _write_int8(writer: Writer, x: np.ndarray, layout: Layout) -> np.ndarray:
     writer.varint(low)
     high, rest = np.empty(total, np.int8), np.empty(total, np.uint8)
     threads.each(
-        lambda part: vectors.split_int8(codes[part], high[part], rest[part], low), threads.parts(total)
+        lambda part: vectors.split_int8(codes[part], high[part], rest[part], low),
+        threads.parts(total),
     )
     put_integers(writer, high, _top(low), layout, rest, low)
     return sent
@@ -121,7 +124,9 @@ def _read_int8(reader: Reader, layout: Layout) -> np.ndarray:
     high, rest = take_integers(reader, _top(low), layout, np.int8, low)
     out = np.empty(layout.total, np.float32)
     most = threads.each(
-        lambda part: vectors.from_int8(out, high, rest, low, scales[part], starts[part.start : part.stop + 1]),
+        lambda part: vectors.from_int8(
+            out, high, rest, low, scales[part], starts[part.start : part.stop + 1]
+        ),
         threads.stretches(len(scales), BLOCKS),
     )
     if max(most) > 127:

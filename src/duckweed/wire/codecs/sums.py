@@ -107,9 +107,7 @@ def _ranks(sums: np.ndarray, largest: int) -> tuple[np.ndarray, np.ndarray]:
     alphabet = np.flatnonzero(present)
     rank: np.ndarray = np.cumsum(present, dtype=_smallest(len(alphabet)))
     ranks = np.empty(len(sums), rank.dtype)
-    threads.each(
-        lambda part: vectors.rank(ranks[part], sums[part], rank), threads.parts(len(sums))
-    )
+    threads.each(lambda part: vectors.rank(ranks[part], sums[part], rank), threads.parts(len(sums)))
     return ranks, alphabet
 
 

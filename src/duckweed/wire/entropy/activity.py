@@ -24,7 +24,15 @@ from duckweed.run.layout import Layout
 from duckweed.wire import threads
 from duckweed.wire.entropy import small
 from duckweed.wire.entropy.signs import Signs, lean
-from duckweed.wire.entropy.tables import HALF_LEVEL, MAX_CLASS, PER_NAT, classes_of, grid_of, kinds, step_of
+from duckweed.wire.entropy.tables import (
+    HALF_LEVEL,
+    MAX_CLASS,
+    PER_NAT,
+    classes_of,
+    grid_of,
+    kinds,
+    step_of,
+)
 from duckweed.wire.frame import Reader, WireError, Writer
 
 _AT_ONCE = 1 << 18  # values summed at a time
@@ -113,7 +121,7 @@ def sums_of(numbers: np.ndarray, cap: int) -> Sums:
 
     parts = threads.stretches(len(numbers), max(1, _AT_ONCE // numbers.shape[1]))
     found = threads.each(of, parts)
-    columns, nonzero, minus = np.sum([f for f, _ in found], axis=0, dtype=np.int64)
+    columns, nonzero, minus = np.array([f for f, _ in found]).sum(axis=0, dtype=np.int64)
     return Sums(rows, columns, float(sum(squares for _, squares in found)), nonzero, minus)
 
 
@@ -231,7 +239,10 @@ def take(reader: Reader, layout: Layout) -> Map:
         )
     )
     of_rows, of_columns, of_signs = steps.tolist()
-    planes = [Plane(*plane) for plane in zip(bases.tolist(), of_rows, rows, of_columns, columns, strict=True)]
+    planes = [
+        Plane(*plane)
+        for plane in zip(bases.tolist(), of_rows, rows, of_columns, columns, strict=True)
+    ]
     return Map(layout, planes, [Signs(step, s) for step, s in zip(of_signs, signs, strict=True)])
 
 

@@ -29,6 +29,8 @@ from duckweed.wire.frame import Reader, WireError, Writer
 CHUNK = 1 << 18
 """Values of a chunk."""
 _MAX_CAP = 256
+_MAX_RAW = 5 + 31 + 1  # raw bits of a value
+_LEVELS = np.arange(LEVELS, dtype=np.uint8)
 _NONE = np.zeros(0, np.uint8)
 
 
@@ -45,7 +47,7 @@ def put_integers(
     found = measure(numbers, cap, layout)
     writer.raw(bytes([cap - 1]))
     activity.put(writer, found)
-    table, size = _put_table(writer, numbers, largest, cap, found) if largest > 1 else (FLAGS, 2)
+    table = _put_table(writer, numbers, largest, cap, found) if largest > 1 else FLAGS
     coded, signs = Table(table), Table(FLAGS)
     runs = threads.each(
         lambda part: _write(part, numbers, found, coded, signs, rest, low),
@@ -67,7 +69,7 @@ def take_integers(
     if cap > max(1, largest):
         raise WireError(f"magnitudes that count up to {cap}, where at most {largest} are possible")
     found = activity.take(reader, layout)
-    coded = Table(_take_table(reader, largest, cap, found) if largest > 1 else FLAGS)
+    coded = Table(_take_table(reader, largest, cap) if largest > 1 else FLAGS)
     signs = Table(FLAGS)
     if coded.size > 2:
         _ = coded.symbols  # before the threads ask for it
@@ -78,16 +80,13 @@ def take_integers(
         stream.read(reader, part.stop - part.start, words, raw)
         for part, (words, raw) in zip(parts, sizes, strict=True)
     ]
-    numbers = np.empty(layout.total, dtype)
+    numbers: np.ndarray = np.empty(layout.total, dtype)
     rest = np.empty(layout.total if low else 0, np.uint8)
     threads.each(
         lambda both: _read(*both, numbers, found, coded, signs, rest, low, largest),
         zip(parts, runs, strict=True),
     )
     return numbers, rest
-
-
-_MAX_RAW = 5 + 31 + 1  # bits of a value
 
 
 def _write(
@@ -131,9 +130,7 @@ def _read(
         lean = np.empty(leaning + 1, np.uint8)
         run.take(lean[:leaning], contexts[:leaning], signs)
     plain = low == 0 and table.size <= chunk.DIRECT
-    bits = chunk.raw_bits(
-        symbols, part.start, part.stop, plain, low, found.offsets, found.leans
-    )
+    bits = chunk.raw_bits(symbols, part.start, part.stop, plain, low, found.offsets, found.leans)
     raw = run.finish(bits)
     failed = chunk.join(
         numbers, part.start, part.stop, plain, rest, low, largest, found.offsets, found.leans,
@@ -153,8 +150,8 @@ def _cap(numbers: np.ndarray, largest: int) -> int:
 
 def _put_table(
     writer: Writer, numbers: np.ndarray, largest: int, cap: int, found: Map
-) -> tuple[np.ndarray, int]:
-    """Count what comes at each level, and write the tables. Returns their frequencies int64[64, S], and S."""
+) -> np.ndarray:
+    """Count what comes at each level, and write the tables. Returns their frequencies int64[64, S]."""
     from duckweed.wire.kernels import chunk
 
     def counts_of(part: slice) -> np.ndarray:
@@ -166,28 +163,29 @@ def _put_table(
     assert isinstance(counts, np.ndarray)
     size = max(2, 1 + int(np.flatnonzero(counts.any(axis=0)).max()))
     counts = counts[:, :size]
-    used = counts.any(axis=1)
+    used = np.asarray(counts.any(axis=1))
     shift = _shift(int(counts[:, 1:].sum()))
     writer.raw(bytes([size, shift]))
     writer.raw(np.packbits(used, bitorder="little"))
+    zero = _LEVELS
     if cap > 1:
         zero = nearest(counts[:, 1:].sum(axis=1), counts.sum(axis=1))
         put_indices(writer, zero[used])
     buckets = np.add.reduceat(counts[:, 1:], np.arange(0, LEVELS, 1 << shift), axis=0)
     chain = chained(buckets)
     put_indices(writer, chain[_of_buckets(used, shift)].ravel())
-    zero = nearest(counts[:, 1:].sum(axis=1), counts.sum(axis=1)) if cap > 1 else _LEVELS
-    return _join_table(zero, chain, shift), size
+    return _join_table(zero, chain, shift)
 
 
-def _take_table(reader: Reader, largest: int, cap: int, found: Map) -> np.ndarray:
+def _take_table(reader: Reader, largest: int, cap: int) -> np.ndarray:
     """What `_put_table` wrote, int64[64, S]. Raises WireError."""
     from duckweed.wire.kernels import chunk
 
     size, shift = reader.raw(2)
     if not 2 <= size <= chunk.symbol_of(largest) + 1 or shift > 6:
         raise WireError(f"a table of {size} symbols, where numbers up to {largest} are coded")
-    used = np.unpackbits(np.frombuffer(reader.raw(LEVELS // 8), np.uint8), bitorder="little") > 0
+    mask = np.frombuffer(reader.raw(LEVELS // 8), np.uint8)
+    used = np.unpackbits(mask, bitorder="little").astype(np.bool_)
     zero = _LEVELS.copy()
     if cap > 1:
         zero[used] = take_indices(reader, int(used.sum()))
@@ -196,9 +194,6 @@ def _take_table(reader: Reader, largest: int, cap: int, found: Map) -> np.ndarra
     count = int(buckets.sum())
     chain[buckets] = take_indices(reader, count * (size - 2)).reshape(count, size - 2)
     return _join_table(zero, chain, shift)
-
-
-_LEVELS = np.arange(LEVELS, dtype=np.uint8)
 
 
 def _join_table(zero: np.ndarray, chain: np.ndarray, shift: int) -> np.ndarray:

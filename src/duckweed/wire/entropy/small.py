@@ -12,7 +12,9 @@ from duckweed.wire.frame import Reader, WireError, Writer
 
 def put(writer: Writer, kinds: list[np.ndarray], bound: int) -> None:
     """Integers in -bound..bound, int64[N] of each kind."""
-    coded = [np.where(x < 0, -2 * x - 1, 2 * x).astype(np.uint8) for x in kinds]  # 0, -1, 1, -2, 2, ...
+    coded = [
+        np.where(x < 0, -2 * x - 1, 2 * x).astype(np.uint8) for x in kinds
+    ]  # 0, -1, 1, -2, 2, ...
     sizes = [int(x.max()) + 1 if len(x) else 0 for x in coded]
     writer.raw(bytes(sizes))
     chains = [
@@ -23,7 +25,9 @@ def put(writer: Writer, kinds: list[np.ndarray], bound: int) -> None:
     values = sum(map(len, coded))
     if not values:
         return
-    run = stream.write(values, [Symbols(np.concatenate(coded), _contexts(coded), _table(chains))], _NO_RAW)
+    run = stream.write(
+        values, [Symbols(np.concatenate(coded), _contexts(coded), _table(chains))], _NO_RAW
+    )
     writer.varint(run.words)
     writer.raw(run.data)
 

@@ -119,7 +119,9 @@ class Open:
         raw = np.concatenate([fill, self._raw, np.zeros(_PAD, np.uint8)])
         need = -(-bits // 8)
         if len(self._raw) != max(0, need - len(fill)):
-            raise WireError(f"raw bits of {len(self._raw)} bytes, where {need - len(fill)} are needed")
+            raise WireError(
+                f"raw bits of {len(self._raw)} bytes, where {need - len(fill)} are needed"
+            )
         if raw[need:].any() or (bits % 8 and raw[need - 1] >> (bits % 8)):
             raise WireError("padding of the raw bits is not zero: damaged")
         return raw

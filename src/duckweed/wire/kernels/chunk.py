@@ -18,8 +18,6 @@ from duckweed.wire.kernels.jit import kernel
 DIRECT = 64
 """Magnitudes below this are symbols of their own."""
 _BELOW = DIRECT.bit_length() - DIRECT  # a symbol above is the bit length minus this
-MAX_BITS = 5 + 31 + 1
-"""Raw bits of a value at most."""
 TOO_LARGE = -1
 _WORD, _FULL, _UNIT = np.uint64(32), np.uint64(0xFFFFFFFF), np.uint64(1)
 _EIGHTH, _SEVEN = np.uint64(3), np.uint64(7)

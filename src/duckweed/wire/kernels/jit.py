@@ -14,8 +14,7 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     The cache lies beside the source, or in the user's cache folder, or in NUMBA_CACHE_DIR. Where none of
     them can be written, every process compiles for itself. Without `fastmath`: the same bits as NumPy.
     """
-    options = {"nogil": True, "error_model": "numpy"}
     try:
-        return njit(cache=True, **options)(function)
+        return njit(cache=True, nogil=True, error_model="numpy")(function)
     except RuntimeError:  # no folder for the cache
-        return njit(**options)(function)
+        return njit(nogil=True, error_model="numpy")(function)

@@ -6,7 +6,6 @@ import numpy as np
 
 from duckweed.wire.kernels.jit import kernel
 
-
 _SIZE = np.uint32(0x7FFFFFFF)
 
 
