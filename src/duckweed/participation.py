@@ -25,6 +25,7 @@ from duckweed.volunteer.controls import Controls
 from duckweed.volunteer.given import Given
 from duckweed.volunteer.peer_home import PeerHome
 from duckweed.volunteer.watch import hold_to
+from duckweed.wire import threads
 
 STANDING = 60.0  # seconds between two sentences on what a peer has given
 
@@ -34,6 +35,7 @@ def ready(limits: Controls, device: str) -> str:
     to the limits from now on. Returns the device as PyTorch names it."""
     memory.one_heap()
     torch.set_num_threads(limits.threads)
+    threads.use(limits.threads)
     device = choose(device)
     allow_files()
     hold_to(limits, device)

@@ -43,6 +43,7 @@ from duckweed.run.folder import FolderError, RunFolder, write_atomically
 from duckweed.run.plugins import Plugin
 from duckweed.run.sections import DataSpec
 from duckweed.run.spec import RunSpec
+from duckweed.wire import threads as codec_threads
 from duckweed.wire.codec import codec_of
 
 SHARES = 200  # in which a long text is measured
@@ -333,4 +334,5 @@ def _measured(
 
 def _device(wanted: str, threads: int) -> str:
     torch.set_num_threads(threads)
+    codec_threads.use(threads)
     return choose(wanted)

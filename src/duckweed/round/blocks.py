@@ -48,6 +48,11 @@ class Blocks:
         spans = {x: self.take(budgets[x]) for x in sorted(budgets, key=budgets.__getitem__)}
         return {peer: spans[peer] for peer in budgets}
 
+    def hold(self, spans: Iterable[Span]) -> None:
+        """Take certain spans, that were handed out before a restart."""
+        for span in spans:
+            self._remove(span)
+
     def close_round(self, assigned: dict[int, Span], accepted: Iterable[int]) -> None:
         """assigned: peer -> span in a closed round; accepted: the peers whose work counted."""
         counted = set(accepted)

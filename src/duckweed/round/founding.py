@@ -36,7 +36,7 @@ from duckweed.run.folder import FolderError, RunFolder, write_atomically
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State, first
-from duckweed.wire.codec import codec_of
+from duckweed.wire.codec import codec_of, warm_up
 
 log = logging.getLogger(__name__)
 Report = Callable[[str], None]
@@ -168,6 +168,7 @@ def found(
     layout = models.fixed(layout, ground.buffers)
     say("trying out the model and its export")
     _try_out(spec, ground, first_one, folder, device, warn or say)
+    warm_up(spec.wire)  # here, and not in each of the processes that begin next
     weights = models.read_weights(first_one)
     del first_one
 

@@ -23,7 +23,7 @@ from duckweed.run.spec import RunSpec
 from duckweed.run.state import State
 from duckweed.run.tensors import write_arrays
 from duckweed.wire import feedback
-from duckweed.wire.codec import codec_of
+from duckweed.wire.codec import codec_of, warm_up
 
 
 class Contribution(msgspec.Struct):
@@ -53,6 +53,7 @@ class Worker:
     """
 
     def __init__(self, spec: RunSpec, layout: Layout, learner: Learner) -> None:
+        warm_up(spec.wire)
         self.spec, self.layout, self.learner = spec, layout, learner
         self.carried = Carried(
             -1, np.zeros(layout.total, np.float32), {}

@@ -45,6 +45,7 @@ class RunFolder:
         self.coordinator_key = path / "coordinator.key"
         self.secret = path / "secret"
         self.guests = path / "guests.db"
+        self.handed_in = path / "handed-in.jsonl"  # contributions to the open round
         self.serving = path / "serving.json"
         self.states = path / "states"
         self.blobs = path / "blobs"

@@ -22,10 +22,11 @@ from duckweed.run.folder import RunFolder
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
 from duckweed.swarm.blobs.store import Store
-from duckweed.swarm.coordinator import fetch_groups, intake, status
+from duckweed.swarm.coordinator import fetch_groups, handed_in, intake, status
 from duckweed.swarm.coordinator.admission import Admission
 from duckweed.swarm.coordinator.agreement import Agreement, voters
 from duckweed.swarm.coordinator.guest_book import EXPELLED, GuestBook
+from duckweed.swarm.coordinator.handed_in import Handed
 from duckweed.swarm.coordinator.rounds import RoundDriver
 from duckweed.swarm.coordinator.traffic import Traffic
 from duckweed.swarm.protocol import messages as m
@@ -239,6 +240,8 @@ class Coordinator:
         self.engine.blobs.write(question.announcement.blob, blob)
         nats = question.nats, question.tokens
         said, signature = question.announcement, question.signature
+        handed = Handed(said, signature, question.timings, nats)
+        handed_in.note(self.store.folder, handed, first=not open_.contributions)
         open_.take(member, said, signature, question.timings, nats, clock.now())
         await self.rounds.notify()
         return m.Ack()

@@ -20,6 +20,7 @@ from duckweed.round.open_round import Member, OpenRound
 from duckweed.round.round_record import closed_event, epoch
 from duckweed.run.events import ContributionRefused, FinalLoss, PeerLeft, RoundClosed, Said, Tell
 from duckweed.run.folder import RunFolder
+from duckweed.swarm.coordinator import handed_in
 from duckweed.swarm.coordinator.admission import Admission
 from duckweed.swarm.coordinator.traffic import Traffic
 
@@ -66,7 +67,7 @@ class RoundDriver:
         if self.number < self.spec.rounds.count:  # else all that is left is to agree on the state
             await self._until(self._enough_here)
         while self.number < self.spec.rounds.count and not self.ended:
-            open_ = self.open = self.next or self._open(self.number)
+            open_ = self.open = self.next or self._resume() or self._open(self.number)
             self.next, open_.opened = None, clock.now()
             await self.notify(news=True)
             event = None
@@ -84,6 +85,24 @@ class RoundDriver:
         """A round with work for all peers that it waits for."""
         expected = [x for x in self.here() if x.expected]
         return OpenRound(number, clock.now(), self.history.blocks.share(self._budgets(expected)))
+
+    def _resume(self) -> OpenRound | None:
+        """The round that was open when a coordinator was killed here, with what was handed in by peers that
+        still belong to the run; None where there is nothing."""
+        handed = {x.announcement.peer: x for x in handed_in.of_round(self.folder, self.number)}
+        kept = {peer: x for peer, x in handed.items() if peer in self.admission.by_index}
+        if not kept:
+            return None
+        said = {peer: x.announcement for peer, x in kept.items()}
+        spans = {peer: Span(a.block, a.first, a.steps) for peer, a in said.items()}
+        self.history.blocks.hold(spans.values())
+        others = [x for x in self.here() if x.expected and x.index not in kept]
+        shared = self.history.blocks.share(self._budgets(others))
+        open_ = OpenRound(self.number, clock.now(), spans | shared)
+        for peer, x in kept.items():
+            member = self.admission.by_index[peer]
+            open_.take(member, x.announcement, x.signature, x.timings, x.nats, clock.now())
+        return open_
 
     def ahead(self, number: int) -> OpenRound:
         """The round after the open one, to be trained ahead."""

@@ -23,6 +23,7 @@ from duckweed.swarm.node.election import Election
 from duckweed.swarm.node.replica import Replica
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol.server import accepting
+from duckweed.wire.codec import warm_up
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ class Node:
         say: Callable[[str], None],
         leading: Callable[[], None] = lambda: None,
     ) -> None:
+        warm_up(spec.wire)  # now, and not in a round
         self.endpoint, self.folder, self.tell, self.say = endpoint, folder, tell, say
         self.spec, self.layout, self._leading = spec, layout, leading
         self.replica = Replica(

@@ -39,6 +39,7 @@ from duckweed.swarm.protocol.invitation import Invitation
 from duckweed.volunteer import controls
 from duckweed.volunteer.controls import Controls
 from duckweed.volunteer.preflight import Survey, check_disk, measure_link, measure_speed
+from duckweed.wire.codec import warm_up
 
 Say = Callable[[str], None]
 DRY = "nothing was begun"
@@ -168,6 +169,7 @@ async def _prepare(
             "install the same version of transformers as the organiser"
         )
     check_disk(folder.path, spec, layout, limits)
+    await asyncio.to_thread(warm_up, spec.wire)  # it compiles: the connection must live meanwhile
     founding.keep(folder, ground, layout)
     say("measuring how fast this machine trains")
     wish = Wish(micro, room(device, 1, limits.memory_bytes))
