@@ -1,5 +1,6 @@
 """The cells, in the order in which they are trained."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,17 +14,19 @@ def constant(steps: int, total: int = TOTAL) -> list[int]:
     """Rounds of as many steps; the rest is spread over the last ones."""
     count = max(1, round(total / steps))
     edges = [round(total * n / count) for n in range(count + 1)]
-    return [b - a for a, b in zip(edges, edges[1:], strict=False)]
+    return [b - a for a, b in itertools.pairwise(edges)]
 
 
 def growing(count: int, ratio: float, total: int = TOTAL) -> list[int]:
     """`count` rounds whose steps grow evenly, the last `ratio` times as long as the first."""
     sizes = [1 + (ratio - 1) * n / max(1, count - 1) for n in range(count)]
     edges = [round(total * sum(sizes[:n]) / sum(sizes)) for n in range(count + 1)]
-    return [b - a for a, b in zip(edges, edges[1:], strict=False)]
+    return [b - a for a, b in itertools.pairwise(edges)]
 
 
-def cell(name: str, lengths: Sequence[int], changes: dict[str, Any] | None = None, **more: Any) -> None:
+def cell(
+    name: str, lengths: Sequence[int], changes: dict[str, Any] | None = None, **more: Any
+) -> None:
     """Add a cell; its `inner.steps` and `rounds.count` give the whole run's number of steps."""
     steps = {"inner.steps": sum(lengths), "rounds.count": 1}
     CELLS[name] = {"changes": steps | (changes or {}), "lengths": list(lengths), **more}
@@ -43,7 +46,9 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 
 
-def small(name: str, lengths: Sequence[int], changes: dict[str, Any] | None = None, **more: Any) -> None:
+def small(
+    name: str, lengths: Sequence[int], changes: dict[str, Any] | None = None, **more: Any
+) -> None:
     cell(f"small-{name}", lengths, SMALL | (changes or {}), **more)
 
 
@@ -69,3 +74,4 @@ small("h7-outer-1.0-0.3", constant(7), {"outer.learning_rate": 1.0, "outer.momen
 small("h7-mix-0.9-0.98", constant(7), {"inner.momentum": 0.98}, mix=0.9)
 small("h7-mix-0.95-0.95", constant(7), {"inner.momentum": 0.95}, mix=0.95)
 small("ddp-decay-0.7", [TOTAL], DATA_PARALLEL | {"inner.decay": 0.7, "inner.final": 0.0})
+small("grow-37-x4-scaled", growing(37, 4), scale_power=0.7)
