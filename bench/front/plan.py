@@ -75,3 +75,19 @@ small("h7-mix-0.9-0.98", constant(7), {"inner.momentum": 0.98}, mix=0.9)
 small("h7-mix-0.95-0.95", constant(7), {"inner.momentum": 0.95}, mix=0.95)
 small("ddp-decay-0.7", [TOTAL], DATA_PARALLEL | {"inner.decay": 0.7, "inner.final": 0.0})
 small("grow-37-x4-scaled", growing(37, 4), scale_power=0.7)
+
+
+def evenly(rounds: int, total: int = TOTAL) -> list[int]:
+    """As duckweed.run.schedule has it."""
+    return [total * (n + 1) // rounds - total * n // rounds for n in range(rounds)]
+
+
+# What a saving of 150 gives; the rate chosen on the first seed, then two more seeds.
+for rate in (0.01, 0.015, 0.02):
+    for seed in (0, 1, 2):
+        cell(f"saving-150-rate-{rate}-s{seed}", evenly(34), {"inner.learning_rate": rate, "seed": seed})
+for seed in (0, 1, 2):
+    cell(f"h20-s{seed}", constant(20), {"seed": seed})
+    cell(f"saving-150-dense-rate-0.015-s{seed}", evenly(34), DENSE | {"inner.learning_rate": 0.015, "seed": seed})
+    for rate in (0.01, 0.015, 0.02):
+        cell(f"ddp-rate-{rate}-s{seed}", [TOTAL], DATA_PARALLEL | {"inner.learning_rate": rate, "seed": seed})
