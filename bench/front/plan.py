@@ -85,9 +85,21 @@ def evenly(rounds: int, total: int = TOTAL) -> list[int]:
 # What a saving of 150 gives; the rate chosen on the first seed, then two more seeds.
 for rate in (0.01, 0.015, 0.02):
     for seed in (0, 1, 2):
-        cell(f"saving-150-rate-{rate}-s{seed}", evenly(34), {"inner.learning_rate": rate, "seed": seed})
+        cell(
+            f"saving-150-rate-{rate}-s{seed}",
+            evenly(34),
+            {"inner.learning_rate": rate, "seed": seed},
+        )
 for seed in (0, 1, 2):
     cell(f"h20-s{seed}", constant(20), {"seed": seed})
-    cell(f"saving-150-dense-rate-0.015-s{seed}", evenly(34), DENSE | {"inner.learning_rate": 0.015, "seed": seed})
+    cell(
+        f"saving-150-dense-rate-0.015-s{seed}",
+        evenly(34),
+        DENSE | {"inner.learning_rate": 0.015, "seed": seed},
+    )
     for rate in (0.01, 0.015, 0.02):
-        cell(f"ddp-rate-{rate}-s{seed}", [TOTAL], DATA_PARALLEL | {"inner.learning_rate": rate, "seed": seed})
+        cell(
+            f"ddp-rate-{rate}-s{seed}",
+            [TOTAL],
+            DATA_PARALLEL | {"inner.learning_rate": rate, "seed": seed},
+        )

@@ -116,7 +116,7 @@ def test_with_overlap_slow_links_cost_less_time_and_the_run_still_learns(done):
     assert sorted(b for body in bodies for b in body.blocks.values()) == list(range(9))
 
 
-def test_a_budget_of_bytes_gives_short_rounds_that_grow_and_is_kept(done):
+def test_a_budget_of_bytes_gives_its_rounds_and_skips_nothing(done):
     _, _, _, base = done
     changes = {"rounds.saving": 100.0, "inner.steps": 10, "rounds.evaluate": 100}
     folder, _, final = simulated(base, "budget", changes)

@@ -142,7 +142,7 @@ def test_no_more_steps_ahead_than_there_are(overlap, steps):
 @given(st.lists(st.lists(peers, min_size=1, max_size=5), min_size=1, max_size=25))
 def test_rounds_of_different_lengths_take_one_block_without_gaps(course):
     """With a budget of bytes all data is one block, and each round has its own usual number of steps."""
-    blocks, closed, usual = Blocks(1 << 31), [], 3
+    blocks, closed, usual = Blocks(1 << 31), [], 2
     for number, round_ in enumerate(course):
         usual = 2 + number
         budgets_ = {peer: min(budget, usual) for peer, (budget, _) in enumerate(round_)}

@@ -116,8 +116,8 @@ class Survey(msgspec.Struct, frozen=True):
 
     @property
     def tokens(self) -> int:
-        """Of a round: those of the middle one, where rounds are not alike."""
-        return self.spec.tokens_of(self.spec.schedule.rounds // 2)
+        """Of a round, the longest."""
+        return self.spec.schedule.most * self.spec.tokens_per_step
 
     @property
     def seconds(self) -> float:

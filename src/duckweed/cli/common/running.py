@@ -136,9 +136,9 @@ def understood(run: Session, peers: int, simulated: bool) -> RenderableType:
 def _rounds(spec: RunSpec) -> str:
     """How many rounds there are, and how long they are."""
     rounds = spec.schedule
-    first, last = rounds.steps_of(0), rounds.steps_of(rounds.rounds - 1)
+    fewest, most = rounds.fewest, rounds.most
     many = f"{rounds.rounds} round{'' if rounds.rounds == 1 else 's'}"
-    return f"{many} of {first} steps" if first == last else f"{many} of {first} to {last} steps"
+    return f"{many} of {fewest} steps" if fewest == most else f"{many} of {fewest} or {most} steps"
 
 
 def _exchange(spec: RunSpec, parameters: int) -> str:

@@ -68,7 +68,7 @@ class IntegerCodec(Codec):
     @classmethod
     def expected_bits(cls, wire: Integer) -> float:
         """The entropy of the codes of normally distributed values whose RMS is the common scale. Real
-        contributions had a tenth less (docs/parity.md)."""
+        ones had some 5 % less (docs/parity.md)."""
         ends = [max(wire.threshold, (n + 0.5) * wire.value) for n in range(1, wire.levels)]
         above = [math.erfc(end / math.sqrt(2)) / 2 for end in [wire.threshold, *ends, math.inf]]
         codes = [a - b for a, b in pairwise(above)]
