@@ -209,8 +209,7 @@ def specification(
     if isinstance(given, RunSpec):
         return specs.override(given, changes) if changes else given
     if isinstance(given, Mapping):
-        changes = {**given, **changes}
-        spec = specs.start(changes)
+        changes, spec = {**given, **changes}, RunSpec()
     elif file := _file(given):
         spec, said = specs.load(file), file.read_text("utf-8")
     else:
