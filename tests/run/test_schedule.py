@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duckweed.run.schedule import Schedule, within
-from duckweed.run.spec import RunSpec, SpecError, override, parse
+from duckweed.run.spec import BUDGET, RunSpec, SpecError, override, parse, start
 from duckweed.run.toml import write
 
 schedules = st.integers(1, 5000).flatmap(
@@ -44,10 +44,13 @@ def test_without_a_budget_rounds_are_as_the_specification_says():
     assert "saving" not in write(spec)  # specifications of before keep their identity
 
 
-def test_a_budget_is_written_and_read_back():
-    spec = override(RunSpec(), {"rounds.count": 5, "rounds.saving": 300.0})
-    assert spec.schedule.steps == 100
-    assert parse(write(spec)) == spec
+def test_who_has_no_specification_has_a_budget_unless_rounds_are_named():
+    assert start({}).rounds.saving == BUDGET["rounds.saving"]
+    assert start({"rounds.peers": 2}).rounds.saving == BUDGET["rounds.saving"]
+    assert start({"rounds.count": 5}) == override(RunSpec(), {"rounds.count": 5})
+    assert start({"inner.steps": 5}) == override(RunSpec(), {"inner.steps": 5})
+    assert start({"rounds.count": 5, "rounds.saving": 300.0}).schedule.steps == 100
+    assert parse(write(start({}))) == start({})
 
 
 @pytest.mark.parametrize("saving", [0.5, -1.0, float("nan"), 1e9])

@@ -31,6 +31,9 @@ SPEC_LIMIT = 1 << 18  # bytes; a specification is a page of text
 SEED_LIMIT = 1 << 63
 DESCRIPTION_LIMIT = 2000  # characters
 DEFAULT_WIRE = "integer"
+# What a run has whose specification says nothing. Its many short rounds are measured as seldom, in tokens, as
+# thirteen rounds of 20 steps are by default.
+BUDGET: dict[str, object] = {"rounds.saving": 150.0, "rounds.evaluate": 8}
 S = TypeVar("S")
 
 
@@ -229,6 +232,14 @@ def override(spec: RunSpec, changes: dict[str, object]) -> RunSpec:
         return _build(raw)
     except (msgspec.ValidationError, ValueError) as error:
         raise SpecError(_explain(str(error), raw)) from error
+
+
+def start(changes: Mapping[str, object]) -> RunSpec:
+    """The specification of who has none, with dotted keys set. Its rounds follow from a budget of bytes,
+    unless the changes say how many rounds there are or how long each is, or name another wire. Raises
+    SpecError."""
+    own = changes.keys() & {"rounds.count", "inner.steps", "rounds.saving", "wire.kind"}
+    return override(RunSpec(), ({} if own else BUDGET) | dict(changes))
 
 
 def names_tokenizer(text: str, changes: Mapping[str, object]) -> bool:

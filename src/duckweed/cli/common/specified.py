@@ -37,7 +37,8 @@ Saving = Annotated[
     typer.Option(
         metavar="TIMES",
         help="A budget of bytes: each peer is to send so many times fewer than data parallelism would. How "
-        "many rounds there are and how long each is follows from it.",
+        "many rounds there are and how long each is follows from it. Without a specification and --rounds: "
+        "150.",
     ),
 ]
 Seed = Annotated[int | None, typer.Option(help="Everything random follows from it.")]
@@ -103,8 +104,11 @@ def specification(
     from duckweed.run import recipe as recipes
     from duckweed.run import spec as specs
 
-    spec = specs.load(file) if file else specs.RunSpec()
-    spec = specs.override(recipes.lay(spec, recipe) if recipe else spec, wanted)
+    if file or recipe:
+        spec = specs.load(file) if file else specs.RunSpec()
+        spec = specs.override(recipes.lay(spec, recipe) if recipe else spec, wanted)
+    else:
+        spec = specs.start(wanted)
     base = file.resolve().parent if file and "data.path" not in wanted else Path.cwd()
     said = file.read_text("utf-8") if file else ""
     if not specs.names_tokenizer(said, wanted):
