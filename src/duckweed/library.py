@@ -54,7 +54,7 @@ class Run:
         """Its specification."""
 
     def __repr__(self) -> str:
-        return f"<duckweed run {self.folder.path}: {len(self.history().rounds)} of {self.spec.rounds.count} rounds>"
+        return f"<duckweed run {self.folder.path}: {len(self.history().rounds)} of {self.spec.schedule.rounds} rounds>"
 
     @property
     def path(self) -> Path:
@@ -209,7 +209,8 @@ def specification(
     if isinstance(given, RunSpec):
         return specs.override(given, changes) if changes else given
     if isinstance(given, Mapping):
-        changes, spec = {**given, **changes}, RunSpec()
+        changes = {**given, **changes}
+        spec = specs.start(changes)
     elif file := _file(given):
         spec, said = specs.load(file), file.read_text("utf-8")
     else:

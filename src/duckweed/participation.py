@@ -105,7 +105,7 @@ def take_home(home: PeerHome, device: str, say: Say) -> list[str]:
     if not folder.spec.is_file() or not folder.ledger.is_file():
         return []
     spec, keep = specs.load(folder.spec), controls.load(home.peer).model
-    count = spec.rounds.count
+    count = spec.schedule.rounds
     if closed_rounds(folder) < count or not folder.state(count).is_file():
         return []
     with closing(Ledger(folder.ledger)) as ledger:

@@ -163,7 +163,7 @@ def simulate(
     )  # fmt: skip
     yield from simulation.events()
     yield Said(
-        f"Simulated: on these links and at this speed {run.spec.rounds.count} rounds take "
+        f"Simulated: on these links and at this speed {run.spec.schedule.rounds} rounds take "
         f"{simulation.clock:,.1f} s. Final state {simulation.state.hash()[:16]}"
     )
 
@@ -184,7 +184,7 @@ def closed_rounds(folder: RunFolder) -> int:
 
 
 def round_seconds(run: Session, peers: int, simulated: bool) -> float | None:
-    """What a round will take here, by the steps that were done at the founding; None where that cannot be
+    """What a round will take here on average, by the steps that were done at the founding; None where that cannot be
     known: other machines take part, or peers share an accelerator. peers: how many share this machine;
     simulated: one process does the work of all, in turn."""
     spec, step = run.spec, run.folder.local().get("step_seconds")
@@ -196,13 +196,14 @@ def round_seconds(run: Session, peers: int, simulated: bool) -> float | None:
     turns = max(1.0, peers / at_once)
     # Forward alone is a third of the work of a step; peers share what is evaluated.
     measured = spec.rounds.evaluate_tokens / peers / spec.rounds.evaluate / 3
-    return float(step * spec.inner.steps * turns * (1 + measured / spec.tokens_per_block))
+    steps = spec.total_steps / spec.schedule.rounds
+    return float(step * turns * (steps + measured / spec.tokens_per_step))
 
 
 def trained(run: Session) -> bool:
     """Whether all rounds are closed, and the peers have agreed on the last state. Raises LedgerError."""
     with closing(Ledger(run.folder.ledger)) as ledger:
-        return ledger.last_round(StateEntry) == run.spec.rounds.count
+        return ledger.last_round(StateEntry) == run.spec.schedule.rounds
 
 
 def finish(run: Session, keep: bool = True) -> Summary:

@@ -63,6 +63,7 @@ def serve(
     tokenizer: specified.Tokenizer = None,
     peers: specified.Peers = None,
     rounds: specified.Rounds = None,
+    saving: specified.Saving = None,
     seed: specified.Seed = None,
     set_: specified.Set = None,
     recipe: specified.Recipe = None,
@@ -123,7 +124,7 @@ def serve(
 
         check(page)
     wanted = specified.changes(
-        data, field, encoding, limit, model, tokenizer, peers, rounds, seed, set_
+        data, field, encoding, limit, model, tokenizer, peers, rounds, seed, set_, saving
     )
     if specification and specification.is_dir():
         specified.refuse_with_run(wanted, recipe)

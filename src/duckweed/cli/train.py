@@ -25,12 +25,12 @@ def new(
     ),
 ) -> None:
     """Write a commented run specification to start from."""
+    from duckweed.run import spec as specs
     from duckweed.run import toml
-    from duckweed.run.spec import RunSpec
 
     if path.exists():
         fail(f"{path} exists already; nothing was changed. Choose another name.")
-    path.write_text(toml.write(RunSpec(), notes=True), encoding="utf-8")
+    path.write_text(toml.write(specs.start({}), notes=True), encoding="utf-8")
     console.print(f"Wrote {path}. Edit it, then: duckweed train {path}")
 
 
@@ -47,6 +47,7 @@ def train(
     tokenizer: specified.Tokenizer = None,
     peers: specified.Peers = None,
     rounds: specified.Rounds = None,
+    saving: specified.Saving = None,
     seed: specified.Seed = None,
     set_: specified.Set = None,
     recipe: specified.Recipe = None,
@@ -88,7 +89,7 @@ def train(
     if (links or step_seconds is not None) and not simulate:
         fail("--links and --step-seconds go with --simulate")
     wanted = specified.changes(
-        data, field, encoding, limit, model, tokenizer, peers, rounds, seed, set_
+        data, field, encoding, limit, model, tokenizer, peers, rounds, seed, set_, saving
     )
     folder = None
     if resume is not None:

@@ -1,7 +1,7 @@
 """The report of a run as one self-contained page: what came of it, its plots, its specification."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from duckweed.pages.page import Figure, Table, page, table, titled
 from duckweed.pages.run_summary import DATA_PARALLEL, Summary, bits_per_byte, fewer
@@ -34,7 +34,7 @@ def run_page(folder: RunFolder, spec: RunSpec, summary: Summary) -> str:
         "loss-tokens": loss_plot(told, summary, "tokens"),
         "loss-bytes": loss_plot(told, summary, "bytes"),
         "time": time_plot(told.rounds),
-        "peers": peers_plot(told, spec.tokens_per_block),
+        "peers": peers_plot(told, spec.tokens_of),
     }
     return page(
         "run.html",
@@ -280,12 +280,13 @@ def _busiest(one: Round) -> float:
     return max(sum(t.get(phase, 0.0) for phase in busy) for t in one.timings.values())
 
 
-def peers_plot(told: RunLog, tokens: int) -> Figure:
-    """Tokens a second of every peer in every round; crosses where a contribution did not count."""
+def peers_plot(told: RunLog, tokens: Callable[[int], int]) -> Figure:
+    """Tokens a second of every peer in every round; crosses where a contribution did not count. tokens: of
+    a round, by its number."""
     known = {p for r in told.rounds for p in (*r.accepted, *r.rejected)}
     rows = range(max(known, default=-1) + 1)
     xs = [r.number for r in told.rounds]
-    speeds = [[_speed(r, peer, tokens) for r in told.rounds] for peer in rows]
+    speeds = [[_speed(r, peer, tokens(r.number)) for r in told.rounds] for peer in rows]
     refused = [(r.number, peer, reason) for r in told.rounds for peer, reason in r.rejected.items()]
     data: list[Figure] = [
         {

@@ -94,11 +94,11 @@ def summarise(
     told = run_log(folder)
     start, end = _measured(told)
     bits = [x if x is None else bits_per_byte(x, bytes_per_token) for x in (start, end)]
-    steps = spec.inner.steps
+    steps_of = spec.schedule.steps_of
     return Summary(
         folder=str(folder.path),
         rounds=len(told.rounds),
-        planned=spec.rounds.count,
+        planned=spec.schedule.rounds,
         peers=told.peers,
         parameters=parameters,
         tokens=sum(r.tokens for r in told.rounds),
@@ -111,7 +111,8 @@ def summarise(
         rejected=sum(len(r.rejected) for r in told.rounds),
         traffic=told.traffic,
         data_parallel=sum(
-            data_parallel_bytes(parameters, len(r.accepted), steps) for r in told.rounds
+            data_parallel_bytes(parameters, len(r.accepted), steps_of(r.number))
+            for r in told.rounds
         ),
         phases=mean_phases(t for r in told.rounds for t in r.timings.values()),
         utilisation=_by_peer(told.rounds),

@@ -52,7 +52,7 @@ def finish(
 ) -> Trained:
     """The steps that are left of a span that was begun ahead, from the state that its round follows
     on. Uses up `begun`. Raises Diverged."""
-    span, first = begun.span, begun.round * spec.inner.steps
+    span, first = begun.span, spec.schedule.begins(begun.round)
     right = learner.begin_round(carried, state.momentum)
     learner.correct(begun.optimizer, begun.guess, right, range(first, first + begun.steps))
     steps = range(begun.steps, span.steps)

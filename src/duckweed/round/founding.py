@@ -182,7 +182,7 @@ def found(
     state = first(layout, weights, codec_of(spec.wire, layout).first_shared(gradient))
     if not pace.marks:
         say("measuring the speed")
-        steps = min(TIMED, spec.inner.steps)
+        steps = min(TIMED, spec.total_steps)
         one = learner(spec, ground, device, wish)
         one.train(weights, Part(0, 0, steps), report=pace.stepped)
     write_atomically(folder.spec, toml.write(spec).encode())
@@ -267,7 +267,7 @@ def first_gradient(
 ) -> np.ndarray:
     """The pseudo-gradient f32[P] of block 0 from the first weights f32[P], trained here once: what peers
     share in round 0 comes from it, before anybody has announced anything. report: as of Learner.train."""
-    part = Part(block=0, first=0, steps=spec.inner.steps)
+    part = Part(block=0, first=0, steps=spec.schedule.steps_of(0))
     return learner.train(weights, part, report=report).delta
 
 

@@ -36,7 +36,7 @@ class RunHistory:
         self.index_of: dict[str, int] = {}  # public key -> the peer's index
         self.closed: dict[int, Closed] = {}  # round -> how it closed
         self.agreed: dict[int, str] = {}  # round -> hash of the state that it begins from
-        self.blocks = Blocks(spec.inner.steps)  # which data is still to be trained
+        self.blocks = Blocks(spec.block_steps)  # which data is still to be trained
         self.shared: list[float] = []  # what the peers share in the next round, [K]
         self.tokens = ""  # hash of the training data
         self.windows = 1  # sequences in it

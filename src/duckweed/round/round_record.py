@@ -71,9 +71,10 @@ def announcements(entry: RoundEntry, steps: int, tensors: int) -> list[Announcem
     ]
 
 
-def epoch(spec: RunSpec, blocks: Iterable[int], windows: int) -> int:
-    """How often the data was used up before the last of these blocks; windows: sequences in it."""
-    return max(blocks, default=0) * spec.inner.steps * spec.inner.batch // windows
+def epoch(spec: RunSpec, spans: Iterable[Span], windows: int) -> int:
+    """How often the data was used up before the last of these spans; windows: sequences in it."""
+    last = max((x.block * spec.inner.steps + x.first for x in spans), default=0)
+    return last * spec.inner.batch // windows
 
 
 def held_out(open_: OpenRound, evaluate_tokens: int) -> float | None:

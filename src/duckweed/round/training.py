@@ -42,8 +42,8 @@ def steps_of(
         block=span.block,
         first=span.first + steps.start,
         steps=len(steps),
-        number=round_ * inner.steps + steps.start,
-        seed=(spec.seed + span.block + (steps.start << 32)) % SEED_LIMIT,
+        number=spec.schedule.begins(round_) + steps.start,
+        seed=(spec.seed + span.block + span.first + (steps.start << 32)) % SEED_LIMIT,
     )
     keep = inner.state != "fresh" or steps.stop < span.steps
     return learner.train(weights, part, optimizer, report, keep)

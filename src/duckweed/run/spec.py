@@ -12,6 +12,7 @@ import msgspec
 from blake3 import blake3
 
 from duckweed.run.registry import RULES, WIRES
+from duckweed.run.schedule import Schedule, within
 from duckweed.run.sections import (
     Architecture,
     DataSpec,
@@ -25,10 +26,14 @@ from duckweed.run.sections import (
     unknown,
 )
 
+UNENDING = 1 << 31  # steps of the only block of a run with a budget of bytes
 SPEC_LIMIT = 1 << 18  # bytes; a specification is a page of text
 SEED_LIMIT = 1 << 63
 DESCRIPTION_LIMIT = 2000  # characters
 DEFAULT_WIRE = "integer"
+# What a run has whose specification says nothing. Its many short rounds are measured as seldom, in tokens, as
+# thirteen rounds of 20 steps are by default.
+BUDGET: dict[str, object] = {"rounds.saving": 150.0, "rounds.evaluate": 8}
 S = TypeVar("S")
 
 
@@ -66,6 +71,7 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 f"inner.warmup = {self.inner.warmup}: the whole run has only {self.total_steps} steps "
                 "(inner.steps x rounds.count)"
             )
+        self.schedule  # noqa: B018 # raises ValueError where the wire has no known size
 
     @property
     def rule(self) -> str:
@@ -81,6 +87,27 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.inner.steps * self.rounds.count
 
     @property
+    def schedule(self) -> Schedule:
+        """The rounds of the run, and the inner steps of each. Raises ValueError if they are to follow from
+        a budget of bytes, and how large contributions will be is not known."""
+        saving = self.rounds.saving
+        if saving is msgspec.UNSET:
+            return Schedule(self.total_steps, self.rounds.count)
+        bits = WIRES.find(self.wire.kind).expected_bits(self.wire)
+        if bits is None:
+            raise ValueError(
+                f"rounds.saving: how large contributions of wire.kind = {self.wire.kind!r} are is not known "
+                "before the run; leave rounds.saving out, and say inner.steps and rounds.count"
+            )
+        return within(saving, self.total_steps, self.rounds.peers, bits)
+
+    @property
+    def block_steps(self) -> int:
+        """Inner steps of a block of data: those of a round. With a budget of bytes rounds differ by a step,
+        and all data is one block, of which each round takes the next part."""
+        return self.inner.steps if self.rounds.saving is msgspec.UNSET else UNENDING
+
+    @property
     def identity(self) -> str:
         """blake3 of the canonical form, which names the merge rule, 64 hex digits."""
         named = msgspec.structs.replace(self, merge=Merge(self.rule))
@@ -88,8 +115,12 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def tokens_per_block(self) -> int:
-        """Tokens that one peer trains on in one round."""
+        """Tokens of `inner.steps` inner steps of one peer: of a round, where all rounds are alike."""
         return self.inner.steps * self.tokens_per_step
+
+    def tokens_of(self, round_: int) -> int:
+        """Tokens that one peer of usual speed trains on in a round."""
+        return self.schedule.steps_of(round_) * self.tokens_per_step
 
     @property
     def tokens_per_step(self) -> int:
@@ -201,6 +232,14 @@ def override(spec: RunSpec, changes: dict[str, object]) -> RunSpec:
         return _build(raw)
     except (msgspec.ValidationError, ValueError) as error:
         raise SpecError(_explain(str(error), raw)) from error
+
+
+def start(changes: Mapping[str, object]) -> RunSpec:
+    """The specification of who has none, with dotted keys set. Its rounds follow from a budget of bytes,
+    unless the changes say how many rounds there are or how long each is, or name another wire. Raises
+    SpecError."""
+    own = changes.keys() & {"rounds.count", "inner.steps", "rounds.saving", "wire.kind"}
+    return override(RunSpec(), ({} if own else BUDGET) | dict(changes))
 
 
 def names_tokenizer(text: str, changes: Mapping[str, object]) -> bool:

@@ -29,6 +29,8 @@ NOTES = {
     "outer": "the step that all peers take together, nesterov or none: learning_rate of the merged way\n"
     "(1.0: the whole of it) and momentum; with rounds.overlap 0.7 and 0.6 were better (docs/swarm.md)",
     "rounds": "count: rounds in all; peers: how many start; evaluate, checkpoint: every so many rounds\n"
+    "saving: a budget of bytes: each peer sends so many times fewer than data parallelism would. The run\n"
+    "then has as many rounds as that pays for, and count x inner.steps only says how much is trained\n"
     "a round closes when all have sent, or after `patience` seconds of waiting for stragglers\n"
     "overlap: share of a round's steps trained while the one before is exchanged; price: docs/swarm.md",
     "members": "join: 'invited' (an invitation, or a public key in `keys`) or 'open' (anyone, within limits)\n"

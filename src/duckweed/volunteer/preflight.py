@@ -82,7 +82,7 @@ async def measure_speed(learner: Learner, spec: RunSpec) -> float:
     def work() -> None:
         with contextlib.suppress(_Measured):
             learner.train(
-                learner.weights(), Part(0, 0, min(STEPS, spec.inner.steps)), report=stepped
+                learner.weights(), Part(0, 0, min(STEPS, spec.total_steps)), report=stepped
             )
 
     await asyncio.to_thread(work)
@@ -115,9 +115,14 @@ class Survey(msgspec.Struct, frozen=True):
         return self.terms.down or codec_of(self.spec.wire, self.layout).blob_limit
 
     @property
+    def tokens(self) -> int:
+        """Of a round, the longest."""
+        return self.spec.schedule.most * self.spec.tokens_per_step
+
+    @property
     def seconds(self) -> float:
         """Of one round on this machine, exchange included; no shorter than the run's last."""
-        alone = self.spec.tokens_per_block / self.speed
+        alone = self.tokens / self.speed
         return max(alone + self.up / self.link.up + self.down / self.link.down, self.terms.seconds)
 
     def sentence(self) -> str:
@@ -130,7 +135,7 @@ class Survey(msgspec.Struct, frozen=True):
         return (
             f"This machine ({self.device}{threads if self.device == 'cpu' else ''}) will train "
             f"{self.spec.model.source} ({units.show_count(self.layout.total)} parameters) at about "
-            f"{self.speed:,.0f} tokens/s; a round of {self.spec.tokens_per_block:,} tokens takes it "
+            f"{self.speed:,.0f} tokens/s; a round of {self.tokens:,} tokens takes it "
             f"about {units.show_time(self.seconds)}, sends {most}{size(self.up)} and fetches "
             f"{most}{size(self.down)}, so {most}{size(self.up * hourly)} up and "
             f"{size(self.down * hourly)} down in an hour; it takes about {size(self.memory)} of "

@@ -70,6 +70,12 @@ class Codec(ABC):
     def max_bytes(self) -> int:
         """The most bytes that `write` can write."""
 
+    @classmethod
+    def expected_bits(cls, wire: Any) -> float | None:
+        """Bits for each parameter that a contribution with these settings is expected to have; None where
+        that is not known. A run with a budget of bytes (rounds.saving) has as many rounds as that pays for."""
+        return None
+
     # --- a contribution
 
     def encode(self, x: np.ndarray, shared: np.ndarray | None) -> Encoded:
@@ -177,6 +183,11 @@ def finite(x: np.ndarray) -> bool:
     bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
     most = threads.each(lambda part: vectors.largest_bits(bits[part]), threads.parts(len(bits)))
     return max(most, default=0) < _INFINITY
+
+
+def entropy(shares: Sequence[float]) -> float:
+    """Bits of a choice of these probabilities, to a thousandth: every machine must get the same."""
+    return round(-sum(p * math.log2(p) for p in shares if p > 0), 3)
 
 
 def rms(x: np.ndarray, layout: Layout) -> list[float]:

@@ -88,7 +88,7 @@ class View:
             measured = event.held_out is not None
             held_out = f", held out {self._bits(self._held_out)}" if measured else ""
             self.console.print(
-                f"round {self._done}/{self.spec.rounds.count}: training loss "
+                f"round {self._done}/{self.spec.schedule.rounds}: training loss "
                 f"{self._bits(self._loss)} bits/byte{held_out}, {event.seconds:.1f} s, "
                 f"{len(event.accepted)} peers",
                 highlight=False,
@@ -106,7 +106,7 @@ class View:
         )
 
     def _head(self) -> RenderableType:
-        rounds = self.spec.rounds.count
+        rounds = self.spec.schedule.rounds
         elapsed = time.monotonic() - self._began
         rate = self._tokens / self._seconds if self._seconds else 0.0
         left = (rounds - self._done) * self._seconds / self._done if self._done else 0.0
@@ -133,7 +133,7 @@ class View:
             table.add_row(
                 str(peer.peer),
                 Text(peer.doing, COLOURS.get(peer.doing, "red")),
-                f"{peer.step}/{self.spec.inner.steps}" if training else "",
+                f"{peer.step}/{self.spec.schedule.steps_of(self._done)}" if training else "",
                 self._bits(peer.loss) if peer.loss else "",
                 f"{self._busy[peer.peer]:.0%}" if peer.peer in self._busy else "",
             )

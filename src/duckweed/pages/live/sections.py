@@ -146,7 +146,7 @@ def _curve(run: Follower, axis: str, places: dict[int, float]) -> Markup:
 
 
 def _now(run: Follower, live: Live | None, now: float) -> dict[str, Any]:
-    count, closed = run.spec.rounds.count, len(run.rounds)
+    count, closed = run.spec.schedule.rounds, len(run.rounds)
     measured = unseen(run)
     last = run.rounds.get(closed - 1)
     loss = last.loss if last else None
@@ -193,7 +193,7 @@ def _waiting(run: Follower, live: Live | None) -> str:
 def _when(run: Follower, live: Live | None, now: float) -> dict[str, Any]:
     """When the run will be done, rounded so coarsely that it does not change with every look."""
     seconds = [x.seconds for x in _in_order(run) if x.seconds is not None]
-    left = run.spec.rounds.count - len(run.rounds)
+    left = run.spec.schedule.rounds - len(run.rounds)
     found = time_left(seconds, left)
     if run.done or left <= 0:
         return {"when": None, "ends": None}

@@ -181,7 +181,7 @@ class Coordinator:
                 return m.Apply(closed)
             if self.rounds.stopping:
                 return m.Stop(self.rounds.stopping)
-            if question.round == self.spec.rounds.count:
+            if question.round == self.spec.schedule.rounds:
                 if question.round in self.history.agreed:
                     return m.Stop(m.ALL_DONE)
             elif (open_ := self.rounds.open) and open_.wants(
@@ -197,7 +197,7 @@ class Coordinator:
         that one from the state before it."""
         if not self.rounds.held(round_):
             return True
-        starting = self.rounds.open is None and self.rounds.number < self.spec.rounds.count
+        starting = self.rounds.open is None and self.rounds.number < self.spec.schedule.rounds
         return starting and round_ == self.rounds.number - 1 and self.spec.rounds.overlap > 0
 
     def _train(self, member: Member, open_: OpenRound) -> m.Train:
@@ -220,7 +220,7 @@ class Coordinator:
             return m.Wait("nothing to train ahead")
         if number == open_.number and open_.lacks(member.index):
             return self._train(member, open_)
-        if number == open_.number + 1 < self.spec.rounds.count:
+        if number == open_.number + 1 < self.spec.schedule.rounds:
             return self._train(member, self.rounds.ahead(number))
         return m.Wait(f"round {number} is not one to train ahead for")
 
@@ -249,7 +249,7 @@ class Coordinator:
     async def _left(self, member: Member, reason: str) -> None:
         member.here, member.doing = False, "gone"
         log.info("peer %d left: %s", member.index, reason)
-        if self.rounds.number < self.spec.rounds.count:
+        if self.rounds.number < self.spec.schedule.rounds:
             self._tell(member, PeerLeft(member.index, reason))
         await self.rounds.notify()
 

@@ -241,7 +241,7 @@ class Node:
 
     def _done(self) -> bool:
         """Whether the ledger tells of the end of the run."""
-        return self.replica.ledger.last_round(StateEntry) == self.spec.rounds.count
+        return self.replica.ledger.last_round(StateEntry) == self.spec.schedule.rounds
 
     async def _follow(self, election: Election) -> None:
         """Keep up with the leader, for a moment; if there was none for too long, stand for election."""

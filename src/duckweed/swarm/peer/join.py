@@ -100,7 +100,7 @@ async def _take_part(
     async with Bootstrap(invitation, folder, identity, limits, say) as bootstrap:
         client = await bootstrap.meet()
         info, spec = await _terms(client, invitation)
-        if info.round >= spec.rounds.count and not folder.saved_rounds():
+        if info.round >= spec.schedule.rounds and not folder.saved_rounds():
             return await _over(client, invitation)
         write_atomically(folder.spec, info.spec.encode())
         worker, found = await _prepare(

@@ -179,7 +179,7 @@ class Peer:
 
     async def _what_now(self, question: m.Next) -> m.Train | m.Apply | m.Wait | m.Stop:
         """Raises TimeoutError where all rounds are done, and no coordinator is there to say so."""
-        last = question.round == self.worker.spec.rounds.count
+        last = question.round == self.worker.spec.schedule.rounds
         async with asyncio.timeout(LAST_WORD if last and not self.node else None):
             answer, _ = await self._client.ask(question)
         return answer
@@ -225,7 +225,7 @@ class Peer:
         volunteer wants the machine back before the block is trained."""
         self.saves = task.share == 0
         self._save_state()
-        steps = self.worker.spec.inner.steps
+        steps = self.worker.spec.block_steps
         if self._sent and _is_for(self._sent[0], task, steps):
             await self._hand_in(*self._sent)
             return
@@ -267,18 +267,22 @@ class Peer:
     async def _train(self, task: m.Train, begun: Trained | None) -> Trained:
         """What is left of a task. Raises HandedBack, Diverged."""
         self._set("training")
-        span = span_of(task, self.worker.spec.inner.steps)
+        span = span_of(task, self.worker.spec.block_steps)
         report = self._stepping(task.round, begun.steps if begun else 0, span.steps)
         return await asyncio.to_thread(self.worker.train, self.state, span, report, begun)
 
     async def _go_on(self) -> None:
         """Begin with the next round, from the state that is held and what this peer has sent."""
         rounds, coming = self.worker.spec.rounds, self.state.round + 1
-        if not rounds.overlap or coming >= rounds.count or self.ahead.round is not None:
+        if (
+            not rounds.overlap
+            or coming >= self.worker.spec.schedule.rounds
+            or self.ahead.round is not None
+        ):
             return
         task, _ = await self._client.ask(m.Ahead(self.state.round))
         if isinstance(task, m.Train) and task.round == coming:
-            steps = lead(rounds.overlap, span_of(task, self.worker.spec.inner.steps).steps)
+            steps = lead(rounds.overlap, span_of(task, self.worker.spec.block_steps).steps)
             self.ahead.begin(self.state, task, self._stepping(coming, 0, steps))
 
     async def _hand_in(self, question: m.Contribute, blob: bytes) -> None:

@@ -35,6 +35,10 @@ class DenseCodec(Codec):
     section = Dense
     header = 1
 
+    @classmethod
+    def expected_bits(cls, wire: Dense) -> float:
+        return {"fp32": 32.0, "bf16": 16.0, "int8": 6.0}[wire.dtype]  # int8: docs/wire.md
+
     def write(self, writer: Writer, x: np.ndarray, shared: np.ndarray | None) -> np.ndarray:
         if self.wire.dtype == "fp32":
             writer.raw(np.ascontiguousarray(x, "<f4"))

@@ -8,7 +8,7 @@ import numpy as np
 from duckweed.run.layout import Layout
 from duckweed.run.sections import Wire, check
 from duckweed.wire import chunks, threads
-from duckweed.wire.codec import Codec
+from duckweed.wire.codec import Codec, entropy
 from duckweed.wire.codecs.dense import round_bf16, widen_bf16
 from duckweed.wire.entropy.signed import CHUNK, put_integers, take_integers
 from duckweed.wire.frame import Reader, WireError, Writer
@@ -39,6 +39,12 @@ class SparseCodec(Codec):
     section = Sparse
     header = 2
     gives = Codec.gives | {SENDERS}
+
+    @classmethod
+    def expected_bits(cls, wire: Sparse) -> float:
+        """The entropy of which values are sent, sign and size of each of them."""
+        share = wire.keep / wire.chunk
+        return entropy([share, 1 - share]) + 2 * share
 
     def write(self, writer: Writer, x: np.ndarray, shared: np.ndarray | None) -> np.ndarray:
         return write(writer, x, select(self.wire, x, self.layout), self.layout)
