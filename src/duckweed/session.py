@@ -20,6 +20,7 @@ from duckweed.learn.model import model as models
 from duckweed.learn.model.given import model_in
 from duckweed.learn.model.model import buffers_of, read_weights
 from duckweed.learn.model.presets import PRESETS
+from duckweed.learn.model.talk import Talk
 from duckweed.learn.registry import learner
 from duckweed.ledger.entries import StateEntry
 from duckweed.ledger.ledger import Ledger
@@ -250,13 +251,7 @@ def model_of(path: Path) -> Path:
     one. Raises FolderError."""
     if (path / "config.json").is_file():
         return path
-    folder = folders.find(path)
-    if not (folder.model / "config.json").is_file():
-        raise FolderError(
-            f"{folder.path} has no model yet: the run is not finished. "
-            f"Go on with it: duckweed train --resume {folder.path}"
-        )
-    return folder.model
+    return folders.model_folder(folders.find(path).path)
 
 
 def generate(
@@ -273,6 +268,12 @@ def generate(
     `export.generate`. Raises FolderError."""
     model, place = model_of(path), choose(device)
     return export.generate(model, prompt, tokens, temperature, seed, place, top_p, write)
+
+
+def talk(path: Path, device: str, seed: int, system: str) -> Talk:
+    """A conversation with the model of a finished run, or of a model's folder. Raises FolderError, DataError,
+    ModelError."""
+    return Talk(model_of(path), choose(device), seed, system)
 
 
 def evaluate(

@@ -159,7 +159,7 @@ class SingleDevice(Learner):
         nats, tokens = 0.0, 0
         for part in islice(self.task.held_out(limit, batch), share, None, shares):
             count = self.task.count(part)
-            nats += self.loss(part).item() * count
+            nats += self.task.measure(self.network, dict(self._moved(part))).item() * count
             tokens += count
         if not math.isfinite(nats):
             self._check(weights, "the weights that are evaluated")

@@ -1,8 +1,8 @@
 """The task: how a block becomes batches and a loss, and how its work is counted.
 
-Chat data is a task whose batches have a mask beside their tokens, and whose `count` is the number of
-targets in the mask. Reinforcement learning is a task whose `batches` samples from the model, which holds
-the round's weights when the first batch is asked for, and whose loss reads the rewards in its batches.
+A conversation (chat.py) has a mask beside its tokens, and its `count` is the number of targets in the mask.
+Reinforcement learning (reinforce.py) samples from the model, which holds the round's weights when the
+first batch is asked for, and its loss reads the rewards in its batches.
 The bounds of a count that the coordinator can check are in duckweed.run.work.
 """
 
@@ -30,9 +30,24 @@ class Forward(Protocol):
         """Mean cross-entropy, nats, of next tokens int64[b, l]; logits are never all held at once."""
         ...
 
+    def nats(
+        self, targets: torch.Tensor, temperature: float = 1.0, **inputs: torch.Tensor
+    ) -> torch.Tensor:
+        """The same of each token by itself, f32[b, l], of the logits divided by the temperature."""
+        ...
+
 
 class Task(Protocol):
     """A pure function of the specification, the data and the block (and the weights, where it samples)."""
+
+    @property
+    def sequences(self) -> int:
+        """How many different sequences there are to train on."""
+        ...
+
+    def check(self, needed: int) -> None:
+        """Raises DataError where that is fewer than are needed at once, or nothing is held out."""
+        ...
 
     def batches(self, part: Part, model: nn.Module) -> Iterator[Batch]:
         """One batch for each step of the part; each is asked for after the step before is done."""
@@ -44,6 +59,10 @@ class Task(Protocol):
 
     def loss(self, forward: Forward, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Mean loss, per token that `count` counts, of a batch or a part of one."""
+        ...
+
+    def measure(self, forward: Forward, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The mean of what is measured on a held-out batch; not negative, and less is better."""
         ...
 
     def count(self, batch: Batch) -> int:
