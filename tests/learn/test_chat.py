@@ -239,7 +239,7 @@ def test_a_conversation_streams_its_answers_and_forgets_what_no_longer_fits(tmp_
     again = Talk(folder.model, "cpu", system="Add.")
     again.ask("1+2?", 12, 0.7, lambda text: None)
     assert again.said == talk.said
-    assert talk.ask("x" * 2000, 12, 0.7, lambda text: None) == 2
-    assert [text for role, text in talk.said if role == "user"] == ["x" * 2000]
+    assert talk.ask("x" * 985, 12, 0.7, lambda text: None) == 2
+    assert [text for role, text in talk.said if role == "user"] == ["x" * 985]
     with pytest.raises(DataError, match="say less"):
         talk.ask("x" * 3000, 12, 0.7, lambda text: None)

@@ -13,11 +13,14 @@ from duckweed.learn.packing import IDS, LEARN, POSITIONS, Packed
 from duckweed.learn.task import Batch, Forward
 from duckweed.run.spec import RunSpec
 from duckweed.run.tasks import Chat
+from duckweed.run.written import Written
 
 
 class Conversations:
     """Batches of packed conversations, a pure function of seed, block and step. Positions begin anew with
     each conversation; transformers keeps what is before out of its attention by that."""
+
+    written: Written | None = None
 
     def __init__(self, spec: RunSpec, dataset: Dataset) -> None:
         assert isinstance(spec.task, Chat)

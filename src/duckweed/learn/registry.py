@@ -9,21 +9,25 @@ from typing import NamedTuple
 
 from transformers import PretrainedConfig
 
+from duckweed.learn import problems
 from duckweed.learn.chat import Conversations
 from duckweed.learn.data import dataset as datasets
 from duckweed.learn.data.chat import ChatForm
 from duckweed.learn.data.corpus import Report
 from duckweed.learn.data.dataset import Dataset
 from duckweed.learn.learner import Learner
+from duckweed.learn.reinforce import Reinforcement
 from duckweed.learn.single import SingleDevice
 from duckweed.learn.task import Task
 from duckweed.learn.text import NextToken
 from duckweed.run import work
 from duckweed.run.spec import RunSpec
+from duckweed.run.tasks import Reinforce
 
 TASKS: dict[str, Callable[[RunSpec, Dataset], Task]] = {
     work.TEXT: NextToken,
     work.CHAT: Conversations,
+    work.REINFORCE: Reinforcement,
 }
 FORMS: dict[str, Callable[[RunSpec], ChatForm]] = {
     work.CHAT: lambda spec: ChatForm(spec.model.sequence)
@@ -56,6 +60,8 @@ def register_learner(name: str, make: Make, fits: Fits = lambda spec, device: Tr
 
 def prepare(spec: RunSpec, base: Path, cache: Path, report: Report | None = None) -> Dataset:
     """The data of a run (duckweed.learn.data.dataset.prepare). Raises DataError."""
+    if isinstance(spec.task, Reinforce):
+        return problems.prepare(spec, base, cache)
     form = FORMS.get(work.kind_of(spec))
     return datasets.prepare(spec.data, base, cache, report, form(spec) if form else None)
 

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from duckweed.learn.learner import Part
+from duckweed.run.written import Written
 
 Batch = dict[str, np.ndarray]
 """Arrays by name, all of the same first dimension: the sequences of an inner step."""
@@ -21,6 +22,8 @@ Batch = dict[str, np.ndarray]
 
 class Forward(Protocol):
     """The model in the learner's precision (duckweed.learn.model.network)."""
+
+    model: nn.Module
 
     def __call__(self, **inputs: torch.Tensor) -> Any:
         """Called with keyword arguments as a transformers model is."""
@@ -49,8 +52,11 @@ class Task(Protocol):
         """Raises DataError where that is fewer than are needed at once, or nothing is held out."""
         ...
 
+    written: Written | None
+    """What the model wrote for the batches that were made last; None: it writes nothing."""
+
     def batches(self, part: Part, model: nn.Module) -> Iterator[Batch]:
-        """One batch for each step of the part; each is asked for after the step before is done."""
+        """At most one batch for each step of the part; each is asked for after the step before is done."""
         ...
 
     def held_out(self, limit: int | None, batch: int) -> Iterator[Batch]:

@@ -20,6 +20,7 @@ from transformers import PretrainedConfig
 
 from duckweed.learn import memory, registry
 from duckweed.learn.data.dataset import Dataset
+from duckweed.learn.data.reading import DataError
 from duckweed.learn.fit import ANY, Wish
 from duckweed.learn.learner import Learner, Part
 from duckweed.learn.model import checks
@@ -37,6 +38,7 @@ from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State, first
 from duckweed.run.tasks import Chat, Reinforce
+from duckweed.run.work import writes
 from duckweed.wire.codec import codec_of
 
 log = logging.getLogger(__name__)
@@ -172,7 +174,7 @@ def found(
     weights = models.read_weights(first_one)
     del first_one
 
-    pace = _Pace()
+    pace = _Pace(whole=writes(spec))
 
     def gradient() -> np.ndarray:
         say("measuring the first scales")
@@ -270,13 +272,18 @@ def first_gradient(
     """The pseudo-gradient f32[P] of block 0 from the first weights f32[P], trained here once: what peers
     share in round 0 comes from it, before anybody has announced anything. report: as of Learner.train."""
     part = Part(block=0, first=0, steps=spec.inner.steps)
-    return learner.train(weights, part, report=report).delta
+    work = learner.train(weights, part, report=report)
+    if work.written and work.written.flat == work.written.problems:
+        raise DataError(f"before the first round {work.written.advice()}")
+    return work.delta
 
 
 class _Pace:
     """When steps were done: what one of them takes."""
 
-    def __init__(self) -> None:
+    def __init__(self, whole: bool) -> None:
+        """whole: what comes before the first step is part of the steps."""
+        self.whole = whole
         self.began = time.perf_counter()
         self.marks: list[tuple[int, float]] = []  # steps done, and when
 
@@ -290,7 +297,7 @@ class _Pace:
         if not self.marks:  # a learner need not report
             return 0.0
         (first, began), (last, ended) = self.marks[0], self.marks[-1]
-        if last > first:
+        if last > first and not self.whole:
             return (ended - began) / (last - first)
         return (ended - self.began) / last
 

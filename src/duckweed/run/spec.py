@@ -265,7 +265,7 @@ def _type(where: str, raw: dict) -> Any:
             kind = WIRES.find(named if named in WIRES.names() else DEFAULT_WIRE).section
             continue
         if name == "task":
-            kind = TASKS.get((raw.get("task") or {}).get("kind"), Text)
+            kind = TASKS.get(str((raw.get("task") or {}).get("kind")), Text)
             continue
         name, _, inside = name.partition("[")
         kind = next((f.type for f in msgspec.structs.fields(kind) if f.name == name), RunSpec)

@@ -27,6 +27,11 @@ def kind_of(spec: RunSpec) -> str:
     return TEXT if spec.task is msgspec.UNSET else str(type(spec.task).__struct_config__.tag)
 
 
+def writes(spec: RunSpec) -> bool:
+    """Whether the model writes before it is trained, all of a block before the first inner step."""
+    return kind_of(spec) == REINFORCE
+
+
 def text_tokens(spec: RunSpec, steps: int) -> Expected:
     """Every inner step has `inner.batch` windows of `model.sequence` targets."""
     tokens = steps * spec.tokens_per_step

@@ -108,7 +108,7 @@ class Template:
 
         messages = [{"role": role, "content": content} for role, content in conversation]
         try:
-            texts, _ = render_jinja_template(
+            rendered: Any = render_jinja_template(
                 conversations=[messages],
                 chat_template=self.text,
                 add_generation_prompt=ask,
@@ -116,7 +116,7 @@ class Template:
             )
         except Exception as error:  # a template raises what it likes
             raise DataError(f"the tokenizer's chat template fails: {error}") from error
-        return str(texts[0])
+        return str(rendered[0][0])
 
     def stop(self) -> str:
         """What stands behind an answer that says "x": with it the assistant's turn ends."""
@@ -124,6 +124,15 @@ class Template:
         before = self.render(question, ask=True)
         after = self.render([*question, ("assistant", "x")])
         return after[len(before) :].rpartition("x")[2] if after.startswith(before) else ""
+
+    def stops(self, tokenizer: Tokenizer) -> list[int]:
+        """The ids that end an answer: the tokenizer's end, and the special token that the template puts
+        behind what the assistant says."""
+        behind = tokenizer.encode_marked([self.stop().strip()])[0][:1].tolist()
+        return [
+            tokenizer.end,
+            *(x for x in behind if x != tokenizer.end and tokenizer.is_special(x)),
+        ]
 
     def pieces(self, conversation: Conversation) -> list[Piece]:
         """The text in parts, in order. What the assistant says after something that the template would show

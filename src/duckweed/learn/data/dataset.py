@@ -5,14 +5,16 @@ Which sequences a batch holds is a pure function of seed and position, so that p
 the data set need not talk about data at all.
 """
 
+import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -64,13 +66,20 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     train_learnt: int = 0
     held_out_learnt: int = 0
 
+    problems: str = ""  # of problems: where they come from
+
     @property
     def bytes_per_token(self) -> float:
-        """Bytes of held-out text per token that the loss is taken over."""
+        """Bytes of held-out text per token that the loss is taken over. Of problems what turns nats into
+        bits, so that what is measured of them, a share, stays as it is."""
+        if self.problems:
+            return 1 / math.log(2)
         return self.held_out_bytes / max(1, self.held_out_learnt or self.held_out_tokens)
 
     def told(self) -> str:
         """One line of what was read and what was left out, as plain text without markup."""
+        if self.problems:
+            return self.problems
         size = self.train_bytes + self.held_out_bytes
         left_out = reasons(self.skipped, self.examples)
         return told(self.files, self.documents, size, left_out, self.limited)
@@ -253,7 +262,14 @@ def prepare(
     tokens and the same `manifest.hash` on every machine. Raises DataError for whatever is wrong
     with the data, and when the disk has too little room. form: of conversations; None: of text.
     """
-    key = _cache_key(spec, base, form)
+    key = cache_key(spec, base, form.facts if form else [])
+    told = report or (lambda what, done: None)
+    return cached(key, cache, lambda part: _write(spec, base, part, told, form))
+
+
+def cached(key: str, cache: Path, write: Callable[[Path], None]) -> Dataset:
+    """The data set of that key in the cache; `write` fills a folder with it where it is not there. Raises
+    DataError."""
     folder, part = cache / key, cache / f"{key}.part"
     private(cache)  # text and tokens are their owner's alone
     with alone(cache / f"{key}.lock"):
@@ -265,7 +281,7 @@ def prepare(
         shutil.rmtree(part, ignore_errors=True)  # left by a process that was killed
         part.mkdir(mode=0o700)
         try:
-            _write(spec, base, part, report or (lambda what, done: None), form)
+            write(part)
             part.rename(folder)
         except OSError as error:
             raise DataError(f"data: {cache} cannot be written ({error}); free some room") from error
@@ -405,8 +421,8 @@ def _local_files(spec: DataSpec, base: Path) -> list[Path]:
     return [f for name in spec.paths if not name.startswith("hf:") for f in files(name, base)]
 
 
-def _cache_key(spec: DataSpec, base: Path, form: ChatForm | None) -> str:
-    """32 hex digits of what the data set is made from: specification, files, their state."""
+def cache_key(spec: DataSpec, base: Path, more: list[Any]) -> str:
+    """32 hex digits of what the data set is made from: specification, files, their state, and `more`."""
     paths = _local_files(spec, base)
     tokenizer = base / Path(spec.tokenizer).expanduser()
     if tokenizer.is_dir():
@@ -416,7 +432,7 @@ def _cache_key(spec: DataSpec, base: Path, form: ChatForm | None) -> str:
     state = [(_name(f), (s := f.stat()).st_size, s.st_mtime_ns) for f in paths]
     closed = [_name(f) for f in paths if not os.access(f, os.R_OK)]  # left out until they open
     what = [FORMAT, RULES, version("tokenizers"), msgspec.to_builtins(spec), state, closed]
-    return blake3(msgspec.json.encode(what + (form.facts if form else []))).hexdigest(16)
+    return blake3(msgspec.json.encode(what + more)).hexdigest(16)
 
 
 def _name(path: Path) -> str:

@@ -33,10 +33,7 @@ class Talk:
         self._device, self._seed = device, seed
         self._told: Conversation = [("system", system)] if system else []
         self.said: Conversation = []
-        self._stops = [self._tokenizer.end]
-        behind = self._tokenizer.encode_marked([self._template.stop().strip()])[0]
-        if len(behind) and self._special(int(behind[0])):
-            self._stops.append(int(behind[0]))
+        self._stops = self._template.stops(self._tokenizer)
         start = torch.tensor([[self._tokenizer.end]], device=device)
         self._past = keeps_the_past(self._network, start, self._tokenizer.end)
 
@@ -78,6 +75,3 @@ class Talk:
             f"what you say has {len(ids):,} tokens, and the model has positions for {most:,} with an answer of "
             f"{tokens:,}; say less, or ask for fewer tokens"
         )
-
-    def _special(self, one: int) -> bool:
-        return one in self._reader.all_special_ids or self._tokenizer.is_special(one)

@@ -239,7 +239,7 @@ class Coordinator:
         self.engine.blobs.write(question.announcement.blob, blob)
         nats = question.nats, question.tokens
         said, signature = question.announcement, question.signature
-        open_.take(member, said, signature, question.timings, nats, clock.now())
+        open_.take(member, said, signature, question.timings, nats, clock.now(), question.written)
         await self.rounds.notify()
         return m.Ack()
 

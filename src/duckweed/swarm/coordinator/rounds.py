@@ -9,6 +9,8 @@ import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
 
+from msgspec import UNSET
+
 from duckweed.ledger.succession import Voter
 from duckweed.net import clock
 from duckweed.net.timeouts import GATHER, STATE_CHECK
@@ -20,9 +22,11 @@ from duckweed.round.open_round import Member, OpenRound
 from duckweed.round.round_record import closed_event, epoch
 from duckweed.run.events import ContributionRefused, FinalLoss, PeerLeft, RoundClosed, Said, Tell
 from duckweed.run.folder import RunFolder
+from duckweed.run.written import Written
 from duckweed.swarm.coordinator.admission import Admission
 from duckweed.swarm.coordinator.traffic import Traffic
 
+WATCHED = 3  # rounds in which almost no group has spread, until it is said
 log = logging.getLogger(__name__)
 
 
@@ -51,6 +55,7 @@ class RoundDriver:
         self.news = Wakeup()  # a round opened or closed: what peers wait for
         self._changed = Wakeup()  # anything that may close a round
         self._broken: Exception | None = None
+        self._written: list[Written] = []  # by the models of the peers in the last rounds
         self._durations: deque[float] = deque(maxlen=64)  # seconds that peers needed, the last ones
         self._was_held = False
         self._gathered = (0, clock.now())  # number of peers that are here, and since when
@@ -248,6 +253,11 @@ class RoundDriver:
         if event.held_out is not None:
             self.held_out = event.held_out
         self.tell(event)
+        if event.written is not UNSET:
+            self._written = [*self._written, event.written][-WATCHED:]
+            if len(self._written) == WATCHED and (text := sum(self._written, Written()).advice()):
+                self._written = []
+                self.tell(Said(f"of the last {WATCHED} rounds {text}"))
 
     async def notify(self, news: bool = False) -> None:
         """Something changed that may close the round. news: waiting peers must hear of it too."""
