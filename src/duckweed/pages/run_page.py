@@ -73,8 +73,9 @@ def verdict(summary: Summary) -> str:
     if start is None or end is None:
         return f"{who}; its loss on unseen text was not measured before and after"
     if end >= start:
-        return f"{who}, but it did not learn: {start:.2f} bits per byte became {end:.2f}"
-    return f"{who}: from {start:.2f} to {end:.2f} bits per byte of unseen text"
+        of = "of problems not solved" if summary.solves else "bits per byte"
+        return f"{who}, but it did not learn: {start:.2f} {of} became {end:.2f}"
+    return f"{who}: from {start:.2f} to {end:.2f} {summary.unit('unseen')}"
 
 
 def story(summary: Summary) -> str:
@@ -104,12 +105,16 @@ def facts(summary: Summary) -> Table:
     """All figures as a table."""
 
     def bits(value: float | None) -> str:
-        return "not measured" if value is None else f"{value:.4f} bits per byte"
+        return "not measured" if value is None else f"{value:.4f} {unit}"
+
+    unit = "of problems not solved" if summary.solves else "bits per byte"
+    written = [("answers in the last rounds", summary.written)] if summary.written else []
 
     rate = summary.tokens_per_second
     rows = [
         ("held-out loss at the start", bits(summary.held_out_start)),
         ("held-out loss at the end", bits(summary.held_out_end)),
+        *written,
         ("rounds", f"{summary.rounds:,} of {summary.planned:,}"),
         ("peers", f"{summary.peers:,}"),
         ("contributions that counted", f"{summary.contributions:,}"),
@@ -210,7 +215,7 @@ def loss_plot(told: RunLog, summary: Summary, against: str) -> Figure:
             "xaxis": axis
             if against == "tokens"
             else {**axis, "ticksuffix": "B", "exponentformat": "SI"},
-            "yaxis": titled("bits per byte"),
+            "yaxis": titled("share not solved" if summary.solves else "bits per byte"),
             "hovermode": "x unified",
             "showlegend": True,
         },

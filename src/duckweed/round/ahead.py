@@ -38,7 +38,7 @@ def begin(
     work = steps_of(learner, spec, weights, state.round + 1, span, steps, optimizer, report)
     return Trained(
         state.round + 1, span, len(steps), len(steps),
-        work.delta, work.tokens, work.loss, work.seconds, work.optimizer, guess,
+        work.delta, work.tokens, work.loss, work.seconds, work.optimizer, guess, work.written,
     )  # fmt: skip
 
 
@@ -69,8 +69,9 @@ def finish(
         report,
     )
     tokens = begun.tokens + work.tokens
+    written = begun.written + work.written if begun.written and work.written else None
     return Trained(
         begun.round, span, span.steps, begun.ahead, work.delta + begun.delta, tokens,
-        (begun.loss * begun.tokens + work.loss * work.tokens) / tokens,
-        begun.seconds + work.seconds, work.optimizer,
+        (begun.loss * begun.tokens + work.loss * work.tokens) / max(1, tokens),
+        begun.seconds + work.seconds, work.optimizer, written=written,
     )  # fmt: skip

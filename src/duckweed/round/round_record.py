@@ -97,6 +97,7 @@ def closed_event(
     """The event of a round that was open for `seconds`. update_size to epoch are fields of `RoundClosed`;
     evaluate_tokens: `rounds.evaluate_tokens`."""
     counted = [open_.contributions[peer] for peer in closed.accepted]
+    written = [open_.written[peer] for peer in closed.accepted if peer in open_.written]
     timings = {peer: msgspec.to_builtins(x) for peer, x in open_.timings.items()}
     return RoundClosed(
         round=closed.round,
@@ -113,4 +114,5 @@ def closed_event(
         utilisation={peer: utilisation(times) for peer, times in timings.items()},
         traffic=traffic,
         epoch=epoch,
+        written=sum(written[1:], written[0]) if written else msgspec.UNSET,
     )

@@ -22,6 +22,7 @@ from duckweed.run.sections import Inner
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State
 from duckweed.run.tensors import write_arrays
+from duckweed.run.written import Written
 from duckweed.wire import feedback
 from duckweed.wire.codec import codec_of, warm_up
 
@@ -32,6 +33,7 @@ class Contribution(msgspec.Struct):
     announcement: Announcement
     blob: bytes
     compress_seconds: float
+    written: Written | None = None
 
 
 class Carried(msgspec.Struct):
@@ -108,7 +110,9 @@ class Worker:
             first=trained.span.first,
             ahead=trained.ahead,
         )
-        return Contribution(announcement, encoded.blob, time.perf_counter() - began)
+        return Contribution(
+            announcement, encoded.blob, time.perf_counter() - began, trained.written
+        )
 
     def contribute(self, state: State, peer: int, block: int) -> Contribution:
         """Train a whole block from the state and compress the result. Raises Diverged, WireError."""

@@ -194,6 +194,19 @@ def find(path: Path) -> RunFolder:
     raise FolderError(f"{path}: no run there (a run is a folder with run.toml).{hint}")
 
 
+def model_folder(path: Path) -> Path:
+    """Where the model lies if `path` is a run's folder; any other path as it is. Raises FolderError where the
+    run has no model yet."""
+    if not (path / "run.toml").is_file():
+        return path
+    folder = RunFolder(path)
+    if not (folder.model / "config.json").is_file():
+        raise FolderError(
+            f"{path} has no model yet: the run is not finished. Go on with it: duckweed train --resume {path}"
+        )
+    return folder.model
+
+
 def next_name(root: Path, stem: str) -> str:
     """stem-1, stem-2, ...: the first that is free under root, and that nobody is founding."""
     taken = {p.name for p in root.glob(f"{stem}-*")} if root.is_dir() else set()

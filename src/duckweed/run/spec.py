@@ -6,11 +6,12 @@ import tomllib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 import msgspec
 from blake3 import blake3
 
+from duckweed.run.folder import model_folder
 from duckweed.run.registry import RULES, WIRES
 from duckweed.run.schedule import Schedule, within
 from duckweed.run.sections import (
@@ -25,6 +26,7 @@ from duckweed.run.sections import (
     Wire,
     unknown,
 )
+from duckweed.run.tasks import TASKS, Chat, Reinforce, Text
 
 UNENDING = 1 << 31  # steps of the only block of a run with a budget of bytes
 SPEC_LIMIT = 1 << 18  # bytes; a specification is a page of text
@@ -48,6 +50,8 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     # What is trained and why, for those who look at the run. Unset and not "", so that runs without one
     # keep their identity.
     description: str | msgspec.UnsetType = msgspec.UNSET
+    # Unset: next-token text. Not a default, so that runs which do not name it keep their identity.
+    task: Text | Chat | Reinforce | msgspec.UnsetType = msgspec.UNSET
     data: DataSpec = DataSpec()
     model: Model = Model()
     architecture: Architecture = Architecture()
@@ -66,6 +70,8 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.model.weights == "given" and self.architecture != Architecture():
             raise ValueError("architecture: weights that are given keep their own configuration")
         _check_rule(self.rule, self.wire.kind)
+        if isinstance(self.task, Reinforce):
+            self.task.check_fits(self.inner.batch, self.model.sequence)
         if self.inner.warmup >= self.total_steps:
             raise ValueError(
                 f"inner.warmup = {self.inner.warmup}: the whole run has only {self.total_steps} steps "
@@ -223,6 +229,8 @@ def override(spec: RunSpec, changes: dict[str, object]) -> RunSpec:
         *sections, name = key.split(".")
         place = raw
         for section in sections:
+            if place is raw and section == "task":
+                raw.setdefault("task", {})
             if not isinstance(place.get(section), dict):
                 known = [name for name, inside in place.items() if isinstance(inside, dict)]
                 raise SpecError(f"{key}: no section {section!r}{_near(section, known)}")
@@ -253,7 +261,9 @@ def with_own_tokenizer(spec: RunSpec, base: Path) -> RunSpec:
     source = spec.model.source
     if spec.model.weights != "given":
         return spec
-    place = base / Path(source).expanduser()
+    given = base / Path(source).expanduser()
+    if (place := model_folder(given)) != given:
+        source = f"{source}/{place.name}"
     if place.is_file():
         source, place = str(Path(source).parent), place.parent
     files = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
@@ -293,7 +303,13 @@ def _type(where: str, raw: dict) -> Any:
             named = (raw.get("wire") or {}).get("kind")
             kind = WIRES.find(named if named in WIRES.names() else DEFAULT_WIRE).section
             continue
+        if name == "task":
+            kind = TASKS.get(str((raw.get("task") or {}).get("kind")), Text)
+            continue
+        name, _, inside = name.partition("[")
         kind = next((f.type for f in msgspec.structs.fields(kind) if f.name == name), RunSpec)
+        if inside and get_origin(kind) is dict:  # whose keys are the user's own
+            kind = get_args(kind)[1]
     return kind
 
 
@@ -306,6 +322,8 @@ def _options(where: str, raw: dict) -> list[str]:
     """The values that a key takes, where they can be listed."""
     if where == "wire.kind":
         return WIRES.names()
+    if where == "task.kind":
+        return list(TASKS)
     found: list[Any] = []
     for option in get_args(_type(where, raw)):
         # A key that may be left out has the type `Literal[...] | None`.

@@ -38,7 +38,11 @@ EXAMPLES: dict[str, dict[str, str]] = {
     "doctor": {"duckweed doctor INVITATION": "why the coordinator cannot be reached"},
     "show": {"duckweed show my-1": "check the ledger and list it", "duckweed show joined/0123456789ab": "a copy"},
     "generate": {"duckweed generate my-1 --prompt 'def ' --temperature 0": "the likeliest text"},
-    "evaluate": {"duckweed evaluate my-1 --data other.txt": "bits per byte of another text"},
+    "chat": {"duckweed chat sft-1": "a conversation", "duckweed chat sft-1 --temperature 0": "always the likeliest answer"},
+    "evaluate": {
+        "duckweed evaluate my-1 --data other.txt": "bits per byte of another text",
+        "duckweed evaluate rl-1 --tasks countdown,chain_sum --samples 8": "problems solved",
+    },
     "audit": {"duckweed audit my-1": "do contributions and rounds again"},
     "page": {
         "duckweed page": "all runs under runs/",

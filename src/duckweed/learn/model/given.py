@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 from duckweed.learn.model.architecture import ModelError
 from duckweed.learn.model.configuration import brief, configuration
 from duckweed.learn.model.model import quiet, skeleton
+from duckweed.run.folder import model_folder
 from duckweed.run.units import show_size
 
 POINTER = b"version https://git-lfs.github.com/spec"
@@ -31,7 +32,7 @@ def given_weights(source: str, base: Path, config: PretrainedConfig | None = Non
     """The model with the weights that lie at `source`, all of them. config: which model, where it is not
     the one that lies beside them. Raises ModelError."""
     path = base / Path(source).expanduser()
-    path = path.parent if path.is_file() else path
+    path = path.parent if path.is_file() else model_folder(path)
     if path.is_dir():
         for index in sorted(path.glob("*.safetensors.index.json")):
             _check_index(index)

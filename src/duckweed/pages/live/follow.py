@@ -231,6 +231,8 @@ def _bytes_per_token(folder: RunFolder) -> float | None:
     try:
         place = Path(folder.local()["dataset"]) / MANIFEST
         facts = msgspec.json.decode(place.read_bytes(), type=dict[str, Any])
-        return facts["held_out_bytes"] / facts["held_out_tokens"]
+        if facts.get("problems"):  # of which a share is measured
+            return None
+        return facts["held_out_bytes"] / (facts.get("held_out_learnt") or facts["held_out_tokens"])
     except (OSError, KeyError, ValueError, TypeError, ZeroDivisionError):
         return None

@@ -21,6 +21,7 @@ from duckweed.pages.run_summary import bits_per_byte, readable
 from duckweed.run import toml
 from duckweed.run.events import Progress
 from duckweed.run.units import show_count, show_size, show_time
+from duckweed.run.work import writes
 
 PEERS = 100  # that are listed; the others are counted
 ROUNDS = 12  # closed rounds that are listed
@@ -81,6 +82,8 @@ def _render(name: str, facts: dict[str, Any]) -> str:
 
 def unit(run: Follower) -> str:
     """What losses are given in."""
+    if writes(run.spec):
+        return "problems not solved"
     return "bits per byte" if run.bytes_per_token else "nats per token"
 
 

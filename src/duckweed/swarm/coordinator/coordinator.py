@@ -240,9 +240,9 @@ class Coordinator:
         self.engine.blobs.write(question.announcement.blob, blob)
         nats = question.nats, question.tokens
         said, signature = question.announcement, question.signature
-        handed = Handed(said, signature, question.timings, nats)
+        handed = Handed(said, signature, question.timings, nats, question.written)
         handed_in.note(self.store.folder, handed, first=not open_.contributions)
-        open_.take(member, said, signature, question.timings, nats, clock.now())
+        open_.take(member, said, signature, question.timings, nats, clock.now(), question.written)
         await self.rounds.notify()
         return m.Ack()
 

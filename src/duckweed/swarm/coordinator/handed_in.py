@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from duckweed.merge.round import Announcement
 from duckweed.round.open_round import Timings
 from duckweed.run.folder import RunFolder
+from duckweed.run.written import Written
 
 
 class Handed(msgspec.Struct):
@@ -23,6 +25,8 @@ class Handed(msgspec.Struct):
     timings: Timings
     nats: tuple[float, int]
     """Held-out loss of its share of the text: sum in nats, tokens."""
+    written: Written | UnsetType = UNSET
+    """What the peer's model wrote, in reinforcement learning."""
 
 
 def note(folder: RunFolder, handed: Handed, first: bool) -> None:

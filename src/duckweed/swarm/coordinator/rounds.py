@@ -9,6 +9,8 @@ import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
 
+from msgspec import UNSET
+
 from duckweed.ledger.succession import Voter
 from duckweed.net import clock
 from duckweed.net.timeouts import GATHER, STATE_CHECK
@@ -20,10 +22,12 @@ from duckweed.round.open_round import Member, OpenRound
 from duckweed.round.round_record import closed_event, epoch
 from duckweed.run.events import ContributionRefused, FinalLoss, PeerLeft, RoundClosed, Said, Tell
 from duckweed.run.folder import RunFolder
+from duckweed.run.written import Written
 from duckweed.swarm.coordinator import handed_in
 from duckweed.swarm.coordinator.admission import Admission
 from duckweed.swarm.coordinator.traffic import Traffic
 
+WATCHED = 3  # rounds in which almost no group has spread, until it is said
 log = logging.getLogger(__name__)
 
 
@@ -54,6 +58,7 @@ class RoundDriver:
         self._broken: Exception | None = None
         # Seconds that peers needed in the last rounds, for each usual step of the round.
         self._paces: deque[float] = deque(maxlen=64)
+        self._written: list[Written] = []  # by the models of the peers in the last rounds
         self._was_held = False
         self._gathered = (0, clock.now())  # number of peers that are here, and since when
         self._background: set[asyncio.Task[None]] = set()
@@ -107,7 +112,9 @@ class RoundDriver:
         open_ = OpenRound(self.number, clock.now(), spans | shared)
         for peer, x in kept.items():
             member = self.admission.by_index[peer]
-            open_.take(member, x.announcement, x.signature, x.timings, x.nats, clock.now())
+            open_.take(
+                member, x.announcement, x.signature, x.timings, x.nats, clock.now(), x.written
+            )
         return open_
 
     def ahead(self, number: int) -> OpenRound:
@@ -275,6 +282,11 @@ class RoundDriver:
         if event.held_out is not None:
             self.held_out = event.held_out
         self.tell(event)
+        if event.written is not UNSET:
+            self._written = [*self._written, event.written][-WATCHED:]
+            if len(self._written) == WATCHED and (text := sum(self._written, Written()).advice()):
+                self._written = []
+                self.tell(Said(f"of the last {WATCHED} rounds {text}"))
 
     async def notify(self, news: bool = False) -> None:
         """Something changed that may close the round. news: waiting peers must hear of it too."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from duckweed.learn.data import dataset as datasets
+from duckweed.learn import registry
 from duckweed.learn.data.corpus import DataError
 from duckweed.learn.fit import Wish
 from duckweed.learn.memory import check_memory, room, trim, ways, whole
@@ -187,7 +187,7 @@ def _data(spec: RunSpec, tokens: str, say: Say) -> Ground:
     """The run's data on this machine, the same to the last token. Raises DataError."""
     say("reading the data")
     wanted = spec.data
-    dataset = datasets.prepare(wanted, Path.cwd(), founding.cache_folder())
+    dataset = registry.prepare(spec, Path.cwd(), founding.cache_folder())
     say(f"data: {dataset.manifest.told()}; tokenizer: {wanted.tokenizer}")
     if dataset.manifest.tokens_hash != tokens:
         raise DataError(

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from msgspec import UNSET
+
 from duckweed.learn.memory import trim
 from duckweed.ledger.entries import Closed
 from duckweed.merge.round import blob_hash, fetch_limit
@@ -238,7 +240,9 @@ class Peer:
         self.worker.save(residual_path(self.home, task.round))
         self.timings.compress = made.compress_seconds
         signature = self.identity.sign(signed_part(self.genesis, made.announcement))
-        question = m.Contribute(made.announcement, signature, self.timings, *nats)
+        question = m.Contribute(
+            made.announcement, signature, self.timings, *nats, made.written or UNSET
+        )
         self._sent = question, made.blob
         await self._hand_in(question, made.blob)
 
