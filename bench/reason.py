@@ -52,7 +52,7 @@ WORKED = {"chain_sum": chain_sum, "gcd": gcd}
 
 def worked_solutions(path: Path, seed: int) -> None:
     """Problems of the training side with their worked solutions, one a line."""
-    from duckweed.learn.environments import draw, make
+    from duckweed.learn.tasks.environments import draw, make
 
     rows = []
     for number, (name, settings) in enumerate(TASKS.items()):

@@ -10,11 +10,10 @@ import msgspec
 import numpy as np
 import torch
 
-from duckweed.learn import exam, memory
+from duckweed.learn import memory
 from duckweed.learn.data import dataset as datasets
 from duckweed.learn.data.dataset import Dataset
 from duckweed.learn.device import choose
-from duckweed.learn.exam import Result
 from duckweed.learn.fit import ANY, Fit, Wish
 from duckweed.learn.learner import Learner
 from duckweed.learn.model import model as models
@@ -22,8 +21,10 @@ from duckweed.learn.model.given import model_in
 from duckweed.learn.model.model import buffers_of, read_weights
 from duckweed.learn.model.presets import PRESETS
 from duckweed.learn.model.talk import Talk
-from duckweed.learn.problems import rows_of
 from duckweed.learn.registry import learner
+from duckweed.learn.tasks import exam
+from duckweed.learn.tasks.exam import Result
+from duckweed.learn.tasks.problems import rows_of
 from duckweed.ledger.entries import StateEntry
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.link_spec import LinkSpec
@@ -46,7 +47,7 @@ from duckweed.run.folder import FolderError, RunFolder, write_atomically
 from duckweed.run.plugins import Plugin
 from duckweed.run.sections import DataSpec
 from duckweed.run.spec import RunSpec
-from duckweed.run.tasks import Environment, Reinforce
+from duckweed.run.task.sections import Environment, Reinforce
 from duckweed.wire import threads as codec_threads
 from duckweed.wire.codec import codec_of
 

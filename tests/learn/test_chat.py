@@ -16,7 +16,7 @@ from duckweed.learn.data.chat import FIRST, LEARNT, Template, conversation_of
 from duckweed.learn.data.reading import DataError
 from duckweed.learn.model import checks
 from duckweed.learn.model.talk import Talk
-from duckweed.learn.packing import IDS, LEARN, POSITIONS, Packed
+from duckweed.learn.tasks.packing import IDS, LEARN, POSITIONS, Packed
 from duckweed.process.simulation import Simulation
 from duckweed.round import export, founding
 from duckweed.run import spec as specs

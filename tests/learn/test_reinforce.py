@@ -7,23 +7,24 @@ import pytest
 import torch
 from fixtures import puzzle, tiny
 
-from duckweed.learn import problems as problems_of
 from duckweed.learn.data.chat import PLAIN
 from duckweed.learn.data.reading import DataError
-from duckweed.learn.exam import Result
 from duckweed.learn.learner import Part
 from duckweed.learn.model import model as models
-from duckweed.learn.policy import advantages, has_spread, policy_loss
-from duckweed.learn.problems import answer_of
-from duckweed.learn.reinforce import GAIN, IDS, THEN, WRITTEN
-from duckweed.learn.rollout import gumbel, write
-from duckweed.learn.verifier import Verifier
+from duckweed.learn.tasks import problems as problems_of
+from duckweed.learn.tasks.exam import Result
+from duckweed.learn.tasks.policy import advantages, has_spread, policy_loss
+from duckweed.learn.tasks.problems import answer_of
+from duckweed.learn.tasks.reinforce import GAIN, IDS, THEN, WRITTEN
+from duckweed.learn.tasks.rollout import gumbel, write
+from duckweed.learn.tasks.verifier import Verifier
 from duckweed.process.simulation import Simulation
 from duckweed.round import export, founding
-from duckweed.run import plugins, work
+from duckweed.run import plugins
 from duckweed.run.events import RoundClosed, Said
 from duckweed.run.spec import SpecError
-from duckweed.run.written import Written
+from duckweed.run.task import work
+from duckweed.run.task.written import Written
 
 
 def prepared(tmp_path, changes=None):

@@ -20,7 +20,7 @@ import torch
 
 from duckweed.learn.fit import Fit, Say
 from duckweed.learn.optim.optimizer import OptimizerState
-from duckweed.run.written import Written
+from duckweed.run.task.written import Written
 
 Report = Callable[[int, float], None]
 """Told the steps done so far and their mean loss in nats per token. It may end the training by raising."""

@@ -9,20 +9,20 @@ from typing import NamedTuple
 
 from transformers import PretrainedConfig
 
-from duckweed.learn import problems
-from duckweed.learn.chat import Conversations
 from duckweed.learn.data import dataset as datasets
 from duckweed.learn.data.chat import ChatForm
 from duckweed.learn.data.corpus import Report
 from duckweed.learn.data.dataset import Dataset
 from duckweed.learn.learner import Learner
-from duckweed.learn.reinforce import Reinforcement
 from duckweed.learn.single import SingleDevice
 from duckweed.learn.task import Task
-from duckweed.learn.text import NextToken
-from duckweed.run import work
+from duckweed.learn.tasks import problems
+from duckweed.learn.tasks.chat import Conversations
+from duckweed.learn.tasks.reinforce import Reinforcement
+from duckweed.learn.tasks.text import NextToken
 from duckweed.run.spec import RunSpec
-from duckweed.run.tasks import Reinforce
+from duckweed.run.task import work
+from duckweed.run.task.sections import Reinforce
 
 TASKS: dict[str, Callable[[RunSpec, Dataset], Task]] = {
     work.TEXT: NextToken,

@@ -3,7 +3,7 @@
 A conversation (chat.py) has a mask beside its tokens, and its `count` is the number of targets in the mask.
 Reinforcement learning (reinforce.py) samples from the model, which holds the round's weights when the
 first batch is asked for, and its loss reads the rewards in its batches.
-The bounds of a count that the coordinator can check are in duckweed.run.work.
+The bounds of a count that the coordinator can check are in duckweed.run.task.work.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from duckweed.learn.learner import Part
-from duckweed.run.written import Written
+from duckweed.run.task.written import Written
 
 Batch = dict[str, np.ndarray]
 """Arrays by name, all of the same first dimension: the sequences of an inner step."""

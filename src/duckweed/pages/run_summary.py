@@ -21,8 +21,8 @@ from duckweed.round.run_log import (
 from duckweed.run.events import UNSET, RoundClosed
 from duckweed.run.folder import RunFolder
 from duckweed.run.spec import RunSpec
-from duckweed.run.work import writes
-from duckweed.run.written import Written
+from duckweed.run.task.work import writes
+from duckweed.run.task.written import Written
 
 LAST = 10  # rounds of which it is said what was written
 DATA_PARALLEL = "2 (M - 1) / M x 2 bytes x P for each of M peers and each step, each way"

@@ -37,8 +37,8 @@ from duckweed.run.folder import FolderError, RunFolder, write_atomically
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State, first
-from duckweed.run.tasks import Chat, Reinforce
-from duckweed.run.work import writes
+from duckweed.run.task.sections import Chat, Reinforce
+from duckweed.run.task.work import writes
 from duckweed.wire.codec import codec_of, warm_up
 
 log = logging.getLogger(__name__)

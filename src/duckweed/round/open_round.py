@@ -10,7 +10,7 @@ from duckweed.merge.round import Announcement
 from duckweed.round.blocks import Span
 from duckweed.run.checked import Seconds
 from duckweed.run.sections import Rounds
-from duckweed.run.written import Written
+from duckweed.run.task.written import Written
 from duckweed.wire.exact import median
 
 SLACK = 6.0  # median absolute deviations beyond the median that a peer may take

@@ -8,7 +8,7 @@ from duckweed.learn.optim.optimizer import OptimizerState
 from duckweed.round.blocks import Span
 from duckweed.run.spec import SEED_LIMIT, RunSpec
 from duckweed.run.state import State
-from duckweed.run.written import Written
+from duckweed.run.task.written import Written
 
 
 class Trained(msgspec.Struct):

@@ -21,8 +21,8 @@ from duckweed.run.layout import Layout
 from duckweed.run.sections import Inner
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State
+from duckweed.run.task.written import Written
 from duckweed.run.tensors import write_arrays
-from duckweed.run.written import Written
 from duckweed.wire import feedback
 from duckweed.wire.codec import codec_of, warm_up
 

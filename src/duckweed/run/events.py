@@ -12,7 +12,7 @@ from typing import get_args
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from duckweed.run.written import Written
+from duckweed.run.task.written import Written
 
 
 class RoundClosed(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="round"):

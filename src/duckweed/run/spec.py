@@ -26,7 +26,7 @@ from duckweed.run.sections import (
     Wire,
     unknown,
 )
-from duckweed.run.tasks import TASKS, Chat, Reinforce, Text
+from duckweed.run.task.sections import TASKS, Chat, Reinforce, Text
 
 UNENDING = 1 << 31  # steps of the only block of a run with a budget of bytes
 SPEC_LIMIT = 1 << 18  # bytes; a specification is a page of text

@@ -15,7 +15,7 @@ from duckweed.round.worker import disk_needed
 from duckweed.run import units
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
-from duckweed.run.work import writes
+from duckweed.run.task.work import writes
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol.client import Asks
 from duckweed.volunteer.controls import Controls, ControlsError

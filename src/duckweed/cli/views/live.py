@@ -23,8 +23,8 @@ from duckweed.run.events import (
     StateDiffers,
 )
 from duckweed.run.spec import RunSpec
+from duckweed.run.task.work import writes
 from duckweed.run.units import show_clock, show_size
-from duckweed.run.work import writes
 
 COLOURS = {"training": "green", "sending": "cyan", "applying": "cyan", "waiting": "yellow"}
 

@@ -20,8 +20,8 @@ from duckweed.pages.page import Table, table, templates
 from duckweed.pages.run_summary import bits_per_byte, readable
 from duckweed.run import toml
 from duckweed.run.events import Progress
+from duckweed.run.task.work import writes
 from duckweed.run.units import show_count, show_size, show_time
-from duckweed.run.work import writes
 
 PEERS = 100  # that are listed; the others are counted
 ROUNDS = 12  # closed rounds that are listed

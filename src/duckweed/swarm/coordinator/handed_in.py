@@ -14,7 +14,7 @@ from msgspec import UNSET, UnsetType
 from duckweed.merge.round import Announcement
 from duckweed.round.open_round import Timings
 from duckweed.run.folder import RunFolder
-from duckweed.run.written import Written
+from duckweed.run.task.written import Written
 
 
 class Handed(msgspec.Struct):

@@ -22,7 +22,7 @@ from duckweed.round.open_round import Member, OpenRound
 from duckweed.round.round_record import closed_event, epoch
 from duckweed.run.events import ContributionRefused, FinalLoss, PeerLeft, RoundClosed, Said, Tell
 from duckweed.run.folder import RunFolder
-from duckweed.run.written import Written
+from duckweed.run.task.written import Written
 from duckweed.swarm.coordinator import handed_in
 from duckweed.swarm.coordinator.admission import Admission
 from duckweed.swarm.coordinator.traffic import Traffic

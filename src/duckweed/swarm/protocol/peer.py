@@ -19,7 +19,7 @@ from duckweed.run.checked import (
     SumOfNats,
     Text,
 )
-from duckweed.run.written import Written
+from duckweed.run.task.written import Written
 from duckweed.swarm.protocol.message import (
     Ack,
     Addresses,

@@ -1,7 +1,7 @@
 """The process in which problems are made and answers are checked: what hangs or eats memory there is ended, and
 the run goes on.
 
-One line of JSON is a question to it, one line its answer. `python -m duckweed.learn.verifier` is the other end.
+One line of JSON is a question to it, one line its answer. `python -m duckweed.learn.tasks.verifier` is the other end.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from duckweed.learn.data.reading import DataError
-from duckweed.learn.environments import Environment, Rows, draw, make
+from duckweed.learn.tasks.environments import Environment, Rows, draw, make
 
 log = logging.getLogger(__name__)
 BEGIN = 120.0  # seconds that importing the environments may take on a busy machine
@@ -49,7 +49,7 @@ class Verifier:
         self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def draw(self, environment: int, key: int, held_out: bool) -> tuple[int, str, str]:
-        """Number, question and right answer of a problem (duckweed.learn.environments.draw). Raises
+        """Number, question and right answer of a problem (duckweed.learn.tasks.environments.draw). Raises
         DataError."""
         try:
             found = self._ask({"draw": [environment, key, held_out]}, MAKE)
@@ -96,7 +96,7 @@ class Verifier:
         if self._process is not None:
             return self._process
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "duckweed.learn.verifier"],
+            [sys.executable, "-m", "duckweed.learn.tasks.verifier"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8",
             start_new_session=True,  # Ctrl-C is for those who use it
         )  # fmt: skip

@@ -9,11 +9,11 @@ from torch import nn
 
 from duckweed.learn.data.dataset import DataError, Dataset, order, spread
 from duckweed.learn.learner import Part
-from duckweed.learn.packing import IDS, LEARN, POSITIONS, Packed
 from duckweed.learn.task import Batch, Forward
+from duckweed.learn.tasks.packing import IDS, LEARN, POSITIONS, Packed
 from duckweed.run.spec import RunSpec
-from duckweed.run.tasks import Chat
-from duckweed.run.written import Written
+from duckweed.run.task.sections import Chat
+from duckweed.run.task.written import Written
 
 
 class Conversations:

@@ -12,9 +12,9 @@ from duckweed.learn.data import tokenizer as tokenizers
 from duckweed.learn.data.permutation import derive
 from duckweed.learn.device import precision_for
 from duckweed.learn.model.given import model_in
-from duckweed.learn.problems import Problems, Wording, right
-from duckweed.learn.rollout import write
-from duckweed.run.tasks import Environment, Reinforce
+from duckweed.learn.tasks.problems import Problems, Wording, right
+from duckweed.learn.tasks.rollout import write
+from duckweed.run.task.sections import Environment, Reinforce
 
 AT_ONCE = 256  # answers that are written together
 Z = 1.96  # deviations of a normal distribution that hold 95 %

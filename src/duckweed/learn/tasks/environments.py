@@ -1,5 +1,5 @@
 """Environments: problems, each a pure function of its number, and the check of an answer. Without torch: they
-run in a process of their own (duckweed.learn.verifier).
+run in a process of their own (duckweed.learn.tasks.verifier).
 
 Those of reasoning-gym are found by name; it is an extra and imported only where one is asked for. Those of
 one's own are registered by a plug-in, or are rows of one's own with a question and its answer.

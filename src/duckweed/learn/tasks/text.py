@@ -15,7 +15,7 @@ from duckweed.learn.data.dataset import (
 from duckweed.learn.learner import Part
 from duckweed.learn.task import Batch, Forward
 from duckweed.run.spec import RunSpec
-from duckweed.run.written import Written
+from duckweed.run.task.written import Written
 
 TOKENS = "tokens"  # int64[b, length + 1]: inputs [:, :-1], targets [:, 1:]
 

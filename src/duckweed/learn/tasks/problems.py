@@ -30,12 +30,12 @@ from duckweed.learn.data.dataset import (
 from duckweed.learn.data.permutation import derive
 from duckweed.learn.data.reading import DataError, Reading
 from duckweed.learn.data.tokenizer import Tokenizer
-from duckweed.learn.environments import LIBRARY, check_pattern, problem_of
-from duckweed.learn.rollout import Answers
-from duckweed.learn.verifier import RIGHT, Verifier, VerifierFailed
+from duckweed.learn.tasks.environments import LIBRARY, check_pattern, problem_of
+from duckweed.learn.tasks.rollout import Answers
+from duckweed.learn.tasks.verifier import RIGHT, Verifier, VerifierFailed
 from duckweed.run import plugins
 from duckweed.run.spec import RunSpec
-from duckweed.run.tasks import Environment, Reinforce
+from duckweed.run.task.sections import Environment, Reinforce
 
 log = logging.getLogger(__name__)
 ROWS = "problems.json"

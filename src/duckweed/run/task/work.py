@@ -10,7 +10,7 @@ from collections.abc import Callable
 import msgspec
 
 from duckweed.run.spec import RunSpec
-from duckweed.run.tasks import Reinforce
+from duckweed.run.task.sections import Reinforce
 
 TEXT, CHAT, REINFORCE = "text", "chat", "reinforce"
 

@@ -15,19 +15,19 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from duckweed.learn import problems as found
 from duckweed.learn.data.dataset import Dataset, position
 from duckweed.learn.data.permutation import derive
 from duckweed.learn.data.reading import DataError
 from duckweed.learn.device import precision_for
 from duckweed.learn.learner import Part
-from duckweed.learn.policy import advantages, has_spread, policy_loss
-from duckweed.learn.problems import Problem, Wording, right
-from duckweed.learn.rollout import Answers, write
 from duckweed.learn.task import Batch, Forward
+from duckweed.learn.tasks import problems as found
+from duckweed.learn.tasks.policy import advantages, has_spread, policy_loss
+from duckweed.learn.tasks.problems import Problem, Wording, right
+from duckweed.learn.tasks.rollout import Answers, write
 from duckweed.run.spec import RunSpec
-from duckweed.run.tasks import Reinforce
-from duckweed.run.written import Written
+from duckweed.run.task.sections import Reinforce
+from duckweed.run.task.written import Written
 
 log = logging.getLogger(__name__)
 IDS, WRITTEN, THEN, GAIN, MISSED, PLACE = "ids", "written", "then", "gain", "missed", "place"
