@@ -27,6 +27,7 @@ HEAVY = (
     "duckweed.round.founding",
     "duckweed.swarm.peer.peer",
     "duckweed.volunteer.preflight",
+    "numba",
     "transformers.models.llama.modeling_llama",  # brings what all models have in common
 )
 """Modules that are loaded before the first fork. None of them starts a thread."""
