@@ -125,13 +125,13 @@ def model(spec: RunSpec, ground: Ground) -> nn.Module:
     return made
 
 
-def first_model(spec: RunSpec, ground: Ground) -> nn.Module:
-    """The model with the weights that the run starts from, on the CPU."""
+def first_model(spec: RunSpec, ground: Ground, warn: Report = lambda text: None) -> nn.Module:
+    """The model with the weights that the run starts from, on the CPU. warn: as of `given_weights`."""
     config = configuration(spec, ground)
     made = models.build(config, "cpu", spec.seed, spec.architecture.zero_projections)
     if spec.model.weights == "given":
         # Into a model of our own, which does not remember under which names they were kept.
-        given = given_weights(ground.source or spec.model.source, ground.base, config)
+        given = given_weights(ground.source or spec.model.source, ground.base, config, warn)
         models.write_weights(made, models.read_weights(given))
         models.set_buffers(made, models.buffers_of(given))
     return made
@@ -166,7 +166,7 @@ def found(
     layout = models.layout_of(skeleton)
     check_room(folder, spec, layout)
     say(f"making a model of {layout.total:,} parameters")
-    first_one = first_model(spec, ground)
+    first_one = first_model(spec, ground, warn or say)
     ground.buffers = models.buffers_of(first_one)
     layout = models.fixed(layout, ground.buffers)
     say("trying out the model and its export")
