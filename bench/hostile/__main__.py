@@ -21,6 +21,7 @@ from bench.hostile.swarm import PEERS, Swarm, World, world
 from bench.hostile.table import RESULTS, read
 
 HONEST = "none"
+KNOWING = {"adaptive": adaptive.Adaptive, "patient": adaptive.Patient}
 
 
 def cell(
@@ -28,7 +29,7 @@ def cell(
 ) -> dict[str, Any]:
     """One run. attack "none": the honest peers alone."""
     began, worked = time.perf_counter(), time.process_time()
-    made = adaptive.Adaptive() if attack == "adaptive" else ATTACKS.get(attack)
+    made = KNOWING[attack]() if attack in KNOWING else ATTACKS.get(attack)
     run = Swarm(found, PEERS - hostile, hostile, made, rule).run()
     honest = [p for out in run.left_out for p in out if p < PEERS - hostile]
     theirs = [p for out in run.left_out for p in out if p >= PEERS - hostile]
@@ -57,7 +58,7 @@ def main() -> None:
         decisions.main()
         return
     ask = argparse.ArgumentParser(prog="python -m bench.hostile", description=__doc__)
-    ask.add_argument("--attacks", nargs="+", default=[HONEST, *ATTACKS, "adaptive"])
+    ask.add_argument("--attacks", nargs="+", default=[HONEST, *ATTACKS, *KNOWING])
     ask.add_argument("--share", nargs="+", type=float, default=[0, 0.1, 0.25, 0.4])
     ask.add_argument("--seeds", type=int, default=3)
     ask.add_argument("--rules", nargs="+", default=["filtered"])

@@ -1,5 +1,6 @@
-"""An attacker that knows the filter and all honest codes, and searches without gradients for the greatest
-harm that it lets through."""
+"""Attackers that know the filter, what is remembered of them, and all honest codes. `Adaptive` searches
+without gradients for the greatest harm that is let through in this round; `Patient` does as much harm in each
+round as never costs it weight."""
 
 from __future__ import annotations
 
@@ -9,8 +10,10 @@ import numpy as np
 
 from bench.hostile.attacks import Handed, _against, _jitter, _like, _usual_sizes
 from bench.hostile.swarm import View
+from duckweed.ledger.entries import Standing
 from duckweed.merge.filter import Compared, find_outliers
 from duckweed.merge.gram import Gram
+from duckweed.merge.trust import NEW, ONE, TOLERATED, credit, judge
 
 TRIES = 8
 
@@ -41,24 +44,60 @@ class Adaptive:
         for number in range(TRIES):
             plan = self.plan if number == 0 else _near(self.plan, view, 0.1 if number % 3 else 0.3)
             tried = _made(plan, view, aside)
-            through = [c for p, c in enumerate(tried) if p not in self._out(view, tried)]
-            harm = _harm(through, mu, aside, len(view.honest))
+            harm = _harm(tried, weights(view, tried), mu, aside)
             if harm > best:
                 best, codes, self.plan = harm, tried, plan
         return codes, _usual_sizes(view)
 
-    def _out(self, view: View, tried: list[np.ndarray]) -> set[int]:
-        """Which of the hostile peers the filter leaves out, counted from 0."""
-        honest = len(view.honest)
-        layout = view.codec.layout
-        gram = Gram(layout, [f"{p:064x}" for p in range(honest + len(tried))])
-        for codes in [*view.honest, *tried]:
-            gram.add(codes)
-        peers = list(range(honest + len(tried)))
-        out = find_outliers(
-            Compared(peers, [1] * len(peers), layout.names, gram.sizes, gram.tables())
-        )
-        return {p - honest for p in out if p >= honest}
+
+class Patient:
+    """Against the honest sum in as many values as leave its agreement tolerated, and honest-looking in
+    all others."""
+
+    def __call__(self, view: View) -> Handed:
+        low, high = 0.0, 0.5
+        codes = [_jitter(_like(view), view) for _ in range(view.count)]
+        for _ in range(6):
+            share = (low + high) / 2
+            tried = [_partly(view, share) for _ in range(view.count)]
+            out, standing = _judged(view, tried)
+            honest = len(view.honest)
+            found = [standing[p].lack for p in range(honest, honest + view.count)]
+            if not out & set(range(honest, honest + view.count)) and max(found) < TOLERATED * ONE:
+                low, codes = share, tried
+            else:
+                high = share
+        return codes, _usual_sizes(view)
+
+
+def _partly(view: View, share: float) -> np.ndarray:
+    codes, hit = _like(view), view.rng.random(view.honest.shape[1]) < share
+    codes[hit] = _against(view)[hit]
+    return codes
+
+
+def _judged(view: View, tried: list[np.ndarray]) -> tuple[set[int], dict[int, Standing]]:
+    """Who would be left out of this round, and what would be remembered of each."""
+    count, layout = len(view.honest) + len(tried), view.codec.layout
+    gram = Gram(layout, [f"{p:064x}" for p in range(count)])
+    for codes in [*view.honest, *tried]:
+        gram.add(codes)
+    says = [view.memory.get(p, NEW).work for p in range(count)]
+    compared = Compared(
+        list(range(count)), [1] * count, layout.names, gram.sizes, list(gram.tables()), says
+    )
+    out, standing = judge(view.memory, compared, find_outliers(compared), 1)
+    return set(out), standing
+
+
+def weights(view: View, tried: list[np.ndarray]) -> np.ndarray:
+    """What each contribution would weigh, the honest first, [h + f]."""
+    out, standing = _judged(view, tried)
+    remembers = bool(view.memory) or view.round == 0
+    return np.array(
+        [0 if p in out else credit(one, 1) if remembers else 1 for p, one in standing.items()],
+        np.float32,
+    )
 
 
 def _fixed(view: View) -> np.ndarray:
@@ -85,13 +124,14 @@ def _made(plan: Plan, view: View, aside: np.ndarray) -> list[np.ndarray]:
     return found
 
 
-def _harm(through: list[np.ndarray], mu: np.ndarray, aside: np.ndarray, honest: int) -> float:
+def _harm(tried: list[np.ndarray], weights: np.ndarray, mu: np.ndarray, aside: np.ndarray) -> float:
     """How far the merged step is from that of the honest alone, of its length: what it lost along that
-    step, plus what it gained aside."""
-    if not through:
+    step, plus what it gained aside. mu: mean of the honest."""
+    if not weights.any():
         return 0.0
-    ours = np.sum(through, axis=0, dtype=np.float32)
-    merged = (honest * mu + ours) / (honest + len(through))
+    honest = len(weights) - len(tried)
+    ours = sum(float(w) * codes for w, codes in zip(weights[honest:], tried, strict=True))
+    merged = (float(weights[:honest].sum()) * mu + ours) / float(weights.sum())
     length = float(np.linalg.norm(mu))
     lost = 1 - float(merged @ mu) / length**2
     gained = float(merged @ aside) / float(np.linalg.norm(aside)) / length

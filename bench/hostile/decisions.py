@@ -69,7 +69,7 @@ def _left_out(view: View, attack: Attack) -> dict[str, tuple[int, int]]:
     tables = list(gram.tables())
     found = {}
     for rule, filter_ in RULES.items():
-        out = filter_(Compared(peers, [1] * len(peers), layout.names, gram.sizes, tables))
+        out = filter_(Compared(peers, [1] * len(peers), layout.names, gram.sizes, tables)).out
         found[rule] = sum(p >= honest for p in out), sum(p < honest for p in out)
     return found
 

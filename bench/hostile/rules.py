@@ -1,4 +1,5 @@
-"""Rules that `filtered` is compared with: other filters over the same inner products."""
+"""Rules that `filtered` is compared with: other filters over the same inner products, and `filtered` as it
+is without a memory of rounds (`momentary`)."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from duckweed.merge.filter import Compared, Filter
+from duckweed.merge.filter import Compared, Filter, Judged, find_outliers
 from duckweed.merge.rules import mean, register_rule
 from duckweed.run.registry import RULES
 from duckweed.wire.total import CODES
@@ -22,7 +23,7 @@ def _alike(compared: Compared) -> np.ndarray:
     return joint
 
 
-def spectral(compared: Compared) -> dict[int, str]:
+def spectral(compared: Compared) -> Judged:
     """While the first eigenvalue of the centred table exceeds 1.5 times the median one, out who makes it,
     down to a majority."""
     table, kept, out = _alike(compared), list(range(len(compared.peers))), {}
@@ -32,20 +33,20 @@ def spectral(compared: Compared) -> dict[int, str]:
         if values[-1] <= 1.5 * np.median(values[1:]):
             break
         out[compared.peers[kept.pop(int(np.argmax(np.abs(vectors[:, -1]))))]] = "spectral"
-    return out
+    return Judged(out)
 
 
-def multi_krum(compared: Compared) -> dict[int, str]:
+def multi_krum(compared: Compared) -> Judged:
     """Told that four are hostile: the six whose squared distances to their nearest are least."""
     table, count = _alike(compared), len(compared.peers)
     hostile = int(0.4 * count)
     length = np.diagonal(table)
     apart = np.sort(length[:, None] + length[None, :] - 2 * table, axis=1)
     score = apart[:, 1 : count - hostile - 1].sum(1)
-    return {compared.peers[p]: "krum" for p in np.argsort(score)[count - hostile :]}
+    return Judged({compared.peers[p]: "krum" for p in np.argsort(score)[count - hostile :]})
 
 
-def cosine(compared: Compared) -> dict[int, str]:
+def cosine(compared: Compared) -> Judged:
     """Out whoever's median cosine with the others is below half of the median one."""
     table = _alike(compared)
     length = np.sqrt(np.maximum(np.diagonal(table), 1e-9))
@@ -53,7 +54,12 @@ def cosine(compared: Compared) -> dict[int, str]:
     count = len(cosines)
     middle = np.array([np.median(np.delete(cosines[p], p)) for p in range(count)])
     low = middle < 0.5 * np.median(middle)
-    return {compared.peers[p]: "cosine" for p in np.flatnonzero(low)}
+    return Judged({compared.peers[p]: "cosine" for p in np.flatnonzero(low)})
+
+
+def momentary(compared: Compared) -> Judged:
+    """`filtered` without a memory of the rounds before."""
+    return Judged(find_outliers(compared._replace(says=())).out)
 
 
 OTHERS: dict[str, Filter] = {"spectral": spectral, "multi-krum": multi_krum, "cosine": cosine}
@@ -62,6 +68,6 @@ OTHERS: dict[str, Filter] = {"spectral": spectral, "multi-krum": multi_krum, "co
 def register() -> None:
     """Make them merge rules of this process."""
     merge: Callable[..., np.ndarray] = mean.merge
-    for name, filter_ in OTHERS.items():
+    for name, filter_ in {**OTHERS, "momentary": momentary}.items():
         if name not in RULES.names():
             register_rule(name, merge, [CODES], filter_)

@@ -28,8 +28,9 @@ from duckweed.learn.data.dataset import Dataset
 from duckweed.learn.model import model as models
 from duckweed.learn.optim.muon import guide
 from duckweed.learn.optim.schedule import learning_rate
-from duckweed.ledger.entries import Closed
+from duckweed.ledger.entries import Closed, Standing
 from duckweed.merge.round import Announcement, blob_hash
+from duckweed.merge.trust import Memory, recall
 from duckweed.round import founding
 from duckweed.round.engine import Engine, MemoryBlobs
 from duckweed.run.registry import WIRES
@@ -176,6 +177,8 @@ class View(msgspec.Struct):
     """`honest` of the rounds before."""
     own: np.ndarray | None
     """What the hostile peers have trained themselves, where their attack trains, int8[f, P]."""
+    memory: Memory
+    """What is remembered of all peers (duckweed.merge.trust)."""
     left_out: list[set[int]]
     """Which hostile peers were left out in each round before, counted from 0."""
     rng: np.random.Generator
@@ -213,6 +216,7 @@ class Swarm:
         self.stack = Stack(config, self.layout, self.copies, self.spec.model.sequence)
         self.steps = Steps(self.stack, self.spec)
         self.carried = [self._nothing() for _ in range(self.copies)]
+        self.memory: dict[int, Standing] = {}
         self.state = first(self.layout, weights, self._first_scales(weights))
 
     def _nothing(self) -> Carried:
@@ -235,7 +239,7 @@ class Swarm:
             codes, sizes = list(honest), [m.sizes for m in made[: self.honest]]
             view = View(
                 number, self.state, self.codec, honest, sizes, self.hostile, past,
-                np.stack([m.codes for m in made[self.honest :]]) if self.trains else None, gone, rng,
+                np.stack([m.codes for m in made[self.honest :]]) if self.trains else None, self.memory, gone, rng,
             )  # fmt: skip
             if self.watch:
                 self.watch(view)
@@ -271,7 +275,8 @@ class Swarm:
                 )
             )  # fmt: skip
         engine = Engine(self.spec, self.layout, blobs)
-        closed = engine.close([float(s) for s in self.state.shared], handed)
+        closed = engine.close([float(s) for s in self.state.shared], handed, self.memory)
+        recall(self.memory, closed)
         self.state = engine.advance(self.state, closed)
         return closed
 

@@ -69,9 +69,10 @@ def run(*words):
     "changes",
     [
         {"merge.rule": "bounded", "rounds.checkpoint": 1},
+        {"members.join": "open"},
         {"wire.kind": "sparse", "merge.rule": "contributors", "outer.momentum": 0.6},
     ],
-    ids=["bounded", "sparse"],
+    ids=["bounded", "open", "sparse"],
 )
 def test_an_honest_run_is_the_same_to_the_last_bit(tmp_path, changes):
     found = rounds(audited.simulated(tmp_path, changes=changes))
@@ -91,8 +92,20 @@ def test_weights_that_do_not_follow_from_the_tokens_are_found(honest):
     folder = audited.forged(honest, audited.round_changed(1, weights=[1, 2, 1]))
     merge, state = rounds(folder, 1)
     assert merge.outcome == Outcome.DIFFERS
-    assert "weights [1, 2, 1] in the ledger, [1, 1, 1] from the tokens" in merge.detail
+    assert "weights [1, 2, 1] in the ledger, [1, 1, 1] from what was handed in" in merge.detail
     assert state.outcome == Outcome.SAME  # what was handed in does lead to it
+
+
+def test_what_is_remembered_of_peers_and_does_not_follow_from_the_rounds_is_found(tmp_path):
+    folder = audited.simulated(tmp_path, changes={"members.join": "open"})
+    closed = Claims(folder).rounds[1].closed
+    assert {peer: one.work for peer, one in closed.standing.items()} == dict.fromkeys(range(3), 384)
+    assert len(set(closed.weights)) == 1
+    kinder = closed.standing | {2: msgspec.structs.replace(closed.standing[2], work=10_000)}
+    merge, _ = rounds(audited.forged(folder, audited.round_changed(1, standing=kinder)), 1)
+    assert merge.outcome == Outcome.DIFFERS
+    assert "what is remembered of the peers is not what follows from the rounds" in merge.detail
+    assert rounds(folder, 1)[0].outcome == Outcome.SAME
 
 
 def test_work_that_was_left_out_without_a_reason_is_found(honest):

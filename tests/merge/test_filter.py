@@ -32,14 +32,15 @@ def honest(peers, seed=0, agreement=0.5, signal=None):
     return ((x > 1).astype(np.int8) - (x < -1)).astype(np.int8)
 
 
-def left_out(codes, peers=None, weights=None):
+def left_out(codes, peers=None, weights=None, says=()):
     gram = Gram(LAYOUT, [f"{p:064x}" for p in range(len(codes))])
     for one in codes:
         gram.add(one)
     named = peers or list(range(len(codes)))
-    return find_outliers(
-        Compared(named, weights or [1] * len(named), LAYOUT.names, gram.sizes, gram.tables())
+    compared = Compared(
+        named, weights or [1] * len(named), LAYOUT.names, gram.sizes, gram.tables(), says
     )
+    return find_outliers(compared).out
 
 
 def under(attack, hostile=4, peers=10):
@@ -50,7 +51,7 @@ def under(attack, hostile=4, peers=10):
     past = [honest(peers - hostile, seed=9)]
     state = State(0, LAYOUT.digest(), np.zeros(0), np.zeros(0), np.ones(5, np.float32))
     rng = np.random.default_rng(3)
-    view = View(3, state, codec, right, sizes, hostile, past, None, [], rng)
+    view = View(3, state, codec, right, sizes, hostile, past, None, {}, [], rng)
     codes, _ = ATTACKS[attack](view)
     return [*right, *codes]
 

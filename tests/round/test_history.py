@@ -6,7 +6,7 @@ import pytest
 from fixtures.golden import LAYOUT, announce, numbers
 from fixtures.pretended import SPEC, genesis
 
-from duckweed.ledger.entries import Closed
+from duckweed.ledger.entries import Closed, Standing
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import Identity
 from duckweed.round import history as room
@@ -60,11 +60,13 @@ def test_what_is_read_after_a_restart_is_what_was_kept(place, monkeypatch):
             {peer: "too late" for peer in peers if peer not in accepted},
             None,
             [chance.random() for _ in LAYOUT.names],
+            {peer: Standing(256 * number, chance.randrange(999)) for peer in accepted},
         )
         history.close(closed, assigned, said, dict.fromkeys(peers, b"s" * 64))
         history.agree(number + 1, f"{number + 1:064}", len(peers))
         again = RunHistory(folder, SPEC, LAYOUT, Ledger(folder.ledger))
         assert facts(again) == facts(history)
+        assert again.memory == history.memory
         assert history.closed[number] == closed
         assert set(history.recent_blobs.values()) == set(range(max(0, number - 2), number + 1))
     assert history.number == 12

@@ -7,8 +7,16 @@ from contextlib import closing
 import msgspec
 
 from duckweed.audit.findings import AuditError, NotHere
-from duckweed.ledger.entries import Closed, GenesisEntry, PeerEntry, RoundEntry, StateEntry
+from duckweed.ledger.entries import (
+    Closed,
+    GenesisEntry,
+    PeerEntry,
+    RoundEntry,
+    Standing,
+    StateEntry,
+)
 from duckweed.ledger.ledger import Ledger, LedgerError
+from duckweed.merge import trust
 from duckweed.merge.round import blob_hash
 from duckweed.net.identity import verify
 from duckweed.round import signed
@@ -79,6 +87,13 @@ class Claims:
     def shared(self, round_: int) -> list[float]:
         """What the contributions of a round were encoded with (State.shared), [K]."""
         return self.rounds[round_ - 1].closed.shared if round_ else self.genesis.scales
+
+    def memory(self, round_: int) -> dict[int, Standing]:
+        """What was remembered of each peer when a round closed."""
+        memory: dict[int, Standing] = {}
+        for number in sorted(n for n in self.rounds if n < round_):
+            trust.recall(memory, self.rounds[number].closed)
+        return memory
 
     def span(self, round_: int, peer: int) -> Span | None:
         """What a peer was given to train in a round. Raises ValueError if there is no such span."""

@@ -37,7 +37,7 @@ def _closed_again(claims: Claims, states: States, round_: int) -> Closed:
     handed = announcements(entry, claims.spec.block_steps, len(claims.layout.names))
     if not handed:
         return msgspec.structs.replace(entry.closed, accepted=[], blobs=[], weights=[], update=None)
-    closed = states.engine.close(claims.shared(round_), handed)
+    closed = states.engine.close(claims.shared(round_), handed, claims.memory(round_))
     return msgspec.structs.replace(closed, shared=entry.closed.shared)
 
 
@@ -53,7 +53,11 @@ def _merge(claims: Claims, closed: Closed) -> Finding:
     elif closed.blobs != claimed.blobs:
         wrong.append("the blobs that the ledger counts are not those that were handed in")
     elif closed.weights != claimed.weights:
-        wrong.append(f"weights {claimed.weights} in the ledger, {closed.weights} from the tokens")
+        wrong.append(
+            f"weights {claimed.weights} in the ledger, {closed.weights} from what was handed in"
+        )
+    if closed.standing != claimed.standing:
+        wrong.append("what is remembered of the peers is not what follows from the rounds")
     if closed.update != claimed.update:
         wrong.append("the sum is another one than the ledger names")
     counted = f"{len(claimed.accepted)} of {len(handed)} contributions count"

@@ -59,6 +59,15 @@ class PeerEntry(Body, frozen=True):
     """Its public key, hex."""
 
 
+class Standing(msgspec.Struct, frozen=True, array_like=True):
+    """What is remembered of a peer after a round (duckweed.merge.trust)."""
+
+    work: int = 0
+    """Tokens of its contributions that counted."""
+    lack: int = 0
+    """By how much its contributions agreed less than usual with the others, of 65536."""
+
+
 class Closed(msgspec.Struct, forbid_unknown_fields=True, rename={"shared": "scales"}):
     """What a round closed with: all that leads from its state to the next one."""
 
@@ -76,6 +85,8 @@ class Closed(msgspec.Struct, forbid_unknown_fields=True, rename={"shared": "scal
     """Hash of the merged update, hex; None where peers fetch the contributions themselves."""
     shared: list[float]
     """What peers share in the next round (`wire.codec.Codec.next_shared`), [K]."""
+    standing: dict[int, Standing] | msgspec.UnsetType = msgspec.UNSET
+    """Peer that handed in -> what is remembered of it; unset where the merge rule remembers nothing."""
 
     def needed(self) -> list[str]:
         """Hashes of the blobs that lead to the next state."""

@@ -1,9 +1,11 @@
 """Who of a round is left out: the filter of the merge rule `filtered`.
 
-It knows nothing but inner products of the contributions' codes (duckweed.merge.gram), and rests on one
-assumption: more than half of the contributions are honest. Honest contributions of a round agree with
-each other about equally well, because they follow from the same weights; what harms cannot agree with
-them, since it has to point elsewhere. Four things put a contribution out, in this order:
+It knows nothing but inner products of the contributions' codes (duckweed.merge.gram) and how much work
+each peer has done, and rests on one assumption: more than half of that work was done by honest peers. So a
+thousand new keys decide nothing (duckweed.merge.trust); where all have done as much, a majority is one of
+contributions. Honest contributions of a round agree with each other about equally well, because they follow
+from the same weights; what harms cannot agree with them, since it has to point elsewhere. Four things put a
+contribution out, in this order:
 
     agreement   it agrees less than 0.7 times as well with a majority as the median contribution does
                 (less is asked of fewer inner steps, whose weight is smaller as well); or it is against
@@ -22,7 +24,8 @@ operation a value (IEEE) or arithmetic of integers; no sum of floats is formed w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -59,25 +62,37 @@ class Compared(NamedTuple):
     """How many values of each tensor the tables are over, [T]."""
     tables: Iterable[np.ndarray]
     """Inner products of the codes in each tensor, int64[M, M] each, [T]."""
+    says: Sequence[int] = ()
+    """What each has to say, [M]: the work that its peer has done. None, or zeros: all the same."""
 
 
-Filter = Callable[[Compared], dict[int, str]]
-"""Peer -> why its contribution is left out."""
+class Judged(NamedTuple):
+    """What a filter has found."""
+
+    out: Mapping[int, str]
+    """Peer -> why its contribution is left out."""
+    agreement: Mapping[int, float] = MappingProxyType({})
+    """Peer -> how well its contribution agrees with a majority, of what is usual. Empty: nothing is
+    remembered of it (duckweed.merge.trust)."""
 
 
-def find_outliers(compared: Compared) -> dict[int, str]:
-    """Peer -> why its contribution is left out. Of fewer than three nothing can be said."""
+Filter = Callable[[Compared], Judged]
+
+
+def find_outliers(compared: Compared) -> Judged:
+    """Whose contribution is left out. Of fewer than three nothing can be said."""
     if len(compared.peers) < 3:
-        return {}
+        return Judged({})
+    says = says_of(compared)
     joint = np.zeros((len(compared.peers),) * 2, np.int64)
     against: dict[int, list[str]] = {}  # position -> tensors
     noise = total = 0.0
     count = 0  # of tensors that say anything
     for name, size, table in zip(compared.names, compared.sizes, compared.tables, strict=True):
-        usual = _median(np.diagonal(table))
+        usual = _median(np.diagonal(table), says)
         if usual == 0:
             continue
-        for position in _against(table):
+        for position in _against(table, says):
             against.setdefault(position, []).append(name)
         joint += table * _ONE // (usual + FEW)
         count += 1
@@ -85,10 +100,16 @@ def find_outliers(compared: Compared) -> dict[int, str]:
         noise += weight * weight / size
         total += weight
     if not total:
-        return {}
+        return Judged({})
     here = {p: _in_tensors(names) for p, names in against.items() if 2 * len(names) <= count}
-    found = _decide(joint, math.sqrt(noise) / total, here, compared)
-    return {compared.peers[position]: reason for position, reason in found.items()}
+    return _decide(joint, math.sqrt(noise) / total, here, compared, says)
+
+
+def says_of(compared: Compared) -> np.ndarray:
+    """What each has to say, int64[M]; where nobody has done anything yet, all the same."""
+    if not any(compared.says):
+        return np.ones(len(compared.peers), np.int64)
+    return np.array(compared.says, np.int64)
 
 
 def _in_tensors(names: list[str]) -> str:
@@ -97,18 +118,22 @@ def _in_tensors(names: list[str]) -> str:
 
 
 def _decide(
-    joint: np.ndarray, noise: float, against: dict[int, str], compared: Compared
-) -> dict[int, str]:
-    count = len(joint)
+    joint: np.ndarray,
+    noise: float,
+    against: dict[int, str],
+    compared: Compared,
+    says: np.ndarray,
+) -> Judged:
+    count, whole_say = len(joint), int(says.sum())
     cosines = _cosines(joint)
-    shared = _with_majority(cosines)
-    usual = float(np.sort(shared)[-(count // 2 + 1) :].min())
+    shared = _with_majority(cosines, says)
+    usual = _usual(shared, says)
     # Fewer steps say less, and weigh less: agreement grows about with their square root, and with that
     # of the number of codes, which few steps leave few of.
-    steps = np.array(compared.weights, np.float64) / _median(np.array(compared.weights))
+    steps = np.array(compared.weights, np.float64) / _median(np.array(compared.weights), says)
     share = np.sqrt(np.minimum(steps, 1.0))
     lengths = np.diagonal(joint)
-    sparse = np.sqrt(np.minimum(lengths / max(1, _median(lengths)), 1.0))
+    sparse = np.sqrt(np.minimum(lengths / max(1, _median(lengths, says)), 1.0))
     part = share * np.where(share < 1, sparse, 1.0)
     least = AGREEMENT * usual * part - DEVIATIONS * noise
     out = dict(against)
@@ -116,7 +141,7 @@ def _decide(
         both = f"({shared[p]:.2f}, usual {usual:.2f})"
         out.setdefault(p, f"agrees too little with most of the others {both}")
     kept = [p for p in range(count) if p not in out]
-    usual_length = _median(lengths[kept])
+    usual_length = _median(lengths[kept], says[kept])
     for p in kept:
         if lengths[p] > LENGTH * usual_length:
             times = f"{lengths[p] / usual_length:.2f} times as many"
@@ -130,21 +155,53 @@ def _decide(
             f"usual {usual:.2f})"
         )
     kept = [p for p in kept if p not in out]
-    weighed = cosines * part[:, None] * part[None, :]
+    # Who has done little beside the others moves this table as little.
+    worked = np.sqrt(np.minimum(says / max(1, _median(says, says)), 1.0))
+    pull = part * worked
+    weighed = cosines * pull[:, None] * pull[None, :]
     spread = (1 + math.sqrt(count) * noise) ** 2
-    while count >= GROUPS and len(kept) > count // 2 + 1:
+    while count >= GROUPS:
         aside = 1.5 * ASIDE**2 * len(kept) * max(usual, 0.0)
         first = _first(weighed[np.ix_(kept, kept)], CHANCE * (1 - usual) * spread + aside)
         if first is None:
             break
-        out[kept.pop(first)] = "one of a group that pulls away from the others"
-    worst = sorted(out, key=lambda p: (float(shared[p]), p))
-    return {p: out[p] for p in worst[: (count - 1) // 2]}  # never a majority
+        rest = kept[:first] + kept[first + 1 :]
+        if 2 * int(says[rest].sum()) <= whole_say:
+            break
+        out[kept[first]] = "one of a group that pulls away from the others"
+        kept = rest
+    asked = usual * part  # nothing of an empty contribution
+    agreement = np.divide(shared, asked, out=np.ones(count), where=asked > 0)
+    return Judged(
+        {compared.peers[p]: out[p] for p in minority(out, shared, says)},
+        {peer: float(agreement[p]) for p, peer in enumerate(compared.peers)},
+    )
 
 
-def _median(values: np.ndarray) -> int:
-    """The lower middle one of integers."""
-    return int(np.sort(values)[(len(values) - 1) // 2])
+def minority(out: Iterable[int], shared: np.ndarray, says: np.ndarray) -> list[int]:
+    """Of those that are to be left out the worst, who have less than half of the say together."""
+    total, left = int(says.sum()), []
+    gone = 0
+    for p in sorted(out, key=lambda p: (float(shared[p]), p)):
+        gone += int(says[p])
+        if 2 * gone >= total:
+            break
+        left.append(p)
+    return left
+
+
+def _median(values: np.ndarray, says: np.ndarray) -> int:
+    """The lower middle one of integers, each counted as often as its holder has a say."""
+    order = np.argsort(values, kind="stable")
+    reached = np.cumsum(says[order])
+    return int(values[order[int(np.argmax(2 * reached >= reached[-1]))]])
+
+
+def _usual(shared: np.ndarray, says: np.ndarray) -> float:
+    """The least that those have who make up the best majority."""
+    order = np.argsort(-shared, kind="stable")
+    reached = np.cumsum(says[order])
+    return float(shared[order[int(np.argmax(2 * reached > reached[-1]))]])
 
 
 def _cosines(table: np.ndarray) -> np.ndarray:
@@ -154,17 +211,26 @@ def _cosines(table: np.ndarray) -> np.ndarray:
     return np.divide(table.astype(np.float64), both, out=np.zeros(table.shape), where=both > 0)
 
 
-def _with_majority(cosines: np.ndarray) -> np.ndarray:
-    """How well each agrees with as many others as make a majority with it: its [M/2]-th largest cosine."""
-    others = cosines.copy()
-    np.fill_diagonal(others, -2)
-    return np.sort(others, axis=1)[:, -(len(cosines) // 2)]
+def _with_majority(cosines: np.ndarray, says: np.ndarray) -> np.ndarray:
+    """How well each agrees with those others that make a majority with it and agree best with it: the least
+    of their cosines."""
+    total = int(says.sum())
+    shared = np.ones(len(cosines))
+    for p, row in enumerate(cosines):
+        order = np.argsort(-row, kind="stable")
+        order = order[order != p]
+        # Who alone has done more than half of all work is measured by most of the rest.
+        alone = 2 * int(says[p]) > total
+        own, whole = (0, total - int(says[p])) if alone else (int(says[p]), total)
+        enough = 2 * (own + np.cumsum(says[order])) > whole
+        shared[p] = row[order[int(np.argmax(enough))]]
+    return shared
 
 
-def _against(table: np.ndarray) -> list[int]:
+def _against(table: np.ndarray, says: np.ndarray) -> list[int]:
     """Who points against a majority in one tensor, beyond chance, where the others agree."""
-    shared = _with_majority(_cosines(table))
-    chance = DEVIATIONS / math.sqrt(max(1, _median(np.diagonal(table))))
+    shared = _with_majority(_cosines(table), says)
+    chance = DEVIATIONS / math.sqrt(max(1, _median(np.diagonal(table), says)))
     return [int(p) for p in np.flatnonzero(shared < -chance)]
 
 

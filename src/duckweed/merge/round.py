@@ -7,7 +7,7 @@ import numpy as np
 from blake3 import blake3
 
 from duckweed.ledger.entries import Closed
-from duckweed.merge import check
+from duckweed.merge import check, trust
 from duckweed.merge.filter import Compared
 from duckweed.merge.gram import Gram
 from duckweed.merge.outer import outer_step
@@ -76,12 +76,13 @@ def close(
     shared: Sequence[float],
     announcements: Sequence[Announcement],
     read: Read,
+    memory: trust.Memory = trust.NOTHING,
 ) -> tuple[Closed, bytes | None]:
     """Check, weigh and merge the contributions of one round, in the order of their peers.
 
     shared: what the contributions were encoded with, [K]. read: gives the bytes of a contribution;
-    one at a time is held. Returns the record and, for additive wires, the merged blob. A round in
-    which nothing was accepted changes nothing.
+    one at a time is held. memory: what the rounds before have left, where the rule remembers. Returns the
+    record and, for additive wires, the merged blob. A round in which nothing was accepted changes nothing.
     """
     announcements = sorted(announcements, key=lambda a: a.peer)
     codec, common = codec_of(spec.wire, layout), np.array(shared, np.float32)
@@ -91,9 +92,10 @@ def close(
     # Most rounds accept all of these, so they are added up as they are checked.
     hoped = [p for p in range(len(announcements)) if p not in copies | faults]
     total, norms = codec.total(common) if codec.additive else None, {}
-    filter_ = find_rule(spec.rule).filter
+    filter_, standing = find_rule(spec.rule).filter, dict[int, trust.Standing]()
     gram = Gram(layout, [a.blob for a in announcements]) if filter_ else None
-    for position, weight in zip(hoped, _weights(announcements, hoped), strict=True):
+    hoped_for = _weighed(spec, [announcements[p] for p in hoped], memory)
+    for position, weight in zip(hoped, hoped_for, strict=True):
         try:
             blob = read(announcements[position].blob)
             norms[position] = _add(codec, total, blob, common, weight, gram)
@@ -102,18 +104,23 @@ def close(
     large = check.too_large({p: norm for p, norm in norms.items() if norm is not None})
     if gram and filter_:
         position_of = {announcements[p].peer: p for p in norms}
-        weights = _weights(announcements, list(norms))
-        tables = gram.tables()
-        found = filter_(Compared(list(position_of), weights, layout.names, gram.sizes, tables))
+        weights = weights_of([announcements[p].tokens for p in norms])
+        says = [memory.get(peer, trust.NEW).work for peer in position_of]
+        compared = Compared(
+            list(position_of), weights, layout.names, gram.sizes, gram.tables(), says
+        )
+        found, standing = trust.judge(memory, compared, filter_(compared), spec.tokens_per_block)
         large |= {position_of[peer]: reason for peer, reason in sorted(found.items())}
     reasons = copies | dict(sorted(faults.items())) | large
     kept = [position for position in hoped if position not in reasons]
-    accepted, weights = [announcements[p] for p in kept], _weights(announcements, kept)
+    accepted = [announcements[p] for p in kept]
+    weights = _weighed(spec, accepted, standing)
     if total and kept and (large or total.weights != weights):
         total = codec.total(common)
         for a, weight in zip(accepted, weights, strict=True):
             _add(codec, total, read(a.blob), common, weight)
     update = codec.update(total) if total and kept else None
+    standing = trust.counted(standing, {a.peer: a.tokens for a in accepted})
     return (
         Closed(
             announcements[0].round,
@@ -123,6 +130,7 @@ def close(
             {announcements[p].peer: reason for p, reason in reasons.items()},
             blob_hash(update) if update else None,
             codec.next_shared([a.rms for a in accepted], shared) if kept else list(shared),
+            standing or msgspec.UNSET,
         ),
         update,
     )
@@ -145,8 +153,16 @@ def _add(
     return codec.norm(contribution)
 
 
-def _weights(announcements: Sequence[Announcement], positions: Sequence[int]) -> list[int]:
-    return weights_of([announcements[p].tokens for p in positions]) if positions else []
+def _weighed(
+    spec: RunSpec, announcements: Sequence[Announcement], memory: trust.Memory
+) -> list[int]:
+    """The weights of contributions that count, by tokens and by what is remembered of their peers."""
+    block = spec.tokens_per_block
+    worth = [trust.credit(memory.get(a.peer, trust.NEW), block) for a in announcements]
+    # Somebody has to count, where all lack agreement: then by tokens alone.
+    return weights_of(
+        [a.tokens * (w if any(worth) else 1) for a, w in zip(announcements, worth, strict=True)]
+    )
 
 
 def advance(spec: RunSpec, layout: Layout, state: State, closed: Closed, read: Read) -> State:

@@ -83,7 +83,7 @@ filtered = Rule(mean.merge, frozenset({CODES}), find_outliers)
 def weights_of(tokens: Sequence[int]) -> list[int]:
     """Small integer weights in proportion to tokens: 1 each when all did equal work, at most 16,
     so that a weighted sum of integer codes stays a sum of small integers."""
-    most = max(tokens)
+    most = max([1, *tokens])
     weights = [max(1, round(WEIGHT_LIMIT * count / most)) for count in tokens]
-    divisor = math.gcd(*weights)
+    divisor = max(1, math.gcd(*weights))
     return [weight // divisor for weight in weights]

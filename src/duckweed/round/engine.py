@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from duckweed.merge.round import Announcement, Closed, advance, close
+from duckweed.merge.trust import NOTHING, Memory
 from duckweed.run.folder import RunFolder, write_atomically
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
@@ -51,10 +52,16 @@ class Engine:
     def __init__(self, spec: RunSpec, layout: Layout, blobs: Blobs) -> None:
         self.spec, self.layout, self.blobs = spec, layout, blobs
 
-    def close(self, shared: Sequence[float], handed: Sequence[Announcement]) -> Closed:
+    def close(
+        self,
+        shared: Sequence[float],
+        handed: Sequence[Announcement],
+        memory: Memory = NOTHING,
+    ) -> Closed:
         """Check, weigh and merge the contributions of a round, whose blobs are here, one at a time.
-        shared: what they were encoded with (State.shared), [K]. The merged blob, if the wire has one, is written before this returns."""
-        closed, update = close(self.spec, self.layout, shared, handed, self.blobs.read)
+        shared: what they were encoded with (State.shared), [K]. memory: what the rounds before have left
+        of each peer. The merged blob, if the wire has one, is written before this returns."""
+        closed, update = close(self.spec, self.layout, shared, handed, self.blobs.read, memory)
         if update is not None:
             assert closed.update is not None
             self.blobs.write(closed.update, update)

@@ -13,9 +13,11 @@ from duckweed.ledger.entries import (
     GenesisEntry,
     PeerEntry,
     RoundEntry,
+    Standing,
     StateEntry,
 )
 from duckweed.ledger.ledger import Entry, Ledger, LedgerError, Row
+from duckweed.merge import trust
 from duckweed.merge.round import Announcement
 from duckweed.round.blocks import Blocks, Span
 from duckweed.round.round_record import assignments, ledger_entry
@@ -35,6 +37,7 @@ class RunHistory:
         self.peers: list[str] = []  # public keys, by the peers' indices
         self.index_of: dict[str, int] = {}  # public key -> the peer's index
         self.closed: dict[int, Closed] = {}  # round -> how it closed
+        self.memory: dict[int, Standing] = {}  # peer -> what is remembered of it
         self.agreed: dict[int, str] = {}  # round -> hash of the state that it begins from
         self.blocks = Blocks(spec.block_steps)  # which data is still to be trained
         self.shared: list[float] = []  # what the peers share in the next round, [K]
@@ -72,6 +75,7 @@ class RunHistory:
     def _note(self, number: int, entry: RoundEntry) -> None:
         closed = entry.closed
         self.closed[closed.round], self.shared = closed, closed.shared
+        trust.recall(self.memory, closed)
         self._entry_of[closed.round] = number
         blobs = (one.blob for one in entry.contributions.values())
         self.recent_blobs.update(dict.fromkeys(blobs, closed.round))

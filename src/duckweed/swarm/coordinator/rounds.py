@@ -237,7 +237,8 @@ class RoundDriver:
         crowded = self.admission.crowded({p: a.tokens for p, a in open_.contributions.items()})
         kept = [a for peer, a in sorted(open_.contributions.items()) if peer not in crowded]
         # In a thread: a thousand contributions take a while, and peers want to be heard meanwhile.
-        closed = await asyncio.to_thread(self.engine.close, self.history.shared, kept)
+        history = self.history
+        closed = await asyncio.to_thread(self.engine.close, history.shared, kept, history.memory)
         if not closed.accepted:
             await self._go_on(open_, closed.rejected)
             return None
@@ -249,7 +250,7 @@ class RoundDriver:
                     open_.overdue(self.admission.by_index[peer], clock.now())
         if self.deposed:
             return None
-        self.history.close(closed, open_.assigned, kept, open_.signatures)
+        history.close(closed, open_.assigned, kept, open_.signatures)
         self._was_held = self.held(open_.number)
         self.admission.counted(closed.round, closed.accepted)
         self.admission.forget(self.next.assigned if self.next else ())

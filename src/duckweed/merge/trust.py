@@ -1,0 +1,94 @@
+"""What is remembered of a peer from round to round, and what its next contribution weighs for it.
+
+Two integers of each peer stand in the ledger's entry of every round that it handed in for, and follow from
+the entry before and from what was handed in. So anybody computes them again, and the next leader goes on
+with them:
+
+    work    tokens of its contributions that counted
+    lack    by how much its contributions agreed less than usual with most of the others: the exponential
+            mean over rounds, 0 none to ONE all. What was left out by the filter lacked everything.
+
+They act in three ways. The majority by which contributions are judged is one of work (duckweed.merge.filter):
+keys that have done nothing decide nothing. A contribution weighs RIPE-ths until its peer has done RIPE whole
+contributions. And it weighs less where the lack goes beyond what chance explains: whole up to TOLERATED, then
+less, nothing from LIMIT on. Harm that is small in each round and never ends is found so, which no single round
+shows.
+
+Everything is integers, or one rounded operation a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+import numpy as np
+
+from duckweed.ledger.entries import Closed, Standing
+from duckweed.merge.filter import Compared, Judged, minority, says_of
+
+ONE = 1 << 16  # fixed point
+MEMORY = 10
+"""Rounds over which the lack is averaged: each new one counts a tenth."""
+TOLERATED = 0.05
+"""Lack that costs nothing."""
+LIMIT = 0.15
+"""Lack from which on nothing counts."""
+RIPE = 4
+"""Whole contributions until a peer's weigh as much as anybody's."""
+_STEPS = 16
+
+
+NEW = Standing()
+Memory = Mapping[int, Standing]
+"""Peer -> its standing; of a peer that is not in it nothing is known."""
+NOTHING: Memory = {}
+
+
+def judge(
+    before: Memory, compared: Compared, found: Judged, block: int
+) -> tuple[dict[int, str], dict[int, Standing]]:
+    """Peer -> why its contribution is left out, by the filter or for what is remembered of it; and what is
+    remembered after this round, in which no work counts yet. block: tokens of a whole contribution. Those
+    who are left out have less than half of the say, as with the filter alone."""
+    standing = {peer: _after(before.get(peer, NEW), peer, found) for peer in found.agreement}
+    out = dict(found.out)
+    for peer, one in standing.items():
+        if not credit(one, block):
+            share = one.lack / ONE
+            reason = (
+                f"agreed {share:.0%} less than usual with most of the others over the last rounds"
+            )
+            out.setdefault(peer, reason)
+    if len(out) > len(found.out):
+        worst = np.array([found.agreement[peer] for peer in compared.peers])
+        where = {peer: p for p, peer in enumerate(compared.peers)}
+        kept = minority([where[peer] for peer in out], worst, says_of(compared))
+        out = {compared.peers[p]: out[compared.peers[p]] for p in kept}
+    return out, standing
+
+
+def _after(known: Standing, peer: int, found: Judged) -> Standing:
+    lack = 1.0 if peer in found.out else min(max(1.0 - found.agreement[peer], 0.0), 1.0)
+    return Standing(known.work, known.lack + (round(lack * ONE) - known.lack) // MEMORY)
+
+
+def credit(standing: Standing, block: int) -> int:
+    """What a token of a peer's weighs, 0 to RIPE * 16. block: tokens of a whole contribution."""
+    ripe = min(RIPE, 1 + standing.work // max(1, block))
+    low, high = round(TOLERATED * ONE), round(LIMIT * ONE)
+    left = min(max(high - standing.lack, 0), high - low)
+    return ripe * (_STEPS * left // (high - low))
+
+
+def counted(standing: Memory, tokens: Mapping[int, int]) -> dict[int, Standing]:
+    """What is remembered once the round has closed. tokens: peer -> tokens of its contribution, if it counted."""
+    return {
+        peer: Standing(one.work + tokens.get(peer, 0), one.lack) for peer, one in standing.items()
+    }
+
+
+def recall(memory: dict[int, Standing], closed: Closed) -> None:
+    """Take a closed round into what is remembered."""
+    if closed.standing is not msgspec.UNSET:
+        memory.update(closed.standing)
