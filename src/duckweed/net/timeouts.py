@@ -34,6 +34,8 @@ LAST_WORD = 300.0  # after the last round, with no coordinator, until a peer end
 LAST_ENTRIES = 20.0  # for the end of the ledger to be copied, before a peer leaves
 GATHER = 30.0  # after a restart or a succession, with no peer coming, until a round opens
 PEERS_CHECK = 0.1  # between two looks, at the end of a run, whether all peers have left
+RELAYED = 10.0  # for a peer to give the entries that the leader referred another one to it for
+RELAYED_RETRY = 0.25  # until it is asked again
 HANDOVER = 10.0  # at the end of a run, for the voters to copy the last entries
 
 # --- pieces of a file, fetched from several peers at once
