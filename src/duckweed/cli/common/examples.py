@@ -30,7 +30,11 @@ EXAMPLES: dict[str, dict[str, str]] = {
     "pause": {"duckweed pause": "the only peer here rests", "duckweed pause joined/0123456789ab": "this one"},
     "resume": {"duckweed resume": "the only peer here goes on"},
     "leave": {"duckweed leave": "the only peer here hands back its block and ends"},
-    "me": {"duckweed me": "tokens, rounds and place, over all runs"},
+    "me": {
+        "duckweed me": "tokens, rounds and place, over all runs",
+        "duckweed me --record joined/0123456789ab --note Anna": "a signed record of this run's work",
+        "duckweed me --check record.json joined/0123456789ab": "is somebody's record true?",
+    },
     "status": {
         "duckweed status my-1": "a run of this machine",
         "duckweed status INVITATION --json": "somebody else's, for a program",
