@@ -11,19 +11,23 @@ it failed.
 
 import argparse
 import json
-import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from duckweed.ledger.entries import StateEntry
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import verify
+from duckweed.process import environment
+from duckweed.process.forkserver import ForkServer
 from duckweed.run.folder import RunFolder
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGKILL")
@@ -56,6 +60,8 @@ evaluate_tokens = 512
 class Whole:
     """The run that nobody interrupts."""
 
+    forks: ForkServer
+    """Starts the commands, which have loaded torch then: what is interrupted is the run."""
     base: Path
     """Its working folder."""
     state: str
@@ -64,7 +70,7 @@ class Whole:
     """How long the command takes, by whether it simulates."""
 
 
-def whole(base: Path) -> Whole:
+def whole(forks: ForkServer, base: Path) -> Whole:
     """Write text, model and specification into `base`, and let the run be, with processes and simulated."""
     base.mkdir(parents=True, exist_ok=True)
     words = random.Random(1).choices(
@@ -77,11 +83,16 @@ def whole(base: Path) -> Whole:
     for simulate in (True, False):
         began = time.monotonic()
         folder = base / "runs" / f"whole-{simulate}"
-        assert command(base, folder, simulate, None) == 0
+        assert command(forks, folder, simulate, None) == 0
         seconds[simulate] = time.monotonic() - began
         states.add(finished(folder))
     (state,) = states
-    return Whole(base, state, seconds)
+    return Whole(forks, base, state, seconds)
+
+
+def fork_server(base: Path) -> ForkServer:
+    """What starts the commands. base: where they keep what they prepared."""
+    return ForkServer(environment.of_child(1) | {"XDG_CACHE_HOME": str(base / "cache")})
 
 
 def interrupted(whole: Whole, seed: int) -> None:
@@ -91,34 +102,40 @@ def interrupted(whole: Whole, seed: int) -> None:
     folder = whole.base / "runs" / f"seed-{seed}"
     for _ in range(draw.randint(1, OFTEN)):
         after = draw.uniform(0.0, 1.1 * whole.seconds[simulate])
-        command(whole.base, folder, simulate, (after, draw.choice(SIGNALS)))
-    code = command(whole.base, folder, simulate, None)
+        command(whole.forks, folder, simulate, (after, draw.choice(SIGNALS)))
+    code = command(whole.forks, folder, simulate, None)
     assert code == 0, f"exit code {code}"
     assert finished(folder) == whole.state, "another state than without interruption"
 
 
-def command(base: Path, folder: Path, simulate: bool, end: tuple[float, str] | None) -> int:
+def command(forks: ForkServer, folder: Path, simulate: bool, end: tuple[float, str] | None) -> int:
     """Begin the run, or go on with it, until it ends or gets a signal after so many seconds; returns the
     exit code. What it said is kept beside the folder."""
-    new = ["run.toml", "--name", folder.name]
+    base = folder.parent.parent
+    new = [str(base / "run.toml"), "--runs", str(folder.parent), "--name", folder.name]
     words = ["--resume", str(folder)] if folder.exists() else new
-    with (base / f"{folder.name}.log").open("ab") as log:
-        log.write(f"\n--- {words} {end}\n".encode())
-        log.flush()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "duckweed", "train", *words, *["--simulate"] * simulate],
-            cwd=base, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            env=os.environ | {"XDG_CACHE_HOME": str(base / "cache")},
-        )  # fmt: skip
-        try:
-            return process.wait(end[0] if end else PATIENCE)
-        except subprocess.TimeoutExpired:
-            assert end, f"still running after {PATIENCE:.0f} s"
-            process.send_signal(getattr(signal, end[1]))
-            return process.wait(PATIENCE)
-        finally:
-            process.kill()
-            process.wait()
+    log = base / f"{folder.name}.log"
+    with log.open("a") as file:
+        file.write(f"\n--- {words} {end}\n")
+    process = forks.start("duckweed.cli", ["train", *words, *["--simulate"] * simulate], log)
+    process.stdin.close()
+    drained = threading.Thread(target=_append, args=(process.stdout, log))
+    drained.start()
+    try:
+        return process.wait(end[0] if end else PATIENCE)
+    except subprocess.TimeoutExpired:
+        assert end, f"still running after {PATIENCE:.0f} s"
+        process.send_signal(getattr(signal, end[1]))
+        return process.wait(PATIENCE)
+    finally:
+        process.kill()
+        process.wait()
+        drained.join()
+
+
+def _append(source: BinaryIO, log: Path) -> None:
+    with source, log.open("ab") as file:
+        shutil.copyfileobj(source, file)
 
 
 def finished(folder: Path) -> str:
@@ -141,8 +158,8 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     given = parser.parse_args()
     failed = 0
-    with tempfile.TemporaryDirectory() as place:
-        alone = whole(Path(place))
+    with tempfile.TemporaryDirectory() as place, fork_server(Path(place)) as forks:
+        alone = whole(forks, Path(place))
         for seed in range(given.first, given.first + given.seeds):
             try:
                 interrupted(alone, seed)

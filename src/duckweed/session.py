@@ -27,6 +27,7 @@ from duckweed.net.link_spec import LinkSpec
 from duckweed.pages.run_page import run_page
 from duckweed.pages.run_summary import Summary, bits_per_byte, summarise
 from duckweed.process.environment import available_cores
+from duckweed.process.forkserver import ForkServer
 from duckweed.process.local_run import LocalRun
 from duckweed.process.simulation import Simulation
 from duckweed.round import export, founding
@@ -135,12 +136,12 @@ def reopen(
     return Session(folder, spec, founding.reopen(folder, spec), device, threads, wish)
 
 
-def train(run: Session, port: int = 0) -> Events:
-    """Train with processes, from the last closed round on; port: of the coordinator, 0: any. To close
-    the iterator ends the processes in order. Raises RunFailed."""
+def train(run: Session, port: int = 0, forks: ForkServer | None = None) -> Events:
+    """Train with processes, from the last closed round on; port: of the coordinator, 0: any; forks: as of
+    LocalRun. To close the iterator ends the processes in order. Raises RunFailed."""
     peers = run.spec.rounds.peers
     with LocalRun(
-        run.folder, run.spec, run.device, run.threads, peers, run.share(peers)
+        run.folder, run.spec, run.device, run.threads, peers, run.share(peers), forks
     ) as processes:
         processes.start(f"127.0.0.1:{port}")
         yield from processes.events()

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from bench.interrupt import interrupted, whole
+from bench.interrupt import fork_server, interrupted, whole
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
@@ -13,7 +13,9 @@ SEEDS = int(os.environ.get("DUCKWEED_INTERRUPT_SEEDS", "8"))
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    return whole(tmp_path_factory.mktemp("interrupt"))
+    base = tmp_path_factory.mktemp("interrupt")
+    with fork_server(base) as forks:
+        yield whole(forks, base)
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))

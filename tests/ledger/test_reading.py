@@ -7,7 +7,7 @@ import sys
 from contextlib import closing
 
 import pytest
-from fixtures import tiny
+from fixtures import commands, tiny
 
 from duckweed.ledger.entries import GenesisEntry
 from duckweed.ledger.ledger import Ledger, LedgerError
@@ -83,8 +83,7 @@ def test_a_run_is_shown_asked_and_measured_on_read_only_media(medium, tmp_path):
     (tmp_path / "run.toml").write_text(toml.write(spec))
 
     def duckweed(*words):
-        command = [sys.executable, "-m", "duckweed", *words]
-        done = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, timeout=200)
+        done = commands.run(words, tmp_path)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -3,6 +3,7 @@
 import logging
 import queue
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -24,8 +25,12 @@ def start(tmp_path):
     def started(program):
         told = queue.Queue()
         log = tmp_path / "log"
-        command = [sys.executable, "-c", program]
-        child = Child("it", command, {}, log, told.put, told.put)
+        with log.open("ab") as errors:
+            process = subprocess.Popen(
+                [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=errors, env={},
+            )  # fmt: skip
+        child = Child("it", process, told.put, told.put)
         children.append(child)
         return child, told, log
 

@@ -1,39 +1,15 @@
 """Ended at every step of its founding and of its finishing, a run can be gone on with to its end."""
 
 import itertools
-import os
-import subprocess
-import sys
 
 import pytest
-from fixtures import tiny
+from fixtures import commands, tiny
 
 from duckweed.run import toml
 from duckweed.run.folder import RunFolder
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
-FAULT = """
-import importlib, os, sys
-room, name, when, how, *words = sys.argv[1:]
-owner = importlib.import_module(room)
-*path, name = name.split(".")
-for part in path:
-    owner = getattr(owner, part)
-step = getattr(owner, name)
-
-def fault(*given, **named):
-    if when == "after":
-        step(*given, **named)
-    if how == "Ctrl-C":
-        raise KeyboardInterrupt
-    os._exit(9)
-
-setattr(owner, name, fault)
-from duckweed.cli import main
-sys.argv = ["duckweed", *words]
-main()
-"""
 FOUNDING = "duckweed.round.founding"
 STEPS_OF_FOUNDING = [
     ("duckweed.run.folder", "_make", "after"),
@@ -57,11 +33,8 @@ STEPS_OF_FINISHING = [
 
 
 def duckweed(base, *words, fault=()):
-    script = ["-c", FAULT, *fault] if fault else ["-m", "duckweed"]
-    return subprocess.run(
-        [sys.executable, *script, *words],
-        cwd=base, env=os.environ | {"COLUMNS": "200"}, text=True, capture_output=True, timeout=200,
-    )  # fmt: skip
+    module = "fixtures.faulty" if fault else "duckweed.cli"
+    return commands.run([*fault, *words], base, {"COLUMNS": "200"}, module=module)
 
 
 @pytest.mark.parametrize("first", range(2))

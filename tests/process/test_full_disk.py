@@ -6,7 +6,7 @@ import sys
 import time
 
 import pytest
-from fixtures import tiny
+from fixtures import commands, tiny
 
 from duckweed.process.child import ExitCode
 from duckweed.process.local_run import LocalRun, RunFailed, _Ended
@@ -42,11 +42,9 @@ def fill(disk):
 
 
 def begun(tmp_path, *words):
-    command = [sys.executable, "-m", "duckweed", "train", *words]
-    return subprocess.Popen(
-        command, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        env=os.environ | {"COLUMNS": "200"},
-    )  # fmt: skip
+    out = tmp_path / "said"
+    out.unlink(missing_ok=True)
+    return commands.Command(["train", *words], tmp_path, out, env={"COLUMNS": "200"})
 
 
 def test_a_run_whose_disk_fills_ends_and_goes_on_when_there_is_room(tmp_path, disk):
@@ -62,20 +60,20 @@ def test_a_run_whose_disk_fills_ends_and_goes_on_when_there_is_room(tmp_path, di
     closes = time.monotonic() + 200
     while len(folder.saved_rounds()) < 2:
         assert time.monotonic() < closes
-        assert running.poll() is None, running.stdout.read()
+        assert running.poll() is None, running.said()
         time.sleep(0.05)
     fill(disk)
-    said, _ = running.communicate(timeout=200)
-    assert running.returncode == 1, said
+    code, said = running.wait(200), running.said()
+    assert code == 1, said
     assert "full" in said
     again = begun(tmp_path, "--resume", str(folder.path))
-    said, _ = again.communicate(timeout=200)
-    assert again.returncode == 1, said
+    code, said = again.wait(200), again.said()
+    assert code == 1, said
     assert "full" in said
     (disk / "ballast").unlink()
     whole = begun(tmp_path, "--resume", str(folder.path))
-    said, _ = whole.communicate(timeout=400)
-    assert whole.returncode == 0, said
+    code, said = whole.wait(400), whole.said()
+    assert code == 0, said
     assert folder.report.is_file()
 
 
@@ -84,8 +82,8 @@ def test_a_run_is_not_begun_on_a_full_disk_and_leaves_its_name_free(tmp_path, di
     (tmp_path / "run.toml").write_text(toml.write(spec))
     fill(disk)
     running = begun(tmp_path, "run.toml", "--runs", str(disk), "--name", "run")
-    said, _ = running.communicate(timeout=200)
-    assert running.returncode == 1, said
+    code, said = running.wait(200), running.said()
+    assert code == 1, said
     assert "is full" in said
     assert [x.name for x in disk.iterdir()] == ["ballast"]
 

@@ -5,12 +5,10 @@ import json
 import random
 import signal
 import socket
-import subprocess
-import sys
 import time
 
 import pytest
-from fixtures import tiny
+from fixtures import commands, tiny
 
 from duckweed.ledger.entries import RUN
 from duckweed.ledger.ledger import Ledger
@@ -45,11 +43,10 @@ class Processes:
             process.wait()
 
     def start(self, name, role, *words):
-        command = [sys.executable, "-m", "duckweed.process.entry", role, str(self.folder.path)]
-        with self.log(name).open("ab") as out, (self.folder.logs / f"{name}.err").open("ab") as err:
-            self.running[name] = subprocess.Popen(
-                [*command, *words], stdin=subprocess.PIPE, stdout=out, stderr=err
-            )
+        self.running[name] = commands.Command(
+            [role, self.folder.path, *words], self.folder.path, self.log(name),
+            self.folder.logs / f"{name}.err", module="duckweed.process.entry",
+        )  # fmt: skip
 
     def log(self, name):
         return self.folder.logs / f"{name}.jsonl"

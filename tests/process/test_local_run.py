@@ -7,7 +7,7 @@ import signal
 import sqlite3
 
 import pytest
-from fixtures import tiny
+from fixtures import commands, tiny
 
 from duckweed.ledger.entries import RUN
 from duckweed.ledger.ledger import Ledger
@@ -62,7 +62,7 @@ def founded(base, name, changes=None):
 def go(folder, spec, until=lambda event: False):
     """Start the run and watch it until it ends or an event says so; returns the events."""
     seen = []
-    with LocalRun(folder, spec, "cpu", 1, spec.rounds.peers) as run:
+    with LocalRun(folder, spec, "cpu", 1, spec.rounds.peers, forks=commands.forks()) as run:
         run.start()
         for event in run.events():
             if not isinstance(event, Progress):

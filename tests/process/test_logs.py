@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from fixtures import tiny
+from fixtures import commands, tiny
 
 from duckweed.process.local_run import LocalRun
 from duckweed.process.logs import VARIABLE, configure
@@ -40,7 +40,7 @@ def test_the_log_of_a_coordinator_names_who_connected(tmp_path, monkeypatch):
     monkeypatch.setenv(VARIABLE, "debug")
     spec = tiny.specification(tmp_path, {"rounds.count": 1, "rounds.peers": 1})
     folder, _, _ = tiny.found(tmp_path, "run", spec)
-    with LocalRun(folder, spec, "cpu", 1, 1) as run:
+    with LocalRun(folder, spec, "cpu", 1, 1, forks=commands.forks()) as run:
         run.start()
         for _ in run.events():
             pass

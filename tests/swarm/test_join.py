@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 import torch
-from fixtures import tiny
+from fixtures import commands, tiny
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -54,7 +54,7 @@ def test_the_invited_reach_the_bits_of_the_simulation_and_others_stay_out(tmp_pa
     expected = Simulation(simulated, spec, layout, ground, state, "cpu").run().hash()
     folder, _, _ = tiny.found(tmp_path, "joined", spec)
 
-    with LocalRun(folder, spec, "cpu", 1, 1) as run:
+    with LocalRun(folder, spec, "cpu", 1, 1, forks=commands.forks()) as run:
         serving = run.start()
         watching = threading.Thread(target=lambda: list(run.events()), daemon=True)
         watching.start()
@@ -122,7 +122,7 @@ def test_a_joiner_holds_the_persistent_buffers_of_the_given_weights(tmp_path, mo
     changes |= {"model.source": "given", "model.weights": "given"}
     spec = tiny.specification(tmp_path, changes)
     folder, ground, _ = tiny.found(tmp_path, "joined", spec)
-    with LocalRun(folder, spec, "cpu", 1, 1) as run:
+    with LocalRun(folder, spec, "cpu", 1, 1, forks=commands.forks()) as run:
         serving = run.start()
         watching = threading.Thread(target=lambda: list(run.events()), daemon=True)
         watching.start()

@@ -7,12 +7,11 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 
 import msgspec
 import pytest
-from fixtures import tiny
+from fixtures import commands, tiny
 
 from duckweed.ledger.entries import RoundEntry
 from duckweed.ledger.ledger import Ledger
@@ -29,10 +28,7 @@ PATIENCE = 120.0
 
 
 def duckweed(*words, cwd, **more):
-    command = [sys.executable, "-m", "duckweed", *map(str, words)]
-    return subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, timeout=PATIENCE, **more
-    )
+    return commands.run(words, cwd, timeout=PATIENCE, **more)
 
 
 class Volunteer:
@@ -40,15 +36,8 @@ class Volunteer:
 
     def __init__(self, cwd, log, *words):
         self.log = log
-        with log.open("ab") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "duckweed", "join", *tiny.OWN, *map(str, words)],
-                cwd=cwd,
-                stdout=out,
-                stderr=out,
-                env=os.environ | {"COLUMNS": "1000"},
-                start_new_session=True,
-            )
+        env = {"COLUMNS": "1000"}
+        self.process = commands.Command(["join", *tiny.OWN, *words], cwd, log, env=env)
 
     def said(self):
         return self.log.read_text()
@@ -74,7 +63,7 @@ class Served:
         self.folder, _, _ = tiny.found(base, name, self.spec)
 
     def __enter__(self):
-        self.run = LocalRun(self.folder, self.spec, "cpu", 1, 1)
+        self.run = LocalRun(self.folder, self.spec, "cpu", 1, 1, forks=commands.forks())
         self.run.__enter__()
         serving = self.run.start()
         port = serving.bound[0].rpartition(":")[2]

@@ -1,5 +1,6 @@
 """`duckweed train` and `duckweed new`."""
 
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
@@ -77,6 +78,8 @@ def train(
     """
     from duckweed.net.link_spec import parse_links
     from duckweed.pages import trackers
+    from duckweed.process import environment
+    from duckweed.process.forkserver import ForkServer
     from duckweed.run import folder as folders
     from duckweed.run import plugins
 
@@ -89,27 +92,34 @@ def train(
     wanted = specified.changes(
         data, field, encoding, limit, model, tokenizer, peers, rounds, seed, set_
     )
+    folder = None
     if resume is not None:
         specified.refuse_with_run(wanted, recipe)
         folder = folders.find(resume)
-        run = running.reopen(folder, device, threads, plugin or (), micro, simulated=simulate)
     else:
         loaded = plugins.load(plugin or ())
         spec, base = specified.specification(specification, recipe, wanted)
         if links:  # before a folder is made for the run
             parse_links(links, spec.rounds.peers)
-        name = name or folders.next_name(runs, specification.stem if specification else "train")
-        run = running.begin(
-            spec, base, runs, name, device, threads, spec.rounds.peers, loaded, micro, simulate
-        )
-    from duckweed import session
+    with contextlib.ExitStack() as stack:
+        forks = None
+        if not simulate and device in ("auto", "cpu"):  # it loads while the run is founded
+            forks = stack.enter_context(ForkServer(environment.of_child(threads)))
+        if folder:
+            run = running.reopen(folder, device, threads, plugin or (), micro, simulated=simulate)
+        else:
+            name = name or folders.next_name(runs, specification.stem if specification else "train")
+            run = running.begin(
+                spec, base, runs, name, device, threads, spec.rounds.peers, loaded, micro, simulate
+            )
+        from duckweed import session
 
-    with running.stoppable(run, "duckweed train --resume"):
+        stack.enter_context(running.stoppable(run, "duckweed train --resume"))
         if running.trained(run):
             pass
         elif simulate:
             at_links = parse_links(links, run.spec.rounds.peers) if links else None
             running.watch(run, session.simulate(run, at_links, step_seconds), log or (), mirror)
         else:
-            running.watch(run, session.train(run, port), log or (), mirror)
+            running.watch(run, session.train(run, port, forks), log or (), mirror)
         running.finish(run)

@@ -6,10 +6,10 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable
 
-from duckweed.process.environment import ask_to_end, detached
+from duckweed.process.environment import ask_to_end
+from duckweed.process.forkserver import Process
 
 
 class ExitCode(enum.IntEnum):
@@ -26,7 +26,7 @@ FORESEEN = frozenset({ExitCode.DONE, ExitCode.FAILED, -signal.SIGTERM})
 
 class Child:
     """A running process. Its standard input is held open until it is ended, so that it notices the end
-    of this process; what it writes to standard error is appended to a log.
+    of this process.
 
     A thread passes on what it says: each line of its standard output to `heard`, and when it has ended,
     after the last line, the exit code to `ended`.
@@ -35,27 +35,15 @@ class Child:
     def __init__(
         self,
         name: str,
-        command: Sequence[str],
-        environment: Mapping[str, str],
-        log: Path,
+        process: Process,
         heard: Callable[[bytes], None],
         ended: Callable[[int], None],
     ) -> None:
         self.name = name
-        self._heard, self._ended = heard, ended
-        with log.open("ab") as file:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=file,
-                env=environment,
-                **detached(),
-            )
+        self._process, self._heard, self._ended = process, heard, ended
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
-        assert self._process.stdout
         with self._process.stdout as lines:
             for line in lines:
                 self._heard(line)
@@ -63,7 +51,6 @@ class Child:
 
     def send(self, line: bytes) -> None:
         """Write to its standard input. Raises OSError if it is gone."""
-        assert self._process.stdin
         self._process.stdin.write(line)
         self._process.stdin.flush()
 
@@ -83,8 +70,7 @@ class Child:
             self._process.kill()
             self._process.wait()
         with contextlib.suppress(OSError):  # what it never read
-            if self._process.stdin:
-                self._process.stdin.close()
+            self._process.stdin.close()
 
 
 def end(children: Iterable[Child], grace: float) -> None:

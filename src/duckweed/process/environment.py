@@ -14,9 +14,12 @@ import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from duckweed.net.timeouts import LOOPBACK
+
+if TYPE_CHECKING:
+    from duckweed.process.forkserver import Process
 
 DEFAULTS = {
     # Threads that spin while they wait slow a busy machine down tenfold; see docs/learn.md.
@@ -80,12 +83,11 @@ def detached() -> dict[str, Any]:
     return {"start_new_session": True}
 
 
-def ask_to_end(child: subprocess.Popen) -> None:
+def ask_to_end(child: "Process") -> None:
     """Let a child that calls `end_with_parent` end in order: its input is closed. On Windows there is
     no other way, because terminate() kills there."""
-    if child.stdin:
-        with contextlib.suppress(OSError):
-            child.stdin.close()
+    with contextlib.suppress(OSError):
+        child.stdin.close()
 
 
 def end_with_parent() -> None:

@@ -3,7 +3,6 @@
 import logging
 import queue
 import signal
-import sys
 import threading
 import time
 from collections.abc import Generator, Sequence
@@ -13,8 +12,9 @@ import msgspec
 
 from duckweed.learn.fit import ANY, Wish
 from duckweed.net.timeouts import PROCESS_GRACE, PROCESS_SILENT, VIEW
-from duckweed.process import environment
+from duckweed.process import environment, forkserver
 from duckweed.process.child import FORESEEN, Child, ExitCode, end
+from duckweed.process.forkserver import ForkServer
 from duckweed.run import events
 from duckweed.run.events import Event, ProcessFailed, Serving
 from duckweed.run.folder import RunFolder
@@ -22,7 +22,7 @@ from duckweed.run.spec import RunSpec
 
 E = TypeVar("E", bound=Event)
 log = logging.getLogger(__name__)
-
+ENTRY = "duckweed.process.entry"
 
 NO_LOOPBACK = (
     "the processes of this machine cannot reach each other: a packet to 127.0.0.1 does not come back. Either "
@@ -54,10 +54,13 @@ class LocalRun:
         threads: int,
         peers: int,
         wish: Wish = ANY,
+        forks: ForkServer | None = None,
     ) -> None:
-        """wish: of the memory of each peer."""
+        """wish: of the memory of each peer; forks: starts the peers, where one is running already."""
         self.folder, self.spec, self.device, self.threads = folder, spec, device, threads
         self.peers, self.wish = peers, wish
+        self._forks, self._owned = forks, forks is None
+        """Only without an accelerator: its driver does not stand a fork."""
         self._told: queue.SimpleQueue[Event | _Ended] = queue.SimpleQueue()
         self._children: list[Child] = []
         self._running = 0
@@ -74,6 +77,8 @@ class LocalRun:
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
         end(self._children, PROCESS_GRACE)
+        if self._forks and self._owned:
+            self._forks.close()
 
     def start(
         self,
@@ -89,6 +94,10 @@ class LocalRun:
             raise RunFailed(NO_LOOPBACK)
         beside = [] if relay_port is None else ["--relay-port", str(relay_port)]
         beside += ["--stays"] if stays else []
+        if self.device != "cpu":
+            self._forks = None
+        elif self.peers and not self._forks:
+            self._forks = ForkServer(environment.of_child(self.threads))
         self._launch("coordinator", 0, "--address", address, "--relays", *relays, *beside)
         serving = self._wait_for(Serving)
         bound = (a.rpartition(":") for a in serving.bound if not a.startswith("["))
@@ -150,13 +159,16 @@ class LocalRun:
 
     def _launch(self, role: str, slot: int, *more: str) -> None:
         name = _name(role, slot)
-        module = [sys.executable, "-m", "duckweed.process.entry"]
+        words = [role, str(self.folder.path), *more]
+        log = self.folder.logs / f"{name.replace(' ', '-')}.log"
+        if self._forks and role == "peer":
+            process = self._forks.start(ENTRY, words, log)
+        else:  # a coordinator needs nothing of what a fork server has loaded
+            process = forkserver.start(ENTRY, words, environment.of_child(self.threads), log)
         self._children.append(
             Child(
                 name,
-                [*module, role, str(self.folder.path), *more],
-                environment.of_child(self.threads),
-                self.folder.logs / f"{name.replace(' ', '-')}.log",
+                process,
                 lambda line: self._hear(name, line),
                 lambda code: self._told.put(_Ended(role, slot, code)),
             )

@@ -1,7 +1,6 @@
 """A worker that is a process of this machine, and what any worker is."""
 
 import queue
-import sys
 from typing import Literal, Protocol
 
 import msgspec
@@ -10,11 +9,13 @@ from duckweed.evolve.folder import CampaignFolder
 from duckweed.evolve.trial_spec import TrialResult, TrialSpec
 from duckweed.process import environment
 from duckweed.process.child import Child
+from duckweed.process.forkserver import ForkServer
 
 GRACE = 5.0  # seconds for a killed process to be gone
 KEPT = ("PATH", "PYTHONPATH", "HOME", "LANG", "SYSTEMROOT", "TMPDIR", "VIRTUAL_ENV")
 """Variables that a process is given, beside those of threads and libraries: no keys, no tokens."""
 
+MODULE = "duckweed.evolve.workers.worker_process"
 Role = Literal["train", "evaluate"]
 
 
@@ -53,14 +54,13 @@ class Worker(Protocol):
 class LocalWorker:
     """A process that trains, or one that evaluates."""
 
-    def __init__(self, role: Role, number: int, folder: CampaignFolder) -> None:
+    def __init__(self, role: Role, number: int, folder: CampaignFolder, forks: ForkServer) -> None:
+        """forks: what `fork_server` gave."""
         self.number = number
         self._heard: queue.SimpleQueue[bytes | int] = queue.SimpleQueue()
         """Lines that the process has written; last its exit code."""
-        module = "duckweed.evolve.workers.worker_process"
-        command = [sys.executable, "-m", module, role, str(folder.path)]
-        hear = self._heard.put
-        self._child = Child(role, command, _environment(), folder.log, hear, hear)
+        process = forks.start(MODULE, [role, str(folder.path)], folder.log)
+        self._child = Child(role, process, self._heard.put, self._heard.put)
         self._ready = False
 
     def ask(self, trial: TrialSpec, out: str) -> Reply:
@@ -91,8 +91,8 @@ class LocalWorker:
         self._child.wait(GRACE)
 
 
-def _environment() -> dict[str, str]:
-    """Of a worker process: one thread, and nothing of ours that it does not need."""
+def fork_server() -> ForkServer:
+    """What starts worker processes: with one thread, and nothing of our environment that they do not need."""
     ours = environment.of_child(1).items()
     kept = {k: v for k, v in ours if k in KEPT or k in environment.DEFAULTS or k.startswith("OMP_")}
-    return kept | {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+    return ForkServer(kept | {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"})

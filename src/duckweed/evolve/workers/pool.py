@@ -17,6 +17,7 @@ import msgspec
 
 from duckweed.evolve.folder import CampaignFolder
 from duckweed.evolve.trial_spec import TrialResult, TrialSpec
+from duckweed.evolve.workers import local_worker
 from duckweed.evolve.workers.local_worker import LocalWorker, Reply, Role, Worker
 
 DEATHS = 3  # of workers over one trial, after which the trial is given up
@@ -112,6 +113,7 @@ class Pool:
         self._slots = [_Slot(lambda: self._start("train")) for _ in range(workers)]
         self._remotes: list[Remote] = []
         self._evaluator: LocalWorker | None = None
+        self._forks = local_worker.fork_server()
         self._evaluating, self._starting = threading.Lock(), threading.Lock()
         self._closing = False
 
@@ -124,6 +126,7 @@ class Pool:
         self._closing = True
         for worker in self._all():
             worker.end()
+        self._forks.close()
         shutil.rmtree(self.folder.work, ignore_errors=True)
 
     def invite(self, make: Callable[[int], Remote]) -> None:
@@ -260,7 +263,7 @@ class Pool:
     def _start(self, role: Role) -> LocalWorker:
         with self._starting:
             self._started += 1
-            return LocalWorker(role, self._started, self.folder)
+            return LocalWorker(role, self._started, self.folder, self._forks)
 
     def _all(self) -> list[Worker]:
         processes = [*(slot.process for slot in self._slots), self._evaluator]

@@ -13,7 +13,7 @@ from pathlib import Path
 from duckweed.evolve.folder import CampaignFolder
 from duckweed.evolve.trial_spec import TrialSpec
 from duckweed.evolve.trials.trial import TrialPlanner
-from duckweed.evolve.workers import worker_protocol
+from duckweed.evolve.workers import local_worker, worker_protocol
 from duckweed.evolve.workers.local_worker import LocalWorker
 from duckweed.evolve.workers.worker_protocol import (
     Asked,
@@ -28,6 +28,7 @@ from duckweed.learn.model.presets import PRESETS
 from duckweed.net.framing import Accept
 from duckweed.net.identity import Identity, load_or_create
 from duckweed.net.transport import Endpoint
+from duckweed.process.forkserver import ForkServer
 from duckweed.run.folder import private
 from duckweed.swarm.protocol.message import Answer, Refused
 from duckweed.swarm.protocol.server import accepting
@@ -49,6 +50,7 @@ class WorkerServer:
     def __init__(self, home: Path, secret: str, say: Callable[[str], None]) -> None:
         self.home, self._secret, self._say = home / "campaigns", secret, say
         self._worker: LocalWorker | None = None
+        self._forks: ForkServer | None = None
         self._campaign = ""  # that the worker was started for
         self._started = 0  # processes so far
         self._turn = asyncio.Lock()  # one trial at a time
@@ -64,6 +66,12 @@ class WorkerServer:
         await self._serving
 
     def end(self) -> None:
+        """End all processes."""
+        self._drop()
+        if self._forks:
+            self._forks.close()
+
+    def _drop(self) -> None:
         if self._worker:
             self._worker.end()
             self._worker = None
@@ -143,7 +151,7 @@ class WorkerServer:
         try:
             reply = self._process(campaign, folder).ask(trial, str(out))
         except (OSError, ValueError) as error:
-            self.end()
+            self._drop()
             raise WorkerProtocolError(f"the trial's process ended: {error}") from error
         if reply.error:
             raise WorkerProtocolError(reply.error)
@@ -155,7 +163,9 @@ class WorkerServer:
     def _process(self, campaign: str, folder: CampaignFolder) -> LocalWorker:
         """The process that trains for this campaign; one at a time."""
         if self._worker is None or self._campaign != campaign:
-            self.end()
+            self._drop()
             self._started += 1
-            self._worker, self._campaign = LocalWorker("train", self._started, folder), campaign
+            self._forks = self._forks or local_worker.fork_server()
+            self._worker = LocalWorker("train", self._started, folder, self._forks)
+            self._campaign = campaign
         return self._worker
