@@ -93,9 +93,7 @@ class Crowd:
         self.node = Node(
             endpoint, LEADER, folder, self.ledger, self.spec, LAYOUT, first, lambda event: None, print
         )  # fmt: skip
-        members = {
-            x.id: SimpleNamespace(here=True, addresses=["127.0.0.1:1"]) for x in self.keys
-        }
+        members = {x.id: SimpleNamespace(here=True, addresses=["127.0.0.1:1"]) for x in self.keys}
         coordinator: Any = SimpleNamespace(
             admission=SimpleNamespace(members=members), rounds=SimpleNamespace(nudge=lambda: None)
         )
@@ -159,7 +157,9 @@ def measured(peers: int, place: Path) -> tuple[int, int, int, int]:
     plain = len(msgspec.msgpack.encode(crowd.ledger.rows(1 + peers, 1 << 30, crowd.ledger.number)))
     packed = len(crowd.node.replica._packed(1 + peers, crowd.ledger.number))
     crowd.sent.clear()
-    copied.RELAYED = 1e4  # one machine does the work of all: here a peer is not silent because it is late
+    copied.RELAYED = (
+        1e4  # one machine does the work of all: here a peer is not silent because it is late
+    )
     asyncio.run(crowd.pull_all())
     assert crowd.heads() == {crowd.ledger.head}
     most = max((x for key, x in crowd.sent.items() if key != LEADER.id), default=0)
@@ -167,7 +167,9 @@ def measured(peers: int, place: Path) -> tuple[int, int, int, int]:
 
 
 def main() -> None:
-    print("| peers | bytes a round | as they travel | from the leader to all | most from one peer |")
+    print(
+        "| peers | bytes a round | as they travel | from the leader to all | most from one peer |"
+    )
     print("|---|---|---|---|---|")
     for peers in PEERS:
         with tempfile.TemporaryDirectory() as place:

@@ -23,6 +23,7 @@ from duckweed.swarm.blobs.mirroring import mirrored
 from duckweed.swarm.peer.from_mirror import FromMirror
 from duckweed.swarm.peer.join import join
 from duckweed.swarm.protocol.invitation import Invitation, publish
+from duckweed.swarm.protocol.ledger import decoded
 from duckweed.volunteer.peer_home import PeerHome
 
 NOBODY = ("127.0.0.1:9",)  # the port where nobody answers
@@ -138,7 +139,7 @@ def test_what_is_wrong_in_a_mirror_is_not_taken(run, tmp_path):
     good = part.read_bytes()
     part.write_bytes(good[:-5])
     refused("cannot be read")
-    rows = mirrors_rows(good)
+    rows = decoded(good)
     part.write_bytes(mirrors.encoded([*rows[:2], *rows[3:]]))
     refused("does not hold")
     (place / "index.json").write_text("{}")
@@ -147,23 +148,14 @@ def test_what_is_wrong_in_a_mirror_is_not_taken(run, tmp_path):
     refused("nothing is there yet")
 
 
-def mirrors_rows(body):
-    from duckweed.swarm.protocol.ledger import decoded
-
-    return decoded(body)
-
-
 def test_a_url_that_cannot_be_used_is_told_before_the_run():
-    for url, words in {
-        "s3://me:secret@pond/run": "password", "weather://x": "weather", "": "",
-    }.items():  # fmt: skip
-        if url:
-            with pytest.raises(MirrorError, match=words):
-                Mirror(url)
+    for url, words in {"s3://me:secret@pond/run": "password", "weather://x": "weather"}.items():
+        with pytest.raises(MirrorError, match=words):
+            Mirror(url)
 
 
 def test_another_run_is_not_overwritten(run, tmp_path):
-    folder, spec = run
+    folder, _ = run
     url = str(tmp_path / "mirror")
     Sender(Mirror(url), folder).look()
     other = tiny.specification(tmp_path, {"rounds.count": 2, "seed": 5})
@@ -175,8 +167,8 @@ def test_another_run_is_not_overwritten(run, tmp_path):
 def test_a_bucket_that_is_missing_or_read_only_is_told_once_and_used_when_it_is_there(
     run, tmp_path, server, monkeypatch
 ):
-    folder, spec = run
-    monkeypatch.setattr(mirroring, "AGAIN", 0.2)
+    folder, _ = run
+    monkeypatch.setattr(mirroring, "MIRROR_RETRY", 0.2)
     said = []
     with mirrored(folder, "s3://dry/run", said.append):
         until(lambda: said)
@@ -200,7 +192,7 @@ def test_a_mirror_that_hangs_holds_nothing_up(run, monkeypatch, tmp_path):
     folder, _ = run
     hanging = threading.Event()
     monkeypatch.setattr(Mirror, "write", lambda *_: hanging.wait())
-    monkeypatch.setattr(mirroring, "LAST", 0.1)
+    monkeypatch.setattr(mirroring, "MIRROR_LAST", 0.1)
     said = []
     with mirrored(folder, str(tmp_path / "mirror"), said.append) as kept:
         for _ in range(1000):
@@ -212,7 +204,7 @@ def test_a_mirror_that_hangs_holds_nothing_up(run, monkeypatch, tmp_path):
 @pytest.mark.slow
 def test_a_newcomer_takes_home_a_run_of_which_nobody_is_left(run, tmp_path, monkeypatch):
     folder, spec = run
-    monkeypatch.chdir(folder.path.parent)  # its text and configuration lie here
+    monkeypatch.chdir(folder.path.parents[1])  # its text and configuration lie here
     url = str(tmp_path / "mirror")
     Sender(Mirror(url), folder).look()
     asked = invitation(folder, spec)

@@ -88,7 +88,10 @@ def test_each_way_to_be_false_is_told(folder, tmp_path):
     replace = msgspec.structs.replace
     refused(replace(made, tokens=9000), "false: the record is not signed by the key")
     refused(replace(made, key=OTHER.id), "false: the record is not signed by the key")
-    refused(forged(folder, tokens=9000), "the record says 9,000 tokens in 2 .* the ledger says 2,000 in 2")
+    refused(
+        forged(folder, tokens=9000),
+        "the record says 9,000 tokens in 2 .* the ledger says 2,000 in 2",
+    )
     refused(forged(folder, rounds=3), "false: the record says")
     refused(forged(folder, head="0" * 64), "another ledger: entry 5")
     refused(forged(folder, entry=99), "not checked: .* ends with entry 5; get a newer copy")

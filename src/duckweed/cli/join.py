@@ -137,7 +137,9 @@ def _take_part(
     )
     try:
         reason = asyncio.run(
-            participation.join(peer_home, data or (), device, _say, dry_run, config, tokenizer, mirror)
+            participation.join(
+                peer_home, data or (), device, _say, dry_run, config, tokenizer, mirror
+            )
         )
     except KeyboardInterrupt:
         console.print("Left. What was not handed in is trained by others.")

@@ -21,7 +21,9 @@ def register(app: typer.Typer) -> None:
 def me(
     run: Annotated[
         Path | None,
-        typer.Argument(help="With --check: a folder of the run, or its name under runs/, or a ledger."),
+        typer.Argument(
+            help="With --check: a folder of the run, or its name under runs/, or a ledger."
+        ),
     ] = None,
     record: Annotated[
         Path | None,
@@ -34,7 +36,8 @@ def me(
         str, typer.Option(help="With --record: your own words in it, such as your name.")
     ] = "",
     out: Annotated[
-        Path | None, typer.Option(help="With --record: the file. Default: record.json in the folder.")
+        Path | None,
+        typer.Option(help="With --record: the file. Default: record.json in the folder."),
     ] = None,
     check: Annotated[
         Path | None,

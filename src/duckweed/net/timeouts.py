@@ -86,6 +86,13 @@ LEAVE_WAIT = 120.0  # that `duckweed leave` waits for the peer to end
 PROCESS_GRACE = 8.0  # for a process of a local run to end by itself before it is killed
 PROCESS_SILENT = 120.0  # without any event until a local run is given up
 
+# --- a mirror of a run
+
+MIRROR_LOOK = 30.0  # between two looks for what is to be sent, if no round closes
+MIRROR_RETRY = 60.0  # the same after one that failed
+MIRROR_LAST = 120.0  # for the end of a run to be sent
+MIRROR_STOPPED = 5.0  # the same for a run that was stopped
+
 
 def beat(peers: int) -> float:
     """Seconds between two signs of life of each peer, so that all peers together give at most BEATS per

@@ -82,7 +82,9 @@ class Mirror:
         except Exception as error:
             raise MirrorError(self._words(error, "read")) from error
         if len(data) > limit:
-            raise MirrorError(f"{self.url}: {name} is larger than the {limit} bytes that it may have")
+            raise MirrorError(
+                f"{self.url}: {name} is larger than the {limit} bytes that it may have"
+            )
         return data
 
     def fetch(self, name: str, path: Path, limit: int) -> None:
@@ -147,7 +149,9 @@ class Mirror:
         """What is wrong with the place, and what to do."""
         kind, said = type(error).__name__, (str(error) or type(error).__name__).splitlines()[0]
         if "Credentials" in kind:
-            said = "this machine has no credentials for it (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
+            said = (
+                "this machine has no credentials for it (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
+            )
         elif isinstance(error, PermissionError):
             said = f"it cannot be {done} with the credentials that this machine has ({said})"
         elif isinstance(error, FileNotFoundError):

@@ -7,14 +7,11 @@ import threading
 from collections.abc import Callable, Iterator
 
 from duckweed.ledger.ledger import LedgerError
+from duckweed.net.timeouts import MIRROR_LAST, MIRROR_LOOK, MIRROR_RETRY, MIRROR_STOPPED
 from duckweed.run.folder import RunFolder
 from duckweed.swarm.blobs.mirror import Mirror, MirrorError, Sender
 
 log = logging.getLogger(__name__)
-LOOK = 30.0  # seconds between two looks, if no round closes
-AGAIN = 60.0  # the same after one that failed
-LAST = 120.0  # seconds for the end of a run to be sent
-STOPPED = 5.0  # the same of a run that was stopped
 
 
 class Mirroring:
@@ -42,7 +39,7 @@ class Mirroring:
         if self._thread.is_alive():
             self._say(
                 f"mirror {self._mirror.url}: it is slow, and does not have all of the run. What is missing is sent "
-                "when the run is gone on with"
+                "when the same run is started again with this mirror"
             )
 
     def _run(self) -> None:
@@ -53,7 +50,7 @@ class Mirroring:
             if ending:
                 return
             if not self._ending:
-                self._wake.wait(AGAIN if self._fault else LOOK)
+                self._wake.wait(MIRROR_RETRY if self._fault else MIRROR_LOOK)
 
     def _look(self) -> None:
         try:
@@ -85,6 +82,6 @@ def mirrored(
     try:
         yield kept
     except BaseException:
-        kept.end(STOPPED)
+        kept.end(MIRROR_STOPPED)
         raise
-    kept.end(LAST)
+    kept.end(MIRROR_LAST)

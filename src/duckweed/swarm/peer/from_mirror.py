@@ -33,7 +33,12 @@ class FromMirror:
     """The mirror of the run that an invitation is to. folder: of the peer."""
 
     def __init__(
-        self, mirror: Mirror, invitation: Invitation, folder: RunFolder, identity: Identity, say: Say
+        self,
+        mirror: Mirror,
+        invitation: Invitation,
+        folder: RunFolder,
+        identity: Identity,
+        say: Say,
     ) -> None:
         self.mirror, self.invitation, self.folder = mirror, invitation, folder
         self._identity, self.say = identity, say
@@ -61,7 +66,9 @@ class FromMirror:
                     if not follows or follows[0] > ledger.number + 1:
                         self._take(ledger, self._part(start))
         except LedgerError as error:
-            raise MirrorError(f"mirror {self.mirror.url}: its ledger does not hold: {error}") from error
+            raise MirrorError(
+                f"mirror {self.mirror.url}: its ledger does not hold: {error}"
+            ) from error
 
     def _part(self, start: int) -> list[Row]:
         try:
@@ -150,7 +157,9 @@ class FromMirror:
                 except FileNotFoundError:
                     return
                 if blob_hash(blob) != digest:
-                    raise MirrorError(f"mirror {self.mirror.url}: blob {digest[:10]} is something else")
+                    raise MirrorError(
+                        f"mirror {self.mirror.url}: blob {digest[:10]} is something else"
+                    )
                 write_atomically(place, blob)
 
     def newest(self, spec: RunSpec, layout: Layout) -> State | None:

@@ -47,7 +47,9 @@ from duckweed.volunteer.preflight import Survey, check_disk, measure_link, measu
 
 Say = Callable[[str], None]
 DRY = "nothing was begun"
-BEHIND = 2  # checkpoints that the state of a mirror may be behind the run: what follows are updates only
+BEHIND = (
+    2  # checkpoints that the state of a mirror may be behind the run: what follows are updates only
+)
 
 
 async def join(
@@ -63,10 +65,10 @@ async def join(
 ) -> str:
     """Take part in the run until it ends; returns the reason. home: this peer's folder, which holds
     its key: the same folder, the same peer. data, config, tokenizer: where the joiner says that these lie; of
-    the run's own word nothing on this machine is read. dry_run: end after saying what it would do. mirror: URL of the run's mirror, of the
-    joiner's own word too.
+    the run's own word nothing on this machine is read. dry_run: end after saying what it would do. mirror: URL of
+    the run's mirror, also named by the joiner.
 
-    Raises LinkError, DataError, ModelError, OutOfMemory, ControlsError, PeerStopped.
+    Raises LinkError, DataError, ModelError, OutOfMemory, ControlsError, MirrorError, PeerStopped.
     """
     own = Sources(tuple(data or ()), config, tokenizer)
     place = Mirror(mirror) if mirror else None  # a wrong URL is told at once
@@ -130,10 +132,10 @@ async def _take_part(
         agreed = agreed_states(node.replica.ledger) if node else None
         behind = 0
         if copy:
-            found = await asyncio.to_thread(
+            taken = await asyncio.to_thread(
                 _mirrored, copy, folder, worker, agreed, info.round, say
             )
-            behind = BEHIND * spec.rounds.checkpoint if found else 0
+            behind = BEHIND * spec.rounds.checkpoint if taken else 0
         try:
             state = await _state(client, links, folder, worker.layout, agreed, say, behind)
         finally:

@@ -28,7 +28,9 @@ class LedgerEntries(Answer, tag="copied"):
     same: bool  # whether that entry is in this copy; if not, ask again from an earlier one
     committed: NumberOrNone  # last entry that a majority of the voters is known to hold
     at: list[PeerAddress] = msgspec.field(default_factory=list)  # the voters
-    source: PeerAddress | None = None  # a peer that has the entries, or is getting them: ask it first
+    source: PeerAddress | None = (
+        None  # a peer that has the entries, or is getting them: ask it first
+    )
 
 
 class VoteReply(Answer, tag="promised"):
