@@ -40,7 +40,7 @@ Logs = Annotated[
     typer.Option(
         "--log",
         metavar="TOOL",
-        help="Also write what happens for this tool: tensorboard, into RUN/tensorboard.",
+        help="Also write what happens for this tool: tensorboard, into RUN/tensorboard; wandb. Repeatable.",
     ),
 ]
 
