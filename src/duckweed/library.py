@@ -297,6 +297,7 @@ def join(
     identity: str | None = None,
     device: str = "auto",
     dry_run: bool = False,
+    mirror: str = "",
     plugins: Sequence[File] = (),
     **limits: str | int | bool | None,
 ) -> str:
@@ -306,7 +307,7 @@ def join(
     invitation: the line that `duckweed serve` printed, None: that which `home` keeps; data: where the run's
     text lies here, and config, tokenizer: its model's configuration and tokenizer, where these are not on the
     hub (nothing on this machine is read on the run's word); home: folder of the peer (default: joined/RUN); identity: who to be (`duckweed
-    identity`); dry_run: only say, to the log, what it would do; plugins: files of one's own that the run
+    identity`); dry_run: only say, to the log, what it would do; mirror: URL of the run's mirror; plugins: files of one's own that the run
     needs, never taken from the run; limits: up, down, hours, pause_when_busy, memory, disk, threads, micro,
     nice, model
     (duckweed.volunteer.controls.Controls). Memory and nice hold for this whole process, and stay.
@@ -320,7 +321,7 @@ def join(
 
         place = participation.ready(held, device)
         paths = [str(path) for path in data]
-        named = str(config), str(tokenizer)
+        named = str(config), str(tokenizer), mirror
         reason = _await(participation.join(peer_home, paths, place, log.info, dry_run, *named))
         for line in () if dry_run else participation.take_home(peer_home, place, log.info):
             log.info(line)

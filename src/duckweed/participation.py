@@ -50,15 +50,17 @@ async def join(
     dry_run: bool = False,
     config: str = "",
     tokenizer: str = "",
+    mirror: str = "",
 ) -> str:
     """Take part in the run of an invitation until it ends; returns the reason. device: what `ready` gave;
-    data, config, tokenizer: where they lie on this machine, if the user has named them. What there is to take home afterwards, `take_home` takes.
+    data, config, tokenizer: where they lie on this machine, if the user has named them; mirror: URL of
+    the run's mirror. What there is to take home afterwards, `take_home` takes.
 
     Raises LinkError, DataError, ModelError, OutOfMemory, ControlsError, PeerStopped."""
     telling = asyncio.create_task(_tell_standing(home, say))
     try:
         return await take_part(
-            home.invitation, home.home, tuple(data), device, say, dry_run, config, tokenizer
+            home.invitation, home.home, tuple(data), device, say, dry_run, config, tokenizer, mirror
         )
     finally:
         telling.cancel()

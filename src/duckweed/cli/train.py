@@ -71,6 +71,7 @@ def train(
     ] = None,
     plugin: running.Plugins = None,
     log: running.Logs = None,
+    mirror: running.MirrorUrl = None,
 ) -> None:
     """Train a model with several peers on this machine, over the same transport as the internet.
 
@@ -84,6 +85,7 @@ def train(
     from duckweed.run import plugins
 
     trackers.check(log or [])
+    running.check_mirror(mirror)
     if resume is not None and specification is not None:
         fail("give either a specification or --resume, not both: a run keeps its specification")
     if (links or step_seconds is not None) and not simulate:
@@ -118,7 +120,7 @@ def train(
             pass
         elif simulate:
             at_links = parse_links(links, run.spec.rounds.peers) if links else None
-            running.watch(run, session.simulate(run, at_links, step_seconds), log or ())
+            running.watch(run, session.simulate(run, at_links, step_seconds), log or (), mirror)
         else:
-            running.watch(run, session.train(run, port, forks), log or ())
+            running.watch(run, session.train(run, port, forks), log or (), mirror)
         running.finish(run)

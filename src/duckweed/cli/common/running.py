@@ -40,7 +40,18 @@ Logs = Annotated[
     typer.Option(
         "--log",
         metavar="TOOL",
-        help="Also write what happens for this tool: tensorboard, into RUN/tensorboard.",
+        help="Also write what happens for this tool: tensorboard, into RUN/tensorboard; wandb. Repeatable.",
+    ),
+]
+
+
+MirrorUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--mirror",
+        metavar="URL",
+        help="Keep a copy of ledger, states and blobs there, for everybody to read: a folder, s3://BUCKET/RUN, "
+        "or any other URL that fsspec knows.",
     ),
 ]
 
@@ -201,15 +212,32 @@ def view(run: Session) -> View:
     return View(console, run.folder.path.name, run.spec, bytes_per_token(run.ground.dataset))
 
 
-def watch(run: Session, events: Events, logs: Sequence[str] = ()) -> None:
+def watch(
+    run: Session, events: Events, logs: Sequence[str] = (), mirror: str | None = None
+) -> None:
     """Show what happens until it ends; at Ctrl-C what is going on ends in order. logs: tools that it is
-    written for (duckweed.pages.trackers)."""
+    written for (duckweed.pages.trackers); mirror: URL of a place that it is copied to."""
     from duckweed.pages.trackers import tracked
+    from duckweed.run.events import RoundClosed
+    from duckweed.swarm.blobs.mirroring import mirrored
 
-    with closing(tracked(run.folder, list(logs), events)) as told, view(run) as shown:
-        events = told
-        for event in events:
+    with (
+        mirrored(run.folder, mirror, lambda text: console.print(text, soft_wrap=True)) as copied,
+        closing(tracked(run.folder, list(logs), events)) as told,
+        view(run) as shown,
+    ):
+        for event in told:
             shown.take(event)
+            if copied and isinstance(event, RoundClosed):
+                copied.news()
+
+
+def check_mirror(url: str | None) -> None:
+    """Raises MirrorError for a URL that cannot be used, before a run is made for it."""
+    if url:
+        from duckweed.swarm.blobs.mirror import Mirror
+
+        Mirror(url)
 
 
 MICRO = (

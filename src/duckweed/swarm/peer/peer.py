@@ -48,6 +48,10 @@ class OwnNode(Leaders, Protocol):
         """Copy the entries of the ledger that are new. Raises LinkError."""
         ...
 
+    def copied(self, question: m.GetCopiedEntries) -> tuple[m.Answer, bytes]:
+        """What the copy here has beyond the end of another peer's."""
+        ...
+
 
 class Peer:
     """One peer of a run.
@@ -118,6 +122,8 @@ class Peer:
             client,
             rate_limits=self.node.rate_limits if self.node else None,
         )
+        if holder := self.node or self.copy:
+            self._peer_links.copied = holder.copied
         tasks = [asyncio.create_task(client.beat(lambda: self.progress))]
         if self.node:
             self.node.peer_links = self._peer_links
@@ -204,7 +210,7 @@ class Peer:
     async def _copy(self, copy: LedgerCopy) -> None:
         before = copy.fault
         try:
-            await copy.pull(self._client.ask_once)
+            await copy.pull(self._client.ask_once, self._peer_links.ask)
         except LinkError as error:
             log.info("the ledger could not be copied: %s", error)
         if copy.fault != before:
@@ -389,7 +395,7 @@ class Peer:
         spec, layout = self.worker.spec, self.worker.layout
         limit = fetch_limit(spec, layout)
         here = self.shared.blob(digest)
-        if self.node and here.exists() and blob_hash(blob := here.read_bytes()) == digest:
+        if here.exists() and blob_hash(blob := here.read_bytes()) == digest:
             return blob
         answer, blob = await self._client.ask(m.Fetch(digest), body_limit=limit)
         if isinstance(answer, m.BlobManifest) and answer.size <= limit:
