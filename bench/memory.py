@@ -71,7 +71,7 @@ def measure(case: Case) -> dict[str, float]:
     from duckweed.learn.model import network
     from duckweed.learn.single import SingleDevice
     from duckweed.learn.task import Batch
-    from duckweed.learn.text import TOKENS, NextToken
+    from duckweed.learn.tasks.text import TOKENS, NextToken
     from duckweed.merge.outer import outer_step
     from duckweed.round.blocks import Span
     from duckweed.round.worker import Worker

@@ -43,7 +43,7 @@ def plain(seconds: float) -> None:
     from duckweed.learn.learner import Part
     from duckweed.learn.optim.registry import make_optimizer
     from duckweed.learn.single import SingleDevice
-    from duckweed.learn.text import NextToken
+    from duckweed.learn.tasks.text import NextToken
     from duckweed.round import founding
 
     torch.set_num_threads(1)

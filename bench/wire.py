@@ -6,7 +6,7 @@ activity. MB/s count the f32 vector (4 bytes a value), against a plain copy of i
 the sources of the Python standard library, exchanging over the integer wire; the size of each
 kind of blob against the order-0 entropy of each tensor, at several rounds.
 `work`: seconds a value of the slowest valid blob that is found, against an honest one: of values that
-say nothing or everything, with as many lanes as a sender may take, and with headers altered at random.
+say nothing or everything, and with headers altered at random.
 
 Writes bench/results/wire.json and prints the Markdown tables of docs/wire.md.
 """
@@ -21,7 +21,6 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from math import lgamma, log
 from pathlib import Path
@@ -33,10 +32,10 @@ from duckweed.run.sections import Wire
 from duckweed.wire import carry, codec_of, keep
 from duckweed.wire.codecs import sums as updates
 from duckweed.wire.codecs.dense import Dense
-from duckweed.wire.codecs.integer import Codes, Integer, encode, quantise, steps
+from duckweed.wire.codecs.integer import Codes, Integer, quantise, steps
 from duckweed.wire.codecs.sparse import Sparse
 from duckweed.wire.codecs.sums import Sums
-from duckweed.wire.entropy import rans
+from duckweed.wire.entropy.signed import put_integers
 from duckweed.wire.frame import WireError, Writer
 
 RESULTS = Path(__file__).parent / "results" / "wire.json"
@@ -124,7 +123,7 @@ def speed(millions: int, repeat: int) -> list[dict]:
 
     for what, wire in (("integer, threshold 1", Integer()), ("integer, threshold 2", SPARSE_CODES)):
         codes = quantise(wire, x, layout, scales)
-        writing = rate(lambda w=wire, c=codes: encode(Writer(3, b"rate"), w, c, layout))
+        writing = rate(lambda c=codes: put_integers(Writer(3, b"rate"), c, 1, layout))
         measure(what, wire, entropy(codes, layout), encode=writing)
     measure("sparse, 64 of 4096", Sparse(), choices(Sparse()))
     measure("dense bf16", Dense("bf16"), None)
@@ -298,12 +297,9 @@ def work(millions: int, tries: int = 40) -> list[dict]:
         blobs = {"as it is": honest}
         for name, values in (("largest", largest), ("zeros", none), ("one sign a column", columns)):
             blobs[name] = codec.encode(values, scales).blob
-        for name, values in (("bell", x), ("largest", largest), ("zeros", none)):
-            with fewest_lanes():
-                blobs[f"{name}, fewest lanes"] = codec.encode(values, scales).blob
         refused = 0
         for number in range(tries):
-            name = list(blobs)[number % 7]
+            name = list(blobs)[number % 4]
             blob = bytearray(blobs[name])
             for at in dice.integers(8, min(len(blob), 60), 2):
                 blob[at] = dice.integers(0, 256)
@@ -326,17 +322,6 @@ def work(millions: int, tries: int = 40) -> list[dict]:
         )  # fmt: skip
         print(rows[-1], file=sys.stderr, flush=True)
     return rows
-
-
-@contextmanager
-def fewest_lanes() -> Iterator[None]:
-    """An encoder that takes no more lanes than it must."""
-    kept = rans._BITS_PER_LANE, rans._MANY_STEPS
-    rans._BITS_PER_LANE = rans._MANY_STEPS = 1 << 60
-    try:
-        yield
-    finally:
-        rans._BITS_PER_LANE, rans._MANY_STEPS = kept
 
 
 def table(rows: list[dict], columns: list[str]) -> str:

@@ -29,7 +29,7 @@ from duckweed.round.signed import signed_part
 from duckweed.run import events
 from duckweed.run.events import Event, RoundClosed
 from duckweed.run.state import State
-from duckweed.run.work import expected
+from duckweed.run.task.work import expected
 from duckweed.swarm.protocol import messages as m
 from duckweed.wire.codec import codec_of
 

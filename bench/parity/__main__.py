@@ -19,7 +19,7 @@ def main() -> None:
     run = commands.add_parser("run", help="train the cells that have no record yet, in order")
     run.add_argument("--cells", nargs="*", default=["*"], help="names or patterns")
     run.add_argument("--list", action="store_true", help="say what there is, and train nothing")
-    commands.add_parser("table", help="write the tables of docs/parity.md again")
+    commands.add_parser("table", help="write the tables of docs/parity-cells.md again")
     commands.add_parser("check", help="compare the stacked run with duckweed's simulation")
     commands.add_parser("ddp", help="real DDP processes: the check, the bytes, PowerSGD")
     chosen = parser.parse_args()

@@ -30,7 +30,7 @@ from duckweed.learn.model import model as models
 from duckweed.learn.model.network import Network
 from duckweed.learn.optim.registry import make_optimizer
 from duckweed.learn.optim.schedule import learning_rate
-from duckweed.learn.text import TOKENS, NextToken
+from duckweed.learn.tasks.text import TOKENS, NextToken
 from duckweed.round import founding
 from duckweed.run.spec import RunSpec, override
 

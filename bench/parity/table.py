@@ -1,4 +1,4 @@
-"""The tables of docs/parity.md from the records."""
+"""The tables of docs/parity-cells.md from the records."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from bench.parity.cells import BASE
 from bench.parity.plan import CELLS
 from duckweed.run.spec import RunSpec, override
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "parity.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "parity-cells.md"
 Record = dict[str, Any]
 
 
@@ -216,7 +216,7 @@ def curves_table(records: dict[str, Record]) -> str:
 
 
 def write() -> None:
-    """Replace what stands between the markers of docs/parity.md."""
+    """Replace what stands between the markers of docs/parity-cells.md."""
     records = load()
     parts = {
         "cells": cells_table(records),

@@ -26,9 +26,9 @@ from duckweed import cli
 from duckweed.learn import registry
 from duckweed.learn.learner import Part
 from duckweed.learn.task import Batch
-from duckweed.learn.text import NextToken
+from duckweed.learn.tasks.text import NextToken
 from duckweed.round.worker import Trained, Worker
-from duckweed.run import work
+from duckweed.run.task import work
 from duckweed.swarm.peer import join
 
 

@@ -54,7 +54,7 @@ class Run:
         """Its specification."""
 
     def __repr__(self) -> str:
-        return f"<duckweed run {self.folder.path}: {len(self.history().rounds)} of {self.spec.rounds.count} rounds>"
+        return f"<duckweed run {self.folder.path}: {len(self.history().rounds)} of {self.spec.schedule.rounds} rounds>"
 
     @property
     def path(self) -> Path:
@@ -209,7 +209,8 @@ def specification(
     if isinstance(given, RunSpec):
         return specs.override(given, changes) if changes else given
     if isinstance(given, Mapping):
-        changes, spec = {**given, **changes}, RunSpec()
+        changes = {**given, **changes}
+        spec = specs.start(changes)
     elif file := _file(given):
         spec, said = specs.load(file), file.read_text("utf-8")
     else:
@@ -296,6 +297,7 @@ def join(
     identity: str | None = None,
     device: str = "auto",
     dry_run: bool = False,
+    mirror: str = "",
     plugins: Sequence[File] = (),
     **limits: str | int | bool | None,
 ) -> str:
@@ -305,7 +307,7 @@ def join(
     invitation: the line that `duckweed serve` printed, None: that which `home` keeps; data: where the run's
     text lies here, and config, tokenizer: its model's configuration and tokenizer, where these are not on the
     hub (nothing on this machine is read on the run's word); home: folder of the peer (default: joined/RUN); identity: who to be (`duckweed
-    identity`); dry_run: only say, to the log, what it would do; plugins: files of one's own that the run
+    identity`); dry_run: only say, to the log, what it would do; mirror: URL of the run's mirror; plugins: files of one's own that the run
     needs, never taken from the run; limits: up, down, hours, pause_when_busy, memory, disk, threads, micro,
     nice, model
     (duckweed.volunteer.controls.Controls). Memory and nice hold for this whole process, and stay.
@@ -319,7 +321,7 @@ def join(
 
         place = participation.ready(held, device)
         paths = [str(path) for path in data]
-        named = str(config), str(tokenizer)
+        named = str(config), str(tokenizer), mirror
         reason = _await(participation.join(peer_home, paths, place, log.info, dry_run, *named))
         for line in () if dry_run else participation.take_home(peer_home, place, log.info):
             log.info(line)

@@ -25,6 +25,7 @@ from duckweed.volunteer.controls import Controls
 from duckweed.volunteer.given import Given
 from duckweed.volunteer.peer_home import PeerHome
 from duckweed.volunteer.watch import hold_to
+from duckweed.wire import threads
 
 STANDING = 60.0  # seconds between two sentences on what a peer has given
 
@@ -34,6 +35,7 @@ def ready(limits: Controls, device: str) -> str:
     to the limits from now on. Returns the device as PyTorch names it."""
     memory.one_heap()
     torch.set_num_threads(limits.threads)
+    threads.use(limits.threads)
     device = choose(device)
     allow_files()
     hold_to(limits, device)
@@ -48,15 +50,17 @@ async def join(
     dry_run: bool = False,
     config: str = "",
     tokenizer: str = "",
+    mirror: str = "",
 ) -> str:
     """Take part in the run of an invitation until it ends; returns the reason. device: what `ready` gave;
-    data, config, tokenizer: where they lie on this machine, if the user has named them. What there is to take home afterwards, `take_home` takes.
+    data, config, tokenizer: where they lie on this machine, if the user has named them; mirror: URL of
+    the run's mirror. What there is to take home afterwards, `take_home` takes.
 
     Raises LinkError, DataError, ModelError, OutOfMemory, ControlsError, PeerStopped."""
     telling = asyncio.create_task(_tell_standing(home, say))
     try:
         return await take_part(
-            home.invitation, home.home, tuple(data), device, say, dry_run, config, tokenizer
+            home.invitation, home.home, tuple(data), device, say, dry_run, config, tokenizer, mirror
         )
     finally:
         telling.cancel()
@@ -103,7 +107,7 @@ def take_home(home: PeerHome, device: str, say: Say) -> list[str]:
     if not folder.spec.is_file() or not folder.ledger.is_file():
         return []
     spec, keep = specs.load(folder.spec), controls.load(home.peer).model
-    count = spec.rounds.count
+    count = spec.schedule.rounds
     if closed_rounds(folder) < count or not folder.state(count).is_file():
         return []
     with closing(Ledger(folder.ledger)) as ledger:

@@ -1,7 +1,7 @@
 """A run on this machine from its founding to its report: what the commands and the library both call."""
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,11 @@ from duckweed.learn.model import model as models
 from duckweed.learn.model.given import model_in
 from duckweed.learn.model.model import buffers_of, read_weights
 from duckweed.learn.model.presets import PRESETS
+from duckweed.learn.model.talk import Talk
 from duckweed.learn.registry import learner
+from duckweed.learn.tasks import exam
+from duckweed.learn.tasks.exam import Result
+from duckweed.learn.tasks.problems import rows_of
 from duckweed.ledger.entries import StateEntry
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.link_spec import LinkSpec
@@ -43,6 +47,8 @@ from duckweed.run.folder import FolderError, RunFolder, write_atomically
 from duckweed.run.plugins import Plugin
 from duckweed.run.sections import DataSpec
 from duckweed.run.spec import RunSpec
+from duckweed.run.task.sections import Environment, Reinforce
+from duckweed.wire import threads as codec_threads
 from duckweed.wire.codec import codec_of
 
 SHARES = 200  # in which a long text is measured
@@ -162,7 +168,7 @@ def simulate(
     )  # fmt: skip
     yield from simulation.events()
     yield Said(
-        f"Simulated: on these links and at this speed {run.spec.rounds.count} rounds take "
+        f"Simulated: on these links and at this speed {run.spec.schedule.rounds} rounds take "
         f"{simulation.clock:,.1f} s. Final state {simulation.state.hash()[:16]}"
     )
 
@@ -183,7 +189,7 @@ def closed_rounds(folder: RunFolder) -> int:
 
 
 def round_seconds(run: Session, peers: int, simulated: bool) -> float | None:
-    """What a round will take here, by the steps that were done at the founding; None where that cannot be
+    """What a round will take here on average, by the steps that were done at the founding; None where that cannot be
     known: other machines take part, or peers share an accelerator. peers: how many share this machine;
     simulated: one process does the work of all, in turn."""
     spec, step = run.spec, run.folder.local().get("step_seconds")
@@ -195,13 +201,14 @@ def round_seconds(run: Session, peers: int, simulated: bool) -> float | None:
     turns = max(1.0, peers / at_once)
     # Forward alone is a third of the work of a step; peers share what is evaluated.
     measured = spec.rounds.evaluate_tokens / peers / spec.rounds.evaluate / 3
-    return float(step * spec.inner.steps * turns * (1 + measured / spec.tokens_per_block))
+    steps = spec.total_steps / spec.schedule.rounds
+    return float(step * turns * (steps + measured / spec.tokens_per_step))
 
 
 def trained(run: Session) -> bool:
     """Whether all rounds are closed, and the peers have agreed on the last state. Raises LedgerError."""
     with closing(Ledger(run.folder.ledger)) as ledger:
-        return ledger.last_round(StateEntry) == run.spec.rounds.count
+        return ledger.last_round(StateEntry) == run.spec.schedule.rounds
 
 
 def finish(run: Session, keep: bool = True) -> Summary:
@@ -251,13 +258,7 @@ def model_of(path: Path) -> Path:
     one. Raises FolderError."""
     if (path / "config.json").is_file():
         return path
-    folder = folders.find(path)
-    if not (folder.model / "config.json").is_file():
-        raise FolderError(
-            f"{folder.path} has no model yet: the run is not finished. "
-            f"Go on with it: duckweed train --resume {folder.path}"
-        )
-    return folder.model
+    return folders.model_folder(folders.find(path).path)
 
 
 def generate(
@@ -274,6 +275,57 @@ def generate(
     `export.generate`. Raises FolderError."""
     model, place = model_of(path), choose(device)
     return export.generate(model, prompt, tokens, temperature, seed, place, top_p, write)
+
+
+def examine(
+    path: Path,
+    names: Sequence[str],
+    samples: int,
+    problems: int,
+    device: str,
+    files: Sequence[Path | str],
+    say: Say,
+    changes: Mapping[str, object] | None = None,
+    seed: int = 0,
+) -> list[Result]:
+    """How many held-out problems the model of a finished run, or of a model's folder, solves. names: of
+    environments; empty: those of the run. changes: keys of section [task]; files: as in `reopen`. An
+    environment that the run was trained with has the run's settings. Raises FolderError, PluginError,
+    DataError, SpecError, ModelError."""
+    model, place = model_of(path), choose(device)
+    task, share, rows, base = Reinforce(), DataSpec().held_out, None, RunSpec()
+    if model != path:
+        folder = folders.find(path)
+        plugins.load_of(folder, files)
+        spec = specs.load(folder.spec)
+        share = spec.data.held_out
+        if isinstance(spec.task, Reinforce):
+            task, base = spec.task, spec
+            if not task.environments and not names:
+                rows = rows_of(founding.reopen(folder, spec).dataset)
+    else:
+        plugins.load(files)
+    wanted = {name: task.environments.get(name, Environment()) for name in names}
+    task = msgspec.structs.replace(task, environments=wanted or task.environments)
+    if not task.environments and not rows:
+        raise FolderError(
+            f"{path} was not trained on problems; name some: --tasks countdown,chain_sum"
+        )
+    raw = {
+        "task": msgspec.to_builtins(task),
+        "inner.batch": task.samples,
+        "model.sequence": 1 << 20,
+    }
+    given = {f"task.{key}": value for key, value in (changes or {}).items()}
+    held = specs.override(base, raw | given).task
+    assert isinstance(held, Reinforce)
+    return exam.examine(model, held, problems, samples, place, seed, share, say, rows)
+
+
+def talk(path: Path, device: str, seed: int, system: str) -> Talk:
+    """A conversation with the model of a finished run, or of a model's folder. Raises FolderError, DataError,
+    ModelError."""
+    return Talk(model_of(path), choose(device), seed, system)
 
 
 def evaluate(
@@ -333,4 +385,5 @@ def _measured(
 
 def _device(wanted: str, threads: int) -> str:
     torch.set_num_threads(threads)
+    codec_threads.use(threads)
     return choose(wanted)

@@ -16,7 +16,7 @@ from duckweed.learn.learner import Part
 from duckweed.learn.memory import OutOfMemory, check_memory, whole
 from duckweed.learn.model import model as models
 from duckweed.learn.single import SingleDevice
-from duckweed.learn.text import TOKENS
+from duckweed.learn.tasks.text import TOKENS
 from duckweed.run.sections import Inner, Rounds
 from duckweed.run.spec import RunSpec, override
 

@@ -11,8 +11,8 @@ from duckweed.learn.registry import register_learner
 from duckweed.learn.single import SingleDevice
 from duckweed.process.simulation import Simulation
 from duckweed.round import founding
-from duckweed.run import work
 from duckweed.run.events import RoundClosed
+from duckweed.run.task import work
 
 FACTS = {
     "wire.kind": "dense", "wire.dtype": "fp32", "wire.feedback": 0.0,

@@ -14,7 +14,7 @@ from duckweed.learn.device import precision_for
 from duckweed.learn.learner import Diverged, Part
 from duckweed.learn.model import model as models
 from duckweed.learn.single import _Losses
-from duckweed.learn.text import TOKENS
+from duckweed.learn.tasks.text import TOKENS
 from duckweed.run.sections import Inner
 
 BATCHES = [(np.arange(2 * 17).reshape(2, 17) * (k + 1) % 50).astype(np.int64) for k in range(4)]

@@ -9,7 +9,9 @@ import socket
 import time
 
 import pytest
+from fixtures import commands, tiny
 
+from duckweed import session
 from duckweed.ledger.entries import PeerEntry
 from duckweed.pages.live import server, show, site
 from duckweed.pages.live.curve import POINTS, Line, plot, steps, thin
@@ -339,3 +341,18 @@ def test_a_round_without_metrics_is_shown(tmp_path):
     follower = Follower(folder)
     follower.look()
     assert "<b>1</b> of 2" in parts(follower)["now"]
+
+
+@pytest.mark.slow
+def test_a_browser_shows_a_run_of_four_peers_from_its_start_to_its_end(tmp_path):
+    spec = tiny.specification(tmp_path, {"rounds.count": 3, "rounds.peers": 4})
+    folder, ground, _ = tiny.found(tmp_path, "pond", spec)
+    it = session.Session(folder, spec, ground, "cpu", 1)
+    with served(folder, "", None) as shown, browser(tmp_path / "profile") as tab:
+        tab.call("Page.navigate", url=shown.url)
+        tab.until("document.getElementById('now')?.innerText.includes('0 of 3')")
+        for _ in shown.seen(session.train(it, 0, commands.forks())):
+            pass
+        tab.until("document.getElementById('now').innerText.includes('3 of 3')")
+        tab.until("document.body.innerText.includes('The run is over')")
+        assert not tab.faults

@@ -127,7 +127,7 @@ def test_many_rounds_share_bars(two):
 
 
 def test_peers_show_speed_and_what_did_not_count(two):
-    heat, crosses = peers_plot(run_log(two[0]), 1000)["data"]
+    heat, crosses = peers_plot(run_log(two[0]), lambda round_: 1000)["data"]
     assert heat["z"] == [[250.0, 500.0], [200.0, pytest.approx(333.33)]]
     assert (crosses["x"], crosses["y"]) == ([1], [1])
     assert crosses["text"] == ["its norm is &lt;far&gt; from the others&#x27;"]

@@ -144,3 +144,21 @@ def test_a_coordinator_of_a_run_whose_rounds_are_all_closed_waits_for_no_peer_th
         await asyncio.wait_for(after.rounds.run(), 60)
 
     play(tmp_path, scene)
+
+
+def test_what_was_handed_in_before_a_restart_counts_after_it(tmp_path, monkeypatch):
+    async def scene(run):
+        await run.start()
+        await run.round()
+        while not isinstance(await run.hand_in_if_open(0), m.Ack):
+            await asyncio.sleep(0.02)
+        run.restart()
+        monkeypatch.setattr(room, "GATHER", 0.1)
+        run.task = asyncio.create_task(run.it.rounds.run())
+        await run.join(PEERS[:2])
+        await run.it.rounds.notify()
+        while not isinstance(await run.hand_in_if_open(1), m.Ack):
+            await asyncio.sleep(0.02)
+        assert (await run.closed(1)).accepted == [0, 1]
+
+    play(tmp_path, scene)

@@ -116,6 +116,35 @@ def test_with_overlap_slow_links_cost_less_time_and_the_run_still_learns(done):
     assert sorted(b for body in bodies for b in body.blocks.values()) == list(range(9))
 
 
+def test_a_budget_of_bytes_gives_its_rounds_and_skips_nothing(done):
+    _, _, _, base = done
+    changes = {"rounds.saving": 100.0, "inner.steps": 10, "rounds.evaluate": 100}
+    folder, _, final = simulated(base, "budget", changes)
+    _, again, other = simulated(base, "budget-again", changes, step_seconds=2.0)
+    assert other.hash() == final.hash()
+    spec, rounds = again.spec, again.spec.schedule
+    bodies = [e.body for e in Ledger(folder.ledger).entries(RoundEntry)]
+    assert len(bodies) == rounds.rounds > 3
+    lengths = [{steps for _, steps in body.parts.values()} for body in bodies]
+    assert lengths == [{rounds.steps_of(n)} for n in range(rounds.rounds)]
+    taken = sorted(part for body in bodies for part in body.parts.values())
+    edges = [first + steps for first, steps in taken]
+    assert [first for first, _ in taken] == [0, *edges[:-1]]  # nothing is skipped
+    assert edges[-1] == 3 * spec.total_steps
+
+
+def test_with_a_budget_of_bytes_a_slow_peer_gets_fewer_steps_of_every_round(done):
+    _, _, _, base = done
+    changes = {"rounds.saving": 150.0, "inner.steps": 10, "rounds.evaluate": 100}
+    folder, slow, _ = simulated(base, "budget-one-slow", changes, step_seconds=[9.0, 9.0, 27.0])
+    rounds = slow.spec.schedule
+    bodies = [e.body for e in Ledger(folder.ledger).entries(RoundEntry)]
+    assert all(body.closed.accepted == [0, 1, 2] for body in bodies)
+    steps = [[body.parts[peer][1] for peer in range(3)] for body in bodies]
+    assert steps == [[n, n, n // 3] for n in map(rounds.steps_of, range(rounds.rounds))]
+    assert slow.clock < 1.1 * 9.0 * rounds.steps
+
+
 def test_the_ledger_of_a_simulation_is_one_that_holds(done):
     folder, _, final, _ = done
     ledger = Ledger(folder.ledger)

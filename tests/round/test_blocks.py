@@ -137,3 +137,36 @@ def test_no_more_steps_ahead_than_there_are(overlap, steps):
     assert 0 <= lead(overlap, steps) <= steps
     assert (lead(0.0, steps), lead(1.0, steps)) == (0, steps)
     assert abs(lead(overlap, steps) - overlap * steps) <= 0.5 + 1e-9
+
+
+@given(st.lists(st.lists(peers, min_size=1, max_size=5), min_size=1, max_size=25))
+def test_rounds_of_different_lengths_take_one_block_without_gaps(course):
+    """With a budget of bytes all data is one block, and each round has its own usual number of steps."""
+    blocks, closed, usual = Blocks(1 << 31), [], 2
+    for number, round_ in enumerate(course):
+        usual = 2 + number
+        budgets_ = {peer: min(budget, usual) for peer, (budget, _) in enumerate(round_)}
+        if number % 2:
+            budgets_ = dict.fromkeys(budgets_, usual)
+        assigned = blocks.share(budgets_, usual)
+        accepted = [peer for peer, (_, counted) in enumerate(round_) if counted]
+        blocks.close_round(assigned, accepted)
+        closed.append((assigned, accepted))
+    again = Blocks(1 << 31)
+    for assigned, accepted in closed:
+        again.replay(assigned, accepted)
+    assert [again.take(x, usual) for x in (1, usual, usual)] == [
+        blocks.take(x, usual) for x in (1, usual, usual)
+    ]
+    counted = steps(assigned[peer] for assigned, accepted in closed for peer in accepted)
+    assert len(set(counted)) == len(counted)
+
+
+def test_peers_of_usual_speed_get_as_many_steps_as_their_round_has():
+    blocks = Blocks(1 << 31)
+    first = blocks.share({0: 3, 1: 3}, 3)
+    blocks.close_round(first, [0, 1])
+    assert first == {0: Span(0, 0, 3), 1: Span(0, 3, 3)}
+    assert blocks.share({0: 4, 1: 1, 2: 4}, 4) == {
+        0: Span(0, 7, 4), 1: Span(0, 6, 1), 2: Span(0, 11, 4),
+    }  # fmt: skip

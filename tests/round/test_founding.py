@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 from fixtures import tiny
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -239,6 +239,19 @@ def test_given_weights_of_another_shape_are_refused(tmp_path):
     (tmp_path / "given" / "config.json").write_text(json.dumps(facts | {"intermediate_size": 96}))
     with pytest.raises(ModelError, match="given"):
         founded(tmp_path, {"model.source": "given", "model.weights": "given"})
+
+
+def test_given_tensors_that_the_model_has_no_place_for_are_told(tmp_path):
+    given(tmp_path / "given", LLAMA)
+    path = tmp_path / "given" / "model.safetensors"
+    tensors = load_file(path)
+    save_file(tensors | {"model.layers.0.adapter.weight": torch.ones(3)}, path, {"format": "pt"})
+    told = []
+    changes = {"model.source": "given", "model.weights": "given"}
+    founded(tmp_path, changes, warn=told.append)
+    assert any(
+        "1 tensor that this model has no place for, model.layers.0.adapter" in x for x in told
+    )
 
 
 GPT2 = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2, "vocab_size": 256}

@@ -1,34 +1,60 @@
-"""Look-ups and counts of small integers, over the border of one part."""
+"""Tables of frequencies from rates on the grid."""
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from duckweed.wire.entropy import tables
-from duckweed.wire.entropy.tables import count, look_up, parts, smallest
-
-LENGTHS = [0, 1, tables._AT_ONCE - 1, tables._AT_ONCE, 2 * tables._AT_ONCE + 3]
-
-
-@pytest.mark.parametrize("length", LENGTHS)
-def test_parts_are_those_of_the_whole(length):
-    values = np.arange(length)
-    pieces = [values[part] for part in parts(length)]
-    assert np.array_equal(np.concatenate([values[:0], *pieces]), values)
-
-
-@pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.parametrize("kind", [np.uint8, np.int16])
-def test_what_is_found_and_counted_is_what_numpy_finds_and_counts(length, kind):
-    index = np.random.default_rng(length).integers(0, 7, length).astype(kind)
-    table = np.arange(7, dtype=np.uint16) ** 3
-    found = look_up(table, index)
-    assert found.dtype == table.dtype
-    assert np.array_equal(found, table[index])
-    for least in (0, 4, 20):
-        assert np.array_equal(count(index, least), np.bincount(index, minlength=least))
+from duckweed.wire import WireError
+from duckweed.wire.entropy.tables import (
+    LEVELS,
+    ONE,
+    chained,
+    frequencies,
+    kinds,
+    put_indices,
+    take_indices,
+)
+from duckweed.wire.frame import Reader, Writer
 
 
-@pytest.mark.parametrize("largest", [0, 1, 127, 128, 255, 32767, 32768, 1 << 20])
-def test_the_smallest_integer_holds_all_numbers_of_as_many_bits(largest):
-    most = (1 << largest.bit_length()) - 1
-    assert np.iinfo(smallest(largest)).max >= most
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 89))
+def test_any_chain_gives_frequencies_of_at_least_one_that_add_up(seed, length):
+    rng = np.random.default_rng(seed)
+    mass = rng.integers(length + 1, ONE + 1, 64)
+    found = frequencies(mass, rng.integers(0, LEVELS, (64, length)).astype(np.uint8))
+    assert found.shape == (64, length + 1)
+    assert (found >= 1).all()
+    assert (found.sum(axis=1) == mass).all()
+
+
+def test_a_chain_from_counts_gives_frequencies_close_to_them():
+    counts = np.array([[9000, 3000, 1500, 400, 100]])
+    found = frequencies(np.array([ONE]), chained(counts))
+    share = counts / counts.sum()
+    lost = (share * np.log2(share / (found / ONE))).sum()
+    assert lost < 0.005
+
+
+@pytest.mark.parametrize("count", [0, 1, 4, 7, 100])
+def test_indices_take_six_bits_each_and_their_padding_is_checked(count):
+    indices = np.random.default_rng(count).integers(0, LEVELS, count).astype(np.uint8)
+    writer = Writer(9, b"test")
+    put_indices(writer, indices)
+    blob = writer.blob()
+    reader = Reader(blob, 9, b"test")
+    assert take_indices(reader, count).tolist() == indices.tolist()
+    assert reader.left == 0
+    if 6 * count % 8:
+        with pytest.raises(WireError, match="padding"):
+            take_indices(Reader(blob[:-1] + bytes([blob[-1] | 128]), 9, b"test"), count)
+
+
+@pytest.mark.parametrize("length", [1, 2, 1000])
+def test_kinds_are_those_that_numpy_finds(length):
+    x = np.random.default_rng(length).integers(-63, 64, length)
+    for got, wanted in zip(
+        kinds(x), np.unique(x, return_inverse=True, return_counts=True), strict=True
+    ):
+        assert got.tolist() == wanted.tolist()

@@ -109,7 +109,7 @@ class Claims:
 
     def span(self, round_: int, peer: int) -> Span | None:
         """What a peer was given to train in a round. Raises ValueError if there is no such span."""
-        steps = self.spec.inner.steps
+        steps = self.spec.block_steps
         span = assignments(self.rounds[round_], steps).get(peer)
         if span and not (span.block >= 0 and 0 <= span.first < span.end <= steps):
             raise ValueError(

@@ -8,7 +8,7 @@ import torch
 
 from duckweed.audit.claims import Claims
 from duckweed.audit.findings import NotHere
-from duckweed.learn.data import dataset as datasets
+from duckweed.learn import registry
 from duckweed.learn.data.corpus import DataError
 from duckweed.learn.device import precision_for
 from duckweed.learn.learner import Learner
@@ -88,6 +88,7 @@ def _ground(claims: Claims, data: tuple[str, ...] | None, say: Report) -> Ground
             f"the text of the run ({', '.join(spec.data.paths)}) is not known to be here; say where it "
             "is with --data"
         )
-    wanted = msgspec.structs.replace(spec.data, path=data) if data else spec.data
+    if data:
+        spec = msgspec.structs.replace(spec, data=msgspec.structs.replace(spec.data, path=data))
     say("reading the data")
-    return Ground(Path.cwd(), datasets.prepare(wanted, Path.cwd(), founding.cache_folder()))
+    return Ground(Path.cwd(), registry.prepare(spec, Path.cwd(), founding.cache_folder()))

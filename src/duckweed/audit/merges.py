@@ -34,7 +34,7 @@ def audit_round(claims: Claims, states: States, round_: int) -> Iterator[Finding
 def _closed_again(claims: Claims, states: States, round_: int) -> Closed:
     """Raises NotHere; ValueError or ArithmeticError for numbers that no run has."""
     entry = claims.rounds[round_]
-    handed = announcements(entry, claims.spec.inner.steps, len(claims.layout.names))
+    handed = announcements(entry, claims.spec.block_steps, len(claims.layout.names))
     if not handed:
         return msgspec.structs.replace(entry.closed, accepted=[], blobs=[], weights=[], update=None)
     closed = states.engine.close(claims.shared(round_), handed, claims.memory(round_))

@@ -7,6 +7,7 @@ import typer
 from duckweed import __version__
 from duckweed.cli import (
     audit,
+    chat,
     doctor,
     evolve,
     forecast,
@@ -53,6 +54,7 @@ for room in (
     status,
     doctor,
     inspect,
+    chat,
     audit,
     page,
     push,

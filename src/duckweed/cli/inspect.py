@@ -140,7 +140,21 @@ def generate(
 @plain_errors
 def evaluate(
     run: Run,
-    data: Annotated[list[str], typer.Option(help="Text to measure the model on. Repeatable.")],
+    data: Annotated[
+        list[str] | None, typer.Option(help="Text to measure the model on. Repeatable.")
+    ] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option(
+            help="Problems to solve: environments, such as countdown,chain_sum; or 'own'."
+        ),
+    ] = None,
+    samples: Annotated[int, typer.Option(help="With --tasks: answers to each problem.")] = 8,
+    problems: Annotated[int, typer.Option(help="With --tasks: held-out problems of each.")] = 200,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="With --tasks: a key of section [task], such as tokens=128."),
+    ] = None,
     field: specified.Field = None,
     encoding: specified.Encoding = None,
     limit: specified.Limit = None,
@@ -148,7 +162,15 @@ def evaluate(
     plugin: Plugins = None,
 ) -> None:
     """Bits per byte and perplexity on any text, of a finished run's model or of any folder in Hugging Face's
-    format."""
+    format. With --tasks: the share of held-out problems that it solves with one answer and with several."""
+    if (data is None) == (tasks is None):
+        fail(
+            "give either --data with a text, or --tasks with names of environments ('own': the run's)"
+        )
+    if tasks is not None:
+        _examine(run, tasks, samples, problems, set_ or [], device, plugin or [])
+        return
+    assert data is not None
     with console.status("loading PyTorch") as status:
         from duckweed import session
 
@@ -163,3 +185,51 @@ def evaluate(
             f"({found.text_bytes:,} bytes of text)",
         )
     )
+
+
+def _examine(
+    run: Path,
+    tasks: str,
+    samples: int,
+    problems: int,
+    assignments: list[str],
+    device: str,
+    plugins: list[Path],
+) -> None:
+    """Print how many problems are solved."""
+    if samples < 1 or problems < 1:
+        fail("--samples and --problems must be at least 1")
+    names = [] if tasks == "own" else [name.strip() for name in tasks.split(",") if name.strip()]
+    changes = specified.changes(assignments=assignments)
+    with console.status("loading PyTorch") as status:
+        from duckweed import session
+        from duckweed.pages.run_summary import readable
+
+        found = session.examine(
+            run, names, samples, problems, device, plugins, status.update, changes
+        )
+    table = Table(box=None, header_style="bold", padding=(0, 3, 0, 0))
+    table.add_column("problems")
+    for name in ("pass@1", "", f"pass@{samples}", "", "tokens"):
+        table.add_column(name, justify="right")
+    for one in found:
+        cells = []
+        for k in (1, samples):
+            low, high = one.interval(k)
+            cells += [f"{one.pass_at(k):.1%}", f"{low:.1%} to {high:.1%}"]
+        table.add_row(f"{one.name}, {len(one.right)} held out", *cells, f"{one.tokens:.0f}")
+    console.print(table)
+    failed = sum(one.failed for one in found)
+    if failed:
+        console.print(
+            f"{failed} checks raised or took too long, and counted as wrong", style="yellow"
+        )
+    console.print(
+        f"pass@k: at least one of k answers is right. 95 % intervals; {samples} answers to each problem, "
+        "estimated without bias",
+        style="dim",
+    )
+    if found and found[0].shown:
+        shown = found[0].shown[0]
+        console.print(f"\nfor example ({'right' if shown.right else 'wrong'}):", style="dim")
+        console.print(Text(f"{shown.question.strip()}\n{readable(shown.written).strip()}"))

@@ -43,6 +43,13 @@ def join(
         str | None,
         typer.Option(metavar="NAME", help="Be who `duckweed identity NAME` made on this machine."),
     ] = None,
+    mirror: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            help="The run's mirror: take ledger and state from there, also when nobody of the run answers.",
+        ),
+    ] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads. Default: 1.")] = None,
     up: Annotated[str | None, typer.Option(help="At most so fast up: 5mbit.")] = None,
@@ -97,7 +104,7 @@ def join(
         return
     try:
         with alone(peer_home.lock, wait=False):
-            _take_part(peer_home, data, device, limits, dry_run, config, tokenizer)
+            _take_part(peer_home, data, device, limits, dry_run, config, tokenizer, mirror)
     except Busy:
         fail(
             f"{peer_home.home} is taking part already; end it with: duckweed leave {peer_home.home}"
@@ -112,6 +119,7 @@ def _take_part(
     dry_run: bool,
     config: str,
     tokenizer: str,
+    mirror: str,
 ) -> None:
     import asyncio
 
@@ -129,7 +137,9 @@ def _take_part(
     )
     try:
         reason = asyncio.run(
-            participation.join(peer_home, data or (), device, _say, dry_run, config, tokenizer)
+            participation.join(
+                peer_home, data or (), device, _say, dry_run, config, tokenizer, mirror
+            )
         )
     except KeyboardInterrupt:
         console.print("Left. What was not handed in is trained by others.")

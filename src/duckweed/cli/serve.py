@@ -63,6 +63,7 @@ def serve(
     tokenizer: specified.Tokenizer = None,
     peers: specified.Peers = None,
     rounds: specified.Rounds = None,
+    saving: specified.Saving = None,
     seed: specified.Seed = None,
     set_: specified.Set = None,
     recipe: specified.Recipe = None,
@@ -107,6 +108,7 @@ def serve(
     ] = True,
     plugin: running.Plugins = None,
     log: running.Logs = None,
+    mirror: running.MirrorUrl = None,
 ) -> None:
     """Coordinate a run for peers on other machines; prints the invitation that they join with.
 
@@ -118,12 +120,13 @@ def serve(
     from duckweed.run import plugins
 
     trackers.check(log or [])
+    running.check_mirror(mirror)
     if page and page != LAST:  # before a folder is made for the run
         from duckweed.pages.live.server import check
 
         check(page)
     wanted = specified.changes(
-        data, field, encoding, limit, model, tokenizer, peers, rounds, seed, set_
+        data, field, encoding, limit, model, tokenizer, peers, rounds, seed, set_, saving
     )
     if specification and specification.is_dir():
         specified.refuse_with_run(wanted, recipe)
@@ -143,7 +146,7 @@ def serve(
             return
         with running.stoppable(run, "duckweed serve"):
             if not running.trained(run):
-                _serve(run, train, threads, *way, shown, log or [])
+                _serve(run, train, threads, *way, shown, log or [], mirror)
             running.finish(run)
 
 
@@ -174,6 +177,7 @@ def _serve(
     own_relay: bool,
     shown: "Served | None",
     log: list[str],
+    mirror: str | None,
 ) -> None:
     """Coordinate until all rounds are done; prints the invitation first."""
     from duckweed.process.local_run import LocalRun
@@ -191,7 +195,8 @@ def _serve(
             "Anybody can take part:\n" if is_open else "Whoever has this line can come:\n"
         )
         invitation = published(run.folder).with_secret(secret)
-        console.print(f"duckweed join {invitation}\n", soft_wrap=True)
+        taken = f" --mirror {mirror}" if mirror and "://" in mirror else ""
+        console.print(f"duckweed join {invitation}{taken}\n", soft_wrap=True)
         port = serving.bound[0].rpartition(":")[2]
         console.print(
             f"Others reach this machine at UDP port {port} and, faster, TCP port {port}"
@@ -201,14 +206,14 @@ def _serve(
         if words := _successors(run.spec):
             console.print(words, style="dim")
         if shown is None:
-            running.watch(run, processes.events(), log)
+            running.watch(run, processes.events(), log, mirror)
             return
         from duckweed import session
         from duckweed.pages.live.sections import Terms
 
-        command = f"duckweed join {invitation}" if is_open else ""
+        command = f"duckweed join {invitation}{taken}" if is_open else ""
         shown.invite(Terms(command, tuple(session.needs(run))))
-        running.watch(run, shown.seen(processes.events()), log)
+        running.watch(run, shown.seen(processes.events()), log, mirror)
 
 
 def _begin(

@@ -25,12 +25,12 @@ def new(
     ),
 ) -> None:
     """Write a commented run specification to start from."""
+    from duckweed.run import spec as specs
     from duckweed.run import toml
-    from duckweed.run.spec import RunSpec
 
     if path.exists():
         fail(f"{path} exists already; nothing was changed. Choose another name.")
-    path.write_text(toml.write(RunSpec(), notes=True), encoding="utf-8")
+    path.write_text(toml.write(specs.start({}), notes=True), encoding="utf-8")
     console.print(f"Wrote {path}. Edit it, then: duckweed train {path}")
 
 
@@ -47,6 +47,7 @@ def train(
     tokenizer: specified.Tokenizer = None,
     peers: specified.Peers = None,
     rounds: specified.Rounds = None,
+    saving: specified.Saving = None,
     seed: specified.Seed = None,
     set_: specified.Set = None,
     recipe: specified.Recipe = None,
@@ -70,6 +71,7 @@ def train(
     ] = None,
     plugin: running.Plugins = None,
     log: running.Logs = None,
+    mirror: running.MirrorUrl = None,
 ) -> None:
     """Train a model with several peers on this machine, over the same transport as the internet.
 
@@ -83,12 +85,13 @@ def train(
     from duckweed.run import plugins
 
     trackers.check(log or [])
+    running.check_mirror(mirror)
     if resume is not None and specification is not None:
         fail("give either a specification or --resume, not both: a run keeps its specification")
     if (links or step_seconds is not None) and not simulate:
         fail("--links and --step-seconds go with --simulate")
     wanted = specified.changes(
-        data, field, encoding, limit, model, tokenizer, peers, rounds, seed, set_
+        data, field, encoding, limit, model, tokenizer, peers, rounds, seed, set_, saving
     )
     folder = None
     if resume is not None:
@@ -117,7 +120,7 @@ def train(
             pass
         elif simulate:
             at_links = parse_links(links, run.spec.rounds.peers) if links else None
-            running.watch(run, session.simulate(run, at_links, step_seconds), log or ())
+            running.watch(run, session.simulate(run, at_links, step_seconds), log or (), mirror)
         else:
-            running.watch(run, session.train(run, port, forks), log or ())
+            running.watch(run, session.train(run, port, forks), log or (), mirror)
         running.finish(run)

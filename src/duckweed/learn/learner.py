@@ -20,6 +20,7 @@ import torch
 
 from duckweed.learn.fit import Fit, Say
 from duckweed.learn.optim.optimizer import OptimizerState
+from duckweed.run.task.written import Written
 
 Report = Callable[[int, float], None]
 """Told the steps done so far and their mean loss in nats per token. It may end the training by raising."""
@@ -49,6 +50,7 @@ class Work(msgspec.Struct):
     loss: float  # mean over the steps, nats per token
     seconds: float  # wall time
     optimizer: OptimizerState  # to go on from; empty unless it was asked for
+    written: Written | None = None  # by the model for this work; None: it writes nothing
 
 
 class Learner(Protocol):

@@ -4,19 +4,35 @@ A learner or a task more is one module and one line here (docs/learn.md).
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 from transformers import PretrainedConfig
 
+from duckweed.learn.data import dataset as datasets
+from duckweed.learn.data.chat import ChatForm
+from duckweed.learn.data.corpus import Report
 from duckweed.learn.data.dataset import Dataset
 from duckweed.learn.learner import Learner
 from duckweed.learn.single import SingleDevice
 from duckweed.learn.task import Task
-from duckweed.learn.text import NextToken
-from duckweed.run import work
+from duckweed.learn.tasks import problems
+from duckweed.learn.tasks.chat import Conversations
+from duckweed.learn.tasks.reinforce import Reinforcement
+from duckweed.learn.tasks.text import NextToken
 from duckweed.run.spec import RunSpec
+from duckweed.run.task import work
+from duckweed.run.task.sections import Reinforce
 
-TASKS: dict[str, Callable[[RunSpec, Dataset], Task]] = {work.TEXT: NextToken}
+TASKS: dict[str, Callable[[RunSpec, Dataset], Task]] = {
+    work.TEXT: NextToken,
+    work.CHAT: Conversations,
+    work.REINFORCE: Reinforcement,
+}
+FORMS: dict[str, Callable[[RunSpec], ChatForm]] = {
+    work.CHAT: lambda spec: ChatForm(spec.model.sequence)
+}
+"""Of a kind of task whose data are not texts: how rows become tokens."""
 
 Make = Callable[[RunSpec, PretrainedConfig, Task, str], Learner]
 """(specification, the model's configuration, task, device) -> learner."""
@@ -42,8 +58,21 @@ def register_learner(name: str, make: Make, fits: Fits = lambda spec, device: Tr
     LEARNERS[name] = Kind(make, fits)
 
 
+def prepare(spec: RunSpec, base: Path, cache: Path, report: Report | None = None) -> Dataset:
+    """The data of a run (duckweed.learn.data.dataset.prepare). Raises DataError."""
+    if isinstance(spec.task, Reinforce):
+        return problems.prepare(spec, base, cache)
+    form = FORMS.get(work.kind_of(spec))
+    return datasets.prepare(spec.data, base, cache, report, form(spec) if form else None)
+
+
+def task(spec: RunSpec, dataset: Dataset) -> Task:
+    """The task of a run."""
+    return TASKS[work.kind_of(spec)](spec, dataset)
+
+
 def learner(spec: RunSpec, config: PretrainedConfig, dataset: Dataset, device: str) -> Learner:
     """The learner of a run on this machine. config: of the model, which is built here; its first
     weights are of no account. Raises ModelError."""
     kind = next(kind for kind in reversed(LEARNERS.values()) if kind.fits(spec, device))
-    return kind.make(spec, config, TASKS[work.kind_of(spec)](spec, dataset), device)
+    return kind.make(spec, config, task(spec, dataset), device)

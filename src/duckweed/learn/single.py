@@ -99,7 +99,11 @@ class SingleDevice(Learner):
         reached = read_weights(self.model)
         delta = np.subtract(weights, reached, out=reached)
         self._check(delta, "the weights")
-        return Work(delta, tokens, mean, time.perf_counter() - began, state)
+        if (
+            written := self.task.written
+        ):  # all of it is work, also what nothing could be learnt from
+            tokens, mean = written.tokens, 1 - written.reward / max(1, written.answers)
+        return Work(delta, tokens, mean, time.perf_counter() - began, state, written)
 
     def _gradients(self, batch: Batch) -> torch.Tensor:
         """Mean loss of a step, whose gradients are then in the model. Falls back where the device runs
@@ -159,7 +163,7 @@ class SingleDevice(Learner):
         nats, tokens = 0.0, 0
         for part in islice(self.task.held_out(limit, batch), share, None, shares):
             count = self.task.count(part)
-            nats += self.loss(part).item() * count
+            nats += self.task.measure(self.network, dict(self._moved(part))).item() * count
             tokens += count
         if not math.isfinite(nats):
             self._check(weights, "the weights that are evaluated")

@@ -1,9 +1,9 @@
 """The task: how a block becomes batches and a loss, and how its work is counted.
 
-Chat data is a task whose batches have a mask beside their tokens, and whose `count` is the number of
-targets in the mask. Reinforcement learning is a task whose `batches` samples from the model, which holds
-the round's weights when the first batch is asked for, and whose loss reads the rewards in its batches.
-The bounds of a count that the coordinator can check are in duckweed.run.work.
+A conversation (chat.py) has a mask beside its tokens, and its `count` is the number of targets in the mask.
+Reinforcement learning (reinforce.py) samples from the model, which holds the round's weights when the
+first batch is asked for, and its loss reads the rewards in its batches.
+The bounds of a count that the coordinator can check are in duckweed.run.task.work.
 """
 
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from duckweed.learn.learner import Part
+from duckweed.run.task.written import Written
 
 Batch = dict[str, np.ndarray]
 """Arrays by name, all of the same first dimension: the sequences of an inner step."""
@@ -21,6 +22,8 @@ Batch = dict[str, np.ndarray]
 
 class Forward(Protocol):
     """The model in the learner's precision (duckweed.learn.model.network)."""
+
+    model: nn.Module
 
     def __call__(self, **inputs: torch.Tensor) -> Any:
         """Called with keyword arguments as a transformers model is."""
@@ -30,12 +33,30 @@ class Forward(Protocol):
         """Mean cross-entropy, nats, of next tokens int64[b, l]; logits are never all held at once."""
         ...
 
+    def nats(
+        self, targets: torch.Tensor, temperature: float = 1.0, **inputs: torch.Tensor
+    ) -> torch.Tensor:
+        """The same of each token by itself, f32[b, l], of the logits divided by the temperature."""
+        ...
+
 
 class Task(Protocol):
     """A pure function of the specification, the data and the block (and the weights, where it samples)."""
 
+    @property
+    def sequences(self) -> int:
+        """How many different sequences there are to train on."""
+        ...
+
+    def check(self, needed: int) -> None:
+        """Raises DataError where that is fewer than are needed at once, or nothing is held out."""
+        ...
+
+    written: Written | None
+    """What the model wrote for the batches that were made last; None: it writes nothing."""
+
     def batches(self, part: Part, model: nn.Module) -> Iterator[Batch]:
-        """One batch for each step of the part; each is asked for after the step before is done."""
+        """At most one batch for each step of the part; each is asked for after the step before is done."""
         ...
 
     def held_out(self, limit: int | None, batch: int) -> Iterator[Batch]:
@@ -44,6 +65,10 @@ class Task(Protocol):
 
     def loss(self, forward: Forward, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Mean loss, per token that `count` counts, of a batch or a part of one."""
+        ...
+
+    def measure(self, forward: Forward, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The mean of what is measured on a held-out batch; not negative, and less is better."""
         ...
 
     def count(self, batch: Batch) -> int:

@@ -34,6 +34,8 @@ LAST_WORD = 300.0  # after the last round, with no coordinator, until a peer end
 LAST_ENTRIES = 20.0  # for the end of the ledger to be copied, before a peer leaves
 GATHER = 30.0  # after a restart or a succession, with no peer coming, until a round opens
 PEERS_CHECK = 0.1  # between two looks, at the end of a run, whether all peers have left
+RELAYED = 10.0  # for a peer to give the entries that the leader referred another one to it for
+RELAYED_RETRY = 0.25  # until it is asked again
 HANDOVER = 10.0  # at the end of a run, for the voters to copy the last entries
 
 # --- pieces of a file, fetched from several peers at once
@@ -83,6 +85,13 @@ LOAD_SPAN = 5.0  # over which the processor time of other programs is averaged
 LEAVE_WAIT = 120.0  # that `duckweed leave` waits for the peer to end
 PROCESS_GRACE = 8.0  # for a process of a local run to end by itself before it is killed
 PROCESS_SILENT = 120.0  # without any event until a local run is given up
+
+# --- a mirror of a run
+
+MIRROR_LOOK = 30.0  # between two looks for what is to be sent, if no round closes
+MIRROR_RETRY = 60.0  # the same after one that failed
+MIRROR_LAST = 120.0  # for the end of a run to be sent
+MIRROR_STOPPED = 5.0  # the same for a run that was stopped
 
 
 def beat(peers: int) -> float:

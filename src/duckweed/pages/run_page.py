@@ -1,7 +1,7 @@
 """The report of a run as one self-contained page: what came of it, its plots, its specification."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from duckweed.pages.page import Figure, Table, page, table, titled
 from duckweed.pages.run_summary import DATA_PARALLEL, Summary, bits_per_byte, fewer
@@ -34,7 +34,7 @@ def run_page(folder: RunFolder, spec: RunSpec, summary: Summary) -> str:
         "loss-tokens": loss_plot(told, summary, "tokens"),
         "loss-bytes": loss_plot(told, summary, "bytes"),
         "time": time_plot(told.rounds),
-        "peers": peers_plot(told, spec.tokens_per_block),
+        "peers": peers_plot(told, spec.tokens_of),
     }
     return page(
         "run.html",
@@ -73,8 +73,9 @@ def verdict(summary: Summary) -> str:
     if start is None or end is None:
         return f"{who}; its loss on unseen text was not measured before and after"
     if end >= start:
-        return f"{who}, but it did not learn: {start:.2f} bits per byte became {end:.2f}"
-    return f"{who}: from {start:.2f} to {end:.2f} bits per byte of unseen text"
+        of = "of problems not solved" if summary.solves else "bits per byte"
+        return f"{who}, but it did not learn: {start:.2f} {of} became {end:.2f}"
+    return f"{who}: from {start:.2f} to {end:.2f} {summary.unit('unseen')}"
 
 
 def story(summary: Summary) -> str:
@@ -104,12 +105,16 @@ def facts(summary: Summary) -> Table:
     """All figures as a table."""
 
     def bits(value: float | None) -> str:
-        return "not measured" if value is None else f"{value:.4f} bits per byte"
+        return "not measured" if value is None else f"{value:.4f} {unit}"
+
+    unit = "of problems not solved" if summary.solves else "bits per byte"
+    written = [("answers in the last rounds", summary.written)] if summary.written else []
 
     rate = summary.tokens_per_second
     rows = [
         ("held-out loss at the start", bits(summary.held_out_start)),
         ("held-out loss at the end", bits(summary.held_out_end)),
+        *written,
         ("rounds", f"{summary.rounds:,} of {summary.planned:,}"),
         ("peers", f"{summary.peers:,}"),
         ("contributions that counted", f"{summary.contributions:,}"),
@@ -210,7 +215,7 @@ def loss_plot(told: RunLog, summary: Summary, against: str) -> Figure:
             "xaxis": axis
             if against == "tokens"
             else {**axis, "ticksuffix": "B", "exponentformat": "SI"},
-            "yaxis": titled("bits per byte"),
+            "yaxis": titled("share not solved" if summary.solves else "bits per byte"),
             "hovermode": "x unified",
             "showlegend": True,
         },
@@ -280,12 +285,13 @@ def _busiest(one: Round) -> float:
     return max(sum(t.get(phase, 0.0) for phase in busy) for t in one.timings.values())
 
 
-def peers_plot(told: RunLog, tokens: int) -> Figure:
-    """Tokens a second of every peer in every round; crosses where a contribution did not count."""
+def peers_plot(told: RunLog, tokens: Callable[[int], int]) -> Figure:
+    """Tokens a second of every peer in every round; crosses where a contribution did not count. tokens: of
+    a round, by its number."""
     known = {p for r in told.rounds for p in (*r.accepted, *r.rejected)}
     rows = range(max(known, default=-1) + 1)
     xs = [r.number for r in told.rounds]
-    speeds = [[_speed(r, peer, tokens) for r in told.rounds] for peer in rows]
+    speeds = [[_speed(r, peer, tokens(r.number)) for r in told.rounds] for peer in rows]
     refused = [(r.number, peer, reason) for r in told.rounds for peer, reason in r.rejected.items()]
     data: list[Figure] = [
         {

@@ -18,9 +18,13 @@ from duckweed.round.run_log import (
     run_log,
     utilisation,
 )
+from duckweed.run.events import UNSET, RoundClosed
 from duckweed.run.folder import RunFolder
 from duckweed.run.spec import RunSpec
+from duckweed.run.task.work import writes
+from duckweed.run.task.written import Written
 
+LAST = 10  # rounds of which it is said what was written
 DATA_PARALLEL = "2 (M - 1) / M x 2 bytes x P for each of M peers and each step, each way"
 
 
@@ -50,6 +54,14 @@ class Summary(msgspec.Struct, frozen=True):
     state: str
     head: str
     sample: str
+    solves: bool = False
+    """Whether problems are solved: losses are then the share of them that is not."""
+    written: str = ""
+    """What the models of the peers wrote in the last rounds, in words."""
+
+    def unit(self, what: str) -> str:
+        """In what losses are given: "bits per byte of unseen text"."""
+        return f"of {what} problems not solved" if self.solves else f"bits per byte of {what} text"
 
     @property
     def total(self) -> Traffic:
@@ -94,11 +106,11 @@ def summarise(
     told = run_log(folder)
     start, end = _measured(told)
     bits = [x if x is None else bits_per_byte(x, bytes_per_token) for x in (start, end)]
-    steps = spec.inner.steps
+    steps_of = spec.schedule.steps_of
     return Summary(
         folder=str(folder.path),
         rounds=len(told.rounds),
-        planned=spec.rounds.count,
+        planned=spec.schedule.rounds,
         peers=told.peers,
         parameters=parameters,
         tokens=sum(r.tokens for r in told.rounds),
@@ -111,14 +123,22 @@ def summarise(
         rejected=sum(len(r.rejected) for r in told.rounds),
         traffic=told.traffic,
         data_parallel=sum(
-            data_parallel_bytes(parameters, len(r.accepted), steps) for r in told.rounds
+            data_parallel_bytes(parameters, len(r.accepted), steps_of(r.number))
+            for r in told.rounds
         ),
         phases=mean_phases(t for r in told.rounds for t in r.timings.values()),
         utilisation=_by_peer(told.rounds),
         state=told.state,
         head=told.head,
         sample=readable(sample),
+        solves=writes(spec),
+        written=_written(folder),
     )
+
+
+def _written(folder: RunFolder) -> str:
+    told = [x.written for x in folder.records(RoundClosed) if x.written is not UNSET][-LAST:]
+    return sum(told, Written()).words() if told else ""
 
 
 def fewer(factor: float) -> str:

@@ -27,6 +27,7 @@ HEAVY = (
     "duckweed.round.founding",
     "duckweed.swarm.peer.peer",
     "duckweed.volunteer.preflight",
+    "numba",
     "transformers.models.llama.modeling_llama",  # brings what all models have in common
 )
 """Modules that are loaded before the first fork. None of them starts a thread."""
@@ -61,6 +62,13 @@ class Signal(msgspec.Struct, tag=True, frozen=True):
 
     number: int
     signal: int
+
+
+class Began(msgspec.Struct, tag=True, frozen=True):
+    """A process was forked."""
+
+    number: int
+    pid: int
 
 
 class Ended(msgspec.Struct, tag=True, frozen=True):
@@ -155,8 +163,10 @@ class ForkServer:
         """Take down what ends, until the fork server has ended."""
         with contextlib.suppress(OSError):
             while message := self._socket.recv(LIMIT):
-                told = msgspec.json.decode(message, type=Ended)
-                if process := self._forget(told.number):
+                told = msgspec.json.decode(message, type=Began | Ended)
+                if isinstance(told, Began):
+                    self._forked[told.number].begin(told.pid)
+                elif process := self._forget(told.number):
                     process.end(told.code)
         with self._lock:
             left, self._forked = list(self._forked.values()), {}
@@ -176,8 +186,14 @@ class _Forked:
         """stdin, stdout: our ends of its pipes."""
         self._server, self._number = server, number
         self.stdin, self.stdout = open(stdin, "wb"), open(stdout, "rb")  # noqa: SIM115 (kept open)
-        self._ended = threading.Event()
-        self._code = 0
+        self._begun, self._ended = threading.Event(), threading.Event()
+        self._pid = self._code = 0
+
+    @property
+    def pid(self) -> int:
+        """Its process number; 0 if it was never forked."""
+        self._begun.wait()
+        return self._pid
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
@@ -190,9 +206,15 @@ class _Forked:
             raise subprocess.TimeoutExpired(f"process {self._number}", timeout or 0.0)
         return self._code
 
+    def begin(self, pid: int) -> None:
+        """It was forked."""
+        self._pid = pid
+        self._begun.set()
+
     def end(self, code: int) -> None:
         """It has ended."""
         self._code = code
+        self._begun.set()
         self._ended.set()
 
     def close(self) -> None:
@@ -239,6 +261,8 @@ def serve(channel: socket.socket) -> Fork | None:
                     return told
                 for file in files:
                     os.close(file)
+                with contextlib.suppress(OSError):
+                    channel.send(msgspec.json.encode(Began(told.number, process)))
                 watched = os.pidfd_open(process)
                 running[process] = told.number, watched
                 waiting.register(watched, selectors.EVENT_READ, process)

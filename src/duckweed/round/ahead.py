@@ -38,7 +38,7 @@ def begin(
     work = steps_of(learner, spec, weights, state.round + 1, span, steps, optimizer, report)
     return Trained(
         state.round + 1, span, len(steps), len(steps),
-        work.delta, work.tokens, work.loss, work.seconds, work.optimizer, guess,
+        work.delta, work.tokens, work.loss, work.seconds, work.optimizer, guess, work.written,
     )  # fmt: skip
 
 
@@ -52,7 +52,7 @@ def finish(
 ) -> Trained:
     """The steps that are left of a span that was begun ahead, from the state that its round follows
     on. Uses up `begun`. Raises Diverged."""
-    span, first = begun.span, begun.round * spec.inner.steps
+    span, first = begun.span, spec.schedule.begins(begun.round)
     right = learner.begin_round(carried, state.momentum)
     learner.correct(begun.optimizer, begun.guess, right, range(first, first + begun.steps))
     steps = range(begun.steps, span.steps)
@@ -69,8 +69,9 @@ def finish(
         report,
     )
     tokens = begun.tokens + work.tokens
+    written = begun.written + work.written if begun.written and work.written else None
     return Trained(
         begun.round, span, span.steps, begun.ahead, work.delta + begun.delta, tokens,
-        (begun.loss * begun.tokens + work.loss * work.tokens) / tokens,
-        begun.seconds + work.seconds, work.optimizer,
+        (begun.loss * begun.tokens + work.loss * work.tokens) / max(1, tokens),
+        begun.seconds + work.seconds, work.optimizer, written=written,
     )  # fmt: skip

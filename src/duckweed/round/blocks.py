@@ -23,30 +23,40 @@ class Blocks:
     """Blocks of training data, each of `steps` inner steps, handed out in order. What a slow peer
     leaves of a block, and a span whose work did not count, stay in a pool and are handed out before
     new blocks, so that no text is skipped. The pool is kept sorted and joined: what is handed out
-    next depends on what has counted, not on how it came about."""
+    next depends on what has counted, not on how it came about.
+
+    A round whose peers take fewer steps than a block has (`usual`) takes the next part of a block that has
+    as many left; less than that is a rest."""
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
         self._next = 0
         self._pool: list[Span] = []
 
-    def take(self, budget: int | None = None) -> Span:
-        """A span of at most `budget` steps (None: a whole block). A slow peer goes on with rests of
-        blocks, a fast one takes whole blocks; rests only if there is more than one."""
-        budget = min(budget or self.steps, self.steps)
-        rests = [span for span in self._pool if span.steps < self.steps]
-        whole = [span for span in self._pool if span.steps == self.steps]
-        offered = rests or whole if budget < self.steps else whole or rests[1:]
+    def take(self, budget: int | None = None, usual: int | None = None) -> Span:
+        """A span of at most `budget` steps (None: of `usual`). usual: steps of a peer of usual speed in this
+        round (None: a whole block). A slow peer goes on with rests of blocks, a fast one takes as many steps
+        as are usual; rests only if there is more than one."""
+        usual = usual or self.steps
+        budget = min(budget or usual, usual)
+        rests = [span for span in self._pool if span.steps < usual]
+        whole = [span for span in self._pool if span.steps >= usual]
+        offered = rests or whole if budget < usual else whole or rests[1:]
         found = offered[0] if offered else Span(self._next, 0, self.steps)
         taken = Span(found.block, found.first, min(budget, found.steps))
         self._remove(taken)
         return taken
 
-    def share(self, budgets: dict[int, int]) -> dict[int, Span]:
-        """peer -> span of as many steps at most, in the order of the budgets. The slow ones choose
-        first: they go on with the rests, the others take up what is left."""
-        spans = {x: self.take(budgets[x]) for x in sorted(budgets, key=budgets.__getitem__)}
+    def share(self, budgets: dict[int, int], usual: int) -> dict[int, Span]:
+        """peer -> span of as many steps at most, in the order of the budgets; usual: as of `take`. The slow
+        ones choose first: they go on with the rests, the others take up what is left."""
+        spans = {x: self.take(budgets[x], usual) for x in sorted(budgets, key=budgets.__getitem__)}
         return {peer: spans[peer] for peer in budgets}
+
+    def hold(self, spans: Iterable[Span]) -> None:
+        """Take certain spans, that were handed out before a restart."""
+        for span in spans:
+            self._remove(span)
 
     def close_round(self, assigned: dict[int, Span], accepted: Iterable[int]) -> None:
         """assigned: peer -> span in a closed round; accepted: the peers whose work counted."""

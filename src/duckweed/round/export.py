@@ -31,7 +31,7 @@ Say = Callable[[str], None]
 
 def bytes_per_token(dataset: Dataset) -> float:
     """Bytes of text per token of the held-out side: what turns nats per token into bits per byte."""
-    return dataset.manifest.held_out_bytes / max(1, dataset.manifest.held_out_tokens)
+    return dataset.manifest.bytes_per_token
 
 
 def latest_state(folder: RunFolder, spec: RunSpec) -> State:

@@ -19,13 +19,14 @@ from torch import nn
 from transformers import PretrainedConfig
 
 from duckweed.learn import memory, registry
-from duckweed.learn.data import dataset as datasets
 from duckweed.learn.data.dataset import Dataset
+from duckweed.learn.data.reading import DataError
 from duckweed.learn.fit import ANY, Wish
 from duckweed.learn.learner import Learner, Part
 from duckweed.learn.model import checks
 from duckweed.learn.model import model as models
 from duckweed.learn.model.given import given_weights
+from duckweed.learn.model.network import Network
 from duckweed.ledger.entries import GenesisEntry
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import load_or_create
@@ -36,12 +37,15 @@ from duckweed.run.folder import FolderError, RunFolder, write_atomically
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State, first
-from duckweed.wire.codec import codec_of
+from duckweed.run.task.sections import Chat, Reinforce
+from duckweed.run.task.work import writes
+from duckweed.wire.codec import codec_of, warm_up
 
 log = logging.getLogger(__name__)
 Report = Callable[[str], None]
 BUFFERS = "buffers.safetensors"  # in the folder of a run whose model has any that are persistent
 TRIED = 2000  # held-out tokens whose text the exported tokenizer must read as in training
+COMPARED = 4  # held-out sequences by which given weights are compared with guessing
 TIMED = 3  # steps by which the speed of this machine is known
 WORSE = 0.5  # nats a token by which given weights may start worse than guessing
 
@@ -67,10 +71,9 @@ class Ground(msgspec.Struct):
 def prepare(spec: RunSpec, base: Path, say: Report) -> Ground:
     """Data read and tokenised, its size checked. Raises DataError."""
     say("reading the data")
-    dataset = datasets.prepare(spec.data, base, cache_folder(), progress(say))
+    dataset = registry.prepare(spec, base, cache_folder(), progress(say))
     say(dataset.manifest.told())
-    sequences = spec.rounds.peers * spec.inner.batch
-    datasets.check_size(dataset, spec.model.sequence, sequences)
+    registry.task(spec, dataset).check(spec.rounds.peers * spec.inner.batch)
     return Ground(base, dataset)
 
 
@@ -122,13 +125,13 @@ def model(spec: RunSpec, ground: Ground) -> nn.Module:
     return made
 
 
-def first_model(spec: RunSpec, ground: Ground) -> nn.Module:
-    """The model with the weights that the run starts from, on the CPU."""
+def first_model(spec: RunSpec, ground: Ground, warn: Report = lambda text: None) -> nn.Module:
+    """The model with the weights that the run starts from, on the CPU. warn: as of `given_weights`."""
     config = configuration(spec, ground)
     made = models.build(config, "cpu", spec.seed, spec.architecture.zero_projections)
     if spec.model.weights == "given":
         # Into a model of our own, which does not remember under which names they were kept.
-        given = given_weights(ground.source or spec.model.source, ground.base, config)
+        given = given_weights(ground.source or spec.model.source, ground.base, config, warn)
         models.write_weights(made, models.read_weights(given))
         models.set_buffers(made, models.buffers_of(given))
     return made
@@ -163,15 +166,16 @@ def found(
     layout = models.layout_of(skeleton)
     check_room(folder, spec, layout)
     say(f"making a model of {layout.total:,} parameters")
-    first_one = first_model(spec, ground)
+    first_one = first_model(spec, ground, warn or say)
     ground.buffers = models.buffers_of(first_one)
     layout = models.fixed(layout, ground.buffers)
     say("trying out the model and its export")
     _try_out(spec, ground, first_one, folder, device, warn or say)
+    warm_up(spec.wire)  # here, and not in each of the processes that begin next
     weights = models.read_weights(first_one)
     del first_one
 
-    pace = _Pace()
+    pace = _Pace(whole=writes(spec))
 
     def gradient() -> np.ndarray:
         say("measuring the first scales")
@@ -181,7 +185,7 @@ def found(
     state = first(layout, weights, codec_of(spec.wire, layout).first_shared(gradient))
     if not pace.marks:
         say("measuring the speed")
-        steps = min(TIMED, spec.inner.steps)
+        steps = min(TIMED, spec.total_steps)
         one = learner(spec, ground, device, wish)
         one.train(weights, Part(0, 0, steps), report=pace.stepped)
     write_atomically(folder.spec, toml.write(spec).encode())
@@ -206,7 +210,9 @@ def _try_out(
     """Raises ModelError where the model cannot be trained, or its export is not read back as it was."""
     length, vocabulary = spec.model.sequence, ground.dataset.manifest.vocabulary
     checks.check_trains(first_one, length, vocabulary, device)
-    if spec.model.weights == "given":
+    if isinstance(spec.task, Chat) and spec.task.packing:
+        checks.check_packs(first_one, length, vocabulary)
+    if spec.model.weights == "given" and not isinstance(spec.task, Reinforce):
         _compare_with_guessing(spec, ground, first_one, warn)
     with tempfile.TemporaryDirectory(dir=folder.path, prefix="export-") as place:
         written(first_one, ground, Path(place))
@@ -217,10 +223,10 @@ def _compare_with_guessing(
     spec: RunSpec, ground: Ground, first_one: nn.Module, warn: Report
 ) -> None:
     """Say aloud where given weights know less of the text than nothing."""
-    window = next(datasets.held_out_batches(ground.dataset, spec.model.sequence, batch=4))
-    tokens = torch.from_numpy(window)
-    logits = first_one(input_ids=tokens[:, :-1]).logits
-    loss = nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).item()
+    task = registry.task(spec, ground.dataset)
+    batch = next(task.held_out(COMPARED * spec.model.sequence, COMPARED))
+    tensors = {name: torch.from_numpy(array) for name, array in batch.items()}
+    loss = task.measure(Network(first_one, "cpu", torch.float32), tensors).item()
     guess = math.log(ground.dataset.manifest.vocabulary)
     if not loss <= guess + WORSE:
         warn(
@@ -250,7 +256,7 @@ def genesis(
         spec=toml.write(spec),
         layout=layout.digest(),
         tokens=ground.dataset.manifest.tokens_hash,
-        windows=datasets.sequences(ground.dataset, spec.model.sequence),
+        windows=registry.task(spec, ground.dataset).sequences,
         state=state.hash(),
         scales=[float(x) for x in state.shared],
         parameters=layout.total,
@@ -266,14 +272,19 @@ def first_gradient(
 ) -> np.ndarray:
     """The pseudo-gradient f32[P] of block 0 from the first weights f32[P], trained here once: what peers
     share in round 0 comes from it, before anybody has announced anything. report: as of Learner.train."""
-    part = Part(block=0, first=0, steps=spec.inner.steps)
-    return learner.train(weights, part, report=report).delta
+    part = Part(block=0, first=0, steps=spec.schedule.steps_of(0))
+    work = learner.train(weights, part, report=report)
+    if work.written and work.written.flat == work.written.problems:
+        raise DataError(f"before the first round {work.written.advice()}")
+    return work.delta
 
 
 class _Pace:
     """When steps were done: what one of them takes."""
 
-    def __init__(self) -> None:
+    def __init__(self, whole: bool) -> None:
+        """whole: what comes before the first step is part of the steps."""
+        self.whole = whole
         self.began = time.perf_counter()
         self.marks: list[tuple[int, float]] = []  # steps done, and when
 
@@ -287,7 +298,7 @@ class _Pace:
         if not self.marks:  # a learner need not report
             return 0.0
         (first, began), (last, ended) = self.marks[0], self.marks[-1]
-        if last > first:
+        if last > first and not self.whole:
             return (ended - began) / (last - first)
         return (ended - self.began) / last
 
@@ -316,7 +327,7 @@ def reopen(folder: RunFolder, spec: RunSpec) -> Ground:
         raise FolderError(
             f"{place}: the run's text, as it was prepared here, is gone; `duckweed join` prepares it again"
         )
-    return Ground(base, datasets.prepare(spec.data, base, cache_folder()), buffers)
+    return Ground(base, registry.prepare(spec, base, cache_folder()), buffers)
 
 
 def layout(folder: RunFolder) -> Layout:

@@ -44,7 +44,7 @@ class RunHistory:
         self.audited: dict[tuple[int, int], AuditEntry] = {}  # round and peer -> how its audit went
         self.out: set[int] = set()  # peers that are put out, since an audit failed
         self.agreed: dict[int, str] = {}  # round -> hash of the state that it begins from
-        self.blocks = Blocks(spec.inner.steps)  # which data is still to be trained
+        self.blocks = Blocks(spec.block_steps)  # which data is still to be trained
         self.shared: list[float] = []  # what the peers share in the next round, [K]
         self.tokens = ""  # hash of the training data
         self.windows = 1  # sequences in it

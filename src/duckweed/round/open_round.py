@@ -4,11 +4,13 @@ import math
 from collections.abc import Collection, Iterable
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from duckweed.merge.round import Announcement
 from duckweed.round.blocks import Span
 from duckweed.run.checked import Seconds
 from duckweed.run.sections import Rounds
+from duckweed.run.task.written import Written
 from duckweed.wire.exact import median
 
 SLACK = 6.0  # median absolute deviations beyond the median that a peer may take
@@ -97,6 +99,7 @@ class OpenRound(msgspec.Struct):
     seconds: dict[int, float] = {}  # peer -> time from the opening to its contribution
     timings: dict[int, Timings] = {}
     nats: dict[int, tuple[float, int]] = {}  # peer -> held-out loss: sum in nats, tokens
+    written: dict[int, Written] = {}  # peer -> what its model wrote, in reinforcement learning
     refused: set[int] = set()  # peers whose contribution cannot count
     excused: set[int] = set()  # peers that do an audit in place of their work
     closing: bool = False  # whether it is too late for contributions
@@ -124,6 +127,7 @@ class OpenRound(msgspec.Struct):
         timings: Timings,
         nats: tuple[float, int],
         now: float,
+        written: Written | UnsetType = UNSET,
     ) -> None:
         """Note a contribution, whose blob is on disk. nats: of its share of the held-out text, sum and
         tokens, (0, 0) if it was not measured."""
@@ -136,6 +140,8 @@ class OpenRound(msgspec.Struct):
             member.pace = timings.train / announcement.steps
         if nats[1] > 0:
             self.nats[peer] = nats
+        if written is not UNSET:
+            self.written[peer] = written
 
     def complete(
         self,
@@ -177,6 +183,7 @@ class OpenRound(msgspec.Struct):
                 self.seconds,
                 self.timings,
                 self.nats,
+                self.written,
             ):
                 of_peers.pop(peer, None)
             self.refused.add(peer)

@@ -71,9 +71,10 @@ def announcements(entry: RoundEntry, steps: int, tensors: int) -> list[Announcem
     ]
 
 
-def epoch(spec: RunSpec, blocks: Iterable[int], windows: int) -> int:
-    """How often the data was used up before the last of these blocks; windows: sequences in it."""
-    return max(blocks, default=0) * spec.inner.steps * spec.inner.batch // windows
+def epoch(spec: RunSpec, spans: Iterable[Span], windows: int) -> int:
+    """How often the data was used up before the last of these spans; windows: sequences in it."""
+    last = max((x.block * spec.inner.steps + x.first for x in spans), default=0)
+    return last * spec.inner.batch // windows
 
 
 def held_out(open_: OpenRound, evaluate_tokens: int) -> float | None:
@@ -96,6 +97,7 @@ def closed_event(
     """The event of a round that was open for `seconds`. update_size to epoch are fields of `RoundClosed`;
     evaluate_tokens: `rounds.evaluate_tokens`."""
     counted = [open_.contributions[peer] for peer in closed.accepted]
+    written = [open_.written[peer] for peer in closed.accepted if peer in open_.written]
     timings = {peer: msgspec.to_builtins(x) for peer, x in open_.timings.items()}
     return RoundClosed(
         round=closed.round,
@@ -112,4 +114,5 @@ def closed_event(
         utilisation={peer: utilisation(times) for peer, times in timings.items()},
         traffic=traffic,
         epoch=epoch,
+        written=sum(written[1:], written[0]) if written else msgspec.UNSET,
     )

@@ -67,7 +67,7 @@ class Sampler(threading.Thread):
         if sys.platform == "linux":  # where a thread has a priority of its own
             with contextlib.suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 15)
-        every = max(1, self.spec.rounds.count // TEXTS)
+        every = max(1, self.spec.schedule.rounds // TEXTS)
         try:
             while True:
                 ending, began = self._ending, time.monotonic()

@@ -86,8 +86,9 @@ def genesis_hash(row: Row | None, spec: RunSpec, invited_by: str, verify: Verify
     return digest
 
 
-def check(ledger: Ledger, verify: Verify) -> Checked:
-    """Who said what in a run, checked from its ledger. Raises LedgerError."""
+def check(ledger: Ledger, verify: Verify, only: int | None = None) -> Checked:
+    """Who said what in a run, checked from its ledger. only: the index of one peer, None: all peers. Raises
+    LedgerError."""
     genesis = next(entry for entry in ledger.entries(GenesisEntry))
     inner = tomllib.loads(genesis.body.spec).get("inner", {})
     steps = inner.get("steps", Inner().steps)
@@ -95,6 +96,8 @@ def check(ledger: Ledger, verify: Verify) -> Checked:
     signed, unsigned, wrong = 0, 0, []
     for entry in ledger.entries(RoundEntry):
         for peer, said, part in _said(genesis.hash, entry.body, steps):
+            if only not in (None, peer):
+                continue
             if not said.signature:
                 unsigned += 1
             elif verify(keys.get(peer, ""), part, unhex(said.signature)):

@@ -8,6 +8,7 @@ from duckweed.learn.optim.optimizer import OptimizerState
 from duckweed.round.blocks import Span
 from duckweed.run.spec import SEED_LIMIT, RunSpec
 from duckweed.run.state import State
+from duckweed.run.task.written import Written
 
 
 class Trained(msgspec.Struct):
@@ -23,6 +24,7 @@ class Trained(msgspec.Struct):
     seconds: float
     optimizer: OptimizerState  # to go on from, in this span or the next
     guess: OptimizerState = msgspec.field(default_factory=dict)  # what training ahead began with
+    written: Written | None = None  # by the model; None: it writes nothing
 
 
 def steps_of(
@@ -42,8 +44,8 @@ def steps_of(
         block=span.block,
         first=span.first + steps.start,
         steps=len(steps),
-        number=round_ * inner.steps + steps.start,
-        seed=(spec.seed + span.block + (steps.start << 32)) % SEED_LIMIT,
+        number=spec.schedule.begins(round_) + steps.start,
+        seed=(spec.seed + span.block + span.first + (steps.start << 32)) % SEED_LIMIT,
     )
     keep = inner.state != "fresh" or steps.stop < span.steps
     return learner.train(weights, part, optimizer, report, keep)
@@ -62,5 +64,5 @@ def whole(
     work = steps_of(learner, spec, state.weights, state.round, span, steps, optimizer, report)
     return Trained(
         state.round, span, span.steps, 0,
-        work.delta, work.tokens, work.loss, work.seconds, work.optimizer,
+        work.delta, work.tokens, work.loss, work.seconds, work.optimizer, written=work.written,
     )  # fmt: skip

@@ -22,9 +22,10 @@ from duckweed.run.layout import Layout
 from duckweed.run.sections import Inner
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State
+from duckweed.run.task.written import Written
 from duckweed.run.tensors import write_arrays
 from duckweed.wire import feedback
-from duckweed.wire.codec import codec_of
+from duckweed.wire.codec import codec_of, warm_up
 
 
 class Contribution(msgspec.Struct):
@@ -33,6 +34,7 @@ class Contribution(msgspec.Struct):
     announcement: Announcement
     blob: bytes
     compress_seconds: float
+    written: Written | None = None
 
 
 class Worker:
@@ -45,6 +47,7 @@ class Worker:
     """
 
     def __init__(self, spec: RunSpec, layout: Layout, learner: Learner) -> None:
+        warm_up(spec.wire)
         self.spec, self.layout, self.learner = spec, layout, learner
         self.carried = Carried(
             -1, np.zeros(layout.total, np.float32), {}
@@ -105,7 +108,9 @@ class Worker:
             before=self.carried.hash,
             after=pending.hash,
         )
-        return Contribution(announcement, encoded.blob, time.perf_counter() - began)
+        return Contribution(
+            announcement, encoded.blob, time.perf_counter() - began, trained.written
+        )
 
     def contribute(self, state: State, peer: int, block: int) -> Contribution:
         """Train a whole block from the state and compress the result. Raises Diverged, WireError."""

@@ -12,6 +12,8 @@ from typing import get_args
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from duckweed.run.task.written import Written
+
 
 class RoundClosed(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="round"):
     """A round was closed. All but the number and the time may be missing in the files of old runs."""
@@ -44,6 +46,8 @@ class RoundClosed(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", 
     """Purpose -> bytes that the coordinator has received and sent since it was started."""
     epoch: int = 0
     """How often the data was used up before the round's last block."""
+    written: Written | UnsetType = UNSET
+    """What the models of the peers wrote, in reinforcement learning; of those that counted."""
     virtual_clock: float | UnsetType = UNSET
     """Virtual seconds since the run began; only in a simulated run."""
 

@@ -45,6 +45,7 @@ class RunFolder:
         self.coordinator_key = path / "coordinator.key"
         self.secret = path / "secret"
         self.guests = path / "guests.db"
+        self.handed_in = path / "handed-in.jsonl"  # contributions to the open round
         self.serving = path / "serving.json"
         self.states = path / "states"
         self.blobs = path / "blobs"
@@ -191,6 +192,19 @@ def find(path: Path) -> RunFolder:
     known = sorted(p.parent.name for p in Path("runs").glob("*/run.toml"))
     hint = f" Runs here: {', '.join(known)}." if known else ""
     raise FolderError(f"{path}: no run there (a run is a folder with run.toml).{hint}")
+
+
+def model_folder(path: Path) -> Path:
+    """Where the model lies if `path` is a run's folder; any other path as it is. Raises FolderError where the
+    run has no model yet."""
+    if not (path / "run.toml").is_file():
+        return path
+    folder = RunFolder(path)
+    if not (folder.model / "config.json").is_file():
+        raise FolderError(
+            f"{path} has no model yet: the run is not finished. Go on with it: duckweed train --resume {path}"
+        )
+    return folder.model
 
 
 def next_name(root: Path, stem: str) -> str:

@@ -43,6 +43,11 @@ def load(paths: Iterable[Path | str]) -> tuple[Plugin, ...]:
     return found
 
 
+def loaded() -> list[str]:
+    """The files that this process has loaded."""
+    return list(_loaded)
+
+
 def load_of(folder: RunFolder, paths: Iterable[Path | str] = ()) -> tuple[Plugin, ...]:
     """Load the plug-ins that a run folder remembers, to be called before its specification is read.
 

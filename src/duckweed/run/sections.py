@@ -199,7 +199,11 @@ class Outer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Rounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How many peers a run starts with, when a round closes, and when the run ends."""
 
-    count: int = 13  # rounds of the run
+    count: int = 13  # rounds of the run, all alike
+    # How many times fewer bytes a peer sends than bf16 data parallelism (duckweed.run.schedule): the run
+    # then chooses by itself how many rounds it has and how long each is, and count x inner.steps only says
+    # how much is trained. Unset and not a default, so that runs without it keep their identity.
+    saving: float | msgspec.UnsetType = msgspec.UNSET
     peers: int = 4  # that the run starts with
     quorum: float = (
         0.5  # share of the peers that must have contributed before stragglers are left out
@@ -213,6 +217,8 @@ class Rounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         check("rounds", "count", self.count, 1, 10_000_000)
         check("rounds", "peers", self.peers, 1, 10_000)
+        if self.saving is not msgspec.UNSET:
+            check("rounds", "saving", self.saving, 1, 1e6)
         check("rounds", "quorum", self.quorum, 0, 1)
         check("rounds", "patience", self.patience, 1, 86_400)
         check("rounds", "evaluate", self.evaluate, 1, 1_000_000)

@@ -6,12 +6,14 @@ import tomllib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 import msgspec
 from blake3 import blake3
 
+from duckweed.run.folder import model_folder
 from duckweed.run.registry import RULES, WIRES
+from duckweed.run.schedule import Schedule, within
 from duckweed.run.sections import (
     Architecture,
     DataSpec,
@@ -24,12 +26,17 @@ from duckweed.run.sections import (
     Wire,
     unknown,
 )
+from duckweed.run.task.sections import TASKS, Chat, Reinforce, Text
 
+UNENDING = 1 << 31  # steps of the only block of a run with a budget of bytes
 SPEC_LIMIT = 1 << 18  # bytes; a specification is a page of text
 SEED_LIMIT = 1 << 63
 DESCRIPTION_LIMIT = 2000  # characters
 DEFAULT_WIRE = "integer"
 AUDITED = 0.05  # of the contributions of an open run
+# What a run has whose specification says nothing. Its many short rounds are measured as seldom, in tokens, as
+# thirteen rounds of 20 steps are by default.
+BUDGET: dict[str, object] = {"rounds.saving": 150.0, "rounds.evaluate": 8}
 S = TypeVar("S")
 
 
@@ -44,6 +51,8 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     # What is trained and why, for those who look at the run. Unset and not "", so that runs without one
     # keep their identity.
     description: str | msgspec.UnsetType = msgspec.UNSET
+    # Unset: next-token text. Not a default, so that runs which do not name it keep their identity.
+    task: Text | Chat | Reinforce | msgspec.UnsetType = msgspec.UNSET
     data: DataSpec = DataSpec()
     model: Model = Model()
     architecture: Architecture = Architecture()
@@ -68,11 +77,14 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 "peers while the run goes on, since nobody keeps the state that it began from; set "
                 "rounds.overlap = 0 or members.audits = 0"
             )
+        if isinstance(self.task, Reinforce):
+            self.task.check_fits(self.inner.batch, self.model.sequence)
         if self.inner.warmup >= self.total_steps:
             raise ValueError(
                 f"inner.warmup = {self.inner.warmup}: the whole run has only {self.total_steps} steps "
                 "(inner.steps x rounds.count)"
             )
+        self.schedule  # noqa: B018 # raises ValueError where the wire has no known size
 
     @property
     def rule(self) -> str:
@@ -96,6 +108,27 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.inner.steps * self.rounds.count
 
     @property
+    def schedule(self) -> Schedule:
+        """The rounds of the run, and the inner steps of each. Raises ValueError if they are to follow from
+        a budget of bytes, and how large contributions will be is not known."""
+        saving = self.rounds.saving
+        if saving is msgspec.UNSET:
+            return Schedule(self.total_steps, self.rounds.count)
+        bits = WIRES.find(self.wire.kind).expected_bits(self.wire)
+        if bits is None:
+            raise ValueError(
+                f"rounds.saving: how large contributions of wire.kind = {self.wire.kind!r} are is not known "
+                "before the run; leave rounds.saving out, and say inner.steps and rounds.count"
+            )
+        return within(saving, self.total_steps, self.rounds.peers, bits)
+
+    @property
+    def block_steps(self) -> int:
+        """Inner steps of a block of data: those of a round. With a budget of bytes rounds differ by a step,
+        and all data is one block, of which each round takes the next part."""
+        return self.inner.steps if self.rounds.saving is msgspec.UNSET else UNENDING
+
+    @property
     def identity(self) -> str:
         """blake3 of the canonical form, which names the merge rule, 64 hex digits."""
         named = msgspec.structs.replace(self, merge=Merge(self.rule))
@@ -103,8 +136,12 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def tokens_per_block(self) -> int:
-        """Tokens that one peer trains on in one round."""
+        """Tokens of `inner.steps` inner steps of one peer: of a round, where all rounds are alike."""
         return self.inner.steps * self.tokens_per_step
+
+    def tokens_of(self, round_: int) -> int:
+        """Tokens that one peer of usual speed trains on in a round."""
+        return self.schedule.steps_of(round_) * self.tokens_per_step
 
     @property
     def tokens_per_step(self) -> int:
@@ -207,6 +244,8 @@ def override(spec: RunSpec, changes: dict[str, object]) -> RunSpec:
         *sections, name = key.split(".")
         place = raw
         for section in sections:
+            if place is raw and section == "task":
+                raw.setdefault("task", {})
             if not isinstance(place.get(section), dict):
                 known = [name for name, inside in place.items() if isinstance(inside, dict)]
                 raise SpecError(f"{key}: no section {section!r}{_near(section, known)}")
@@ -216,6 +255,14 @@ def override(spec: RunSpec, changes: dict[str, object]) -> RunSpec:
         return _build(raw)
     except (msgspec.ValidationError, ValueError) as error:
         raise SpecError(_explain(str(error), raw)) from error
+
+
+def start(changes: Mapping[str, object]) -> RunSpec:
+    """The specification of who has none, with dotted keys set. Its rounds follow from a budget of bytes,
+    unless the changes say how many rounds there are or how long each is, or name another wire. Raises
+    SpecError."""
+    own = changes.keys() & {"rounds.count", "inner.steps", "rounds.saving", "wire.kind"}
+    return override(RunSpec(), ({} if own else BUDGET) | dict(changes))
 
 
 def names_tokenizer(text: str, changes: Mapping[str, object]) -> bool:
@@ -229,7 +276,9 @@ def with_own_tokenizer(spec: RunSpec, base: Path) -> RunSpec:
     source = spec.model.source
     if spec.model.weights != "given":
         return spec
-    place = base / Path(source).expanduser()
+    given = base / Path(source).expanduser()
+    if (place := model_folder(given)) != given:
+        source = f"{source}/{place.name}"
     if place.is_file():
         source, place = str(Path(source).parent), place.parent
     files = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
@@ -269,7 +318,13 @@ def _type(where: str, raw: dict) -> Any:
             named = (raw.get("wire") or {}).get("kind")
             kind = WIRES.find(named if named in WIRES.names() else DEFAULT_WIRE).section
             continue
+        if name == "task":
+            kind = TASKS.get(str((raw.get("task") or {}).get("kind")), Text)
+            continue
+        name, _, inside = name.partition("[")
         kind = next((f.type for f in msgspec.structs.fields(kind) if f.name == name), RunSpec)
+        if inside and get_origin(kind) is dict:  # whose keys are the user's own
+            kind = get_args(kind)[1]
     return kind
 
 
@@ -282,6 +337,8 @@ def _options(where: str, raw: dict) -> list[str]:
     """The values that a key takes, where they can be listed."""
     if where == "wire.kind":
         return WIRES.names()
+    if where == "task.kind":
+        return list(TASKS)
     found: list[Any] = []
     for option in get_args(_type(where, raw)):
         # A key that may be left out has the type `Literal[...] | None`.

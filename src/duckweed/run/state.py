@@ -59,6 +59,11 @@ def first(layout: Layout, weights: np.ndarray, shared: np.ndarray | None = None)
     return State(0, layout.digest(), weights, np.zeros_like(weights), shared)
 
 
+def file_limit(layout: Layout) -> int:
+    """Most bytes of the file of a state of this model."""
+    return 4 * (2 * layout.total + len(layout.names)) + (1 << 16)
+
+
 def load(path: Path, layout: Layout) -> State:
     """Read what `State.save` wrote for a model of this layout.
 

@@ -10,6 +10,8 @@ from duckweed.run.spec import RunSpec
 NOTES = {
     "seed": 'description = "what is trained and why": everybody who looks at the run reads it\n'
     "seed: everything random in the run follows from this number",
+    "task": "kind: 'text' (next tokens; what is meant without this section), 'chat' (conversations; the loss is of\n"
+    "what the assistant says), 'reinforce' (answers that are checked); docs/reason.md",
     "data": "path: 'stdlib', files, folders, globs (text, JSON, JSON lines, Parquet; also .gz .zst), or\n"
     "hf:NAME[:config]; encoding = 'NAME' where text is no UTF-8 and has no byte-order mark\n"
     "tokenizer: 'bytes', 'bpe:N' (trained on this data), a tokenizer.json, a folder, or a hub name",
@@ -29,6 +31,8 @@ NOTES = {
     "outer": "the step that all peers take together, nesterov or none: learning_rate of the merged way\n"
     "(1.0: the whole of it) and momentum; with rounds.overlap 0.7 and 0.6 were better (docs/swarm.md)",
     "rounds": "count: rounds in all; peers: how many start; evaluate, checkpoint: every so many rounds\n"
+    "saving: a budget of bytes: each peer sends so many times fewer than data parallelism would. The run\n"
+    "then has as many rounds as that pays for, and count x inner.steps only says how much is trained\n"
     "a round closes when all have sent, or after `patience` seconds of waiting for stragglers\n"
     "overlap: share of a round's steps trained while the one before is exchanged; price: docs/swarm.md",
     "members": "join: 'invited' (an invitation, or a public key in `keys`) or 'open' (anyone, within limits)\n"
@@ -59,6 +63,9 @@ def text(raw: dict[str, Any], notes: bool = False) -> str:
 
 
 def _value(value: object) -> str:
+    if isinstance(value, dict):
+        inside = ", ".join(f"{_value(k)} = {_value(v)}" for k, v in value.items() if v is not None)
+        return f"{{{inside}}}"
     # JSON's strings, numbers, lists and booleans are valid TOML values as they stand, but for one
     # control character that JSON leaves as it is.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

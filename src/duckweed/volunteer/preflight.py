@@ -15,6 +15,7 @@ from duckweed.round.worker import disk_needed
 from duckweed.run import units
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
+from duckweed.run.task.work import writes
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol.client import Asks
 from duckweed.volunteer.controls import Controls, ControlsError
@@ -70,8 +71,17 @@ class _Measured(Exception):
     """The training that is measured has lasted long enough."""
 
 
+def _whole_step(learner: Learner, spec: RunSpec) -> float:
+    """The same of a step with all that is written for it."""
+    began = time.perf_counter()
+    learner.train(learner.weights(), Part(0, 0, 1))
+    return spec.tokens_per_step / (time.perf_counter() - began)
+
+
 async def measure_speed(learner: Learner, spec: RunSpec) -> float:
     """Tokens a second of inner steps on this device, over some seconds. Leaves no trace."""
+    if writes(spec):
+        return await asyncio.to_thread(_whole_step, learner, spec)
     marks = [(0, time.perf_counter())]  # steps done, and when
 
     def stepped(steps: int, loss: float) -> None:
@@ -82,7 +92,7 @@ async def measure_speed(learner: Learner, spec: RunSpec) -> float:
     def work() -> None:
         with contextlib.suppress(_Measured):
             learner.train(
-                learner.weights(), Part(0, 0, min(STEPS, spec.inner.steps)), report=stepped
+                learner.weights(), Part(0, 0, min(STEPS, spec.total_steps)), report=stepped
             )
 
     await asyncio.to_thread(work)
@@ -115,9 +125,14 @@ class Survey(msgspec.Struct, frozen=True):
         return self.terms.down or codec_of(self.spec.wire, self.layout).blob_limit
 
     @property
+    def tokens(self) -> int:
+        """Of a round, the longest."""
+        return self.spec.schedule.most * self.spec.tokens_per_step
+
+    @property
     def seconds(self) -> float:
         """Of one round on this machine, exchange included; no shorter than the run's last."""
-        alone = self.spec.tokens_per_block / self.speed
+        alone = self.tokens / self.speed
         return max(alone + self.up / self.link.up + self.down / self.link.down, self.terms.seconds)
 
     def sentence(self) -> str:
@@ -130,7 +145,7 @@ class Survey(msgspec.Struct, frozen=True):
         return (
             f"This machine ({self.device}{threads if self.device == 'cpu' else ''}) will train "
             f"{self.spec.model.source} ({units.show_count(self.layout.total)} parameters) at about "
-            f"{self.speed:,.0f} tokens/s; a round of {self.spec.tokens_per_block:,} tokens takes it "
+            f"{self.speed:,.0f} tokens/s; a round of {self.tokens:,} tokens takes it "
             f"about {units.show_time(self.seconds)}, sends {most}{size(self.up)} and fetches "
             f"{most}{size(self.down)}, so {most}{size(self.up * hourly)} up and "
             f"{size(self.down * hourly)} down in an hour; it takes about {size(self.memory)} of "

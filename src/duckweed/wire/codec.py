@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, ClassVar, NamedTuple
 
 import msgspec
@@ -18,11 +19,13 @@ import numpy as np
 from duckweed.run.layout import Layout
 from duckweed.run.registry import WIRES
 from duckweed.run.sections import Wire
+from duckweed.wire import threads
 from duckweed.wire.exact import median, squared_norm
 from duckweed.wire.frame import HEADER, Reader, WireError, Writer, fingerprint
 from duckweed.wire.total import CONTRIBUTIONS, NORMS, Decoded, FloatTotal, Total
 
 RMS_LIMIT = 1e30  # far above any RMS of a tensor, and its product with a code still a float32
+_INFINITY = 0x7F800000  # float32 as bits: above it is NaN
 _APART = 4.0  # beyond this factor between two middle sizes one of them is no honest one
 PLUGIN = 255  # kind in the header of a blob; the fingerprint beside it tells plugins apart
 
@@ -67,6 +70,12 @@ class Codec(ABC):
     def max_bytes(self) -> int:
         """The most bytes that `write` can write."""
 
+    @classmethod
+    def expected_bits(cls, wire: Any) -> float | None:
+        """Bits for each parameter that a contribution with these settings is expected to have; None where
+        that is not known. A run with a budget of bytes (rounds.saving) has as many rounds as that pays for."""
+        return None
+
     # --- a contribution
 
     def encode(self, x: np.ndarray, shared: np.ndarray | None) -> Encoded:
@@ -78,7 +87,7 @@ class Codec(ABC):
         x = np.asarray(x, np.float32)
         if x.shape != (self.layout.total,):
             raise WireError(f"values of shape {x.shape} for a layout of {self.layout.total} values")
-        if not np.isfinite(x).all():
+        if not finite(x):
             where = int(np.flatnonzero(~np.isfinite(x))[0])
             name = self.layout.names[int(np.searchsorted(self.layout.offsets, where, "right")) - 1]
             raise WireError(f"non-finite value in tensor {name!r}: the training step diverged")
@@ -167,6 +176,20 @@ def _middle(values: Sequence[float], last: float) -> float:
     return low if last * last <= low * high else high
 
 
+def finite(x: np.ndarray) -> bool:
+    """Whether all of float32 values are finite."""
+    from duckweed.wire.kernels import vectors
+
+    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
+    most = threads.each(lambda part: vectors.largest_bits(bits[part]), threads.parts(len(bits)))
+    return max(most, default=0) < _INFINITY
+
+
+def entropy(shares: Sequence[float]) -> float:
+    """Bits of a choice of these probabilities, to a thousandth: every machine must get the same."""
+    return round(-sum(p * math.log2(p) for p in shares if p > 0), 3)
+
+
 def rms(x: np.ndarray, layout: Layout) -> list[float]:
     """Root mean square of each tensor of x, [T]."""
     return [
@@ -182,6 +205,34 @@ def codec_type(wire: Wire) -> type[Codec]:
 def codec_of(wire: Wire, layout: Layout) -> Codec:
     """The codec of a section `[wire]` for a model."""
     return codec_type(wire)(wire, layout)
+
+
+@cache
+def warm_up(wire: Wire) -> None:
+    """Code a little, so that all that the wire needs is compiled when this returns: the first time on a
+    machine that takes some ten seconds, later one. To be called before a process serves or trains."""
+    layout = Layout.of({"even": (16, 16), "leaning": (64, 8)})
+    codec = codec_of(wire, layout)
+    draw = np.random.default_rng(0)
+
+    def gradient() -> np.ndarray:
+        x = draw.standard_normal(layout.total, np.float32)
+        np.abs(x, out=x, where=np.arange(layout.total) >= 256)
+        return x
+
+    shared = np.asarray(codec.first_shared(gradient), np.float32)
+    encoded = [codec.encode(gradient(), shared).blob for _ in range(8)]
+    decoded = [codec.decode(blob, shared) for blob in encoded]
+    if not codec.additive:
+        return
+    for weights in (
+        [1],
+        [1 << power for power in range(8)],
+    ):  # few sums, and more than a byte holds
+        total = codec.total(shared, codec.gives)
+        for contribution, weight in zip(decoded, weights, strict=False):
+            total.add(contribution, weight)
+        codec.read_update(codec.update(total), shared, len(weights))
 
 
 def register_wire(codec: type[Codec]) -> type[Codec]:

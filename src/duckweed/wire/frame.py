@@ -10,7 +10,7 @@ from __future__ import annotations
 import blake3
 import numpy as np
 
-VERSION = 1
+VERSION = 2
 HEADER = 8
 _LONGEST = 9  # bytes of a number below 2^63
 

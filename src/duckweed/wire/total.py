@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from duckweed.run.layout import Layout
-from duckweed.wire.entropy.tables import parts
 from duckweed.wire.exact import squared_norm
+from duckweed.wire.threads import parts
 
 NORMS = "norms"
 """The norm of each contribution, per tensor: `Total.norms`."""

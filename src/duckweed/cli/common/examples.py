@@ -30,7 +30,11 @@ EXAMPLES: dict[str, dict[str, str]] = {
     "pause": {"duckweed pause": "the only peer here rests", "duckweed pause joined/0123456789ab": "this one"},
     "resume": {"duckweed resume": "the only peer here goes on"},
     "leave": {"duckweed leave": "the only peer here hands back its block and ends"},
-    "me": {"duckweed me": "tokens, rounds and place, over all runs"},
+    "me": {
+        "duckweed me": "tokens, rounds and place, over all runs",
+        "duckweed me --record joined/0123456789ab --note Anna": "a signed record of this run's work",
+        "duckweed me --check record.json joined/0123456789ab": "is somebody's record true?",
+    },
     "status": {
         "duckweed status my-1": "a run of this machine",
         "duckweed status INVITATION --json": "somebody else's, for a program",
@@ -38,7 +42,11 @@ EXAMPLES: dict[str, dict[str, str]] = {
     "doctor": {"duckweed doctor INVITATION": "why the coordinator cannot be reached"},
     "show": {"duckweed show my-1": "check the ledger and list it", "duckweed show joined/0123456789ab": "a copy"},
     "generate": {"duckweed generate my-1 --prompt 'def ' --temperature 0": "the likeliest text"},
-    "evaluate": {"duckweed evaluate my-1 --data other.txt": "bits per byte of another text"},
+    "chat": {"duckweed chat sft-1": "a conversation", "duckweed chat sft-1 --temperature 0": "always the likeliest answer"},
+    "evaluate": {
+        "duckweed evaluate my-1 --data other.txt": "bits per byte of another text",
+        "duckweed evaluate rl-1 --tasks countdown,chain_sum --samples 8": "problems solved",
+    },
     "audit": {"duckweed audit my-1": "do contributions and rounds again"},
     "page": {
         "duckweed page": "all runs under runs/",
@@ -46,10 +54,25 @@ EXAMPLES: dict[str, dict[str, str]] = {
     },
     "push": {"duckweed push my-1 anna/small-model --dry-run": "write the folder and look at it first"},
     "plan": {"duckweed plan --model llama-1b --crowd crowd.toml": "what a crowd can train"},
+    "forecast": {
+        "duckweed forecast": "gaps, growth rates and dates of crossing",
+        "duckweed forecast --claims --set frontier.growth=3x": "the essay's claims, one assumption changed",
+        "duckweed forecast --race essay --explain": "every parameter of a race, with its source",
+    },
+    "forecast refresh": {"duckweed forecast refresh": "is there newer data than ours?"},
+    "evolve": {
+        "duckweed evolve --budget 2h": "look for a better recipe for two hours",
+        "duckweed evolve --data books/ --preset llama-0.5m --workers 2": "one's own text, two trials at a time",
+        "duckweed evolve --resume": "go on after an interruption",
+    },
+    "evolve show": {"duckweed evolve show campaign-1 --export ledger.jsonl": "what was tried, what held"},
+    "evolve repeat": {"duckweed evolve repeat campaign-1 --count 3": "three trials at random, bit for bit"},
+    "evolve work": {"duckweed evolve work --listen 0.0.0.0:7002": "train trials for somebody's campaign"},
 }  # fmt: skip
 """Command -> example -> what it does."""
 
-EXIT_CODES = """Exit codes: 0 done; 1 an error, said in one line; 2 an option or argument that does not exist;
+EXIT_CODES = """Exit codes: 0 done; 1 an error, said in one line; 2 an option or argument that does not exist (`forecast`: any
+error; `audit`: something could not be compared);
 130 ended by Ctrl-C or `kill`, with nothing lost that counted. DUCKWEED_TRACE=1 shows where an error came from."""
 
 
@@ -61,8 +84,12 @@ def epilog(command: str) -> str | None:
     return "\n\n".join(f"- `{line}`: {what}" for line, what in found.items())
 
 
-def add(app: typer.Typer) -> None:
-    """Give each command its examples."""
+def add(app: typer.Typer, group: str = "") -> None:
+    """Give each command its examples. group: the words before a command's own."""
     for command in app.registered_commands:
         name = command.name or (command.callback.__name__ if command.callback else "")
-        command.epilog = epilog(name)
+        command.epilog = epilog(group + name)
+    for room in app.registered_groups:
+        room.epilog = epilog(group + str(room.name))
+        if room.typer_instance:
+            add(room.typer_instance, f"{group}{room.name} ")

@@ -40,7 +40,18 @@ Logs = Annotated[
     typer.Option(
         "--log",
         metavar="TOOL",
-        help="Also write what happens for this tool: tensorboard, into RUN/tensorboard.",
+        help="Also write what happens for this tool: tensorboard, into RUN/tensorboard; wandb. Repeatable.",
+    ),
+]
+
+
+MirrorUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--mirror",
+        metavar="URL",
+        help="Keep a copy of ledger, states and blobs there, for everybody to read: a folder, s3://BUCKET/RUN, "
+        "or any other URL that fsspec knows.",
     ),
 ]
 
@@ -113,11 +124,10 @@ def understood(run: Session, peers: int, simulated: bool) -> RenderableType:
     spec, facts = run.spec, run.ground.dataset.manifest
     parameters, rounds = founding.layout(run.folder).total, spec.rounds
     family = founding.configuration(spec, run.ground).model_type
-    tokens = spec.tokens_per_block * rounds.peers * rounds.count
+    tokens = spec.total_steps * spec.tokens_per_step * rounds.peers
     many = f"{rounds.peers} peer{'' if rounds.peers == 1 else 's'}"
     lines = {
-        "run": f"{run.folder.path}: {many} on {run.device}, {rounds.count} rounds of "
-        f"{spec.inner.steps} steps",
+        "run": f"{run.folder.path}: {many} on {run.device}, {_rounds(spec)}",
         "data": f"{', '.join(spec.data.paths)}: {facts.told()}",
         "": f"{show_size(facts.train_bytes)} to train on, {show_size(facts.held_out_bytes)} held out; "
         f"blake3 {facts.hash[:16]}",
@@ -125,12 +135,36 @@ def understood(run: Session, peers: int, simulated: bool) -> RenderableType:
         "model": f"{spec.model.source} ({family}), {parameters:,} parameters, "
         + ("with given weights" if spec.model.weights == "given" else "from scratch"),
         "memory": _memory(run),
+        "exchange": _exchange(spec, parameters),
         "training": f"{show_count(tokens)} tokens, {tokens / parameters:.3g} a parameter; {_time(run, peers, simulated)}",
     }
     table = Table.grid(padding=(0, 2, 0, 0))
     for what, words in lines.items():
         table.add_row(Text(what, "dim"), words)
     return table
+
+
+def _rounds(spec: RunSpec) -> str:
+    """How many rounds there are, and how long they are."""
+    rounds = spec.schedule
+    fewest, most = rounds.fewest, rounds.most
+    many = f"{rounds.rounds} round{'' if rounds.rounds == 1 else 's'}"
+    return f"{many} of {fewest} steps" if fewest == most else f"{many} of {fewest} or {most} steps"
+
+
+def _exchange(spec: RunSpec, parameters: int) -> str:
+    """What a peer will send, as far as that is known before the run."""
+    from duckweed.round.run_log import data_parallel_bytes
+    from duckweed.run.units import show_size
+    from duckweed.wire.codec import codec_type
+
+    bits, peers = codec_type(spec.wire).expected_bits(spec.wire), spec.rounds.peers
+    if bits is None:
+        return "how much each peer sends shows after the first round"
+    up = bits * parameters / 8 * spec.schedule.rounds
+    plain = data_parallel_bytes(parameters, peers, spec.total_steps) / peers
+    beside = f", {plain / up:,.0f} times fewer than data parallelism" if plain > up else ""
+    return f"each peer sends about {show_size(up)} in all{beside}"
 
 
 def _memory(run: Session) -> str:
@@ -152,8 +186,11 @@ def _time(run: Session, peers: int, simulated: bool) -> str:
     from duckweed.run.units import show_time
 
     closed = session.closed_rounds(run.folder)
-    left = run.spec.rounds.count - closed
-    took = [event.seconds for event in run.folder.records(RoundClosed)]
+    left = run.spec.schedule.rounds - closed
+    rounds = run.spec.schedule
+    took = [
+        event.seconds / rounds.steps_of(event.round) for event in run.folder.records(RoundClosed)
+    ]
     if not left:
         return "all rounds are done"
     if simulated or not took:
@@ -163,7 +200,8 @@ def _time(run: Session, peers: int, simulated: bool) -> str:
             here = f"one step takes {show_time(step)} here; " if step else ""
             return f"{here}how long it takes shows after the first round"
         return f"about {show_time(left * alone)}" + (f" for {left} rounds" if closed else "")
-    return f"{closed} rounds are done, about {show_time(left * median(took))} are left"
+    more = median(took) * (rounds.steps - rounds.begins(closed))
+    return f"{closed} rounds are done, about {show_time(more)} are left"
 
 
 def view(run: Session) -> View:
@@ -174,15 +212,32 @@ def view(run: Session) -> View:
     return View(console, run.folder.path.name, run.spec, bytes_per_token(run.ground.dataset))
 
 
-def watch(run: Session, events: Events, logs: Sequence[str] = ()) -> None:
+def watch(
+    run: Session, events: Events, logs: Sequence[str] = (), mirror: str | None = None
+) -> None:
     """Show what happens until it ends; at Ctrl-C what is going on ends in order. logs: tools that it is
-    written for (duckweed.pages.trackers)."""
+    written for (duckweed.pages.trackers); mirror: URL of a place that it is copied to."""
     from duckweed.pages.trackers import tracked
+    from duckweed.run.events import RoundClosed
+    from duckweed.swarm.blobs.mirroring import mirrored
 
-    with closing(tracked(run.folder, list(logs), events)) as told, view(run) as shown:
-        events = told
-        for event in events:
+    with (
+        mirrored(run.folder, mirror, lambda text: console.print(text, soft_wrap=True)) as copied,
+        closing(tracked(run.folder, list(logs), events)) as told,
+        view(run) as shown,
+    ):
+        for event in told:
             shown.take(event)
+            if copied and isinstance(event, RoundClosed):
+                copied.news()
+
+
+def check_mirror(url: str | None) -> None:
+    """Raises MirrorError for a URL that cannot be used, before a run is made for it."""
+    if url:
+        from duckweed.swarm.blobs.mirror import Mirror
+
+        Mirror(url)
 
 
 MICRO = (

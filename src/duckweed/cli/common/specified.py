@@ -26,7 +26,21 @@ Limit = Annotated[
 Model = Annotated[str | None, typer.Option(help="Preset, folder, config.json or hub name.")]
 Tokenizer = Annotated[str | None, typer.Option(help="bytes, bpe:N, or a tokenizer.")]
 Peers = Annotated[int | None, typer.Option(help="How many peers.")]
-Rounds = Annotated[int | None, typer.Option(help="How many rounds.")]
+Rounds = Annotated[
+    int | None,
+    typer.Option(
+        help="How many rounds, each of inner.steps steps; with --saving: as much training as those."
+    ),
+]
+Saving = Annotated[
+    float | None,
+    typer.Option(
+        metavar="TIMES",
+        help="A budget of bytes: each peer is to send so many times fewer than data parallelism would. How "
+        "many rounds there are and how long each is follows from it. Without a specification and --rounds: "
+        "150.",
+    ),
+]
 Seed = Annotated[int | None, typer.Option(help="Everything random follows from it.")]
 Set = Annotated[
     list[str] | None,
@@ -49,6 +63,7 @@ def changes(
     rounds: int | None = None,
     seed: int | None = None,
     assignments: list[str] | None = None,
+    saving: float | None = None,
 ) -> dict[str, Any]:
     """The options as dotted keys of the specification."""
     given: dict[str, Any] = {
@@ -60,6 +75,7 @@ def changes(
         "data.tokenizer": tokenizer,
         "rounds.peers": peers,
         "rounds.count": rounds,
+        "rounds.saving": saving,
         "seed": seed,
     }
     found = {key: value for key, value in given.items() if value is not None}
@@ -88,8 +104,11 @@ def specification(
     from duckweed.run import recipe as recipes
     from duckweed.run import spec as specs
 
-    spec = specs.load(file) if file else specs.RunSpec()
-    spec = specs.override(recipes.lay(spec, recipe) if recipe else spec, wanted)
+    if file or recipe:
+        spec = specs.load(file) if file else specs.RunSpec()
+        spec = specs.override(recipes.lay(spec, recipe) if recipe else spec, wanted)
+    else:
+        spec = specs.start(wanted)
     base = file.resolve().parent if file and "data.path" not in wanted else Path.cwd()
     said = file.read_text("utf-8") if file else ""
     if not specs.names_tokenizer(said, wanted):

@@ -23,6 +23,7 @@ from duckweed.run.events import (
     StateDiffers,
 )
 from duckweed.run.spec import RunSpec
+from duckweed.run.task.work import writes
 from duckweed.run.units import show_clock, show_size
 
 COLOURS = {"training": "green", "sending": "cyan", "applying": "cyan", "waiting": "yellow"}
@@ -33,6 +34,8 @@ class View:
 
     def __init__(self, console: Console, name: str, spec: RunSpec, bytes_per_token: float) -> None:
         self.console, self.name, self.spec = console, name, spec
+        self._unit = "not solved" if writes(spec) else "bits/byte"
+        self._written = ""  # what the models of the peers wrote in the last round, in words
         self._to_bits = 1 / math.log(2) / bytes_per_token
         self._began = time.monotonic()
         self._done, self._tokens, self._seconds = 0, 0, 0.0
@@ -79,6 +82,8 @@ class View:
         self._loss = event.loss
         self._traffic = event.traffic
         self._busy |= event.utilisation
+        if event.written is not UNSET:
+            self._written = event.written.words()
         if event.held_out is not None:
             self._held_out = event.held_out
             self._first = self._first or self._held_out
@@ -87,9 +92,10 @@ class View:
         if not self.console.is_terminal:
             measured = event.held_out is not None
             held_out = f", held out {self._bits(self._held_out)}" if measured else ""
+            said = self._written or f"training loss {self._bits(self._loss)} {self._unit}"
             self.console.print(
-                f"round {self._done}/{self.spec.rounds.count}: training loss "
-                f"{self._bits(self._loss)} bits/byte{held_out}, {event.seconds:.1f} s, "
+                f"round {self._done}/{self.spec.schedule.rounds}: {said}"
+                f"{held_out}, {event.seconds:.1f} s, "
                 f"{len(event.accepted)} peers",
                 highlight=False,
             )
@@ -106,13 +112,13 @@ class View:
         )
 
     def _head(self) -> RenderableType:
-        rounds = self.spec.rounds.count
+        rounds = self.spec.schedule.rounds
         elapsed = time.monotonic() - self._began
         rate = self._tokens / self._seconds if self._seconds else 0.0
         left = (rounds - self._done) * self._seconds / self._done if self._done else 0.0
         bits = Text.assemble(
             "held out ",
-            (f"{self._bits(self._held_out)} bits/byte", "bold"),
+            (f"{self._bits(self._held_out)} {self._unit}", "bold"),
             f" (began at {self._bits(self._first)})   training {self._bits(self._loss)}",
         )
         pace = Text(
@@ -122,7 +128,8 @@ class View:
         grid = Table.grid(padding=(0, 1))
         bar = ProgressBar(total=rounds, completed=self._done, width=40)
         grid.add_row(Text(f"round {min(self._done + 1, rounds)} of {rounds}"), bar)
-        return Group(grid, bits, pace, Text())
+        written = [Text(f"answers: {self._written}")] if self._written else []
+        return Group(grid, bits, *written, pace, Text())
 
     def _table(self) -> RenderableType:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
@@ -133,7 +140,7 @@ class View:
             table.add_row(
                 str(peer.peer),
                 Text(peer.doing, COLOURS.get(peer.doing, "red")),
-                f"{peer.step}/{self.spec.inner.steps}" if training else "",
+                f"{peer.step}/{self.spec.schedule.steps_of(self._done)}" if training else "",
                 self._bits(peer.loss) if peer.loss else "",
                 f"{self._busy[peer.peer]:.0%}" if peer.peer in self._busy else "",
             )

@@ -25,7 +25,7 @@ def _verdict(summary: Summary) -> Text:
         return Text(
             "Trained; the loss on held-out text was not measured before and after.", "bold yellow"
         )
-    figures = f"{start:.3f} → {end:.3f} bits per byte of held-out text"
+    figures = f"{start:.3f} → {end:.3f} {summary.unit('held-out')}"
     if end >= start:
         return Text(f"It did not learn: {figures}", "bold red")
     better = f"   ({1 - end / start:.0%} fewer)"
@@ -36,6 +36,7 @@ def _facts(summary: Summary) -> Text:
     clock = "simulated time" if summary.simulated else "training"
     rate = summary.tokens_per_second
     pace = f" ({rate:,.0f} a second)" if rate else ""
+    written = f"answers in the last rounds: {summary.written}\n" if summary.written else ""
     refused = f", {summary.rejected} did not count" if summary.rejected else ""
     # Of the phases only what a person can act on: how much of the time was work.
     shares = summary.utilisation.values()
@@ -45,7 +46,7 @@ def _facts(summary: Summary) -> Text:
         f"{summary.rounds} of {summary.planned} rounds, "
         f"{summary.parameters:,} parameters\n"
         f"{summary.tokens:,} tokens in {show_time(summary.seconds)} {clock}{pace}{busy}\n"
-        f"{summary.contributions} contributions counted{refused}"
+        f"{written}{summary.contributions} contributions counted{refused}"
     )
 
 

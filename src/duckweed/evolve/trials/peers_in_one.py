@@ -11,6 +11,7 @@ import numpy as np
 from duckweed.learn.learner import Learner
 from duckweed.ledger.entries import Closed
 from duckweed.merge.round import Announcement, blob_hash
+from duckweed.round.blocks import Blocks
 from duckweed.round.engine import Engine, MemoryBlobs
 from duckweed.round.founding import first_gradient
 from duckweed.round.worker import Worker
@@ -53,10 +54,12 @@ def train(
     state = first(layout, weights, shared)
     exchange = Exchange([float(x) for x in shared], [])
     workers = [Worker(spec, layout, learner) for _ in range(spec.rounds.peers)]
-    for number in range(spec.rounds.count):
+    blocks = Blocks(spec.block_steps)
+    for number in range(spec.schedule.rounds):
+        steps = spec.schedule.steps_of(number)
         handed: Contributions = []
         for peer, worker in enumerate(workers):
-            made = worker.contribute(state, peer, number * len(workers) + peer)
+            made = worker.compress(state, peer, worker.train(state, blocks.take(steps, steps)))
             handed.append((made.announcement, made.blob))
         state, closed, _ = _close(spec, layout, state, handed)
         for peer, worker in enumerate(workers):
@@ -70,13 +73,13 @@ def replay(
 ) -> tuple[np.ndarray, ExchangedBytes]:
     """The last weights f32[P] that follow from the first ones and the contributions, and the bytes
     exchanged. Raises ExchangeError, MergeError, WireError."""
-    if len(exchange.rounds) != spec.rounds.count:
-        raise ExchangeError(f"{len(exchange.rounds)} rounds, not {spec.rounds.count}")
+    if len(exchange.rounds) != spec.schedule.rounds:
+        raise ExchangeError(f"{len(exchange.rounds)} rounds, not {spec.schedule.rounds}")
     state = first(layout, weights, np.array(exchange.shared, np.float32))
     sent, fetched = [0] * spec.rounds.peers, 0
     for number, handed in enumerate(exchange.rounds):
         if [_said(a) for a, _ in handed] != [
-            (number, peer, spec.inner.steps, spec.tokens_per_block)
+            (number, peer, spec.schedule.steps_of(number), spec.tokens_of(number))
             for peer in range(spec.rounds.peers)
         ]:
             raise ExchangeError(f"round {number} is not one block of each peer")

@@ -18,7 +18,7 @@ from blake3 import blake3
 from duckweed.learn.data import formats
 from duckweed.learn.data.encoding import UTF8, advice
 from duckweed.learn.data.files import files, kind
-from duckweed.learn.data.formats import PIECE
+from duckweed.learn.data.formats import PIECE, Of
 from duckweed.learn.data.reading import DataError, Reading, reasons, shown
 from duckweed.run.sections import DataSpec
 
@@ -28,8 +28,11 @@ Report = Callable[[str, int], None]  # what is being done ("read", "tokenise"), 
 Row = tuple[str, str | bytes | None]  # where it is from, its text: bytes if not decoded yet
 
 
-def documents(spec: DataSpec, base: Path, reading: Reading | None = None) -> Iterator[str]:
-    """The texts of `spec` in their stable order; relative paths are relative to folder `base`.
+def documents(
+    spec: DataSpec, base: Path, reading: Reading | None = None, of: Of | None = None
+) -> Iterator[str]:
+    """The texts of `spec` in their stable order; relative paths are relative to folder `base`. of: makes a
+    text of a whole row, where one field is not enough.
 
     `reading` learns what was read, and what was left out by reason (docs/data.md lists them).
     Raises DataError if a path matches nothing, a file is damaged or lacks the field, or nothing is
@@ -40,9 +43,9 @@ def documents(spec: DataSpec, base: Path, reading: Reading | None = None) -> Ite
         remaining = None if spec.limit is None else spec.limit - reading.bytes
         if name.startswith("hf:"):
             remaining = HF_LIMIT if remaining is None else remaining
-            found = _from_hub(name, spec.field)
+            found = _from_hub(name, spec.field, of or formats.text_of)
         else:
-            found = _from_files(name, base, spec, reading)
+            found = _from_files(name, base, spec, reading, of)
         for text in _limited(_clean(found, spec.charset, reading), remaining, reading):
             reading.documents += 1
             reading.bytes += len(text.encode())
@@ -53,7 +56,9 @@ def documents(spec: DataSpec, base: Path, reading: Reading | None = None) -> Ite
         raise DataError(_nothing_left(spec, reading))
 
 
-def _from_files(name: str, base: Path, spec: DataSpec, reading: Reading) -> Iterator[Row]:
+def _from_files(
+    name: str, base: Path, spec: DataSpec, reading: Reading, of: Of | None
+) -> Iterator[Row]:
     found = files(name, base, reading)
     alone = found == [base / Path(name).expanduser()]
     for path in found:
@@ -66,7 +71,7 @@ def _from_files(name: str, base: Path, spec: DataSpec, reading: Reading) -> Iter
                 continue
             with _opened(path, compression) as stream:
                 reading.files += 1
-                yield from _from_file(path, stream, where, spec, reading)
+                yield from _from_file(path, stream, where, spec, reading, of)
             if _changed(path, state):
                 raise DataError(
                     f"data: {where} changed while it was read; start again when nothing writes to it"
@@ -83,7 +88,7 @@ def _from_files(name: str, base: Path, spec: DataSpec, reading: Reading) -> Iter
 
 
 def _from_file(
-    path: Path, stream: BinaryIO, where: str, spec: DataSpec, reading: Reading
+    path: Path, stream: BinaryIO, where: str, spec: DataSpec, reading: Reading, of: Of | None
 ) -> Iterator[Row]:
     """The rows of one file; a file that has none, or is refused whole, counts as one left out."""
     left_out = reading.left_out.total()
@@ -92,7 +97,8 @@ def _from_file(
     def refuse(reason: str, wrong: str) -> None:
         reading.leave_out(reason, where, wrong)
 
-    rows = formats.rows(path, where, stream, spec.field, spec.charset, refuse)
+    facts = path, where, stream, spec.field, spec.charset, refuse
+    rows = formats.objects(*facts, of) if of else formats.rows(*facts)
     for number, (place, text) in enumerate(rows, 1):  # noqa: B007 (asked for below)
         yield where + place, text
     if not number and reading.left_out.total() == left_out:
@@ -115,7 +121,7 @@ def _opened(path: Path, compression: str | None) -> BinaryIO:
     return io.BufferedReader(pyarrow.input_stream(str(path), compression=compression), PIECE)
 
 
-def _from_hub(name: str, field: str) -> Iterator[Row]:
+def _from_hub(name: str, field: str, of: Of) -> Iterator[Row]:
     """The training split of a data set on the Hugging Face hub, streamed."""
     try:
         import datasets
@@ -127,7 +133,7 @@ def _from_hub(name: str, field: str) -> Iterator[Row]:
     try:
         stream = datasets.load_dataset(repository, config or None, split="train", streaming=True)
         for number, row in enumerate(stream, 1):
-            yield f"{name}: row {number}", formats.text_of(row, field, name)
+            yield f"{name}: row {number}", of(row, field, f"{name}: row {number}")
     except DataError:
         raise
     except Exception as error:  # the library raises whatever its transport raised
@@ -221,10 +227,10 @@ class Spool:
     hash: blake3 = field(default_factory=blake3)
     bytes: int = 0
 
-    def fill(self, spec: DataSpec, base: Path, report: Report) -> None:
+    def fill(self, spec: DataSpec, base: Path, report: Report, of: Of | None = None) -> None:
         bound = int(spec.held_out * 2.0**64)
         with self.path.open("wb") as file:
-            for text in documents(spec, base, self.reading):
+            for text in documents(spec, base, self.reading, of):
                 data = text.encode()
                 digest = blake3(data).digest()
                 self.hash.update(digest)
@@ -246,6 +252,12 @@ class Spool:
         with self.path.open("rb") as file:
             for length, held in zip(self.lengths, self.held, strict=True):
                 yield bool(held), file.read(length).decode()
+
+    def by_row(self, share: float) -> Iterator[tuple[bool, str]]:
+        """The same where documents are not to be cut: with the last `share` of them held out, at least one."""
+        first = len(self.lengths) - max(1, int(len(self.lengths) * share))
+        for number, (_, text) in enumerate(self.by_document()):
+            yield number >= first, text
 
     def by_position(self, share: float) -> Iterator[tuple[bool, str]]:
         """The same with the last `share` of the text held out; one document is cut in two."""

@@ -5,13 +5,16 @@ Which sequences a batch holds is a pure function of seed and position, so that p
 the data set need not talk about data at all.
 """
 
+import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -19,10 +22,11 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from duckweed.learn.data import tokenizer as tokenizers
+from duckweed.learn.data.chat import LEARNT, ChatForm, Template
 from duckweed.learn.data.corpus import HF_LIMIT, Report, Spool
 from duckweed.learn.data.files import files, kind
 from duckweed.learn.data.permutation import derive, permute
-from duckweed.learn.data.reading import DataError, reasons, told
+from duckweed.learn.data.reading import DataError, Reading, reasons, told
 from duckweed.learn.data.tokenizer import Tokenizer
 from duckweed.run.folder import private
 from duckweed.run.lock import alone
@@ -31,6 +35,7 @@ from duckweed.run.sections import DataSpec
 FORMAT = 1  # of the folder
 RULES = 3  # by which files become documents, and these tokens; with another number, data is prepared anew
 MANIFEST, TRAIN, HELD_OUT, TOKENIZER = "manifest.json", "train.bin", "held_out.bin", "tokenizer"
+MARKS = ".marks"  # what a file of tokens ends with that says what they are (chat.py)
 CHUNK = 1 << 20  # bytes of text that are tokenised at a time
 
 
@@ -57,9 +62,24 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     files: int = 0  # that were read
     examples: dict[str, str] = {}  # reason -> the first that was left out, and what to do about it
     limited: bool = False  # whether the limit of bytes ended the reading
+    # Of conversations: tokens that the loss is taken over. Bytes are then those of their text.
+    train_learnt: int = 0
+    held_out_learnt: int = 0
+
+    problems: str = ""  # of problems: where they come from
+
+    @property
+    def bytes_per_token(self) -> float:
+        """Bytes of held-out text per token that the loss is taken over. Of problems what turns nats into
+        bits, so that what is measured of them, a share, stays as it is."""
+        if self.problems:
+            return 1 / math.log(2)
+        return self.held_out_bytes / max(1, self.held_out_learnt or self.held_out_tokens)
 
     def told(self) -> str:
         """One line of what was read and what was left out, as plain text without markup."""
+        if self.problems:
+            return self.problems
         size = self.train_bytes + self.held_out_bytes
         left_out = reasons(self.skipped, self.examples)
         return told(self.files, self.documents, size, left_out, self.limited)
@@ -67,12 +87,14 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Dataset:
-    """The tokens of a prepared folder: `train` and `held_out` are read-only 1-d memory maps."""
+    """The tokens of a prepared folder: `train` and `held_out` are read-only 1-d memory maps. `marks` of the
+    two: what each token is (duckweed.learn.data.chat), uint8, where the data are conversations."""
 
     folder: Path
     manifest: Manifest
     train: NDArray[np.unsignedinteger]
     held_out: NDArray[np.unsignedinteger]
+    marks: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None = None
 
     @classmethod
     def open(cls, folder: Path) -> "Dataset":
@@ -83,11 +105,17 @@ class Dataset:
                 raise DataError(f"format {manifest.format}; this version reads {FORMAT}")
             train = _mapped(folder / TRAIN, manifest.train_tokens, manifest.dtype)
             held_out = _mapped(folder / HELD_OUT, manifest.held_out_tokens, manifest.dtype)
+            marks = None
+            if manifest.train_learnt:
+                marks = (
+                    _mapped(folder / (TRAIN + MARKS), manifest.train_tokens, "uint8"),
+                    _mapped(folder / (HELD_OUT + MARKS), manifest.held_out_tokens, "uint8"),
+                )
         except (OSError, ValueError, TypeError) as error:  # msgspec's and DataError are ValueErrors
             raise DataError(
                 f"data set {folder} is damaged: {error}; delete the folder and prepare it again"
             ) from error
-        return cls(folder, manifest, train, held_out)
+        return cls(folder, manifest, train, held_out, marks)
 
     def verify(self) -> None:
         """Reads both files whole; DataError if a token differs from when they were written."""
@@ -104,9 +132,10 @@ class Dataset:
 
 
 def tokens_hash(folder: Path) -> str:
-    """blake3 (hex) over the sizes and contents of the two token files of `folder`."""
+    """blake3 (hex) over the sizes and contents of the two token files of `folder`, and of their marks."""
     digest = blake3()
-    for name in (TRAIN, HELD_OUT):
+    names = [TRAIN, HELD_OUT, TRAIN + MARKS, HELD_OUT + MARKS]
+    for name in names if (folder / names[-1]).is_file() else names[:2]:
         digest.update((folder / name).stat().st_size.to_bytes(8, "little"))
         digest.update_mmap(folder / name)
     return digest.hexdigest()
@@ -161,13 +190,29 @@ def batch(
     windows = sequences(dataset, length)
     if not windows:
         check_size(dataset, length, 1)
+    chosen = order(windows, seed, block, step, steps, batch)
+    return _windows(dataset.train, chosen, length)
+
+
+def order(
+    windows: int, seed: int, block: int, step: int, steps: int, batch: int
+) -> NDArray[np.int64]:
+    """Which of `windows` windows the batch of a step holds, int64[batch]. Each epoch has all of them once,
+    in an order of its own."""
     start = position(block, step, steps, batch)
     places = np.arange(start, start + batch, dtype=np.int64)
     chosen = np.empty(batch, dtype=np.int64)
     for epoch in range(start // windows, (start + batch - 1) // windows + 1):
         inside = places // windows == epoch
         chosen[inside] = permute(derive(seed, epoch), places[inside] % windows, windows)
-    return _windows(dataset.train, chosen, length)
+    return chosen
+
+
+def spread(windows: int, count: int, batch: int) -> Iterator[NDArray[np.int64]]:
+    """`count` of `windows` windows, evenly spread and always the same, `batch` at a time."""
+    chosen = np.arange(count, dtype=np.int64) * windows // count
+    for first in range(0, count, batch):
+        yield chosen[first : first + batch]
 
 
 def held_out_windows(dataset: Dataset, length: int) -> int:
@@ -192,9 +237,8 @@ def held_out_batches(
     count = windows
     if limit_tokens is not None:
         count = min(windows, max(1, limit_tokens // length))
-    chosen = np.arange(count, dtype=np.int64) * windows // count
-    for first in range(0, count, batch):
-        yield _windows(dataset.held_out, chosen[first : first + batch], length)
+    for chosen in spread(windows, count, batch):
+        yield _windows(dataset.held_out, chosen, length)
 
 
 def _windows(
@@ -203,16 +247,29 @@ def _windows(
     return tokens[chosen[:, None] * length + np.arange(length + 1)].astype(np.int64)
 
 
-def prepare(spec: DataSpec, base: Path, cache: Path, report: Report | None = None) -> Dataset:
+def prepare(
+    spec: DataSpec,
+    base: Path,
+    cache: Path,
+    report: Report | None = None,
+    form: ChatForm | None = None,
+) -> Dataset:
     """The data set of `spec`, read from a folder below `cache` or made there.
 
     Relative paths in `spec` are relative to folder `base`. The folder is used again as long as
     the specification and the files' names, sizes and times of change are the same. Any number of
     processes may call this at once: one works, the others wait. The same text gives the same
     tokens and the same `manifest.hash` on every machine. Raises DataError for whatever is wrong
-    with the data, and when the disk has too little room.
+    with the data, and when the disk has too little room. form: of conversations; None: of text.
     """
-    key = _cache_key(spec, base)
+    key = cache_key(spec, base, form.facts if form else [])
+    told = report or (lambda what, done: None)
+    return cached(key, cache, lambda part: _write(spec, base, part, told, form))
+
+
+def cached(key: str, cache: Path, write: Callable[[Path], None]) -> Dataset:
+    """The data set of that key in the cache; `write` fills a folder with it where it is not there. Raises
+    DataError."""
     folder, part = cache / key, cache / f"{key}.part"
     private(cache)  # text and tokens are their owner's alone
     with alone(cache / f"{key}.lock"):
@@ -224,7 +281,7 @@ def prepare(spec: DataSpec, base: Path, cache: Path, report: Report | None = Non
         shutil.rmtree(part, ignore_errors=True)  # left by a process that was killed
         part.mkdir(mode=0o700)
         try:
-            _write(spec, base, part, report or (lambda what, done: None))
+            write(part)
             part.rename(folder)
         except OSError as error:
             raise DataError(f"data: {cache} cannot be written ({error}); free some room") from error
@@ -233,24 +290,33 @@ def prepare(spec: DataSpec, base: Path, cache: Path, report: Report | None = Non
         return Dataset.open(folder)
 
 
-def _write(spec: DataSpec, base: Path, part: Path, report: Report) -> None:
+def _write(spec: DataSpec, base: Path, part: Path, report: Report, form: ChatForm | None) -> None:
     """Fills the folder `part`: text to a spool, the spool to tokens, the manifest last."""
     _check_room(part, 2 * _expected_bytes(spec, base))
     spool = Spool(part / "text")
-    spool.fill(spec, base, report)
+    spool.fill(spec, base, report, form.of if form else None)
     by_position = spool.uneven(spec.held_out)
     _check_room(part, spool.bytes)
 
     def sides() -> Iterator[tuple[bool, str]]:
-        return spool.by_position(spec.held_out) if by_position else spool.by_document()
+        if not by_position:
+            return spool.by_document()
+        return spool.by_row(spec.held_out) if form else spool.by_position(spec.held_out)
 
     size = tokenizers.bpe_size(spec.tokenizer)
     if size:
-        tokenizer = tokenizers.train_bpe((text for held, text in sides() if not held), size)
+        seen = (text for held, text in sides() if not held)
+        texts = (form.texts(text) for text in seen) if form else seen
+        tokenizer = tokenizers.train_bpe(texts, size)
     else:
         tokenizer = tokenizers.load(spec.tokenizer, base)
+    if form:
+        tokenizer.give_template(Template(tokenizer).text)
     tokenizer.save(part / TOKENIZER)
-    train, held_out = _tokenise(sides(), tokenizer, part, report)
+    if form:
+        train, held_out = _conversations(sides(), tokenizer, part, report, form, spool.reading)
+    else:
+        train, held_out = _tokenise(sides(), tokenizer, part, report)
     spool.path.unlink()
     manifest = Manifest(
         format=FORMAT,
@@ -272,6 +338,8 @@ def _write(spec: DataSpec, base: Path, part: Path, report: Report) -> None:
         files=spool.reading.files,
         examples=spool.reading.examples,
         limited=spool.reading.limited,
+        train_learnt=train.learnt,
+        held_out_learnt=held_out.learnt,
     )
     (part / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
 
@@ -281,6 +349,40 @@ class _Side:
     documents: int = 0
     bytes: int = 0
     tokens: int = 0
+    learnt: int = 0
+
+
+def _conversations(
+    rows: Iterator[tuple[bool, str]],
+    tokenizer: Tokenizer,
+    part: Path,
+    report: Report,
+    form: ChatForm,
+    reading: Reading,
+) -> tuple[_Side, _Side]:
+    """Writes the tokens of both sides and their marks. Raises DataError if a side has nothing left."""
+    sides = _Side(), _Side()
+    with ExitStack() as stack:
+        opened = [
+            [stack.enter_context((part / (name + end)).open("wb")) for end in ("", MARKS)]
+            for name in (TRAIN, HELD_OUT)
+        ]
+        for chunk in _chunks(rows):
+            for held in (False, True):
+                texts = [text for side, text in chunk if side == held]
+                for ids, marks, size in form.tokens(texts, tokenizer, reading):
+                    for file, values in zip(opened[held], (ids, marks), strict=True):
+                        file.write(values.tobytes())
+                    sides[held].documents += 1
+                    sides[held].bytes += size
+                    sides[held].tokens += len(ids)
+                    sides[held].learnt += int((marks & LEARNT > 0).sum())
+            report("tokenise", sides[0].bytes + sides[1].bytes)
+    for side, what in zip(sides, ("train on", "hold out"), strict=True):
+        if not side.documents:
+            left_out = reasons(dict(reading.left_out), reading.examples) or "there are too few rows"
+            raise DataError(f"data: no conversation to {what} ({left_out})")
+    return sides
 
 
 def _tokenise(
@@ -319,8 +421,8 @@ def _local_files(spec: DataSpec, base: Path) -> list[Path]:
     return [f for name in spec.paths if not name.startswith("hf:") for f in files(name, base)]
 
 
-def _cache_key(spec: DataSpec, base: Path) -> str:
-    """32 hex digits of what the data set is made from: specification, files, their state."""
+def cache_key(spec: DataSpec, base: Path, more: list[Any]) -> str:
+    """32 hex digits of what the data set is made from: specification, files, their state, and `more`."""
     paths = _local_files(spec, base)
     tokenizer = base / Path(spec.tokenizer).expanduser()
     if tokenizer.is_dir():
@@ -330,7 +432,7 @@ def _cache_key(spec: DataSpec, base: Path) -> str:
     state = [(_name(f), (s := f.stat()).st_size, s.st_mtime_ns) for f in paths]
     closed = [_name(f) for f in paths if not os.access(f, os.R_OK)]  # left out until they open
     what = [FORMAT, RULES, version("tokenizers"), msgspec.to_builtins(spec), state, closed]
-    return blake3(msgspec.json.encode(what)).hexdigest(16)
+    return blake3(msgspec.json.encode(what + more)).hexdigest(16)
 
 
 def _name(path: Path) -> str:

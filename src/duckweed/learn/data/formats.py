@@ -21,6 +21,8 @@ BATCH = 256  # rows of Parquet that are in memory at a time
 
 Row = tuple[str, str | bytes | None]
 Refuse = Callable[[str, str], None]  # reason, what is wrong: the whole file is left out
+Of = Callable[[Any, str, str], str | None]
+"""(a row, a field, where it is) -> the text of the row; None where it has none. Raises DataError."""
 
 
 def rows(
@@ -39,6 +41,39 @@ def rows(
     if suffix == ".json":
         return _json_file(name, text, field, refuse)
     return _pieces(text)
+
+
+def objects(
+    path: Path, name: str, stream: BinaryIO, field: str, encoding: str, refuse: Refuse, of: Of
+) -> Iterator[Row]:
+    """The rows of a file of which not one field but the whole is wanted, as `of` makes a text of each."""
+    suffix, compression = kind(path)
+    if suffix == ".parquet":
+        yield from _table(name, stream if compression else path, field, of)
+    elif suffix in JSON_LINES:
+        yield from _json_lines(name, as_utf8(stream, encoding), field, of)
+    elif suffix == ".json":
+        yield from _json_file(name, as_utf8(stream, encoding), field, refuse, of)
+    else:
+        refuse(
+            "neither JSON nor Parquet", "rows with several fields come from .jsonl, .json, .parquet"
+        )
+
+
+def _table(name: str, source: Path | BinaryIO, field: str, of: Of) -> Iterator[Row]:
+    """Whole rows of a Parquet file."""
+    import pyarrow
+    import pyarrow.parquet
+
+    number = 0
+    try:
+        place = source if isinstance(source, Path) else pyarrow.BufferReader(source.read())
+        for batch in pyarrow.parquet.ParquetFile(place).iter_batches(batch_size=BATCH):
+            for row in batch.to_pylist():
+                number += 1
+                yield f": row {number}", of(row, field, f"{name}: row {number}")
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(f"data: {name} is damaged or not Parquet: {error}") from error
 
 
 def _pieces(stream: BinaryIO) -> Iterator[Row]:
@@ -62,7 +97,7 @@ def _boundary(data: bytes) -> int:
     return cut
 
 
-def _json_lines(name: str, stream: BinaryIO, field: str) -> Iterator[Row]:
+def _json_lines(name: str, stream: BinaryIO, field: str, of: Of | None = None) -> Iterator[Row]:
     for number, line in enumerate(stream, 1):
         if not line.strip():
             continue
@@ -73,10 +108,12 @@ def _json_lines(name: str, stream: BinaryIO, field: str) -> Iterator[Row]:
             value = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise DataError(_not_json(f"{name}{where}", "a line of JSON", error)) from error
-        yield where, text_of(value, field, f"{name}{where}")
+        yield where, (of or text_of)(value, field, f"{name}{where}")
 
 
-def _json_file(name: str, stream: BinaryIO, field: str, refuse: Refuse) -> Iterator[Row]:
+def _json_file(
+    name: str, stream: BinaryIO, field: str, refuse: Refuse, of: Of | None = None
+) -> Iterator[Row]:
     """A `.json` file: an array of rows, or rows one after the other, on lines or not.
 
     The suffix is that of settings as well. So a file that is no JSON from the start (with comments,
@@ -86,11 +123,11 @@ def _json_file(name: str, stream: BinaryIO, field: str, refuse: Refuse) -> Itera
     try:
         for number, value in enumerate(_JsonValues(stream), 1):
             where = f": row {number}"
-            if number == 1 and not _is_row(value, field):
+            if number == 1 and of is None and not _is_row(value, field):
                 what = _listed(value) if isinstance(value, dict) else _kind(value)
                 refuse(f"without a field '{field}'", f"the first row has only {what}")
                 return
-            yield where, text_of(value, field, f"{name}{where}")
+            yield where, (of or text_of)(value, field, f"{name}{where}")
     except (ValueError, RecursionError) as error:
         if isinstance(error, DataError):
             raise

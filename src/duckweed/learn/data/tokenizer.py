@@ -58,13 +58,54 @@ class Tokenizer:
         self.size: int = 1 + max(backend.get_vocab(with_added_tokens=True).values())
         self.dtype: np.dtype = np.dtype(np.min_scalar_type(self.size - 1)).newbyteorder("<")
         self._end_text = end
-        self._extra = extra or {}
+        self._extra = dict(extra or {})
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         """One array of ids per text, without the end-of-document id; dtype is `self.dtype`. A long text is
         encoded in pieces, because the library holds some 140 bytes for each token meanwhile."""
         short = iter(self._ids([text for text in texts if len(text) <= PIECE]))
         return [next(short) if len(text) <= PIECE else self._joined(text) for text in texts]
+
+    def encode_marked(self, texts: Sequence[str]) -> list[Ids]:
+        """The same, but what spells a special token is that token: of what a chat template has made."""
+        self._backend.encode_special_tokens = False
+        try:
+            return self._ids(list(texts))
+        finally:
+            self._backend.encode_special_tokens = True
+
+    @property
+    def template(self) -> str | None:
+        """The chat template that came with the tokenizer, as Jinja."""
+        if text := self._extra.get("chat_template.jinja"):
+            return text
+        found = self._config().get("chat_template")
+        if isinstance(found, list):  # of several by name
+            named = {x.get("name"): x.get("template") for x in found if isinstance(x, dict)}
+            found = named.get("default")
+        return found if isinstance(found, str) else None
+
+    def give_template(self, text: str) -> None:
+        """Set the chat template, which is saved with the tokenizer."""
+        self._extra["chat_template.jinja"] = text
+
+    @property
+    def specials(self) -> dict[str, str]:
+        """What a chat template may call special tokens by, such as eos_token: name -> text."""
+        found = {}
+        for name, value in self._config().items():
+            value = value.get("content") if isinstance(value, dict) else value
+            if name.endswith("_token") and isinstance(value, str):
+                found[name] = value
+        return found | {"eos_token": self._end_text}
+
+    def is_special(self, number: int) -> bool:
+        """Whether an id is that of a special token."""
+        added = self._backend.get_added_tokens_decoder()
+        return number in added and bool(added[number].special)
+
+    def _config(self) -> dict[str, Any]:
+        return dict(json.loads(self._extra.get("tokenizer_config.json", "{}")))
 
     def _ids(self, texts: list[str]) -> list[Ids]:
         encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
@@ -130,17 +171,20 @@ class ByteTokenizer(Tokenizer):
     the vocabulary at 256: one byte per stored token, and matrices of a size that hardware likes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, extra: dict[str, str] | None = None) -> None:
         vocabulary = {char: byte for byte, char in byte_alphabet().items() if byte}
         # The unknown token catches byte 0, so that the ids equal the bytes for all 256 of them.
         backend = Backend(models.BPE(vocab={**vocabulary, END: 0}, merges=[], unk_token=END))
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         backend.decoder = decoders.ByteLevel()
         backend.add_special_tokens([END])
-        super().__init__(backend, END)
+        super().__init__(backend, END, extra)
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         return [np.frombuffer(text.encode(), dtype=np.uint8) for text in texts]
+
+    def encode_marked(self, texts: Sequence[str]) -> list[Ids]:
+        return [np.frombuffer(text.replace(END, "\0").encode(), dtype=np.uint8) for text in texts]
 
     def decode(self, ids: Sequence[int] | Ids) -> str:
         array = np.asarray(ids)
@@ -223,7 +267,9 @@ def _from_folder(folder: Path, name: str) -> Tokenizer:
         others = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
         extra = {n: (folder / n).read_text("utf-8") for n in others if (folder / n).is_file()}
     tokenizer = Tokenizer(backend, _end_of(backend, extra, path), extra)
-    bytes_like = ByteTokenizer()
+    bytes_like = ByteTokenizer(
+        {name: text for name, text in extra.items() if name == "chat_template.jinja"}
+    )
     # What save() wrote for bytes comes back as bytes: the same ids, a hundred times faster.
     return bytes_like if tokenizer.hash == bytes_like.hash else tokenizer
 

@@ -21,6 +21,7 @@ class Reason(StrEnum):
     FINITE = "gives values that are not finite"
     TRAIN = "cannot be trained a step"
     BUFFERS = "changes its buffers in training"
+    PACKING = "does not keep conversations in one sequence apart"
     EXPORT = "is not read back from its export as it was"
     GENERATE = "cannot continue a text, as `duckweed generate` asks it to"
 

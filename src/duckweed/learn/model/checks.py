@@ -92,6 +92,26 @@ def check_trains(model: nn.Module, length: int, vocabulary: int, device: str = "
 
 
 @torch.no_grad()
+def check_packs(model: Any, length: int, vocabulary: int) -> None:
+    """Raises Unsuited unless what stands before a place where positions begin anew changes nothing behind it."""
+    rng = np.random.default_rng(1)
+    cut = max(1, length // 3)
+    whole = torch.from_numpy(rng.integers(0, vocabulary, (1, length)))
+    positions = torch.cat([torch.arange(cut), torch.arange(length - cut)])[None]
+    try:
+        packed = model.eval()(input_ids=whole, position_ids=positions).logits[:, cut:]
+    except Exception as error:  # of whatever kind its code raises
+        raise Unsuited(Reason.PACKING, f"{brief(error)}; set task.packing = false") from error
+    alone = _logits(model, whole[:, cut:])
+    gap = float((packed.float() - alone).abs().max())
+    if not gap <= TOLERANCE * max(1.0, float(alone.abs().max())):
+        raise Unsuited(
+            Reason.PACKING,
+            f"what stands before a conversation changes its logits by {gap:.3g}; set task.packing = false",
+        )
+
+
+@torch.no_grad()
 def check_export(
     model: nn.Module, tokenizer: Tokenizer, folder: Path, texts: Sequence[str]
 ) -> tuple[Any, Any]:

@@ -12,6 +12,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from duckweed.learn.model.architecture import ModelError, Reason, changed
 from duckweed.learn.model.presets import PRESETS
+from duckweed.run.folder import model_folder
 from duckweed.run.sections import Architecture
 
 LEAST_POSITIONS = 1024
@@ -104,7 +105,7 @@ def _read(source: str, base: Path) -> dict[str, Any]:
     if near and not (base / source).exists():
         raise ModelError(f"model.source = {source!r} is not a preset; did you mean {near[0]!r}?")
     path = base / Path(source).expanduser()
-    path = path / "config.json" if path.is_dir() else path
+    path = model_folder(path) / "config.json" if path.is_dir() else path
     if path.is_file():
         try:
             facts = json.loads(path.read_text("utf-8"))

@@ -18,8 +18,9 @@ Say = Callable[[str], None]
 class Written(TextStreamer):
     """Hands on text as it is generated, as soon as no later token can change it: word by word."""
 
-    def __init__(self, tokenizer: Any, write: Say) -> None:
-        super().__init__(tokenizer, skip_special_tokens=True)
+    def __init__(self, tokenizer: Any, write: Say, whole: bool = True) -> None:
+        """whole: with the text that is gone on with."""
+        super().__init__(tokenizer, skip_prompt=not whole, skip_special_tokens=True)
         self.write = write
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
@@ -49,7 +50,7 @@ def drawn(
     )
 
 
-def _keeps_the_past(network: Any, ids: torch.Tensor, end: int) -> bool:
+def keeps_the_past(network: Any, ids: torch.Tensor, end: int) -> bool:
     """Whether a model can go on from the keys and values of the tokens before. The code of some (Kimi Linear
     and xLSTM in transformers 5) fails at the second token."""
     try:
@@ -85,7 +86,7 @@ def continued(
         try:
             out = drawn(
                 network, ids, tokens, temperature, end, top_p,
-                use_cache=_keeps_the_past(network, ids, end),
+                use_cache=keeps_the_past(network, ids, end),
                 streamer=Written(tokenizer, write) if write else None,
             )  # fmt: skip
         except IndexError as error:  # a table of positions that is too short

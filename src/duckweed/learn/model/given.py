@@ -1,6 +1,7 @@
 """Given weights: the ones that a run starts from where it does not start from scratch."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 from duckweed.learn.model.architecture import ModelError
 from duckweed.learn.model.configuration import brief, configuration
 from duckweed.learn.model.model import quiet, skeleton
+from duckweed.run.folder import model_folder
 from duckweed.run.units import show_size
 
 POINTER = b"version https://git-lfs.github.com/spec"
@@ -27,11 +29,17 @@ FLOATS = ("F64", "F32", "F16", "BF16")  # as safetensors names them
 HEADER_LIMIT = 100_000_000  # bytes, as in the safetensors library
 
 
-def given_weights(source: str, base: Path, config: PretrainedConfig | None = None) -> nn.Module:
+def given_weights(
+    source: str,
+    base: Path,
+    config: PretrainedConfig | None = None,
+    warn: Callable[[str], None] = lambda text: None,
+) -> nn.Module:
     """The model with the weights that lie at `source`, all of them. config: which model, where it is not
-    the one that lies beside them. Raises ModelError."""
+    the one that lies beside them; warn: told of what lies there and is no part of the model. Raises
+    ModelError."""
     path = base / Path(source).expanduser()
-    path = path.parent if path.is_file() else path
+    path = path.parent if path.is_file() else model_folder(path)
     if path.is_dir():
         for index in sorted(path.glob("*.safetensors.index.json")):
             _check_index(index)
@@ -61,6 +69,11 @@ def given_weights(source: str, base: Path, config: PretrainedConfig | None = Non
         raise ModelError(
             f"the weights at {source!r} do not fit its config.json: {faults[0]}{more}; take both from the same "
             "model"
+        )
+    if unused := sorted(said["unexpected_keys"]):
+        warn(
+            f"The weights at {source!r} hold {len(unused)} tensor{'s' if unused[1:] else ''} that this model has "
+            f"no place for, {unused[0]} for one. They are not trained, and not in what comes out."
         )
     for name, value in model.state_dict().items():
         if not torch.isfinite(value).all():

@@ -44,6 +44,26 @@ class Network:
             )
         return total / len(wanted)
 
+    def nats(
+        self, targets: torch.Tensor, temperature: float = 1.0, **inputs: torch.Tensor
+    ) -> torch.Tensor:
+        """Cross-entropy, nats, of each of `targets` int64[b, l], f32[b, l], given the logits divided by the
+        temperature; in parts as in `loss`."""
+        wanted, most = targets.reshape(-1), self.positions()
+        if most is None or len(wanted) <= most:
+            logits = self(**inputs).logits
+            return _each(logits.flatten(0, 1), wanted, temperature).view(targets.shape)
+        with self._precision():
+            hidden = self.model.base_model(**inputs)[0].flatten(0, 1)
+        found = [
+            checkpoint(
+                self._each_of, part, of_part, temperature,
+                use_reentrant=False, preserve_rng_state=False,
+            )
+            for part, of_part in zip(hidden.split(most), wanted.split(most), strict=True)
+        ]  # fmt: skip
+        return torch.cat(found).view(targets.shape)
+
     def positions(self) -> int | None:
         """Of how many positions the logits are held at once, at most; None: of all."""
         if self._capped is None:
@@ -55,6 +75,14 @@ class Network:
         pass."""
         self.model.activation_checkpointing_enable({"use_reentrant": False})
 
+    def _each_of(
+        self, hidden: torch.Tensor, targets: torch.Tensor, temperature: float
+    ) -> torch.Tensor:
+        assert self._capped is not None
+        with self._precision():
+            logits = self._capped(self.model.get_output_embeddings()(hidden))
+        return _each(logits, targets, temperature)
+
     def _nats(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         assert self._capped is not None
         with self._precision():
@@ -63,6 +91,11 @@ class Network:
 
     def _precision(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32)
+
+
+def _each(logits: torch.Tensor, targets: torch.Tensor, temperature: float) -> torch.Tensor:
+    scaled = logits.float() if temperature == 1 else logits.float() / temperature
+    return nn.functional.cross_entropy(scaled, targets, reduction="none")
 
 
 @torch.no_grad()

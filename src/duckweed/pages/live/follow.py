@@ -99,7 +99,7 @@ class Follower:
     @property
     def done(self) -> bool:
         """Whether all rounds are closed and the peers have agreed on the last state."""
-        return self.agreed[0] == self.spec.rounds.count
+        return self.agreed[0] == self.spec.schedule.rounds
 
     @property
     def tokens(self) -> int:
@@ -201,7 +201,7 @@ class Follower:
                 self.samples[round_] = text
             case PeerLeft(peer=index, reason=reason) if index in self.peers:
                 self.peers[index].left = reason
-            case FinalLoss() if event.round in (UNSET, self.spec.rounds.count):
+            case FinalLoss() if event.round in (UNSET, self.spec.schedule.rounds):
                 self.final = event
             case RunEnded():
                 self._meter.take(event)
@@ -231,6 +231,8 @@ def _bytes_per_token(folder: RunFolder) -> float | None:
     try:
         place = Path(folder.local()["dataset"]) / MANIFEST
         facts = msgspec.json.decode(place.read_bytes(), type=dict[str, Any])
-        return facts["held_out_bytes"] / facts["held_out_tokens"]
+        if facts.get("problems"):  # of which a share is measured
+            return None
+        return facts["held_out_bytes"] / (facts.get("held_out_learnt") or facts["held_out_tokens"])
     except (OSError, KeyError, ValueError, TypeError, ZeroDivisionError):
         return None

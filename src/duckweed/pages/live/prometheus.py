@@ -63,7 +63,7 @@ def _contributions(show: Show) -> Iterable[Sample]:
 
 FIGURES: tuple[tuple[str, str, str, Callable[[Show], Iterable[Sample]]], ...] = (
     ("duckweed_rounds_closed_total", "counter", "Rounds that are closed.", lambda x: [({}, len(x.run.rounds))]),
-    ("duckweed_rounds_planned", "gauge", "Rounds of the whole run.", lambda x: [({}, x.run.spec.rounds.count)]),
+    ("duckweed_rounds_planned", "gauge", "Rounds of the whole run.", lambda x: [({}, x.run.spec.schedule.rounds)]),
     ("duckweed_tokens_total", "counter", "Tokens of the contributions that counted.", lambda x: [({}, x.run.tokens)]),
     ("duckweed_loss_nats", "gauge", "Loss in nats per token.", _losses),
     ("duckweed_round_seconds", "gauge", "How long the last round was open.", _last_round),

@@ -20,6 +20,7 @@ from duckweed.pages.page import Table, table, templates
 from duckweed.pages.run_summary import bits_per_byte, readable
 from duckweed.run import toml
 from duckweed.run.events import Progress
+from duckweed.run.task.work import writes
 from duckweed.run.units import show_count, show_size, show_time
 
 PEERS = 100  # that are listed; the others are counted
@@ -81,6 +82,8 @@ def _render(name: str, facts: dict[str, Any]) -> str:
 
 def unit(run: Follower) -> str:
     """What losses are given in."""
+    if writes(run.spec):
+        return "problems not solved"
     return "bits per byte" if run.bytes_per_token else "nats per token"
 
 
@@ -146,7 +149,7 @@ def _curve(run: Follower, axis: str, places: dict[int, float]) -> Markup:
 
 
 def _now(run: Follower, live: Live | None, now: float) -> dict[str, Any]:
-    count, closed = run.spec.rounds.count, len(run.rounds)
+    count, closed = run.spec.schedule.rounds, len(run.rounds)
     measured = unseen(run)
     last = run.rounds.get(closed - 1)
     loss = last.loss if last else None
@@ -193,7 +196,7 @@ def _waiting(run: Follower, live: Live | None) -> str:
 def _when(run: Follower, live: Live | None, now: float) -> dict[str, Any]:
     """When the run will be done, rounded so coarsely that it does not change with every look."""
     seconds = [x.seconds for x in _in_order(run) if x.seconds is not None]
-    left = run.spec.rounds.count - len(run.rounds)
+    left = run.spec.schedule.rounds - len(run.rounds)
     found = time_left(seconds, left)
     if run.done or left <= 0:
         return {"when": None, "ends": None}

@@ -77,7 +77,7 @@ class Show:
             self._spoken = self._looked
             measured = unseen(self.run)
             loss = f"; {shown(self.run, measured[-1][1]):.3f} {unit(self.run)}" if measured else ""
-            self._said = f"Round {closed} of {self.run.spec.rounds.count} has closed{loss}."
+            self._said = f"Round {closed} of {self.run.spec.schedule.rounds} has closed{loss}."
 
     @property
     def version(self) -> bytes:

@@ -196,7 +196,7 @@ def _what(run: Follower) -> str:
 
 
 def _brief(run: Follower) -> str:
-    count = run.spec.rounds.count
+    count = run.spec.schedule.rounds
     over = "over" if run.done else f"{len(run.rounds) / count:.0%}"
     return f"{_what(run)} {len(run.rounds)} of {count} rounds, {over}."
 

@@ -124,8 +124,7 @@ def read(path: Path, request: Request) -> Question:
         )
     model = model_of(found, spec)
     run = measure(spec, model.shape.total, records)
-    per_round = spec.tokens_per_block * spec.rounds.peers
-    amount = float(per_round * spec.rounds.count)
+    amount = float(spec.total_steps * spec.tokens_per_step * spec.rounds.peers)
     if request.tokens:
         amount = units.count(request.tokens, "tokens").value
     optimizer = "adamw" if spec.inner.optimizer == "adamw" else "muon"
@@ -163,7 +162,14 @@ def model_of(found: folders.RunFolder, spec: RunSpec) -> Model:
 
 
 def measure(spec: RunSpec, parameters: int, records: list[RoundClosed]) -> Measured:
-    """Medians over the rounds and peers of a run's metrics."""
+    """Medians over the rounds and peers of a run's metrics; where rounds are not alike, of its steps."""
+    rounds = spec.schedule
+    step = median(
+        times.get("train", 0.0) / rounds.steps_of(record.round)
+        for record in records
+        for times in record.timings.values()
+    )
+    usual = max(1, round(rounds.steps / rounds.rounds))
     timings = [times for record in records for times in record.timings.values()]
     sent = [size for record in records for size in record.contribution_bytes]
     fetched = [record.update_bytes or sum(record.contribution_bytes) for record in records]
@@ -179,15 +185,15 @@ def measure(spec: RunSpec, parameters: int, records: list[RoundClosed]) -> Measu
     return Measured(
         parameters,
         max(1, peers),
-        spec.inner.steps,
-        phase("train") / spec.inner.steps,
+        usual,
+        step,
         median(sent) * 8 / parameters,
         median(fetched) * 8 / parameters,
         phase("compress", "apply"),
         speed(median(sent), "send"),
         speed(median(fetched), "fetch"),
         0.0,
-        median(record.seconds for record in records),
+        usual * median(record.seconds / rounds.steps_of(record.round) for record in records),
         len(records),
     )
 
@@ -195,13 +201,13 @@ def measure(spec: RunSpec, parameters: int, records: list[RoundClosed]) -> Measu
 def describe(found: folders.RunFolder, spec: RunSpec, run: Measured) -> tuple[str, ...]:
     """What was measured, and the planner's round beside the real one."""
     ours = predict(run)
-    left = max(0, spec.rounds.count - run.rounds)
+    left = max(0, spec.schedule.rounds - run.rounds)
     return (
         f"measured in {found.path.name}: a step {units.show_time(run.step)}, up {run.up_bits:.3g} and "
         f"down {run.down_bits:.3g} bits a parameter, {units.show_rate(run.up)} up, "
         f"{units.show_rate(run.down)} down, {units.show_time(run.coding)} a round for coding",
         f"a round took {units.show_time(run.seconds)}; the planner says {units.show_time(ours.seconds)} "
         f"({ours.seconds / run.seconds - 1:+.0%})",
-        f"{run.rounds} of {spec.rounds.count} rounds done; the others as they went take "
+        f"{run.rounds} of {spec.schedule.rounds} rounds done; the others as they went take "
         f"{units.show_time(left * run.seconds)}",
     )

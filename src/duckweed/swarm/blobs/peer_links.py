@@ -33,8 +33,11 @@ LIARS = 1000  # keys that are remembered as liars
 COORDINATOR = ""
 """In place of a key: the coordinator, which is asked over its own connection."""
 
-PeerQuestion = m.GetBlobPiece | m.GetSavedState | m.GetStatePiece
+PeerQuestion = m.GetBlobPiece | m.GetSavedState | m.GetStatePiece | m.GetCopiedEntries
 """What peers ask each other."""
+
+Copied = Callable[[m.GetCopiedEntries], tuple[m.Answer, bytes]]
+"""What this machine's copy of the ledger has beyond the end of another."""
 
 
 class PeerLinks:
@@ -53,6 +56,7 @@ class PeerLinks:
         endpoint, where it has others than those made here."""
         self.endpoint, self.store, self.coordinator = endpoint, store, coordinator
         self.given = self.fetched = 0  # bytes to and from other peers
+        self.copied: Copied | None = None  # where this machine copies the ledger
         self._members: set[str] = set()  # keys
         self.liars = set() if liars is None else liars
         self.rate_limits = rate_limits or RateLimits(self._members.__contains__)
@@ -83,13 +87,20 @@ class PeerLinks:
         if not await self._member(key):
             log.info("refused %s to %s: not a member", type(question).__name__, key[:10])
             return m.Refused("the asker takes no part in this run"), b""
-        answer, data = self.store.give(question)
+        answer, data = self._give(question)
         closes = clock.now() + PIECE_HELD
         while isinstance(answer, m.Wait) and clock.now() < closes:
             await asyncio.sleep(PIECE_CHECK)
-            answer, data = self.store.give(question)
+            answer, data = self._give(question)
         self.given += len(data)
         return answer, data
+
+    def _give(self, question: PeerQuestion) -> tuple[m.Answer, bytes]:
+        if not isinstance(question, m.GetCopiedEntries):
+            return self.store.give(question)
+        if self.copied is None:
+            return m.Refused("this machine keeps no copy of the ledger"), b""
+        return self.copied(question)
 
     def met(self, key: str) -> bool:
         """Whether the holder of a key is known to take part."""

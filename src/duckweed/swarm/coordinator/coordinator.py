@@ -22,11 +22,12 @@ from duckweed.run.folder import RunFolder
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
 from duckweed.swarm.blobs.store import Store
-from duckweed.swarm.coordinator import fetch_groups, intake, status
+from duckweed.swarm.coordinator import fetch_groups, handed_in, intake, status
 from duckweed.swarm.coordinator.admission import Admission
 from duckweed.swarm.coordinator.agreement import Agreement, voters
 from duckweed.swarm.coordinator.audits import AuditDesk
-from duckweed.swarm.coordinator.guest_book import GuestBook
+from duckweed.swarm.coordinator.guest_book import EXPELLED, GuestBook
+from duckweed.swarm.coordinator.handed_in import Handed
 from duckweed.swarm.coordinator.rounds import RoundDriver
 from duckweed.swarm.coordinator.traffic import Traffic
 from duckweed.swarm.protocol import messages as m
@@ -191,7 +192,7 @@ class Coordinator:
                 return m.Apply(closed, self.audits.kept_by(member))
             if self.rounds.stopping:
                 return m.Stop(self.rounds.stopping)
-            if question.round == self.spec.rounds.count:
+            if question.round == self.spec.schedule.rounds:
                 if question.round in self.history.agreed:
                     return m.Stop(m.ALL_DONE)
             elif (open_ := self.rounds.open) and open_.wants(
@@ -207,7 +208,7 @@ class Coordinator:
         that one from the state before it."""
         if not self.rounds.held(round_):
             return True
-        starting = self.rounds.open is None and self.rounds.number < self.spec.rounds.count
+        starting = self.rounds.open is None and self.rounds.number < self.spec.schedule.rounds
         return starting and round_ == self.rounds.number - 1 and self.spec.rounds.overlap > 0
 
     def _train(self, member: Member, open_: OpenRound) -> m.Train:
@@ -230,7 +231,7 @@ class Coordinator:
             return m.Wait("nothing to train ahead")
         if number == open_.number and open_.lacks(member.index):
             return self._train(member, open_)
-        if number == open_.number + 1 < self.spec.rounds.count:
+        if number == open_.number + 1 < self.spec.schedule.rounds:
             return self._train(member, self.rounds.ahead(number))
         return m.Wait(f"round {number} is not one to train ahead for")
 
@@ -250,14 +251,16 @@ class Coordinator:
         self.engine.blobs.write(question.announcement.blob, blob)
         nats = question.nats, question.tokens
         said, signature = question.announcement, question.signature
-        open_.take(member, said, signature, question.timings, nats, clock.now())
+        handed = Handed(said, signature, question.timings, nats, question.written)
+        handed_in.note(self.store.folder, handed, first=not open_.contributions)
+        open_.take(member, said, signature, question.timings, nats, clock.now(), question.written)
         await self.rounds.notify()
         return m.Ack()
 
     async def _left(self, member: Member, reason: str) -> None:
         member.here, member.doing = False, "gone"
         log.info("peer %d left: %s", member.index, reason)
-        if self.rounds.number < self.spec.rounds.count:
+        if self.rounds.number < self.spec.schedule.rounds:
             self._tell(member, PeerLeft(member.index, reason))
         await self.rounds.notify()
 

@@ -7,9 +7,9 @@ from duckweed.round.blocks import lead
 from duckweed.round.history import RunHistory
 from duckweed.round.open_round import Member, OpenRound
 from duckweed.round.signed import signed_part
-from duckweed.run import work
 from duckweed.run.checked import LOSS
 from duckweed.run.spec import RunSpec
+from duckweed.run.task import work
 from duckweed.swarm.protocol import messages as m
 
 

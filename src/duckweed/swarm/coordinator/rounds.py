@@ -9,6 +9,8 @@ import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
 
+from msgspec import UNSET
+
 from duckweed.ledger.succession import Voter
 from duckweed.net import clock
 from duckweed.net.timeouts import GATHER, STATE_CHECK
@@ -20,10 +22,13 @@ from duckweed.round.open_round import AUDITS, Member, OpenRound
 from duckweed.round.round_record import closed_event, epoch
 from duckweed.run.events import ContributionRefused, FinalLoss, PeerLeft, RoundClosed, Said, Tell
 from duckweed.run.folder import RunFolder
+from duckweed.run.task.written import Written
+from duckweed.swarm.coordinator import handed_in
 from duckweed.swarm.coordinator.admission import Admission
 from duckweed.swarm.coordinator.guest_book import PUT_OUT
 from duckweed.swarm.coordinator.traffic import Traffic
 
+WATCHED = 3  # rounds in which almost no group has spread, until it is said
 log = logging.getLogger(__name__)
 
 
@@ -52,7 +57,9 @@ class RoundDriver:
         self.news = Wakeup()  # a round opened or closed: what peers wait for
         self._changed = Wakeup()  # anything that may close a round
         self._broken: Exception | None = None
-        self._durations: deque[float] = deque(maxlen=64)  # seconds that peers needed, the last ones
+        # Seconds that peers needed in the last rounds, for each usual step of the round.
+        self._paces: deque[float] = deque(maxlen=64)
+        self._written: list[Written] = []  # by the models of the peers in the last rounds
         self._was_held = False
         self._gathered = (0, clock.now())  # number of peers that are here, and since when
         self.closed: Callable[[], None] = lambda: None  # called after every round
@@ -65,10 +72,12 @@ class RoundDriver:
 
     async def run(self) -> None:
         """Open and close rounds until all are done or the run is stopped."""
-        if self.number < self.spec.rounds.count:  # else all that is left is to agree on the state
+        if (
+            self.number < self.spec.schedule.rounds
+        ):  # else all that is left is to agree on the state
             await self._until(self._enough_here)
-        while self.number < self.spec.rounds.count and not self.ended:
-            open_ = self.open = self.next or self._open(self.number)
+        while self.number < self.spec.schedule.rounds and not self.ended:
+            open_ = self.open = self.next or self._resume() or self._open(self.number)
             self.next, open_.opened = None, clock.now()
             await self.notify(news=True)
             event = None
@@ -85,7 +94,30 @@ class RoundDriver:
     def _open(self, number: int) -> OpenRound:
         """A round with work for all peers that it waits for."""
         expected = [x for x in self.here() if x.expected]
-        return OpenRound(number, clock.now(), self.history.blocks.share(self._budgets(expected)))
+        usual = self.spec.schedule.steps_of(number)
+        budgets = self._budgets(expected, usual)
+        return OpenRound(number, clock.now(), self.history.blocks.share(budgets, usual))
+
+    def _resume(self) -> OpenRound | None:
+        """The round that was open when a coordinator was killed here, with what was handed in by peers that
+        still belong to the run; None where there is nothing."""
+        handed = {x.announcement.peer: x for x in handed_in.of_round(self.folder, self.number)}
+        kept = {peer: x for peer, x in handed.items() if peer in self.admission.by_index}
+        if not kept:
+            return None
+        said = {peer: x.announcement for peer, x in kept.items()}
+        spans = {peer: Span(a.block, a.first, a.steps) for peer, a in said.items()}
+        self.history.blocks.hold(spans.values())
+        others = [x for x in self.here() if x.expected and x.index not in kept]
+        usual = self.spec.schedule.steps_of(self.number)
+        shared = self.history.blocks.share(self._budgets(others, usual), usual)
+        open_ = OpenRound(self.number, clock.now(), spans | shared)
+        for peer, x in kept.items():
+            member = self.admission.by_index[peer]
+            open_.take(
+                member, x.announcement, x.signature, x.timings, x.nats, clock.now(), x.written
+            )
+        return open_
 
     def ahead(self, number: int) -> OpenRound:
         """The round after the open one, to be trained ahead."""
@@ -95,9 +127,9 @@ class RoundDriver:
     def assign(self, member: Member, round_: OpenRound) -> Span:
         """What a peer is to train in a round."""
         if member.index not in round_.assigned:
-            round_.assigned[member.index] = self.history.blocks.take(
-                self._budgets([*self.here(), member])[member.index]
-            )
+            usual = self.spec.schedule.steps_of(round_.number)
+            budget = self._budgets([*self.here(), member], usual)[member.index]
+            round_.assigned[member.index] = self.history.blocks.take(budget, usual)
         if not self.spec.rounds.overlap or member.index not in round_.begun:
             round_.begun[member.index] = clock.now()
         return round_.assigned[member.index]
@@ -118,9 +150,9 @@ class RoundDriver:
         self.stopping = reason
         await self.notify(news=True)
 
-    def _budgets(self, members: list[Member]) -> dict[int, int]:
+    def _budgets(self, members: list[Member], usual: int) -> dict[int, int]:
         paces = {member.index: member.pace for member in members}
-        return budgets(paces, self.spec.inner.steps, self.spec.rounds.patience)
+        return budgets(paces, usual, self.spec.rounds.patience)
 
     def waiting_for(self) -> str:
         """What the run waits for, in words."""
@@ -167,7 +199,7 @@ class RoundDriver:
     def measured(self) -> float | None:
         """The loss on held-out text, nats per token: of the finished model where that is known, else of the
         last round that measured it."""
-        if self.number == self.spec.rounds.count:
+        if self.number == self.spec.schedule.rounds:
             for final in self.folder.records(FinalLoss):
                 self.held_out = final.held_out
         return self.held_out
@@ -202,7 +234,9 @@ class RoundDriver:
         expected = {x.index for x in waited_for}
         working = {x.index for x in waited_for if x.works_for(self.open.number)}
         rules, now = self.spec.rounds, clock.now()
-        return self.open.complete(expected, working, self._durations, rules, now)
+        steps = self.spec.schedule.steps_of(self.open.number)
+        before = [steps * pace for pace in self._paces]
+        return self.open.complete(expected, working, before, rules, now)
 
     async def _close(self, open_: OpenRound) -> RoundClosed | None:
         """Write into the ledger how the round ends, and return what is to be told of it. None if it
@@ -234,15 +268,15 @@ class RoundDriver:
         self._was_held = self.held(open_.number)
         self.admission.counted(closed.round, closed.accepted)
         self.admission.forget(self.next.assigned if self.next else ())
-        self._durations.extend(open_.seconds.values())
-        blocks = (span.block for span in open_.assigned.values())
+        steps = self.spec.schedule.steps_of(open_.number)
+        self._paces.extend(seconds / steps for seconds in open_.seconds.values())
         return closed_event(
             open_,
             closed,
             seconds=clock.now() - open_.opened,
             update_size=self.folder.blob(closed.update).stat().st_size if closed.update else 0,
             traffic=self.traffic.moved(),
-            epoch=epoch(self.spec, blocks, self.history.windows),
+            epoch=epoch(self.spec, open_.assigned.values(), self.history.windows),
             evaluate_tokens=self.spec.rounds.evaluate_tokens,
         )
 
@@ -263,6 +297,11 @@ class RoundDriver:
         if event.held_out is not None:
             self.held_out = event.held_out
         self.tell(event)
+        if event.written is not UNSET:
+            self._written = [*self._written, event.written][-WATCHED:]
+            if len(self._written) == WATCHED and (text := sum(self._written, Written()).advice()):
+                self._written = []
+                self.tell(Said(f"of the last {WATCHED} rounds {text}"))
 
     async def notify(self, news: bool = False) -> None:
         """Something changed that may close the round. news: waiting peers must hear of it too."""

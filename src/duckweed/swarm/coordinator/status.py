@@ -49,7 +49,7 @@ def status(rounds: RoundDriver) -> m.Status:
     return m.Status(
         rounds.spec.identity,
         rounds.number,
-        rounds.spec.rounds.count,
+        rounds.spec.schedule.rounds,
         len(rounds.history.peers),
         [_peer(x, now) for x in sorted(shown, key=lambda x: x.index)],
         last.loss if last else None,

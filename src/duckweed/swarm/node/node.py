@@ -19,10 +19,12 @@ from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
 from duckweed.swarm.blobs.peer_links import PeerLinks, PeerQuestion
 from duckweed.swarm.coordinator.coordinator import Coordinator
+from duckweed.swarm.node import copied
 from duckweed.swarm.node.election import Election
 from duckweed.swarm.node.replica import Replica
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol.server import accepting
+from duckweed.wire.codec import warm_up
 
 log = logging.getLogger(__name__)
 
@@ -72,11 +74,12 @@ class Node:
         say: Callable[[str], None],
         leading: Callable[[], None] = lambda: None,
     ) -> None:
+        warm_up(spec.wire)  # now, and not in a round
         self.endpoint, self.folder, self.tell, self.say = endpoint, folder, tell, say
         self.spec, self.layout, self._leading = spec, layout, leading
         self.replica = Replica(
             folder, identity, endpoint, ledger, spec, layout, first, say,
-            acknowledged=self._acknowledged, deposed=self._deposed,
+            acknowledged=self._acknowledged, deposed=self._deposed, ask_peer=self._ask_peer,
         )  # fmt: skip
         self.coordinator: Coordinator | None = None  # while this machine is the leader
         self.peer_links: PeerLinks | None = None  # of the peer in this process, if there is one
@@ -163,12 +166,24 @@ class Node:
                     self.replica.note_voters([m.PeerAddress(peer, addresses)])
                 return self.replica.leader(), b""
             case m.GetEntries():
-                return await self.replica.entries(peer, question)
+                return await self.replica.entries(peer, question, self._addresses(peer))
             case m.GetEntryRange() if votes:
                 return self.replica.extract(question)
             case m.RequestVote() if votes and self.replica.voter:
                 return Election(self.replica, self.replica.voter).promise(peer, question), b""
         raise ValueError("does not vote")
+
+    def _addresses(self, peer: str) -> list[str]:
+        """Where other peers reach this one, as far as is known here."""
+        member = self.coordinator.admission.members.get(peer) if self.coordinator else None
+        return member.addresses if member and member.here else []
+
+    async def _ask_peer(
+        self, peer: m.PeerAddress, question: m.GetCopiedEntries, limit: int
+    ) -> tuple[m.LedgerEntries | m.Wait, bytes]:
+        if not self.peer_links:
+            raise LinkError("no peer is in this process")
+        return await self.peer_links.ask(peer, question, limit)
 
     async def serve(self) -> None:
         """Answer until the endpoint closes."""
@@ -203,6 +218,11 @@ class Node:
         if self.coordinator is None or self.coordinator.rounds.deposed:
             raise LinkError("this machine is not the leader")
         return LocalConnection(self.coordinator, self.endpoint.id)
+
+    def copied(self, question: m.GetCopiedEntries) -> tuple[m.Answer, bytes]:
+        """What the copy here has beyond the end of another peer's; of a voter's what counts already."""
+        ledger, voter = self.replica.ledger, self.replica.voter
+        return copied.give(ledger, question, voter.committed if voter else ledger.number)
 
     async def copy(self) -> None:
         """Copy the entries that are new; a machine that votes does so all the time. Raises LinkError,
@@ -239,7 +259,7 @@ class Node:
 
     def _done(self) -> bool:
         """Whether the ledger tells of the end of the run."""
-        return self.replica.ledger.last_round(StateEntry) == self.spec.rounds.count
+        return self.replica.ledger.last_round(StateEntry) == self.spec.schedule.rounds
 
     async def _follow(self, election: Election) -> None:
         """Keep up with the leader, for a moment; if there was none for too long, stand for election."""

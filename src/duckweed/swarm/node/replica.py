@@ -11,7 +11,7 @@ import msgspec
 
 from duckweed.ledger.entries import Closed, PeerEntry, RoundEntry
 from duckweed.ledger.leadership import Leadership
-from duckweed.ledger.ledger import Ledger, Row
+from duckweed.ledger.ledger import Ledger, LedgerError, Row
 from duckweed.ledger.succession import Voter
 from duckweed.merge.round import blob_hash, fetch_limit
 from duckweed.net import clock
@@ -23,13 +23,13 @@ from duckweed.run.folder import RunFolder, write_atomically, write_for_good
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
 from duckweed.swarm.blobs.store import Store
+from duckweed.swarm.node.copied import PAGE, AskPeer, take
+from duckweed.swarm.node.relay_tree import WORTH, RelayTree
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol.client import A, Client, NotLeader, QuestionRefused
-from duckweed.swarm.protocol.ledger import PAGE_LIMIT, decoded
+from duckweed.swarm.protocol.ledger import PAGE_LIMIT, decoded, encoded
 
 log = logging.getLogger(__name__)
-
-PAGE = 4 << 20  # bytes of entries in one answer, more only if one entry has more
 
 
 class Known(msgspec.Struct):
@@ -44,7 +44,8 @@ class Replica:
     """The copy of one machine.
 
     first: key and addresses of the leader, as an invitation says. acknowledged: called when a voter has
-    acknowledged entries. deposed: called when this machine is no longer the leader.
+    acknowledged entries. deposed: called when this machine is no longer the leader. ask_peer: asks a peer
+    that does not lead.
     """
 
     def __init__(
@@ -59,11 +60,14 @@ class Replica:
         say: Callable[[str], None],
         acknowledged: Callable[[], None],
         deposed: Callable[[], None],
+        ask_peer: AskPeer,
     ) -> None:
         self.folder, self.identity, self.endpoint, self.say = folder, identity, endpoint, say
         self.ledger, self.me = ledger, identity.id
         self.store = Store(folder)
-        self._acknowledged, self._deposed = acknowledged, deposed
+        self._acknowledged, self._deposed, self._ask_peer = acknowledged, deposed, ask_peer
+        self._tree = RelayTree()
+        self._page: tuple[tuple[int, int], bytes] = (0, -1), b""  # entries as they were last given
         self.heard = clock.now()  # when the leader was heard
         self._limit = fetch_limit(spec, layout)
         self._recent = 4 * spec.rounds.checkpoint  # entries whose blobs may still be needed
@@ -199,9 +203,11 @@ class Replica:
 
     # --- what others ask
 
-    async def entries(self, key: str, question: m.GetEntries) -> tuple[m.Answer, bytes]:
+    async def entries(
+        self, key: str, question: m.GetEntries, addresses: list[str]
+    ) -> tuple[m.Answer, bytes]:
         """What follows on the end of another machine's copy. A voter is told as soon as there is
-        something."""
+        something; a peer may be referred to another one. addresses: where others reach the asker."""
         voter = self.voter
         if voter is None or not voter.leads:
             return self.leader(), b""
@@ -218,7 +224,9 @@ class Replica:
         if not voter.leads:
             return self.leader(), b""
         last = self.ledger.number if votes else voter.committed
-        rows = self.ledger.rows(question.number + 1, PAGE, last) if same else []
+        body, source = self._packed(question.number + 1, last) if same else b"", None
+        if not votes and len(body) >= WORTH:
+            source = self._tree.source(last, m.PeerAddress(key, addresses), question.number)
         said = m.LedgerEntries(
             voter.leadership.term,
             question.number,
@@ -226,8 +234,15 @@ class Replica:
             same,
             voter.committed,
             self._voters_at(),
+            source,
         )
-        return said, msgspec.msgpack.encode(rows)
+        return said, b"" if source else body
+
+    def _packed(self, start: int, last: int) -> bytes:
+        """Entries as they travel; most machines ask for the same ones."""
+        if self._page[0] != (start, last):
+            self._page = (start, last), encoded(self.ledger.rows(start, PAGE, last))
+        return self._page[1]
 
     async def _more_than(self, number: int, voter: Voter) -> None:
         closes = clock.now() + min(POLL, voter.leadership.absence / 3)
@@ -244,7 +259,7 @@ class Replica:
             raise ValueError("entries that are not here")
         rows = self.ledger.rows(max(0, question.start), PAGE, question.number)
         said = m.LedgerEntries(self.known.term, question.number, question.head, True, -1)
-        return said, msgspec.msgpack.encode(rows)
+        return said, encoded(rows)
 
     # --- what this machine asks
 
@@ -292,14 +307,30 @@ class Replica:
             await self.fetch_blobs(rows, [key, *self.known.at], answer.committed)
             if not self.voter.follow(answer.term, number, head, rows, answer.committed):
                 raise LinkError(f"this voter has promised a higher term than {answer.term}")
+        elif answer.source:
+            return await self._pull_from(answer.source, number, head)
         else:
-            for row in rows:
-                self.ledger.take(row, verify)
-                self._become_voter()
-                if self.voter:  # the rest as one that votes
-                    break
+            self._keep(rows)
         self.heard = clock.now()
         return bool(rows)
+
+    async def _pull_from(self, source: m.PeerAddress, number: int, head: str) -> bool:
+        """Copy what a peer has more. Always True: the leader knows whether that is all, and gives itself what
+        the peer did not."""
+        self.heard = clock.now()
+        try:
+            self._keep(await take(self._ask_peer, source, number, head))
+        except LedgerError as error:
+            log.warning("peer %s gave entries that are wrong: %s", source.key[:10], error)
+        return True
+
+    def _keep(self, rows: Sequence[Row]) -> None:
+        """Raises LedgerError."""
+        for row in rows:
+            self.ledger.take(row, verify)
+            self._become_voter()
+            if self.voter:  # the rest as one that votes
+                break
 
     async def fetch_blobs(self, rows: Sequence[Row], keys: Sequence[str], held: int) -> None:
         """Fetch the blobs that lead to the state after the rounds among the entries. A voter that

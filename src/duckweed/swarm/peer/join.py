@@ -6,12 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+from torch import nn
 
-from duckweed.learn.data import dataset as datasets
+from duckweed.learn import registry
 from duckweed.learn.data.corpus import DataError
 from duckweed.learn.fit import Wish
 from duckweed.learn.memory import check_memory, room, trim, ways, whole
 from duckweed.learn.model import model as models
+from duckweed.ledger.entries import StateEntry
+from duckweed.ledger.ledger import Ledger, LedgerError
 from duckweed.net.identity import Identity, load_or_create
 from duckweed.net.timeouts import RETRY
 from duckweed.net.transport import LinkError
@@ -25,11 +28,13 @@ from duckweed.run.folder import RunFolder, private, write_atomically
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State, StateError
+from duckweed.swarm.blobs.mirror import Mirror, MirrorError
 from duckweed.swarm.blobs.multi_fetch import MultiFetch
 from duckweed.swarm.blobs.peer_links import COORDINATOR, Donor, PeerLinks
 from duckweed.swarm.blobs.pieces import Parts
 from duckweed.swarm.blobs.store import Store
 from duckweed.swarm.peer.bootstrap import Bootstrap
+from duckweed.swarm.peer.from_mirror import FromMirror
 from duckweed.swarm.peer.peer import Peer
 from duckweed.swarm.peer.sources import Sources
 from duckweed.swarm.protocol import messages as m
@@ -39,9 +44,13 @@ from duckweed.swarm.protocol.invitation import Invitation
 from duckweed.volunteer import controls
 from duckweed.volunteer.controls import Controls
 from duckweed.volunteer.preflight import Survey, check_disk, measure_link, measure_speed
+from duckweed.wire.codec import warm_up
 
 Say = Callable[[str], None]
 DRY = "nothing was begun"
+BEHIND = (
+    2  # checkpoints that the state of a mirror may be behind the run: what follows are updates only
+)
 
 
 async def join(
@@ -53,26 +62,30 @@ async def join(
     dry_run: bool = False,
     config: str = "",
     tokenizer: str = "",
+    mirror: str = "",
 ) -> str:
     """Take part in the run until it ends; returns the reason. home: this peer's folder, which holds
     its key: the same folder, the same peer. data, config, tokenizer: where the joiner says that these lie; of
-    the run's own word nothing on this machine is read. dry_run: end after saying what it would do.
+    the run's own word nothing on this machine is read. dry_run: end after saying what it would do. mirror: URL of
+    the run's mirror, also named by the joiner.
 
-    Raises LinkError, DataError, ModelError, OutOfMemory, ControlsError, PeerStopped.
+    Raises LinkError, DataError, ModelError, OutOfMemory, ControlsError, MirrorError, PeerStopped.
     """
     own = Sources(tuple(data or ()), config, tokenizer)
+    place = Mirror(mirror) if mirror else None  # a wrong URL is told at once
     folder = RunFolder(home)
     private(home)
     for part in (folder.states, folder.blobs, folder.logs):
         part.mkdir(parents=True, exist_ok=True)
     identity = load_or_create(folder.peer(0) / "key")
     limits = controls.load(folder.peer(0))
+    copy = FromMirror(place, invitation, folder, identity, say) if place else None
     say("calling the coordinator")
     told, liars = "", set[str]()  # keys of those who gave what is wrong
     while True:
         try:
             reason = await _take_part(
-                invitation, folder, identity, own, device, limits, say, dry_run, liars
+                invitation, folder, identity, own, device, limits, say, dry_run, liars, copy
             )
             if reason == m.ALL_DONE:
                 folder.note({"over": reason})
@@ -80,11 +93,17 @@ async def join(
         except LinkError as error:
             # A coordinator that is there and says no, or nonsense, would say it again.
             final = isinstance(error, AnswerError) and not isinstance(error, NotLeader)
+            if not final and not dry_run and copy and not folder.local().get("over"):
+                say(f"{error}; looking into the mirror")
+                held = await asyncio.to_thread(_alone, copy, folder, own, device, limits, say)
+                if held is None:
+                    return m.ALL_DONE
+                raise LinkError(f"{error}. {held}") from error
             # A newcomer learns at once that nobody answers.
             if final or not folder.saved_rounds():
                 raise
             if over := folder.local().get("over"):
-                return f"{over}, as the coordinator said when this machine took part; it is not there any more"
+                return f"{over}, as was known when this machine took part; the coordinator is not there any more"
             if told != str(error):
                 told = str(error)
                 say(f"the coordinator cannot be reached ({error}); trying again. Ctrl-C ends this.")
@@ -93,13 +112,13 @@ async def join(
 
 async def _take_part(
     invitation: Invitation, folder: RunFolder, identity: Identity, own: Sources,
-    device: str, limits: Controls, say: Say, dry_run: bool, liars: set[str],
+    device: str, limits: Controls, say: Say, dry_run: bool, liars: set[str], copy: FromMirror | None,
 ) -> str:  # fmt: skip
     """Come to the run, and stay until it ends; returns the reason."""
     async with Bootstrap(invitation, folder, identity, limits, say) as bootstrap:
         client = await bootstrap.meet()
         info, spec = await _terms(client, invitation)
-        if info.round >= spec.rounds.count and not folder.saved_rounds():
+        if info.round >= spec.schedule.rounds and not folder.saved_rounds():
             return await _over(client, invitation)
         write_atomically(folder.spec, info.spec.encode())
         worker, found = await _prepare(
@@ -112,8 +131,14 @@ async def _take_part(
         node = await bootstrap.settle(worker)
         links = PeerLinks(bootstrap.endpoint, Store(folder), client, liars)
         agreed = agreed_states(node.replica.ledger) if node else None
+        behind = 0
+        if copy:
+            taken = await asyncio.to_thread(
+                _mirrored, copy, folder, worker, agreed, info.round, say
+            )
+            behind = BEHIND * spec.rounds.checkpoint if taken else 0
         try:
-            state = await _state(client, links, folder, worker.layout, agreed, say)
+            state = await _state(client, links, folder, worker.layout, agreed, say, behind)
         finally:
             links.close()
         client.close()
@@ -126,6 +151,48 @@ async def _take_part(
     meeting = (invitation.coordinator, list(invitation.addresses))
     secret = invitation.secret
     return await Peer(identity, worker, state, folder.peer(0), folder, meeting, secret, say).run()
+
+
+def _mirrored(
+    copy: FromMirror, folder: RunFolder, worker: Worker, agreed: dict[int, str] | None, now: int, say: Say
+) -> bool:  # fmt: skip
+    """Take from the mirror the ledger, where this machine does not get it from the voters, a state that is not
+    far behind the run (`now`), and the blobs that lead on from it. False where that is not to be had."""
+    try:
+        if agreed is None:
+            copy.ledger()
+            with contextlib.closing(Ledger(folder.ledger)) as ledger:
+                agreed = agreed_states(ledger)
+        after = now - BEHIND * worker.spec.rounds.checkpoint - 1
+        round_ = copy.state(worker.layout, agreed, after)
+        if round_ is not None:
+            copy.blobs(worker.spec, worker.layout, round_)
+            return True
+        say("the mirror has no state that is of use; asking the run's machines")
+    except (MirrorError, LedgerError) as error:
+        say(f"{error}; asking the run's machines")
+    return False
+
+
+def _alone(
+    copy: FromMirror, folder: RunFolder, own: Sources, device: str, limits: Controls, say: Say
+) -> str | None:
+    """With nobody to ask: take ledger and newest state from the mirror. None where the run is over and its last
+    state is here; else what is here, in words. Raises MirrorError, DataError, ModelError, OutOfMemory."""
+    copy.ledger()
+    spec, genesis = copy.spec(), copy.genesis()
+    layout = _ground(spec, genesis.tokens, genesis.layout, folder, own, device, limits, say)[2]
+    state = copy.newest(spec, layout)
+    with contextlib.closing(Ledger(folder.ledger)) as ledger:
+        closed, over = ledger.closed_rounds(), ledger.last_round(StateEntry) == spec.rounds.count
+    if state and over and state.round == spec.rounds.count:
+        folder.note({"over": m.ALL_DONE})
+        return None
+    return (
+        f"From the mirror this machine has the ledger up to round {closed}"
+        + (f" and the state after round {state.round}, checked" if state else ", and no state")
+        + "; the same command goes on from there when the run is led again"
+    )
 
 
 async def _terms(client: Client, invitation: Invitation) -> tuple[m.RunInfo, RunSpec]:
@@ -156,21 +223,12 @@ async def _prepare(
 ) -> tuple[Worker, Survey]:  # fmt: skip
     """All that taking part needs but the state, checked and measured, before the run knows of it."""
     speed_of_link = await measure_link(client, secret)
-    here = own.of(spec, Path.cwd(), limits.disk_bytes)
-    ground = _data(here, info.tokens, say)
-    skeleton = models.skeleton(founding.configuration(spec, ground))
-    micro = limits.micro_batch
-    check_memory(skeleton, spec, device, 1, limits.memory_bytes, Wish(micro))
-    layout = founding.layout_here(spec, ground, skeleton)
-    if layout.digest() != info.layout:
-        raise PeerStopped(
-            "this machine builds another model from the specification than the run has; "
-            "install the same version of transformers as the organiser"
-        )
-    check_disk(folder.path, spec, layout, limits)
-    founding.keep(folder, ground, layout)
+    ground, skeleton, layout = _ground(
+        spec, info.tokens, info.layout, folder, own, device, limits, say
+    )
+    await asyncio.to_thread(warm_up, spec.wire)  # it compiles: the connection must live meanwhile
     say("measuring how fast this machine trains")
-    wish = Wish(micro, room(device, 1, limits.memory_bytes))
+    wish = Wish(limits.micro_batch, room(device, 1, limits.memory_bytes))
     learner = founding.learner(spec, ground, device, wish, say)
     speed = await measure_speed(learner, spec)
     trim()
@@ -181,11 +239,31 @@ async def _prepare(
     return worker, found
 
 
+def _ground(
+    spec: RunSpec, tokens: str, layout_digest: str, folder: RunFolder, own: Sources, device: str,
+    limits: Controls, say: Say,
+) -> tuple[Ground, nn.Module, Layout]:  # fmt: skip
+    """The run's data and model on this machine, if there is room for them; noted in the folder. tokens,
+    layout_digest: what the run has. Raises DataError, ModelError, OutOfMemory, PeerStopped."""
+    ground = _data(own.of(spec, Path.cwd(), limits.disk_bytes), tokens, say)
+    skeleton = models.skeleton(founding.configuration(spec, ground))
+    check_memory(skeleton, spec, device, 1, limits.memory_bytes, Wish(limits.micro_batch))
+    layout = founding.layout_here(spec, ground, skeleton)
+    if layout.digest() != layout_digest:
+        raise PeerStopped(
+            "this machine builds another model from the specification than the run has; "
+            "install the same version of transformers as the organiser"
+        )
+    check_disk(folder.path, spec, layout, limits)
+    founding.keep(folder, ground, layout)
+    return ground, skeleton, layout
+
+
 def _data(spec: RunSpec, tokens: str, say: Say) -> Ground:
     """The run's data on this machine, the same to the last token. Raises DataError."""
     say("reading the data")
     wanted = spec.data
-    dataset = datasets.prepare(wanted, Path.cwd(), founding.cache_folder())
+    dataset = registry.prepare(spec, Path.cwd(), founding.cache_folder())
     say(f"data: {dataset.manifest.told()}; tokenizer: {wanted.tokenizer}")
     if dataset.manifest.tokens_hash != tokens:
         raise DataError(
@@ -206,11 +284,13 @@ async def _state(
     layout: Layout,
     agreed: dict[int, str] | None,
     say: Say,
+    behind: int = 0,
 ) -> State:
     """The newest state that coordinator and peers can give, unless a newer one is here already.
 
     agreed: round -> hash of the state that it begins from, as the ledger says; None: as the coordinator
-    says, where this machine has no ledger. A state that does not have the hash is not kept, and those
+    says, where this machine has no ledger. behind: rounds that the state here may be behind what others offer,
+    because it comes from a mirror. A state that does not have the hash is not kept, and those
     who offered it are not asked again. Raises LinkError, PeerStopped.
     """
     listed, _ = await client.ask(m.GetDonors())
@@ -223,7 +303,7 @@ async def _state(
     gone: LinkError | None = None
     for donors in await links.donors(listed, offered):
         wanted = donors[0].saved
-        if own and own.round >= wanted.round:
+        if own and own.round + behind >= wanted.round:
             continue
         try:
             return await _download(donors, folder, layout, listed.agreed[wanted.round], links, say)
@@ -264,7 +344,7 @@ async def _download(
     hash of the state. Raises NotAgreed, LinkError."""
     wanted = donors[0].saved
     who = ", ".join(f"peer {x.key[:10]}" if x.key else "the coordinator" for x in donors)
-    limit = 4 * (2 * layout.total + len(layout.names)) + (1 << 16)
+    limit = states.file_limit(layout)
     if wanted.size > limit:
         raise NotAgreed(
             f"the state offered by {who} has {wanted.size} bytes, and one of this model has at most {limit}"

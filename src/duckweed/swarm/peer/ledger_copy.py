@@ -1,5 +1,5 @@
 """A peer's full copy of the ledger, in a run whose ledger it does not vote on: taken entry by entry from the
-leader, each checked before it is kept."""
+leader, or from a peer that the leader names, each checked before it is kept."""
 
 import asyncio
 import logging
@@ -9,6 +9,8 @@ from pathlib import Path
 
 from duckweed.ledger.ledger import Ledger, LedgerError, Row
 from duckweed.net.identity import Identity, verify
+from duckweed.swarm.node import copied
+from duckweed.swarm.node.copied import AskPeer
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol.client import QuestionRefused
 from duckweed.swarm.protocol.ledger import PAGE_LIMIT, decoded
@@ -26,10 +28,19 @@ class LedgerCopy:
         self.path, self.run, self._identity = path, run, identity
         self.fault = ""
         self._busy = asyncio.Lock()
+        self._number = -1  # of the last entry here, as far as is known
 
-    async def pull(self, ask: Ask) -> None:
-        """Copy all entries that are new. ask: asks the leader, once. A leader whose ledger does not follow on the copy is not
-        believed, and the copy stays as it is. Raises LinkError."""
+    def copied(self, question: m.GetCopiedEntries) -> tuple[m.Answer, bytes]:
+        """What the copy has beyond the end of another peer's."""
+        if question.number >= self._number:
+            return m.Wait("not here yet"), b""
+        with closing(Ledger(self.path)) as ledger:
+            return copied.give(ledger, question, ledger.number)
+
+    async def pull(self, ask: Ask, ask_peer: AskPeer) -> None:
+        """Copy all entries that are new. ask: asks the leader, once; ask_peer: a peer that it names. A leader
+        whose ledger does not follow on the copy is not believed, and the copy stays as it is. Raises
+        LinkError."""
         async with self._busy:
             while not self.fault:
                 number, head = await asyncio.to_thread(self._end)
@@ -47,6 +58,9 @@ class LedgerCopy:
                         f"with entry {number}; it is kept as it is, as a proof"
                     )
                     return
+                if answer.source:
+                    await self._from_peer(ask_peer, answer.source, number, head)
+                    continue  # the leader knows whether that is all, and gives what the peer did not
                 if not (rows := decoded(body)):
                     return
                 try:
@@ -54,11 +68,23 @@ class LedgerCopy:
                 except (LedgerError, OSError) as error:
                     self.fault = str(error)
 
+    async def _from_peer(
+        self, ask_peer: AskPeer, source: m.PeerAddress, number: int, head: str
+    ) -> None:
+        rows = await copied.take(ask_peer, source, number, head)
+        try:
+            await asyncio.to_thread(self._take, rows)
+        except LedgerError as error:  # the peer's fault: nothing wrong was taken
+            log.warning("peer %s gave entries that are wrong: %s", source.key[:10], error)
+        except OSError as error:
+            self.fault = str(error)
+
     def _open(self) -> Ledger:
         return Ledger(self.path, self._identity.sign)
 
     def _end(self) -> tuple[int, str]:
         with closing(self._open()) as ledger:
+            self._number = ledger.number
             return ledger.number, ledger.head
 
     def _take(self, rows: list[Row]) -> None:
@@ -66,6 +92,7 @@ class LedgerCopy:
         with closing(self._open()) as ledger:
             for row in rows:
                 ledger.take(row, verify)
+                self._number = row.number
                 founded = ledger.leadership.run if ledger.leadership else ""
                 if founded != self.run:
                     raise LedgerError(

@@ -48,7 +48,7 @@ class Overlap:
                 raise HandedBack
             report(step, loss)
 
-        span = span_of(task, self.worker.spec.inner.steps)
+        span = span_of(task, self.worker.spec.block_steps)
         self._wanted = task.round, span
         work = asyncio.to_thread(self.worker.ahead, state, span, stepped)
         self._task = asyncio.create_task(work)
@@ -56,7 +56,7 @@ class Overlap:
     async def take(self, task: m.Train) -> Trained | None:
         """What was begun of this task, waited for if need be; None if there is nothing of the kind.
         Raises Diverged."""
-        if self._wanted != (task.round, span_of(task, self.worker.spec.inner.steps)):
+        if self._wanted != (task.round, span_of(task, self.worker.spec.block_steps)):
             await self.drop()
             return None
         assert self._task is not None

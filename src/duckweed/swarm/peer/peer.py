@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from msgspec import UNSET
+
 from duckweed.learn.memory import trim
 from duckweed.ledger.entries import Closed
 from duckweed.merge.round import blob_hash, fetch_limit
@@ -49,6 +51,10 @@ class OwnNode(Leaders, Protocol):
 
     async def copy(self) -> None:
         """Copy the entries of the ledger that are new. Raises LinkError."""
+        ...
+
+    def copied(self, question: m.GetCopiedEntries) -> tuple[m.Answer, bytes]:
+        """What the copy here has beyond the end of another peer's."""
         ...
 
 
@@ -122,6 +128,8 @@ class Peer:
             client,
             rate_limits=self.node.rate_limits if self.node else None,
         )
+        if holder := self.node or self.copy:
+            self._peer_links.copied = holder.copied
         tasks = [asyncio.create_task(client.beat(lambda: self.progress))]
         if self.node:
             self.node.peer_links = self._peer_links
@@ -193,7 +201,7 @@ class Peer:
         self, question: m.Next
     ) -> m.Train | m.Show | m.Audit | m.Apply | m.Wait | m.Stop:
         """Raises TimeoutError where all rounds are done, and no coordinator is there to say so."""
-        last = question.round == self.worker.spec.rounds.count
+        last = question.round == self.worker.spec.schedule.rounds
         async with asyncio.timeout(LAST_WORD if last and not self.node else None):
             answer, _ = await self._client.ask(question)
         return answer
@@ -216,7 +224,7 @@ class Peer:
     async def _copy(self, copy: LedgerCopy) -> None:
         before = copy.fault
         try:
-            await copy.pull(self._client.ask_once)
+            await copy.pull(self._client.ask_once, self._peer_links.ask)
         except LinkError as error:
             log.info("the ledger could not be copied: %s", error)
         if copy.fault != before:
@@ -239,7 +247,7 @@ class Peer:
         volunteer wants the machine back before the block is trained."""
         self.saves = task.share == 0
         self._save_state()
-        steps = self.worker.spec.inner.steps
+        steps = self.worker.spec.block_steps
         if self._sent and _is_for(self._sent[0], task, steps):
             await self._hand_in(*self._sent)
             return
@@ -252,7 +260,9 @@ class Peer:
         self.worker.save(residual_path(self.home, task.round))
         self.timings.compress = made.compress_seconds
         signature = self.identity.sign(signed_part(self.genesis, made.announcement))
-        question = m.Contribute(made.announcement, signature, self.timings, *nats)
+        question = m.Contribute(
+            made.announcement, signature, self.timings, *nats, made.written or UNSET
+        )
         self._sent = question, made.blob
         await self._hand_in(question, made.blob)
 
@@ -281,18 +291,22 @@ class Peer:
     async def _train(self, task: m.Train, begun: Trained | None) -> Trained:
         """What is left of a task. Raises HandedBack, Diverged."""
         self._set("training")
-        span = span_of(task, self.worker.spec.inner.steps)
+        span = span_of(task, self.worker.spec.block_steps)
         report = self._stepping(task.round, begun.steps if begun else 0, span.steps)
         return await asyncio.to_thread(self.worker.train, self.state, span, report, begun)
 
     async def _go_on(self) -> None:
         """Begin with the next round, from the state that is held and what this peer has sent."""
         rounds, coming = self.worker.spec.rounds, self.state.round + 1
-        if not rounds.overlap or coming >= rounds.count or self.ahead.round is not None:
+        if (
+            not rounds.overlap
+            or coming >= self.worker.spec.schedule.rounds
+            or self.ahead.round is not None
+        ):
             return
         task, _ = await self._client.ask(m.Ahead(self.state.round))
         if isinstance(task, m.Train) and task.round == coming:
-            steps = lead(rounds.overlap, span_of(task, self.worker.spec.inner.steps).steps)
+            steps = lead(rounds.overlap, span_of(task, self.worker.spec.block_steps).steps)
             self.ahead.begin(self.state, task, self._stepping(coming, 0, steps))
 
     async def _hand_in(self, question: m.Contribute, blob: bytes) -> None:
@@ -410,7 +424,7 @@ class Peer:
         spec, layout = self.worker.spec, self.worker.layout
         limit = fetch_limit(spec, layout)
         here = self.shared.blob(digest)
-        if self.node and here.exists() and blob_hash(blob := here.read_bytes()) == digest:
+        if here.exists() and blob_hash(blob := here.read_bytes()) == digest:
             return blob
         answer, blob = await self._client.ask(m.Fetch(digest), body_limit=limit)
         if isinstance(answer, m.BlobManifest) and answer.size <= limit:

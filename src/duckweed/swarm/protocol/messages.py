@@ -18,6 +18,7 @@ from duckweed.swarm.protocol.blobs import (
     SavedState,
 )
 from duckweed.swarm.protocol.ledger import (
+    GetCopiedEntries,
     GetEntries,
     GetEntryRange,
     GetLeader,
@@ -85,6 +86,7 @@ AnyQuestion = (
     | GetSavedState
     | GetStatePiece
     | GetEntries
+    | GetCopiedEntries
     | GetEntryRange
     | RequestVote
     | GetLeader

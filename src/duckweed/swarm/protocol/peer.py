@@ -20,6 +20,7 @@ from duckweed.run.checked import (
     SumOfNats,
     Text,
 )
+from duckweed.run.task.written import Written
 from duckweed.swarm.protocol.message import (
     Ack,
     Addresses,
@@ -149,6 +150,7 @@ class Contribute(Question[Ack], tag="contribute"):
     timings: Timings
     nats: SumOfNats = 0.0  # sum over this peer's share of the held-out text, if it was asked for
     tokens: Count = 0  # in that share
+    written: Written | msgspec.UnsetType = msgspec.UNSET  # by its model, in reinforcement learning
 
 
 class Shown(Question[Ack], tag="shown"):

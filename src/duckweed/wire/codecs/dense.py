@@ -9,14 +9,14 @@ import numpy as np
 
 from duckweed.run.layout import Layout
 from duckweed.run.sections import Wire, check
-from duckweed.wire import chunks
-from duckweed.wire.codec import Codec
-from duckweed.wire.entropy.rans import Decoder, Encoder
+from duckweed.wire import chunks, threads
+from duckweed.wire.codec import Codec, finite
 from duckweed.wire.entropy.signed import max_integer_bytes, put_integers, take_integers
 from duckweed.wire.frame import Reader, WireError, Writer
 from duckweed.wire.total import Decoded
 
 BLOCK = 4096
+BLOCKS = 64  # for one thread at a time
 
 
 class Dense(
@@ -35,6 +35,10 @@ class DenseCodec(Codec):
     section = Dense
     header = 1
 
+    @classmethod
+    def expected_bits(cls, wire: Dense) -> float:
+        return {"fp32": 32.0, "bf16": 16.0, "int8": 6.0}[wire.dtype]  # int8: docs/wire.md
+
     def write(self, writer: Writer, x: np.ndarray, shared: np.ndarray | None) -> np.ndarray:
         if self.wire.dtype == "fp32":
             writer.raw(np.ascontiguousarray(x, "<f4"))
@@ -52,7 +56,7 @@ class DenseCodec(Codec):
             out = widen_bf16(reader.array("<u2", self.layout.total))
         else:
             out = _read_int8(reader, self.layout)
-        if not np.isfinite(out).all():
+        if not finite(out):
             raise WireError("the blob holds values that are not finite")
         return Decoded(out)
 
@@ -65,42 +69,47 @@ class DenseCodec(Codec):
 
 def round_bf16(x: np.ndarray) -> np.ndarray:
     """bf16 bits of x, uint16: round to nearest, ties to even; finite stays finite."""
-    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
-    rounded = bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))
-    top = rounded >> np.uint32(16)
-    sign = top & np.uint32(0x8000)
-    return (np.minimum(top & np.uint32(0x7FFF), np.uint32(0x7F7F)) | sign).astype(np.uint16)
+    from duckweed.wire.kernels import vectors
+
+    bits = np.ascontiguousarray(x, np.float32).reshape(-1).view(np.uint32)
+    out = np.empty(len(bits), np.uint16)
+    threads.each(lambda part: vectors.round_bf16(out[part], bits[part]), threads.parts(len(bits)))
+    return out.reshape(np.shape(x))
 
 
 def widen_bf16(bits: np.ndarray) -> np.ndarray:
-    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    """The float32 values of bf16 bits, uint16."""
+    out = bits.astype(np.uint32)
+    out <<= np.uint32(16)
+    return out.view(np.float32)
 
 
 def _write_int8(writer: Writer, x: np.ndarray, layout: Layout) -> np.ndarray:
     """Scales; then ``code = high * 2^low + rest``, where the high part is entropy-coded and the
     rest, which is as good as evenly spread, is raw."""
+    from duckweed.wire.kernels import vectors
+
+    x, total = np.ascontiguousarray(x, np.float32), layout.total
     starts = chunks.starts(layout, BLOCK)
-    scales = np.maximum.reduceat(np.abs(x), starts[:-1]) / np.float32(127)
-    scales = np.minimum(scales, np.float32(2.67e36))  # so that 127 of it stay finite
-    repeated = np.repeat(scales, np.diff(starts))
-    safe = np.where(repeated > 0, repeated, np.float32(1))
-    with np.errstate(over="ignore"):
-        codes = np.clip(np.rint(x / safe), -127, 127)
-    codes = np.where(repeated > 0, codes, 0).astype(np.int16)
-    low = int(
-        max(0, np.floor(np.log2(np.abs(codes[:: max(1, layout.total >> 20)]).mean() / 3 + 0.01)))
+    scales, sent = np.empty(len(starts) - 1, np.float32), np.empty(total, np.float32)
+    codes = np.empty(total, np.int8)
+    threads.each(
+        lambda part: vectors.to_int8(
+            codes, sent, scales[part], x, starts[part.start : part.stop + 1]
+        ),
+        threads.stretches(len(scales), BLOCKS),
     )
-    half = (1 << low) >> 1
-    high = (codes + half) >> low
-    rest = codes + half - (high << low)
+    typical = np.abs(codes[:: max(1, total >> 20)]).mean()
+    low = int(max(0, np.floor(np.log2(typical / 3 + 0.01))))
     writer.raw(scales.astype("<f4"))
     writer.varint(low)
-    encoder = Encoder()
-    put_integers(encoder, high.astype(np.int8), _top(low), layout)
-    for bit in range(low):
-        encoder.raw((rest >> bit & 1).astype(np.bool_))
-    encoder.write(writer)
-    return codes * repeated
+    high, rest = np.empty(total, np.int8), np.empty(total, np.uint8)
+    threads.each(
+        lambda part: vectors.split_int8(codes[part], high[part], rest[part], low),
+        threads.parts(total),
+    )
+    put_integers(writer, high, _top(low), layout, rest, low)
+    return sent
 
 
 def _top(low: int) -> int:
@@ -109,17 +118,21 @@ def _top(low: int) -> int:
 
 
 def _read_int8(reader: Reader, layout: Layout) -> np.ndarray:
+    from duckweed.wire.kernels import vectors
+
     starts = chunks.starts(layout, BLOCK)
     scales = reader.array("<f4", len(starts) - 1)
-    if not (np.isfinite(scales).all() and (scales >= 0).all()):
+    if not (finite(scales) and (scales >= 0).all()):
         raise WireError("a scale of the int8 blob is negative or not finite")
     low = reader.varint(5)
-    decoder = Decoder(reader, layout.total)
-    high, bits = take_integers(decoder, _top(low), layout, np.int8, low * layout.total)
-    codes = (high.astype(np.int16) << low) - ((1 << low) >> 1)
-    for bit, plane in enumerate(bits.reshape(low, layout.total)):
-        codes += plane.astype(np.int16) << bit
-    if (np.abs(codes) > 127).any():
+    high, rest = take_integers(reader, _top(low), layout, np.int8, low)
+    out = np.empty(layout.total, np.float32)
+    most = threads.each(
+        lambda part: vectors.from_int8(
+            out, high, rest, low, scales[part], starts[part.start : part.stop + 1]
+        ),
+        threads.stretches(len(scales), BLOCKS),
+    )
+    if max(most) > 127:
         raise WireError("a coded integer is above the largest possible, 127")
-    with np.errstate(over="ignore"):
-        return codes * np.repeat(scales, np.diff(starts))
+    return out

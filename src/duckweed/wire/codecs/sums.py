@@ -8,9 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from duckweed.run.layout import Layout
-from duckweed.wire.entropy.rans import Decoder, Encoder
-from duckweed.wire.entropy.signed import bits_per_value, put_integers, take_integers
-from duckweed.wire.entropy.tables import look_up, parts, smallest
+from duckweed.wire import threads
+from duckweed.wire.entropy.signed import max_integer_bytes, put_integers, take_integers
 from duckweed.wire.frame import HEADER, Reader, WireError, Writer, fingerprint
 from duckweed.wire.total import Decoded, Total, stretch
 
@@ -31,10 +30,17 @@ class Sums(Total):
         """Sum of the squared codes of each contribution in each tensor, [M][T]."""
 
     def add(self, contribution: Decoded, weight: int) -> None:
+        from duckweed.wire.kernels import vectors
+
         codes: np.ndarray = contribution.codes  # type: ignore[attr-defined]
-        for here in parts(self.layout.total):
-            self.sums[here] += np.multiply(codes[here], np.int32(weight), dtype=np.int32)
-        self.squares.append([_square(codes[part]) for part in self.layout.slices()])
+        parts = threads.within(self.layout.slices())
+        squares = threads.each(
+            lambda of: vectors.add(self.sums[of.part], codes[of.part], np.int32(weight)), parts
+        )
+        found = [0] * len(self.layout.sizes)
+        for of, square in zip(parts, squares, strict=True):
+            found[of.number] += int(square)
+        self.squares.append(found)
         self.weights.append(weight)
 
     def mean(self) -> np.ndarray:
@@ -57,7 +63,7 @@ class Sums(Total):
 
 def _square(x: np.ndarray) -> int:
     """Sum of squares of integers, exactly."""
-    wide = (x[here].astype(np.int64) for here in parts(len(x)))
+    wide = (x[here].astype(np.int64) for here in threads.parts(len(x)))
     return sum(int(np.dot(part, part)) for part in wide)
 
 
@@ -79,26 +85,35 @@ def encode(total: Sums, levels: int) -> bytes:
     if sums.shape != (layout.total,) or squares.shape != (len(weights), len(layout.sizes)):
         raise WireError(f"sums {sums.shape} and squares {squares.shape} do not fit the layout")
     _check(sums, squares, weights, layout, levels)
-    sizes = np.abs(sums)
-    present = np.zeros(levels * sum(weights) + 1, np.bool_)
-    for here in parts(len(sizes)):
-        present[sizes[here]] = True
-    present[0] = False
-    alphabet = np.flatnonzero(present)
-    rank: np.ndarray = np.cumsum(present, dtype=smallest(len(alphabet)))
-    ranks = look_up(rank, sizes)
-    del sizes
-    np.negative(ranks, out=ranks, where=sums < 0)
+    ranks, alphabet = _ranks(sums, levels * sum(weights))
     writer = Writer(_KIND, _agreed(layout, levels))
     writer.varint(len(weights))
     for number in [*weights, *squares.ravel().tolist(), len(alphabet)]:
         writer.varint(number)
     for step in np.diff(alphabet, prepend=0).tolist():
         writer.varint(step)
-    encoder = Encoder()
-    put_integers(encoder, ranks, len(alphabet), layout)
-    encoder.write(writer)
+    put_integers(writer, ranks, len(alphabet), layout)
     return writer.blob()
+
+
+def _ranks(sums: np.ndarray, largest: int) -> tuple[np.ndarray, np.ndarray]:
+    """The magnitudes above 0 that come among the sums, int64[A], ascending; and each sum as its place among
+    them, 1 to A, with its sign, int8[P] or int32[P]."""
+    from duckweed.wire.kernels import vectors
+
+    present = np.zeros(largest + 1, np.bool_)  # threads write the same there
+    threads.each(lambda part: vectors.present(present, sums[part]), threads.parts(len(sums)))
+    present[0] = False
+    alphabet = np.flatnonzero(present)
+    rank: np.ndarray = np.cumsum(present, dtype=_smallest(len(alphabet)))
+    ranks = np.empty(len(sums), rank.dtype)
+    threads.each(lambda part: vectors.rank(ranks[part], sums[part], rank), threads.parts(len(sums)))
+    return ranks, alphabet
+
+
+def _smallest(largest: int) -> type:
+    """A signed integer that holds it."""
+    return np.int8 if largest < 128 else np.int32
 
 
 def decode(blob: bytes, layout: Layout, steps: np.ndarray, levels: int, contributors: int) -> Sums:
@@ -107,6 +122,8 @@ def decode(blob: bytes, layout: Layout, steps: np.ndarray, levels: int, contribu
     Raises:
         WireError: damaged, cut short, too long, or with more contributors than allowed.
     """
+    from duckweed.wire.kernels import vectors
+
     limit = max_size(layout, levels, contributors, MAX_WEIGHT)
     if len(blob) > limit:
         raise WireError(f"update of {len(blob)} bytes; at most {limit} are possible")
@@ -121,12 +138,14 @@ def decode(blob: bytes, layout: Layout, steps: np.ndarray, levels: int, contribu
     alphabet = np.cumsum(np.concatenate([[0], gaps]))
     if (gaps == 0).any() or alphabet[-1] > top:
         raise WireError("the table of sums is not one that these weights can give")
-    ranks, _ = take_integers(Decoder(reader, layout.total), len(gaps), layout, smallest(len(gaps)))
+    ranks, _ = take_integers(reader, len(gaps), layout, _smallest(len(gaps)))
     reader.end()
     both = np.concatenate([-alphabet[:0:-1], alphabet]).astype(np.int32)  # of ranks -n to n
     total = Sums(layout, steps)
-    for here in parts(layout.total):
-        np.take(both, ranks[here] + np.intp(len(gaps)), out=total.sums[here], mode="clip")
+    threads.each(
+        lambda part: vectors.unrank(total.sums[part], ranks[part], both, len(gaps)),
+        threads.parts(layout.total),
+    )
     _check(total.sums, squares, weights, layout, levels)
     total.squares, total.weights = squares.tolist(), weights
     return total
@@ -147,9 +166,8 @@ def max_size(layout: Layout, levels: int, contributors: int, max_weight: int) ->
     top = levels * contributors * max_weight
     table = min(top, layout.total)
     squares = sum(_varint_size(levels**2 * size) for size in layout.sizes)
-    bits = layout.total * bits_per_value(table)
     head = contributors * (_varint_size(max_weight) + squares) + table * _varint_size(top)
-    return HEADER + 512 + head + 4 * len(layout.sizes) + int(bits * 1.05 / 8)
+    return HEADER + 16 + head + max_integer_bytes(table, layout)
 
 
 def _varint_size(value: int) -> int:

@@ -2,11 +2,13 @@
 
 Pseudo-gradients of transformers are uneven: rows of an embedding that were not in the text do not
 move, some heads and channels move more than others. Each value gets a *level* on the grid of
-`magnitudes`, the sum of a base for its tensor, a class for its row and a class for its column;
+`tables`, the sum of a base for its tensor, a class for its row and a class for its column;
 a level is a log-odds, so that with flags (nonzero or not) this is the model of Rasch, whose
 maximum likelihood depends on the row and column sums only. The classes are rounded as coarsely as
 the information in a row allows (a step of sqrt(12 / Fisher information): minimum description
 length) and sent before the values. A tensor where they do not pay gets one level.
+
+The signs of a tensor's values have a class for each column as well (`signs`).
 
 Only the encoder fits, in floating point; the map itself is made of integers.
 """
@@ -19,20 +21,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from duckweed.run.layout import Layout
-from duckweed.wire.entropy.magnitudes import (
+from duckweed.wire import threads
+from duckweed.wire.entropy import small
+from duckweed.wire.entropy.signs import Signs, lean
+from duckweed.wire.entropy.tables import (
     HALF_LEVEL,
-    LEVELS,
-    put_bits,
-    put_signed,
-    take_bits,
-    take_signed,
+    MAX_CLASS,
+    PER_NAT,
+    classes_of,
+    grid_of,
+    kinds,
+    step_of,
 )
-from duckweed.wire.entropy.rans import Decoder, Encoder
+from duckweed.wire.frame import Reader, WireError, Writer
 
-PER_NAT = 4  # grid points in one natural logit
-_MAX_STEP = 7
-_MAX_CLASS = 63
-_ROWS_AT_ONCE = 1 << 22  # values summed at a time
+_AT_ONCE = 1 << 18  # values summed at a time
+_CLOSE = 0.02  # nats: a fit that moves less is done
 
 
 @dataclass(frozen=True)
@@ -46,23 +50,31 @@ class Plane:
     columns: np.ndarray  # classes, int64[C]
 
 
-@dataclass(frozen=True)
-class Activity:
-    """The maps of all tensors."""
+class Map:
+    """The maps of all tensors, and the tables that the kernels look them up in."""
 
-    layout: Layout
-    planes: list[Plane]
+    def __init__(self, layout: Layout, planes: list[Plane], signs: list[Signs]) -> None:
+        self.layout, self.planes, self.signs = layout, planes, signs
+        shapes = [matrix(shape) for shape in layout.shapes]
+        self.offsets = np.array(layout.offsets)
+        self.widths = np.array([columns for _, columns in shapes], np.int64)
+        ends = np.cumsum(np.array(shapes, np.int64), axis=0)
+        self.row_starts, self.column_starts = np.ascontiguousarray((ends - np.array(shapes)).T)
+        self.rows = np.concatenate([p.base + p.row_step * p.rows for p in planes]).astype(np.int16)
+        self.columns = np.concatenate([p.column_step * p.columns for p in planes]).astype(np.int16)
+        self.leans = np.array([s.step > 0 for s in signs], np.uint8)
+        self.leanings = np.concatenate([s.levels for s in signs])
 
-    def paint(self, table: np.ndarray) -> np.ndarray:
-        """``table[level]`` for every value, [P] of the type of ``table`` [64]."""
-        out = np.empty(self.layout.total, table.dtype)
-        for part, plane in zip(self.layout.slices(), self.planes, strict=True):
-            kinds, which = np.unique(plane.rows, return_inverse=True)
-            levels = plane.base + plane.row_step * kinds[:, None]
-            levels = levels + plane.column_step * plane.columns
-            rows = table[np.clip(levels, 0, LEVELS - 1)]
-            np.take(rows, which, axis=0, out=out[part].reshape(len(which), -1), mode="clip")
-        return out
+    def paint(self, part: slice) -> np.ndarray:
+        """The level of each value of a part, 0 to 63, uint8."""
+        from duckweed.wire.kernels import chunk
+
+        contexts = np.empty(part.stop - part.start, np.uint8)
+        chunk.paint(
+            contexts, part.start, part.stop, self.offsets, self.widths, self.row_starts,
+            self.column_starts, self.rows, self.columns,
+        )  # fmt: skip
+        return contexts
 
 
 def matrix(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -71,28 +83,46 @@ def matrix(shape: tuple[int, ...]) -> tuple[int, int]:
     return math.prod(shape) // columns, columns
 
 
-def measure(sizes: np.ndarray, cap: int, layout: Layout) -> Activity:
-    """Fit the map to magnitudes [P], of which all above ``cap`` count as ``cap``."""
-    planes = []
-    for part, shape in zip(layout.slices(), layout.shapes, strict=True):
-        rows, columns, spread = _sums(sizes[part].reshape(matrix(shape)), cap)
-        planes.append(_fit(rows, columns, cap, spread))
-    return Activity(layout, planes)
+@dataclass(frozen=True)
+class Sums:
+    """What a map is fitted to: sums over a tensor of C columns, of min(magnitude, cap)."""
+
+    rows: np.ndarray  # int64[R]
+    columns: np.ndarray  # int64[C]
+    squares: float  # sum of squares over the tensor
+    nonzero: np.ndarray  # how many of a column are not zero, int64[C]
+    minus: np.ndarray  # and how many are negative, int64[C]
 
 
-def _sums(sizes: np.ndarray, cap: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """Row sums, column sums, and the sum of squares, of min(size, cap)."""
-    at_once = max(1, _ROWS_AT_ONCE // sizes.shape[1])
-    rows = np.empty(len(sizes), np.int64)
-    columns = np.zeros(sizes.shape[1], np.int64)
-    squares = 0.0
-    for start in range(0, len(sizes), at_once):
-        block = sizes[start : start + at_once]
-        block = np.minimum(block, cap).astype(np.int32) if cap > 1 else block != 0
-        squares += float((block**2).sum()) if cap > 1 else 0
-        rows[start : start + at_once] = block.sum(axis=1)
-        columns += block.sum(axis=0)
-    return rows, columns, squares if cap > 1 else float(rows.sum())
+def measure(numbers: np.ndarray, cap: int, layout: Layout) -> Map:
+    """Fit the maps to numbers [P], of whose magnitudes all above `cap` count as `cap`."""
+    sums = [
+        sums_of(numbers[part].reshape(matrix(shape)), cap)
+        for part, shape in zip(layout.slices(), layout.shapes, strict=True)
+    ]
+    planes = [_fit(s.rows, s.columns, cap, s.squares) for s in sums]
+    return Map(layout, planes, [lean(s.nonzero, s.minus, len(s.rows)) for s in sums])
+
+
+def sums_of(numbers: np.ndarray, cap: int) -> Sums:
+    """The sums of a tensor [R, C]."""
+    from duckweed.wire.kernels import sums as kernels
+
+    rows = np.empty(len(numbers), np.int64)
+
+    def of(part: slice) -> tuple[np.ndarray, int]:
+        """Of some rows: column sums, counts of nonzero and negative int32[3, C], sum of squares."""
+        found = np.zeros((3, numbers.shape[1]), np.int32)
+        if cap > 1:
+            return found, kernels.sizes(numbers[part], cap, rows[part], *found)
+        kernels.flags(numbers[part], rows[part], found[0], found[2])
+        found[1] = found[0]
+        return found, int(rows[part].sum())
+
+    parts = threads.stretches(len(numbers), max(1, _AT_ONCE // numbers.shape[1]))
+    found = threads.each(of, parts)
+    columns, nonzero, minus = np.array([f for f, _ in found]).sum(axis=0, dtype=np.int64)
+    return Sums(rows, columns, float(sum(squares for _, squares in found)), nonzero, minus)
 
 
 def _fit(rows: np.ndarray, columns: np.ndarray, cap: int, squares: float) -> Plane:
@@ -135,10 +165,13 @@ def _rasch(rows: np.ndarray, columns: np.ndarray, cap: int) -> tuple[np.ndarray,
     b = _log_odds(yb, len(rows) * cap, rate) - _logit(rate)
     for _ in range(6):
         p = 1 / (1 + np.exp(-(a[:, None] + b)))
-        a += np.clip((ya - cap * p @ nb) / (cap * (p * (1 - p)) @ nb + 0.5), -1, 1)
+        step = np.clip((ya - cap * p @ nb) / (cap * (p * (1 - p)) @ nb + 0.5), -1, 1)
+        a = np.clip(a + step, -9, 9)
         p = 1 / (1 + np.exp(-(a[:, None] + b)))
-        b += np.clip((yb - cap * na @ p) / (cap * na @ (p * (1 - p)) + 0.5), -1, 1)
-        a, b = np.clip(a, -9, 9), np.clip(b, -9, 9)
+        more = np.clip((yb - cap * na @ p) / (cap * na @ (p * (1 - p)) + 0.5), -1, 1)
+        b = np.clip(b + more, -9, 9)
+        if max(np.abs(step).max(), np.abs(more).max()) < _CLOSE:
+            break
     return a[of_row], b[of_column]
 
 
@@ -149,8 +182,8 @@ def _log_odds(yes: np.ndarray, trials: int, rate: float) -> np.ndarray:
 
 def _lump(sums: np.ndarray, trials: int, rate: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean sum and size of each group, and the group of each member."""
-    key = np.rint(16 * _log_odds(sums, trials, rate))
-    _, group, size = np.unique(key, return_inverse=True, return_counts=True)
+    key = np.rint(8 * _log_odds(sums, trials, rate))
+    _, group, size = kinds(key.astype(np.int64))
     return np.bincount(group, sums) / size, size, group
 
 
@@ -158,27 +191,12 @@ def _logit(rate: float) -> float:
     return float(np.log(rate / (1 - rate)))
 
 
-def grid_of(logit: float) -> int:
-    return int(np.clip(np.rint(logit * PER_NAT), -HALF_LEVEL, HALF_LEVEL - 1)) + HALF_LEVEL
-
-
-def step_of(fisher: float) -> int:
-    """Grid points from one class to the next; 0 where a class says too little to be sent."""
-    step = PER_NAT * np.sqrt(12 / fisher)
-    return 0 if step > 2 * _MAX_STEP else int(np.clip(np.rint(step), 1, _MAX_STEP))
-
-
-def classes_of(logits: np.ndarray, step: int) -> np.ndarray:
-    classes = np.rint(logits * (PER_NAT / step)).astype(np.int64)
-    return np.clip(classes, -_MAX_CLASS, _MAX_CLASS)
-
-
 def _cost(
     plane: Plane, rows: np.ndarray, columns: np.ndarray, cap: int, dispersion: float
 ) -> float:
     """Bits for the values under the plane, and for its classes, both at their entropy."""
-    kinds_a, of_a, na = np.unique(plane.rows, return_inverse=True, return_counts=True)
-    kinds_b, of_b, nb = np.unique(plane.columns, return_inverse=True, return_counts=True)
+    kinds_a, of_a, na = kinds(plane.rows)
+    kinds_b, of_b, nb = kinds(plane.columns)
     a = (plane.base - HALF_LEVEL + plane.row_step * kinds_a) / PER_NAT
     b = plane.column_step * kinds_b / PER_NAT
     nats = cap * na @ np.logaddexp(0, a[:, None] + b) @ nb - a[of_a] @ rows - b[of_b] @ columns
@@ -186,44 +204,52 @@ def _cost(
     return float(nats) / np.log(2) / dispersion + entropy
 
 
-def put(encoder: Encoder, activity: Activity) -> None:
-    """The map: base and steps of each tensor, then all classes of rows, then of columns."""
-    heads = [p.base | p.row_step << 6 | p.column_step << 9 for p in activity.planes]
-    put_bits(encoder, np.array(heads), 12)
-    put_classes(encoder, [p.rows for p in activity.planes if p.row_step])
-    put_classes(encoder, [p.columns for p in activity.planes if p.column_step])
-
-
-def take(decoder: Decoder, layout: Layout) -> Activity:
-    """What `put` wrote."""
-    packed = take_bits(decoder, len(layout.shapes), 12).tolist()
-    heads = [(head & 63, head >> 6 & 7, head >> 9) for head in packed]
-    shapes = [matrix(shape) for shape in layout.shapes]
-    steps = [head[1:] for head in heads]
-    rows = take_classes(
-        decoder, [(r, step) for (r, _), (step, _) in zip(shapes, steps, strict=True)]
-    )
-    columns = take_classes(
-        decoder, [(c, step) for (_, c), (_, step) in zip(shapes, steps, strict=True)]
-    )
-    return Activity(
-        layout,
-        [
-            Plane(base, row_step, a, column_step, b)
-            for (base, row_step, column_step), a, b in zip(heads, rows, columns, strict=True)
-        ],
-    )
-
-
-def put_classes(encoder: Encoder, classes: list[np.ndarray]) -> None:
-    put_signed(encoder, np.concatenate([np.zeros(0, np.int64), *classes]), _MAX_CLASS)
-
-
-def take_classes(decoder: Decoder, wanted: list[tuple[int, int]]) -> list[np.ndarray]:
-    """For each (count, step): classes int64[count] if there is a step, else zeros."""
-    coded = take_signed(decoder, sum(n for n, step in wanted if step), _MAX_CLASS)
-    ends = np.cumsum([n if step else 0 for n, step in wanted])
-    return [
-        coded[end - n : end] if step else np.zeros(n, np.int64)
-        for (n, step), end in zip(wanted, ends.tolist(), strict=True)
+def put(writer: Writer, found: Map) -> None:
+    """The map: base and steps of each tensor, then all classes of rows, of columns and of signs."""
+    heads = [
+        p.base | p.row_step << 6 | p.column_step << 9 | s.step << 12
+        for p, s in zip(found.planes, found.signs, strict=True)
     ]
+    writer.raw(np.array(heads, "<u2"))
+    none = np.zeros(0, np.int64)
+    small.put(
+        writer,
+        [
+            np.concatenate([none, *(p.rows for p in found.planes if p.row_step)]),
+            np.concatenate([none, *(p.columns for p in found.planes if p.column_step)]),
+            np.concatenate([none, *(s.classes for s in found.signs if s.step)]),
+        ],
+        MAX_CLASS,
+    )
+
+
+def take(reader: Reader, layout: Layout) -> Map:
+    """What `put` wrote. Raises WireError."""
+    heads = reader.array("<u2", len(layout.shapes)).astype(np.int64)
+    if (heads >> 15).any():
+        raise WireError("the head of a tensor is not one that a map has: damaged")
+    bases, steps = heads & 63, np.stack([heads >> 6 & 7, heads >> 9 & 7, heads >> 12 & 7])
+    shapes = np.array([matrix(shape) for shape in layout.shapes], np.int64)
+    lengths = np.stack([shapes[:, 0], shapes[:, 1], shapes[:, 1]]) * (steps > 0)
+    coded = small.take(reader, lengths.sum(axis=1).tolist(), MAX_CLASS)
+    rows, columns, signs = (
+        _parts(values, of.tolist(), of_all.tolist())
+        for values, of, of_all in zip(
+            coded, lengths, [shapes[:, 0], shapes[:, 1], shapes[:, 1]], strict=True
+        )
+    )
+    of_rows, of_columns, of_signs = steps.tolist()
+    planes = [
+        Plane(*plane)
+        for plane in zip(bases.tolist(), of_rows, rows, of_columns, columns, strict=True)
+    ]
+    return Map(layout, planes, [Signs(step, s) for step, s in zip(of_signs, signs, strict=True)])
+
+
+def _parts(coded: np.ndarray, lengths: list[int], counts: list[int]) -> list[np.ndarray]:
+    """The classes of each tensor, int64[count]; zeros where none were sent."""
+    out, at = [], 0
+    for length, count in zip(lengths, counts, strict=True):
+        out.append(coded[at : at + length] if length else np.zeros(count, np.int64))
+        at += length
+    return out

@@ -5,16 +5,25 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from duckweed.learn.data.dataset import Dataset, batch, held_out_batches
+from duckweed.learn.data.dataset import (
+    Dataset,
+    batch,
+    check_size,
+    held_out_batches,
+    sequences,
+)
 from duckweed.learn.learner import Part
 from duckweed.learn.task import Batch, Forward
 from duckweed.run.spec import RunSpec
+from duckweed.run.task.written import Written
 
 TOKENS = "tokens"  # int64[b, length + 1]: inputs [:, :-1], targets [:, 1:]
 
 
 class NextToken:
     """Batches are a pure function of the run's seed, the block and the step (docs/data.md)."""
+
+    written: Written | None = None
 
     def __init__(self, spec: RunSpec, dataset: Dataset) -> None:
         self.spec, self.dataset = spec, dataset
@@ -38,6 +47,15 @@ class NextToken:
         """Mean nats per target."""
         tokens = batch[TOKENS]
         return forward.loss(tokens[:, 1:], input_ids=tokens[:, :-1])
+
+    measure = loss
+
+    @property
+    def sequences(self) -> int:
+        return sequences(self.dataset, self.spec.model.sequence)
+
+    def check(self, needed: int) -> None:
+        check_size(self.dataset, self.spec.model.sequence, needed)
 
     def count(self, batch: Batch) -> int:
         """Every token of a window but its first is a target."""

@@ -10,8 +10,9 @@ from collections.abc import Callable
 import msgspec
 
 from duckweed.run.spec import RunSpec
+from duckweed.run.task.sections import Reinforce
 
-TEXT = "text"  # next-token prediction
+TEXT, CHAT, REINFORCE = "text", "chat", "reinforce"
 
 
 class Expected(msgspec.Struct, frozen=True):
@@ -22,8 +23,13 @@ class Expected(msgspec.Struct, frozen=True):
 
 
 def kind_of(spec: RunSpec) -> str:
-    """The kind of task of a run: next-token text, the only one that a specification can name today."""
-    return TEXT
+    """The kind of task of a run, `task.kind`."""
+    return TEXT if spec.task is msgspec.UNSET else str(type(spec.task).__struct_config__.tag)
+
+
+def writes(spec: RunSpec) -> bool:
+    """Whether the model writes before it is trained, all of a block before the first inner step."""
+    return kind_of(spec) == REINFORCE
 
 
 def text_tokens(spec: RunSpec, steps: int) -> Expected:
@@ -32,7 +38,23 @@ def text_tokens(spec: RunSpec, steps: int) -> Expected:
     return Expected(tokens, tokens)
 
 
-EXPECTED: dict[str, Callable[[RunSpec, int], Expected]] = {TEXT: text_tokens}
+def chat_tokens(spec: RunSpec, steps: int) -> Expected:
+    """Every sequence has a target of the assistant's at least, and may have nothing else."""
+    return Expected(steps * spec.inner.batch, steps * spec.tokens_per_step)
+
+
+def written_tokens(spec: RunSpec, steps: int) -> Expected:
+    """Every answer has a token at least, and `task.tokens` at most."""
+    assert isinstance(spec.task, Reinforce)
+    answers = steps * spec.inner.batch
+    return Expected(answers, answers * spec.task.tokens)
+
+
+EXPECTED: dict[str, Callable[[RunSpec, int], Expected]] = {
+    TEXT: text_tokens,
+    CHAT: chat_tokens,
+    REINFORCE: written_tokens,
+}
 
 
 def expected(spec: RunSpec, steps: int) -> Expected:

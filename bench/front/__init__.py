@@ -1,0 +1,1 @@
+"""Loss for tokens and for bytes in short runs: which schedule of rounds and codes `duckweed train` should have."""

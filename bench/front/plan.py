@@ -1,0 +1,105 @@
+"""The cells, in the order in which they are trained."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+TOTAL = 260  # inner steps of a peer: 13 rounds of 20, as `duckweed train` had them
+DENSE: dict[str, Any] = {"wire.kind": "dense", "wire.dtype": "fp32"}
+DATA_PARALLEL: dict[str, Any] = {"rounds.peers": 1, "inner.batch": 32, **DENSE}
+CELLS: dict[str, dict[str, Any]] = {}
+
+
+def constant(steps: int, total: int = TOTAL) -> list[int]:
+    """Rounds of as many steps; the rest is spread over the last ones."""
+    count = max(1, round(total / steps))
+    edges = [round(total * n / count) for n in range(count + 1)]
+    return [b - a for a, b in itertools.pairwise(edges)]
+
+
+def growing(count: int, ratio: float, total: int = TOTAL) -> list[int]:
+    """`count` rounds whose steps grow evenly, the last `ratio` times as long as the first."""
+    sizes = [1 + (ratio - 1) * n / max(1, count - 1) for n in range(count)]
+    edges = [round(total * sum(sizes[:n]) / sum(sizes)) for n in range(count + 1)]
+    return [b - a for a, b in itertools.pairwise(edges)]
+
+
+def cell(
+    name: str, lengths: Sequence[int], changes: dict[str, Any] | None = None, **more: Any
+) -> None:
+    """Add a cell; its `inner.steps` and `rounds.count` give the whole run's number of steps."""
+    steps = {"inner.steps": sum(lengths), "rounds.count": 1}
+    CELLS[name] = {"changes": steps | (changes or {}), "lengths": list(lengths), **more}
+
+
+cell("smoke", [2, 2], {"inner.warmup": 1})
+cell("h20", constant(20))
+cell("h7", constant(7))
+cell("h7-dense", constant(7), DENSE)
+cell("grow-37-x4", growing(37, 4))
+cell("ddp", [TOTAL], DATA_PARALLEL)
+
+# A model a sixth as large on half the text, to find out quickly what is worth a run of the real one.
+SMALL: dict[str, Any] = {
+    "model.sequence": 64, "architecture.width": 64, "architecture.layers": 3,
+    "architecture.heads": 4, "architecture.kv_heads": 4, "architecture.inner_width": 176,
+}  # fmt: skip
+
+
+def small(
+    name: str, lengths: Sequence[int], changes: dict[str, Any] | None = None, **more: Any
+) -> None:
+    cell(f"small-{name}", lengths, SMALL | (changes or {}), **more)
+
+
+def ternary(threshold: float, value: float) -> dict[str, Any]:
+    return {"wire.threshold": threshold, "wire.value": value}
+
+
+FINE = {"wire.threshold": 0.3, "wire.value": 0.6, "wire.levels": 3}
+small("h7", constant(7))
+small("ddp", [TOTAL], DATA_PARALLEL)
+small("h7-dense", constant(7), DENSE)
+small("h20", constant(20))
+small("grow-37-x4", growing(37, 4))
+small("grow-37-x025", growing(37, 0.25))
+small("h5-1.4", constant(5), ternary(1.4, 1.8))
+small("h10-fine", constant(10), FINE)
+small("h7-guide-0.3", constant(7), {"inner.guide": 0.3})
+small("h7-guide-0", constant(7), {"inner.guide": 0.0})
+small("h7-decay-0.7", constant(7), {"inner.decay": 0.7, "inner.final": 0.0})
+small("h7-rate-0.015", constant(7), {"inner.learning_rate": 0.015})
+small("h7-rate-0.007", constant(7), {"inner.learning_rate": 0.007})
+small("h7-outer-1.0-0.3", constant(7), {"outer.learning_rate": 1.0, "outer.momentum": 0.3})
+small("h7-mix-0.9-0.98", constant(7), {"inner.momentum": 0.98}, mix=0.9)
+small("h7-mix-0.95-0.95", constant(7), {"inner.momentum": 0.95}, mix=0.95)
+small("ddp-decay-0.7", [TOTAL], DATA_PARALLEL | {"inner.decay": 0.7, "inner.final": 0.0})
+small("grow-37-x4-scaled", growing(37, 4), scale_power=0.7)
+
+
+def evenly(rounds: int, total: int = TOTAL) -> list[int]:
+    """As duckweed.run.schedule has it."""
+    return [total * (n + 1) // rounds - total * n // rounds for n in range(rounds)]
+
+
+# What a saving of 150 gives; the rate chosen on the first seed, then two more seeds.
+for rate in (0.01, 0.015, 0.02):
+    for seed in (0, 1, 2):
+        cell(
+            f"saving-150-rate-{rate}-s{seed}",
+            evenly(34),
+            {"inner.learning_rate": rate, "seed": seed},
+        )
+for seed in (0, 1, 2):
+    cell(f"h20-s{seed}", constant(20), {"seed": seed})
+    cell(
+        f"saving-150-dense-rate-0.015-s{seed}",
+        evenly(34),
+        DENSE | {"inner.learning_rate": 0.015, "seed": seed},
+    )
+    for rate in (0.01, 0.015, 0.02):
+        cell(
+            f"ddp-rate-{rate}-s{seed}",
+            [TOTAL],
+            DATA_PARALLEL | {"inner.learning_rate": rate, "seed": seed},
+        )

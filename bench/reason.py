@@ -1,0 +1,158 @@
+"""From nothing to a small reasoner: worked solutions first, then reinforcement learning with four peers.
+
+`python -m bench.reason FOLDER [--seed N] [--rl ROUNDS]` trains both stages in one process and on a virtual
+clock, examines the model after each, and writes bench/results/reason-N.json (docs/reason.md).
+"""
+
+import argparse
+import json
+import random
+import re
+import time
+from pathlib import Path
+
+import msgspec
+import torch
+
+import duckweed
+
+RESULTS = Path(__file__).parent / "results"
+TASKS = {
+    "chain_sum": {"min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 2},
+    "gcd": {"min_numbers": 2, "max_numbers": 2, "min_value": 2, "max_value": 99},
+}
+ROWS, HELD_OUT = 12_000, 0.05
+SEQUENCE, TOKENS = 288, 56
+COMMON = {"model.source": "llama-0.5m", "model.sequence": SEQUENCE, "data.held_out": HELD_OUT}
+
+
+def chain_sum(question: str) -> str:
+    """A sum from left to right, a step a line."""
+    terms = re.findall(r"\d+|[+-]", question.rpartition(":")[2])
+    total, lines = int(terms[0]), []
+    for sign, number in zip(terms[1::2], terms[2::2], strict=True):
+        after = total + int(number) if sign == "+" else total - int(number)
+        lines.append(f"{total}{sign}{number}={after}")
+        total = after
+    return "\n".join([*lines, f"Answer: {total}"])
+
+
+def gcd(question: str) -> str:
+    """Euclid's algorithm, a step a line."""
+    a, b = sorted(map(int, re.findall(r"\d+", question)), reverse=True)
+    lines = []
+    while b:
+        lines.append(f"{a}%{b}={a % b}")
+        a, b = b, a % b
+    return "\n".join([*lines, f"Answer: {a}"])
+
+
+WORKED = {"chain_sum": chain_sum, "gcd": gcd}
+
+
+def worked_solutions(path: Path, seed: int) -> None:
+    """Problems of the training side with their worked solutions, one a line."""
+    from duckweed.learn.tasks.environments import draw, make
+
+    rows = []
+    for number, (name, settings) in enumerate(TASKS.items()):
+        environment = make(name, settings)
+        for key in range(ROWS // len(TASKS)):
+            one = draw(environment, (seed << 40) + (number << 32) + key, False, HELD_OUT)
+            question = environment.question(one)
+            solution = WORKED[name](question)
+            assert environment.score(one, solution.rpartition("Answer:")[2].strip()) == 1
+            rows.append({"prompt": question, "completion": solution})
+    random.Random(seed).shuffle(rows)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def trained(base: Path, name: str, seed: int, facts: dict[str, object]) -> dict[str, object]:
+    """Train a run, unless that is done; its curve."""
+    began, folder = time.perf_counter(), base / "runs" / name
+    if not (folder / "report.html").is_file():
+        if folder.exists():
+            training = duckweed.open(folder).simulate()
+        else:
+            training = duckweed.simulate(
+                COMMON | facts | {"seed": seed}, base=base, runs=base / "runs", name=name
+            )
+        for event in training:
+            written = event.written.words() if event.written else f"loss {event.loss:.3f}"
+            held = "" if event.held_out is None else f", held out {event.held_out:.3f}"
+            print(f"{name} {event.round}: {written}{held}", flush=True)
+    told = duckweed.open(folder)
+    return {
+        "seconds": time.perf_counter() - began,
+        "curve": [(n, round(x, 4)) for n, x in told.losses()],
+        "bytes_up": sum(x.up for x in told.history().traffic.values()),
+        "rounds": len(told.history().rounds),
+    }
+
+
+def examined(folder: Path, problems: int = 200, samples: int = 16) -> dict[str, object]:
+    """pass@k on held-out problems."""
+    from duckweed import session
+
+    changes = {
+        "tokens": TOKENS,
+        "environments": {name: {"settings": x} for name, x in TASKS.items()},
+    }
+    found = session.examine(
+        folder, list(TASKS), samples, problems, "cpu", (), lambda text: None, changes
+    )
+    return {
+        x.name: {
+            **{f"pass@{k}": (round(x.pass_at(k), 4), x.interval(k)) for k in (1, 4, samples)},
+            "tokens": x.tokens,
+            "shown": msgspec.to_builtins(x.shown),
+        }
+        for x in found
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--sft", type=int, default=60, help="rounds of worked solutions")
+    parser.add_argument("--rl", type=int, default=30, help="rounds of reinforcement learning")
+    parser.add_argument("--rate", type=float, default=0.0015, help="of reinforcement learning")
+    parser.add_argument("--name", default="", help="of the second run")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    base, seed = given.folder, given.seed
+    base.mkdir(parents=True, exist_ok=True)
+    if not (base / f"worked-{seed}.jsonl").is_file():
+        worked_solutions(base / f"worked-{seed}.jsonl", seed)
+    sft, rl = f"sft-{seed}", f"rl-{seed}{given.name}"
+    result: dict[str, object] = {"seed": seed, "tasks": TASKS}
+    result["sft"] = trained(
+        base, sft, seed,
+        {
+            "task.kind": "chat", "data.path": f"worked-{seed}.jsonl", "rounds.peers": 1,
+            "rounds.count": given.sft, "inner.steps": 20, "inner.batch": 12, "rounds.evaluate": 10,
+            "rounds.evaluate_tokens": 8192, "inner.learning_rate": 0.01,
+        },
+    )  # fmt: skip
+    result["sft exam"] = examined(base / "runs" / sft)
+    print(json.dumps(result, indent=1), flush=True)
+    result["rl"] = trained(
+        base, rl, seed,
+        {
+            "task.kind": "reinforce", "model.source": f"runs/{sft}", "model.weights": "given",
+            "data.tokenizer": f"runs/{sft}/model", "task.tokens": TOKENS, "task.samples": 8,
+            "task.environments": {name: {"settings": x} for name, x in TASKS.items()},
+            "rounds.peers": 4, "rounds.count": given.rl, "inner.steps": 2, "inner.batch": 64,
+            "inner.learning_rate": given.rate, "inner.warmup": 4, "inner.schedule": "constant",
+            "rounds.evaluate": 10, "rounds.evaluate_tokens": 256 * TOKENS,
+        },
+    )  # fmt: skip
+    result["rl exam"] = examined(base / "runs" / rl)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"reason-{seed}{given.name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""Reinforcement learning on answers that can be checked.
+
+A part of a block names problems. The model writes a group of answers to each, from the weights that it has
+as the part begins; they are checked; groups without spread are left out; the others are trained on, once
+each, in as many inner steps as the part has.
+"""
+
+import logging
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from duckweed.learn.data.dataset import Dataset, position
+from duckweed.learn.data.permutation import derive
+from duckweed.learn.data.reading import DataError
+from duckweed.learn.device import precision_for
+from duckweed.learn.learner import Part
+from duckweed.learn.task import Batch, Forward
+from duckweed.learn.tasks import problems as found
+from duckweed.learn.tasks.policy import advantages, has_spread, policy_loss
+from duckweed.learn.tasks.problems import Problem, Wording, right
+from duckweed.learn.tasks.rollout import Answers, write
+from duckweed.run.spec import RunSpec
+from duckweed.run.task.sections import Reinforce
+from duckweed.run.task.written import Written
+
+log = logging.getLogger(__name__)
+IDS, WRITTEN, THEN, GAIN, MISSED, PLACE = "ids", "written", "then", "gain", "missed", "place"
+ENDLESS = 1 << 31  # problems to train on: as many as are numbered
+MOST = 1024  # held-out problems that are measured: a share of them is known to 3 points then
+MEASURED = 64  # held-out problems at a time, at least: writing few takes as long as writing many
+
+
+class Group(NamedTuple):
+    """The answers to one problem."""
+
+    prompt: list[int]
+    answers: Answers  # of this problem
+    rewards: NDArray[np.float32]  # [s]
+
+
+class Reinforcement:
+    """Problems, answers and their rewards: a function of seed, block, step and weights."""
+
+    def __init__(self, spec: RunSpec, dataset: Dataset) -> None:
+        assert isinstance(spec.task, Reinforce)
+        self.spec, self.task, self.dataset = spec, spec.task, dataset
+        self.problems = found.of(spec, dataset)
+        self.wording = Wording(dataset.tokenizer)
+        self.room = spec.model.sequence - self.task.tokens  # for a question
+        self.written: Written | None = None
+
+    @property
+    def sequences(self) -> int:
+        return ENDLESS
+
+    def check(self, needed: int) -> None:
+        """There are always enough problems."""
+
+    def batches(self, part: Part, model: nn.Module) -> Iterator[Batch]:
+        """Answers in groups with spread, at most one batch for each step of the part: fewer where there are
+        fewer groups than steps."""
+        training = model.training
+        model.eval()
+        self.written = Written()
+        try:
+            groups = [
+                group
+                for step in range(part.first, part.first + part.steps)
+                for group in self._groups(part.block, step, model)
+            ]
+        finally:
+            model.train(training)
+        if not groups:
+            raise DataError(
+                f"no question of block {part.block} leaves room for an answer; raise model.sequence, or lower "
+                "task.tokens"
+            )
+        # Where none has spread all are taken: their gradient is zero, and only weights decay. A contribution
+        # of zeros would be refused as a copy of the one before.
+        kept = [g for g in groups if has_spread(g.rewards[None])[0]] or groups
+        steps = min(part.steps, len(kept))
+        edges = [len(kept) * n // max(1, steps) for n in range(steps + 1)]
+        for first, last in pairwise(edges):
+            yield self._batch(kept[first:last])
+
+    def _groups(self, block: int, step: int, model: nn.Module) -> list[Group]:
+        """The answers of one step, written together."""
+        spec, task = self.spec, self.task
+        each = spec.inner.batch // task.samples
+        first = position(block, step, spec.inner.steps, each)
+        asked = [(place, self.problems.at(place, False)) for place in range(first, first + each)]
+        prompts = [self._prompt(problem) for _, problem in asked]
+        fitting = [n for n, prompt in enumerate(prompts) if len(prompt) <= self.room]
+        assert self.written is not None
+        self.written.long += each - len(fitting)
+        if not fitting:
+            return []
+        keys = [
+            derive(spec.seed, block, asked[n][0], sample)
+            for n in fitting
+            for sample in range(task.samples)
+        ]
+        repeated = [prompts[n] for n in fitting for _ in range(task.samples)]
+        answers = self._write(model, repeated, keys)
+        groups = []
+        for at, n in enumerate(fitting):
+            rows = slice(at * task.samples, (at + 1) * task.samples)
+            own = answers.of(rows)
+            groups.append(self._checked(asked[n][1], prompts[n], own))
+        return groups
+
+    def _checked(self, problem: Problem, prompt: list[int], answers: Answers) -> Group:
+        failed = self.problems.failed
+        rewards = np.array(
+            [self.problems.score(problem, text) for text in self.wording.texts(answers)], np.float32
+        )
+        told = self.written
+        assert told is not None
+        told.problems += 1
+        told.answers += len(rewards)
+        told.tokens += int(answers.lengths.sum())
+        told.reward += float(rewards.sum())
+        told.right += sum(map(right, rewards.tolist()))
+        told.solved += int(any(map(right, rewards.tolist())))
+        told.flat += int(not has_spread(rewards[None])[0])
+        told.cut += int((~answers.ended).sum())
+        told.failed += self.problems.failed - failed
+        told.entropy += float((answers.entropy * answers.lengths).sum())
+        return Group(prompt, answers, rewards)
+
+    def _prompt(self, problem: Problem) -> list[int]:
+        return self.wording.prompt(self.problems.conversation(problem))
+
+    def _write(self, model: nn.Module, prompts: list[list[int]], keys: list[int]) -> Answers:
+        device = next(model.parameters()).device.type
+        dtype = precision_for(device, self.spec.inner.precision)
+        return write(
+            model, prompts, keys, self.task.tokens, self.task.temperature, self.wording.stops, dtype
+        )
+
+    def _batch(self, groups: list[Group]) -> Batch:
+        """Questions with their answers, filled up on the right to one length."""
+        gains = [advantages(g.rewards[None], self.task.deviation)[0] for g in groups]
+        rows = [
+            (g.prompt, g.answers.ids[n, : g.answers.lengths[n]], g.answers.nats[n])
+            for g in groups
+            for n in range(len(g.rewards))
+        ]
+        shape = len(rows), max(len(prompt) + len(ids) for prompt, ids, _ in rows)
+        batch: Batch = {
+            IDS: np.full(shape, self.wording.tokenizer.end, np.int64),
+            WRITTEN: np.zeros(shape, np.float32),
+            THEN: np.zeros(shape, np.float32),
+            GAIN: np.concatenate(gains),
+            MISSED: 1 - np.concatenate([g.rewards for g in groups]),
+        }
+        for row, (prompt, ids, nats) in enumerate(rows):
+            to = slice(len(prompt), len(prompt) + len(ids))
+            batch[IDS][row, : to.start], batch[IDS][row, to] = prompt, ids
+            batch[WRITTEN][row, to], batch[THEN][row, to] = 1, nats[: len(ids)]
+        return batch
+
+    def loss(self, forward: Forward, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The gradient is that of the policy loss; the value, which people look at, is the mean reward that
+        was missed, for the loss itself is about zero whatever the model can do."""
+        ids, task = batch[IDS], self.task
+        nats = forward.nats(ids[:, 1:], task.temperature, input_ids=ids[:, :-1])
+        policy = policy_loss(
+            nats, batch[THEN][:, 1:], batch[GAIN], batch[WRITTEN][:, 1:], task.trust, task.pull
+        )
+        return policy + (batch[MISSED].mean() - policy.detach())
+
+    def count(self, batch: Batch) -> int:
+        return len(batch[PLACE]) if PLACE in batch else int(batch[WRITTEN].sum())
+
+    def held_out(self, limit: int | None, batch: int) -> Iterator[Batch]:
+        """Places of held-out problems, as many as there are answers in `limit` tokens, at most MOST."""
+        count = MOST if limit is None else min(MOST, max(1, limit // self.task.tokens))
+        size = max(batch, MEASURED)
+        for first in range(0, count, size):
+            yield {PLACE: np.arange(first, min(count, first + size))}
+
+    def measure(self, forward: Forward, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The share of held-out problems that are not solved, by one answer to each (1 - pass@1)."""
+        asked = [self.problems.at(int(place), True) for place in batch[PLACE]]
+        prompts = [self._prompt(problem) for problem in asked]
+        fitting = [n for n, prompt in enumerate(prompts) if len(prompt) <= self.room]
+        solved = 0
+        if fitting:
+            keys = [derive(0, int(batch[PLACE][n])) for n in fitting]
+            answers = self._write(forward.model, [prompts[n] for n in fitting], keys)
+            for n, text in zip(fitting, self.wording.texts(answers), strict=True):
+                solved += right(self.problems.score(asked[n], text))
+        return torch.tensor(1 - solved / len(asked))

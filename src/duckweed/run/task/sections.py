@@ -1,0 +1,99 @@
+"""Section `[task]`: what a run trains its model to do. One struct for each kind (docs/reason.md)."""
+
+import re
+from typing import Any, Literal
+
+import msgspec
+
+from duckweed.run.sections import check
+
+Setting = bool | int | float | str | list[Any]
+
+
+class Text(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="text"):
+    """To continue texts. What is meant where there is no such section."""
+
+
+class Chat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="chat"):
+    """To say what the assistant says in conversations."""
+
+    packing: bool = True
+    """Whether a sequence holds several conversations, none of which sees another."""
+
+
+class Environment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A source of problems, `[task.environments.NAME]`."""
+
+    name: str = ""
+    """An environment of reasoning-gym, or one of one's own; "": as the section is called."""
+    weight: float = 1.0
+    """How often its problems come, compared with the others."""
+    settings: dict[str, Setting] = {}
+    """Its own settings, such as how difficult the problems are."""
+
+    def __post_init__(self) -> None:
+        check("task.environments", "weight", self.weight, 1e-6, 1e6)
+
+
+class Reinforce(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="reinforce"
+):
+    """To solve problems whose answers can be checked. Without environments the problems are the rows of
+    `data.path`, each with a question and its answer."""
+
+    environments: dict[str, Environment] = {}
+    """Where problems come from, by a name of one's own."""
+    question: str = "question"
+    """Of rows: the field with the question."""
+    answer: str = "answer"
+    """Of rows: the field with the answer."""
+    verifier: Literal["exact", "regex"] = "exact"
+    """Of rows: an answer must be the same text, or must be matched as a whole by the regular expression."""
+    system: str = ""
+    """What the model is told before each question; "": nothing."""
+    marker: str = "Answer:"
+    """The answer is what stands behind the last of these in what the model writes; "": all of it."""
+    samples: int = 8
+    """Answers that are written to each problem: a group."""
+    tokens: int = 64
+    """Of an answer, at most; it must fit into `model.sequence` behind its question."""
+    temperature: float = 1.0
+    """Of the sampling, and of the probabilities that are trained."""
+    trust: float = 0.2
+    """How far the probability of a token may have moved, in the direction that its advantage asks for, until
+    it is not moved further."""
+    pull: float = 0.001
+    """Factor of the squared logarithm of the ratio, which holds the model near the one that wrote."""
+    deviation: bool = False
+    """Whether the advantages of a group are divided by their standard deviation."""
+    seconds: float = 2.0
+    """That the check of one answer may take; after that it counts as wrong."""
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("samples", 2, 4096), ("tokens", 1, 1 << 20), ("temperature", 0.01, 100),
+            ("trust", 0, 1), ("pull", 0, 100), ("seconds", 0.01, 3600),
+        ):  # fmt: skip
+            check("task", name, getattr(self, name), low, high)
+        for name in self.environments:
+            if not re.fullmatch("[A-Za-z0-9_-]{1,64}", name):
+                raise ValueError(
+                    f"task.environments: {name!r} is no name; expected letters, digits, - and _"
+                )
+
+    def check_fits(self, batch: int, sequence: int) -> None:
+        """Raises ValueError where answers do not fit into batches and sequences."""
+        if batch % self.samples:
+            raise ValueError(
+                f"inner.batch = {batch}: must be a multiple of task.samples = {self.samples}, because a group "
+                "of answers to one problem is not divided"
+            )
+        if self.tokens >= sequence:
+            raise ValueError(
+                f"task.tokens = {self.tokens}: must be less than model.sequence = {sequence}, which holds the "
+                "question and the answer"
+            )
+
+
+TASKS: dict[str, type[msgspec.Struct]] = {"text": Text, "chat": Chat, "reinforce": Reinforce}
+"""Kind -> its section."""

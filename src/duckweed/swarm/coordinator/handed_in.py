@@ -1,0 +1,49 @@
+"""What was handed in for the open round, on disk: a coordinator that is killed must not lose it.
+
+One line for each contribution whose blob is on disk. Lines of closed rounds are passed over, and overwritten
+with the first contribution of the next round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from duckweed.merge.round import Announcement
+from duckweed.round.open_round import Timings
+from duckweed.run.folder import RunFolder
+from duckweed.run.task.written import Written
+
+
+class Handed(msgspec.Struct):
+    """A contribution that was taken."""
+
+    announcement: Announcement
+    signature: bytes
+    timings: Timings
+    nats: tuple[float, int]
+    """Held-out loss of its share of the text: sum in nats, tokens."""
+    written: Written | UnsetType = UNSET
+    """What the peer's model wrote, in reinforcement learning."""
+
+
+def note(folder: RunFolder, handed: Handed, first: bool) -> None:
+    """Add a contribution. first: of its round."""
+    with folder.handed_in.open("wb" if first else "ab") as file:
+        file.write(msgspec.json.encode(handed) + b"\n")
+
+
+def of_round(folder: RunFolder, number: int) -> Iterator[Handed]:
+    """What was handed in for a round, whose blobs are here. A line that a crash cut off is passed over."""
+    if not folder.handed_in.is_file():
+        return
+    for line in folder.handed_in.read_bytes().split(b"\n"):
+        try:
+            handed = msgspec.json.decode(line, type=Handed)
+        except msgspec.DecodeError:
+            continue
+        said = handed.announcement
+        if said.round == number and folder.blob(said.blob).is_file():
+            yield handed

@@ -1,0 +1,138 @@
+"""Arithmetic on all values of a vector, one rounded operation of float32 at a time: the bits are those that
+NumPy gives for the same operations."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from duckweed.wire.kernels.jit import kernel
+
+
+@kernel
+def largest_bits(bits):  # type: ignore[no-untyped-def]
+    """The largest magnitude among float32 values, given and returned as bits, uint32."""
+    most = np.uint32(0)
+    for i in range(len(bits)):
+        most = max(most, bits[i] & np.uint32(0x7FFFFFFF))
+    return most
+
+
+@kernel
+def ternary(codes, x, border):  # type: ignore[no-untyped-def]
+    """Codes int8 of x: 1 above the border, -1 below minus the border, else 0."""
+    minus = -border
+    for i in range(len(x)):
+        codes[i] = np.int8(x[i] > border) - np.int8(x[i] < minus)
+
+
+@kernel
+def levels(codes, x, border, step, most):  # type: ignore[no-untyped-def]
+    """Codes int8 of x, float32: beyond the border sign(x) * clip(rint(|x| / step), 1, most), else 0."""
+    one, top = np.float32(1), np.float32(most)
+    for i in range(len(x)):
+        size = abs(x[i])
+        level = np.int8(max(one, min(top, np.rint(size / step))))
+        code = level if size > border else np.int8(0)
+        codes[i] = code if x[i] > 0 else -code
+
+
+@kernel
+def scale(out, codes, step):  # type: ignore[no-untyped-def]
+    """out = codes * step, one float32 multiplication each."""
+    for i in range(len(codes)):
+        out[i] = np.float32(codes[i]) * step
+
+
+@kernel
+def add(total, codes, weight):  # type: ignore[no-untyped-def]
+    """total += weight * codes, int32; returns the sum of squares of the codes."""
+    square = np.int64(0)
+    for i in range(len(codes)):
+        code = np.int32(codes[i])
+        total[i] += code * weight
+        square += np.int64(code * code)
+    return square
+
+
+@kernel
+def present(found, numbers):  # type: ignore[no-untyped-def]
+    """Mark the magnitudes that come, bool."""
+    for i in range(len(numbers)):
+        found[abs(numbers[i])] = True
+
+
+@kernel
+def rank(out, numbers, ranks):  # type: ignore[no-untyped-def]
+    """out = sign(number) * ranks[|number|]."""
+    for i in range(len(numbers)):
+        number = numbers[i]
+        size = ranks[abs(number)]
+        out[i] = -size if number < 0 else size
+
+
+@kernel
+def unrank(out, numbers, values, middle):  # type: ignore[no-untyped-def]
+    """out = values[number + middle]; numbers are from -middle to middle."""
+    for i in range(len(numbers)):
+        out[i] = values[numbers[i] + middle]
+
+
+@kernel
+def round_bf16(out, bits):  # type: ignore[no-untyped-def]
+    """bf16 bits, uint16, of the bits of float32 values: to nearest, ties to even; finite stays finite."""
+    for i in range(len(bits)):
+        one = bits[i]
+        top = (one + np.uint32(0x7FFF) + (one >> np.uint32(16) & np.uint32(1))) >> np.uint32(16)
+        size = min(np.uint32(top & np.uint32(0x7FFF)), np.uint32(0x7F7F))
+        out[i] = np.uint16(size | (one >> np.uint32(16) & np.uint32(0x8000)))
+
+
+@kernel
+def to_int8(codes, sent, scales, x, starts):  # type: ignore[no-untyped-def]
+    """Codes int8 of blocks of x, clip(rint(x / scale), -127, 127), at the scale max |x| / 127 of each block,
+    and what they stand for. starts: of each block, and the end, int64[B + 1]."""
+    top, most = np.float32(127), np.float32(2.67e36)  # 127 times that is finite
+    room = np.empty(1, np.uint32)
+    for block in range(len(starts) - 1):
+        here, out = x[starts[block] : starts[block + 1]], sent[starts[block] : starts[block + 1]]
+        code = codes[starts[block] : starts[block + 1]]
+        largest = np.uint32(0)  # of the bits, which have the order of the magnitudes
+        bits = here.view(np.uint32)
+        for i in range(len(bits)):
+            largest = max(largest, bits[i] & np.uint32(0x7FFFFFFF))
+        room[0] = largest
+        scale = min(room.view(np.float32)[0] / top, most)
+        scales[block] = scale
+        divisor = scale if scale > 0 else np.float32(np.inf)
+        for i in range(len(here)):
+            code[i] = np.int8(max(-top, min(top, np.rint(here[i] / divisor))))
+        for i in range(len(here)):
+            out[i] = np.float32(code[i]) * scale
+
+
+@kernel
+def split_int8(codes, high, rest, low):  # type: ignore[no-untyped-def]
+    """code = high * 2^low + rest - 2^low / 2, with 0 <= rest < 2^low."""
+    half = np.int32((1 << low) >> 1)
+    shift = np.int32(low)
+    for i in range(len(codes)):
+        shifted = np.int32(np.int32(codes[i]) + half)
+        top = np.int32(shifted >> shift)
+        high[i] = np.int8(top)
+        rest[i] = np.uint8(shifted - np.int32(top << shift))
+
+
+@kernel
+def from_int8(out, high, rest, low, scales, starts):  # type: ignore[no-untyped-def]
+    """What the codes of `split_int8` stand for; returns the largest magnitude of a code."""
+    half, shift, most = np.int32((1 << low) >> 1), np.int32(low), np.int32(0)
+    for block in range(len(starts) - 1):
+        scale, start, stop = scales[block], starts[block], starts[block + 1]
+        here, above, below = out[start:stop], high[start:stop], rest[start:stop]
+        for i in range(len(here)):
+            code = np.int32((np.int32(above[i]) << shift) - half)
+            if low:
+                code = np.int32(code + np.int32(below[i]))
+            most = max(most, np.int32(abs(code)))
+            here[i] = np.float32(code) * scale
+    return most

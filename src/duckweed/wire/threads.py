@@ -1,0 +1,58 @@
+"""Work on parts of a vector, on as many threads as this process may use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
+
+Part = TypeVar("Part")
+Result = TypeVar("Result")
+
+AT_ONCE = 1 << 18
+"""Values of a part."""
+_count = max(1, int(os.environ.get("DUCKWEED_THREADS") or 1))
+
+
+def use(threads: int) -> None:
+    """From now on compute with so many threads (DUCKWEED_THREADS; one, if it is not set)."""
+    global _count
+    _count = max(1, threads)
+
+
+def each(work: Callable[[Part], Result], parts: Iterable[Part]) -> list[Result]:
+    """`work` of every part, in their order. Work that holds the interpreter's lock gains nothing."""
+    listed = list(parts)
+    threads = min(_count, len(listed))
+    if threads <= 1:
+        return [work(part) for part in listed]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(work, listed))
+
+
+def stretches(count: int, length: int) -> list[slice]:
+    """Slices of at most `length` that cover 0..count."""
+    return [slice(start, min(start + length, count)) for start in range(0, count, length)]
+
+
+def parts(count: int) -> list[slice]:
+    """Slices that cover 0..count, each of which a core's cache holds."""
+    return stretches(count, AT_ONCE)
+
+
+class Within(NamedTuple):
+    """A part of a stretch."""
+
+    part: slice
+    number: int
+    """Of the stretch."""
+
+
+def within(wholes: Iterable[slice]) -> list[Within]:
+    """Parts that lie within one of the given stretches, such as the tensors of a model."""
+    return [
+        Within(slice(whole.start + part.start, whole.start + part.stop), number)
+        for number, whole in enumerate(wholes)
+        for part in parts(whole.stop - whole.start)
+    ]

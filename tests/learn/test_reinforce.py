@@ -1,0 +1,301 @@
+"""Reinforcement learning: problems, answers, rewards, the policy gradient, whole runs."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from fixtures import puzzle, tiny
+
+from duckweed.learn.data.chat import PLAIN
+from duckweed.learn.data.reading import DataError
+from duckweed.learn.learner import Part
+from duckweed.learn.model import model as models
+from duckweed.learn.tasks import problems as problems_of
+from duckweed.learn.tasks.exam import Result
+from duckweed.learn.tasks.policy import advantages, has_spread, policy_loss
+from duckweed.learn.tasks.problems import answer_of
+from duckweed.learn.tasks.reinforce import GAIN, IDS, THEN, WRITTEN
+from duckweed.learn.tasks.rollout import gumbel, write
+from duckweed.learn.tasks.verifier import Verifier
+from duckweed.process.simulation import Simulation
+from duckweed.round import export, founding
+from duckweed.run import plugins
+from duckweed.run.events import RoundClosed, Said
+from duckweed.run.spec import SpecError
+from duckweed.run.task import work
+from duckweed.run.task.written import Written
+
+
+def prepared(tmp_path, changes=None):
+    spec = puzzle.specification(tmp_path, changes)
+    return spec, founding.prepare(spec, tmp_path, lambda text: None)
+
+
+# --- answers
+
+
+def test_the_noise_is_that_of_a_draw_from_the_softmax():
+    noise = gumbel(torch.arange(4) * 7919, 2, 100_000).double()
+    assert float(noise.mean()) == pytest.approx(0.5772, abs=0.01)
+    assert float(noise.var()) == pytest.approx(np.pi**2 / 6, abs=0.03)
+    logits = torch.log(torch.tensor([0.5, 0.3, 0.2]))
+    drawn = (logits + gumbel(torch.arange(20_000), 0, 3)).argmax(-1).bincount() / 20_000
+    assert drawn.tolist() == pytest.approx([0.5, 0.3, 0.2], abs=0.015)
+
+
+def test_an_answer_follows_from_weights_and_key_and_its_costs_are_those_of_the_whole_text(tmp_path):
+    spec, ground = prepared(tmp_path)
+    model = founding.first_model(spec, ground).eval()
+    prompts, keys = [[65, 66, 67], [68]], [5, 6]
+    one = write(model, prompts, keys, 6, 0.8, [0])
+    again = write(model, prompts, keys, 6, 0.8, [0])
+    assert np.array_equal(one.ids, again.ids)
+    other = write(model, prompts, [5, 7], 6, 0.8, [0])
+    assert np.array_equal(one.ids[0], other.ids[0])
+    assert not np.array_equal(one.ids[1], other.ids[1])
+    for row, prompt in enumerate(prompts):
+        length = one.lengths[row]
+        text = torch.tensor([[*prompt, *one.ids[row, :length]]])
+        logs = torch.log_softmax(model(input_ids=text).logits[0].float() / 0.8, -1)
+        told = [-logs[len(prompt) - 1 + n, one.ids[row, n]].item() for n in range(length)]
+        assert one.nats[row, :length].tolist() == pytest.approx(told, abs=1e-4)
+
+
+def test_an_answer_ends_with_a_stop_and_nothing_behind_it_counts(tmp_path):
+    spec, ground = prepared(tmp_path)
+    model = founding.first_model(spec, ground).eval()
+    free = write(model, [[65]] * 3, [1, 2, 3], 8, 1.0, [0])
+    stop = int(free.ids[0, 2])
+    found = write(model, [[65]] * 3, [1, 2, 3], 8, 1.0, [0, stop])
+    assert found.lengths[0] <= 3
+    assert found.ended[0]
+    assert not found.nats[0, found.lengths[0] :].any()
+
+
+# --- rewards and loss
+
+
+def test_groups_without_spread_teach_nothing_and_advantages_have_no_mean():
+    rewards = np.array([[0, 1, 1, 0], [1, 1, 1, 1]], np.float32)
+    assert has_spread(rewards).tolist() == [True, False]
+    found = advantages(rewards)
+    assert found.tolist() == [[-0.5, 0.5, 0.5, -0.5], [0, 0, 0, 0]]
+    assert advantages(rewards, True)[0].tolist() == pytest.approx([-1, 1, 1, -1], abs=1e-4)
+
+
+def test_the_gradient_at_ratio_one_is_that_of_the_advantage_times_the_log_probability():
+    nats = torch.tensor([[1.0, 2.0], [0.5, 3.0]], requires_grad=True)
+    written = torch.tensor([[1.0, 1.0], [1.0, 0.0]])
+    gain = torch.tensor([0.5, -0.5])
+    policy_loss(nats, nats.detach(), gain, written, 0.2, 0.001).backward()
+    assert nats.grad.flatten().tolist() == pytest.approx([0.5 / 3, 0.5 / 3, -0.5 / 3, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("gain", "now", "moves"), [(1, 0.9, 0), (1, 0.1, 1), (-1, 0.1, 0), (-1, 0.9, 1)]
+)
+def test_a_token_that_has_moved_far_enough_is_not_moved_further(gain, now, moves):
+    then = torch.tensor([[-np.log(0.5)]]).float()
+    nats = torch.tensor([[-np.log(now)]]).float().requires_grad_()
+    policy_loss(nats, then, torch.tensor([float(gain)]), torch.ones(1, 1), 0.2, 0.0).backward()
+    assert bool(nats.grad.abs().sum() > 0) == bool(moves)
+
+
+def test_the_answer_stands_behind_the_last_marker():
+    assert answer_of("Answer: 3\nAnswer: 4 ", "Answer:") == "4"
+    assert answer_of("3", "Answer:") is None
+    assert answer_of(" 3 ", "") == "3"
+
+
+# --- problems
+
+
+def test_problems_follow_from_seed_and_place_and_held_out_ones_are_the_same_in_every_run(tmp_path):
+    spec, ground = prepared(tmp_path)
+    one = problems_of.of(spec, ground.dataset)
+    two = problems_of.Problems(spec.task, spec.seed + 1, spec.data.held_out)
+    trained = {one.at(n, False).question for n in range(30)}
+    held = {one.at(n, True).question for n in range(30)}
+    assert not trained & held
+    assert [one.at(n, True) for n in range(5)] == [two.at(n, True) for n in range(5)]
+    assert one.at(3, False) != two.at(3, False)
+    assert one.at(3, False) == problems_of.of(spec, ground.dataset).at(3, False)
+
+
+def test_a_check_that_raises_or_hangs_counts_as_wrong_and_the_next_one_works(tmp_path):
+    spec, ground = prepared(tmp_path, {"task.seconds": 0.5})
+    found = problems_of.of(spec, ground.dataset)
+    problem = found.at(0, False)
+    assert found.score(problem, "raise") == 0
+    assert found.score(problem, "hang") == 0
+    assert found.failed == 2
+    assert found.score(problem, "abcd") == 1
+
+
+def test_too_few_different_problems_are_said(tmp_path):
+    with pytest.raises(DataError, match="too few different ones"):
+        prepared(tmp_path, {"task.environments": {"letters": {"settings": {"few": True}}},
+                            "data.held_out": 1e-6})  # fmt: skip
+
+
+def test_an_environment_that_is_not_there_is_named(tmp_path):
+    pytest.importorskip("reasoning_gym")
+    with pytest.raises(DataError, match="did you mean 'chain_sum'"):
+        prepared(tmp_path, {"task.environments": {"chainsum": {}}})
+    with pytest.raises(DataError, match="it has min_terms, max_terms"):
+        prepared(tmp_path, {"task.environments": {"chain_sum": {"settings": {"terms": 3}}}})
+
+
+def test_an_environment_of_a_library_that_is_not_installed_names_the_extra(tmp_path):
+    blocker = tmp_path / "blocker.py"
+    blocker.write_text("import sys\nsys.modules['reasoning_gym'] = None\n")
+    with pytest.raises(DataError, match=r"pip install 'duckweed\[reason\]'"):
+        Verifier([("chain_sum", {})], plugins=[str(blocker)]).draw(0, 0, False)
+
+
+def test_questions_that_leave_no_room_for_an_answer_are_said_at_the_start(tmp_path):
+    with pytest.raises(DataError, match=r"raise model\.sequence, lower task\.tokens"):
+        prepared(tmp_path, {"task.tokens": 20})
+
+
+def test_rows_of_ones_own_are_checked_by_text_or_by_pattern(tmp_path):
+    rows = [{"question": f"{n}?", "answer": n} for n in range(200)]
+    puzzle.specification(tmp_path)
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    facts = {"task.environments": {}, "data.path": "rows.jsonl", "data.held_out": 0.2}
+    spec, ground = prepared(tmp_path, facts)
+    found = problems_of.of(spec, ground.dataset)
+    problem = found.at(0, False)
+    assert found.score(problem, problem.question[:-1]) == 1
+    assert found.score(problem, "-1") == 0
+    (tmp_path / "rows.jsonl").write_text(
+        "".join(
+            json.dumps({"question": f"{n}?", "answer": r"\d+ ducks?"}) + "\n" for n in range(200)
+        )
+    )
+    spec, ground = prepared(tmp_path, facts | {"task.verifier": "regex"})
+    found = problems_of.of(spec, ground.dataset)
+    assert found.score(found.at(0, False), "7 ducks") == 1
+    assert found.score(found.at(0, False), "7 ducks swim") == 0
+    (tmp_path / "rows.jsonl").write_text('{"question": "x", "answer": "("}\n')
+    with pytest.raises(DataError, match="no regular expression"):
+        prepared(tmp_path, facts | {"task.verifier": "regex"})
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "x", "answer": "("}\n')
+    with pytest.raises(
+        DataError, match=r"rows.jsonl:1: there is no field 'question', only prompt, answer"
+    ):
+        prepared(tmp_path, facts)
+
+
+def test_a_group_that_does_not_fit_into_a_batch_is_refused(tmp_path):
+    with pytest.raises(SpecError, match=r"must be a multiple of task\.samples"):
+        puzzle.specification(tmp_path, {"inner.batch": 60})
+
+
+# --- training
+
+
+def test_a_block_is_written_and_counted_the_same_way_twice(tmp_path):
+    spec, ground = prepared(tmp_path)
+    one = founding.learner(spec, ground, "cpu")
+    weights = models.read_weights(founding.first_model(spec, ground))
+    made = [one.train(weights, Part(4, 1, 2)) for _ in range(2)]
+    assert np.array_equal(made[0].delta, made[1].delta)
+    assert made[0].written == made[1].written
+    told = made[0].written
+    assert told.answers == 2 * spec.inner.batch
+    assert told.problems == told.answers / spec.task.samples
+    assert made[0].tokens == told.tokens
+    assert work.objection(spec, 2, told.tokens) is None
+    assert work.objection(spec, 2, 2 * spec.inner.batch * 4 + 1) is not None
+    assert made[0].loss == pytest.approx(1 - told.reward / told.answers)
+
+
+def test_a_batch_marks_what_was_written_and_its_costs(tmp_path):
+    spec, ground = prepared(tmp_path)
+    one = founding.learner(spec, ground, "cpu")
+    batch = next(one.task.batches(Part(0, 0, 1), one.model))
+    rows = bytes(batch[IDS][0].astype(np.uint8)).decode(errors="replace")
+    assert rows.startswith("User: ")
+    assert "Assistant:\n" in rows
+    assert (batch[WRITTEN].sum(1) <= spec.task.tokens).all()
+    tokens = torch.from_numpy(batch[IDS])
+    nats = one.network.nats(tokens[:, 1:], input_ids=tokens[:, :-1]).detach().numpy()
+    marked = batch[WRITTEN][:, 1:] > 0
+    np.testing.assert_allclose(nats[marked], batch[THEN][:, 1:][marked], atol=1e-4)
+    assert batch[GAIN].reshape(-1, spec.task.samples).sum(1) == pytest.approx(0, abs=1e-5)
+
+
+def test_several_peers_learn_from_rewards_and_a_run_that_was_stopped_ends_in_the_same_state(
+    tmp_path,
+):
+    spec = puzzle.specification(tmp_path, {"rounds.count": 7, "rounds.peers": 2})
+    ends = []
+    for name, stop in (("whole", None), ("stopped", 2)):
+        folder, ground, state = tiny.found(tmp_path, name, spec)
+        layout = founding.layout(folder)
+        if stop:
+            events = Simulation(folder, spec, layout, ground, state, "cpu").events()
+            for event in events:
+                if isinstance(event, RoundClosed) and event.round == stop:
+                    break
+            events.close()
+            state = export.latest_state(folder, spec)
+        ends.append(Simulation(folder, spec, layout, ground, state, "cpu").run().hash())
+    assert ends[0] == ends[1]
+    told = [event.written for event in folder.records(RoundClosed)]
+    assert told[-1].reward / told[-1].answers > told[0].reward / told[0].answers + 0.2
+    assert told[0].answers == 2 * spec.inner.steps * spec.inner.batch
+
+
+def test_a_task_that_gives_no_reward_is_refused_before_the_first_round(tmp_path):
+    spec = puzzle.specification(tmp_path, {"task.environments": {"never": {}}})
+    with pytest.raises(DataError, match=r"groups had no spread.*too hard.*task\.samples"):
+        tiny.found(tmp_path, "never", spec)
+
+
+def test_rounds_without_spread_are_said_with_what_to_change(tmp_path):
+    facts = {"task.environments": {"never": {}}, "wire.kind": "dense", "wire.dtype": "fp32",
+             "wire.feedback": 0.0, "rounds.peers": 1, "inner.steps": 1}  # fmt: skip
+    spec = puzzle.specification(tmp_path, facts)
+    folder, ground, state = tiny.found(tmp_path, "never", spec)
+    events = list(Simulation(folder, spec, founding.layout(folder), ground, state, "cpu").events())
+    said = [event.text for event in events if isinstance(event, Said)]
+    assert any("of the last 3 rounds" in text and "too hard" in text for text in said)
+
+
+def test_what_was_written_adds_up_and_easy_problems_are_told_from_hard_ones():
+    easy = Written(problems=10, answers=80, right=80, flat=10, reward=80.0, tokens=400)
+    hard = Written(problems=10, answers=80, flat=10, tokens=400)
+    assert "too easy" in easy.advice()
+    assert "too hard" in hard.advice()
+    assert (easy + hard).pass_at_1 == 0.5
+    assert Written(problems=10, flat=5).advice() == ""
+
+
+# --- the exam
+
+
+def test_pass_at_k_is_estimated_without_bias_and_with_an_interval():
+    one = Result("x", 4, [0, 1, 4, 4], 3.0, 0)
+    assert one.pass_at(1) == pytest.approx((0 + 0.25 + 1 + 1) / 4)
+    assert one.pass_at(4) == pytest.approx(3 / 4)
+    assert one.pass_at(2) == pytest.approx((0 + 0.5 + 1 + 1) / 4)
+    low, high = one.interval(1)
+    assert low < one.pass_at(1) < high
+    assert Result("x", 1, [0] * 100, 3.0, 0).interval(1)[1] == pytest.approx(0.037, abs=0.001)
+
+
+def test_a_finished_run_is_examined_on_its_own_problems(tmp_path):
+    from duckweed import session
+
+    spec = puzzle.specification(tmp_path, {"rounds.peers": 1, "inner.steps": 1})
+    folder, ground, _ = tiny.found(tmp_path, "rl", spec)
+    plugins.remember(folder, plugins.load([tmp_path / "letters_plugin.py"]))
+    export.harvest(folder, spec, ground, "cpu")
+    found = session.examine(folder.path, [], 4, 6, "cpu", (), lambda text: None)
+    again = session.examine(folder.path, ["letters"], 4, 6, "cpu", (), lambda text: None)
+    assert found == again
+    assert [(x.name, x.samples, len(x.right)) for x in found] == [("letters", 4, 6)]
+    assert (folder.model / "chat_template.jinja").read_text() == PLAIN

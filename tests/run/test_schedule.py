@@ -1,0 +1,59 @@
+"""How the inner steps of a run are divided into rounds."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from duckweed.run.schedule import Schedule, within
+from duckweed.run.spec import BUDGET, RunSpec, SpecError, override, parse, start
+from duckweed.run.toml import write
+
+schedules = st.integers(1, 5000).flatmap(
+    lambda steps: st.builds(Schedule, st.just(steps), st.integers(1, min(steps, 300)))
+)
+
+
+@given(schedules)
+def test_every_inner_step_is_in_one_round_and_no_round_is_empty(schedule):
+    steps = [schedule.steps_of(n) for n in range(schedule.rounds)]
+    assert sum(steps) == schedule.steps == schedule.begins(schedule.rounds)
+    assert (min(steps), max(steps)) == (schedule.fewest, schedule.most)
+    assert 1 <= schedule.fewest <= schedule.most <= schedule.fewest + 1
+    assert [schedule.begins(n) for n in range(schedule.rounds)] == [
+        sum(steps[:n]) for n in range(schedule.rounds)
+    ]
+
+
+@given(st.floats(1, 1e5), st.integers(1, 10_000), st.integers(1, 64), st.floats(0.1, 32))
+def test_a_budget_of_bytes_is_kept_unless_one_round_alone_is_more(saving, steps, peers, bits):
+    schedule = within(saving, steps, peers, bits)
+    ring = 2 * (max(2, peers) - 1) / max(2, peers) * 16 * steps
+    assert schedule.rounds == 1 or schedule.rounds * bits * saving <= ring * (1 + 1e-9)
+    assert schedule.rounds == steps or (schedule.rounds + 1) * bits * saving > ring * (1 - 1e-9)
+
+
+def test_the_saving_of_a_run_on_one_setting_gives_its_rounds():
+    schedule = override(RunSpec(), {"rounds.saving": 150.0}).schedule
+    assert (schedule.steps, schedule.rounds, schedule.fewest, schedule.most) == (260, 34, 7, 8)
+
+
+def test_without_a_budget_rounds_are_as_the_specification_says():
+    spec = RunSpec()
+    assert spec.schedule == Schedule(260, 13)
+    assert {spec.schedule.steps_of(n) for n in range(13)} == {20}
+    assert "saving" not in write(spec)  # specifications of before keep their identity
+
+
+def test_who_has_no_specification_has_a_budget_unless_rounds_are_named():
+    assert start({}).rounds.saving == BUDGET["rounds.saving"]
+    assert start({"rounds.peers": 2}).rounds.saving == BUDGET["rounds.saving"]
+    assert start({"rounds.count": 5}) == override(RunSpec(), {"rounds.count": 5})
+    assert start({"inner.steps": 5}) == override(RunSpec(), {"inner.steps": 5})
+    assert start({"rounds.count": 5, "rounds.saving": 300.0}).schedule.steps == 100
+    assert parse(write(start({}))) == start({})
+
+
+@pytest.mark.parametrize("saving", [0.5, -1.0, float("nan"), 1e9])
+def test_a_budget_that_is_none_is_refused(saving):
+    with pytest.raises(SpecError, match=r"rounds.saving"):
+        override(RunSpec(), {"rounds.saving": saving})
