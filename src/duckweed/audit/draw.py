@@ -1,9 +1,13 @@
-"""Which contributions of a closed round are done again, and by whom: drawn from a beacon that nobody knew
+"""Which contributions of a closed round are done again, and by whom: drawn from a beacon that no peer knew
 before they were handed in, so that anybody draws the same again. Needs no torch."""
 
 from collections.abc import Iterable, Mapping
 
 from blake3 import blake3
+
+LONGEST = 12
+"""Rounds after which an audit is given up: until then its peer keeps what it has to show, and its auditors the
+state that the contribution follows on."""
 
 
 def _number(*words: object) -> int:

@@ -143,6 +143,18 @@ class StateEntry(Body, frozen=True):
     """How many peers hold it."""
 
 
+Outcome = Literal["passed", "failed", "unshown", "absent", "disputed", "undone"]
+"""How the audit of a contribution ended (duckweed.audit.outcomes):
+
+passed: it is what its announcement says.
+failed: it is not. Its peer is put out.
+unshown: its peer was there, and has not shown in time what auditors need.
+absent: its peer was not there to show it.
+disputed: the auditors do not agree.
+undone: no auditor could do it.
+"""
+
+
 class Verdict(msgspec.Struct, frozen=True):
     """What an auditor has found."""
 
@@ -161,20 +173,16 @@ class AuditEntry(Body, frozen=True, omit_defaults=True):
 
     peer: int
     """Whose contribution; its round is that of the entry."""
-    outcome: Literal["passed", "failed", "absent", "disputed", "undone"]
-    """failed: the peer is put out. absent: it has not shown what it carried before it was gone; it begins
-    again as a newcomer. disputed: its auditors do not agree. undone: nobody could do it."""
+    outcome: Outcome
+    """How it ended."""
     tokens: int
     """That each auditor is paid, as if it had trained them."""
+    at: int
+    """Rounds that were closed when it ended."""
     verdicts: dict[int, Verdict] = {}
     """Auditor -> what it found."""
-    liars: list[int] = []
-    """Auditors who found fault where all others found none: they are put out."""
-
-    @property
-    def out(self) -> list[int]:
-        """Peers that are put out by it."""
-        return [*([self.peer] if self.outcome == "failed" else []), *self.liars]
+    out: list[int] = []
+    """Peers that are put out by it (duckweed.audit.outcomes.put_out)."""
 
 
 class SuccessionEntry(Body, frozen=True):

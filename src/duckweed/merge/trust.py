@@ -89,8 +89,8 @@ def counted(standing: Memory, tokens: Mapping[int, int]) -> dict[int, Standing]:
 
 
 def recall(memory: dict[int, Standing], entry: Closed | AuditEntry) -> None:
-    """Take a closed round, or an audit, into what is remembered. To audit is work like any other; who failed
-    has none to its name any more."""
+    """Take a closed round, or an audit, into what is remembered. To audit is work like any other. A peer that
+    cannot show its work has none to its name any more; one that is put out is believed nothing."""
     if isinstance(entry, Closed):
         if entry.standing is not msgspec.UNSET:
             memory.update(entry.standing)
@@ -98,7 +98,7 @@ def recall(memory: dict[int, Standing], entry: Closed | AuditEntry) -> None:
     for auditor in entry.verdicts:
         known = memory.get(auditor, NEW)
         memory[auditor] = Standing(known.work + entry.tokens, known.lack)
-    if entry.outcome == "absent":
-        memory[entry.peer] = NEW
+    if entry.outcome in ("unshown", "absent"):
+        memory[entry.peer] = Standing(0, memory.get(entry.peer, NEW).lack)
     for peer in entry.out:
         memory[peer] = Standing(0, ONE)

@@ -157,6 +157,10 @@ class RunHistory:
         self.ledger.append(round_, audit)
         self._note_audit(round_, audit)
 
+    def audits(self) -> Iterator[tuple[int, AuditEntry]]:
+        """The round of each contribution that was audited, and how its audit ended; in the order of the ledger."""
+        return ((round_, audit) for (round_, _), audit in self.audited.items())
+
     def spans(self, round_: int) -> dict[int, Span]:
         """What each peer was given to train in one of the last rounds."""
         return self._spans.get(round_, {})

@@ -184,10 +184,8 @@ def residual_path(home: Path, round_: int) -> Path:
     return home / f"residual-{round_:08d}.safetensors"
 
 
-def forget_before(home: Path, round_: int, keep: int = 0) -> None:
-    """Remove the residuals of the rounds before one that has counted, but for the last `keep`: auditors may
-    ask for them."""
-    paths = sorted(home.glob("residual-*.safetensors"))
-    before = [path for path in paths if int(path.stem.split("-")[1]) < round_]
-    for path in before[: max(0, len(before) - keep)]:
-        path.unlink(missing_ok=True)
+def forget_before(home: Path, round_: int) -> None:
+    """Remove the residuals of the rounds before one that has counted."""
+    for path in home.glob("residual-*.safetensors"):
+        if int(path.stem.split("-")[1]) < round_:
+            path.unlink(missing_ok=True)

@@ -71,12 +71,8 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.model.weights == "given" and self.architecture != Architecture():
             raise ValueError("architecture: weights that are given keep their own configuration")
         _check_rule(self.rule, self.wire.kind)
-        if self.members.audits and self.members.audits is not msgspec.UNSET and self.rounds.overlap:
-            raise ValueError(
-                "members.audits: what was trained ahead (rounds.overlap) cannot be done again by other "
-                "peers while the run goes on, since nobody keeps the state that it began from; set "
-                "rounds.overlap = 0 or members.audits = 0"
-            )
+        if self.audits and (reason := self._not_audited()):
+            raise ValueError(f"members.audits: {reason}")
         if isinstance(self.task, Reinforce):
             self.task.check_fits(self.inner.batch, self.model.sequence)
         if self.inner.warmup >= self.total_steps:
@@ -100,7 +96,22 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         one in twenty."""
         if self.members.audits is not msgspec.UNSET:
             return self.members.audits
-        return AUDITED if self.members.join == "open" and not self.rounds.overlap else 0.0
+        return AUDITED if self.members.join == "open" and not self._not_audited() else 0.0
+
+    def _not_audited(self) -> str:
+        """Why the contributions of this run cannot be done again by other peers while it goes on; "" if
+        they can."""
+        if self.rounds.overlap:
+            return (
+                "what was trained ahead (rounds.overlap) cannot be done again by other peers, since nobody "
+                "keeps the state that it began from; set rounds.overlap = 0 or members.audits = 0"
+            )
+        if isinstance(self.task, Reinforce):
+            return (
+                "what a model writes in reinforcement learning differs from machine to machine, and then the "
+                "training differs too; set members.audits = 0"
+            )
+        return ""
 
     @property
     def total_steps(self) -> int:

@@ -37,7 +37,7 @@ NOTES = {
     "overlap: share of a round's steps trained while the one before is exchanged; price: docs/swarm.md",
     "members": "join: 'invited' (an invitation, or a public key in `keys`) or 'open' (anyone, within limits)\n"
     "open runs: newcomers, and peers of one address, weigh at most `share` of a round; see docs/swarm.md\n"
-    "audits = 0.05: share of the contributions that other peers do again (docs/audit.md), in open runs\n"
+    "audits: share of the contributions that other peers do again, 0.05 in open runs (docs/audit.md)\n"
     "successors: two machines or more, 'NAME:KEY' each (duckweed identity), that keep the ledger too and\n"
     "go on with the run if its coordinator is away for `absence` seconds",
 }

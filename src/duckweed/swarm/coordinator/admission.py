@@ -6,7 +6,16 @@ from collections.abc import Collection, Mapping
 
 from duckweed.net import clock
 from duckweed.net.rate_limits import HERE, RELAYED, Buckets, RateLimits
-from duckweed.net.timeouts import AWAY, BEAT, FORGET, GUESTS_CHECK, SILENCE_CHECK, beat, silence
+from duckweed.net.timeouts import (
+    AWAY,
+    BEAT,
+    FORGET,
+    GATHER,
+    GUESTS_CHECK,
+    SILENCE_CHECK,
+    beat,
+    silence,
+)
 from duckweed.net.token_bucket import Bucket
 from duckweed.round.history import RunHistory
 from duckweed.round.open_round import Member
@@ -153,6 +162,11 @@ class Admission:
         for member in gone:
             member.here, member.doing = False, "put out"
         return [(member, EXPELLED) for member in gone]
+
+    def untold(self) -> bool:
+        """Whether a member that was put out a moment ago does not know it yet."""
+        since = clock.now() - GATHER
+        return any(x.doing == "put out" and x.heard > since for x in self.by_index.values())
 
     def here(self) -> list[Member]:
         """The members that take part at this moment, in the order of their indices."""

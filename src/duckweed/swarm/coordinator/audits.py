@@ -1,21 +1,25 @@
 """The audits of a run while it goes on: which contributions are done again, by whom, and what follows.
 
-A contribution is drawn when its round has closed (duckweed.audit.draw). Its peer shows what it carried before
-and after, through the coordinator. One peer does it again in place of its training, and is paid the tokens. If
-that one finds fault, others are asked: only where nearly all of them agree the peer is put out, or the auditor
-that stands alone. All of it stands in the ledger; what is not in it yet is drawn again after a restart.
+A contribution is drawn when its round has closed (duckweed.audit.draw). Its peer shows it with what it carried
+before and after, through the coordinator, and trains meanwhile. One peer does it again in place of its own
+training, and is paid the tokens. If that one finds fault, others are asked (duckweed.audit.outcomes). No round
+waits for an audit: whoever is asked has PATIENCE rounds, and an audit is given up after LONGEST.
+
+How an audit ended stands in the ledger. What is not there yet is drawn again by the next leader, or after a
+restart: cases follow from the ledger alone, and files that this machine lacks are asked for again.
 """
 
 import logging
 from collections.abc import Callable
-from typing import Literal
 
 import msgspec
 
-from duckweed.audit import draw
-from duckweed.ledger.entries import AuditEntry, Verdict
+from duckweed.audit import draw, outcomes
+from duckweed.audit.draw import LONGEST
+from duckweed.ledger.entries import AuditEntry, Outcome, Verdict
 from duckweed.merge.round import blob_hash
 from duckweed.merge.trust import NEW
+from duckweed.net import clock
 from duckweed.net.identity import verify
 from duckweed.round.blocks import Span
 from duckweed.round.carried import carried_limit
@@ -25,21 +29,18 @@ from duckweed.run.events import Said
 from duckweed.swarm.blobs.store import Store
 from duckweed.swarm.coordinator.rounds import RoundDriver
 from duckweed.swarm.protocol import messages as m
+from duckweed.wire.codec import codec_of
 
 log = logging.getLogger(__name__)
 
 KEEPERS = 5
 """Peers that keep the state that a drawn contribution follows on: one audits, the others are there if that one
 is gone, or finds fault."""
-PATIENCE = 2
-"""Rounds that a peer has to begin to show what it carried, and an auditor to say what it found."""
-LONGEST = 12
-"""Rounds after which an audit is given up."""
-AGREE = 4
-"""Verdicts that must be the same, where the first finds fault; all, where fewer can be asked, and at least two.
-If 4 of 10 auditors lie, they put out an honest peer in 7 of 100 audits of one; with two it would be 26."""
-
-Outcome = Literal["passed", "failed", "absent", "disputed", "undone"]
+PATIENCE = 3
+"""Rounds that a peer has to show its work while it is here, and an auditor to say what it found; more where a
+slow line needs longer."""
+SLOW_LINE = 1_250_000
+"""Bytes a second of a line that is slow: 10 Mbit/s."""
 
 
 class Case(msgspec.Struct):
@@ -53,43 +54,34 @@ class Case(msgspec.Struct):
     blob: str
     before: str
     after: str
-    order: list[int]
-    """Who can audit it, in the order in which they are asked; those who were asked are gone from it."""
     keepers: list[int]
     """Who was told to keep the state."""
-    since: int
-    """The round that was open when it began to wait for what it waits for."""
-    shown: set[str] = set()
-    auditor: int | None = None
-    """Who is at it."""
+    order: list[int]
+    """Those of them who can still be asked, the next one first."""
+    missing: set[str]
+    """Hashes of what its peer has still to show."""
+    since: float
+    """When it began to wait for what it waits for."""
+    waited: int = 0
+    """Rounds that have closed meanwhile, of those in which the one that is waited for was here."""
+    asked: set[int] = set()
+    """Auditors who were asked."""
     verdicts: dict[int, Verdict] = {}
 
-    @property
-    def wanted(self) -> list[str]:
-        """What its peer has still to show."""
-        return [x for x in (self.before, self.after) if x and x not in self.shown]
-
-    def decided(self) -> Literal["passed", "failed", "disputed"] | None:
-        """What the verdicts come to; None while others are to be asked. A first one that it fits is enough."""
-        found = [one.fits for one in self.verdicts.values()]
-        needed = max(2, min(AGREE, len(self.keepers)))
-        if found == [True] or found.count(True) >= needed:
-            return "passed"
-        if found.count(False) >= needed:
-            return "failed"
-        return None if self.order else "disputed"
-
-
-def _unfinished(case: Case) -> Outcome:
-    return "disputed" if case.verdicts else "undone"
+    def wait_anew(self) -> None:
+        """It waits for somebody else from now on."""
+        self.since, self.waited = clock.now(), 0
 
 
 class AuditDesk:
-    """The open cases. Kept by the leader, and made anew from the ledger by the next one."""
+    """The open cases of the run that this machine leads."""
 
     def __init__(self, rounds: RoundDriver, store: Store) -> None:
         self.rounds, self.store = rounds, store
         self.history, self.spec = rounds.history, rounds.spec
+        layout = rounds.engine.layout
+        self._largest = carried_limit(layout)
+        self._contribution = codec_of(self.spec.wire, layout).blob_limit
         self.cases: dict[tuple[int, int], Case] = {}
         self._late: list[Callable[[], None]] = []  # for when the round that is closing has closed
         rounds.closed = self.closed
@@ -99,18 +91,27 @@ class AuditDesk:
     # --- when a round has closed
 
     def closed(self) -> None:
-        """Draw the audits of the round that has just closed, and end those that wait in vain."""
+        """Draw the audits of the round that has just closed, and end those that wait in vain; all of them
+        where it was the last."""
         late, self._late = self._late, []
         for write in late:
             write()
-        self._draw(self.history.number - 1)
+        here = {x.index for x in self.rounds.here()}
         for case in list(self.cases.values()):
-            self._push(case)
+            self._grow_older(case, here)
+        self._draw(self.history.number - 1)
+        if self._over:
+            for case in list(self.cases.values()):
+                self._end(case, _unfinished(case))
+
+    @property
+    def _over(self) -> bool:
+        """Whether there is no round left in which anything could be audited."""
+        return self.history.number >= self.spec.schedule.rounds
 
     def _draw(self, number: int) -> None:
-        """Open the cases of a round that are not in the ledger yet. After a restart, those of older rounds
-        only if all is here; another leader took the contributions of the rounds before, which are gone."""
-        if not self.spec.audits:
+        """Open the cases of a round that are not in the ledger yet."""
+        if not self.spec.audits or self._over:
             return
         closed, beacon = self.history.closed[number], self.history.beacon(number)
         handed, spans = self.history.handed[number], self.history.spans(number)
@@ -120,42 +121,45 @@ class AuditDesk:
             if (number, peer) in self.history.audited or peer in self.history.out:
                 continue
             said = handed[peer]
-            order = draw.auditors(beacon, peer, work)[:KEEPERS]
-            case = Case(
+            keepers = draw.auditors(beacon, peer, work)[:KEEPERS]
+            needed = {x for x in (said.blob, said.before, said.after) if x}
+            self.cases[number, peer] = Case(
                 number, peer, spans[peer], said.tokens, said.loss, said.blob, said.before, said.after,
-                order, list(order), number + 1,
+                keepers, list(keepers), {x for x in needed if not self._has(x)}, clock.now(),
             )  # fmt: skip
-            case.shown = {x for x in case.wanted if self._has(x)}
-            old = number + 1 + PATIENCE < self.history.number
-            if self._has(said.blob) and not (old and case.wanted):
-                self.cases[number, peer] = case
 
     def _has(self, digest: str) -> bool:
         return self.store.folder.blob(digest).exists()
 
-    def _push(self, case: Case) -> None:
-        """End a case, or ask the next, where one is waited for too long."""
-        now = self.history.number
+    def _grow_older(self, case: Case, here: set[int]) -> None:
+        """A round has closed: end a case, or ask the next auditor, where one is waited for too long."""
+        turn = self._turn(case, here)
+        case.waited += turn in here
+        # A slow line is no fault.
+        slow = clock.now() - case.since < 2 * self._largest / SLOW_LINE
+        late = case.waited >= PATIENCE and not slow
         if case.peer in self.history.out:
             self._end(case, "undone")
-        elif now - case.round > LONGEST:
-            self._end(case, "absent" if case.wanted else _unfinished(case))
-        elif now - case.since <= PATIENCE:
-            return
-        elif case.wanted:
-            here = {x.index: x for x in self.rounds.here()}
-            if case.peer not in here:
-                self._end(case, "absent")
-            elif here[case.peer].doing != "sending":  # a slow line is no fault
-                self._end(case, "failed")
-        elif case.auditor is not None:
-            self._next(case)
+        elif self.history.number - case.round > LONGEST:
+            self._end(case, "absent" if case.missing else _unfinished(case))
+        elif late and case.missing:
+            self._end(case, "unshown")
+        elif late and turn is not None:
+            self._pass_on(case, turn)
 
-    def _next(self, case: Case) -> None:
-        """The auditor that was asked does not answer, or could not do it: the next one."""
-        case.auditor, case.since = None, self.history.number
-        if not case.order:
-            self._end(case, _unfinished(case))
+    def _turn(self, case: Case, here: set[int]) -> int | None:
+        """Who is waited for: the peer that has to show its work, or the next auditor that is here."""
+        if case.missing:
+            return case.peer
+        return next((x for x in case.order if x in here), None)
+
+    def _pass_on(self, case: Case, auditor: int) -> None:
+        """An auditor has said what it has to say, or nothing for too long."""
+        case.order.remove(auditor)
+        case.wait_anew()
+        outcome = outcomes.decided(case.verdicts, len(case.keepers), bool(case.order))
+        if outcome:
+            self._end(case, outcome if case.verdicts else "undone")
 
     # --- what peers are told
 
@@ -163,100 +167,102 @@ class AuditDesk:
         """Rounds of which a peer must keep the state that they follow on."""
         return tuple(sorted({c.round for c in self.cases.values() if member.index in c.keepers}))
 
-    def task(self, member: Member) -> m.Show | m.Audit | None:
-        """What a peer must do before it trains, or in place of it."""
-        for case in self.cases.values():
-            if case.peer == member.index and case.wanted:
-                return m.Show(case.wanted)
+    def shown_by(self, member: Member) -> tuple[str, ...]:
+        """Hashes of what a peer must show."""
+        own = (case.missing for case in self.cases.values() if case.peer == member.index)
+        return tuple(sorted(set[str]().union(*own)))
+
+    def task(self, member: Member) -> m.Audit | None:
+        """What a peer must audit in place of training for the open round."""
+        if not self.cases or not self._spared():
+            return None
+        here = {x.index for x in self.rounds.here()}
         # First those in which fault was found: their peer is still in the run.
         for case in sorted(self.cases.values(), key=lambda case: not case.verdicts):
-            if self._turn(case) == member.index and self._spared(member):
-                if case.auditor is None:
-                    case.auditor, case.since = member.index, self.history.number
-                    case.order.remove(member.index)
+            if not case.missing and self._turn(case, here) == member.index:
+                if member.index not in case.asked:
+                    case.asked.add(member.index)
+                    case.wait_anew()
                 self.rounds.excuse(member)
                 return m.Audit(
                     case.round, case.peer, case.span.block, case.span.first, case.span.steps,
-                    case.loss, case.blob, case.before, case.after,
+                    case.tokens, case.loss, case.blob, case.before, case.after,
                 )  # fmt: skip
         return None
 
-    def _spared(self, member: Member) -> bool:
-        """Whether the open round can do without a peer's training: two thirds train, but that one audits in a
-        round of any size."""
+    def _spared(self) -> bool:
+        """Whether the open round can do without one more peer's training: two thirds train, but one audits in
+        a round of any size."""
         open_ = self.rounds.open
-        if open_ is None or member.index in open_.excused:
-            return open_ is not None
-        return 3 * (len(open_.excused) + 1) <= max(3, len(self.rounds.here()))
-
-    def _turn(self, case: Case) -> int | None:
-        """Whose turn it is to audit: the first in the order that is here."""
-        if case.wanted:
-            return None
-        if case.auditor is not None:
-            return case.auditor
-        here = {x.index for x in self.rounds.here()}
-        return next((x for x in case.order if x in here), None)
+        return open_ is not None and 3 * (len(open_.excused) + 1) <= max(3, len(self.rounds.here()))
 
     # --- what peers hand in
 
     def limit(self, member: Member | None, question: m.Shown) -> int:
         """Most bytes of what a peer shows: nothing that it was not asked for."""
-        asked = member and any(
-            c.peer == member.index and question.blob in c.wanted for c in self.cases.values()
-        )
-        return carried_limit(self.rounds.engine.layout) if asked else 0
+        if member is None:
+            return 0
+        own = [c for c in self.cases.values() if c.peer == member.index]
+        wanted = [c for c in own if question.blob in c.missing]
+        if not wanted:
+            return 0
+        return self._contribution if question.blob == wanted[0].blob else self._largest
 
     def shown(self, member: Member, blob: str, body: bytes) -> m.Answer:
-        """What a peer carried."""
+        """What a peer has to show of a contribution."""
         if blob_hash(body) != blob:
             return m.Refused("what came is not what the announcement names")
         for case in self.cases.values():
-            if case.peer == member.index and blob in case.wanted:
+            if case.peer == member.index and blob in case.missing:
                 self.rounds.engine.blobs.write(blob, body)
-                case.shown.add(blob)
-                case.since = self.history.number
+                case.missing.discard(blob)
+                case.wait_anew()
         return m.Ack()
 
     def found(self, member: Member, question: m.Audited, genesis: str) -> m.Answer:
         """What an auditor has found."""
         case = self.cases.get((question.round, question.peer))
-        if case is None or case.auditor != member.index:
+        asked = case is not None and member.index in case.asked and member.index in case.order
+        if case is None or not asked or self.rounds.deposed:
             return m.Refused("this audit is not asked of this peer, or no more")
         part = verdict_part(genesis, question.round, question.peer, question.fits, question.detail)
         if not verify(member.key, part, question.signature):
             return m.Refused("the signature does not fit the verdict")
-        if not question.done:
+        if question.done:
+            verdict = Verdict(question.fits, question.detail, question.signature.hex())
+            case.verdicts = case.verdicts | {member.index: verdict}
+        else:
             log.info("peer %d could not audit: %s", member.index, question.detail)
-            self._next(case)
-            return m.Ack()
-        verdict = Verdict(question.fits, question.detail, question.signature.hex())
-        case.verdicts = case.verdicts | {member.index: verdict}
-        case.auditor, case.since = None, self.history.number
-        if outcome := case.decided():
-            self._end(case, outcome)
+        self._pass_on(case, member.index)
         return m.Ack()
 
     # --- the ledger
 
     def _end(self, case: Case, outcome: Outcome) -> None:
-        """Write how a case ended. Not while a round is closing: its weights are being computed."""
+        """Write how a case ended. Not while a round is closing: its weights are being computed from what is
+        remembered of its peers."""
         self.cases.pop((case.round, case.peer), None)
-        liars = [x for x, one in case.verdicts.items() if outcome == "passed" and not one.fits]
-        entry = AuditEntry(case.peer, outcome, case.tokens, case.verdicts, liars)
         open_ = self.rounds.open
         if open_ is not None and open_.closing and open_.number == self.history.number:
-            self._late.append(lambda: self._write(case, entry))
+            self._late.append(lambda: self._write(case, outcome))
         else:
-            self._write(case, entry)
+            self._write(case, outcome)
 
-    def _write(self, case: Case, entry: AuditEntry) -> None:
+    def _write(self, case: Case, outcome: Outcome) -> None:
+        at, before = self.history.number, self.history.audits()
+        out = outcomes.put_out(case.round, case.peer, outcome, case.verdicts, at, before)
+        entry = AuditEntry(case.peer, outcome, case.tokens, at, case.verdicts, out)
         self.history.audit(case.round, entry)
         needed = {x for c in self.cases.values() for x in (c.before, c.after)}
         for digest in {case.before, case.after} - needed - {""}:
             self.store.folder.blob(digest).unlink(missing_ok=True)
-        for peer in entry.out:
-            why = "its work was not what it said" if peer == case.peer else "its verdict was false"
+        for peer in out:
             self.rounds.tell(
-                Said(f"peer {peer} is put out by the audit of round {case.round}: {why}")
+                Said(
+                    f"peer {peer} is put out by the audit of round {case.round}, peer {case.peer}: {outcome}"
+                )
             )
+
+
+def _unfinished(case: Case) -> Outcome:
+    return "disputed" if case.verdicts else "undone"

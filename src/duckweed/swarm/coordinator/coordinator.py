@@ -26,7 +26,7 @@ from duckweed.swarm.coordinator import fetch_groups, handed_in, intake, status
 from duckweed.swarm.coordinator.admission import Admission
 from duckweed.swarm.coordinator.agreement import Agreement, voters
 from duckweed.swarm.coordinator.audits import AuditDesk
-from duckweed.swarm.coordinator.guest_book import EXPELLED, GuestBook
+from duckweed.swarm.coordinator.guest_book import GuestBook
 from duckweed.swarm.coordinator.handed_in import Handed
 from duckweed.swarm.coordinator.rounds import RoundDriver
 from duckweed.swarm.coordinator.traffic import Traffic
@@ -118,6 +118,10 @@ class Coordinator:
         member = self.admission.members.get(peer)
         out = self.admission.put_out(peer)
         if member is None or out:
+            if member and not isinstance(
+                question, m.Progress
+            ):  # it takes no notice of those answers
+                member.doing = "gone"
             return self._refuse(peer, "strangers", out or "join first"), b""
         if member.doing == "gone":
             return m.Refused("this peer has left; join again"), b""
@@ -189,7 +193,7 @@ class Coordinator:
                 return m.Wait("another machine leads the run now")
             closed = self.history.closed.get(question.round)
             if closed and not self._held_back(question.round):
-                return m.Apply(closed, self.audits.kept_by(member))
+                return m.Apply(closed, self.audits.kept_by(member), self.audits.shown_by(member))
             if self.rounds.stopping:
                 return m.Stop(self.rounds.stopping)
             if question.round == self.spec.schedule.rounds:

@@ -23,7 +23,10 @@ CREATE TABLE IF NOT EXISTS guests (
     key TEXT PRIMARY KEY, invitation TEXT NOT NULL, expelled INTEGER NOT NULL DEFAULT 0);
 """
 EXPELLED = "this peer was put out by the organiser"
-PUT_OUT = "this peer was put out: its work, done again by others, was not what it said; the ledger names the audit"
+PUT_OUT = (
+    "this peer was put out by an audit: its work or its verdict was not what it said, or it could not show "
+    "its work three times; the run's ledger names the audit (duckweed show)"
+)
 
 
 class GuestBookError(ValueError):

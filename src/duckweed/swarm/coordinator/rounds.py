@@ -205,8 +205,8 @@ class RoundDriver:
         return self.held_out
 
     def attended(self) -> bool:
-        """Whether any peer is here."""
-        return bool(self.here())
+        """Whether any peer is here, or must still hear that it was put out."""
+        return bool(self.here()) or self.admission.untold()
 
     def here(self) -> list[Member]:
         """The members that take part at this moment; tells who has left."""

@@ -5,7 +5,8 @@ import logging
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from duckweed.audit.duty import Claim, examine
+from duckweed.audit.duty import Claim, Unable, examine
+from duckweed.learn.learner import Report
 from duckweed.merge.round import blob_hash
 from duckweed.net.framing import LinkError
 from duckweed.net.identity import Identity
@@ -19,6 +20,7 @@ from duckweed.run.state import State, StateError
 from duckweed.swarm.peer.coordinator_client import CoordinatorClient
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol.client import QuestionRefused
+from duckweed.swarm.protocol.errors import HandedBack
 from duckweed.wire.codec import codec_of
 
 log = logging.getLogger(__name__)
@@ -50,9 +52,10 @@ class Auditor:
     def _path(self, round_: int) -> Path:
         return self.home / f"audit-{round_:08d}.safetensors"
 
-    async def audit(self, task: m.Audit, genesis: str) -> None:
-        """Do a contribution again and say what was found. genesis: hash of the run's first entry."""
-        done, wrong, detail = await self._found(task)
+    async def audit(self, task: m.Audit, genesis: str, report: Report | None = None) -> None:
+        """Do a contribution again and say what was found. genesis: hash of the run's first entry. report: is
+        told of the steps."""
+        done, wrong, detail = await self._found(task, report)
         fits = done and not wrong
         detail = plain("; ".join([detail, *wrong]), TEXT)
         part = verdict_part(genesis, task.round, task.peer, fits, detail)
@@ -66,7 +69,7 @@ class Auditor:
         except QuestionRefused as error:
             log.info("the verdict came too late: %s", error)
 
-    async def _found(self, task: m.Audit) -> tuple[bool, list[str], str]:
+    async def _found(self, task: m.Audit, report: Report | None) -> tuple[bool, list[str], str]:
         """Whether it could be done, what is wrong, what was compared."""
         worker = self.worker
         try:
@@ -76,12 +79,15 @@ class Auditor:
             blob = await self._fetch(task.blob, contribution)
             before = await self._fetch(task.before, carried) if task.before else b""
             after = await self._fetch(task.after, carried)
-        except (OSError, StateError, LinkError) as error:
+            span = Span(task.block, task.first, task.steps)
+            claim = Claim(span, task.tokens, task.loss, blob, before, after)
+            found = await asyncio.to_thread(
+                examine, worker.spec, worker.layout, worker.learner, state, claim, report
+            )
+        except (OSError, StateError, LinkError, Unable) as error:
             return False, [], f"{error}"
-        claim = Claim(Span(task.block, task.first, task.steps), task.loss, blob, before, after)
-        found = await asyncio.to_thread(
-            examine, worker.spec, worker.layout, worker.learner, state, claim
-        )
+        except HandedBack:
+            return False, [], "the volunteer wants the machine back"
         return True, found.wrong, found.detail
 
     async def _fetch(self, digest: str, limit: int) -> bytes:

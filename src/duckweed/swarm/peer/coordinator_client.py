@@ -188,11 +188,13 @@ class CoordinatorClient:
                     self.say(aside := self._aside())
                 await asyncio.sleep(RETRY)
 
-    async def ask_once(self, question: m.Question[A], body_limit: int = 0) -> tuple[A, bytes]:
+    async def ask_once(
+        self, question: m.Question[A], body_limit: int = 0, body: bytes = b""
+    ) -> tuple[A, bytes]:
         """Ask over the connection that there is. Raises LinkError."""
         if not self._client:
             raise LinkError("there is no connection to the coordinator")
-        return await self._client.ask(question, body_limit=body_limit, patience=PATIENCE)
+        return await self._client.ask(question, body, body_limit=body_limit, patience=PATIENCE)
 
     async def beat(self, progress: Callable[[], m.Progress]) -> None:
         """Give signs of life, apart from all other questions, as often as the coordinator wants them."""

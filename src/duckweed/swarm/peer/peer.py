@@ -28,6 +28,7 @@ from duckweed.swarm.blobs.peer_links import PeerLinks
 from duckweed.swarm.blobs.store import Store
 from duckweed.swarm.peer.auditor import Auditor
 from duckweed.swarm.peer.coordinator_client import CoordinatorClient, Invited, Leaders
+from duckweed.swarm.peer.evidence import Evidence
 from duckweed.swarm.peer.ledger_copy import LedgerCopy
 from duckweed.swarm.peer.overlap import Overlap, span_of
 from duckweed.swarm.protocol import messages as m
@@ -36,10 +37,6 @@ from duckweed.swarm.protocol.errors import HandedBack, PeerStopped
 from duckweed.volunteer.watch import Watch
 
 log = logging.getLogger(__name__)
-SHOWABLE = (
-    7  # contributions before the last one: what this peer carried after them is kept for auditors
-)
-LOST = 5.0  # seconds until the coordinator is asked again, where an auditor asks for what is gone
 
 
 class OwnNode(Leaders, Protocol):
@@ -122,6 +119,7 @@ class Peer:
             self.worker.pace,
         )
         self._auditor = Auditor(self.worker, self.home, self.identity, client, self.say)
+        self._evidence = Evidence(self.home, client, self.say)
         self._peer_links = PeerLinks(
             endpoint,
             Store(self.shared),
@@ -148,6 +146,7 @@ class Peer:
             raise
         finally:
             await self.ahead.drop()
+            self._evidence.close()
             for task in [*tasks, *([self._copying] if self._copying else [])]:
                 task.cancel()
             self._peer_links.close()
@@ -175,14 +174,15 @@ class Peer:
                     await self._contribute(answer)
                 case m.Apply():
                     self.timings.wait += clock.now() - began
-                    self._auditor.keep(answer.keep, self.state)
+                    if self.worker.spec.audits:
+                        self._auditor.keep(answer.keep, self.state)
+                        self._evidence.show(self.state.round, answer.show)
                     await self._apply(answer.closed)
                     digest = self.state.hash()
-                case m.Show(blobs=blobs):
-                    await self._show(blobs)
                 case m.Audit():
                     self._set("training")
-                    await self._auditor.audit(answer, self.genesis)
+                    report = self._stepping(self.state.round, 0, answer.steps)
+                    await self._auditor.audit(answer, self.genesis, report)
                 case m.Wait():
                     self.timings.wait += clock.now() - began
                     self._set("waiting")
@@ -197,9 +197,7 @@ class Peer:
                         await self._client.ask(m.Leave(reason))
                     return reason
 
-    async def _what_now(
-        self, question: m.Next
-    ) -> m.Train | m.Show | m.Audit | m.Apply | m.Wait | m.Stop:
+    async def _what_now(self, question: m.Next) -> m.Train | m.Audit | m.Apply | m.Wait | m.Stop:
         """Raises TimeoutError where all rounds are done, and no coordinator is there to say so."""
         last = question.round == self.worker.spec.schedule.rounds
         async with asyncio.timeout(LAST_WORD if last and not self.node else None):
@@ -258,6 +256,8 @@ class Peer:
         await self._go_on()
         # On disk before it is sent: once it counts, the residual must not be lost.
         self.worker.save(residual_path(self.home, task.round))
+        if self.worker.spec.audits:
+            self._evidence.keep(task.round, made.announcement.blob, made.blob)
         self.timings.compress = made.compress_seconds
         signature = self.identity.sign(signed_part(self.genesis, made.announcement))
         question = m.Contribute(
@@ -325,7 +325,7 @@ class Peer:
         worker, accepted = self.worker, self.index in closed.accepted
         worker.close_round(accepted, closed.round)
         if accepted:
-            forget_before(self.home, closed.round, SHOWABLE if worker.spec.audits else 0)
+            forget_before(self.home, closed.round)
         else:
             await self.ahead.drop()  # it builds on what did not count
             reason = closed.rejected.get(self.index)
@@ -347,20 +347,6 @@ class Peer:
             with contextlib.suppress(LinkError):  # with the next round, then
                 await self.node.copy()
         self._copy_entries()
-
-    async def _show(self, blobs: list[str]) -> None:
-        """Show what this peer carried before and after a contribution that is audited."""
-        for path in self.home.glob("residual-*.safetensors"):
-            data = path.read_bytes()
-            if (digest := blob_hash(data)) in blobs:
-                self._set("sending")
-                with contextlib.suppress(QuestionRefused):  # it was shown already
-                    await self._client.ask(m.Shown(digest), data)
-                blobs = [x for x in blobs if x != digest]
-        self._set("waiting")
-        if blobs:
-            self.say("an audit asks for what this peer carried, and its file is gone")
-            await asyncio.sleep(LOST)
 
     # --- the volunteer's wishes
 

@@ -51,7 +51,6 @@ from duckweed.swarm.protocol.peer import (
     Leave,
     Next,
     Progress,
-    Show,
     Shown,
     Stop,
     Train,
@@ -98,7 +97,6 @@ AnyAnswer = (
     | Status
     | Train
     | Apply
-    | Show
     | Audit
     | Wait
     | Stop

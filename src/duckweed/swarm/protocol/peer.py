@@ -66,12 +66,8 @@ class Apply(Answer, tag="apply"):
     closed: Closed
     # Rounds, this one among them or not, whose state this peer must keep: it may have to audit a contribution.
     keep: Annotated[tuple[Number, ...], msgspec.Meta(max_length=64)] = ()
-
-
-class Show(Answer, tag="show"):
-    """A contribution of the peer is audited: show what was carried, each by its hash."""
-
-    blobs: Annotated[list[Hash], msgspec.Meta(max_length=2)]
+    # Hashes of what this peer must show, since contributions of its own are audited: see Shown.
+    show: Annotated[tuple[Hash, ...], msgspec.Meta(max_length=64)] = ()
 
 
 class Audit(Answer, tag="audit"):
@@ -82,7 +78,8 @@ class Audit(Answer, tag="audit"):
     block: Count
     first: Number  # inner step that it begins with
     steps: Number
-    loss: Nats  # that was announced
+    tokens: Count  # and loss: as announced
+    loss: Nats
     blob: Hash  # the contribution
     before: HashOrNone  # what its peer carried before, as a blob; "": nothing
     after: Hash  # and after
@@ -112,7 +109,7 @@ class Join(Question[Welcome], tag="join"):
     pace: Seconds = 0.0  # of an inner step on this machine, as measured; 0: it was not
 
 
-class Next(Question[Train | Show | Audit | Apply | Wait | Stop], tag="next"):
+class Next(Question[Train | Audit | Apply | Wait | Stop], tag="next"):
     """What now? Answered when there is something to do, or with Wait after a few seconds."""
 
     round: Number  # the peer holds the state after so many rounds
@@ -154,7 +151,7 @@ class Contribute(Question[Ack], tag="contribute"):
 
 
 class Shown(Question[Ack], tag="shown"):
-    """What the peer carried; the body is the blob."""
+    """What an audit of the peer's own work needs, the contribution or what it carried; the body is the blob."""
 
     blob: Hash  # its hash
 
@@ -165,7 +162,7 @@ class Audited(Question[Ack], tag="audited"):
     round: Number
     peer: Number
     done: bool  # whether it could be done
-    fits: bool
+    fits: bool  # whether the contribution is what its announcement says
     detail: Text
     signature: Signature  # by the auditor's key, over round.signed.verdict_part
 
