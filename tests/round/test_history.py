@@ -6,7 +6,7 @@ import pytest
 from fixtures.golden import LAYOUT, announce, numbers
 from fixtures.pretended import SPEC, genesis
 
-from duckweed.ledger.entries import Closed, Standing
+from duckweed.ledger.entries import AuditEntry, Closed, Standing, Verdict
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import Identity
 from duckweed.round import history as room
@@ -64,12 +64,18 @@ def test_what_is_read_after_a_restart_is_what_was_kept(place, monkeypatch):
         )
         history.close(closed, assigned, said, dict.fromkeys(peers, b"s" * 64))
         history.agree(number + 1, f"{number + 1:064}", len(peers))
+        if number % 3 == 2:
+            found = {0: Verdict(number != 11, "seen", "00" * 64)}
+            ended = AuditEntry(1, "passed", 256, number + 1, found, [2] if number == 11 else [])
+            history.audit(number, ended)
         again = RunHistory(folder, SPEC, LAYOUT, Ledger(folder.ledger))
         assert facts(again) == facts(history)
         assert again.memory == history.memory
         assert history.closed[number] == closed
         assert set(history.recent_blobs.values()) == set(range(max(0, number - 2), number + 1))
     assert history.number == 12
-    assert ledger.number == history.entry_of(11) + 1
+    assert ledger.number == history.entry_of(11) + 2
+    assert [round_ for round_, _ in history.audits()] == [2, 5, 8, 11]
+    assert history.out == {2}
     assert history.entry_of(12) == -1
     assert history.closed[11].shared == history.shared

@@ -75,6 +75,22 @@ def test_combinations_that_make_no_sense():
         override(RunSpec(), {"inner.steps": 3, "rounds.count": 2})
 
 
+def test_open_runs_are_audited_unless_their_work_cannot_be_done_again_elsewhere():
+    def audits(**changes):
+        return override(RunSpec(), changes).audits
+
+    assert audits() == 0.0
+    assert audits(**{"members.join": "open"}) == 0.05
+    assert audits(**{"members.join": "open", "members.audits": 0.0}) == 0.0
+    assert audits(**{"members.audits": 0.2}) == 0.2
+    assert audits(**{"members.join": "open", "rounds.overlap": 0.5}) == 0.0
+    reinforce = {"task.kind": "reinforce", "inner.batch": 16}
+    assert audits(**{"members.join": "open"}, **reinforce) == 0.0
+    for other in ({"rounds.overlap": 0.5}, reinforce):
+        with pytest.raises(SpecError, match=r"members\.audits: .*set .*members\.audits = 0"):
+            audits(**{"members.audits": 0.2}, **other)
+
+
 def test_another_kind_of_wire_starts_from_its_own_defaults():
     spec = override(RunSpec(), {"wire.keep": 5, "wire.kind": "sparse"})
     assert (spec.wire.chunk, spec.wire.keep) == (4096, 5)

@@ -33,9 +33,13 @@ SUBJECT = 1
 def drawn(monkeypatch):
     """Round -> whose contributions are drawn; round 0: the subject's."""
     chosen = {0: [SUBJECT]}
-    monkeypatch.setattr("duckweed.round.history.RunHistory.beacon", lambda self, round_: f"{round_}")
     monkeypatch.setattr(
-        draw, "drawn", lambda beacon, accepted, share: [x for x in chosen.get(int(beacon), []) if x in accepted]
+        "duckweed.round.history.RunHistory.beacon", lambda self, round_: f"{round_}"
+    )
+    monkeypatch.setattr(
+        draw,
+        "drawn",
+        lambda beacon, accepted, share: [x for x in chosen.get(int(beacon), []) if x in accepted],
     )
     monkeypatch.setattr(room, "SLOW_LINE", 1e12)
     return chosen
@@ -73,7 +77,9 @@ class Members:
                 audited.append(number)
                 self.asked[number] = answer
                 if number not in self.silent:
-                    assert await self.verdict(number, answer, self.lied.get(number, True)) == m.Ack()
+                    assert (
+                        await self.verdict(number, answer, self.lied.get(number, True)) == m.Ack()
+                    )
                 continue
             assert isinstance(answer, m.Train), answer
             said = {"after": blob_hash(carried(number, round_))}
@@ -142,24 +148,33 @@ def test_work_that_is_drawn_is_shown_done_again_by_one_peer_and_paid_for(tmp_pat
         assert told[SUBJECT].show == (blob_hash(carried(SUBJECT, 0)),)
         assert all(told[x].show == () for x in EVERYBODY if x != SUBJECT)
         assert {x for x in told if told[x].keep == (0,)} == set(keepers)
-        assert len(keepers) == 5 and SUBJECT not in keepers
+        assert len(keepers) == 5
+        assert SUBJECT not in keepers
         await members.show(SUBJECT, 0)
         auditor = keepers[0]
         before = members.run.it.history.memory.get(auditor)
         assert await members.round(1) == [auditor]
         ended = members.ended[0, SUBJECT]
-        assert (ended.outcome, set(ended.verdicts), ended.out, ended.at) == ("passed", {auditor}, [], 1)
+        assert (ended.outcome, set(ended.verdicts), ended.out, ended.at) == (
+            "passed",
+            {auditor},
+            [],
+            1,
+        )
         work = members.run.it.history.memory[auditor].work - (before.work if before else 0)
         assert work == ended.tokens == SPEC.tokens_per_block
         closed = members.run.it.history.closed[1]
-        assert auditor not in closed.accepted and "audits" in closed.rejected[auditor]
+        assert auditor not in closed.accepted
+        assert "audits" in closed.rejected[auditor]
         assert not members.run.folder.blob(blob_hash(carried(SUBJECT, 0))).exists()
         assert members.told[auditor].keep == ()
 
     scene(tmp_path, act)
 
 
-def test_a_peer_that_does_not_show_its_work_trains_on_and_loses_its_standing_after_three_rounds(tmp_path):
+def test_a_peer_that_does_not_show_its_work_trains_on_and_loses_its_standing_after_three_rounds(
+    tmp_path,
+):
     async def act(members):
         for number in (1, 2, 3):
             assert members.ended == {}
@@ -227,7 +242,8 @@ def test_only_what_was_asked_for_can_be_shown(tmp_path):
         assert run.it.body_limit(MANY[SUBJECT].id, m.Shown("ab" * 32)) == 0
         answer = await run.ask(MANY[SUBJECT], wanted, b"something else")
         assert "not what the announcement names" in answer.reason
-        assert members.told[SUBJECT].show and not run.folder.blob(wanted.blob).exists()
+        assert members.told[SUBJECT].show
+        assert not run.folder.blob(wanted.blob).exists()
 
     scene(tmp_path, act)
 
@@ -247,7 +263,9 @@ def test_a_verdict_counts_only_from_the_auditor_that_was_asked_and_with_its_sign
         assert "signature" in refused.reason
         # A signature of another verdict: that of another round.
         other = msgspec.structs.replace(task, round=1)
-        part = verdict_part(members.run.it.history.genesis_hash, other.round, task.peer, True, "seen")
+        part = verdict_part(
+            members.run.it.history.genesis_hash, other.round, task.peer, True, "seen"
+        )
         question = m.Audited(0, task.peer, True, True, "seen", MANY[first].sign(part))
         assert "signature" in (await members.run.ask(MANY[first], question)).reason
         assert members.ended == {}
@@ -277,7 +295,9 @@ def test_who_cannot_audit_hands_the_duty_on_and_it_ends_undone_where_nobody_can(
         members.silent = set(EVERYBODY)
         for number, auditor in enumerate(keepers, 1):
             assert await members.round(number) == [auditor]
-            assert await members.verdict(auditor, members.asked[auditor], False, done=False) == m.Ack()
+            assert (
+                await members.verdict(auditor, members.asked[auditor], False, done=False) == m.Ack()
+            )
         assert members.ended[0, SUBJECT].outcome == "undone"
         assert members.run.it.history.out == set()
 
@@ -387,7 +407,9 @@ def test_what_is_announced_as_carried_must_follow_on_the_last_contribution_that_
 
         async def hand_in(**said):
             task = await members.next(SUBJECT, 1)
-            return await run.ask(MANY[SUBJECT], *pretended.contribution(SPEC, SUBJECT, task, **said))
+            return await run.ask(
+                MANY[SUBJECT], *pretended.contribution(SPEC, SUBJECT, task, **said)
+            )
 
         after = blob_hash(b"next")
         answer = await hand_in(before=blob_hash(b"made up"), after=after)
@@ -422,8 +444,8 @@ def test_the_ledger_names_every_peer_and_the_audits_are_read_back_as_they_were_w
     async def act(members):
         await members.rounds(1, 4)
         entries = list(members.run.it.history.ledger.entries(PeerEntry, AuditEntry))
-        assert [e.body for e in entries if isinstance(e.body, AuditEntry)] == list(members.ended.values())
+        assert [e.body for e in entries if isinstance(e.body, AuditEntry)] == list(
+            members.ended.values()
+        )
 
     scene(tmp_path, act)
-
-

@@ -33,11 +33,13 @@ def unpacked(data: bytes, layout: Layout) -> Carried:
     try:
         arrays = load(data)
         residual = arrays.pop("residual")
-    except (SafetensorError, KeyError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"what the peer carries cannot be read: {error}") from error
-    if residual.shape != (layout.total,) or residual.dtype != np.float32:
+    if residual.shape != (layout.total,):
         raise ValueError("what the peer carries has a residual of another size")
     for name, array in {"residual": residual, **arrays}.items():
+        if array.dtype != np.float32:
+            raise ValueError(f"what the peer carries: {name} is {array.dtype}, not float32")
         if not np.isfinite(array).all():
             raise ValueError(f"what the peer carries: {name} has numbers that are not finite")
     return Carried(-1, residual, arrays)

@@ -4,6 +4,7 @@ import hmac
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 
+from duckweed.ledger.entries import AuditEntry
 from duckweed.net import clock
 from duckweed.net.rate_limits import HERE, RELAYED, Buckets, RateLimits
 from duckweed.net.timeouts import (
@@ -54,6 +55,8 @@ class Admission:
             self._add(Member(index, key))
         for closed in history.closed.values():
             self.counted(closed.round, closed.accepted)
+        for _, audit in history.audits():
+            self.audited(audit)
 
     def _add(self, member: Member) -> None:
         self.members[member.key] = member
@@ -179,6 +182,12 @@ class Admission:
         for index in accepted:
             member = self.by_index[index]
             member.counted, member.last = member.counted + 1, round_
+
+    def audited(self, audit: AuditEntry) -> None:
+        """An audit counts for those who did it as a contribution does: they did it in place of one."""
+        for index in audit.verdicts:
+            if member := self.by_index.get(index):
+                member.counted += 1
 
     def forget(self, needed: Collection[int]) -> None:
         """Forget peers that are gone and whose work never counted. needed: those that have work. Their keys

@@ -134,7 +134,8 @@ class AuditDesk:
     def _grow_older(self, case: Case, here: set[int]) -> None:
         """A round has closed: end a case, or ask the next auditor, where one is waited for too long."""
         turn = self._turn(case, here)
-        case.waited += turn in here
+        # Nobody is blamed for not having been asked, where enough others have audited.
+        case.waited += turn in here and bool(case.missing or turn in case.asked or self._spared())
         # A slow line is no fault.
         slow = clock.now() - case.since < 2 * self._largest / SLOW_LINE
         late = case.waited >= PATIENCE and not slow
@@ -157,7 +158,8 @@ class AuditDesk:
         """An auditor has said what it has to say, or nothing for too long."""
         case.order.remove(auditor)
         case.wait_anew()
-        outcome = outcomes.decided(case.verdicts, len(case.keepers), bool(case.order))
+        able = set(case.keepers) - self.history.out
+        outcome = outcomes.decided(case.verdicts, len(able), not able.isdisjoint(case.order))
         if outcome:
             self._end(case, outcome if case.verdicts else "undone")
 
@@ -253,6 +255,7 @@ class AuditDesk:
         out = outcomes.put_out(case.round, case.peer, outcome, case.verdicts, at, before)
         entry = AuditEntry(case.peer, outcome, case.tokens, at, case.verdicts, out)
         self.history.audit(case.round, entry)
+        self.rounds.admission.audited(entry)
         needed = {x for c in self.cases.values() for x in (c.before, c.after)}
         for digest in {case.before, case.after} - needed - {""}:
             self.store.folder.blob(digest).unlink(missing_ok=True)
