@@ -1,13 +1,16 @@
 """A contribution, done again by the functions that made it."""
 
+import msgspec
 import numpy as np
 import pytest
 from fixtures import tiny
 
 from duckweed.audit.difference import difference
+from duckweed.audit.duty import Claim, Unable, examine
 from duckweed.audit.replay import replay
 from duckweed.round import founding
 from duckweed.round.blocks import Span
+from duckweed.round.carried import Carried, packed, unpacked
 from duckweed.round.engine import Engine, MemoryBlobs
 from duckweed.round.worker import Worker
 from duckweed.run.spec import override
@@ -97,3 +100,64 @@ def test_a_difference_counts_codes_in_each_tensor(ground, changes):
     assert [one.name for one in found.tensors if one.distance > 1] == [layout.names[3]]
     assert found.tensors[3].differ == sent
     assert found.tensors[3].distance == pytest.approx(2, rel=0.01)
+
+
+@pytest.fixture(scope="module")
+def claim(ground):
+    """An honest claim of a second contribution, what examines it, and the state that it follows on."""
+    spec, layout, data, state = ground
+    learner = founding.learner(spec, data, "cpu")
+    first = replay(spec, layout, learner, state, Span(0, 0, spec.inner.steps)).carried
+    span = Span(1, 0, spec.inner.steps)
+    done = replay(spec, layout, learner, state, span, first)
+    said = done.contribution.announcement
+    honest = Claim(
+        span, said.tokens, said.loss, done.contribution.blob, packed(first), packed(done.carried)
+    )
+    return honest, lambda it, by=learner: examine(spec, layout, by, state, it)
+
+
+def test_an_honest_contribution_fits_to_the_last_code(claim):
+    honest, examined = claim
+    found = examined(honest)
+    assert (found.wrong, found.detail) == ([], "3 steps, all codes the same")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "reason"),
+    [
+        ("tokens", lambda x: x + 1, "tokens claimed"),
+        ("loss", lambda x: 1.1 * x, "training loss"),
+        ("blob", lambda x: b"\xff" * len(x), ""),
+        ("blob", lambda x: b"", ""),
+        ("before", lambda x: b"", "distance"),
+        ("before", lambda x: b"no arrays", "cannot be read"),
+        ("after", lambda x: b"", "cannot be read"),
+        ("after", lambda x: x[:-4] + b"\x00\x00\x80\x7f", "not finite"),
+    ],
+)
+def test_whatever_a_peer_shows_instead_is_found_and_ends_no_auditor(claim, name, change, reason):
+    honest, examined = claim
+    wrong = examined(msgspec.structs.replace(honest, **{name: change(getattr(honest, name))})).wrong
+    assert len(wrong) >= 1
+    assert reason in " ".join(wrong)
+
+
+def test_moments_of_another_optimizer_are_the_peers_fault_and_a_broken_machine_is_not(
+    claim, ground
+):
+    spec, layout, data, _ = ground
+    honest, examined = claim
+    carried = unpacked(honest.before, layout)
+    foreign = Carried(0, carried.residual, {"nonsense": np.ones(3, np.float32)})
+    found = examined(msgspec.structs.replace(honest, before=packed(foreign)))
+    assert found.wrong
+
+    broken = founding.learner(spec, data, "cpu")
+
+    def fails(*_, **__):
+        raise RuntimeError("out of memory")
+
+    broken.train = fails
+    with pytest.raises(Unable, match="out of memory"):
+        examined(honest, broken)

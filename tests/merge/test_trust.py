@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from duckweed.ledger.entries import Standing
+from duckweed.ledger.entries import AuditEntry, Standing, Verdict
 from duckweed.merge import trust
 from duckweed.merge.filter import Compared, Judged, find_outliers
 from duckweed.merge.gram import Gram
@@ -123,3 +123,38 @@ def test_what_is_remembered_stays_between_nothing_and_all(agreement):
 def test_of_a_filter_that_says_nothing_of_agreement_nothing_is_remembered():
     table = compared(honest(5))
     assert trust.judge({}, table, Judged({4: "so"}), BLOCK) == ({4: "so"}, {})
+
+
+def audit(outcome, auditors=(), out=()):
+    found = {peer: Verdict(outcome == "passed", "seen", "00") for peer in auditors}
+    return AuditEntry(1, outcome, BLOCK, 9, found, list(out))
+
+
+def test_an_audit_is_work_of_those_who_did_it():
+    memory = {2: Standing(300, 7)}
+    trust.recall(memory, audit("passed", auditors=[2, 5]))
+    assert memory == {2: Standing(400, 7), 5: Standing(BLOCK, 0)}
+
+
+@pytest.mark.parametrize("outcome", ["unshown", "absent"])
+def test_a_peer_that_does_not_show_its_work_begins_again_as_a_newcomer_and_sheds_no_lack(outcome):
+    memory = {1: Standing(10 * BLOCK, 4000)}
+    trust.recall(memory, audit(outcome))
+    assert memory == {1: Standing(0, 4000)}
+    whole = trust.credit(Standing(10 * BLOCK, 0), BLOCK)
+    assert trust.RIPE * trust.credit(Standing(0, 0), BLOCK) == whole
+    trust.recall(memory := {}, audit(outcome))
+    assert memory == {1: Standing(0, 0)}
+
+
+def test_who_is_put_out_weighs_nothing():
+    memory = {1: Standing(10 * BLOCK, 0)}
+    trust.recall(memory, audit("failed", auditors=[2, 3, 4, 5], out=[1]))
+    assert trust.credit(memory[1], BLOCK) == 0
+
+
+@pytest.mark.parametrize("outcome", ["disputed", "undone"])
+def test_an_audit_that_decides_nothing_costs_nothing(outcome):
+    memory = {1: Standing(10 * BLOCK, 3)}
+    trust.recall(memory, audit(outcome))
+    assert memory == {1: Standing(10 * BLOCK, 3)}

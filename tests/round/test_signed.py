@@ -7,11 +7,19 @@ from fixtures.pretended import COORDINATOR, PEERS, first_entry, genesis
 from typer.testing import CliRunner
 
 from duckweed.cli import app
-from duckweed.ledger.entries import Contributed, GenesisEntry, PeerEntry, RoundEntry, encode
+from duckweed.ledger.entries import (
+    AuditEntry,
+    Contributed,
+    GenesisEntry,
+    PeerEntry,
+    RoundEntry,
+    Verdict,
+    encode,
+)
 from duckweed.ledger.ledger import Ledger
 from duckweed.merge.round import Announcement
 from duckweed.net.identity import verify
-from duckweed.round.signed import Checked, ForeignRun, check, genesis_hash
+from duckweed.round.signed import Checked, ForeignRun, check, genesis_hash, verdict_part
 from duckweed.run import toml
 from duckweed.run.spec import override
 
@@ -56,6 +64,38 @@ def test_a_leader_cannot_put_words_into_a_peers_mouth(ledger, tmp_path, changes)
 def test_what_an_older_version_wrote_is_unsigned_and_not_wrong(ledger, tmp_path):
     old = told(ledger, tmp_path / "other.db", signature="", sizes="")
     assert (check(old, verify).unsigned, check(old, verify).wrong) == (1, [])
+
+
+@pytest.mark.parametrize(
+    "case", ["good", "other detail", "other signer", "other round", "no signature"]
+)
+def test_a_leader_cannot_put_a_verdict_into_an_auditors_mouth(ledger, case):
+    genesis = ledger.hash_at(0)
+    signature = PEERS[2].sign(verdict_part(genesis, 0, 1, False, "seen")).hex()
+    round_, auditor, detail = 0, 2, "seen"
+    match case:
+        case "other detail":
+            detail = "not seen"
+        case "other signer":
+            auditor = 0
+        case "other round":  # replayed
+            round_ = 1
+        case "no signature":
+            signature = ""
+    verdict = Verdict(False, detail, signature)
+    ledger.append(round_, AuditEntry(1, "disputed", 100, 2, {auditor: verdict}))
+    wrong = [] if case == "good" else [f"audit of round {round_}, peer 1, by {auditor}"]
+    assert check(ledger, verify).wrong == wrong
+
+
+def test_show_tells_how_the_audits_went(ledger):
+    ledger.append(0, AuditEntry(1, "passed", 100, 2))
+    ledger.append(1, AuditEntry(2, "failed", 100, 2, out=[2]))
+    shown = CliRunner().invoke(app, ["show", str(ledger.path.parent)])
+    words = " ".join(shown.output.split())
+    assert "peers audited 2 contributions: 1 passed, 1 failed; put out: peer 2 (round 1)" in words
+    assert shown.exit_code == 1  # nobody's verdict says so
+    assert "audit of round 1, peer 2: failed by 0 of 0 auditors" in words
 
 
 def test_show_says_what_is_signed_and_fails_where_it_is_not(ledger, tmp_path):

@@ -15,7 +15,15 @@ from duckweed.swarm.coordinator.guest_book import EXPELLED, GuestBook
 from duckweed.swarm.protocol import messages as m
 from swarm.test_coordinator import SPEC, play
 
-OPEN = override(SPEC, {"members.join": "open", "members.per_address": 2, "members.share": 0.5})
+OPEN = override(
+    SPEC,
+    {
+        "members.join": "open",
+        "members.audits": 0.0,
+        "members.per_address": 2,
+        "members.share": 0.5,
+    },
+)
 SOMEBODY = Identity(b"z" * 32)
 
 

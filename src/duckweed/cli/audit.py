@@ -78,7 +78,7 @@ def audit(
     differs, 2 something could not be compared.
     """
     from duckweed.audit.claims import Claims
-    from duckweed.audit.findings import tally
+    from duckweed.audit.findings import Outcome, tally
     from duckweed.run import folder as folders
     from duckweed.run import plugins
 
@@ -105,7 +105,7 @@ def audit(
             if not json:
                 _print(finding)
     found, left_out = tally(findings), _not_looked_at(claims, round_, bool(peer))
-    code = DIFFERS if claims.said.wrong else found.code
+    code = DIFFERS if ledger.outcome == Outcome.DIFFERS else found.code
     if json:
         _print_json(claims, [ledger, *findings], found, left_out, here, code)
     else:
@@ -118,7 +118,8 @@ def _ledger(claims: Claims) -> Finding:
     from duckweed.audit import outcomes
     from duckweed.audit.findings import Finding, Outcome
 
-    said, outcome = claims.said, Outcome.DIFFERS if claims.said.wrong else Outcome.SAME
+    said, unfounded = claims.said, list(outcomes.unfounded(claims.audits))
+    outcome = Outcome.DIFFERS if said.wrong or unfounded else Outcome.SAME
     told = f"{claims.entries} entries, chain and signatures hold; {said.signed} contributions are signed by their peers"
     if said.unsigned:
         told += f", {said.unsigned} of an older version are unsigned"
@@ -126,6 +127,8 @@ def _ledger(claims: Claims) -> Finding:
         told += f"; {audited}"
     if said.wrong:
         told += f", and {len(said.wrong)} are not what their peers signed: {'; '.join(said.wrong[:SHOWN])}"
+    if unfounded:
+        told += f"; of the audits does not follow from the verdicts: {'; '.join(unfounded[:SHOWN])}"
     return Finding("ledger", outcome, detail=told, claimed=claims.head)
 
 

@@ -16,7 +16,7 @@ from duckweed.cli.common.running import Plugins
 from duckweed.run.units import show_size
 
 if TYPE_CHECKING:
-    from duckweed.ledger.entries import RoundEntry
+    from duckweed.ledger.entries import AuditEntry, RoundEntry
     from duckweed.ledger.leadership import Leadership
 
 console = PlainConsole()
@@ -56,9 +56,11 @@ def show(run: Run) -> None:
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     for name in ("round", "peer", "block", "tokens", "loss", "bytes", "counted", "state after"):
         table.add_column(name, justify="right" if name in ("tokens", "loss", "bytes") else "left")
-    for entry in ledger.entries(RoundEntry, SuccessionEntry):
+    for entry in ledger.entries(RoundEntry, AuditEntry, SuccessionEntry):
         if isinstance(entry.body, RoundEntry):
             _rows(table, entry.body, states.get(entry.round + 1, "")[:12])
+        elif isinstance(entry.body, AuditEntry):
+            _audit_row(table, entry.round, entry.body)
         elif isinstance(entry.body, SuccessionEntry):
             assert ledger.leadership is not None
             who = ledger.leadership.name(entry.body.key)
@@ -66,7 +68,8 @@ def show(run: Run) -> None:
     console.print(table)
     said = signed.check(ledger, verify)
     peers = sum(1 for _ in ledger.entries(PeerEntry))
-    audited = outcomes.told((entry.round, entry.body) for entry in ledger.entries(AuditEntry))
+    audits = [(entry.round, entry.body) for entry in ledger.entries(AuditEntry)]
+    audited = outcomes.told(audits)
     console.print(
         f"\nrun {genesis.run[:16]}, {genesis.parameters:,} parameters, {peers} peers; "
         f"{count} entries, chain and signatures hold; head {ledger.head[:16]}\n"
@@ -81,6 +84,21 @@ def show(run: Run) -> None:
             f"{folder.ledger}: what the ledger says of a contribution is not what its peer signed; the "
             f"leader that wrote it is at fault: {'; '.join(said.wrong[:10])}"
         )
+    if unfounded := list(outcomes.unfounded(audits)):
+        fail(
+            f"{folder.ledger}: what the ledger says of an audit does not follow from its verdicts; the "
+            f"leader that wrote it is at fault: {'; '.join(unfounded[:10])}"
+        )
+
+
+def _audit_row(table: Table, round_: int, audit: "AuditEntry") -> None:
+    """How an audit ended, after the round in which it did."""
+    found = ", ".join(
+        f"{peer} {'no fault' if one.fits else 'fault'}" for peer, one in audit.verdicts.items()
+    )
+    told = f"audit of round {round_}: {audit.outcome}" + (f" ({found})" if found else "")
+    bad = audit.outcome in ("failed", "unshown") or audit.out
+    table.add_row("", str(audit.peer), *[""] * 5, Text(told, "red" if bad else ""))
 
 
 def _leadership(leadership: "Leadership | None") -> str:
