@@ -29,6 +29,7 @@ from duckweed.learn import memory
 from duckweed.ledger.entries import Closed
 from duckweed.round import founding
 from duckweed.round.blocks import Span
+from duckweed.round.carried import distances, packed, unpacked
 from duckweed.round.engine import Engine, MemoryBlobs
 from duckweed.round.worker import Carried, Worker
 from duckweed.run import folder as folders
@@ -87,6 +88,16 @@ class Bench:
         """What peer 0 carried into a round."""
         worker = Worker(self.spec, self.layout, self.learner)
         return worker.carried if worker.load(self._kept(round_ - 1), round_ - 1) else None
+
+    def carried_apart(self, round_: int, out: Path, other: Path | None) -> float:
+        """How far what is carried on after a round is from that of peer 0, or of another machine: the largest
+        distance of its parts."""
+        made = unpacked((out / f"{round_}.carried").read_bytes(), self.layout)
+        theirs = self.carried(round_ + 1)
+        if other:
+            theirs = unpacked((other / f"{round_}.carried").read_bytes(), self.layout)
+        assert theirs is not None
+        return max(distances(theirs, made).values())
 
     def _kept(self, round_: int) -> Path:
         return self.place / f"carried-{round_}.safetensors"
@@ -161,6 +172,7 @@ def work(place: Path, out: Path, precision: str, chain: bool) -> None:
         done = replay(bench.spec, bench.layout, bench.learner, state, span, carried)
         carried = done.carried
         (out / f"{number}").write_bytes(done.contribution.blob)
+        (out / f"{number}.carried").write_bytes(packed(done.carried))
         (out / f"{number}.loss").write_text(repr(done.contribution.announcement.loss))
 
 
@@ -179,6 +191,10 @@ def elsewhere(place: Path, name: str, chain: bool) -> dict[str, Any]:
         found[number] = bench.compare(
             number, (out / f"{number}").read_bytes(), other.read_bytes() if other else None
         )
+        if not chain:
+            found[number]["carried"] = bench.carried_apart(
+                number, out, place / f"made {AGAINST[name]}" if name in AGAINST else None
+            )
         found[number]["loss"] = float((out / f"{number}.loss").read_text())
     seconds = round(time.perf_counter() - began, 1)
     print(name, seconds, {n: f"{one['share']:.2e}" for n, one in sorted(found.items())}, flush=True)

@@ -186,9 +186,9 @@ def test_who_cheats_is_put_out_and_who_shows_nothing_is_not_waited_for(tmp_path,
     flips, spoils, hides = 1, 2, 3
     show = Evidence.show
 
-    def shown(self, round_, wanted):
+    async def shown(self, round_, wanted):
         if self.home.name != str(hides):
-            show(self, round_, wanted)
+            await show(self, round_, wanted)
 
     def prepare(simulation):
         flipping(simulation, flips)

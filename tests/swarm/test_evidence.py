@@ -43,7 +43,7 @@ def forget(home, round_):
 
 
 async def shown(evidence, round_, wanted):
-    evidence.show(round_, wanted)
+    await evidence.show(round_, wanted)
     if evidence._sending:
         await evidence._sending
 

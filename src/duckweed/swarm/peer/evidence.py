@@ -34,15 +34,16 @@ class Evidence:
         """Keep a contribution: another coordinator than the one that takes it may ask for it."""
         write_atomically(self._path(round_, digest), contribution)
 
-    def show(self, round_: int, wanted: Collection[str]) -> None:
+    async def show(self, round_: int, wanted: Collection[str]) -> None:
         """A round has closed: forget what is too old to be asked for, set aside what is asked for, and send it
         in the background. wanted: hashes."""
         for path in self._kept():
             if int(path.stem.split("-")[1]) + LONGEST < round_:
                 path.unlink(missing_ok=True)
-        places = {digest: self._find(round_, digest) for digest in wanted}
+        wanted = set(wanted) - self._missed
+        places = {x: await asyncio.to_thread(self._find, round_, x) for x in wanted}
         found = {digest: place for digest, place in places.items() if place}
-        lost = set(wanted) - found.keys() - self._missed
+        lost = wanted - found.keys()
         if lost:
             self._missed |= lost
             self.say(

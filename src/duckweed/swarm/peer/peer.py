@@ -176,7 +176,7 @@ class Peer:
                     self.timings.wait += clock.now() - began
                     if self.worker.spec.audits:
                         self._auditor.keep(answer.keep, self.state)
-                        self._evidence.show(self.state.round, answer.show)
+                        await self._evidence.show(self.state.round, answer.show)
                     await self._apply(answer.closed)
                     digest = self.state.hash()
                 case m.Audit():
