@@ -1,7 +1,6 @@
 """The audits of a run as its leader drives them: peers only pretend to train, time is virtual."""
 
 import asyncio
-import shutil
 
 import msgspec
 import pytest
@@ -166,7 +165,7 @@ def test_work_that_is_drawn_is_shown_done_again_by_one_peer_and_paid_for(tmp_pat
         closed = members.run.it.history.closed[1]
         assert auditor not in closed.accepted
         assert "audits" in closed.rejected[auditor]
-        assert not members.run.folder.blob(blob_hash(carried(SUBJECT, 0))).exists()
+        assert list(members.run.folder.shown.iterdir()) == []
         assert members.told[auditor].keep == ()
 
     scene(tmp_path, act)
@@ -243,7 +242,7 @@ def test_only_what_was_asked_for_can_be_shown(tmp_path):
         answer = await run.ask(MANY[SUBJECT], wanted, b"something else")
         assert "not what the announcement names" in answer.reason
         assert members.told[SUBJECT].show
-        assert not run.folder.blob(wanted.blob).exists()
+        assert not run.folder.shown.exists()
 
     scene(tmp_path, act)
 
@@ -384,9 +383,8 @@ def test_a_new_leader_that_has_the_ledger_alone_asks_for_the_contribution_too(tm
         first = members.case
         await members.show(SUBJECT, 0)
         run.task.cancel()
-        for path in run.folder.path.glob("blobs/*"):  # the new leader has taken none of it
-            path.unlink()
-        shutil.rmtree(run.folder.path / "handed", ignore_errors=True)
+        for path in [*run.folder.blobs.iterdir(), *run.folder.shown.iterdir()]:
+            path.unlink()  # the new leader has taken none of it
         run.it.history.ledger.close()
         run.open()
         assert members.case.keepers == first.keepers

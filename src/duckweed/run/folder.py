@@ -49,6 +49,7 @@ class RunFolder:
         self.serving = path / "serving.json"
         self.states = path / "states"
         self.blobs = path / "blobs"
+        self.shown = path / "shown"  # what peers carried, while it is audited
         self.logs = path / "logs"
 
     @property
@@ -75,6 +76,10 @@ class RunFolder:
     def blob(self, digest: str) -> Path:
         """Raises ValueError if that is no name of a blob."""
         return inside(self.blobs, digest)
+
+    def shown_blob(self, digest: str) -> Path:
+        """Where what a peer carried is kept until its audit has ended. Raises ValueError likewise."""
+        return inside(self.shown, digest)
 
     def peer(self, index: int) -> Path:
         return self.path / "peers" / str(index)

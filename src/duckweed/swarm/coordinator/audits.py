@@ -26,6 +26,7 @@ from duckweed.round.carried import carried_limit
 from duckweed.round.open_round import Member
 from duckweed.round.signed import verdict_part
 from duckweed.run.events import Said
+from duckweed.run.folder import write_atomically
 from duckweed.swarm.blobs.store import Store
 from duckweed.swarm.coordinator.rounds import RoundDriver
 from duckweed.swarm.protocol import messages as m
@@ -87,6 +88,7 @@ class AuditDesk:
         rounds.closed = self.closed
         for number in range(max(0, self.history.number - LONGEST), self.history.number):
             self._draw(number)
+        self._tidy()
 
     # --- when a round has closed
 
@@ -129,7 +131,8 @@ class AuditDesk:
             )  # fmt: skip
 
     def _has(self, digest: str) -> bool:
-        return self.store.folder.blob(digest).exists()
+        folder = self.store.folder
+        return folder.blob(digest).exists() or folder.shown_blob(digest).exists()
 
     def _grow_older(self, case: Case, here: set[int]) -> None:
         """A round has closed: end a case, or ask the next auditor, where one is waited for too long."""
@@ -216,7 +219,9 @@ class AuditDesk:
             return m.Refused("what came is not what the announcement names")
         for case in self.cases.values():
             if case.peer == member.index and blob in case.missing:
-                self.rounds.engine.blobs.write(blob, body)
+                folder = self.store.folder
+                kept = folder.blob(blob) if blob == case.blob else folder.shown_blob(blob)
+                write_atomically(kept, body)
                 case.missing.discard(blob)
                 case.wait_anew()
         return m.Ack()
@@ -256,15 +261,20 @@ class AuditDesk:
         entry = AuditEntry(case.peer, outcome, case.tokens, at, case.verdicts, out)
         self.history.audit(case.round, entry)
         self.rounds.admission.audited(entry)
-        needed = {x for c in self.cases.values() for x in (c.before, c.after)}
-        for digest in {case.before, case.after} - needed - {""}:
-            self.store.folder.blob(digest).unlink(missing_ok=True)
+        self._tidy()
         for peer in out:
             self.rounds.tell(
                 Said(
                     f"peer {peer} is put out by the audit of round {case.round}, peer {case.peer}: {outcome}"
                 )
             )
+
+    def _tidy(self) -> None:
+        """Remove what peers carried and no audit needs."""
+        needed = {x for case in self.cases.values() for x in (case.before, case.after)}
+        for path in self.store.folder.shown.glob("*"):
+            if path.name not in needed:
+                path.unlink(missing_ok=True)
 
 
 def _unfinished(case: Case) -> Outcome:
