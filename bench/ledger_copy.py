@@ -35,9 +35,9 @@ from duckweed.run import folder as folders
 from duckweed.run import toml
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
-from duckweed.swarm.node import copied
 from duckweed.swarm.node.node import Node
 from duckweed.swarm.peer.ledger_copy import LedgerCopy
+from duckweed.swarm.protocol import copied
 from duckweed.swarm.protocol import messages as m
 
 PEERS = (2, 4, 10, 100, 1000)

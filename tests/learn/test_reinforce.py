@@ -145,6 +145,18 @@ def test_an_environment_that_is_not_there_is_named(tmp_path):
         prepared(tmp_path, {"task.environments": {"chainsum": {}}})
     with pytest.raises(DataError, match="it has min_terms, max_terms"):
         prepared(tmp_path, {"task.environments": {"chain_sum": {"settings": {"terms": 3}}}})
+    with pytest.raises(DataError, match="of its own instead"):
+        prepared(tmp_path, {"task.environments": {"composite": {}}})
+
+
+def test_the_same_number_is_the_same_problem_in_every_process():
+    """Also where an environment draws from a set."""
+    pytest.importorskip("reasoning_gym")
+    several = [Verifier([("isomorphic_strings", {}), ("word_ladder", {})]) for _ in range(2)]
+    drawn = [[one.draw(which, 7, False) for which in (0, 1)] for one in several]
+    for one in several:
+        one.close()
+    assert drawn[0] == drawn[1]
 
 
 def test_an_environment_of_a_library_that_is_not_installed_names_the_extra(tmp_path):

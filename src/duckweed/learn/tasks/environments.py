@@ -65,7 +65,7 @@ class Gym:
             raise DataError(_unknown(name, [x for x in known if x not in LEFT_OUT]))
         try:
             self._data = reasoning_gym.create_dataset(
-                name, **{"seed": 0, "size": NUMBERS, **settings}
+                name, **{"seed": 0, "size": MADE_AT_ONCE.get(name, NUMBERS), **settings}
             )
         except (TypeError, AssertionError, ValueError, KeyError) as error:
             import dataclasses
@@ -76,7 +76,8 @@ class Gym:
             raise DataError(
                 f"task.environments: {name!r} refuses its settings: {error} (it has {', '.join(fields)})"
             ) from error
-        self._entry = lru_cache(4096)(self._data.__getitem__)
+        size = len(self._data)
+        self._entry = lru_cache(4096)(lambda number: self._data[number % size])
 
     def question(self, number: int) -> str:
         return str(self._entry(number)["question"])
@@ -107,8 +108,19 @@ class Rows:
         return float(answer.strip() == wanted.strip())
 
 
-LEFT_OUT: dict[str, str] = {}
+UNCHECKED = "it gives no right answer, so that nobody can tell whether its check is in order"
+LEFT_OUT: dict[str, str] = {
+    "boxnet": UNCHECKED,
+    "composite": "it mixes environments; name each in a section [task.environments.NAME] of its own instead",
+    "game_of_life_halting": "its check takes every answer as right",
+    "graph_color": UNCHECKED,
+    "propositional_logic": UNCHECKED,
+    "rubiks_cube": UNCHECKED,
+    "rush_hour": UNCHECKED,
+}
 """Environments of reasoning-gym that are not offered, and why (bench/environments.py finds them)."""
+MADE_AT_ONCE = dict.fromkeys(("acre", "gsm_symbolic", "list_functions", "word_ladder"), 2000)
+"""Environments that make all problems as they begin, and how many; another number is set as `size`."""
 
 
 def make(name: str, settings: Mapping[str, Any]) -> Environment:

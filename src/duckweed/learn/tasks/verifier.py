@@ -99,6 +99,8 @@ class Verifier:
             [sys.executable, "-m", "duckweed.learn.tasks.verifier"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8",
             start_new_session=True,  # Ctrl-C is for those who use it
+            # Some environments draw from sets, whose order is another in every process without it.
+            env=os.environ | {"PYTHONHASHSEED": "0"},
         )  # fmt: skip
         self._answers = queue.SimpleQueue()
         threading.Thread(
@@ -178,4 +180,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with contextlib.suppress(BrokenPipeError):  # who asked was killed
+        main()

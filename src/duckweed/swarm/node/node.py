@@ -19,9 +19,9 @@ from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
 from duckweed.swarm.blobs.peer_links import PeerLinks, PeerQuestion
 from duckweed.swarm.coordinator.coordinator import Coordinator
-from duckweed.swarm.node import copied
 from duckweed.swarm.node.election import Election
 from duckweed.swarm.node.replica import Replica
+from duckweed.swarm.protocol import copied
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol.server import accepting
 from duckweed.wire.codec import warm_up

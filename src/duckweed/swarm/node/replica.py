@@ -23,10 +23,10 @@ from duckweed.run.folder import RunFolder, write_atomically, write_for_good
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
 from duckweed.swarm.blobs.store import Store
-from duckweed.swarm.node.copied import PAGE, AskPeer, take
 from duckweed.swarm.node.relay_tree import WORTH, RelayTree
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol.client import A, Client, NotLeader, QuestionRefused
+from duckweed.swarm.protocol.copied import PAGE, AskPeer, take
 from duckweed.swarm.protocol.ledger import PAGE_LIMIT, decoded, encoded
 
 log = logging.getLogger(__name__)

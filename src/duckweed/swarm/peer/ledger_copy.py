@@ -9,10 +9,10 @@ from pathlib import Path
 
 from duckweed.ledger.ledger import Ledger, LedgerError, Row
 from duckweed.net.identity import Identity, verify
-from duckweed.swarm.node import copied
-from duckweed.swarm.node.copied import AskPeer
+from duckweed.swarm.protocol import copied
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol.client import QuestionRefused
+from duckweed.swarm.protocol.copied import AskPeer
 from duckweed.swarm.protocol.ledger import PAGE_LIMIT, decoded
 
 log = logging.getLogger(__name__)

@@ -410,7 +410,11 @@ class Peer:
         spec, layout = self.worker.spec, self.worker.layout
         limit = fetch_limit(spec, layout)
         here = self.shared.blob(digest)
-        if here.exists() and blob_hash(blob := here.read_bytes()) == digest:
+        if (
+            (self.node or self.copy)
+            and here.exists()
+            and blob_hash(blob := here.read_bytes()) == digest
+        ):
             return blob
         answer, blob = await self._client.ask(m.Fetch(digest), body_limit=limit)
         if isinstance(answer, m.BlobManifest) and answer.size <= limit:
