@@ -119,7 +119,7 @@ def _rows(table: Table, entry: "RoundEntry", state: str) -> None:
             f"{said.tokens:,}" if said else "-",
             f"{said.loss:.3f}" if said else "-",
             show_size(said.size) if said else "-",
-            Text(f"no: {reason}", "red") if reason else "yes",
+            Text(f"no: {reason}", "red") if reason else "yes" if said else "audited another peer",
             state if row == 0 else "",
         )
 

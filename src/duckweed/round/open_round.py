@@ -84,9 +84,6 @@ class Member(msgspec.Struct):
         return self.here and self.at == round_ and self.doing in ("training", "sending")
 
 
-AUDITS = "audits another peer's work instead"  # why a peer has not handed in
-
-
 class OpenRound(msgspec.Struct):
     """The round that is being worked on. Times are those of the coordinator's clock."""
 

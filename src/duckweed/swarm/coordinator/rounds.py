@@ -18,7 +18,7 @@ from duckweed.net.wakeup import Wakeup
 from duckweed.round.blocks import Span, budgets
 from duckweed.round.engine import Engine
 from duckweed.round.history import RunHistory
-from duckweed.round.open_round import AUDITS, Member, OpenRound
+from duckweed.round.open_round import Member, OpenRound
 from duckweed.round.round_record import closed_event, epoch
 from duckweed.run.events import ContributionRefused, FinalLoss, PeerLeft, RoundClosed, Said, Tell
 from duckweed.run.folder import RunFolder
@@ -255,9 +255,7 @@ class RoundDriver:
             return None
         closed.rejected |= crowded
         for peer in open_.assigned:
-            if peer in open_.excused:
-                closed.rejected[peer] = AUDITS
-            elif peer not in open_.contributions:
+            if peer not in open_.contributions.keys() | open_.excused:
                 closed.rejected[peer] = "nothing handed in before the round closed"
                 if peer not in open_.refused:
                     open_.overdue(self.admission.by_index[peer], clock.now())

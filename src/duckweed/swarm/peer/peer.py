@@ -19,7 +19,7 @@ from duckweed.net.rate_limits import RateLimits
 from duckweed.net.timeouts import CONTROLS_CHECK, LAST_ENTRIES, LAST_WORD
 from duckweed.net.transport import Endpoint, LinkError
 from duckweed.round.blocks import Span, lead
-from duckweed.round.open_round import AUDITS, Timings
+from duckweed.round.open_round import Timings
 from duckweed.round.signed import ForeignRun, genesis_hash, signed_part
 from duckweed.round.worker import Contribution, Trained, Worker, forget_before, residual_path
 from duckweed.run.folder import RunFolder
@@ -328,8 +328,7 @@ class Peer:
             forget_before(self.home, closed.round)
         else:
             await self.ahead.drop()  # it builds on what did not count
-            reason = closed.rejected.get(self.index)
-            if reason and reason != AUDITS:
+            if reason := closed.rejected.get(self.index):
                 self.say(f"round {closed.round}: the work of this peer did not count: {reason}")
         self._sent = None
         if self.ahead.round != closed.round + 1:
