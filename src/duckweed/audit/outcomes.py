@@ -9,7 +9,8 @@ from duckweed.ledger.entries import AuditEntry, Outcome, Verdict
 
 AGREE = 4
 """Verdicts that must be the same, once one has found fault; all, where fewer can be asked, and at least two.
-If 4 of 10 auditors lie, they put out an honest peer in 7 of 100 audits of one; with two it would be 26."""
+With four, four peers of ten that lie together put out an honest one in 1.5 of 100 audits of one, three in none
+(bench/duty)."""
 LOSSES = 3
 """Times that a peer may fail to show its work, of its last WINDOW audits: the last of them puts it out."""
 WINDOW = 20
