@@ -47,6 +47,12 @@ def answers(dice: random.Random, spec: RunSpec) -> Iterator[tuple[str, bytes, by
                 ("noise", dice.randbytes(dice.randrange(300)), b""),
                 ("a question", m.encode(sensible(dice)), b""),
                 ("a false round", m.encode(m.Apply(wrong)), b""),
+                ("states and files to keep", m.encode(m.Apply(wrong, (0, 1 << 20), ("ab" * 32,))), b""),
+                (
+                    "an audit of nothing",
+                    m.encode(m.Audit(7, 0, 0, 0, 4, 512, 2.5, "ab" * 32, "", "cd" * 32)),
+                    b"",
+                ),
                 ("no block", m.encode(m.Train(0, -1, 0, 1, False, 0, -5)), b""),
                 ("a body nobody asked for", m.encode(m.Wait("x")), bytes(10_000)),
                 ("a blob of noise", m.encode(m.Blob()), dice.randbytes(100)),

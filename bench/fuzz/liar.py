@@ -25,7 +25,7 @@ from duckweed.net.identity import Identity
 from duckweed.net.virtual import Network, VirtualLink
 from duckweed.process.simulation import Simulation
 from duckweed.round.open_round import Timings
-from duckweed.round.signed import signed_part
+from duckweed.round.signed import signed_part, verdict_part
 from duckweed.run import events
 from duckweed.run.events import Event, RoundClosed
 from duckweed.run.state import State
@@ -171,6 +171,8 @@ class Liar:
             m.GetDonors: m.GetDonors,
             m.IsMember: lambda: m.IsMember(self.me.id),
             m.Leave: lambda: m.Leave("paused"),
+            m.Shown: lambda: m.Shown(digest),
+            m.Audited: self._verdict,
             m.GetSavedState: m.GetSavedState,
             m.GetStatePiece: lambda: m.GetStatePiece(0, 0),
             m.GetEntries: lambda: m.GetEntries(0, -1, ""),
@@ -183,6 +185,12 @@ class Liar:
                 self.work = self._work()
             return self.work
         return said[kind](), b"x" * 1000 if kind is m.Probe else b""
+
+    def _verdict(self) -> m.Audited:
+        """What an auditor could say of the first peer's work."""
+        round_ = max(0, self.round - 1)
+        part = verdict_part(self.genesis, round_, 0, False, "distance 2")
+        return m.Audited(round_, 0, True, False, "distance 2", self.me.sign(part))
 
     def _forged(self, question: m.Contribute, blob: bytes) -> tuple[m.Contribute, bytes]:
         """A contribution whose blob is another, of which all else is true."""

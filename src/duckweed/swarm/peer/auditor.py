@@ -84,8 +84,8 @@ class Auditor:
             found = await asyncio.to_thread(
                 examine, worker.spec, worker.layout, worker.learner, state, claim, report
             )
-        except (OSError, StateError, LinkError, Unable) as error:
-            return False, [], f"{error}"
+        except (OSError, StateError, LinkError, Unable, MemoryError) as error:
+            return False, [], f"{error}" or type(error).__name__
         except HandedBack:
             return False, [], "the volunteer wants the machine back"
         return True, found.wrong, found.detail
