@@ -29,7 +29,7 @@ from duckweed.learn import memory
 from duckweed.ledger.entries import Closed
 from duckweed.round import founding
 from duckweed.round.blocks import Span
-from duckweed.round.carried import distances, packed, unpacked
+from duckweed.round.carried import Handed, distances, packed, unpacked
 from duckweed.round.engine import Engine, MemoryBlobs
 from duckweed.round.worker import Carried, Worker
 from duckweed.run import folder as folders
@@ -92,11 +92,16 @@ class Bench:
     def carried_apart(self, round_: int, out: Path, other: Path | None) -> float:
         """How far what is carried on after a round is from that of peer 0, or of another machine: the largest
         distance of its parts."""
-        made = unpacked((out / f"{round_}.carried").read_bytes(), self.layout)
-        theirs = self.carried(round_ + 1)
+        codec, shared = codec_of(self.spec.wire, self.layout), self.state(round_).shared
+
+        def handed(blob: bytes, carried: bytes) -> Handed:
+            return Handed(codec.decode(blob, shared).values, unpacked(carried, self.layout))
+
+        made = handed(*((out / f"{round_}{end}").read_bytes() for end in ("", ".carried")))
         if other:
-            theirs = unpacked((other / f"{round_}.carried").read_bytes(), self.layout)
-        assert theirs is not None
+            theirs = handed(*((other / f"{round_}{end}").read_bytes() for end in ("", ".carried")))
+        else:
+            theirs = handed(self.claimed(round_), self._kept(round_).read_bytes())
         return max(distances(theirs, made).values())
 
     def _kept(self, round_: int) -> Path:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from duckweed.round.carried import Carried, carried_limit, distances, packed, unpacked
+from duckweed.round.carried import Carried, Handed, carried_limit, distances, packed, unpacked
 
 RESIDUAL = np.linspace(-1, 1, LAYOUT.total, dtype=np.float32)
 MOMENTS = {"momentum": np.ones((40, 24), np.float32), "second": np.full(24, 0.5, np.float32)}
@@ -57,13 +57,23 @@ def test_damage_of_any_kind_is_refused_or_read_and_nothing_else(noise, at):
     assert found.residual.shape == (LAYOUT.total,)
 
 
-def test_distances_are_relative_to_what_was_computed_and_other_parts_are_no_distance():
-    mine = Carried(0, RESIDUAL, MOMENTS)
-    theirs = Carried(0, RESIDUAL * np.float32(1.5), MOMENTS | {"second": np.zeros(24, np.float32)})
-    found = distances(theirs, mine)
-    assert found["residual"] == pytest.approx(0.5)
+def handed(residual=RESIDUAL, sent=0.0, **moments):
+    sent = np.full(LAYOUT.total, sent, np.float32)
+    return Handed(sent, Carried(0, residual, MOMENTS | moments))
+
+
+def test_distances_are_relative_to_what_was_computed():
+    theirs = handed(RESIDUAL * np.float32(1.5), second=np.zeros(24, np.float32))
+    found = distances(theirs, handed())
+    assert found["wanted"] == pytest.approx(0.5)
     assert (found["momentum"], found["second"]) == (0.0, 1.0)
-    with pytest.raises(ValueError, match="other parts"):
-        distances(Carried(0, RESIDUAL, {}), mine)
-    with pytest.raises(ValueError, match="other parts"):
-        distances(Carried(0, RESIDUAL, MOMENTS | {"second": np.zeros(3, np.float32)}), mine)
+
+
+def test_what_is_sent_in_place_of_being_carried_is_no_distance():
+    assert distances(handed(RESIDUAL - np.float32(0.25), 0.25), handed())["wanted"] < 1e-6
+
+
+def test_other_parts_are_no_distance():
+    for wrong in (Carried(0, RESIDUAL, {}), handed(second=np.zeros(3, np.float32)).carried):
+        with pytest.raises(ValueError, match="other parts"):
+            distances(Handed(RESIDUAL, wrong), handed())

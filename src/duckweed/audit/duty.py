@@ -9,10 +9,11 @@ from duckweed.audit.difference import difference
 from duckweed.audit.replay import Replayed, replay
 from duckweed.learn.learner import Diverged, Learner, Report
 from duckweed.round.blocks import Span
-from duckweed.round.carried import Carried, distances, unpacked
+from duckweed.round.carried import Carried, Handed, distances, unpacked
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State
+from duckweed.wire.codec import codec_of
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -104,9 +105,12 @@ def _compared(
         reached = made.announcement.loss
         wrong.append(f"a training loss of {claim.loss:.4f} claimed, {reached:.4f} reached")
     if not wrong:
+        codec, limit = codec_of(spec.wire, layout), verdict.carried_limit(spec.inner.precision)
+        theirs = Handed(codec.decode(claim.blob, state.shared).values, after)
+        ours = Handed(codec.decode(made.blob, state.shared).values, done.carried)
         wrong = [
-            f"carries on {name} at a distance of {distance:.3g}"
-            for name, distance in distances(after, done.carried).items()
-            if distance > allowed.whole
+            f"carries on {name} at a distance of {distance:.3g}, where at most {limit} is honest"
+            for name, distance in distances(theirs, ours).items()
+            if distance > limit
         ]
     return Examined(detail, wrong)

@@ -30,6 +30,15 @@ def limits(precision: str) -> Limits:
     return STRICT if precision == "fp32" else LOOSE
 
 
+CARRIED_STRICT, CARRIED_LOOSE = 0.02, 0.1
+"""Distances of a part of what is carried on (duckweed.round.carried.distances) that may not be exceeded."""
+
+
+def carried_limit(precision: str) -> float:
+    """The limit of a run. precision: its `inner.precision`."""
+    return CARRIED_STRICT if precision == "fp32" else CARRIED_LOOSE
+
+
 GROWTH = 3.0
 """Times as far as at a peer's contribution before, where that did not come out the same: what it carried is
 known only nearly then. Honest ones grew 1.8 times at most from one round to the next."""

@@ -1,5 +1,7 @@
 """What a peer carries from a contribution that counted to the next, and how auditors are shown it. No torch."""
 
+from typing import NamedTuple
+
 import msgspec
 import numpy as np
 from safetensors import SafetensorError
@@ -50,16 +52,26 @@ def carried_limit(layout: Layout) -> int:
     return PARAMETER * layout.total + (1 << 20)
 
 
-def distances(a: Carried, b: Carried) -> dict[str, float]:
-    """Name of a part -> |a - b| / |b|, b being what was computed here. Raises ValueError if they have other
-    parts."""
-    parts = {"residual": b.residual, **b.optimizer}
-    theirs = {"residual": a.residual, **a.optimizer}
-    if {k: v.shape for k, v in parts.items()} != {k: v.shape for k, v in theirs.items()}:
+class Handed(NamedTuple):
+    """A contribution as an auditor compares it."""
+
+    sent: np.ndarray  # its values, f32[P]
+    carried: Carried  # what its peer carries on
+
+
+def distances(a: Handed, b: Handed) -> dict[str, float]:
+    """Name of a part of what is carried on -> |a - b| / |b|, b being what was computed here. In place of the
+    residual "wanted" is compared: the residual and what was sent, added. A value at the edge between two codes
+    moves by a whole level from one to the other on another machine, and their sum does not. Raises ValueError
+    if they have other parts."""
+    theirs, ours = a.carried.optimizer, b.carried.optimizer
+    if {k: v.shape for k, v in theirs.items()} != {k: v.shape for k, v in ours.items()}:
         raise ValueError("what the peer carries has other parts than those of its optimizer")
-    found = {}
-    for name, array in parts.items():
-        gap = float(np.linalg.norm(theirs[name].astype(np.float64) - array))
-        length = float(np.linalg.norm(array.astype(np.float64)))
-        found[name] = gap / length if length else gap
-    return found
+    found = {"wanted": _distance(a.carried.residual + a.sent, b.carried.residual + b.sent)}
+    return found | {name: _distance(theirs[name], array) for name, array in ours.items()}
+
+
+def _distance(a: np.ndarray, b: np.ndarray) -> float:
+    gap = float(np.linalg.norm(a.astype(np.float64) - b))
+    length = float(np.linalg.norm(b.astype(np.float64)))
+    return gap / length if length else gap
