@@ -161,3 +161,16 @@ def test_moments_of_another_optimizer_are_the_peers_fault_and_a_broken_machine_i
     broken.train = fails
     with pytest.raises(Unable, match="out of memory"):
         examined(honest, broken)
+
+
+def test_honest_work_of_a_machine_that_multiplies_in_bf16_passes_on_one_that_does_not(ground):
+    base, layout, data, state = ground
+    span = Span(0, 0, base.inner.steps)
+    theirs = override(base, {"inner.precision": "bf16"})
+    done = replay(theirs, layout, founding.learner(theirs, data, "cpu"), state, span)
+    said = done.contribution.announcement
+    claim = Claim(span, said.tokens, said.loss, done.contribution.blob, b"", packed(done.carried))
+    own = founding.learner(override(base, {"inner.precision": "fp32"}), data, "cpu")
+    found = examine(override(base, {"inner.precision": "auto"}), layout, own, state, claim)
+    assert found.wrong == []
+    assert "codes differ" in found.detail
