@@ -335,7 +335,7 @@ def table() -> str:
     head = "| {} | codes that differ | distance | of the worst tensor |\n|---|---|---|---|\n"
     names = {name: f"{name}, against bf16" if name in AGAINST else name for name in MACHINES}
     machines = "".join(
-        _row(names[name], found["rounds"].values(), max)
+        _row(names[name], found["rounds"].values(), max).rstrip("\n") + _carried_on(found["rounds"])
         for name, found in facts["machines"].items()
     )
     cheats = "".join(_row(name, found.values(), min) for name, found in facts["cheats"].items())
@@ -348,8 +348,18 @@ def table() -> str:
         row = (f"{100 * one['share']:.2g} %, distance {one['distance']:.2g}" for one in found)
         chains.append(f"| {number} | {' | '.join(row)} |")
     return "\n".join(
-        [head.format("honest") + machines, "\n".join(chains) + "\n", head.format("cheat") + cheats]
+        [
+            head.format("honest").replace(" |\n|", " | carried on |\n|---|") + machines,
+            "\n".join(chains) + "\n",
+            head.format("cheat") + cheats,
+        ]
     )
+
+
+def _carried_on(rounds: dict[str, dict[str, Any]]) -> str:
+    """The largest distance of what is carried on; "-" where it was not measured."""
+    found = [one["carried"] for one in rounds.values() if "carried" in one]
+    return f" {max(found):.2g} |\n" if found else " - |\n"
 
 
 def _row(

@@ -30,7 +30,7 @@ def limits(precision: str) -> Limits:
     return STRICT if precision == "fp32" else LOOSE
 
 
-CARRIED_STRICT, CARRIED_LOOSE = 0.02, 0.1
+CARRIED_STRICT, CARRIED_LOOSE = 0.001, 0.1
 """Distances of a part of what is carried on (duckweed.round.carried.distances) that may not be exceeded."""
 
 
