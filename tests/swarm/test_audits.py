@@ -439,6 +439,46 @@ def test_the_audits_that_are_open_when_the_last_round_closes_end_undone(tmp_path
     play(tmp_path, all_of_it, spec, seconds=100.0)
 
 
+def test_the_end_of_a_run_waits_until_a_peer_that_was_put_out_has_heard_it(tmp_path):
+    async def all_of_it(run):
+        members = Members(run)
+        await members.start()
+        await members.rounds(0, 2)
+        for number in EVERYBODY:
+            if number != SUBJECT:
+                await run.ask(MANY[number], m.Leave("done"))
+        run.it.history.audit(0, AuditEntry(SUBJECT, "failed", 0, 2, out=[SUBJECT]))
+        await asyncio.sleep(1.0)
+        assert run.it.rounds.attended()
+        await run.ask(
+            MANY[SUBJECT], m.Progress("training", 1, 2, 3.0)
+        )  # it takes no notice of the answer
+        assert run.it.rounds.attended()
+        assert await members.next(SUBJECT, 1) == m.Refused(PUT_OUT)
+        assert not run.it.rounds.attended()
+
+    play(tmp_path / "hears", all_of_it, override(SPEC, {"rounds.count": 2}), seconds=100.0)
+
+
+def test_the_end_of_a_run_does_not_wait_for_ever_for_a_peer_that_was_put_out(tmp_path):
+    async def all_of_it(run):
+        members = Members(run)
+        await members.start()
+        await members.round(0)
+        for number in EVERYBODY:
+            if number != SUBJECT:
+                await run.ask(MANY[number], m.Leave("done"))
+        run.it.history.audit(0, AuditEntry(SUBJECT, "failed", 0, 1, out=[SUBJECT]))
+        for _ in range(100):
+            await asyncio.sleep(1.0)
+            await run.ask(MANY[SUBJECT], m.Progress("training", 1, 2, 3.0))
+            if not run.it.rounds.attended():
+                return
+        raise AssertionError("it is still waited for")
+
+    play(tmp_path, all_of_it, SPEC, seconds=1000.0)
+
+
 def test_the_ledger_names_every_peer_and_the_audits_are_read_back_as_they_were_written(tmp_path):
     async def act(members):
         await members.rounds(1, 4)
