@@ -176,6 +176,7 @@ class Liar:
             m.GetSavedState: m.GetSavedState,
             m.GetStatePiece: lambda: m.GetStatePiece(0, 0),
             m.GetEntries: lambda: m.GetEntries(0, -1, ""),
+            m.GetCopiedEntries: lambda: m.GetCopiedEntries(-1, ""),
             m.GetEntryRange: lambda: m.GetEntryRange(0, 3, digest),
             m.RequestVote: lambda: m.RequestVote(0, False),
             m.GetLeader: lambda: m.GetLeader(["192.0.2.1:7000"]),

@@ -120,9 +120,10 @@ class AuditDesk:
         standing = {} if closed.standing is msgspec.UNSET else closed.standing
         work = {x: standing.get(x, NEW).work for x in closed.accepted}
         for peer in draw.drawn(beacon, closed.accepted, self.spec.audits):
-            if (number, peer) in self.history.audited or peer in self.history.out:
-                continue
             said = handed[peer]
+            ended = (number, peer) in self.history.audited or peer in self.history.out
+            if ended or not said.after:  # a version without audits wrote that round
+                continue
             keepers = draw.auditors(beacon, peer, work)[:KEEPERS]
             needed = {x for x in (said.blob, said.before, said.after) if x}
             self.cases[number, peer] = Case(
