@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from fixtures import tiny
+from fixtures import commands, tiny
 
 from bench.wan.lab import Host, Lab, unavailable
 from duckweed.ledger.entries import RUN
@@ -37,7 +37,7 @@ class Swarm:
 
     def __init__(self, base, spawn, changes):
         self.base, self.spawn, self.processes = base, spawn, {}
-        self.home = os.environ | {"XDG_DATA_HOME": str(base / "data"), "COLUMNS": "1000"}
+        self.home = {"XDG_DATA_HOME": str(base / "data"), "COLUMNS": "1000"}
         lines = [self.identity(name) for name in NAMES]
         facts = {
             "members.successors": lines, "members.absence": 4.0, "rounds.peers": 3,
@@ -47,9 +47,7 @@ class Swarm:
         self.folders = {"first": tiny.found(base, "run", self.spec)[0]}
 
     def identity(self, name):
-        command = [sys.executable, "-m", "duckweed", "identity", name]
-        done = subprocess.run(command, env=self.home, capture_output=True, text=True, check=True)
-        return done.stdout.splitlines()[0]
+        return commands.run(["identity", name], self.base, self.home).stdout.splitlines()[0]
 
     def __enter__(self):
         return self
@@ -60,12 +58,9 @@ class Swarm:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
-    def start(self, name, *words, host=None):
-        with (self.base / f"{name}.log").open("ab") as log:
-            self.processes[name] = self.spawn(
-                host or name, [sys.executable, "-m", *words], cwd=self.base, env=self.home, stdout=log,
-                stderr=log, stdin=subprocess.PIPE, start_new_session=True,
-            )  # fmt: skip
+    def start(self, name, module, *words, host=None):
+        log = self.base / f"{name}.log"
+        self.processes[name] = self.spawn(host or name, module, words, self.base, self.home, log)
 
     def serve(self, address):
         folder = self.folders["first"].path
@@ -94,7 +89,7 @@ class Swarm:
             which = ["--identity", name] if name in NAMES else []
             self.start(
                 name,
-                "duckweed",
+                "duckweed.cli",
                 "join",
                 str(line),
                 "--home",
@@ -168,8 +163,22 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def here(_, command, **more):
-    return subprocess.Popen(command, **more)
+def here(_, module, words, folder, env, log):
+    return commands.Command(words, folder, log, env=env, module=module)
+
+
+def among(lab):
+    """What starts a process on a host of a laboratory."""
+
+    def start(host, module, words, folder, env, log):
+        command = [sys.executable, "-c", f"import {module} as x; x.main()", *words]
+        with log.open("ab") as out:
+            return lab.run(
+                host, command, cwd=folder, env=os.environ | env, stdout=out, stderr=out,
+                stdin=subprocess.PIPE, start_new_session=True,
+            )  # fmt: skip
+
+    return start
 
 
 def test_a_successor_goes_on_and_the_old_coordinator_follows(tmp_path):
@@ -203,10 +212,7 @@ def test_a_successor_goes_on_and_the_old_coordinator_follows(tmp_path):
 @pytest.mark.long  # tests/swarm/test_node.py has the same in virtual time
 def test_a_partition_does_not_give_a_round_two_ends(tmp_path):
     hosts = [Host(name) for name in ("first", *NAMES)]
-    with (
-        Lab(hosts) as lab,
-        Swarm(tmp_path, lambda host, command, **more: lab.run(host, command, **more), {}) as swarm,
-    ):
+    with Lab(hosts) as lab, Swarm(tmp_path, among(lab), {}) as swarm:
         swarm.serve(f"{lab.address('first')}:7000")
         swarm.local_peer()
         swarm.join(*NAMES)
