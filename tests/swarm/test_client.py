@@ -78,3 +78,9 @@ def test_every_question_names_answers():
     for question in QUESTIONS:
         with pytest.raises(AnswerError, match=f"answer to {type(question).__name__} is not [A-Z]"):
             understood(question, b"")
+
+
+@pytest.mark.parametrize("head", [b"\x81\xa2is\xa1\xff", b"\x81\xa1\xff\xa1a", b"\xff"])
+def test_noise_that_is_no_text_is_an_answer_that_makes_no_sense(head):
+    with pytest.raises(AnswerError, match="not Blob"):
+        understood(m.Probe(5), head)

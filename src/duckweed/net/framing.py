@@ -147,7 +147,7 @@ def pong(head: bytes) -> Pong:
     """Decode the answer to a ping. Raises LinkError if it is something else."""
     try:
         return msgspec.msgpack.decode(head, type=Pong)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise LinkError(
             f"the answer to a ping is not one ({error}); the other side runs another version of duckweed"
         ) from error

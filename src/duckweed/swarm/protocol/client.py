@@ -78,7 +78,7 @@ def understood(question: Question[A], head: bytes) -> A:
     expected, decoder = _answers(type(question))
     try:
         answer = decoder.decode(head)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         wanted = " or ".join(x.__name__ for x in expected)
         raise AnswerError(
             f"the answer to {_name(question)} is not {wanted} ({error}): {_shown(head)}; the other side "
@@ -106,6 +106,6 @@ def _shown(head: bytes) -> str:
     """What came instead, short enough to print."""
     try:
         kind = msgspec.msgpack.decode(head)["is"]
-    except (msgspec.DecodeError, RecursionError, TypeError, KeyError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError, KeyError):
         return f"{len(head)} bytes came"
     return f"a message {str(kind)[:20]!r} came"
