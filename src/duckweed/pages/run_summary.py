@@ -54,6 +54,8 @@ class Summary(msgspec.Struct, frozen=True):
     state: str
     head: str
     sample: str
+    timed: bool = True
+    """Whether times and bytes are known: they are the coordinator's, and a peer's own folder has none."""
     solves: bool = False
     """Whether problems are solved: losses are then the share of them that is not."""
     written: str = ""
@@ -131,6 +133,7 @@ def summarise(
         state=told.state,
         head=told.head,
         sample=readable(sample),
+        timed=any(r.seconds is not None for r in told.rounds) or not told.rounds,
         solves=writes(spec),
         written=_written(folder),
     )
