@@ -127,9 +127,5 @@ def take_home(home: PeerHome, device: str, say: Say) -> list[str]:
         *([f"given    {mine.sentence()}; over all runs: duckweed me"] if mine else []),
         f"ledger   {folder.ledger}: {entries} entries, chain and signatures hold, head {head[:16]}; {told}",
         f"report   {folder.report}",
-        *(
-            [f"model    {folder.model}", f"try it   {tried(folder, spec)}"]
-            if keep
-            else []
-        ),
+        *([f"model    {folder.model}", f"try it   {tried(folder, spec)}"] if keep else []),
     ]

@@ -174,7 +174,9 @@ def test_heads_stand_over_their_numbers():
     text = str(draw(table(("name", "bytes"), [("a", "1 kB"), ("b", 2)])))
     assert '<th scope="col">name</th><th scope="col" class=number>bytes</th>' in text
     assert "<td>b</td><td class=number>2</td>" in text
-    assert '<th scope="col">name</th><th scope="col">bytes</th>' in str(draw(table(("name", "bytes"), [])))
+    assert '<th scope="col">name</th><th scope="col">bytes</th>' in str(
+        draw(table(("name", "bytes"), []))
+    )
 
 
 def test_what_stands_in_a_table_is_text():

@@ -96,7 +96,9 @@ def _send(place: Path, name: str, private: bool) -> str:
             )
     except HfHubHTTPError as error:
         fail(f"the hub refused it: {str(error).splitlines()[0]}. What was to be sent is in {place}")
-    except Exception as error:  # each version of the hub's library has errors of its own for a network
+    except (
+        Exception
+    ) as error:  # each version of the hub's library has errors of its own for a network
         if os.environ.get("DUCKWEED_TRACE"):
             raise
         fail(
