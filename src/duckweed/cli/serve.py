@@ -203,6 +203,12 @@ def _serve(
             + (f"; the relay is at TCP port {serving.relay}." if own_relay else "."),
             style="dim",
         )
+        if mirror:
+            console.print(
+                f"The run is mirrored into {mirror}; whoever reads that can begin from there: duckweed join ... "
+                "--mirror",
+                style="dim",
+            )
         if words := _successors(run.spec):
             console.print(words, style="dim")
         if shown is None:
