@@ -241,9 +241,7 @@ class Swarm:
             momenta = self.inner_steps.momenta(copy)
             guide(momenta, self.merged[path], self.layout, self.spec.inner.guide)
 
-    def _train(
-        self, number: int, held: NDArray[np.int64], together: bool
-    ) -> NDArray[np.float64]:
+    def _train(self, number: int, held: NDArray[np.int64], together: bool) -> NDArray[np.float64]:
         cell, texts = self.cell, [0 if together else 1 + int(path) for path in held]
         blocks = []
         for text in texts:
@@ -251,7 +249,9 @@ class Swarm:
             self.taken[text] += 1
         total = np.zeros(cell.peers)
         for step in range(cell.steps):
-            windows = [self._windows(text, block, step) for text, block in zip(texts, blocks, strict=True)]
+            windows = [
+                self._windows(text, block, step) for text, block in zip(texts, blocks, strict=True)
+            ]
             loss = self.stack.loss(torch.from_numpy(np.stack(windows)))
             loss.sum().backward()
             overall = number * cell.steps + step
