@@ -5,13 +5,11 @@ import argparse
 import fnmatch
 import json
 import os
-from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from bench.paths import corpus, plan, swarm
+from bench.paths import corpus, plan, swarm, table
 
-RESULTS = Path(__file__).parents[1] / "results" / "paths"
 
 
 def main() -> None:
@@ -23,13 +21,16 @@ def main() -> None:
         for name in corpus.SIZE:
             print(f"{name}, MB to train on: {corpus.load(name).told()}")
         return
+    if chosen.command == "table":
+        table.write()
+        return
     for name, cell in plan.CELLS.items():
-        path = RESULTS / f"{name}.json"
+        path = table.RESULTS / f"{name}.json"
         if not any(fnmatch.fnmatch(name, pattern) for pattern in chosen.cells):
             continue
         if not path.exists():
             record = swarm.run(cell)
-            RESULTS.mkdir(parents=True, exist_ok=True)
+            table.RESULTS.mkdir(parents=True, exist_ok=True)
             part = path.with_suffix(".part")
             part.write_text(json.dumps(record, indent=1) + "\n")
             part.replace(path)
