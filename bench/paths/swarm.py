@@ -18,10 +18,11 @@ from torch.nn.functional import log_softmax, scaled_dot_product_attention
 from bench.parity.model import Stack
 from bench.parity.stacked import Steps
 from bench.paths import corpus as corpora
+from bench.paths import routers
 from bench.paths.corpus import LENGTH, PREFIX, Corpus
 from duckweed.learn.data.dataset import order
 from duckweed.learn.data.permutation import derive
-from duckweed.learn.data.router import UNIT, Router
+from duckweed.learn.data.router import UNIT
 from duckweed.learn.model import model as models
 from duckweed.learn.optim.muon import guide
 from duckweed.learn.optim.schedule import learning_rate
@@ -35,7 +36,6 @@ SHAPES = {  # width, layers, heads, width of the feed-forward part
     "259k": (64, 4, 4, 208),
     "295k": (64, 4, 4, 256),
 }
-FITTED_ON = 8000  # windows that the router is fitted on
 QUICK, MIXED = 240, 300  # held-out windows of a point of a curve, and of the mixtures
 AT_ONCE = 20  # windows that are evaluated together
 MEASURED = 8  # every so many rounds
@@ -114,7 +114,7 @@ class Swarm:
         self.inner_steps = Steps(self.stack, self.spec)
         self.paths = 1 if cell.form == "dense" else cell.paths
         self.branch = round(cell.start * cell.rounds) if self.paths > 1 else cell.rounds
-        self.router = self._routed()
+        self.router = routers.fitted(self.corpus, cell.corpus, self.paths, cell.seed)
         whole = np.arange(len(self.corpus.train))
         routed = self.router.paths(self.corpus.train)
         self.texts = [whole] + [np.flatnonzero(routed == path) for path in range(self.paths)]
@@ -128,18 +128,6 @@ class Swarm:
         self.common = self._common()
         self.lengths: list[list[float]] = []
         self.curve: list[list[float]] = []
-
-    def _routed(self) -> Router:
-        """The same for all forms of a corpus, a seed and a number of paths; it is kept in the cache."""
-        cell = self.cell
-        name = f"router-{cell.corpus}-{self.paths}-{cell.seed}"
-        path = cache_folder() / "bench-paths" / name
-        if not path.exists():
-            random = np.random.default_rng(cell.seed)
-            chosen = random.permutation(len(self.corpus.train))[:FITTED_ON]
-            fitted = Router.fit(self.corpus.train[chosen], self.paths, PREFIX, cell.seed)
-            path.write_bytes(fitted.to_bytes())
-        return Router.from_bytes(path.read_bytes())
 
     def _common(self) -> NDArray[np.bool_]:
         """Of each value, whether all paths hold it in common, bool[P]."""

@@ -1,5 +1,6 @@
 """The tables of docs/paths-measured.md, of the cells that have a record."""
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -17,10 +18,18 @@ Record = dict[str, Any]
 
 def records() -> dict[str, Record]:
     found = {}
-    for name in plan.CELLS:
+    for name in [*plan.CELLS, "routers"]:
         if (path := RESULTS / f"{name}.json").exists():
             found[name] = json.loads(path.read_text())
     return found
+
+
+def keep(name: str, record: Record) -> None:
+    """Write a record, whole or not at all."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    part = RESULTS / f"{name}.part"
+    part.write_text(json.dumps(record, indent=1) + "\n")
+    part.replace(RESULTS / f"{name}.json")
 
 
 def write() -> None:
@@ -32,7 +41,7 @@ def write() -> None:
         text = before + begin + "\n".join(table(found)) + "\n" + end + rest.split(end)[1]
     DOCUMENT.write_text(text)
     left = [name for name in plan.CELLS if name not in found]
-    print(f"{len(found)} cells; not run: {', '.join(left) or 'none'}")
+    print(f"{len(found)} records; not run: {', '.join(left) or 'none'}")
 
 
 def head(*names: str) -> list[str]:
@@ -55,6 +64,15 @@ def against(one: Record | None, dense: Record | None) -> str:
     if one is None or dense is None:
         return ""
     return f"{bits(one)} ({gain(one['bits_per_byte'], dense['bits_per_byte'])})"
+
+
+def routers(found: dict[str, Record]) -> list[str]:
+    lines = head("router", "bits per byte", "of the gain by true domains", "purity")
+    for one in found.get("routers", {}).get("compared", []):
+        lines.append(
+            row(one["router"], f"{one['bits']:.3f}", f"{one['share']:.0%}", f"{one['purity']:.2f}")
+        )
+    return lines
 
 
 def rates(found: dict[str, Record]) -> list[str]:
@@ -209,7 +227,7 @@ def sizes(found: dict[str, Record]) -> list[str]:
 def interpolated(known: list[tuple[float, float]], value: float) -> float:
     """The size at which dense models reach a value, from (log size, bits), the sizes rising; beyond the
     last two by their line."""
-    pairs = list(zip(known, known[1:], strict=False))
+    pairs = list(itertools.pairwise(known))
     for (a, x), (b, y) in pairs:
         if value >= y or (b, y) == known[-1]:
             return math.exp(a + (b - a) * (x - value) / (x - y))
@@ -238,4 +256,5 @@ TABLES = {
     "sizes": sizes,
     "larger": larger,
     "rates": rates,
+    "routers": routers,
 }
