@@ -3,7 +3,7 @@
 from bench.paths.swarm import Cell
 
 CELLS: dict[str, Cell] = {}
-TUNED = {"dense": 0.02, "none": 0.02, "trunk": 0.02}
+TUNED = {"dense": 0.02, "none": 0.01, "trunk": 0.02}
 """The best rate of each form by the cells "rate-*"."""
 RATES = (0.01, 0.02, 0.04)
 SHORT = 8  # rounds of a cell that is only for a rate
