@@ -9,6 +9,9 @@ RATES = (0.01, 0.02, 0.04)
 SHORT = 8  # rounds of a cell that is only for a rate
 
 
+HALF = 16  # rounds of the cells beside the main comparison: 10 tokens for each held parameter
+
+
 def form(name: str, kind: str, **more: object) -> None:
     CELLS[name] = Cell(kind, TUNED[kind], **more)  # type: ignore[arg-type]
 
@@ -20,16 +23,23 @@ for seed in range(3):
     for kind in TUNED:
         form(f"{kind}-seed{seed}", kind, seed=seed, mix=seed == 0)
 for kind in TUNED:
-    form(f"python-{kind}", kind, corpus="python")
-for paths in (4, 16, 2):
-    for kind in ("none", "trunk"):
-        form(f"{kind}-k{paths}", kind, paths=paths)
-for start in (0.0, 0.3):
-    form(f"none-start{start}", "none", start=start)
-form("none-dropped", "none", moments="dropped")
-form("none-factor0.6", "none", factor=0.6)
-form("trunk-factor0.6", "trunk", factor=0.6)
-form("dense-136k", "dense", shape="136k")
-form("dense-259k", "dense", shape="259k")
+    form(f"python-{kind}", kind, corpus="python", rounds=HALF)
+for kind in TUNED:
+    form(f"half-{kind}", kind, rounds=HALF)
+for paths in (16, 4, 2):
+    form(f"half-none-k{paths}", "none", paths=paths, rounds=HALF)
+for name, change in {
+    "dropped": {"moments": "dropped"},
+    "start0.0": {"start": 0.0},
+    "start0.3": {"start": 0.3},
+    "factor0.6": {"factor": 0.6},
+}.items():
+    form(f"half-none-{name}", "none", rounds=HALF, **change)
+form("half-trunk-factor0.6", "trunk", rounds=HALF, factor=0.6)
+form("half-dense-136k", "dense", shape="136k", rounds=HALF)
+for paths in (16, 4, 2):
+    form(f"half-trunk-k{paths}", "trunk", paths=paths, rounds=HALF)
+CELLS["half-none-rate0.02"] = Cell("none", 0.02, rounds=HALF)
+form("half-dense-259k", "dense", shape="259k", rounds=HALF)
 for kind in ("none", "trunk", "dense"):
     form(f"{kind}-295k", kind, shape="295k", rounds=30)

@@ -134,40 +134,42 @@ def curve(found: dict[str, Record]) -> list[str]:
 
 
 def numbers(found: dict[str, Record]) -> list[str]:
-    dense = found.get("dense-seed0")
-    lines = head("K", NAMES["none"], NAMES["trunk"], "in all: separate, trunk")
+    dense = found.get("half-dense")
+    lines = head("K", NAMES["none"], NAMES["trunk"], "parameters in all: separate, trunk")
     for count in (2, 4, 8, 16):
-        cells = [
-            found.get(f"{k}-seed0" if count == 8 else f"{k}-k{count}") for k in ("none", "trunk")
-        ]
+        end = "" if count == 8 else f"-k{count}"
+        cells = [found.get(f"half-{kind}{end}") for kind in ("none", "trunk")]
         sizes = ", ".join(f"{one['total']:,}" for one in cells if one)
         lines.append(row(count, *(against(one, dense) for one in cells), sizes))
     return lines
 
 
 def single(found: dict[str, Record]) -> list[str]:
-    lines = head("form", "bits per byte")
-    dense = found.get("python-dense")
+    lines = head("form", "Python alone", "the twelve domains, as far")
     for kind, name in NAMES.items():
-        one = found.get(f"python-{kind}")
-        lines.append(row(name, against(one, dense) if kind != "dense" else bits(one)))
+        cells = []
+        for start in ("python", "half"):
+            one, dense = found.get(f"{start}-{kind}"), found.get(f"{start}-dense")
+            cells.append(bits(one) if kind == "dense" else against(one, dense))
+        lines.append(row(name, *cells))
     return lines
 
 
 def choices(found: dict[str, Record]) -> list[str]:
-    dense = found.get("dense-seed0")
+    dense = found.get("half-dense")
     lines = head("what is changed", "bits per byte (against dense)")
     told = {
-        "none-seed0": "separate paths: common start of 15 %, moments kept, steps whole",
+        "none": "separate paths: common start of 15 %, moments kept, steps whole",
         "none-start0.0": "no common start",
         "none-start0.3": "common start of 30 %",
         "none-dropped": "moments dropped where paths branch",
         "none-factor0.6": "steps of one contributor times 0.6",
-        "trunk-seed0": "common trunk: the same",
+        "none-rate0.02": "learning rate of the other forms, 0.02",
+        "trunk": "common trunk: common start of 15 %, steps whole",
         "trunk-factor0.6": "steps of one contributor times 0.6",
     }
     for name, what in told.items():
-        if one := found.get(name):
+        if one := found.get(f"half-{name}"):
             lines.append(row(what, against(one, dense)))
     return lines
 
@@ -177,8 +179,8 @@ def lengths(found: dict[str, Record]) -> list[str]:
     for name, place, what in (
         ("dense-seed0", 2, "dense, 8 contributors"),
         ("trunk-seed0", 1, "trunk, 8 contributors of 8 paths"),
-        ("none-k2", 2, "separate, 4 contributors each"),
-        ("none-k4", 2, "separate, 2 contributors each"),
+        ("half-none-k2", 2, "separate, 4 contributors each"),
+        ("half-none-k4", 2, "separate, 2 contributors each"),
         ("none-seed0", 2, "separate, 1 contributor each"),
     ):
         if one := found.get(name):
@@ -204,12 +206,12 @@ def sizes(found: dict[str, Record]) -> list[str]:
     """Dense sizes at equal tokens, and between which of them the paths are, linear in log size."""
     lines = head("model", "parameters of a peer", "bits per byte")
     known = []
-    for name in ("dense-seed0", "dense-136k", "dense-259k"):
+    for name in ("half-dense", "half-dense-136k", "half-dense-259k"):
         if one := found.get(name):
             known.append((math.log(one["held"]), one["bits_per_byte"]))
             lines.append(row("dense", f"{one['held']:,}", bits(one)))
     for kind in ("none", "trunk"):
-        one = found.get(f"{kind}-seed0")
+        one = found.get(f"half-{kind}")
         if not one or len(known) < 2:
             continue
         size = interpolated(known, one["bits_per_byte"])

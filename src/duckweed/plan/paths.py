@@ -22,6 +22,8 @@ from duckweed.plan.search import DAY, Space, Target, evaluate, only, search
 
 SMALLEST, LARGEST = 1e7, 1e13
 """Parameters of a path, dense."""
+TRIES = 5
+"""With a shorter time each, until the median of the samples is within the deadline."""
 
 
 @dataclass(frozen=True)
@@ -86,16 +88,26 @@ def paths(
 ) -> Paths | None:
     """What the crowd can train as paths in `deadline` days; None where not even two paths of ten million
     parameters can be. All paths together need no more text than the target has."""
+    limit = deadline
+    for _ in range(TRIES):
+        found = _largest(target, crowd, limit, fixed)
+        if found is None or found.days.median <= deadline:
+            return found
+        limit *= deadline / found.days.median  # the median of the samples, not of their inputs, counts
+    return None
+
+
+def _largest(
+    target: Target, crowd: Crowd, deadline: float, fixed: dict[str, float] | None
+) -> Paths | None:
+    """By the medians of the inputs alone."""
     best: tuple[float, int, float] | None = None
     for count in numbers(crowd):
         if size := largest_path(target, crowd, count, deadline, fixed):
             worth = equivalent(count, size).median
             if best is None or worth > best[0]:
                 best = worth, count, size
-    if best is None:
-        return None
-    _, count, size = best
-    return _described(target, crowd, count, size, fixed)
+    return None if best is None else _described(target, crowd, best[1], best[2], fixed)
 
 
 def numbers(crowd: Crowd) -> list[int]:
