@@ -2,7 +2,7 @@
 
 Debian packages are fetched with `apt-get download`, and read without being installed. A document is a file
 (a text of many small pieces is cut); windows lie within documents. A tenth of the documents, by the hash of
-their names, is held out.
+their names, is held out, and all that are not needed for training; measured are few windows of each.
 """
 
 import gzip
@@ -70,27 +70,39 @@ def load(name: str) -> Corpus:
 
 def make(names: tuple[str, ...], size: int, cache: Path) -> Corpus:
     """Read the domains; `cache` keeps the packages."""
-    sides: tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]] = ([], [])
-    domains: tuple[list[int], list[int]] = ([], [])
+    train: list[NDArray[np.uint8]] = []
+    train_domain: list[int] = []
+    held_out = []
     for number, name in enumerate(names):
-        taken = 0
+        taken, kept = 0, []
         for key, text in sorted(_documents(name, cache)):
             windows = _windows(text)
-            side = int(key, 16) % 10 == 0
-            sides[side].append(windows)
-            domains[side].extend([number] * len(windows))
+            if taken > size or int(key, 16) % 10 == 0:
+                kept.append(windows)
+            else:
+                train.append(windows)
+                train_domain.extend([number] * len(windows))
             taken += len(text)
-            if taken > size:
-                break
-    train, held_out = (np.concatenate(side) for side in sides)
-    train_domain, domain = (np.array(side) for side in domains)
-    each = MEASURED // len(names)
-    chosen = []
-    for number in range(len(names)):
-        places = np.flatnonzero(domain == number)
-        chosen.append(places[np.arange(each) * len(places) // each])
-    kept = np.stack(chosen, axis=1).reshape(-1)  # any beginning has all domains alike
-    return Corpus(names, train, train_domain, held_out[kept], domain[kept])
+        held_out.append(_spread(kept, MEASURED // len(names)))
+    mixed = np.stack(held_out, axis=1)  # [n, domains, 257]: any beginning has all domains alike
+    return Corpus(
+        names,
+        np.concatenate(train),
+        np.array(train_domain),
+        mixed.reshape(-1, LENGTH + 1),
+        np.tile(np.arange(len(names)), len(mixed)),
+    )
+
+
+def _spread(documents: list[NDArray[np.uint8]], count: int) -> NDArray[np.uint8]:
+    """`count` windows of as many different documents as there are, in an order that mixes them."""
+    each = -(-count // len(documents))
+    random = np.random.default_rng(0)
+    found = np.concatenate([x[random.permutation(len(x))[:each]] for x in documents])
+    while len(found) < count:  # some documents are shorter than that
+        each += 1
+        found = np.concatenate([x[random.permutation(len(x))[:each]] for x in documents])
+    return found[random.permutation(len(found))[:count]]
 
 
 def _documents(name: str, cache: Path) -> Iterator[tuple[str, bytes]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from blake3 import blake3
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import log_softmax, scaled_dot_product_attention
@@ -149,6 +150,7 @@ class Swarm:
                 bits = self.bits(QUICK)
                 self.curve.append([self.tokens(number + 1), round(float(bits.mean()), 4)])
                 print(f"  round {number + 1}: {bits.mean():.4f}", flush=True)
+        self.save()
         bits = self.bits(len(self.corpus.held_out))
         domains = self.corpus.held_out_domain
         routed = np.bincount(self.router.paths(self.corpus.train), minlength=self.paths)
@@ -172,6 +174,12 @@ class Swarm:
             "mixed": self.mixed() if cell.mix and self.paths > 1 else {},
             "cpu_seconds": round(time.process_time() - began, 1),
         }
+
+    def save(self) -> None:
+        """Keep the weights in the cache, so that more can be measured of them later."""
+        name = blake3(repr(cell := self.cell).encode()).hexdigest(8)
+        path = cache_folder() / "bench-paths" / f"weights-{cell.form}-{name}.npz"
+        np.savez(path, weights=self.weights, cell=repr(cell))
 
     def tokens(self, rounds: int) -> int:
         cell = self.cell
