@@ -92,7 +92,8 @@ def specification(cell: Cell) -> RunSpec:
             "model.sequence": LENGTH, "architecture.width": width, "architecture.layers": layers,
             "architecture.heads": heads, "architecture.kv_heads": heads,
             "architecture.inner_width": inner, "architecture.tied": False,
-            "inner.learning_rate": cell.rate, "inner.batch": cell.batch, "inner.steps": cell.steps,
+            "inner.learning_rate": cell.rate, "inner.warmup": min(20, cell.rounds * cell.steps // 2),
+            "inner.batch": cell.batch, "inner.steps": cell.steps,
             "rounds.count": cell.rounds, "rounds.peers": cell.peers, "seed": cell.seed,
         },
     )  # fmt: skip

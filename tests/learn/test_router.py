@@ -45,6 +45,15 @@ def test_each_language_gets_a_path_of_its_own_also_for_text_that_was_not_fitted(
     assert agreement(fitted.paths(windows), whose, 4) > 0.95
 
 
+def test_texts_without_a_letter_in_common_are_told_apart():
+    random = np.random.default_rng(0)
+    windows = random.integers(97, 123, (48, 257))
+    windows[::2] -= 32
+    paths = Router.fit(windows, 2, 64, seed=0).paths(windows)
+    assert len(set(paths[::2].tolist())) == len(set(paths[1::2].tolist())) == 1
+    assert paths[0] != paths[1]
+
+
 def test_all_paths_are_loaded_alike_though_one_language_has_most_of_the_text():
     windows, whose = languages(2)
     uneven = np.concatenate([windows[whose == 0], windows[whose == 1][:40]])

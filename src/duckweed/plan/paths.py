@@ -93,7 +93,9 @@ def paths(
         found = _largest(target, crowd, limit, fixed)
         if found is None or found.days.median <= deadline:
             return found
-        limit *= deadline / found.days.median  # the median of the samples, not of their inputs, counts
+        limit *= (
+            deadline / found.days.median
+        )  # the median of the samples, not of their inputs, counts
     return None
 
 

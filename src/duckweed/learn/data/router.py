@@ -34,7 +34,7 @@ STARTS, FIRST_TURNS, TURNS = (
 )  # of the fit: how many, and their turns, before the best goes on
 SETTLED = 0.001  # share of windows that changes its path in a turn after which the fit ends
 SWEEPS = 20  # over all biases, for a balance
-STRENGTH = 8.0  # tokens that the table of all text counts for, in each row of a path's own
+ROW, WHOLE = 16.0, 64.0  # tokens that what a row, or a path, is drawn towards counts for
 AT_ONCE = 2048  # windows
 
 
@@ -188,7 +188,9 @@ class Router:
                 with_biases = scores + biases
                 with_biases[:, path] = np.iinfo(np.int64).min
                 missing = with_biases.max(axis=1) - scores[:, path]
-                biases[path] = np.partition(missing, wanted - 1)[wanted - 1]
+                last = min(wanted, len(missing) - 1)
+                nearest = np.partition(missing, (wanted - 1, last))
+                biases[path] = (nearest[wanted - 1] + nearest[last]) // 2  # far from both sides
             if np.array_equal(before, biases):
                 break
         biases -= int(np.median(biases))
@@ -221,10 +223,8 @@ class _Text:
         self.windows = len(windows)
         pairs = self.folded[:, :-1] * BUCKETS + self.folded[:, 1:]
         self._pairs = pairs.astype(np.uint16)
-        everything = self.counted(np.ones(self.windows, bool))
-        self._singles = everything.sum(axis=0) + 0.5
-        self._singles /= self._singles.sum()
-        self._all = _shrunk(everything, self._singles)
+        frequent = self.counted(np.ones(self.windows, bool)).sum(axis=0) + 0.5
+        self._frequent = frequent / frequent.sum()
 
     def counted(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> NDArray[np.float64]:
         """[256, 256]: how often each bucket follows each, in the windows that are chosen."""
@@ -232,18 +232,23 @@ class _Text:
         return found.reshape(BUCKETS, BUCKETS).astype(np.float64)
 
     def tables(self, counts: NDArray[np.float64]) -> NDArray[np.int16]:
-        """int16[K, 257, 256] of counts [K, 256, 256], each row drawn towards that of all text."""
+        """int16[K, 257, 256] of counts [K, 256, 256]. Each row is drawn towards how frequent each bucket is
+        in the path, and that towards all text: a bucket that the path has not seen is unlikely there, also
+        after another that it has not seen."""
         tables = np.empty((len(counts), BUCKETS + 1, BUCKETS), np.int16)
         for path, own in enumerate(counts):
-            likely = np.vstack([_shrunk(own, self._all), _shrunk(own.sum(axis=0), self._singles)])
+            frequent = _drawn(own.sum(axis=0), self._frequent, WHOLE)
+            likely = np.vstack([_drawn(own, frequent, ROW), frequent])
             tables[path] = np.clip(np.rint(np.log(likely) * UNIT), FLOOR, 0)
         return tables
 
 
-def _shrunk(counts: NDArray[np.float64], towards: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probabilities of counts [..., 256], in each row as if STRENGTH tokens more had been seen."""
+def _drawn(
+    counts: NDArray[np.float64], towards: NDArray[np.float64], strength: float
+) -> NDArray[np.float64]:
+    """Probabilities of counts [..., 256], in each row as if `strength` tokens more had been seen."""
     total = counts.sum(axis=-1, keepdims=True)
-    return np.asarray((counts + STRENGTH * towards) / (total + STRENGTH))
+    return np.asarray((counts + strength * towards) / (total + strength))
 
 
 def _entries(folded: NDArray[np.int64]) -> NDArray[np.int64]:
