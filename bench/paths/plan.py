@@ -1,5 +1,7 @@
 """The cells, in the order in which they are trained: the most important table first."""
 
+from typing import Any
+
 from bench.paths.swarm import Cell
 
 CELLS: dict[str, Cell] = {}
@@ -12,8 +14,8 @@ SHORT = 8  # rounds of a cell that is only for a rate
 HALF = 16  # rounds of the cells beside the main comparison: 10 tokens for each held parameter
 
 
-def form(name: str, kind: str, **more: object) -> None:
-    CELLS[name] = Cell(kind, TUNED[kind], **more)  # type: ignore[arg-type]
+def form(name: str, kind: str, **more: Any) -> None:
+    CELLS[name] = Cell(kind, TUNED[kind], **more)
 
 
 for kind in TUNED:
@@ -28,12 +30,13 @@ for kind in TUNED:
     form(f"half-{kind}", kind, rounds=HALF)
 for paths in (16, 4, 2):
     form(f"half-none-k{paths}", "none", paths=paths, rounds=HALF)
-for name, change in {
+CHANGES: dict[str, dict[str, Any]] = {
     "dropped": {"moments": "dropped"},
     "start0.0": {"start": 0.0},
     "start0.3": {"start": 0.3},
     "factor0.6": {"factor": 0.6},
-}.items():
+}
+for name, change in CHANGES.items():
     form(f"half-none-{name}", "none", rounds=HALF, **change)
 form("half-trunk-factor0.6", "trunk", rounds=HALF, factor=0.6)
 form("half-dense-136k", "dense", shape="136k", rounds=HALF)
