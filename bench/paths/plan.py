@@ -21,11 +21,13 @@ def form(name: str, kind: str, **more: Any) -> None:
 for kind in TUNED:
     for rate in RATES:
         CELLS[f"rate-{kind}-{rate}"] = Cell(kind, rate, rounds=SHORT)
-for seed in range(3):
-    for kind in TUNED:
-        form(f"{kind}-seed{seed}", kind, seed=seed, mix=seed == 0)
+for kind in TUNED:
+    form(f"{kind}-seed0", kind, mix=True)
 for kind in TUNED:
     form(f"python-{kind}", kind, corpus="python", rounds=HALF)
+for seed in (1, 2):
+    for kind in TUNED:
+        form(f"{kind}-seed{seed}", kind, seed=seed)
 for kind in TUNED:
     form(f"half-{kind}", kind, rounds=HALF)
 for paths in (16, 4, 2):
