@@ -1,22 +1,32 @@
-"""How soon audits as a duty put out who cheats, and whom else: `python -m bench.duty`.
+"""What audits as a duty do, and what they cost.
 
-Ten peers. The hostile ones hand in work in every round that no honest auditor finds to fit. Alone they audit as
+`python -m bench.duty soon`: how soon they put out who cheats, and whom else. Ten peers. The hostile ones hand in work in every round that no honest auditor finds to fit. Alone they audit as
 everybody does; together they find no fault in each other, and fault in all honest peers. Draws and decisions are the
 product's own (duckweed.audit); nothing is trained, and nobody's line or machine fails. RUNS runs of each kind, from
 beacons that a seed gives.
 
-The table of docs/audit.md is printed, and bench/results/duty.json written.
+`python -m bench.duty cost FOLDER`: honest runs of a model of some 25,000 parameters in virtual time, six peers alike, on
+links of 10 Mbit/s up and 50 down: tokens that counted in a second, with audits and without.
+
+The tables of docs/audit.md are printed, and bench/results/duty.json written.
 """
 
 import json
 import statistics
+import sys
 from collections import Counter
 from pathlib import Path
 
 from blake3 import blake3
 
+from bench.fuzz.whole import found, specification
 from duckweed.audit import draw, outcomes
-from duckweed.ledger.entries import Verdict
+from duckweed.ledger.entries import AuditEntry, RoundEntry, Verdict
+from duckweed.ledger.ledger import Ledger
+from duckweed.net.link_spec import parse_links
+from duckweed.process.simulation import Simulation
+from duckweed.round import founding
+from duckweed.run.spec import override
 from duckweed.swarm.coordinator.audits import KEEPERS
 
 RESULTS = Path(__file__).parent / "results" / "duty.json"
@@ -99,22 +109,69 @@ def measure(hostile: int, together: bool, share: float) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    found = {}
+TRAINERS, LENGTH = 6, 40
+"""Peers and rounds of a run whose cost is measured."""
+
+
+def cost(base: Path, share: float) -> dict[str, float]:
+    """One run: tokens that counted, by the second; audits."""
+    changes = {
+        "members.join": "open", "members.audits": share, "rounds.peers": TRAINERS,
+        "rounds.evaluate": LENGTH, "rounds.patience": 60.0, "inner.warmup": 0,
+    }  # fmt: skip
+    spec = override(specification(base, LENGTH, 4), changes)
+    folder, ground, state = found(base, f"audits-{share}", spec)
+    run = Simulation(
+        folder, spec, founding.layout(folder), ground, state, "cpu",
+        parse_links("10/50 80ms", TRAINERS), step_seconds=2.0,
+    )  # fmt: skip
+    run.run()
+    ledger = Ledger(folder.ledger)
+    rounds = [entry.body for entry in ledger.entries(RoundEntry)]
+    ended = Counter(entry.body.outcome for entry in ledger.entries(AuditEntry))
+    ledger.close()
+    tokens = sum(one.contributions[x].tokens for one in rounds for x in one.closed.accepted)
+    return {"tokens a second": tokens / run.clock, "seconds": run.clock, **ended}
+
+
+def costs(base: Path) -> dict[str, dict[str, float]]:
+    """The table of what audits cost."""
+    base.mkdir(parents=True, exist_ok=True)
+    print("| audits | how they ended | tokens a second | of a run without |\n|---|---|---|---|")
+    made = {}
+    for share in (0.0, *SHARES, 0.3):
+        one = made[f"cost {share}"] = cost(base, share)
+        ended = ", ".join(
+            f"{n} {x}" for x, n in one.items() if x not in ("tokens a second", "seconds")
+        )
+        rate, before = one["tokens a second"], made["cost 0.0"]["tokens a second"]
+        print(f"| {share:.0%} | {ended or '-'} | {rate:.1f} | {rate / before:.1%} |", flush=True)
+    return made
+
+
+def soon() -> dict[str, dict[str, float]]:
+    """The table of how soon hostile peers are out."""
+    made = {}
     print(
         f"| audits | of {PEERS} peers | rounds until a hostile peer is out: half, 95 of 100 | "
         f"within {WITHIN} rounds | honest peers put out, of audits |\n|---|---|---|---|---|"
     )
     for share in SHARES:
         for name, (hostile, together) in KINDS.items():
-            one = found[f"{share} {name}"] = measure(hostile, together, share)
+            one = made[f"{share} {name}"] = measure(hostile, together, share)
             print(
                 f"| {share:.0%} | {name} | {one['median']:.0f}, {one['95 of 100']:.0f} | "
                 f"{one['within']:.1%} | {one['honest peers put out']:.0f} of "
                 f"{one['audits of honest peers']:,.0f} |",
                 flush=True,
             )
-    RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return made
+
+
+def main() -> None:
+    made = costs(Path(sys.argv[2])) if sys.argv[1] == "cost" else soon()
+    known = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
+    RESULTS.write_text(json.dumps(known | made, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
