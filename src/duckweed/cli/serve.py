@@ -42,7 +42,7 @@ class ServeCommand(TyperCommand):
 
 
 def _is_address(following: list[str]) -> bool:
-    return bool(following and re.fullmatch(r"\S*:\d+", following[0]))
+    return bool(following and re.fullmatch(r"\S*:\w+", following[0]))
 
 
 def register(app: typer.Typer) -> None:
