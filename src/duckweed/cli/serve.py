@@ -42,7 +42,7 @@ class ServeCommand(TyperCommand):
 
 
 def _is_address(following: list[str]) -> bool:
-    return bool(following and re.fullmatch(r"\S*:\d+", following[0]))
+    return bool(following and re.fullmatch(r"\S*:\w+", following[0]))
 
 
 def register(app: typer.Typer) -> None:
@@ -205,9 +205,10 @@ def _serve(
         )
         if mirror:
             console.print(
-                f"The run is mirrored into {mirror}; whoever reads that can begin from there: duckweed join ... "
-                "--mirror",
+                f"The run is mirrored into {mirror}. Whoever can read it takes ledger and state from there: "
+                f"duckweed join ... --mirror {mirror}",
                 style="dim",
+                soft_wrap=True,
             )
         if words := _successors(run.spec):
             console.print(words, style="dim")
