@@ -25,13 +25,14 @@ for kind in TUNED:
     form(f"{kind}-seed0", kind, mix=True)
 for kind in TUNED:
     form(f"python-{kind}", kind, corpus="python", rounds=HALF)
+for kind in TUNED:
+    form(f"half-{kind}", kind, rounds=HALF)
+for paths in (4, 2, 16):
+    form(f"half-none-k{paths}", "none", paths=paths, rounds=HALF)
+CELLS["half-none-rate0.02"] = Cell("none", 0.02, rounds=HALF)
 for seed in (1, 2):
     for kind in TUNED:
         form(f"{kind}-seed{seed}", kind, seed=seed)
-for kind in TUNED:
-    form(f"half-{kind}", kind, rounds=HALF)
-for paths in (16, 4, 2):
-    form(f"half-none-k{paths}", "none", paths=paths, rounds=HALF)
 CHANGES: dict[str, dict[str, Any]] = {
     "dropped": {"moments": "dropped"},
     "start0.0": {"start": 0.0},
@@ -44,7 +45,6 @@ form("half-trunk-factor0.6", "trunk", rounds=HALF, factor=0.6)
 form("half-dense-136k", "dense", shape="136k", rounds=HALF)
 for paths in (16, 4, 2):
     form(f"half-trunk-k{paths}", "trunk", paths=paths, rounds=HALF)
-CELLS["half-none-rate0.02"] = Cell("none", 0.02, rounds=HALF)
 form("half-dense-259k", "dense", shape="259k", rounds=HALF)
 for kind in ("none", "trunk", "dense"):
     form(f"{kind}-295k", kind, shape="295k", rounds=30)

@@ -40,8 +40,7 @@ def write() -> None:
         before, rest = text.split(begin)
         text = before + begin + "\n".join(table(found)) + "\n" + end + rest.split(end)[1]
     DOCUMENT.write_text(text)
-    left = [name for name in plan.CELLS if name not in found]
-    print(f"{len(found)} records; not run: {', '.join(left) or 'none'}")
+    print(f"{len(found)} records; not run: {left(found)[0]}")
 
 
 def head(*names: str) -> list[str]:
@@ -246,6 +245,11 @@ def larger(found: dict[str, Record]) -> list[str]:
     return lines
 
 
+def left(found: dict[str, Record]) -> list[str]:
+    names = [f"`{name}`" for name in plan.CELLS if name not in found]
+    return [", ".join(names) + "." if names else "Nothing is missing."]
+
+
 TABLES = {
     "seeds": seeds,
     "domains": domains,
@@ -259,4 +263,5 @@ TABLES = {
     "larger": larger,
     "rates": rates,
     "routers": routers,
+    "left": left,
 }
