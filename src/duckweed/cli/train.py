@@ -77,6 +77,10 @@ def train(
 
     Without arguments: four peers train a small model on Python's own sources for some minutes.
     """
+    from msgspec import UNSET
+
+    from duckweed.cli.common import families
+    from duckweed.family import folder as family_folders
     from duckweed.net.link_spec import parse_links
     from duckweed.pages import trackers
     from duckweed.process import environment
@@ -93,10 +97,11 @@ def train(
     wanted = specified.changes(
         data, field, encoding, limit, model, tokenizer, peers, rounds, seed, set_, saving
     )
-    folder = None
+    folder = family = None
     if resume is not None:
         specified.refuse_with_run(wanted, recipe)
-        folder = folders.find(resume)
+        family = family_folders.find(resume)
+        folder = None if family else folders.find(resume)
     else:
         loaded = plugins.load(plugin or ())
         spec, base = specified.specification(specification, recipe, wanted)
@@ -106,12 +111,30 @@ def train(
         forks = None
         if not simulate and device in ("auto", "cpu"):  # it loads while the run is founded
             forks = stack.enter_context(ForkServer(environment.of_child(threads)))
+        if not folder and not name:
+            name = folders.next_name(runs, specification.stem if specification else "train")
+        if family or (not folder and spec.paths is not UNSET):
+            families.refuse(bool(log), "--log")
+            families.refuse(mirror is not None, "--mirror")
+            families.refuse(port != 0, "--port")
+            whole = (
+                families.reopen(family, device, threads, plugin or (), micro)
+                if family
+                else families.begin(
+                    spec, base, runs, str(name), device, threads, loaded, micro, simulate
+                )
+            )
+            if simulate:
+                peers = whole.spec.rounds.peers
+                families.simulate(whole, parse_links(links, peers) if links else None, step_seconds)
+            else:
+                families.train(whole, forks)
+            return
         if folder:
             run = running.reopen(folder, device, threads, plugin or (), micro, simulated=simulate)
         else:
-            name = name or folders.next_name(runs, specification.stem if specification else "train")
             run = running.begin(
-                spec, base, runs, name, device, threads, spec.rounds.peers, loaded, micro, simulate
+                spec, base, runs, str(name), device, threads, spec.rounds.peers, loaded, micro, simulate
             )
         from duckweed import session
 
