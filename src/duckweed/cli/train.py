@@ -97,14 +97,17 @@ def train(
     wanted = specified.changes(
         data, field, encoding, limit, model, tokenizer, peers, rounds, seed, set_, saving
     )
-    folder = family = None
+    folder = found = family = None
     if resume is not None:
         specified.refuse_with_run(wanted, recipe)
-        family = family_folders.find(resume)
-        folder = None if family else folders.find(resume)
+        if found := family_folders.find(resume):
+            families.refuse({"--log": log, "--mirror": mirror, "--port": port})
+        folder = None if found else folders.find(resume)
     else:
         loaded = plugins.load(plugin or ())
         spec, base = specified.specification(specification, recipe, wanted)
+        if spec.paths is not UNSET:
+            families.refuse({"--log": log, "--mirror": mirror, "--port": port})
         if links:  # before a folder is made for the run
             parse_links(links, spec.rounds.peers)
     with contextlib.ExitStack() as stack:
@@ -113,28 +116,24 @@ def train(
             forks = stack.enter_context(ForkServer(environment.of_child(threads)))
         if not folder and not name:
             name = folders.next_name(runs, specification.stem if specification else "train")
-        if family or (not folder and spec.paths is not UNSET):
-            families.refuse(bool(log), "--log")
-            families.refuse(mirror is not None, "--mirror")
-            families.refuse(port != 0, "--port")
-            whole = (
-                families.reopen(family, device, threads, plugin or (), micro)
-                if family
-                else families.begin(
-                    spec, base, runs, str(name), device, threads, loaded, micro, simulate
-                )
+        if found:
+            family = families.reopen(found, device, threads, plugin or (), micro)
+        elif not folder and spec.paths is not UNSET:
+            family = families.begin(
+                spec, base, runs, str(name), device, threads, loaded, micro, simulate
             )
+        if family:
             if simulate:
-                peers = whole.spec.rounds.peers
-                families.simulate(whole, parse_links(links, peers) if links else None, step_seconds)
+                families.simulate(family, links, step_seconds)
             else:
-                families.train(whole, forks)
+                families.train(family, forks)
             return
         if folder:
             run = running.reopen(folder, device, threads, plugin or (), micro, simulated=simulate)
         else:
+            peers = spec.rounds.peers
             run = running.begin(
-                spec, base, runs, str(name), device, threads, spec.rounds.peers, loaded, micro, simulate
+                spec, base, runs, str(name), device, threads, peers, loaded, micro, simulate
             )
         from duckweed import session
 

@@ -9,20 +9,16 @@ import msgspec
 import torch
 
 from duckweed import session
-from duckweed.family import folder as families
 from duckweed.family import rules
 from duckweed.family.folder import COMMON, FamilyFolder, name_of
 from duckweed.learn.data import routed
 from duckweed.learn.data.routed import Shares
-from duckweed.learn.data.router import Router
 from duckweed.learn.fit import ANY, Wish
 from duckweed.round import export, founding
-from duckweed.round.founding import Ground
 from duckweed.run import folder as folders
 from duckweed.run import plugins, toml
-from duckweed.run.folder import FolderError, RunFolder, write_atomically
+from duckweed.run.folder import write_atomically
 from duckweed.run.plugins import Plugin
-from duckweed.run.sections import Branch
 from duckweed.run.spec import RunSpec, SpecError
 from duckweed.session import Say, Session
 

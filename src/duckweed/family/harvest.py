@@ -35,7 +35,9 @@ def read(folder: FamilyFolder) -> Figures | None:
     try:
         return msgspec.json.decode(folder.figures.read_bytes(), type=Figures)
     except msgspec.DecodeError as error:
-        raise FolderError(f"{folder.figures}: is damaged ({error}); remove it, and --resume writes it again") from error
+        raise FolderError(
+            f"{folder.figures}: is damaged ({error}); remove it, and --resume writes it again"
+        ) from error
 
 
 def _measured(family: Family, runs: list[Session], say: Say) -> Figures:
@@ -83,4 +85,3 @@ def _windows(run: Session) -> tuple[int, int]:
 def _tokens(run: Session) -> int:
     """That a run has trained on."""
     return sum(one.tokens for one in run_log(run.folder).rounds)
-

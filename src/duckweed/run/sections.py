@@ -301,7 +301,9 @@ class Branch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     path: int = -1  # the path; -1: the common start
     router: str = ""  # digest of the router (duckweed.learn.data.router); of the common start: ""
     begins: int = 0  # inner steps of each peer before this run
-    ends: int = 1  # and of the whole family, from the first of the common start to the last of a path
+    ends: int = (
+        1  # and of the whole family, from the first of the common start to the last of a path
+    )
 
     def __post_init__(self) -> None:
         if not -1 <= self.path < MOST_PATHS or not 0 <= self.begins < self.ends:

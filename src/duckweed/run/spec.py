@@ -102,7 +102,7 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return
         if not isinstance(self.task, Text | msgspec.UnsetType):
             raise ValueError(
-                f"paths: only text is routed so far, and task.kind = {self.task.kind!r} is none; leave "
+                "paths: only text is routed so far, and this [task] trains on something else; leave "
                 "[paths] or [task] out"
             )
         if paths.prefix >= self.model.sequence:

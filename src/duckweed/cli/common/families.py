@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 from rich.table import Table
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from duckweed.family.begin import Family
     from duckweed.family.folder import FamilyFolder
     from duckweed.family.train import Story
-    from duckweed.net.link_spec import LinkSpec
     from duckweed.pages.family_page import Figures
     from duckweed.process.forkserver import ForkServer
     from duckweed.run.plugins import Plugin
@@ -114,13 +113,13 @@ def train(family: Family, forks: ForkServer | None) -> None:
     _watched(family, lambda say: training.train(family, say, forks))
 
 
-def simulate(
-    family: Family, links: Sequence[LinkSpec] | None, step_seconds: float | None
-) -> None:
-    """The same in this process and in virtual time."""
+def simulate(family: Family, links: str | None, step_seconds: float | None) -> None:
+    """The same in this process and in virtual time. links: as in --links, of the peers of the family."""
     from duckweed.family import train as training
+    from duckweed.net.link_spec import parse_links
 
-    _watched(family, lambda say: training.simulate(family, say, links, step_seconds))
+    each = parse_links(links, family.spec.rounds.peers) if links else None
+    _watched(family, lambda say: training.simulate(family, say, each, step_seconds))
 
 
 def _watched(family: Family, story: Callable[[Tell], Story]) -> None:
@@ -133,7 +132,10 @@ def _watched(family: Family, story: Callable[[Tell], Story]) -> None:
 
     try:
         if not training.trained(family):
-            with FamilyView(console, family.folder.path.name) as view, closing(story(view.say)) as told:
+            with (
+                FamilyView(console, family.folder.path.name) as view,
+                closing(story(view.say)) as told,
+            ):
                 for run, of, event in told:
                     rounds = of.spec.schedule.rounds
                     view.take(run, event, rounds, bytes_per_token(of.ground.dataset))
@@ -148,7 +150,7 @@ def _watched(family: Family, story: Callable[[Tell], Story]) -> None:
     show_figures(family.folder, figures)
 
 
-def _stopped(family: Family) -> None:
+def _stopped(family: Family) -> NoReturn:
     console.print(
         "\nStopped; nothing of the rounds that are closed is lost. Go on with: duckweed train --resume "
         f"{family.folder.path}",
@@ -203,7 +205,8 @@ def _closed(run: object) -> int:
         return ledger.closed_rounds()
 
 
-def refuse(given: bool, what: str) -> None:
-    """End the command if an option was given that a family does not take."""
-    if given:
-        fail(f"{what} goes with a single run and not with a family of paths")
+def refuse(options: Mapping[str, object]) -> None:
+    """End the command if one of these options, name -> value, was given: a family does not take them."""
+    for name, value in options.items():
+        if value:
+            fail(f"{name} goes with a single run and not with a family of paths")

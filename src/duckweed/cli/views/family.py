@@ -94,7 +94,9 @@ class FamilyView:
                 _shown(line.held_out),
                 Text("done", "green") if over else line.doing,
             )
-        gone = Text(f"\n{show_clock(time.monotonic() - self._began)} gone; losses in bits per byte", "dim")
+        gone = Text(
+            f"\n{show_clock(time.monotonic() - self._began)} gone; losses in bits per byte", "dim"
+        )
         return Panel(
             Group(table, gone, *map(Text, self._messages)),
             title=Text.assemble(("duckweed", "bold"), f" {self.name}"),
@@ -117,5 +119,11 @@ def figures_table(figures: Figures) -> RenderableType:
     verdict, facts = figures.sentences()
     note = "Losses of the paths: bits per byte of the held-out text that is routed to each."
     return Group(
-        Text(), Text(verdict, "bold"), Text(facts), Text(), table, Text(note, "dim"), Text(WORTH, "dim")
+        Text(),
+        Text(verdict, "bold"),
+        Text(facts),
+        Text(),
+        table,
+        Text(note, "dim"),
+        Text(WORTH, "dim"),
     )

@@ -19,7 +19,6 @@ from duckweed.learn.data.dataset import (
     TOKENIZER,
     TRAIN,
     Dataset,
-    Manifest,
     cached,
     held_out_windows,
     sequences,
@@ -93,7 +92,9 @@ def check(shares: Shares, needed: list[int], length: int) -> None:
             if found < least
             else f"none of {sum(shares.held_out):,} held-out sequences, so that it could not be measured"
         )
-        raise DataError(f"data: path {path} of {count} starves: it is given {what}. {advice}, or more text")
+        raise DataError(
+            f"data: path {path} of {count} starves: it is given {what}. {advice}, or more text"
+        )
 
 
 def prepare(dataset: Dataset, router: Router, length: int, path: int, cache: Path) -> Dataset:
@@ -106,12 +107,12 @@ def prepare(dataset: Dataset, router: Router, length: int, path: int, cache: Pat
 
 def _write(dataset: Dataset, router: Router, length: int, path: int, part: Path) -> None:
     whole, sizes, given = dataset.manifest, [], []
-    for held_out, name in ((False, TRAIN), (True, HELD_OUT)):
-        found = routes(dataset, router, length, held_out)
+    for side, name in ((False, TRAIN), (True, HELD_OUT)):
+        found = routes(dataset, router, length, side)
         chosen = np.flatnonzero(found == path)
         with (part / name).open("wb") as file:
             for some in _some(chosen, length):
-                windows = windows_of(dataset, some, length, held_out)
+                windows = windows_of(dataset, some, length, side)
                 file.write(windows.astype(np.dtype(whole.dtype).newbyteorder("<")).tobytes())
         sizes.append(len(chosen) * (length + 1))
         given.append((len(chosen), len(found)))
@@ -146,6 +147,3 @@ def _some(chosen: NDArray[np.int64], length: int) -> Iterator[NDArray[np.int64]]
     step = max(1, CHUNK // (length + 1))
     for first in range(0, max(1, len(chosen)), step):
         yield chosen[first : first + step]
-
-
-__all__ = ["Manifest", "Shares", "check", "fit", "prepare", "routes", "shares"]
