@@ -99,6 +99,8 @@ class Dataset:
     train: NDArray[np.unsignedinteger]
     held_out: NDArray[np.unsignedinteger]
     marks: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None = None
+    window: int = 0
+    """Tokens of a window where the windows lie one behind the other, as those of a path; 0: running text."""
 
     @classmethod
     def open(cls, folder: Path) -> "Dataset":
@@ -119,7 +121,7 @@ class Dataset:
             raise DataError(
                 f"data set {folder} is damaged: {error}; delete the folder and prepare it again"
             ) from error
-        return cls(folder, manifest, train, held_out, marks)
+        return cls(folder, manifest, train, held_out, marks, manifest.window)
 
     def verify(self) -> None:
         """Reads both files whole; DataError if a token differs from when they were written."""
@@ -167,20 +169,19 @@ def sequences(dataset: Dataset, length: int) -> int:
 
 
 def _count(dataset: Dataset, tokens: NDArray[np.unsignedinteger], length: int) -> int:
-    if not dataset.manifest.window:
+    if not dataset.window:
         return max(0, (len(tokens) - 1) // length)
     return len(tokens) // _stride(dataset, length)
 
 
 def _stride(dataset: Dataset, length: int) -> int:
     """Tokens from the beginning of a window to that of the next. Raises DataError."""
-    window = dataset.manifest.window
-    if window and window != length + 1:
+    if dataset.window and dataset.window != length + 1:
         raise DataError(
-            f"data set {dataset.folder}: was routed in sequences of {window - 1} tokens, and the run's have "
-            f"{length}; delete the folder and prepare it again"
+            f"data set {dataset.folder}: was routed in sequences of {dataset.window - 1} tokens, and the run's "
+            f"have {length}; delete the folder and prepare it again"
         )
-    return window or length
+    return dataset.window or length
 
 
 def check_size(dataset: Dataset, length: int, needed: int) -> None:
