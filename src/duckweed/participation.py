@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import random
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -11,15 +13,23 @@ import torch
 from duckweed.learn import memory
 from duckweed.learn.device import choose
 from duckweed.ledger.ledger import Ledger, LedgerError
-from duckweed.net.identity import load_or_create, verify
+from duckweed.net.identity import Identity, load_or_create, verify
+from duckweed.net.timeouts import RETRY
+from duckweed.net.transport import LinkError
 from duckweed.pages.live.follow import Follower
 from duckweed.process.environment import allow_files
 from duckweed.round import export, founding
 from duckweed.run import spec as specs
-from duckweed.run.folder import RunFolder
+from duckweed.run.folder import RunFolder, write_atomically
+from duckweed.run.lock import alone
+from duckweed.run.sections import Paths
 from duckweed.run.spec import SpecError
 from duckweed.session import Say, Session, closed_rounds, finish
+from duckweed.swarm.peer.bootstrap import Bootstrap
 from duckweed.swarm.peer.join import join as take_part
+from duckweed.swarm.protocol import messages as m
+from duckweed.swarm.protocol import offers
+from duckweed.swarm.protocol.invitation import Invitation
 from duckweed.volunteer import controls, given
 from duckweed.volunteer.controls import Controls
 from duckweed.volunteer.given import Given
@@ -28,6 +38,7 @@ from duckweed.volunteer.watch import hold_to
 from duckweed.wire import threads
 
 STANDING = 60.0  # seconds between two sentences on what a peer has given
+LOOK = 120.0  # seconds between two looks at how many peers the paths of a family have
 
 
 def ready(limits: Controls, device: str) -> str:
@@ -59,11 +70,113 @@ async def join(
     Raises LinkError, DataError, ModelError, OutOfMemory, ControlsError, PeerStopped."""
     telling = asyncio.create_task(_tell_standing(home, say))
     try:
-        return await take_part(
+        reason = await take_part(
             home.invitation, home.home, tuple(data), device, say, dry_run, config, tokenizer, mirror
         )
     finally:
         telling.cancel()
+    if reason == m.ALL_DONE and _parts(home):
+        return await _train_paths(home, data, device, say, dry_run, config, tokenizer)
+    return reason
+
+
+def _parts(home: PeerHome) -> bool:
+    """Whether the run was the common start of a family, which goes on with its paths."""
+    spec = specs.load(RunFolder(home.home).spec)
+    return isinstance(spec.paths, Paths) and spec.path is None
+
+
+async def _train_paths(
+    home: PeerHome,
+    data: Sequence[str],
+    device: str,
+    say: Say,
+    dry_run: bool,
+    config: str,
+    tokenizer: str,
+) -> str:
+    """Train one path after the other, as long as there is one that is not over; returns the reason. Each has a folder
+    below that of the common start, and the same key and limits. Raises as `join` does."""
+    told, identity = "", load_or_create(home.peer / "key")
+    trained: list[PeerHome] = []
+    own_number = int(identity.id[:8], 16)
+    while True:
+        try:
+            offered = await _offers(home, identity)
+        except LinkError:
+            if trained:
+                _take_all_home(trained, device, say)
+                return "the organiser of the family is not there any more"
+            raise
+        number = offers.choose(offered, own_number)
+        if number is None and offered:
+            _take_all_home(trained, device, say)
+            return m.ALL_DONE
+        if number is None:
+            if not told:
+                told = "the common start is done; waiting for the paths to begin"
+                say(told)
+            await asyncio.sleep(RETRY)
+            continue
+        path, offer = home.home / f"path-{number}", offered[number]
+        say(f"training path {number} ({offer.tokens:,} tokens and {offer.here} peers so far)")
+        invitation = Invitation(offer.run, offer.coordinator, tuple(offer.addresses), offer.secret)
+        own = PeerHome.of(str(invitation), path)
+        key = own.peer / "key"
+        if not key.exists():
+            write_atomically(key, (home.peer / "key").read_bytes())
+            key.chmod(0o600)
+        controls.save(own.peer, controls.load(home.peer))
+        with alone(own.lock, wait=False):
+            working = asyncio.create_task(
+                take_part(
+                    own.invitation, path, tuple(data), device, say, dry_run, config, tokenizer, ""
+                )
+            )
+            looking = asyncio.create_task(_elsewhere(home, number))
+            await asyncio.wait([working, looking], return_when=asyncio.FIRST_COMPLETED)
+            looking.cancel()
+            if not working.done():
+                say(f"another path has less than half the peers of path {number}: going there")
+                working.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await working
+                continue
+            reason = working.result()
+            if reason != m.ALL_DONE:
+                return reason
+            trained.append(own)
+
+
+def _take_all_home(trained: Sequence[PeerHome], device: str, say: Say) -> None:
+    """What there is to take home of the paths that this machine has trained to their end."""
+    for home in trained:
+        for line in take_home(home, device, say):
+            say(line)
+
+
+async def _offers(home: PeerHome, identity: Identity) -> list[m.PathOffer]:
+    """The paths of a family, as the coordinator of its common start tells. Raises LinkError."""
+    invitation, folder = home.invitation, RunFolder(home.home)
+    limits = controls.load(home.peer)
+    async with Bootstrap(invitation, folder, identity, limits, lambda text: None) as bootstrap:
+        client = await bootstrap.meet()
+        try:
+            answer, _ = await client.ask(m.GetPaths(m.PROTOCOL, invitation.secret))
+        finally:
+            client.close()
+    return answer.paths
+
+
+async def _elsewhere(home: PeerHome, kept: int) -> None:
+    """Returns once another path needs this peer more than the one that it trains. It asks by another key, since its own
+    is at work."""
+    asking = Identity(os.urandom(32))
+    while True:
+        await asyncio.sleep(LOOK * random.uniform(0.5, 1.5))  # not all at once
+        with contextlib.suppress(LinkError):
+            if offers.choose(await _offers(home, asking), kept=kept) not in (kept, None):
+                return
 
 
 async def _tell_standing(home: PeerHome, say: Say) -> None:

@@ -356,7 +356,9 @@ def _type(where: str, raw: dict) -> Any:
             continue
         name, _, inside = name.partition("[")
         kind = next((f.type for f in msgspec.structs.fields(kind) if f.name == name), RunSpec)
-        sections = [x for x in get_args(kind) if isinstance(x, type) and issubclass(x, msgspec.Struct)]
+        sections = [
+            x for x in get_args(kind) if isinstance(x, type) and issubclass(x, msgspec.Struct)
+        ]
         kind = sections[0] if sections else kind  # one that may be unset
         if inside and get_origin(kind) is dict:  # whose keys are the user's own
             kind = get_args(kind)[1]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from duckweed.family.train import Story
     from duckweed.pages.family_page import Figures
     from duckweed.process.forkserver import ForkServer
+    from duckweed.process.serving import Way
     from duckweed.run.plugins import Plugin
     from duckweed.run.spec import RunSpec
 
@@ -122,7 +123,39 @@ def simulate(family: Family, links: str | None, step_seconds: float | None) -> N
     _watched(family, lambda say: training.simulate(family, say, each, step_seconds))
 
 
-def _watched(family: Family, story: Callable[[Tell], Story]) -> None:
+def serve(family: Family, way: Way) -> None:
+    """Coordinate what is left for peers on other machines; prints the invitation first."""
+    from duckweed.family import harvest
+    from duckweed.family import serve as serving
+    from duckweed.run.events import Serving
+    from duckweed.swarm.protocol.invitation import Invitation
+
+    def begun(invitation: Invitation, at: Serving) -> None:
+        console.print("Whoever has this line can come, to the common start and to the paths:\n")
+        console.print(f"duckweed join {invitation}\n", soft_wrap=True)
+        port = at.bound[0].rpartition(":")[2]
+        console.print(
+            f"Others reach this machine at UDP and TCP port {port}, and each path at ports of its own"
+            + (
+                ": the ones after it, two for each."
+                if way.listen
+                else "; name one with --listen to choose them."
+            ),
+            style="dim",
+        )
+
+    again = "duckweed serve"
+    _watched(
+        family,
+        lambda say: serving.serve(family, way, say, begun, lambda: harvest.finish(family, say)),
+        again,
+    )
+
+
+def _watched(
+    family: Family, story: Callable[[Tell], Story], again: str = "duckweed train --resume"
+) -> None:
+    """Show what happens until it ends. again: the command that goes on, without the folder."""
     from contextlib import closing
 
     from duckweed.cli.views.family import FamilyView
@@ -140,20 +173,19 @@ def _watched(family: Family, story: Callable[[Tell], Story]) -> None:
                     rounds = of.spec.schedule.rounds
                     view.take(run, event, rounds, bytes_per_token(of.ground.dataset))
         if not training.trained(family):
-            _stopped(family)
+            _stopped(family, again)
         figures = harvest.read(family.folder)
         if figures is None:
             with console.status("measuring and exporting") as status:
                 figures = harvest.finish(family, status.update)
     except KeyboardInterrupt:
-        _stopped(family)
+        _stopped(family, again)
     show_figures(family.folder, figures)
 
 
-def _stopped(family: Family) -> NoReturn:
+def _stopped(family: Family, again: str) -> NoReturn:
     console.print(
-        "\nStopped; nothing of the rounds that are closed is lost. Go on with: duckweed train --resume "
-        f"{family.folder.path}",
+        f"\nStopped; nothing of the rounds that are closed is lost. Go on with: {again} {family.folder.path}",
         soft_wrap=True,
     )
     raise typer.Exit(STOPPED)

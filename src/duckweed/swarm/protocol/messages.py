@@ -55,8 +55,12 @@ from duckweed.swarm.protocol.peer import (
 )
 from duckweed.swarm.protocol.status import (  # noqa: F401
     PROBE_LIMIT,
+    GetPaths,
+    GetRouter,
     GetRunInfo,
     GetStatus,
+    PathOffer,
+    Paths,
     PeerStatus,
     Probe,
     RunInfo,
@@ -66,6 +70,8 @@ from duckweed.swarm.protocol.status import (  # noqa: F401
 AnyQuestion = (
     Join
     | GetRunInfo
+    | GetPaths
+    | GetRouter
     | Probe
     | GetStatus
     | Next
@@ -89,6 +95,7 @@ AnyQuestion = (
 AnyAnswer = (
     Welcome
     | RunInfo
+    | Paths
     | Status
     | Train
     | Apply
