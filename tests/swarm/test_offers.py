@@ -10,7 +10,7 @@ from duckweed.run.folder import RunFolder
 from duckweed.swarm.coordinator.guest_book import GuestBook
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol import offers
-from duckweed.swarm.protocol.offers import choose
+from duckweed.swarm.protocol.offers import choose, stay_or_go
 
 SOMEBODY = Identity(b"z" * 32)
 
@@ -42,12 +42,17 @@ def test_peers_that_come_at_once_spread_over_paths_that_are_alike():
     assert {choose(paths, own) for own in range(4)} == {0, 1, 2, 3}
 
 
+def test_a_newcomer_does_not_go_where_it_would_not_stay():
+    assert choose([offer(10, here=5), offer(20, here=0)]) == 1
+    assert choose([offer(10, here=1), offer(20, here=1)]) == 0
+
+
 def test_a_peer_keeps_its_path_unless_another_has_less_than_half_the_peers():
-    assert choose([offer(here=4), offer(here=2)], kept=0) == 0
-    assert choose([offer(here=4), offer(here=1)], kept=0) == 1
-    assert choose([offer(here=2), offer(here=0)], kept=0) == 1
-    assert choose([offer(900, here=1), offer(0, here=0)], kept=0) == 0  # it would leave it alone
-    assert choose([offer(here=1, over=True), offer(here=3)], kept=0) == 1
+    assert stay_or_go([offer(here=4), offer(here=2)], 0) == 0
+    assert stay_or_go([offer(here=4), offer(here=1)], 0) == 1
+    assert stay_or_go([offer(here=2), offer(here=0)], 0) == 1
+    assert stay_or_go([offer(900, here=1), offer(0, here=0)], 0) == 0  # it would leave it alone
+    assert stay_or_go([offer(here=1, over=True), offer(here=3)], 0) == 0
 
 
 def test_moving_comes_to_rest():
@@ -55,14 +60,12 @@ def test_moving_comes_to_rest():
     for _ in range(20):
         for kept in range(3):
             if here[kept]:
-                to = choose([offer(here=n) for n in here], kept=kept)
+                to = stay_or_go([offer(here=n) for n in here], kept)
                 here[kept] -= 1
                 here[to] += 1
-    settled = list(here)
-    moves = [choose([offer(here=n) for n in here], kept=kept) for kept in range(3)]
-    assert moves == [0, 1, 2]
-    assert sum(settled) == 8
-    assert max(settled) <= 2 * min(settled) + 1
+    assert [stay_or_go([offer(here=n) for n in here], kept) for kept in range(3)] == [0, 1, 2]
+    assert sum(here) == 8
+    assert max(here) <= 2 * min(here) + 1
 
 
 def test_what_is_noted_is_read_by_the_owner_alone(tmp_path):

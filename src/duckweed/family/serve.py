@@ -109,6 +109,7 @@ class _Offers:
         self._folder = family.common.folder
         self._paths: list[PathOffer] = []
         self._noted: list[PathOffer] = []
+        self._planned: list[int] = []  # rounds of each path
 
     def add(self, run: Session, over: bool) -> None:
         """The next path, which is served, or over."""
@@ -128,12 +129,14 @@ class _Offers:
             offer.coordinator, offer.addresses = at.coordinator, list(at.addresses)
             offer.secret = secret_of(run)
         self._paths.append(offer)
+        self._planned.append(run.spec.schedule.rounds)
 
     def take(self, path: int, event: Event) -> None:
         """What happened to a path."""
         offer = self._paths[path]
         if isinstance(event, RoundClosed):
             offer.rounds, offer.tokens = event.round + 1, offer.tokens + event.tokens
+            offer.over = offer.rounds == self._planned[path]
         elif isinstance(event, Progress):
             offer.here = sum(peer.doing != GONE for peer in event.peers)
 
