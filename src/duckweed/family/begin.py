@@ -112,6 +112,7 @@ def branch(family: Family, say: Say) -> None:
                 spec, first.ground.base, lambda text: None, family.folder.router
             )
             ground.buffers, ground.source = first.ground.buffers, first.ground.source
+            founding.check_room(folder, spec, layout)
             seconds = first.folder.local().get("step_seconds", 0.0)
             founding.begin(spec, ground, layout, folder, state, seconds)
 

@@ -105,7 +105,8 @@ class Figures(msgspec.Struct, frozen=True):
         return [
             f"{before:.3f} -> {after:.3f} bits per byte of held-out text, {change}: the common start on all of it, "
             "and each sequence under the path that it is routed to. The first "
-            f"{self.prefix} tokens of each sequence route it and are in neither figure.",
+            f"{self.prefix} tokens of each sequence route it and are in neither figure. The common start was "
+            "trained for less; only a run without [paths] tells how one model does that is trained for as long.",
             f"{len(self.paths)} paths of {self.parameters:,} parameters, {self.total:,} in all; a peer holds one path. "
             f"{show_count(self.tokens)} tokens, {show_count(self.common_tokens)} of them in the {self.common_rounds} "
             "rounds of the common start.",
