@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from duckweed.pages.family_page import Figures
     from duckweed.process.forkserver import ForkServer
     from duckweed.process.serving import Way
+    from duckweed.run.folder import RunFolder
     from duckweed.run.plugins import Plugin
     from duckweed.run.spec import RunSpec
 
@@ -228,12 +229,12 @@ def show(folder: FamilyFolder) -> None:
     console.print(f"\nGo on with: duckweed train --resume {folder.path}", soft_wrap=True)
 
 
-def _closed(run: object) -> int:
+def _closed(run: RunFolder) -> int:
     from contextlib import closing
 
     from duckweed.ledger.ledger import Ledger
 
-    with closing(Ledger(run.ledger)) as ledger:  # type: ignore[attr-defined]
+    with closing(Ledger(run.ledger)) as ledger:
         return ledger.closed_rounds()
 
 
