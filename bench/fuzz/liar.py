@@ -162,6 +162,8 @@ class Liar:
             m.Join: lambda: m.Join(m.PROTOCOL, secret, ["192.0.2.1:7000"]),
             m.GetRunInfo: lambda: m.GetRunInfo(m.PROTOCOL, secret),
             m.Probe: lambda: m.Probe(1000, secret),
+            m.GetPaths: lambda: m.GetPaths(m.PROTOCOL, secret),
+            m.GetRouter: lambda: m.GetRouter(m.PROTOCOL, secret),
             m.GetStatus: lambda: m.GetStatus(m.PROTOCOL, secret),
             m.Next: lambda: m.Next(self.round, self.agreed, True),
             m.Ahead: lambda: m.Ahead(self.round),

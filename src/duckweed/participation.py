@@ -2,25 +2,36 @@
 
 import asyncio
 import contextlib
+import os
+import random
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from typing import Any
 
 import torch
 
 from duckweed.learn import memory
 from duckweed.learn.device import choose
 from duckweed.ledger.ledger import Ledger, LedgerError
-from duckweed.net.identity import load_or_create, verify
+from duckweed.net.identity import Identity, load_or_create, verify
+from duckweed.net.timeouts import RETRY
+from duckweed.net.transport import LinkError
 from duckweed.pages.live.follow import Follower
 from duckweed.pages.run_summary import tried
 from duckweed.process.environment import allow_files
 from duckweed.round import export, founding
 from duckweed.run import spec as specs
 from duckweed.run.folder import RunFolder
+from duckweed.run.lock import alone
+from duckweed.run.sections import Paths
 from duckweed.run.spec import SpecError
 from duckweed.session import Say, Session, closed_rounds, finish
+from duckweed.swarm.peer.bootstrap import Bootstrap
 from duckweed.swarm.peer.join import join as take_part
+from duckweed.swarm.protocol import messages as m
+from duckweed.swarm.protocol import offers
+from duckweed.swarm.protocol.invitation import Invitation
 from duckweed.volunteer import controls, given
 from duckweed.volunteer.controls import Controls
 from duckweed.volunteer.given import Given
@@ -29,6 +40,9 @@ from duckweed.volunteer.watch import hold_to
 from duckweed.wire import threads
 
 STANDING = 60.0  # seconds between two sentences on what a peer has given
+PATIENCE = 60.0  # seconds for which an organiser of a family may be away between two paths
+AWAY = "the organiser of the family is not there any more; the same command goes on when it is back"
+LOOK = 120.0  # seconds between two looks at how many peers the paths of a family have
 
 
 def ready(limits: Controls, device: str) -> str:
@@ -58,13 +72,131 @@ async def join(
     the run's mirror. What there is to take home afterwards, `take_home` takes.
 
     Raises LinkError, DataError, ModelError, OutOfMemory, ControlsError, PeerStopped."""
+    reason = await _one(home, data, device, say, dry_run, config, tokenizer, mirror)
+    if reason == m.ALL_DONE and _parts(home):
+        return await _train_paths(home, data, device, say, dry_run, config, tokenizer)
+    return reason
+
+
+async def _one(
+    home: PeerHome, data: Sequence[str], device: str, say: Say, *more: Any, **others: Any
+) -> str:
+    """Take part in one run until it ends; returns the reason. more, others: as of `take_part`."""
     telling = asyncio.create_task(_tell_standing(home, say))
     try:
         return await take_part(
-            home.invitation, home.home, tuple(data), device, say, dry_run, config, tokenizer, mirror
+            home.invitation, home.home, tuple(data), device, say, *more, **others
         )
     finally:
         telling.cancel()
+
+
+def _parts(home: PeerHome) -> bool:
+    """Whether the run was the common start of a family, which goes on with its paths."""
+    spec = specs.load(RunFolder(home.home).spec)
+    return isinstance(spec.paths, Paths) and spec.path is None
+
+
+async def _train_paths(
+    home: PeerHome,
+    data: Sequence[str],
+    device: str,
+    say: Say,
+    dry_run: bool,
+    config: str,
+    tokenizer: str,
+) -> str:
+    """Train one path after the other, as long as there is one that is not over, and take home what they give; returns
+    the reason why it ended. Raises as `join` does."""
+    done: dict[int, PeerHome] = {}
+    own_number, elsewhere = int(load_or_create(home.peer / "key").id[:8], 16), None
+    while True:
+        offered = await _offered(home, say)
+        for path, offer in enumerate(offered):  # this machine may know it before the organiser does
+            offer.over |= path in done
+        number = elsewhere if elsewhere is not None else offers.choose(offered, own_number)
+        if number is None:
+            reason = m.ALL_DONE if offered else AWAY
+            break
+        offer, own = offered[number], _home_of(home, number, offered[number])
+        say(f"training path {number} ({offer.tokens:,} tokens and {offer.here} peers so far)")
+        with alone(own.lock, wait=False):
+            working = asyncio.create_task(_one(own, data, device, say, dry_run, config, tokenizer))
+            looking = asyncio.create_task(_elsewhere(home, number))
+            try:
+                await asyncio.wait([working, looking], return_when=asyncio.FIRST_COMPLETED)
+                elsewhere = None if working.done() else looking.result()
+                reason = working.result() if working.done() else ""
+            finally:
+                for task in (looking, working):
+                    task.cancel()
+                await asyncio.wait([working, looking])
+        if elsewhere is not None:
+            say(f"path {elsewhere} has less than half the peers of path {number}: going there")
+        elif not reason.startswith(m.ALL_DONE):
+            break
+        else:
+            done[number] = own
+    for own in done.values():
+        for line in take_home(own, device, say):
+            say(line)
+    return reason
+
+
+def _home_of(home: PeerHome, number: int, offer: m.PathOffer) -> PeerHome:
+    """The folder of this peer in a path of the family whose common start it trained in `home`."""
+    invitation = Invitation(offer.run, offer.coordinator, tuple(offer.addresses), offer.secret)
+    own = PeerHome.of(str(invitation), home.home / f"path-{number}")
+    key = own.peer / "key"
+    if not key.exists():
+        key.touch(mode=0o600)
+        key.write_bytes((home.peer / "key").read_bytes())
+    controls.save(own.peer, controls.load(home.peer))
+    return own
+
+
+async def _offered(home: PeerHome, say: Say) -> list[m.PathOffer]:
+    """The paths that the organiser serves, once there are any; none where nobody answers for a while."""
+    told, closes = "", time.monotonic() + PATIENCE
+    while True:
+        words = "the common start is done; waiting for the paths to begin"
+        try:
+            if found := await _offers(home, load_or_create(home.peer / "key")):
+                return found
+            closes = time.monotonic() + PATIENCE
+        except LinkError as error:
+            words = f"the organiser of the family cannot be reached ({error}); trying again"
+            if time.monotonic() > closes:
+                return []
+        if told != words:
+            told = words
+            say(told)
+        await asyncio.sleep(RETRY)
+
+
+async def _offers(home: PeerHome, identity: Identity) -> list[m.PathOffer]:
+    """The paths of a family, as the coordinator of its common start tells. Raises LinkError."""
+    invitation, limits = home.invitation, controls.load(home.peer)
+    folder = RunFolder(home.home)
+    async with Bootstrap(invitation, folder, identity, limits, lambda text: None) as bootstrap:
+        client = await bootstrap.meet()
+        try:
+            answer, _ = await client.ask(m.GetPaths(m.PROTOCOL, invitation.secret))
+        finally:
+            client.close()
+    return answer.paths
+
+
+async def _elsewhere(home: PeerHome, kept: int) -> int:
+    """The path that needs this peer more than the one that it trains, once there is one. It asks by another key, since
+    its own is at work."""
+    asking = Identity(os.urandom(32))
+    while True:
+        await asyncio.sleep(LOOK * random.uniform(0.5, 1.5))  # not all at once
+        with contextlib.suppress(LinkError, OSError):
+            to = offers.stay_or_go(await _offers(home, asking), kept)
+            if to != kept:
+                return to
 
 
 async def _tell_standing(home: PeerHome, say: Say) -> None:

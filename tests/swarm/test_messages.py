@@ -23,6 +23,8 @@ QUESTIONS = [
     m.GetRunInfo(m.PROTOCOL, "s"),
     m.Probe(1000),
     m.GetStatus(m.PROTOCOL),
+    m.GetPaths(m.PROTOCOL, "s"),
+    m.GetRouter(m.PROTOCOL),
     m.Next(4, "cd" * 32, True),
     m.Progress("training", 4, 2, 3.5),
     CONTRIBUTE,
@@ -49,6 +51,7 @@ ANSWERS = [
     m.BlobManifest(1 << 20, [b"h" * 32], [m.PeerAddress("ab" * 32, ["10.77.0.2:7000"])]),
     m.DonorList({3: "cd" * 32}, [m.PeerAddress("ab" * 32, [])]),
     m.RunInfo("seed = 0\n", "layout", "tokens", 3, 2, 100, 200),
+    m.Paths([m.PathOffer("ab" * 32, "cd" * 32, ["10.77.0.2:7000"], "s", 2, 1, 3, 4096)]),
     m.Status(
         "ab" * 32,
         3,

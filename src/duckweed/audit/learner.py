@@ -91,4 +91,5 @@ def _ground(claims: Claims, data: tuple[str, ...] | None, say: Report) -> Ground
     if data:
         spec = msgspec.structs.replace(spec, data=msgspec.structs.replace(spec.data, path=data))
     say("reading the data")
-    return Ground(Path.cwd(), registry.prepare(spec, Path.cwd(), founding.cache_folder()))
+    cache, router = founding.cache_folder(), founding.router_of(claims.folder, spec)
+    return Ground(Path.cwd(), registry.prepare(spec, Path.cwd(), cache, router=router))

@@ -3,12 +3,15 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from duckweed.cli.common.console import PlainConsole
 from duckweed.cli.common.errors import fail, plain_errors
+
+if TYPE_CHECKING:
+    from duckweed.learn.model.talk import Talk
 
 console = PlainConsole(stderr=True)
 ASKS = "> "
@@ -40,22 +43,19 @@ def chat(
         fail("--tokens must be at least 1 and --temperature at least 0")
     if not 0 < top_p <= 1:
         fail(f"--top-p {top_p:g}: must be greater than 0 and at most 1")
-    with console.status("loading the model"):
-        from duckweed import session
-        from duckweed.run.checked import plain
+    from duckweed.family import folder as families
+    from duckweed.run.checked import plain
 
-        talk = session.talk(run, device, seed, system)
-    if talk.plain:
-        console.print(
-            "This model's tokenizer has no chat template, so the plain one is used (User: ... Assistant: ...).",
-            style="yellow",
-        )
+    family = families.find(run)
+    talk = None if family else _talk(run, device, seed, system)
 
     def write(text: str) -> None:
         typer.echo(plain(text, keep="\n\t"), nl=False)
         sys.stdout.flush()
 
     for line in _lines():
+        if talk is None:  # a family: what is said first chooses the path
+            talk = _talk(run, device, seed, system, line)
         try:
             forgotten = talk.ask(line, tokens, temperature, write, top_p)
         except ValueError as error:  # what was said does not fit; the conversation goes on
@@ -66,6 +66,31 @@ def chat(
         typer.echo()
         if forgotten:
             console.print(f"(the first {forgotten} messages did not fit any more)", style="dim")
+
+
+def _talk(run: Path, device: str, seed: int, system: str, first: str | None = None) -> "Talk":
+    """A conversation with a model; first: what is said first to a family of paths."""
+    from duckweed.family import folder as families
+
+    said: list[str] = []
+    with console.status("loading the model"):
+        from duckweed import session
+
+        family = families.find(run)
+        if family and first is not None:
+            from duckweed.family import routing
+
+            talk = routing.talk(family, first, device, seed, system, said.append)
+        else:
+            talk = session.talk(run, device, seed, system)
+    for text in said:
+        console.print(f"{text}; the conversation stays there", style="dim")
+    if talk.plain:
+        console.print(
+            "This model's tokenizer has no chat template, so the plain one is used (User: ... Assistant: ...).",
+            style="yellow",
+        )
+    return talk
 
 
 def _lines() -> Iterator[str]:

@@ -16,10 +16,12 @@ from duckweed.cli.common.running import Plugins
 from duckweed.run.units import show_size
 
 if TYPE_CHECKING:
+    from duckweed.family.folder import FamilyFolder
     from duckweed.ledger.entries import AuditEntry, RoundEntry
     from duckweed.ledger.leadership import Leadership
 
 console = PlainConsole()
+MIX = "Of a family: mix the N likeliest paths; N times the work and memory."
 Run = Annotated[Path, typer.Argument(help="A run: its folder, or its name under runs/.")]
 
 
@@ -31,8 +33,11 @@ def register(app: typer.Typer) -> None:
 
 @plain_errors
 def show(run: Run) -> None:
-    """The ledger of a run as a table: who contributed what, accepted or why not."""
+    """The ledger of a run as a table: who contributed what, accepted or why not. Of a family its paths, and what
+    each learnt."""
     from duckweed.audit import outcomes
+    from duckweed.cli.common import families
+    from duckweed.family import folder as family_folders
     from duckweed.ledger.entries import (
         AuditEntry,
         GenesisEntry,
@@ -46,6 +51,9 @@ def show(run: Run) -> None:
     from duckweed.round import signed
     from duckweed.run import folder as folders
 
+    if family := family_folders.find(run):
+        families.show(family)
+        return
     folder = folders.find(run)
     ledger = Ledger(folder.ledger)
     genesis = next((entry.body for entry in ledger.entries(GenesisEntry)), None)
@@ -138,21 +146,32 @@ def generate(
     ] = 0.95,
     seed: Annotated[int, typer.Option(help="Another seed, another text.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    mix: Annotated[int, typer.Option(metavar="N", help=MIX)] = 1,
 ) -> None:
     """Let the model of a finished run, or of any folder in Hugging Face's format, go on with a text, which
-    is shown as it is written. The same seed, the same text on the same machine."""
+    is shown as it is written. The same seed, the same text on the same machine. Of a family of paths the
+    prompt's first tokens choose the path."""
     if tokens < 1 or temperature < 0:
         fail("--tokens must be at least 1 and --temperature at least 0")
     if not 0 < top_p <= 1:
         fail(f"--top-p {top_p:g}: must be greater than 0 and at most 1")
     from duckweed import session
+    from duckweed.family import folder as families
     from duckweed.run.checked import plain
 
     def write(text: str) -> None:
         typer.echo(plain(text, keep="\n\t"), nl=False)
         sys.stdout.flush()
 
-    session.generate(run, prompt, tokens, temperature, seed, device, top_p, write)
+    if family := families.find(run):
+        from duckweed.family import routing
+
+        routing.generate(
+            family, prompt, tokens, temperature, seed, device, top_p, write, routed_to, mix
+        )
+    else:
+        only_of_families(mix)
+        session.generate(run, prompt, tokens, temperature, seed, device, top_p, write)
     typer.echo()
 
 
@@ -179,9 +198,10 @@ def evaluate(
     limit: specified.Limit = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     plugin: Plugins = None,
+    mix: Annotated[int, typer.Option(metavar="N", help=MIX)] = 1,
 ) -> None:
     """Bits per byte and perplexity on any text, of a finished run's model or of any folder in Hugging Face's
-    format. With --tasks: the share of held-out problems that it solves with one answer and with several."""
+    format. Of a family of paths each sequence is routed, and measured behind the tokens that route it. With --tasks: the share of held-out problems that it solves with one answer and with several."""
     if (data is None) == (tasks is None):
         fail(
             "give either --data with a text, or --tasks with names of environments ('own': the run's)"
@@ -190,6 +210,14 @@ def evaluate(
         _examine(run, tasks, samples, problems, set_ or [], device, plugin or [])
         return
     assert data is not None
+    from duckweed.family import folder as families
+
+    if family := families.find(run):
+        _evaluate_family(
+            family, data, field or "text", encoding or "utf-8", device, specified.size(limit), mix
+        )
+        return
+    only_of_families(mix)
     with console.status("loading PyTorch") as status:
         from duckweed import session
 
@@ -204,6 +232,42 @@ def evaluate(
             f"({found.text_bytes:,} bytes of text)",
         )
     )
+
+
+def _evaluate_family(
+    family: "FamilyFolder",
+    data: list[str],
+    field: str,
+    encoding: str,
+    device: str,
+    limit: int | None,
+    mix: int,
+) -> None:
+    with console.status("loading PyTorch") as status:
+        from duckweed.family import routing
+
+        found = routing.evaluate(family, data, field, encoding, device, status.update, limit, mix)
+    whole = found.whole
+    console.print(
+        Text.assemble(
+            (f"{whole.bits_per_byte:.4f} bits per byte", "bold"),
+            f", perplexity {math.exp(whole.nats):.3f} per token, over {whole.tokens:,} tokens "
+            f"({whole.text_bytes:,} bytes of text, of which the tokens that route each sequence are not measured)",
+        )
+    )
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in found.shares.items())
+    console.print(f"routed to {shares}", style="dim")
+
+
+def routed_to(text: str) -> None:
+    """Says which path was chosen, beside the text that a model writes."""
+    PlainConsole(stderr=True).print(text, style="dim")
+
+
+def only_of_families(mix: int) -> None:
+    """A single model has nothing to mix."""
+    if mix != 1:
+        fail("--mix goes with a family of paths, and this is a single model")
 
 
 def _examine(

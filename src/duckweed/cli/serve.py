@@ -17,9 +17,7 @@ from duckweed.cli.common.errors import fail, plain_errors
 
 if TYPE_CHECKING:
     from duckweed.pages.live.served import Served
-    from duckweed.process.local_run import LocalRun
-    from duckweed.run.events import Serving
-    from duckweed.run.folder import RunFolder
+    from duckweed.process.serving import Way
     from duckweed.run.spec import RunSpec
     from duckweed.session import Session
     from duckweed.swarm.coordinator.guest_book import GuestBook
@@ -113,9 +111,15 @@ def serve(
     """Coordinate a run for peers on other machines; prints the invitation that they join with.
 
     The run begins when as many peers are there as rounds.peers says. `duckweed invite` makes
-    invitations that are limited or for one person, and revokes them.
+    invitations that are limited or for one person, and revokes them. A family of paths is served by one
+    invitation; each peer chooses its path.
     """
+    from msgspec import UNSET
+
+    from duckweed.cli.common import families
+    from duckweed.family import folder as family_folders
     from duckweed.pages import trackers
+    from duckweed.process.serving import Way
     from duckweed.run import folder as folders
     from duckweed.run import plugins
 
@@ -128,6 +132,13 @@ def serve(
     wanted = specified.changes(
         data, field, encoding, limit, model, tokenizer, peers, rounds, seed, set_, saving
     )
+    way = Way(listen, public or [], relay or [], own_relay)
+    alone = {"--train": train, "--page": page, "--log": log, "--mirror": mirror}
+    if specification and (found := family_folders.find(specification)):
+        specified.refuse_with_run(wanted, recipe)
+        families.refuse(alone)
+        families.serve(families.reopen(found, device, threads, plugin or (), "auto"), way)
+        return
     if specification and specification.is_dir():
         specified.refuse_with_run(wanted, recipe)
         run = running.reopen(
@@ -137,16 +148,21 @@ def serve(
         loaded = plugins.load(plugin or ())
         spec, base = specified.specification(specification, recipe, wanted)
         name = name or folders.next_name(runs, specification.stem if specification else "serve")
+        if spec.paths is not UNSET:
+            families.refuse(alone)
+            families.serve(
+                families.begin(spec, base, runs, name, device, threads, loaded, "auto", True), way
+            )
+            return
         run = running.begin(spec, base, runs, name, device, threads, train, loaded)
-    way = listen, public or [], relay or [], own_relay
     with _shown(run, page, samples) as shown:
         if running.trained(run) and running.finished(run):
             running.finish(run)
-            _answer(run, *way)
+            _answer(run, way)
             return
         with running.stoppable(run, "duckweed serve"):
             if not running.trained(run):
-                _serve(run, train, threads, *way, shown, log or [], mirror)
+                _serve(run, train, threads, way, shown, log or [], mirror)
             running.finish(run)
 
 
@@ -171,15 +187,13 @@ def _serve(
     run: "Session",
     train: int,
     threads: int,
-    listen: str | None,
-    public: list[str],
-    elsewhere: list[str],
-    own_relay: bool,
+    way: "Way",
     shown: "Served | None",
     log: list[str],
     mirror: str | None,
 ) -> None:
     """Coordinate until all rounds are done; prints the invitation first."""
+    from duckweed.process import serving as serving_at
     from duckweed.process.local_run import LocalRun
     from duckweed.swarm.coordinator.guest_book import GuestBook
     from duckweed.swarm.protocol.invitation import published
@@ -190,7 +204,7 @@ def _serve(
     guests.close()
     share = run.share(train)
     with LocalRun(run.folder, run.spec, run.device, threads, train, share) as processes:
-        serving = _begin(run, processes, listen, public, elsewhere, own_relay)
+        serving = serving_at.serve(run.folder, run.spec, processes, way)
         console.print(
             "Anybody can take part:\n" if is_open else "Whoever has this line can come:\n"
         )
@@ -200,7 +214,7 @@ def _serve(
         port = serving.bound[0].rpartition(":")[2]
         console.print(
             f"Others reach this machine at UDP port {port} and, faster, TCP port {port}"
-            + (f"; the relay is at TCP port {serving.relay}." if own_relay else "."),
+            + (f"; the relay is at TCP port {serving.relay}." if way.own_relay else "."),
             style="dim",
         )
         if mirror:
@@ -223,34 +237,9 @@ def _serve(
         running.watch(run, shown.seen(processes.events()), log, mirror)
 
 
-def _begin(
-    run: "Session",
-    processes: "LocalRun",
-    listen: str | None,
-    public: list[str],
-    elsewhere: list[str],
-    own_relay: bool,
-    stays: bool = False,
-) -> "Serving":
-    """Start the processes, and note where the run is served. stays: as of LocalRun.start."""
-    from duckweed.net import relay as relays
-    from duckweed.swarm.protocol.invitation import Invitation, publish
-
-    at, relay_at = _ports(run.folder, listen)
-    serving = processes.start(at, elsewhere, relay_at if own_relay else None, stays)
-    direct = [*public, *serving.addresses]
-    own = [relays.url_for(direct, serving.relay)] if serving.relay else []
-    publish(
-        run.folder,
-        Invitation(run.spec.identity, serving.id, (*direct, *own, *elsewhere), ""),
-    )
-    return serving
-
-
-def _answer(
-    run: "Session", listen: str | None, public: list[str], elsewhere: list[str], own_relay: bool
-) -> None:
+def _answer(run: "Session", way: "Way") -> None:
     """Tell those who ask, for a while, that the run is over."""
+    from duckweed.process import serving as serving_at
     from duckweed.process.local_run import LocalRun
 
     console.print(
@@ -263,23 +252,10 @@ def _answer(
         contextlib.suppress(KeyboardInterrupt),
         LocalRun(run.folder, run.spec, run.device, 1, 0) as processes,
     ):
-        _begin(run, processes, listen, public, elsewhere, own_relay, stays=True)
+        serving_at.serve(run.folder, run.spec, processes, way, stays=True)
         for _ in processes.events():
             if time.monotonic() > closes:
                 break
-
-
-def _ports(folder: "RunFolder", listen: str | None) -> tuple[str, int]:
-    """Where to listen, and the TCP port of the relay beside it: as told, else as the last time, so
-    that invitations that were given out stay true."""
-    from duckweed.net import relay as relays
-    from duckweed.swarm.protocol.invitation import InvitationError, published
-
-    if listen:
-        return listen, relays.port_beside(listen)
-    with contextlib.suppress(InvitationError):
-        return relays.ports(published(folder).addresses)
-    return "0.0.0.0:0", 0
 
 
 def _successors(spec: "RunSpec") -> str:

@@ -77,6 +77,10 @@ def train(
 
     Without arguments: four peers train a small model on Python's own sources for some minutes.
     """
+    from msgspec import UNSET
+
+    from duckweed.cli.common import families
+    from duckweed.family import folder as family_folders
     from duckweed.net.link_spec import parse_links
     from duckweed.pages import trackers
     from duckweed.process import environment
@@ -93,25 +97,43 @@ def train(
     wanted = specified.changes(
         data, field, encoding, limit, model, tokenizer, peers, rounds, seed, set_, saving
     )
-    folder = None
+    folder = found = family = None
     if resume is not None:
         specified.refuse_with_run(wanted, recipe)
-        folder = folders.find(resume)
+        if found := family_folders.find(resume):
+            families.refuse({"--log": log, "--mirror": mirror, "--port": port})
+        folder = None if found else folders.find(resume)
     else:
         loaded = plugins.load(plugin or ())
         spec, base = specified.specification(specification, recipe, wanted)
+        if spec.paths is not UNSET:
+            families.refuse({"--log": log, "--mirror": mirror, "--port": port})
         if links:  # before a folder is made for the run
             parse_links(links, spec.rounds.peers)
     with contextlib.ExitStack() as stack:
         forks = None
         if not simulate and device in ("auto", "cpu"):  # it loads while the run is founded
             forks = stack.enter_context(ForkServer(environment.of_child(threads)))
+        if not folder and not name:
+            name = folders.next_name(runs, specification.stem if specification else "train")
+        if found:
+            family = families.reopen(found, device, threads, plugin or (), micro)
+        elif not folder and spec.paths is not UNSET:
+            family = families.begin(
+                spec, base, runs, str(name), device, threads, loaded, micro, simulate
+            )
+        if family:
+            if simulate:
+                families.simulate(family, links, step_seconds)
+            else:
+                families.train(family, forks)
+            return
         if folder:
             run = running.reopen(folder, device, threads, plugin or (), micro, simulated=simulate)
         else:
-            name = name or folders.next_name(runs, specification.stem if specification else "train")
+            peers = spec.rounds.peers
             run = running.begin(
-                spec, base, runs, name, device, threads, spec.rounds.peers, loaded, micro, simulate
+                spec, base, runs, str(name), device, threads, peers, loaded, micro, simulate
             )
         from duckweed import session
 

@@ -7,12 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from msgspec import UNSET
 from transformers import PretrainedConfig
 
 from duckweed.learn.data import dataset as datasets
+from duckweed.learn.data import routed
 from duckweed.learn.data.chat import ChatForm
 from duckweed.learn.data.corpus import Report
 from duckweed.learn.data.dataset import Dataset
+from duckweed.learn.data.reading import DataError
+from duckweed.learn.data.router import Router
 from duckweed.learn.learner import Learner
 from duckweed.learn.single import SingleDevice
 from duckweed.learn.task import Task
@@ -58,12 +62,38 @@ def register_learner(name: str, make: Make, fits: Fits = lambda spec, device: Tr
     LEARNERS[name] = Kind(make, fits)
 
 
-def prepare(spec: RunSpec, base: Path, cache: Path, report: Report | None = None) -> Dataset:
-    """The data of a run (duckweed.learn.data.dataset.prepare). Raises DataError."""
+def prepare(
+    spec: RunSpec, base: Path, cache: Path, report: Report | None = None, router: Path | None = None
+) -> Dataset:
+    """The data of a run (duckweed.learn.data.dataset.prepare). router: file of the one of its family, if the run
+    trains a path. Raises DataError."""
     if isinstance(spec.task, Reinforce):
         return problems.prepare(spec, base, cache)
     form = FORMS.get(work.kind_of(spec))
-    return datasets.prepare(spec.data, base, cache, report, form(spec) if form else None)
+    whole = datasets.prepare(spec.data, base, cache, report, form(spec) if form else None)
+    if spec.path is None:
+        return whole
+    return routed.prepare(whole, _router(spec, router), spec.model.sequence, spec.path, cache)
+
+
+def _router(spec: RunSpec, file: Path | None) -> Router:
+    """The router of a path's family. Raises DataError."""
+    assert spec.branch is not UNSET
+    wanted = spec.branch.router
+    try:
+        router = Router.from_bytes(file.read_bytes() if file else b"")
+    except (OSError, DataError) as error:
+        raise DataError(
+            f"the router of this run's family ({wanted[:16]}) is not here or cannot be read: {error}; it is the "
+            "file `router` of the family's folder"
+        ) from error
+    if router.digest() != wanted:
+        raise DataError(
+            f"{file}: does not hash right: this run's family has router {wanted[:16]}, and this is "
+            f"{router.digest()[:16]}. It would give this path other text; copy the file `router` of the family "
+            "here again"
+        )
+    return router
 
 
 def task(spec: RunSpec, dataset: Dataset) -> Task:

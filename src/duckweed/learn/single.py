@@ -91,7 +91,7 @@ class SingleDevice(Learner):
             for steps, batch in enumerate(self.task.batches(part, self.model)):
                 loss = self._gradients(batch)
                 number = part.number + steps
-                stepper.step(learning_rate(spec.inner, number, spec.total_steps), number)
+                stepper.step(learning_rate(spec.inner, number, spec.course), number)
                 tokens += self.task.count(batch)
                 losses.add(loss)
         mean = losses.mean()

@@ -14,6 +14,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from duckweed.ledger.entries import StateEntry
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import load_or_create, verify
 from duckweed.net.timeouts import PROCESS_GRACE, VIEW
@@ -95,6 +96,7 @@ async def coordinate(
         endpoint, identity, folder, ledger, specs.load(folder.spec), layout, first, record, say
     )
     node.stays = stays
+    over = ledger.last_round(StateEntry) == node.spec.schedule.rounds
     environment.on_stop(lambda: asyncio.ensure_future(node.stop("stopped")))
     direct = [x for x in endpoint.addresses if not is_relay(x)]
     tell(Serving(identity.id, endpoint.bound, direct, relay_port))
@@ -102,7 +104,7 @@ async def coordinate(
     showing = asyncio.create_task(_show(node))
     try:
         await node.run()
-        if not stays:  # that is told once, of the run itself
+        if not over:  # that is told once, of the run itself
             folder.record(node.account(relay.bytes if relay else 0))
     finally:
         for task in (serving, showing):

@@ -64,6 +64,8 @@ class LocalRun:
         self._told: queue.SimpleQueue[Event | _Ended] = queue.SimpleQueue()
         self._children: list[Child] = []
         self._running = 0
+        self._lost = 0  # processes that ended with an error
+        self._last = time.monotonic()  # when something was heard
         self._failed: set[tuple[str, int]] = set()  # who has told why it ended
 
     def __enter__(self) -> "LocalRun":
@@ -112,27 +114,40 @@ class LocalRun:
 
     def events(self) -> Generator[Event, None, None]:
         """What happens, until all processes have ended. Raises RunFailed if none can go on."""
-        failed = 0
-        while (event := self._next_event()) is not None:
+        while not self.over:
+            yield from self.heard(VIEW)
+
+    @property
+    def over(self) -> bool:
+        """Whether all processes have ended, and what they told was heard."""
+        return not self._running
+
+    def heard(self, seconds: float) -> Generator[Event, None, None]:
+        """What has happened, waited for at most so many seconds. Raises RunFailed if no process can go on, or
+        nothing is heard for too long."""
+        while not self.over and (event := self._next_event(seconds)) is not None:
             if isinstance(event, ProcessFailed):
-                failed += 1
-                if event.role == "coordinator" or failed == self.peers:
+                self._lost += 1
+                if event.role == "coordinator" or self._lost == self.peers:
                     raise RunFailed(event.reason)
             yield event
+            seconds = 0.0
 
     def _memory(self) -> list[str]:
         micro, room = self.wish.micro, self.wish.room
         said = ["--micro", "auto" if micro is None else str(micro)]
         return said if room is None else [*said, "--room", str(room)]
 
-    def _next_event(self) -> Event | None:
-        """The next event, None after the last. Raises RunFailed if nothing is heard for too long."""
-        closes = time.monotonic() + PROCESS_SILENT
-        while time.monotonic() < closes:
+    def _next_event(self, seconds: float = VIEW) -> Event | None:
+        """The next event; None after the last, or where none comes for so many seconds. Raises RunFailed if
+        nothing is heard for too long."""
+        closes = time.monotonic() + seconds
+        while True:
             try:
-                told = self._told.get(timeout=VIEW)
+                told = self._told.get(timeout=max(0.0, closes - time.monotonic()))
             except queue.Empty:
-                continue
+                break
+            self._last = time.monotonic()
             if not isinstance(told, _Ended):
                 if isinstance(told, ProcessFailed):
                     self._failed.add((told.role, told.slot))
@@ -145,10 +160,13 @@ class LocalRun:
                 return ProcessFailed(told.role, told.slot, reason)
             if not self._running:
                 return None
-        raise RunFailed(f"no sign of life for {PROCESS_SILENT:.0f} s; see {self.folder.logs}")
+        if time.monotonic() - self._last > PROCESS_SILENT:
+            raise RunFailed(f"no sign of life for {PROCESS_SILENT:.0f} s; see {self.folder.logs}")
+        return None
 
     def _wait_for(self, kind: type[E]) -> E:
-        while (event := self._next_event()) is not None:
+        while not self.over:
+            event = self._next_event(VIEW)
             if isinstance(event, ProcessFailed):
                 raise RunFailed(event.reason)
             if isinstance(event, kind):

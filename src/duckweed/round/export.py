@@ -9,7 +9,7 @@ from duckweed.learn.data.dataset import Dataset
 from duckweed.learn.data.reading import DataError
 from duckweed.learn.data.tokenizer import no_tokenizer
 from duckweed.learn.model import model as models
-from duckweed.learn.model.generation import TOP_P, continued
+from duckweed.learn.model.generation import TOP_P, Mixed, continued
 from duckweed.learn.model.given import model_in
 from duckweed.ledger.entries import RoundEntry
 from duckweed.ledger.ledger import Ledger
@@ -100,10 +100,11 @@ def generate(
     device: str,
     top_p: float = TOP_P,
     write: Say | None = None,
+    mixed: Mixed | None = None,
 ) -> str:
     """The prompt continued by up to `tokens` tokens. temperature: 0 takes the likeliest each time; top_p:
     of the likeliest tokens, as many as have this probability together are drawn from; write: is given
-    the text, the prompt first, as it is written. Raises DataError, ModelError where the folder holds no
+    the text, the prompt first, as it is written; mixed: with other models. Raises DataError, ModelError where the folder holds no
     tokenizer or no whole model."""
     from transformers import AutoTokenizer
 
@@ -112,4 +113,6 @@ def generate(
     except (OSError, ValueError) as error:
         raise DataError(no_tokenizer(str(model), error)) from error
     network = model_in(model)
-    return continued(network, tokenizer, prompt, tokens, temperature, seed, device, top_p, write)
+    return continued(
+        network, tokenizer, prompt, tokens, temperature, seed, device, top_p, write, mixed
+    )

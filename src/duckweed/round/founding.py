@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
+from msgspec import UNSET
 from platformdirs import user_cache_path
 from safetensors import torch as safetensors
 from torch import nn
@@ -35,7 +36,7 @@ from duckweed.round.worker import disk_needed
 from duckweed.run import toml, units
 from duckweed.run.folder import FolderError, RunFolder, write_atomically
 from duckweed.run.layout import Layout
-from duckweed.run.spec import RunSpec
+from duckweed.run.spec import RunSpec, SpecError
 from duckweed.run.state import State, first
 from duckweed.run.task.sections import Chat, Reinforce
 from duckweed.run.task.work import writes
@@ -68,10 +69,15 @@ class Ground(msgspec.Struct):
     from the network, names."""
 
 
-def prepare(spec: RunSpec, base: Path, say: Report) -> Ground:
-    """Data read and tokenised, its size checked. Raises DataError."""
+def prepare(spec: RunSpec, base: Path, say: Report, router: Path | None = None) -> Ground:
+    """Data read and tokenised, its size checked. router: as of `registry.prepare`. Raises DataError, SpecError."""
+    if spec.paths is not UNSET and spec.branch is UNSET:
+        raise SpecError(
+            "a specification with [paths] describes a family of runs, and no single run; `duckweed train` and "
+            "`duckweed serve` begin a family, and whatever else makes a run does not yet"
+        )
     say("reading the data")
-    dataset = registry.prepare(spec, base, cache_folder(), progress(say))
+    dataset = registry.prepare(spec, base, cache_folder(), progress(say), router)
     say(dataset.manifest.told())
     registry.task(spec, dataset).check(spec.rounds.peers * spec.inner.batch)
     return Ground(base, dataset)
@@ -188,15 +194,23 @@ def found(
         steps = min(TIMED, spec.total_steps)
         one = learner(spec, ground, device, wish)
         one.train(weights, Part(0, 0, steps), report=pace.stepped)
+    begin(spec, ground, layout, folder, state, pace.seconds)
+    return state
+
+
+def begin(
+    spec: RunSpec, ground: Ground, layout: Layout, folder: RunFolder, state: State, seconds: float
+) -> None:
+    """Write a run's folder; the ledger, whose genesis entry names the first state, is the last. seconds: of an
+    inner step on this machine."""
     write_atomically(folder.spec, toml.write(spec).encode())
     keep(folder, ground, layout)
-    folder.note({"step_seconds": pace.seconds})
+    folder.note({"step_seconds": seconds})
     state.save(folder.state(0))
     identity = load_or_create(folder.coordinator_key)
     ledger = Ledger(folder.ledger, identity.sign)
     ledger.append(0, genesis(spec, ground, layout, state, identity.id))
     ledger.close()
-    return state
 
 
 def _try_out(
@@ -327,7 +341,14 @@ def reopen(folder: RunFolder, spec: RunSpec) -> Ground:
         raise FolderError(
             f"{place}: the run's text, as it was prepared here, is gone; `duckweed join` prepares it again"
         )
-    return Ground(base, registry.prepare(spec, base, cache_folder()), buffers)
+    dataset = registry.prepare(spec, base, cache_folder(), router=router_of(folder, spec))
+    return Ground(base, dataset, buffers)
+
+
+def router_of(folder: RunFolder, spec: RunSpec) -> Path | None:
+    """Where the router of a path's family lies: among the blobs of its run, so that peers can fetch it as any
+    other. None of a run that trains no path."""
+    return None if spec.path is None else folder.blob(spec.branch.router)  # type: ignore[union-attr]
 
 
 def layout(folder: RunFolder) -> Layout:

@@ -23,6 +23,10 @@ FOUNDING, FOUNDING_LOCK = ".founding", ".founding.lock"
 """How the names of a folder in which a run is being founded, and of its lock, end."""
 
 
+FAMILY = "family.toml"
+"""The specification of a family of runs, in its folder (duckweed.family.folder)."""
+
+
 PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 """A name that leads nowhere but into the folder that it is joined to."""
 
@@ -132,7 +136,14 @@ def create(root: Path, name: str) -> RunFolder:
 
 @contextmanager
 def founding(root: Path, name: str) -> Iterator[RunFolder]:
-    """An empty folder beside root/name, for a run that is being founded. It becomes root/name when the
+    """The folder of a run that is being founded, as of `beginning`."""
+    with beginning(root, name) as part:
+        yield _make(part)
+
+
+@contextmanager
+def beginning(root: Path, name: str) -> Iterator[Path]:
+    """A folder beside root/name, for a run or a family that is being founded. It becomes root/name when the
     block has ended well, and is removed if the block fails; what a founding that was killed has left is
     removed first. So a run's folder is there whole or not at all, and its name is free until then.
 
@@ -150,7 +161,8 @@ def founding(root: Path, name: str) -> Iterator[RunFolder]:
             ) from error
         try:
             shutil.rmtree(part, ignore_errors=True)
-            yield _make(part)
+            part.mkdir()
+            yield part
             _check_free(root, name)
             part.rename(root / name)
         finally:
@@ -170,7 +182,7 @@ def _check_free(root: Path, name: str) -> None:
     raise FolderError(
         f"{path} exists already. Go on with it: `duckweed train --resume {path}`; "
         "or choose another name with --name"
-        if RunFolder(path).founded
+        if RunFolder(path).founded or (path / FAMILY).is_file()
         else f"{path} exists already and holds no run that has begun. If nothing in it is needed, "
         "remove it; or choose another name with --name"
     )
@@ -196,6 +208,12 @@ def find(path: Path) -> RunFolder:
             f"`duckweed evaluate {path}`; to train it: duckweed train --model {path} "
             "--set model.weights=given"
         )
+    for place in (path, Path("runs") / path):
+        if (place / FAMILY).is_file():
+            raise FolderError(
+                f"{place} is a family of runs, which this command does not take as a whole; name one of its runs: "
+                f"{place}/common, {place}/path-0 and so on"
+            )
     known = sorted(p.parent.name for p in Path("runs").glob("*/run.toml"))
     hint = f" Runs here: {', '.join(known)}." if known else ""
     raise FolderError(f"{path}: no run there (a run is a folder with run.toml).{hint}")

@@ -227,6 +227,8 @@ class Rounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         check("rounds", "overlap", self.overlap, 0, 1)
 
 
+MOST_PATHS = 64
+"""Beyond that the router is larger than many a path."""
 KEY, NAME = "[0-9a-f]{64}", "[A-Za-z0-9][A-Za-z0-9_.-]{0,31}"
 
 
@@ -278,3 +280,38 @@ class Members(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def heirs(self) -> list[tuple[str, str]]:
         """Key and name of each successor."""
         return [(key, name) for name, _, key in (x.partition(":") for x in self.successors)]
+
+
+class Paths(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Section `[paths]`: a family of runs. All peers train one model for a while, the common start; then each
+    path goes on by itself, on the sequences that the router gives to it (docs/paths.md)."""
+
+    count: int = 8  # paths
+    prefix: int = 64  # tokens of each sequence by which it is routed
+    common: float = 0.15  # share of the rounds that belong to the common start
+
+    def __post_init__(self) -> None:
+        if self.count < 2:
+            raise ValueError(
+                f"paths.count = {self.count}: a family has two paths at least; for one model leave [paths] out"
+            )
+        check("paths", "count", self.count, 2, MOST_PATHS)
+        check("paths", "prefix", self.prefix, 2, 1 << 20)
+        check("paths", "common", self.common, 0.001, 0.999)
+
+
+class Branch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Section `[branch]`, which duckweed writes: which run of a family this one is."""
+
+    path: int = -1  # the path; -1: the common start
+    router: str = ""  # digest of the router (duckweed.learn.data.router); of the common start: ""
+    begins: int = 0  # inner steps of each peer before this run
+    ends: int = (
+        1  # and of the whole family, from the first of the common start to the last of a path
+    )
+
+    def __post_init__(self) -> None:
+        if not -1 <= self.path < MOST_PATHS or not 0 <= self.begins < self.ends:
+            raise ValueError("branch: a path from -1 on, and steps that begin before they end")
+        if self.path >= 0 and not re.fullmatch(KEY, self.router):
+            raise ValueError("branch.router: the digest of the router, 64 hex digits")

@@ -16,12 +16,14 @@ from duckweed.run.registry import RULES, WIRES
 from duckweed.run.schedule import Schedule, within
 from duckweed.run.sections import (
     Architecture,
+    Branch,
     DataSpec,
     Inner,
     Members,
     Merge,
     Model,
     Outer,
+    Paths,
     Rounds,
     Wire,
     unknown,
@@ -62,6 +64,9 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     outer: Outer = Outer()
     rounds: Rounds = Rounds()
     members: Members = Members()
+    # Unset, so that whatever knows nothing of paths keeps its identity.
+    paths: Paths | msgspec.UnsetType = msgspec.UNSET
+    branch: Branch | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < SEED_LIMIT:
@@ -75,9 +80,10 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"members.audits: {reason}")
         if isinstance(self.task, Reinforce):
             self.task.check_fits(self.inner.batch, self.model.sequence)
-        if self.inner.warmup >= self.total_steps:
+        self._check_paths()
+        if self.inner.warmup >= self.course:
             raise ValueError(
-                f"inner.warmup = {self.inner.warmup}: the whole run has only {self.total_steps} steps "
+                f"inner.warmup = {self.inner.warmup}: the whole run has only {self.course} steps "
                 "(inner.steps x rounds.count)"
             )
         self.schedule  # noqa: B018 # raises ValueError where the wire has no known size
@@ -89,6 +95,41 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         needed = RULES.find("filtered").needs
         able = self.members.join == "open" and needed <= WIRES.find(self.wire.kind).gives
         return self.merge.rule or ("filtered" if able else "mean")
+
+    def _check_paths(self) -> None:
+        """Raises ValueError where paths and the rest of the specification do not go together."""
+        paths, branch = self.paths, self.branch
+        if paths is msgspec.UNSET:
+            if branch is not msgspec.UNSET:
+                raise ValueError("branch: only a run of a family has this section; add [paths]")
+            return
+        if not isinstance(self.task, Text | msgspec.UnsetType):
+            raise ValueError(
+                "paths: only text is routed so far, and this [task] trains on something else; leave "
+                "[paths] or [task] out"
+            )
+        if paths.prefix >= self.model.sequence:
+            raise ValueError(
+                f"paths.prefix = {paths.prefix}: must be less than model.sequence = "
+                f"{self.model.sequence}, since only what follows the prefix is measured"
+            )
+        if branch is msgspec.UNSET and self.rounds.count < 2:
+            raise ValueError(
+                "rounds.count = 1: a family needs two at least, one of the common start and one of each path"
+            )
+        if branch is not msgspec.UNSET and branch.path >= paths.count:
+            raise ValueError(f"branch.path = {branch.path}: the paths are 0 to {paths.count - 1}")
+
+    @property
+    def path(self) -> int | None:
+        """Which path of a family the run trains; None: it trains on all of the text."""
+        branch = self.branch
+        return None if branch is msgspec.UNSET or branch.path < 0 else branch.path
+
+    @property
+    def unmeasured(self) -> int:
+        """The first tokens of each held-out sequence, by which it is routed, and which no loss is taken over."""
+        return 0 if self.paths is msgspec.UNSET else self.paths.prefix
 
     @property
     def audits(self) -> float:
@@ -119,19 +160,26 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.inner.steps * self.rounds.count
 
     @property
+    def course(self) -> int:
+        """Inner steps over which the learning rate goes: those of the run, and of a family from the first step
+        of its common start to the last of its paths."""
+        return self.total_steps if self.branch is msgspec.UNSET else self.branch.ends
+
+    @property
     def schedule(self) -> Schedule:
         """The rounds of the run, and the inner steps of each. Raises ValueError if they are to follow from
         a budget of bytes, and how large contributions will be is not known."""
         saving = self.rounds.saving
+        first = 0 if self.branch is msgspec.UNSET else self.branch.begins
         if saving is msgspec.UNSET:
-            return Schedule(self.total_steps, self.rounds.count)
+            return Schedule(self.total_steps, self.rounds.count, first)
         bits = WIRES.find(self.wire.kind).expected_bits(self.wire)
         if bits is None:
             raise ValueError(
                 f"rounds.saving: how large contributions of wire.kind = {self.wire.kind!r} are is not known "
                 "before the run; leave rounds.saving out, and say inner.steps and rounds.count"
             )
-        return within(saving, self.total_steps, self.rounds.peers, bits)
+        return within(saving, self.total_steps, self.rounds.peers, bits, first)
 
     @property
     def block_steps(self) -> int:
@@ -255,8 +303,8 @@ def override(spec: RunSpec, changes: dict[str, object]) -> RunSpec:
         *sections, name = key.split(".")
         place = raw
         for section in sections:
-            if place is raw and section == "task":
-                raw.setdefault("task", {})
+            if place is raw and section in ("task", "paths"):  # which are unset by default
+                raw.setdefault(section, {})
             if not isinstance(place.get(section), dict):
                 known = [name for name, inside in place.items() if isinstance(inside, dict)]
                 raise SpecError(f"{key}: no section {section!r}{_near(section, known)}")
@@ -334,6 +382,10 @@ def _type(where: str, raw: dict) -> Any:
             continue
         name, _, inside = name.partition("[")
         kind = next((f.type for f in msgspec.structs.fields(kind) if f.name == name), RunSpec)
+        sections = [
+            x for x in get_args(kind) if isinstance(x, type) and issubclass(x, msgspec.Struct)
+        ]
+        kind = sections[0] if sections else kind  # one that may be unset
         if inside and get_origin(kind) is dict:  # whose keys are the user's own
             kind = get_args(kind)[1]
     return kind

@@ -40,6 +40,9 @@ NOTES = {
     "audits: share of the contributions that other peers do again, 0.05 in open runs (docs/audit.md)\n"
     "successors: two machines or more, 'NAME:KEY' each (duckweed identity), that keep the ledger too and\n"
     "go on with the run if its coordinator is away for `absence` seconds",
+    "paths": "a family of models of this size: after a common start (share `common` of the rounds) each of `count` paths\n"
+    "trains alone, on the sequences that their first `prefix` tokens route to it; docs/paths.md",
+    "branch": "written by duckweed: which run of a family this is",
 }
 
 

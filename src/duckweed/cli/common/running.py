@@ -200,7 +200,7 @@ def _time(run: Session, peers: int, simulated: bool) -> str:
             here = f"one step takes {show_time(step)} here; " if step else ""
             return f"{here}how long it takes shows after the first round"
         return f"about {show_time(left * alone)}" + (f" for {left} rounds" if closed else "")
-    more = median(took) * (rounds.steps - rounds.begins(closed))
+    more = median(took) * (rounds.begins(rounds.rounds) - rounds.begins(closed))
     return f"{closed} rounds are done, about {show_time(more)} are left"
 
 

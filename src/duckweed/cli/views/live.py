@@ -64,7 +64,7 @@ class View:
             self._traffic = self._traffic if event.traffic is UNSET else event.traffic
         elif isinstance(event, RoundClosed):
             self._round(event)
-        elif text := _words(event):
+        elif text := words(event):
             self.say(text)
         if self.console.is_terminal:
             self._live.update(self._render())
@@ -157,7 +157,7 @@ class View:
         )
 
 
-def _words(event: Event) -> str:
+def words(event: Event) -> str:
     """An event as a line of text; "" for one that is not shown."""
     match event:
         case Said(text=text, slot=slot):

@@ -67,6 +67,10 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     held_out_learnt: int = 0
 
     problems: str = ""  # of problems: where they come from
+    # Of a path (routed.py): what it was given, in words, and the tokens of each window. The windows lie one
+    # behind the other and share nothing; 0: running text.
+    routed: str = ""
+    window: int = 0
 
     @property
     def bytes_per_token(self) -> float:
@@ -78,8 +82,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def told(self) -> str:
         """One line of what was read and what was left out, as plain text without markup."""
-        if self.problems:
-            return self.problems
+        if self.problems or self.routed:
+            return self.problems or self.routed
         size = self.train_bytes + self.held_out_bytes
         left_out = reasons(self.skipped, self.examples)
         return told(self.files, self.documents, size, left_out, self.limited)
@@ -95,6 +99,8 @@ class Dataset:
     train: NDArray[np.unsignedinteger]
     held_out: NDArray[np.unsignedinteger]
     marks: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None = None
+    window: int = 0
+    """Tokens of a window where the windows lie one behind the other, as those of a path; 0: running text."""
 
     @classmethod
     def open(cls, folder: Path) -> "Dataset":
@@ -115,7 +121,7 @@ class Dataset:
             raise DataError(
                 f"data set {folder} is damaged: {error}; delete the folder and prepare it again"
             ) from error
-        return cls(folder, manifest, train, held_out, marks)
+        return cls(folder, manifest, train, held_out, marks, manifest.window)
 
     def verify(self) -> None:
         """Reads both files whole; DataError if a token differs from when they were written."""
@@ -156,9 +162,26 @@ def _mapped(path: Path, tokens: int, dtype: str) -> NDArray[np.unsignedinteger]:
 def sequences(dataset: Dataset, length: int) -> int:
     """How many training windows of length + 1 tokens there are, one every `length` tokens.
 
-    Neighbours share one token: the last target of one is the first input of the next.
+    Neighbours share one token: the last target of one is the first input of the next. Those of a path
+    share none.
     """
-    return max(0, (len(dataset.train) - 1) // length)
+    return _count(dataset, dataset.train, length)
+
+
+def _count(dataset: Dataset, tokens: NDArray[np.unsignedinteger], length: int) -> int:
+    if not dataset.window:
+        return max(0, (len(tokens) - 1) // length)
+    return len(tokens) // _stride(dataset, length)
+
+
+def _stride(dataset: Dataset, length: int) -> int:
+    """Tokens from the beginning of a window to that of the next. Raises DataError."""
+    if dataset.window and dataset.window != length + 1:
+        raise DataError(
+            f"data set {dataset.folder}: was routed in sequences of {dataset.window - 1} tokens, and the run's "
+            f"have {length}; delete the folder and prepare it again"
+        )
+    return dataset.window or length
 
 
 def check_size(dataset: Dataset, length: int, needed: int) -> None:
@@ -191,7 +214,7 @@ def batch(
     if not windows:
         check_size(dataset, length, 1)
     chosen = order(windows, seed, block, step, steps, batch)
-    return _windows(dataset.train, chosen, length)
+    return windows_of(dataset, chosen, length)
 
 
 def order(
@@ -217,7 +240,7 @@ def spread(windows: int, count: int, batch: int) -> Iterator[NDArray[np.int64]]:
 
 def held_out_windows(dataset: Dataset, length: int) -> int:
     """How many held-out windows there are; DataError if there is none."""
-    windows = (len(dataset.held_out) - 1) // length
+    windows = _count(dataset, dataset.held_out, length)
     if windows < 1:
         raise DataError(
             f"data: {len(dataset.held_out):,} held-out tokens are fewer than one sequence of "
@@ -238,13 +261,17 @@ def held_out_batches(
     if limit_tokens is not None:
         count = min(windows, max(1, limit_tokens // length))
     for chosen in spread(windows, count, batch):
-        yield _windows(dataset.held_out, chosen, length)
+        yield windows_of(dataset, chosen, length, held_out=True)
 
 
-def _windows(
-    tokens: NDArray[np.unsignedinteger], chosen: NDArray[np.int64], length: int
+def windows_of(
+    dataset: Dataset, chosen: NDArray[np.int64], length: int, held_out: bool = False
 ) -> NDArray[np.int64]:
-    return tokens[chosen[:, None] * length + np.arange(length + 1)].astype(np.int64)
+    """The windows of these numbers of one side, int64[n, length + 1]."""
+    tokens = dataset.held_out if held_out else dataset.train
+    return tokens[chosen[:, None] * _stride(dataset, length) + np.arange(length + 1)].astype(
+        np.int64
+    )
 
 
 def prepare(

@@ -1,12 +1,13 @@
 """Text from a model."""
 
 import io
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, redirect_stdout
 from typing import Any
 
 import torch
-from transformers import TextStreamer
+from transformers import LogitsProcessor, LogitsProcessorList, TextStreamer
 
 from duckweed.learn.device import seeded
 from duckweed.learn.model.architecture import ModelError
@@ -25,6 +26,22 @@ class Written(TextStreamer):
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
         self.write(text)
+
+
+class Mixed(LogitsProcessor):
+    """Mixes what several models expect: the probabilities of each token, each model's with its share."""
+
+    def __init__(self, others: Sequence[Any], shares: Sequence[float]) -> None:
+        """others: models beside the one that generates; shares: of that one and of them, which add up to 1."""
+        self.others, self.shares = others, [math.log(max(share, 1e-30)) for share in shares]
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        logits = [scores, *(one(input_ids=input_ids).logits[:, -1] for one in self.others)]
+        found = [
+            torch.log_softmax(one.float(), -1) + share
+            for one, share in zip(logits, self.shares, strict=True)
+        ]
+        return torch.logsumexp(torch.stack(found), 0)
 
 
 @torch.no_grad()
@@ -70,9 +87,10 @@ def continued(
     device: str,
     top_p: float = TOP_P,
     write: Say | None = None,
+    mixed: Mixed | None = None,
 ) -> str:
     """The prompt continued by up to `tokens` tokens, by a model and a tokenizer as transformers has read them;
-    temperature, top_p, write: as of duckweed.round.export.generate. Keys and values of the tokens before are
+    temperature, top_p, write: as of duckweed.round.export.generate; mixed: with other models. Keys and values of the tokens before are
     kept where the model's code can do that, so that each token is computed once. Raises ModelError where the
     model has too few positions."""
     network = network.to(device).eval()
@@ -88,6 +106,7 @@ def continued(
                 network, ids, tokens, temperature, end, top_p,
                 use_cache=keeps_the_past(network, ids, end),
                 streamer=Written(tokenizer, write) if write else None,
+                logits_processor=LogitsProcessorList([mixed] if mixed else []),
             )  # fmt: skip
         except IndexError as error:  # a table of positions that is too short
             most = getattr(network.config, "max_position_embeddings", "fewer")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -18,6 +19,7 @@ from duckweed.run.spec import RunSpec
 from duckweed.run.task.written import Written
 
 TOKENS = "tokens"  # int64[b, length + 1]: inputs [:, :-1], targets [:, 1:]
+SKIPPED = "skipped"  # int64[b], held-out sequences of a family: first targets that are not measured
 
 
 class NextToken:
@@ -40,15 +42,26 @@ class NextToken:
 
     def held_out(self, limit: int | None, batch: int) -> Iterator[Batch]:
         """Evenly spread held-out windows."""
-        windows = held_out_batches(self.dataset, self.spec.model.sequence, limit, batch)
-        return ({TOKENS: one} for one in windows)
+        spec = self.spec
+        for one in held_out_batches(self.dataset, spec.model.sequence, limit, batch):
+            if spec.unmeasured:  # the first token of a window is no target
+                yield {TOKENS: one, SKIPPED: np.full(len(one), spec.unmeasured - 1)}
+            else:
+                yield {TOKENS: one}
 
     def loss(self, forward: Forward, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Mean nats per target."""
         tokens = batch[TOKENS]
         return forward.loss(tokens[:, 1:], input_ids=tokens[:, :-1])
 
-    measure = loss
+    def measure(self, forward: Forward, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The same of the targets that are measured: of a family those after the prefix, by which its sequences
+        are routed and which therefore says nothing of how well they are predicted."""
+        if SKIPPED not in batch:
+            return self.loss(forward, batch)
+        tokens = batch[TOKENS]
+        nats = forward.nats(tokens[:, 1:], input_ids=tokens[:, :-1])
+        return nats[:, int(batch[SKIPPED][0]) :].mean()
 
     @property
     def sequences(self) -> int:
@@ -60,4 +73,5 @@ class NextToken:
     def count(self, batch: Batch) -> int:
         """Every token of a window but its first is a target."""
         sequences, length = batch[TOKENS].shape
-        return sequences * (length - 1)
+        skipped = int(batch[SKIPPED].sum()) if SKIPPED in batch else 0
+        return sequences * (length - 1) - skipped

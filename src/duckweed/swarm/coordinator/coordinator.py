@@ -106,7 +106,7 @@ class Coordinator:
     async def _answer(
         self, peer: str, question: m.AnyQuestion, body: bytes
     ) -> tuple[m.Answer, bytes]:
-        if isinstance(question, m.Join | m.GetRunInfo | m.GetStatus | m.Probe):
+        if isinstance(question, m.Join | status.Outside):
             protocol = m.PROTOCOL if isinstance(question, m.Probe) else question.protocol
             if objection := self.admission.objection(peer, protocol, question.secret):
                 return self._refuse(peer, "not admitted", objection), b""

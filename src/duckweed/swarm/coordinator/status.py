@@ -4,21 +4,33 @@ doing."""
 import math
 import os
 
+from msgspec import UnsetType
+
 from duckweed.net import clock
 from duckweed.round.open_round import Member
 from duckweed.run import toml
 from duckweed.swarm.coordinator.rounds import RoundDriver
 from duckweed.swarm.protocol import messages as m
+from duckweed.swarm.protocol import offers
 
 PEERS_LISTED = 2000  # peers in one answer at most; those that are here come first
 
 
-def answer(
-    rounds: RoundDriver, question: m.GetRunInfo | m.GetStatus | m.Probe, body: bytes
-) -> tuple[m.Answer, bytes]:
+Outside = m.GetRunInfo | m.GetStatus | m.Probe | m.GetPaths | m.GetRouter
+"""What machines may ask that are not members."""
+
+
+def answer(rounds: RoundDriver, question: Outside, body: bytes) -> tuple[m.Answer, bytes]:
     """The answer to a machine that may come in but need not be a member. Changes nothing."""
     if isinstance(question, m.Probe):  # no more than was sent: whoever asks need not be a member
         return m.Blob(), os.urandom(min(question.size, len(body), m.PROBE_LIMIT))
+    if isinstance(question, m.GetPaths):
+        return m.Paths(offers.read(rounds.folder)), b""
+    if isinstance(question, m.GetRouter):
+        branch = rounds.spec.branch
+        if isinstance(branch, UnsetType) or not branch.router:
+            return m.Refused("this run trains no path of a family"), b""
+        return m.Blob(), rounds.engine.blobs.read(branch.router)
     return run_info(rounds) if isinstance(question, m.GetRunInfo) else status(rounds), b""
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+from blake3 import blake3
+from msgspec import UNSET
 from torch import nn
 
 from duckweed.learn import registry
@@ -26,6 +28,7 @@ from duckweed.run import spec as specs
 from duckweed.run import state as states
 from duckweed.run.folder import RunFolder, private, write_atomically
 from duckweed.run.layout import Layout
+from duckweed.run.sections import Paths
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State, StateError
 from duckweed.swarm.blobs.mirror import Mirror, MirrorError
@@ -48,6 +51,7 @@ from duckweed.wire.codec import warm_up
 
 Say = Callable[[str], None]
 DRY = "nothing was begun"
+ROUTER_LIMIT = 1 << 18  # bytes of a router for each path
 BEHIND = (
     2  # checkpoints that the state of a mirror may be behind the run: what follows are updates only
 )
@@ -119,8 +123,13 @@ async def _take_part(
         client = await bootstrap.meet()
         info, spec = await _terms(client, invitation)
         if info.round >= spec.schedule.rounds and not folder.saved_rounds():
-            return await _over(client, invitation)
+            if spec.paths is UNSET or spec.path is not None:
+                return await _over(client, invitation)
+            write_atomically(folder.spec, info.spec.encode())
+            return m.ALL_DONE  # of the common start: the paths are what there is to train
         write_atomically(folder.spec, info.spec.encode())
+        if spec.path is not None:
+            await _router(client, spec, invitation.secret, folder)
         worker, found = await _prepare(
             client, info, spec, invitation.secret, folder, own, device, limits, say
         )
@@ -245,7 +254,8 @@ def _ground(
 ) -> tuple[Ground, nn.Module, Layout]:  # fmt: skip
     """The run's data and model on this machine, if there is room for them; noted in the folder. tokens,
     layout_digest: what the run has. Raises DataError, ModelError, OutOfMemory, PeerStopped."""
-    ground = _data(own.of(spec, Path.cwd(), limits.disk_bytes), tokens, say)
+    router = founding.router_of(folder, spec)
+    ground = _data(own.of(spec, Path.cwd(), limits.disk_bytes), tokens, say, router)
     skeleton = models.skeleton(founding.configuration(spec, ground))
     check_memory(skeleton, spec, device, 1, limits.memory_bytes, Wish(limits.micro_batch))
     layout = founding.layout_here(spec, ground, skeleton)
@@ -259,11 +269,27 @@ def _ground(
     return ground, skeleton, layout
 
 
-def _data(spec: RunSpec, tokens: str, say: Say) -> Ground:
-    """The run's data on this machine, the same to the last token. Raises DataError."""
+async def _router(client: Client, spec: RunSpec, secret: str, folder: RunFolder) -> None:
+    """The router of a path's family, where it is not here yet. Raises LinkError, PeerStopped."""
+    place = founding.router_of(folder, spec)
+    if place is None or place.is_file() or not isinstance(spec.paths, Paths):
+        return
+    limit = spec.paths.count * ROUTER_LIMIT
+    _, data = await client.ask(m.GetRouter(m.PROTOCOL, secret), body_limit=limit)
+    if blake3(data).hexdigest() != place.name:
+        raise PeerStopped(
+            f"the coordinator gave another router than the run's ({place.name[:12]}), by which this machine "
+            "would train on other text; ask the organiser"
+        )
+    write_atomically(place, data)
+
+
+def _data(spec: RunSpec, tokens: str, say: Say, router: Path | None = None) -> Ground:
+    """The run's data on this machine, the same to the last token. router: file of that of a path's family. Raises
+    DataError."""
     say("reading the data")
     wanted = spec.data
-    dataset = registry.prepare(spec, Path.cwd(), founding.cache_folder())
+    dataset = registry.prepare(spec, Path.cwd(), founding.cache_folder(), router=router)
     say(f"data: {dataset.manifest.told()}; tokenizer: {wanted.tokenizer}")
     if dataset.manifest.tokens_hash != tokens:
         raise DataError(

@@ -58,8 +58,12 @@ from duckweed.swarm.protocol.peer import (
 )
 from duckweed.swarm.protocol.status import (  # noqa: F401
     PROBE_LIMIT,
+    GetPaths,
+    GetRouter,
     GetRunInfo,
     GetStatus,
+    PathOffer,
+    Paths,
     PeerStatus,
     Probe,
     RunInfo,
@@ -69,6 +73,8 @@ from duckweed.swarm.protocol.status import (  # noqa: F401
 AnyQuestion = (
     Join
     | GetRunInfo
+    | GetPaths
+    | GetRouter
     | Probe
     | GetStatus
     | Next
@@ -94,6 +100,7 @@ AnyQuestion = (
 AnyAnswer = (
     Welcome
     | RunInfo
+    | Paths
     | Status
     | Train
     | Apply

@@ -3,7 +3,7 @@
 import msgspec
 
 from duckweed.run.checked import Count, Hash, Nats, Number, Seconds, Text, Total
-from duckweed.swarm.protocol.message import Answer, Blob, Digest, Question, Secret
+from duckweed.swarm.protocol.message import Addresses, Answer, Blob, Digest, Question, Secret
 
 PROBE_LIMIT = 512 << 10  # bytes of body, each way, of one question that measures a connection
 
@@ -54,6 +54,26 @@ class Status(Answer, tag="standing"):
     leader: Text = msgspec.field(default="", name="in_charge")
 
 
+class PathOffer(msgspec.Struct, forbid_unknown_fields=True):
+    """A path of a family, and how to get in."""
+
+    run: Hash  # identity of its specification
+    coordinator: Hash  # its public key
+    addresses: Addresses
+    secret: Secret  # of its invitation
+    wanted: Number  # peers that it begins with
+    here: Number = 0  # peers at the moment
+    rounds: Number = 0  # closed
+    tokens: Total = 0  # accepted
+    over: bool = False
+
+
+class Paths(Answer, tag="paths"):
+    """The paths of a family; none while its common start goes on."""
+
+    paths: list[PathOffer]
+
+
 # --- questions
 
 
@@ -66,6 +86,20 @@ class GetRunInfo(Question[RunInfo], tag="enquire"):
 
 class GetStatus(Question[Status], tag="look"):
     """How is the run doing?"""
+
+    protocol: Number
+    secret: Secret = ""
+
+
+class GetPaths(Question[Paths], tag="paths_of"):
+    """Of the coordinator of a common start: which paths are there?"""
+
+    protocol: Number
+    secret: Secret = ""
+
+
+class GetRouter(Question[Blob], tag="router_of"):
+    """Of the coordinator of a path: give the router, without which a newcomer cannot prepare its text."""
 
     protocol: Number
     secret: Secret = ""

@@ -1,0 +1,245 @@
+"""What the commands do with a family of runs in place of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from duckweed.cli.common.console import PlainConsole
+from duckweed.cli.common.errors import STOPPED, fail
+
+if TYPE_CHECKING:
+    from duckweed.family.begin import Family
+    from duckweed.family.folder import FamilyFolder
+    from duckweed.family.train import Story
+    from duckweed.pages.family_page import Figures
+    from duckweed.process.forkserver import ForkServer
+    from duckweed.process.serving import Way
+    from duckweed.run.folder import RunFolder
+    from duckweed.run.plugins import Plugin
+    from duckweed.run.spec import RunSpec
+
+console = PlainConsole()
+Tell = Callable[[str], None]
+
+
+def begin(
+    spec: RunSpec,
+    base: Path,
+    runs: Path,
+    name: str,
+    device: str,
+    threads: int,
+    plugins: Sequence[Plugin],
+    micro: str,
+    simulated: bool,
+) -> Family:
+    """A new family in the folder runs/name; arguments as of `running.begin`."""
+    said: list[str] = []
+    try:
+        with console.status("loading PyTorch") as status:
+            from duckweed.family import begin as families
+            from duckweed.learn.fit import Wish, read_micro
+
+            peers = 1 if simulated else spec.rounds.peers
+            family = families.found(
+                spec, base, runs, name, device, threads, peers, plugins, status.update, said.append,
+                Wish(read_micro(micro)),
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        console.print("Stopped before the family had begun; nothing is left of it.")
+        raise typer.Exit(STOPPED) from None
+    for text in said:
+        console.print(text, style="yellow")
+    return _told(family)
+
+
+def reopen(
+    folder: FamilyFolder, device: str, threads: int, plugins: Sequence[Path], micro: str
+) -> Family:
+    """A family that exists; arguments as of `running.reopen`."""
+    with console.status("loading PyTorch"):
+        from duckweed.family import begin as families
+        from duckweed.learn.fit import Wish, read_micro
+
+        family = families.reopen(folder, device, threads, plugins, Wish(read_micro(micro)))
+    return _told(family)
+
+
+def _told(family: Family) -> Family:
+    """Says what was understood, before anything is trained."""
+    from duckweed.family import begin as families
+    from duckweed.family import rules
+    from duckweed.round import founding
+    from duckweed.run.units import show_count
+
+    spec, first = family.spec, family.common
+    paths, facts = rules.paths_of(spec), first.ground.dataset.manifest
+    parameters = founding.layout(first.folder).total
+    shares = families.shares(family)
+    hands = rules.deal(spec.rounds.peers, paths.count)
+    before, length = rules.common_rounds(spec), spec.model.sequence
+    after = (spec.rounds.count - before) * spec.tokens_per_block
+    passes = [len(hand) * after / (n * length) for hand, n in zip(hands, shares.train, strict=True)]
+    turns = -(-paths.count // spec.rounds.peers)
+    each = sorted({len(hand) for hand in hands})
+    lines = {
+        "family": f"{family.folder.path}: {paths.count} paths, {spec.rounds.peers} peers on {first.device}",
+        "data": f"{', '.join(spec.data.paths)}: {facts.told()}",
+        "model": f"{spec.model.source}: {parameters:,} parameters a path and a peer, "
+        f"{paths.count * parameters:,} in all",
+        "routing": f"by the first {paths.prefix} of {length} tokens; a path has {min(shares.train):,} to "
+        f"{max(shares.train):,} of {sum(shares.train):,} sequences, read {min(passes):.2g} to {max(passes):.2g} "
+        "times",
+        "training": f"{before} of {spec.rounds.count} rounds in common, then {' or '.join(map(str, each))} "
+        f"peer{'s' if each[-1] > 1 else ''} a path"
+        + (f", {turns} turns" if turns > 1 else "")
+        + f"; {show_count(before * spec.tokens_per_block * spec.rounds.peers + sum(map(len, hands)) * after)} tokens",
+    }
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for what, words in lines.items():
+        table.add_row(Text(what, "dim"), words)
+    console.print(table)
+    return family
+
+
+def train(family: Family, forks: ForkServer | None) -> None:
+    """Train what is left, with processes; then measure and export."""
+    from duckweed.family import train as training
+
+    _watched(family, lambda say: training.train(family, say, forks))
+
+
+def simulate(family: Family, links: str | None, step_seconds: float | None) -> None:
+    """The same in this process and in virtual time. links: as in --links, of the peers of the family."""
+    from duckweed.family import train as training
+    from duckweed.net.link_spec import parse_links
+
+    each = parse_links(links, family.spec.rounds.peers) if links else None
+    _watched(family, lambda say: training.simulate(family, say, each, step_seconds))
+
+
+def serve(family: Family, way: Way) -> None:
+    """Coordinate what is left for peers on other machines; prints the invitation first."""
+    from duckweed.family import harvest
+    from duckweed.family import serve as serving
+    from duckweed.run.events import Serving
+    from duckweed.swarm.protocol.invitation import Invitation
+
+    def begun(invitation: Invitation, at: Serving) -> None:
+        console.print("Whoever has this line can come, to the common start and to the paths:\n")
+        console.print(f"duckweed join {invitation}\n", soft_wrap=True)
+        port = at.bound[0].rpartition(":")[2]
+        console.print(
+            f"Others reach this machine at UDP and TCP port {port}, and each path at ports of its own"
+            + (
+                ": the ones after it, two for each."
+                if way.listen
+                else "; name one with --listen to choose them."
+            ),
+            style="dim",
+        )
+
+    again = "duckweed serve"
+    _watched(
+        family,
+        lambda say: serving.serve(family, way, say, begun, lambda: harvest.finish(family, say)),
+        again,
+    )
+
+
+def _watched(
+    family: Family, story: Callable[[Tell], Story], again: str = "duckweed train --resume"
+) -> None:
+    """Show what happens until it ends. again: the command that goes on, without the folder."""
+    from contextlib import closing
+
+    from duckweed.cli.views.family import FamilyView
+    from duckweed.family import harvest
+    from duckweed.family import train as training
+    from duckweed.round.export import bytes_per_token
+
+    try:
+        if not training.trained(family):
+            with (
+                FamilyView(console, family.folder.path.name) as view,
+                closing(story(view.say)) as told,
+            ):
+                for run, of, event in told:
+                    rounds = of.spec.schedule.rounds
+                    view.take(run, event, rounds, bytes_per_token(of.ground.dataset))
+        if not training.trained(family):
+            _stopped(family, again)
+        figures = harvest.read(family.folder)
+        if figures is None:
+            with console.status("measuring and exporting") as status:
+                figures = harvest.finish(family, status.update)
+    except KeyboardInterrupt:
+        _stopped(family, again)
+    show_figures(family.folder, figures)
+
+
+def _stopped(family: Family, again: str) -> NoReturn:
+    console.print(
+        f"\nStopped; nothing of the rounds that are closed is lost. Go on with: {again} {family.folder.path}",
+        soft_wrap=True,
+    )
+    raise typer.Exit(STOPPED)
+
+
+def show_figures(folder: FamilyFolder, figures: Figures) -> None:
+    """What came of a family that is finished."""
+    from duckweed.cli.views.family import figures_table
+
+    console.print(figures_table(figures))
+    console.print(
+        f"\nreport   {folder.report}\n"
+        f"models   {folder.path}/path-N/model, routed by {folder.router}\n"
+        f"try it   duckweed generate {folder.path} --prompt 'def '",
+        soft_wrap=True,
+    )
+
+
+def show(folder: FamilyFolder) -> None:
+    """`duckweed show`: the paths, and how far each run is."""
+    from duckweed.family import harvest, rules
+    from duckweed.run import spec as specs
+
+    figures = harvest.read(folder)
+    if figures is not None:
+        show_figures(folder, figures)
+        return
+    spec = folder.read_spec()
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+    for name in ("run", "rounds", "peers"):
+        table.add_column(name)
+    for run in [folder.common, *map(folder.of_path, range(rules.paths_of(spec).count))]:
+        if not run.founded:
+            table.add_row(run.path.name, "not begun: the common start comes first", "")
+            continue
+        own = specs.load(run.spec)
+        done = _closed(run)
+        table.add_row(run.path.name, f"{done} of {own.schedule.rounds}", str(own.rounds.peers))
+    console.print(table)
+    console.print(f"\nGo on with: duckweed train --resume {folder.path}", soft_wrap=True)
+
+
+def _closed(run: RunFolder) -> int:
+    from contextlib import closing
+
+    from duckweed.ledger.ledger import Ledger
+
+    with closing(Ledger(run.ledger)) as ledger:
+        return ledger.closed_rounds()
+
+
+def refuse(options: Mapping[str, object]) -> None:
+    """End the command if one of these options, name -> value, was given: a family does not take them."""
+    for name, value in options.items():
+        if value:
+            fail(f"{name} goes with a single run and not with a family of paths")

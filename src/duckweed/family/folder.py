@@ -1,0 +1,66 @@
+"""The folder of a family: its specification and router, and a folder for each of its runs."""
+
+from pathlib import Path
+
+from duckweed.learn.data.reading import DataError
+from duckweed.learn.data.router import Router
+from duckweed.run import spec as specs
+from duckweed.run.folder import FAMILY, FolderError, RunFolder
+from duckweed.run.spec import RunSpec
+
+COMMON = "common"
+
+
+class FamilyFolder:
+    """Paths inside the folder of a family."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.spec = path / FAMILY
+        self.router = path / "router"
+        self.figures = path / "family.json"
+        self.report = path / "report.html"
+
+    @property
+    def common(self) -> RunFolder:
+        """The run that all peers train first."""
+        return RunFolder(self.path / COMMON)
+
+    def of_path(self, path: int) -> RunFolder:
+        """The run of a path; it is there once the common start is done."""
+        return RunFolder(self.path / name_of(path))
+
+    def read_spec(self) -> RunSpec:
+        """Raises SpecError."""
+        return specs.load(self.spec)
+
+    def read_router(self) -> Router:
+        """Raises FolderError where it is missing or damaged, or is not the one that the paths were trained with."""
+        try:
+            router = Router.from_bytes(self.router.read_bytes())
+        except (OSError, DataError) as error:
+            raise FolderError(f"{self.router}: cannot be read as a router: {error}") from error
+        first = self.of_path(0)
+        if first.founded:
+            branch = specs.load(first.spec).branch
+            wanted = getattr(branch, "router", "")
+            if router.digest() != wanted:
+                raise FolderError(
+                    f"{self.router}: does not hash right ({router.digest()[:16]}; the paths were trained with "
+                    f"{wanted[:16]}). Copy it again from where the family was begun, or from "
+                    f"{first.blobs / wanted}"
+                )
+        return router
+
+
+def name_of(path: int) -> str:
+    """How the run of a path is called in its family's folder."""
+    return f"path-{path}"
+
+
+def find(path: Path) -> FamilyFolder | None:
+    """A family, given as its folder or by its name under runs/; None if there is none."""
+    for place in (path, Path("runs") / path):
+        if (place / FAMILY).is_file():
+            return FamilyFolder(place)
+    return None

@@ -1,0 +1,151 @@
+"""A family for peers on other machines: its common start, then the coordinators of its paths, side by side.
+
+One invitation leads to all of it, that of the common start: its coordinator answers until the family is finished,
+and tells whoever has been let in how to reach the paths.
+"""
+
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+
+import msgspec
+
+from duckweed import session
+from duckweed.family import begin, rules
+from duckweed.family.begin import Family
+from duckweed.family.folder import COMMON, name_of
+from duckweed.family.train import Story, Told, trained
+from duckweed.net.timeouts import VIEW
+from duckweed.process import serving
+from duckweed.process.local_run import LocalRun, RunFailed
+from duckweed.process.serving import Way
+from duckweed.round.run_log import run_log
+from duckweed.run.events import Event, Progress, RoundClosed, Serving
+from duckweed.session import Say, Session
+from duckweed.swarm.coordinator.guest_book import GuestBook
+from duckweed.swarm.protocol import offers
+from duckweed.swarm.protocol.invitation import Invitation, published
+from duckweed.swarm.protocol.status import PathOffer
+
+SERVED = "serve"
+"""Name of the invitation that `duckweed serve` prints."""
+GONE = "gone"
+"""What a peer does that is not here any more."""
+PORTS = 2
+"""Each coordinator takes two, one of them for the relay beside it."""
+Begun = Callable[[Invitation, Serving], None]
+Finish = Callable[[], object]
+
+
+def serve(family: Family, way: Way, say: Say, begun: Begun, finish: Finish) -> Story:
+    """Coordinate what is not trained yet, without peers of its own. begun: told the invitation, and where the common
+    start is served; finish: called when all is trained, while peers can still ask whether it is over. To close the
+    iterator ends the processes in order. Raises RunFailed."""
+    first, found = family.common, _Offers(family)
+    with ExitStack() as stack:
+        common = stack.enter_context(_local(first))
+        offers.note(first.folder, [])
+        at = serving.serve(first.folder, first.spec, common, way, stays=True)
+        begun(published(first.folder).with_secret(secret_of(first)), at)
+        while not session.trained(first):
+            yield from (Told(COMMON, first, event) for event in common.heard(VIEW))
+        begin.branch(family, say)
+        at_work: dict[int, tuple[Session, LocalRun]] = {}
+        for path in range(rules.paths_of(family.spec).count):
+            run = family.of_path(path)
+            over = session.trained(run)
+            if not over:
+                local = stack.enter_context(_local(run))
+                serving.serve(run.folder, run.spec, local, _shifted(way, path + 1))
+                at_work[path] = run, local
+            found.add(run, over)
+        found.note()
+        while at_work:
+            for _ in common.heard(0.0):
+                pass
+            for path, (run, local) in list(at_work.items()):
+                try:
+                    for event in local.heard(VIEW / len(at_work)):
+                        found.take(path, event)
+                        yield Told(name_of(path), run, event)
+                except RunFailed as error:
+                    raise RunFailed(f"{name_of(path)}: {error}") from error
+                if local.over:
+                    found.end(path)
+                    del at_work[path]
+            found.note()
+        if trained(family):
+            finish()
+
+
+def secret_of(run: Session) -> str:
+    """The secret of the invitation to a run; "" of one that is open to anybody."""
+    if run.spec.members.join == "open":
+        return ""
+    with closing(GuestBook(run.folder.guests)) as guests:
+        return guests.unlimited(SERVED)
+
+
+def _local(run: Session) -> LocalRun:
+    return LocalRun(run.folder, run.spec, run.device, run.threads, 0)
+
+
+def _shifted(way: Way, number: int) -> Way:
+    """The way to the coordinator of that number after the first: the next ports, where they were named."""
+    return way._replace(
+        listen=way.listen and _further(way.listen, number),
+        public=[_further(address, number) for address in way.public],
+    )
+
+
+def _further(address: str, number: int) -> str:
+    host, _, port = address.rpartition(":")
+    return f"{host}:{int(port) + PORTS * number}" if int(port) else address
+
+
+class _Offers:
+    """What the common start's coordinator tells of the paths, kept up to date."""
+
+    def __init__(self, family: Family) -> None:
+        self._folder = family.common.folder
+        self._paths: list[PathOffer] = []
+        self._noted: list[PathOffer] = []
+        self._planned: list[int] = []  # rounds of each path
+
+    def add(self, run: Session, over: bool) -> None:
+        """The next path, which is served, or over."""
+        closed = run_log(run.folder).rounds
+        offer = PathOffer(
+            run=run.spec.identity,
+            coordinator="0" * 64,
+            addresses=[],
+            secret="",
+            wanted=run.spec.rounds.peers,
+            rounds=len(closed),
+            tokens=sum(one.tokens for one in closed),
+            over=over,
+        )
+        if not over:
+            at = published(run.folder)
+            offer.coordinator, offer.addresses = at.coordinator, list(at.addresses)
+            offer.secret = secret_of(run)
+        self._paths.append(offer)
+        self._planned.append(run.spec.schedule.rounds)
+
+    def take(self, path: int, event: Event) -> None:
+        """What happened to a path."""
+        offer = self._paths[path]
+        if isinstance(event, RoundClosed):
+            offer.rounds, offer.tokens = event.round + 1, offer.tokens + event.tokens
+            offer.over = offer.rounds == self._planned[path]
+        elif isinstance(event, Progress):
+            offer.here = sum(peer.doing != GONE for peer in event.peers)
+
+    def end(self, path: int) -> None:
+        """A path is done."""
+        self._paths[path].over, self._paths[path].here = True, 0
+
+    def note(self) -> None:
+        """Write it down for the coordinator of the common start, where it has changed."""
+        if self._noted != self._paths:
+            offers.note(self._folder, self._paths)
+            self._noted = [msgspec.structs.replace(offer) for offer in self._paths]

@@ -1,0 +1,106 @@
+"""A family trained on this machine: the common start, then the paths, several at a time."""
+
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack
+from typing import NamedTuple
+
+from duckweed import session
+from duckweed.family import begin, rules
+from duckweed.family.begin import Family
+from duckweed.family.folder import COMMON, name_of
+from duckweed.net.link_spec import LinkSpec
+from duckweed.net.timeouts import VIEW
+from duckweed.process import environment
+from duckweed.process.forkserver import ForkServer
+from duckweed.process.local_run import LocalRun, RunFailed
+from duckweed.run.events import Event
+from duckweed.session import Say, Session
+
+
+class Told(NamedTuple):
+    """What happened in a run of a family."""
+
+    run: str
+    """Its name in the family's folder."""
+    session: Session
+    """The run."""
+    event: Event
+
+
+Story = Generator[Told, None, None]
+
+
+def train(family: Family, say: Say, forks: ForkServer | None = None) -> Story:
+    """Train with processes what is not trained yet. As many peers are at work at once as the specification names:
+    all of them in the common start; then those of the paths, of which the next begins when one has ended. To close
+    the iterator ends the processes in order. forks: as of LocalRun. Raises RunFailed."""
+    with ExitStack() as stack:
+        if forks is None and family.device in ("auto", "cpu"):
+            forks = stack.enter_context(ForkServer(environment.of_child(family.threads)))
+        first = family.common
+        if not session.trained(first):
+            for event in session.train(first, forks=forks):
+                yield Told(COMMON, first, event)
+        if session.trained(first):
+            begin.branch(family, say)
+            yield from _together(family, _untrained(family), forks)
+
+
+def simulate(
+    family: Family,
+    say: Say,
+    links: Sequence[LinkSpec] | None = None,
+    step_seconds: float | None = None,
+) -> Story:
+    """The same in this process, one run after the other, each on a virtual clock of its own. links: of the peers of
+    the common start; a path has those of its peers."""
+    first = family.common
+    if not session.trained(first):
+        for event in session.simulate(first, links, step_seconds):
+            yield Told(COMMON, first, event)
+    if not session.trained(first):
+        return
+    begin.branch(family, say)
+    hands = rules.deal(family.spec.rounds.peers, rules.paths_of(family.spec).count)
+    for path in _untrained(family):
+        run = family.of_path(path)
+        own = [links[peer] for peer in hands[path]] if links else None
+        for event in session.simulate(run, own, step_seconds):
+            yield Told(name_of(path), run, event)
+
+
+def trained(family: Family) -> bool:
+    """Whether all rounds of all runs are closed."""
+    return session.trained(family.common) and not _untrained(family)
+
+
+def _untrained(family: Family) -> list[int]:
+    """The paths whose rounds are not all closed."""
+    waiting = []
+    for path in range(rules.paths_of(family.spec).count):
+        if not family.folder.of_path(path).founded or not session.trained(family.of_path(path)):
+            waiting.append(path)
+    return waiting
+
+
+def _together(family: Family, waiting: list[int], forks: ForkServer | None) -> Story:
+    """Train paths side by side; those that wait begin as peers get free."""
+    free = family.spec.rounds.peers
+    at_work: dict[int, tuple[Session, LocalRun]] = {}
+    with ExitStack() as stack:
+        while waiting or at_work:
+            while waiting and (run := family.of_path(waiting[0])).spec.rounds.peers <= free:
+                peers = run.spec.rounds.peers
+                share = run.share(family.spec.rounds.peers)
+                local = LocalRun(run.folder, run.spec, run.device, run.threads, peers, share, forks)
+                stack.enter_context(local).start()
+                at_work[waiting.pop(0)], free = (run, local), free - peers
+            for path, (run, local) in list(at_work.items()):
+                try:
+                    for event in local.heard(VIEW / len(at_work)):
+                        yield Told(name_of(path), run, event)
+                except RunFailed as error:
+                    raise RunFailed(f"{name_of(path)}: {error}") from error
+                if local.over:
+                    del at_work[path]
+                    free += run.spec.rounds.peers

@@ -1,0 +1,61 @@
+"""The paths of a family that is served: noted in the folder of its common start, whose coordinator tells of them,
+and how a peer chooses one. No trust is needed: a peer decides for itself."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from duckweed.run.folder import RunFolder, write_atomically
+from duckweed.swarm.protocol.status import PathOffer
+
+FILE = "paths.json"
+
+
+def note(folder: RunFolder, offers: Sequence[PathOffer]) -> None:
+    """Write down which paths are served. folder: of the common start."""
+    write_atomically(folder.path / FILE, msgspec.json.encode(list(offers)))
+    (folder.path / FILE).chmod(0o600)  # it holds secrets
+
+
+def read(folder: RunFolder) -> list[PathOffer]:
+    """What was noted; none before the common start is done."""
+    try:
+        return msgspec.json.decode((folder.path / FILE).read_bytes(), type=list[PathOffer])
+    except FileNotFoundError:
+        return []
+
+
+def choose(offers: Sequence[PathOffer], own: int = 0) -> int | None:
+    """The path that a newcomer trains; None if all are over. First one that waits for its last peers, so that it can
+    begin; else the one with the fewest accepted tokens, of those the one with the fewest peers, and of equal ones one
+    by the peer's `own` number, so that those who come at once spread; unless it would leave that one at once."""
+    left = [number for number, offer in enumerate(offers) if not offer.over]
+    if not left:
+        return None
+
+    def rank(number: int) -> tuple[int, int, int]:
+        return offers[number].tokens, offers[number].here, (number - own) % len(offers)
+
+    waiting = [
+        number
+        for number in left
+        if not offers[number].rounds and 0 < offers[number].here < offers[number].wanted
+    ]
+    if waiting:
+        return min(waiting, key=rank)
+    found = min(left, key=rank)
+    come = list(offers)
+    come[found] = msgspec.structs.replace(offers[found], here=offers[found].here + 1)
+    return stay_or_go(come, found)
+
+
+def stay_or_go(offers: Sequence[PathOffer], kept: int) -> int:
+    """The path that a peer of path `kept` goes on with: its own, unless another has less than half the peers, and would
+    not have more than this one once the peer has moved."""
+    left = [number for number, offer in enumerate(offers) if not offer.over]
+    if not left or offers[kept].over:
+        return kept
+    here = offers[kept].here
+    fewest = min(left, key=lambda number: (offers[number].here, number))
+    others = offers[fewest].here
+    return fewest if 2 * others < here and others + 1 <= here - 1 else kept

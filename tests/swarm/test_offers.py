@@ -1,0 +1,94 @@
+"""Which path of a family a peer trains: a decision of its own, by what the paths have."""
+
+import json
+import stat
+
+from fixtures.coordinated import SPEC, play
+
+from duckweed.net.identity import Identity
+from duckweed.run.folder import RunFolder
+from duckweed.swarm.coordinator.guest_book import GuestBook
+from duckweed.swarm.protocol import messages as m
+from duckweed.swarm.protocol import offers
+from duckweed.swarm.protocol.offers import choose, stay_or_go
+
+SOMEBODY = Identity(b"z" * 32)
+
+
+def offer(tokens=0, here=0, wanted=1, rounds=1, over=False):
+    return m.PathOffer("ab" * 32, "cd" * 32, [], "s", wanted, here, rounds, tokens, over)
+
+
+def test_the_path_with_the_fewest_tokens_comes_first():
+    assert choose([offer(30), offer(10), offer(20)]) == 1
+    assert choose([offer(30), offer(10, over=True), offer(20)]) == 2
+    assert choose([offer(over=True), offer(over=True)]) is None
+    assert choose([]) is None
+
+
+def test_a_path_that_waits_for_its_last_peer_is_filled_before_another_is_begun():
+    paths = [
+        offer(wanted=2, rounds=0),
+        offer(wanted=2, rounds=0, here=1),
+        offer(wanted=2, rounds=0),
+    ]
+    assert choose(paths) == 1
+    paths[1].here = 2
+    assert choose(paths) == 0
+
+
+def test_peers_that_come_at_once_spread_over_paths_that_are_alike():
+    paths = [offer() for _ in range(4)]
+    assert {choose(paths, own) for own in range(4)} == {0, 1, 2, 3}
+
+
+def test_a_newcomer_does_not_go_where_it_would_not_stay():
+    assert choose([offer(10, here=5), offer(20, here=0)]) == 1
+    assert choose([offer(10, here=1), offer(20, here=1)]) == 0
+
+
+def test_a_peer_keeps_its_path_unless_another_has_less_than_half_the_peers():
+    assert stay_or_go([offer(here=4), offer(here=2)], 0) == 0
+    assert stay_or_go([offer(here=4), offer(here=1)], 0) == 1
+    assert stay_or_go([offer(here=2), offer(here=0)], 0) == 1
+    assert stay_or_go([offer(900, here=1), offer(0, here=0)], 0) == 0  # it would leave it alone
+    assert stay_or_go([offer(here=1, over=True), offer(here=3)], 0) == 0
+
+
+def test_moving_comes_to_rest():
+    here = [7, 0, 1]
+    for _ in range(20):
+        for kept in range(3):
+            if here[kept]:
+                to = stay_or_go([offer(here=n) for n in here], kept)
+                here[kept] -= 1
+                here[to] += 1
+    assert [stay_or_go([offer(here=n) for n in here], kept) for kept in range(3)] == [0, 1, 2]
+    assert sum(here) == 8
+    assert max(here) <= 2 * min(here) + 1
+
+
+def test_what_is_noted_is_read_by_the_owner_alone(tmp_path):
+    folder = RunFolder(tmp_path)
+    assert offers.read(folder) == []
+    offers.note(folder, [offer(5, 1)])
+    assert offers.read(folder) == [offer(5, 1)]
+    assert stat.S_IMODE((tmp_path / offers.FILE).stat().st_mode) == 0o600
+    assert json.loads((tmp_path / offers.FILE).read_text())[0]["tokens"] == 5
+
+
+def test_the_coordinator_tells_of_paths_to_who_has_the_secret_and_to_nobody_else(tmp_path):
+    async def scene(run):
+        offers.note(run.folder, [offer(5, 1)])
+        refused, body = await run.it.handle(SOMEBODY.id, m.GetPaths(m.PROTOCOL, "guess"), b"")
+        assert isinstance(refused, m.Refused)
+        assert body == b""
+        book = GuestBook(run.folder.guests)
+        secret = book.issue()
+        book.close()
+        told = await run.ask(SOMEBODY, m.GetPaths(m.PROTOCOL, secret))
+        assert told.paths == [offer(5, 1)]
+        without = await run.ask(SOMEBODY, m.GetRouter(m.PROTOCOL, secret))
+        assert without == m.Refused("this run trains no path of a family")
+
+    play(tmp_path, scene, SPEC)
