@@ -8,16 +8,17 @@ BIN := .venv/bin
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
+# Three at a time on two cores: many tests wait for processes. Who has nothing left takes tests of the others.
 .PHONY: setup demo fast test long lab lint clean
 setup: .venv/.ready
 demo: .venv/.ready  ## four peers on this machine train a small model for about three minutes
 	$(BIN)/duckweed train
 fast: .venv/.ready  ## the fast tests
-	$(BIN)/python -m pytest -m "not slow and not long" -n 2
+	$(BIN)/python -m pytest -m "not slow and not long" -n 3 --dist worksteal
 test: .venv/.ready  ## all tests but the longest
-	$(BIN)/python -m pytest -m "not long" -n 2
+	$(BIN)/python -m pytest -m "not long" -n 3 --dist worksteal
 long: .venv/.ready  ## the longest tests: runs interrupted again and again, networks cut in two
-	$(BIN)/python -m pytest -m long -n 2
+	$(BIN)/python -m pytest -m long -n 2 --dist worksteal
 lab: .venv/.ready  ## runs between emulated hosts, about 15 minutes; needs root
 	$(BIN)/python -m bench.wan
 lint: .venv/.ready
