@@ -176,7 +176,13 @@ def soon() -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    made = costs(Path(sys.argv[2])) if sys.argv[1] == "cost" else soon()
+    match sys.argv[1:]:
+        case ["soon"]:
+            made = soon()
+        case ["cost", folder]:
+            made = costs(Path(folder))
+        case _:
+            raise SystemExit(__doc__)
     known = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
     RESULTS.write_text(json.dumps(known | made, indent=1) + "\n", encoding="utf-8")
 
