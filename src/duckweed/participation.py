@@ -13,6 +13,7 @@ from duckweed.learn.device import choose
 from duckweed.ledger.ledger import Ledger, LedgerError
 from duckweed.net.identity import load_or_create, verify
 from duckweed.pages.live.follow import Follower
+from duckweed.pages.run_summary import tried
 from duckweed.process.environment import allow_files
 from duckweed.round import export, founding
 from duckweed.run import spec as specs
@@ -126,9 +127,5 @@ def take_home(home: PeerHome, device: str, say: Say) -> list[str]:
         *([f"given    {mine.sentence()}; over all runs: duckweed me"] if mine else []),
         f"ledger   {folder.ledger}: {entries} entries, chain and signatures hold, head {head[:16]}; {told}",
         f"report   {folder.report}",
-        *(
-            [f"model    {folder.model}", f"try it   duckweed generate {folder.path}"]
-            if keep
-            else []
-        ),
+        *([f"model    {folder.model}", f"try it   {tried(folder, spec)}"] if keep else []),
     ]

@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 from duckweed import __version__
 from duckweed.cli import app
 from duckweed.cli.common.examples import EXAMPLES
+from duckweed.learn.model.presets import PRESETS
+from duckweed.plan.inputs import crowd, models
 
 
 def said(*words):
@@ -51,3 +53,16 @@ def test_examples_are_in_the_help_and_can_be_given(name):
             name, given[len(words) :]
         ).close()  # each option exists, each value is of its type
         assert line in text
+
+
+def test_models_and_crowds_in_examples_have_their_names_in_the_tables():
+    def given(name, option):
+        words = [shlex.split(line) for line in EXAMPLES[name]]
+        return [line[line.index(option) + 1] for line in words if option in line]
+
+    assert given("plan", "--model")
+    for model in given("plan", "--model"):
+        models.preset(model)
+    for text in given("plan", "--crowd"):
+        crowd.read(text)
+    assert {*given("train", "--model"), *given("evolve", "--preset")} <= PRESETS.keys()

@@ -61,6 +61,7 @@ def test_a_run_of_a_later_version_is_told(here):
         (["--page", ":8080", "a.toml"], ":8080"),
         (["--page", "[::1]:8080"], "[::1]:8080"),
         (["--page=0.0.0.0:1", "a.toml"], "0.0.0.0:1"),
+        (["--page", "127.0.0.1:80x", "a.toml"], "127.0.0.1:80x"),  # refused later, with its reason
         (["a.toml"], None),
     ],
 )

@@ -116,6 +116,10 @@ def test_a_hub_receives_the_files_and_without_a_token_nothing_is_sent(run):
     hub = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=hub.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{hub.server_port}"
+    done = push(run, HF_ENDPOINT="http://127.0.0.1:9", HF_TOKEN="hf_x")  # where nobody answers
+    assert done.returncode == 1
+    assert "cannot be reached" in done.stderr
+    assert "Traceback" not in done.stderr
     done = push(run, HF_ENDPOINT=url, HF_TOKEN="hf_x")
     hub.shutdown()
     assert done.returncode == 0, done.stderr

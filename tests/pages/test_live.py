@@ -81,7 +81,7 @@ def test_what_a_stranger_looks_for_is_there(three):
     made = parts(follower, Live(Terms("duckweed join X", ("1 GB of memory",)), doing), now=0.0)
     assert "<b>3</b> of 4 rounds, 75%" in made["now"]
     assert "Round 4: waiting for peer 0" in made["now"]
-    assert "1 of 2" in made["now"]
+    assert "<b>1</b> <span>2 came in all</span>" in made["now"]
     assert "green leaf" in made["writes"]
     assert "1 × its norm is far" in made["peers"]
     assert "training" in made["peers"]
@@ -89,6 +89,25 @@ def test_what_a_stranger_looks_for_is_there(three):
     assert "1 GB of memory" in made["join"]
     assert follower.head in made["proof"]
     assert made["loss"].count("<svg class=curve") == 3
+
+
+def test_a_run_of_which_everybody_has_left_stands_still_and_promises_no_time(three):
+    follower = Follower(three)
+    follower.look()
+    now = 1_800_000_000.0
+    for seen in follower.rounds.values():
+        seen.closed = now
+
+    def made(doing):
+        peers = [PeerProgress(i, doing, 1, None) for i in (0, 1)]
+        told = Progress(3, peers, waiting="round 3: waiting for peers 0, 1")
+        return parts(follower, Live(Terms(""), told), now=now)["now"]
+
+    assert "stands still" not in made("training")
+    assert "done around" in made("training")
+    assert "The run stands still.</b> The last round closed at <time" in made("silent")
+    assert "Nobody is here at the moment" in made("silent")
+    assert "done around" not in made("silent")
 
 
 def test_only_what_is_new_is_read_and_the_whole_is_the_same(three):

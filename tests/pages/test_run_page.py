@@ -97,7 +97,27 @@ def test_runs_with_little_to_show_have_a_whole_page(tmp_path, kind):
     if kind not in ("no metrics", "no rounds"):
         record(folder, 0, (80, 0, 1, 1), held_out=8.0 if kind == "one round" else None)
     read = Reader(made(folder, spec, sample="")[1])
-    assert figures_of(read).keys() == SLOTS
+    assert figures_of(read).keys() == ({"loss-tokens"} if kind == "no metrics" else SLOTS)
+
+
+def test_a_report_without_the_coordinators_measurements_claims_no_times_and_no_bytes(tmp_path):
+    folder, spec = run(tmp_path / "peer", 1)
+    close(folder, 0, 8.0)
+    folder.record(FinalLoss(2.0 * BIT, 1, 5000))
+    text = " ".join(x for parts in Reader(made(folder, spec)[1]).inside.values() for x in parts)
+    assert "2 peers trained a model of 1 K parameters to 2.00 bits per byte of unseen text" in text
+    assert "only the coordinator has measured" in text
+    for nothing in ("0 ms", "0 B", "not measured"):
+        assert nothing not in text.split("DOCTYPE")[0].split("figures")[0]
+
+
+def test_a_column_of_numbers_stands_to_the_right_and_one_of_words_to_the_left():
+    rows = [("a", "1.5 s", "6 x parameters x tokens, from a press report", "–"), ("b", "", "a source", "2"),
+            ("c", "not known", "1 source", "-"), ("d", "3", "two", "1")]  # fmt: skip
+    found = table(("name", "took", "source", "count"), rows)
+    assert [cell.right for cell in found.head] == [False, True, False, True]
+    assert all([c.right for c in row] == [c.right for c in found.head] for row in found.rows)
+    assert not table(("key",), [("12ab",)], words=("key",)).head[0].right
 
 
 def test_loss_is_drawn_where_it_was_measured(two):
@@ -152,9 +172,11 @@ def test_the_slowest_peer_is_busy_for_its_phases_and_not_for_the_whole_round_as_
 def test_heads_stand_over_their_numbers():
     draw = templates().get_template("macros.html").module.table
     text = str(draw(table(("name", "bytes"), [("a", "1 kB"), ("b", 2)])))
-    assert "<th>name</th><th class=number>bytes</th>" in text
+    assert '<th scope="col">name</th><th scope="col" class=number>bytes</th>' in text
     assert "<td>b</td><td class=number>2</td>" in text
-    assert "<th>name</th><th>bytes</th>" in str(draw(table(("name", "bytes"), [])))
+    assert '<th scope="col">name</th><th scope="col">bytes</th>' in str(
+        draw(table(("name", "bytes"), []))
+    )
 
 
 def test_what_stands_in_a_table_is_text():

@@ -5,9 +5,10 @@ from rich.console import Console
 
 from duckweed.cli.views.summary import render_terminal
 from duckweed.ledger.ledger import Ledger, LedgerError
-from duckweed.pages.run_summary import Summary, fewer, readable, summarise
+from duckweed.pages.run_summary import Summary, fewer, readable, summarise, tried
 from duckweed.round.run_log import Traffic, data_parallel_bytes, run_log
 from duckweed.run.events import FinalLoss, RunEnded
+from duckweed.run.spec import override
 
 from .made import BIT, BYTES_PER_TOKEN, PARAMETERS, close, record, run
 
@@ -209,3 +210,11 @@ def test_the_end_in_the_terminal_begins_with_the_verdict(three):
 def test_a_model_that_got_worse_is_said_to_have_learned_nothing(three):
     three[0].record(FinalLoss(9.0 * BIT, 3, 5000))
     assert "It did not learn: 8.000 → 9.000" in text_of(summary_of(*three))
+
+
+def test_the_command_that_tries_the_model_is_of_its_task_and_text(tmp_path):
+    folder, spec = run(tmp_path / "x", 1)
+    other = override(spec, {"data.path": "books/"})
+    assert tried(folder, override(spec, {"data.path": "stdlib"})).endswith("x --prompt 'def '")
+    assert tried(folder, other) == f"duckweed generate {folder.path}"
+    assert tried(folder, override(other, {"task.kind": "chat"})) == f"duckweed chat {folder.path}"

@@ -97,7 +97,7 @@ def test_a_restarted_coordinator_gives_the_last_round_when_the_next_is_open(tmp_
         await asyncio.sleep(0)
         waits = await run.ask(PEERS[0], m.Next(0, state(0), True))
         assert isinstance(waits, m.Wait)
-        assert "2 of 3 peers are here" in waits.reason
+        assert "2 of 3 are here" in waits.reason
         asked = asyncio.create_task(run.ask(PEERS[0], m.Next(0, state(0), True)))
         await run.join(PEERS[2:])
         answer = await asked

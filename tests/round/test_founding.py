@@ -7,7 +7,7 @@ import pytest
 import torch
 from fixtures import tiny
 from safetensors.torch import load_file, save_file
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from duckweed.learn.model.architecture import ModelError, Reason
@@ -56,6 +56,21 @@ def byte_level(folder, facts, split=None):
     )
     texts = [tiny.text(500), *(str(n * 7919) for n in range(500))]
     backend.train_from_iterator(texts, trainer)
+    folder.mkdir(parents=True, exist_ok=True)
+    backend.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps(facts))
+
+
+def pieces(folder, facts):
+    """A folder of a small unigram tokenizer, as sentencepiece makes them."""
+    backend = Tokenizer(models.Unigram())
+    backend.normalizer = normalizers.NFKC()
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=100, special_tokens=["<unk>", "</s>"], unk_token="<unk>", show_progress=False
+    )
+    backend.train_from_iterator(tiny.text(500).split("the"), trainer)
     folder.mkdir(parents=True, exist_ok=True)
     backend.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps(facts))
@@ -127,6 +142,21 @@ def test_the_exported_tokenizer_is_the_one_of_training_whatever_its_class(tmp_pa
     found = AutoTokenizer.from_pretrained(finished(spec, folder))
     text = "year 1234567"
     assert found(text)["input_ids"] == ground.dataset.tokenizer.encode([text])[0].tolist()
+
+
+@pytest.mark.parametrize("name", ["bytes", "bpe:300", "gpt2", "unigram", "t5"])
+def test_a_tokenizer_of_each_kind_gives_the_ids_of_training_in_transformers(tmp_path, name):
+    facts = {"eos_token": "</s>", "unk_token": "<unk>"}
+    byte_level(
+        tmp_path / "gpt2", {"tokenizer_class": "GPT2Tokenizer", "eos_token": "<|endoftext|>"}
+    )
+    pieces(tmp_path / "unigram", facts | {"tokenizer_class": "PreTrainedTokenizerFast"})
+    pieces(tmp_path / "t5", facts | {"tokenizer_class": "T5TokenizerFast"})
+    spec, ground, folder = founded(tmp_path, {"data.tokenizer": name})
+    found = AutoTokenizer.from_pretrained(finished(spec, folder))
+    for text in ("pond water", "  leaf\n\troot 1234567", "ﬁve pönds 漢字🎉"):
+        ids = ground.dataset.tokenizer.encode([text])[0].tolist()
+        assert found(text, add_special_tokens=False)["input_ids"] == ids, text
 
 
 def test_foreign_code_of_a_tokenizer_is_neither_asked_about_nor_exported(tmp_path):

@@ -30,6 +30,13 @@ def test_only_a_secret_from_the_book_opens_the_door(book):
         assert "not one of its own" in book.objection(BEN, wrong)
 
 
+@pytest.mark.parametrize("name", ["x" * 10_000, "Ann\x1b[31m", "two\nlines"])
+def test_a_name_that_would_spoil_the_list_is_refused(book, name):
+    with pytest.raises(GuestBookError, match="one line of at most 100 characters"):
+        book.issue(name)
+    assert not book.issued()
+
+
 def test_a_limited_invitation_counts_keys_and_not_visits(book):
     secret = book.issue(uses=2)
     for key in (ANN, BEN, ANN, BEN):

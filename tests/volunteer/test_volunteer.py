@@ -19,6 +19,7 @@ from duckweed.net.identity import Identity, load_or_create
 from duckweed.net.timeouts import SILENCE
 from duckweed.process.local_run import LocalRun
 from duckweed.run.folder import RunFolder
+from duckweed.swarm.blobs.mirroring import mirrored
 from duckweed.swarm.peer.status_client import status
 from duckweed.swarm.protocol.invitation import Invitation, publish, published
 
@@ -179,6 +180,20 @@ def test_what_the_volunteer_allows_is_checked_before_anything_is_begun(served):
         assert refused.returncode == 1
         assert words in " ".join(refused.stderr.split())
     assert served.status()["members"] == members
+
+
+def test_a_newcomer_takes_the_state_of_a_run_that_goes_on_from_its_mirror_and_counts(served):
+    base, line, url, told = served.base, served.invite(), str(served.base / "mirror"), []
+    served.until(lambda seen: seen["round"] >= 1)
+    with mirrored(served.folder, url, told.append):
+        mia = Volunteer(base, base / "mia.log", line, "--home", "mia", "--mirror", url)
+        mia.says("from the mirror")
+        key = load_or_create(RunFolder(base / "mia").peer(0) / "key").id
+        served.until(lambda seen: any(x["key"] == key and x["counted"] for x in seen["peers"]))
+    assert not told
+    assert "asking the run's machines" not in mia.said()
+    assert duckweed("leave", "mia", cwd=base).returncode == 0
+    assert mia.ends() == 0
 
 
 @pytest.fixture

@@ -127,7 +127,7 @@ def _rows(table: Table, entry: "RoundEntry", state: str) -> None:
 @plain_errors
 def generate(
     run: Run,
-    prompt: Annotated[str, typer.Option(help="The text to go on from.")] = "def ",
+    prompt: Annotated[str, typer.Option(help="The text to go on from. Default: nothing.")] = "",
     tokens: Annotated[int, typer.Option(help="How many tokens to add.")] = 200,
     temperature: Annotated[float, typer.Option(help="0: the likeliest token each time.")] = 0.7,
     top_p: Annotated[
@@ -146,9 +146,10 @@ def generate(
     if not 0 < top_p <= 1:
         fail(f"--top-p {top_p:g}: must be greater than 0 and at most 1")
     from duckweed import session
+    from duckweed.run.checked import plain
 
     def write(text: str) -> None:
-        typer.echo(text, nl=False)
+        typer.echo(plain(text, keep="\n\t"), nl=False)
         sys.stdout.flush()
 
     session.generate(run, prompt, tokens, temperature, seed, device, top_p, write)

@@ -11,6 +11,7 @@ from duckweed.cli.common.console import PlainConsole
 from duckweed.cli.common.errors import fail, plain_errors
 
 console = PlainConsole()
+WIDE = 1000  # characters: a folder is not broken in two, so that it can be copied
 
 
 def register(app: typer.Typer) -> None:
@@ -120,14 +121,16 @@ def _given() -> None:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("run", "tokens", "rounds", "share", "place", "as of", "folder"):
         right = name in ("tokens", "rounds", "share")
-        table.add_column(name, justify="right" if right else "left", overflow="fold")
+        table.add_column(name, justify="right" if right else "left", no_wrap=True)
     for one in found:
         as_of = "over" if one.over else time.strftime("%Y-%m-%d %H:%M", time.localtime(one.time))
         table.add_row(
             one.run[:12], show_count(one.tokens), f"{one.rounds:,}", f"{one.share:.0%}",
             f"{one.place} of {one.peers}", as_of, one.home,
         )  # fmt: skip
-    console.print(table)
+    wide = PlainConsole()
+    wide.width = WIDE
+    wide.print(table)
     tokens, rounds = sum(x.tokens for x in found), sum(x.rounds for x in found)
     console.print(
         f"\nIn all: {show_count(tokens)} tokens in {rounds:,} rounds of {len(found)} runs."

@@ -1,5 +1,6 @@
 """`duckweed push`: the model of a finished run as a folder for the Hugging Face hub, and onto it."""
 
+import os
 import re
 import shutil
 from contextlib import closing
@@ -40,7 +41,7 @@ def push(
     """
     from duckweed.run import folder as folders
 
-    if not re.fullmatch(NAME, name):
+    if not re.fullmatch(NAME, name) or re.search(r"--|\.\.|[-.]$|\.git$", name):  # the hub's rules
         fail(f"{name!r} is not OWNER/MODEL, such as anna/small-model")
     place = write(folders.find(run), name)
     if dry_run:
@@ -95,4 +96,13 @@ def _send(place: Path, name: str, private: bool) -> str:
             )
     except HfHubHTTPError as error:
         fail(f"the hub refused it: {str(error).splitlines()[0]}. What was to be sent is in {place}")
+    except (
+        Exception
+    ) as error:  # each version of the hub's library has errors of its own for a network
+        if os.environ.get("DUCKWEED_TRACE"):
+            raise
+        fail(
+            f"{api.endpoint} cannot be reached ({str(error).splitlines()[0] or type(error).__name__}); try again "
+            f"when there is a network. What was to be sent is in {place}"
+        )
     return f"{api.endpoint}/{name}"

@@ -42,7 +42,7 @@ class ServeCommand(TyperCommand):
 
 
 def _is_address(following: list[str]) -> bool:
-    return bool(following and re.fullmatch(r"\S*:\d+", following[0]))
+    return bool(following and re.fullmatch(r"\S*:\w+", following[0]))
 
 
 def register(app: typer.Typer) -> None:
@@ -203,6 +203,13 @@ def _serve(
             + (f"; the relay is at TCP port {serving.relay}." if own_relay else "."),
             style="dim",
         )
+        if mirror:
+            console.print(
+                f"The run is mirrored into {mirror}. Whoever can read it takes ledger and state from there: "
+                f"duckweed join ... --mirror {mirror}",
+                style="dim",
+                soft_wrap=True,
+            )
         if words := _successors(run.spec):
             console.print(words, style="dim")
         if shown is None:

@@ -48,7 +48,7 @@ def named(name: str) -> Path:
     """The file of a key of this machine that has a name. Raises IdentityError."""
     if not re.fullmatch(NAME, name):
         raise IdentityError(
-            f"{name!r} is not a name: letters, digits, '.', '_' and '-', at most 32"
+            f"{name[:60]!r} is not a name: letters, digits, '.', '_' and '-', at most 32"
         )
     return user_data_path("duckweed", appauthor=False) / "identities" / f"{name}.key"
 

@@ -1,5 +1,6 @@
 """Self-contained HTML pages: a template, plain data, plotly figures; nothing is fetched from anywhere."""
 
+import re
 from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.metadata import version
@@ -8,6 +9,10 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+
+NUMBER = 32  # characters at most of a number with its unit and interval
+BLANK = ("", "-", "–")
+_LIKE_A_NUMBER = re.compile(r"[-+<~]?\d")
 
 Figure = dict[str, Any]
 """What `Plotly.newPlot` takes: {"data": [traces], "layout": {...}}; plain lists and numbers."""
@@ -26,17 +31,31 @@ class Table(NamedTuple):
     head: list[Cell]
     rows: list[list[Cell]]
 
-
-def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """Cells that are numbers (or strings that start like one) stand to the right, and so does the
-    head of a column that has only such cells."""
-    cells = [[Cell(str(value), _numeric(value)) for value in row] for row in rows]
-    sides = [bool(cells) and all(row[i].right for row in cells) for i in range(len(head))]
-    return Table([Cell(name, right) for name, right in zip(head, sides, strict=True)], cells)
+    @property
+    def said(self) -> str:
+        """What a screen reader calls the table."""
+        return "table: " + (", ".join(x.text for x in self.head if x.text) or "figures")
 
 
-def _numeric(value: object) -> bool:
-    return isinstance(value, (int, float)) or str(value)[:1].isdigit()
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[object]], words: Sequence[str] = ()
+) -> Table:
+    """A column stands to the right, with its head, where more than half of what is in it are numbers (or
+    short strings that start like one). words: columns that stand to the left all the same."""
+    cells = [[str(value) for value in row] for row in rows]
+    sides = [
+        name not in words and _numeric([row[i] for row in cells]) for i, name in enumerate(head)
+    ]
+
+    def sided(row: Sequence[str]) -> list[Cell]:
+        return [Cell(text, right) for text, right in zip(row, sides, strict=True)]
+
+    return Table(sided(head), [sided(row) for row in cells])
+
+
+def _numeric(column: Sequence[str]) -> bool:
+    said = [x for x in column if x not in BLANK]
+    return 2 * sum(len(x) <= NUMBER and bool(_LIKE_A_NUMBER.match(x)) for x in said) > len(said)
 
 
 def titled(name: str) -> dict[str, Any]:

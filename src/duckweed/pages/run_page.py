@@ -30,12 +30,13 @@ DOTS = 60
 def run_page(folder: RunFolder, spec: RunSpec, summary: Summary) -> str:
     """The whole page as a string. Raises as `duckweed.round.run_log.run_log` does."""
     told = run_log(folder)
-    figures = {
-        "loss-tokens": loss_plot(told, summary, "tokens"),
-        "loss-bytes": loss_plot(told, summary, "bytes"),
-        "time": time_plot(told.rounds),
-        "peers": peers_plot(told, spec.tokens_of),
-    }
+    figures = {"loss-tokens": loss_plot(told, summary, "tokens")}
+    if summary.timed:
+        figures |= {
+            "loss-bytes": loss_plot(told, summary, "bytes"),
+            "time": time_plot(told.rounds),
+            "peers": peers_plot(told, spec.tokens_of),
+        }
     return page(
         "run.html",
         f"duckweed run {folder.path.name}",
@@ -43,8 +44,8 @@ def run_page(folder: RunFolder, spec: RunSpec, summary: Summary) -> str:
         verdict=verdict(summary),
         story=story(summary),
         facts=facts(summary),
-        traffic=traffic(summary),
-        comparison=comparison(summary),
+        traffic=traffic(summary) if summary.timed else None,
+        comparison=comparison(summary) if summary.timed else "",
         phases=phases(summary),
         overlap=bool(spec.rounds.overlap),
         computing=computing(summary),
@@ -70,6 +71,8 @@ def verdict(summary: Summary) -> str:
     """One sentence that says whether it worked."""
     start, end = summary.held_out_start, summary.held_out_end
     who = f"{peers(summary.peers)} trained a model of {show_count(summary.parameters)} parameters"
+    if start is None and end is not None and not summary.timed:
+        return f"{who} to {end:.2f} {summary.unit('unseen')}"
     if start is None or end is None:
         return f"{who}; its loss on unseen text was not measured before and after"
     if end >= start:
@@ -83,6 +86,11 @@ def story(summary: Summary) -> str:
     rounds = f"{summary.rounds:,} {'round' if summary.rounds == 1 else 'rounds'}"
     if summary.rounds < summary.planned:
         rounds += f" of {summary.planned:,}"
+    if not summary.timed:
+        return (
+            f"{rounds} over {summary.tokens:,} tokens. This is the report of one who took part: what each round "
+            "took, in time and bytes, only the coordinator has measured."
+        )
     clock = " on simulated links" if summary.simulated else ""
     rate = summary.tokens_per_second
     pace = f" ({rate:,.0f} a second)" if rate else ""
@@ -111,8 +119,13 @@ def facts(summary: Summary) -> Table:
     written = [("answers in the last rounds", summary.written)] if summary.written else []
 
     rate = summary.tokens_per_second
+    start = [("held-out loss at the start", bits(summary.held_out_start))]
+    times = [
+        ("time of all rounds", show_time(summary.seconds)),
+        ("tokens a second", f"{rate:,.0f}" if rate else "-"),
+    ]
     rows = [
-        ("held-out loss at the start", bits(summary.held_out_start)),
+        *(start if summary.timed or summary.held_out_start is not None else ()),
         ("held-out loss at the end", bits(summary.held_out_end)),
         *written,
         ("rounds", f"{summary.rounds:,} of {summary.planned:,}"),
@@ -122,8 +135,7 @@ def facts(summary: Summary) -> Table:
         ("parameters", f"{summary.parameters:,}"),
         ("tokens", f"{summary.tokens:,}"),
         ("bytes of held-out text per token", f"{summary.bytes_per_token:.3f}"),
-        ("time of all rounds", show_time(summary.seconds)),
-        ("tokens a second", f"{rate:,.0f}" if rate else "-"),
+        *(times if summary.timed else ()),
     ]
     return table(("what came of it", ""), rows)
 

@@ -21,7 +21,7 @@ from duckweed.round.run_log import (
 from duckweed.run.events import UNSET, RoundClosed
 from duckweed.run.folder import RunFolder
 from duckweed.run.spec import RunSpec
-from duckweed.run.task.work import writes
+from duckweed.run.task.work import TEXT, kind_of, opening, writes
 from duckweed.run.task.written import Written
 
 LAST = 10  # rounds of which it is said what was written
@@ -54,6 +54,10 @@ class Summary(msgspec.Struct, frozen=True):
     state: str
     head: str
     sample: str
+    tried: str = ""
+    """The command by which the model is tried."""
+    timed: bool = True
+    """Whether times and bytes are known: they are the coordinator's, and a peer's own folder has none."""
     solves: bool = False
     """Whether problems are solved: losses are then the share of them that is not."""
     written: str = ""
@@ -131,9 +135,19 @@ def summarise(
         state=told.state,
         head=told.head,
         sample=readable(sample),
+        tried=tried(folder, spec),
+        timed=any(r.seconds is not None for r in told.rounds) or not told.rounds,
         solves=writes(spec),
         written=_written(folder),
     )
+
+
+def tried(folder: RunFolder, spec: RunSpec) -> str:
+    """The command by which a finished run's model is tried, in the form that it was trained in."""
+    if kind_of(spec) != TEXT:
+        return f"duckweed chat {folder.path}"
+    prompt = opening(spec)
+    return f"duckweed generate {folder.path}" + (f" --prompt '{prompt}'" if prompt else "")
 
 
 def _written(folder: RunFolder) -> str:

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from duckweed.plan import explain, inverse
+from duckweed.plan import paths as by_paths
 from duckweed.plan.inputs.crowd import Crowd, Group
+from duckweed.plan.paths import Paths
 from duckweed.plan.report import Interval, Report, binding, report, traffic
 from duckweed.plan.search import DAY, Target
 from duckweed.run import units
@@ -39,6 +41,8 @@ class Answer:
     levers: list[inverse.Lever] = field(default_factory=list)
     combination: inverse.Combination | None = None
     largest: inverse.Largest | None = None
+    paths: Paths | None = None
+    """What the crowd can train as paths, where the model does not fit a machine or the links bind."""
     bars: list[inverse.Bar] = field(default_factory=list)
     """Sensitivity of the best plan to each uncertain input."""
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
@@ -98,9 +102,19 @@ def answer(
             given.levers = inverse.levers(target, crowd, left, fixed)
             given.combination = inverse.combination(target, crowd, left, fixed)
         given.largest = inverse.largest(target, crowd, deadline, fixed)
+        if calls_for_paths(result):
+            given.paths = by_paths.paths(target, crowd, deadline, fixed)
     if curves:
         given.curves = {name: curve(target, crowd, name, fixed) for name in ("machines", "link")}
     return given
+
+
+def calls_for_paths(result: Report) -> bool:
+    """Whether the model fits no machine or site, or its time is mostly that of links or memory."""
+    if result.best is None:
+        return True
+    layout = result.best.layout
+    return layout.stages * layout.spread > 1 or binding(result.causes) in ("link", "memory")
 
 
 def after(result: Report) -> float:
@@ -142,6 +156,31 @@ def span(days: Interval | float) -> str:
     factor, unit = units.step(days.median, SCALES)
     low, median, high = (units.number(x / factor) for x in (days.low, days.median, days.high))
     return f"{median} {unit} ({low} to {high})"
+
+
+def as_paths(found: Paths) -> tuple[str, str]:
+    """What the crowd can train as paths and what that is worth; and what it asks of a machine, and its
+    limits."""
+    worth, show = found.equivalent, units.show_count
+    what = (
+        f"{found.count} paths of {show(found.parameters)} parameters each, {show(found.total)} in all, on "
+        f"{show(found.tokens)} tokens in {span(found.days)}: worth a dense model of {show(worth.low)} to "
+        f"{show(worth.high)}, not of the total"
+    )
+    memory = max(found.memory, key=lambda role: role.device)
+    how = (
+        f"a machine takes {units.show_size(memory.device)} of {units.show_size(memory.device_room)}"
+    )
+    if found.exchange:
+        how += (
+            f", sends {units.show_size(found.exchange.sent)} and fetches "
+            f"{units.show_size(found.exchange.fetched)} every {units.show_time(found.exchange.round)}"
+        )
+    return what, (
+        f"Of paths: each is trained by {found.machines:,} machine{'s' if found.machines > 1 else ''} on the "
+        f"text that is routed to it; {how}. A common start comes on top. A single path is no general model; "
+        "docs/paths-measured.md says what was measured."
+    )
 
 
 def people(given: Answer) -> str:
@@ -195,6 +234,7 @@ def tree(given: Answer) -> dict[str, Any]:
         "what_would_have_to_change": [asdict(lever) for lever in given.levers],
         "combination": _fields(given.combination),
         "largest_model": _fields(given.largest),
+        "paths": _paths(given.paths),
         "sensitivity": [asdict(bar) for bar in given.bars],
         "curves": given.curves,
         "configurations_searched": result.found.space.size,
@@ -243,6 +283,10 @@ def _group(group: Group) -> dict[str, Any]:
         "source": group.device.source,
     }
     return {name: own[name] if name in own else getattr(group, name) for name in names.split()}
+
+
+def _paths(found: Paths | None) -> dict[str, Any] | None:
+    return None if found is None else {**asdict(found), "total": found.total}
 
 
 def _rollouts(result: Report) -> dict[str, Any] | None:

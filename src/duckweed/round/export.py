@@ -22,6 +22,7 @@ from duckweed.run.events import FinalLoss
 from duckweed.run.folder import RunFolder
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State, StateError
+from duckweed.run.task.work import opening
 
 FINAL_TOKENS = 262_144  # of held-out text for the measure at the end; all of it where there is less
 EVALUATION_BATCH = 16
@@ -86,7 +87,8 @@ def harvest(
     shutil.rmtree(folder.model, ignore_errors=True)
     part.rename(folder.model)  # what is called a model has been read back
     most = getattr(network.config, "max_position_embeddings", None) or SAMPLE
-    return continued(network, tokenizer, "def ", min(SAMPLE, most // 2), 0.7, spec.seed, device)
+    begins, room = opening(spec), min(SAMPLE, most // 2)
+    return continued(network, tokenizer, begins, room, 0.7, spec.seed, device)
 
 
 def generate(

@@ -204,4 +204,5 @@ class OpenRound(msgspec.Struct):
         if not missing and not self.contributions:
             return f"round {self.number}: waiting for work that counts"
         more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
-        return f"round {self.number}: waiting for peer {', '.join(missing[:NAMED])}{more}"
+        peers = "peers" if len(missing) > 1 else "peer"
+        return f"round {self.number}: waiting for {peers} {', '.join(missing[:NAMED])}{more}"

@@ -161,7 +161,9 @@ def founding(root: Path, name: str) -> Iterator[RunFolder]:
 
 def _check_free(root: Path, name: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-        raise FolderError(f"{name!r} is not a name for a run: letters, digits, '.', '_' and '-'")
+        raise FolderError(
+            f"{name[:60]!r} is not a name for a run: letters, digits, '.', '_' and '-', at most 100"
+        )
     path = root / name
     if not path.exists():
         return

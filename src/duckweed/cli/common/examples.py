@@ -53,7 +53,11 @@ EXAMPLES: dict[str, dict[str, str]] = {
         "duckweed page my-1 --listen 0.0.0.0:8080": "one run, for everybody",
     },
     "push": {"duckweed push my-1 anna/small-model --dry-run": "write the folder and look at it first"},
-    "plan": {"duckweed plan --model llama-1b --crowd crowd.toml": "what a crowd can train"},
+    "plan": {
+        "duckweed plan --model llama-3-8b --crowd '500x rtx4090 @ 20/100 Mbps 80ms'": "how long a crowd takes",
+        "duckweed plan runs/my-1 --crowd '20x rtx3060 @ 10/50 Mbps'": "the same for the model of a run",
+        "duckweed plan --list": "the models and devices that have names",
+    },
     "forecast": {
         "duckweed forecast": "gaps, growth rates and dates of crossing",
         "duckweed forecast --claims --set frontier.growth=3x": "the essay's claims, one assumption changed",

@@ -5,7 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from duckweed.plan import device, explain
-from duckweed.plan.answer import Answer, people, span, verdict
+from duckweed.plan.answer import Answer, as_paths, people, span, verdict
 from duckweed.plan.inputs import models
 from duckweed.plan.report import Option, traffic
 from duckweed.run import units
@@ -161,6 +161,14 @@ def print_change(console: Console, given: Answer) -> None:
                 f" on {units.show_count(largest.tokens)} tokens (dense, compute-optimal, {largest.strategy})",
             )
         )
+    if given.paths:
+        what, how = as_paths(given.paths)
+        console.print(
+            Text.assemble(
+                (f"As paths: {what.partition(':')[0]}", "bold"), f":{what.partition(':')[2]}"
+            )
+        )
+        console.print(how, style="dim")
     if given.bars:
         bars = ", ".join(
             f"{b.name} {span(b.days_low)} .. {span(b.days_high)}" for b in given.bars[:3]

@@ -83,6 +83,6 @@ def _files(summary: Summary) -> Text:
     return Text(
         f"report   {summary.folder}/report.html\n"
         f"model    {summary.folder}/model\n"
-        f"try it   duckweed generate {summary.folder} --prompt 'def '\n"
+        f"try it   {summary.tried}\n"
         f"ledger   duckweed show {summary.folder}"
     )

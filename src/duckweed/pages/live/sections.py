@@ -4,7 +4,9 @@ A part is sent again only when its HTML has changed, so nothing in it depends on
 made.
 """
 
+import math
 import re
+import statistics
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -16,7 +18,7 @@ from markupsafe import Markup
 from duckweed.pages.live.curve import Line, plot
 from duckweed.pages.live.estimate import FEWEST, LEVEL, time_left
 from duckweed.pages.live.follow import Follower, PeerSeen, RoundSeen
-from duckweed.pages.page import Table, table, templates
+from duckweed.pages.page import table, templates
 from duckweed.pages.run_summary import bits_per_byte, readable
 from duckweed.run import toml
 from duckweed.run.events import Progress
@@ -163,17 +165,24 @@ def _now(run: Follower, live: Live | None, now: float) -> dict[str, Any]:
         "began": f"{shown(run, measured[0][1]):.3f}" if len(measured) > 1 else None,
         "training": f"{shown(run, loss):.3f}" if loss is not None else None,
         "tokens": show_count(run.tokens),
-        "here": _here(run, live),
+        **_here(run, live),
         "waiting": _waiting(run, live),
+        "still": _still(run, live, now),
+        "since": _moment(_last(run)) if _last(run) else None,
         **_when(run, live, now),
     }
 
 
-def _here(run: Follower, live: Live | None) -> str:
-    if live and live.progress:
-        here = sum(x.doing not in GONE for x in live.progress.peers)
-        return f"{here:,} of {len(run.peers):,}"
-    return f"{len(run.peers):,}"
+def _here(run: Follower, live: Live | None) -> dict[str, Any]:
+    """How many peers are here, and how many came in all; without a coordinator only the latter is known."""
+    came = len(run.peers)
+    if run.done or live is None or live.progress is None:
+        return {"who": "peers that took part", "here": f"{came:,}", "came": None}
+    return {"who": "peers here", "here": f"{_present(live):,}", "came": f"{came:,}"}
+
+
+def _present(live: Live) -> int:
+    return sum(x.doing not in GONE for x in live.progress.peers) if live.progress else 0
 
 
 def _waiting(run: Follower, live: Live | None) -> str:
@@ -186,11 +195,30 @@ def _waiting(run: Follower, live: Live | None) -> str:
         return "Another machine leads the run at the moment; this page follows its ledger."
     if live.progress is None:
         return "The coordinator is starting."
+    if run.rounds and not _present(live):
+        return "Nobody is here at the moment. The run goes on when peers come."
     words = plain(live.progress.waiting)
     if words.endswith("waiting for peer"):
         return f"Round {len(run.rounds) + 1} is being closed."
     # The coordinator counts rounds from 0, people from 1.
-    return re.sub(r"^round (\d+):", lambda x: f"Round {int(x[1]) + 1}:", words)
+    words = re.sub(r"^round (\d+):", lambda x: f"Round {int(x[1]) + 1}:", words)
+    return words[:1].upper() + words[1:] + "."
+
+
+def _still(run: Follower, live: Live | None, now: float) -> bool:
+    """Whether the run stands still: nobody is here, or no round has closed for much longer than usual."""
+    if run.done or not run.rounds or (live and live.following):
+        return False
+    if live and live.progress and not _present(live):
+        return True
+    seconds = [x.seconds for x in _in_order(run) if x.seconds is not None]
+    usual = max(60.0, STILL * statistics.median(seconds)) if seconds else math.inf
+    return bool(_last(run)) and now - _last(run) > usual
+
+
+def _last(run: Follower) -> float:
+    """When the last round closed, in seconds since 1970; 0 where that is not known."""
+    return max((x.closed for x in run.rounds.values()), default=0.0)
 
 
 def _when(run: Follower, live: Live | None, now: float) -> dict[str, Any]:
@@ -203,10 +231,9 @@ def _when(run: Follower, live: Live | None, now: float) -> dict[str, Any]:
     if found is None:
         return {"when": f"an estimate comes after {FEWEST} rounds", "ends": None}
     interval = f"{LEVEL:.0%}: {show_time(found.low)} to {show_time(found.high)}"
-    closed = max((x.closed for x in run.rounds.values()), default=0.0)
-    usual = max(60.0, STILL * found.middle / left)
-    still = now - closed > usual or live is None or live.following
-    moment = None if still or not closed else _moment(closed + found.middle)
+    closed = _last(run)
+    unknown = live is None or live.following or _still(run, live, now)
+    moment = None if unknown or not closed else _moment(closed + found.middle)
     return {"when": f"about {show_time(found.middle)} ({interval})", "ends": moment}
 
 
@@ -260,16 +287,10 @@ def _peers(run: Follower, live: Live | None) -> dict[str, Any]:
             for peer, row in zip(order, rows, strict=False)
         ]
     return {
-        "peers": _words(table(head, rows), head.index("key")),
+        "peers": table(head, rows, words=("key",)),
         "more": max(0, len(order) - PEERS),
         "some": bool(order),
     }
-
-
-def _words(made: Table, column: int) -> Table:
-    """The table with a column whose cells stand to the left, though some begin with a digit."""
-    rows = [[*r[:column], r[column]._replace(right=False), *r[column + 1 :]] for r in made.rows]
-    return made._replace(rows=rows)
 
 
 def _doing(peer: PeerSeen, doing: dict[int, str]) -> str:

@@ -32,6 +32,11 @@ def writes(spec: RunSpec) -> bool:
     return kind_of(spec) == REINFORCE
 
 
+def opening(spec: RunSpec) -> str:
+    """With what a sample of a model begins: Python's own sources with a function, other text with nothing."""
+    return "def " if spec.data.paths == ("stdlib",) and kind_of(spec) == TEXT else ""
+
+
 def text_tokens(spec: RunSpec, steps: int) -> Expected:
     """Every inner step has `inner.batch` windows of `model.sequence` targets."""
     tokens = steps * spec.tokens_per_step

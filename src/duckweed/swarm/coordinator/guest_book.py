@@ -22,6 +22,7 @@ CREATE TABLE IF NOT EXISTS invitations (
 CREATE TABLE IF NOT EXISTS guests (
     key TEXT PRIMARY KEY, invitation TEXT NOT NULL, expelled INTEGER NOT NULL DEFAULT 0);
 """
+NAME = 100  # characters of the name of an invitation
 EXPELLED = "this peer was put out by the organiser"
 PUT_OUT = (
     "this peer was put out by an audit: its work or its verdict was not what it said, or it could not show "
@@ -72,6 +73,10 @@ class GuestBook:
             raise GuestBookError(f"an invitation for {uses} uses would let nobody in")
         if seconds is not None and seconds <= 0:
             raise GuestBookError("an invitation that expires at once would let nobody in")
+        if len(name) > NAME or not name.isprintable():
+            raise GuestBookError(
+                f"the name of an invitation must be one line of at most {NAME} characters that can be seen"
+            )
         now = time.time()
         id_, token = secrets.token_hex(3), secrets.token_urlsafe(18)
         expires = None if seconds is None else now + seconds

@@ -163,7 +163,7 @@ class RoundDriver:
                 "the last round"
             )
         if self.open is None:
-            return f"{len(self.here())} of {self.spec.rounds.peers} peers are here"
+            return f"waiting for peers: {len(self.here())} of {self.spec.rounds.peers} are here"
         return self.open.waiting_for()
 
     # --- the leader, among voters that could lead (duckweed.ledger.succession)

@@ -1,0 +1,45 @@
+"""`python -m bench.paths run [NAME ...]`: trains the cells that have no record yet; `table` writes the tables of
+docs/paths-measured.md; `corpus` makes the texts and says how large they are; `routers` measures the routers before
+anything is trained."""
+
+import argparse
+import fnmatch
+import json
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+from bench.paths import corpus, plan, routers, swarm, table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.paths", description=__doc__)
+    parser.add_argument("command", choices=["corpus", "routers", "run", "table"])
+    parser.add_argument("cells", nargs="*", default=["*"], help="names or patterns")
+    chosen = parser.parse_args()
+    if chosen.command == "corpus":
+        for name in corpus.SIZE:
+            print(f"{name}, MB to train on: {corpus.load(name).told()}")
+        return
+    if chosen.command == "routers":
+        asked = [(8, 0), (8, 1), (8, 2), (2, 0), (4, 0), (16, 0)]
+        made = routers.compared(corpus.load("domains"), "domains", asked)
+        table.keep("routers", {"cell": "routers", "compared": made})
+        for one in made:
+            print(f"{one['router']:16} {one['bits']:.3f}  {one['share']:.0%}  {one['purity']:.2f}")
+        return
+    if chosen.command == "table":
+        table.write()
+        return
+    for name, cell in plan.CELLS.items():
+        path = table.RESULTS / f"{name}.json"
+        if not any(fnmatch.fnmatch(name, pattern) for pattern in chosen.cells):
+            continue
+        if not path.exists():
+            table.keep(name, swarm.run(cell))
+        one = json.loads(path.read_text())
+        print(f"{name:24} {one['bits_per_byte']:.4f}  {one['cpu_seconds']:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
