@@ -114,7 +114,7 @@ TRAINERS, LENGTH = 6, 40
 
 
 def cost(base: Path, share: float) -> dict[str, float]:
-    """One run: tokens that counted, by the second; audits."""
+    """One run: tokens that counted, by the second; contributions that the filter left out; audits."""
     changes = {
         "members.join": "open", "members.audits": share, "rounds.peers": TRAINERS,
         "rounds.evaluate": LENGTH, "rounds.patience": 60.0, "inner.warmup": 0,
@@ -131,21 +131,28 @@ def cost(base: Path, share: float) -> dict[str, float]:
     ended = Counter(entry.body.outcome for entry in ledger.entries(AuditEntry))
     ledger.close()
     tokens = sum(one.contributions[x].tokens for one in rounds for x in one.closed.accepted)
-    return {"tokens a second": tokens / run.clock, "seconds": run.clock, **ended}
+    left_out = sum(len(one.closed.rejected) for one in rounds)
+    return {"tokens a second": tokens / run.clock, "left out": left_out, **ended}
 
 
 def costs(base: Path) -> dict[str, dict[str, float]]:
     """The table of what audits cost."""
     base.mkdir(parents=True, exist_ok=True)
-    print("| audits | how they ended | tokens a second | of a run without |\n|---|---|---|---|")
+    print(
+        "| audits | how they ended | tokens a second | of a run without | left out by the filter |\n"
+        "|---|---|---|---|---|"
+    )
     made = {}
     for share in (0.0, *SHARES, 0.3):
         one = made[f"cost {share}"] = cost(base, share)
         ended = ", ".join(
-            f"{n} {x}" for x, n in one.items() if x not in ("tokens a second", "seconds")
+            f"{n} {x}" for x, n in one.items() if x not in ("tokens a second", "left out")
         )
         rate, before = one["tokens a second"], made["cost 0.0"]["tokens a second"]
-        print(f"| {share:.0%} | {ended or '-'} | {rate:.1f} | {rate / before:.1%} |", flush=True)
+        print(
+            f"| {share:.0%} | {ended or '-'} | {rate:.1f} | {rate / before:.1%} | {one['left out']} |",
+            flush=True,
+        )
     return made
 
 
@@ -169,7 +176,13 @@ def soon() -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    made = costs(Path(sys.argv[2])) if sys.argv[1] == "cost" else soon()
+    match sys.argv[1:]:
+        case ["soon"]:
+            made = soon()
+        case ["cost", folder]:
+            made = costs(Path(folder))
+        case _:
+            raise SystemExit(__doc__)
     known = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
     RESULTS.write_text(json.dumps(known | made, indent=1) + "\n", encoding="utf-8")
 

@@ -35,7 +35,8 @@ OPEN = {
     "rounds.patience": 60.0,
     "rounds.evaluate": 100,
     "rounds.checkpoint": 1,
-    "inner.steps": 2,
+    "inner.steps": 1,
+    "inner.batch": 1,
     "inner.warmup": 0,
     "inner.precision": "fp32",
 }
