@@ -22,7 +22,7 @@ def main() -> None:
             print(f"{name}, MB to train on: {corpus.load(name).told()}")
         return
     if chosen.command == "routers":
-        asked = [(8, 0), (8, 1), (8, 2), (2, 0), (4, 0), (16, 0)]
+        asked = [(8, 0), (8, 1), (8, 2), (4, 0)]
         made = routers.compared(corpus.load("domains"), "domains", asked)
         table.keep("routers", {"cell": "routers", "compared": made})
         for one in made:
