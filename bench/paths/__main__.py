@@ -1,6 +1,6 @@
 """`python -m bench.paths run [NAME ...]`: trains the cells that have no record yet; `table` writes the tables of
 docs/paths-measured.md; `corpus` makes the texts and says how large they are; `routers` measures the routers before
-anything is trained."""
+anything is trained; `paired` compares the forms window by window."""
 
 import argparse
 import fnmatch
@@ -14,7 +14,7 @@ from bench.paths import corpus, plan, routers, swarm, table
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.paths", description=__doc__)
-    parser.add_argument("command", choices=["corpus", "routers", "run", "table"])
+    parser.add_argument("command", choices=["corpus", "routers", "run", "paired", "table"])
     parser.add_argument("cells", nargs="*", default=["*"], help="names or patterns")
     chosen = parser.parse_args()
     if chosen.command == "corpus":
@@ -22,11 +22,15 @@ def main() -> None:
             print(f"{name}, MB to train on: {corpus.load(name).told()}")
         return
     if chosen.command == "routers":
-        asked = [(8, 0), (8, 1), (8, 2), (2, 0), (4, 0), (16, 0)]
+        asked = [(8, 0), (8, 1), (8, 2), (4, 0)]
         made = routers.compared(corpus.load("domains"), "domains", asked)
         table.keep("routers", {"cell": "routers", "compared": made})
         for one in made:
             print(f"{one['router']:16} {one['bits']:.3f}  {one['share']:.0%}  {one['purity']:.2f}")
+        return
+    if chosen.command == "paired":
+        names = [f"{kind}-seed0" for kind in plan.TUNED]
+        table.keep("paired", swarm.paired({name: plan.CELLS[name] for name in names}))
         return
     if chosen.command == "table":
         table.write()

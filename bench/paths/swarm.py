@@ -7,6 +7,7 @@ said here, so that forms can be tried that the product does not have.
 
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -151,7 +152,7 @@ class Swarm:
                 bits = self.bits(QUICK)
                 self.curve.append([self.tokens(number + 1), round(float(bits.mean()), 4)])
                 print(f"  round {number + 1}: {bits.mean():.4f}", flush=True)
-        self.save()
+        np.savez(self.kept(), weights=self.weights)
         bits = self.bits(len(self.corpus.held_out))
         domains = self.corpus.held_out_domain
         routed = np.bincount(self.router.paths(self.corpus.train), minlength=self.paths)
@@ -176,11 +177,10 @@ class Swarm:
             "cpu_seconds": round(time.process_time() - began, 1),
         }
 
-    def save(self) -> None:
-        """Keep the weights in the cache, so that more can be measured of them later."""
-        name = blake3(repr(cell := self.cell).encode()).hexdigest(8)
-        path = cache_folder() / "bench-paths" / f"weights-{cell.form}-{name}.npz"
-        np.savez(path, weights=self.weights, cell=repr(cell))
+    def kept(self) -> Path:
+        """Where the weights are kept in the cache, so that more can be measured of them later."""
+        name = blake3(repr(self.cell).encode()).hexdigest(8)
+        return cache_folder() / "bench-paths" / f"weights-{self.cell.form}-{name}.npz"
 
     def tokens(self, rounds: int) -> int:
         cell = self.cell
@@ -336,3 +336,26 @@ class Swarm:
 def run(cell: Cell) -> dict[str, Any]:
     torch.set_num_threads(1)
     return Swarm(cell).run()
+
+
+def paired(cells: dict[str, Cell]) -> dict[str, Any]:
+    """For trained cells whose weights are in the cache, the first of them the one that the others are
+    compared with: bits per byte on all held-out windows and on the first MIXED, and the standard error of the
+    difference over windows, as if windows were independent."""
+    bits: dict[str, NDArray[np.float64]] = {}
+    for name, cell in cells.items():
+        swarm = Swarm(cell)
+        with np.load(swarm.kept()) as arrays:
+            swarm.weights = arrays["weights"]
+        bits[name] = swarm.bits(len(swarm.corpus.held_out))
+    first = next(iter(bits.values()))
+    return {
+        name: {
+            "bits": round(float(one.mean()), 4),
+            "first": round(float(one[:MIXED].mean()), 4),
+            "percent": round(float(100 * (one.mean() / first.mean() - 1)), 2),
+            "error": round(float(100 * (one - first).std() / len(one) ** 0.5 / first.mean()), 2),
+            "better": round(float((one < first).mean()), 3),
+        }
+        for name, one in bits.items()
+    }

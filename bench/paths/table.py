@@ -18,7 +18,7 @@ Record = dict[str, Any]
 
 def records() -> dict[str, Record]:
     found = {}
-    for name in [*plan.CELLS, "routers"]:
+    for name in [*plan.CELLS, "routers", "paired"]:
         if (path := RESULTS / f"{name}.json").exists():
             found[name] = json.loads(path.read_text())
     return found
@@ -95,6 +95,19 @@ def seeds(found: dict[str, Record]) -> list[str]:
         mean = f"{sum(gains) / len(gains):+.1f} %" if gains else ""
         spread = f"{min(gains):+.1f} .. {max(gains):+.1f} %" if gains else ""
         lines.append(row(name, *cells, mean, spread))
+    return lines
+
+
+def windows(found: dict[str, Record]) -> list[str]:
+    lines = head(
+        "form, seed 0", "bits per byte", "gain", "standard error", "windows that gain", "first 300"
+    )
+    for name, one in found.get("paired", {}).items():
+        numbers = (f"{one['percent']:+.2f} %", f"{one['error']:.2f} %", f"{one['better']:.0%}")
+        if name.startswith("dense"):
+            numbers = ("", "", "")
+        kind = NAMES[name.partition("-")[0]]
+        lines.append(row(kind, f"{one['bits']:.3f}", *numbers, f"{one['first']:.3f}"))
     return lines
 
 
@@ -252,6 +265,7 @@ def left(found: dict[str, Record]) -> list[str]:
 
 TABLES = {
     "seeds": seeds,
+    "windows": windows,
     "domains": domains,
     "curve": curve,
     "single": single,
