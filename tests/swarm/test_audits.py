@@ -125,7 +125,7 @@ class Members:
         return case
 
 
-def scene(path, act):
+def scene(path, act, spec=SPEC):
     """Round 0 is closed, in which the subject's contribution was drawn; then the scene."""
 
     async def all_of_it(run):
@@ -137,7 +137,7 @@ def scene(path, act):
         assert list(unfounded(claimed)) == []
         assert check(run.it.history.ledger, verify).wrong == []
 
-    return play(path, all_of_it, SPEC, seconds=2000.0)
+    return play(path, all_of_it, spec, seconds=2000.0)
 
 
 def test_work_that_is_drawn_is_shown_done_again_by_one_peer_and_paid_for(tmp_path):
@@ -170,6 +170,22 @@ def test_work_that_is_drawn_is_shown_done_again_by_one_peer_and_paid_for(tmp_pat
         assert members.told[auditor].keep == ()
 
     scene(tmp_path, act)
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_large_models_are_audited_only_where_the_specification_asks_for_it(
+    tmp_path, monkeypatch, asked
+):
+    monkeypatch.setattr(room, "UNASKED", 0)
+    open_run = {"members.join": "open"}
+    spec = override(pretended.SPEC, open_run | {"rounds.patience": 1.0, "rounds.peers": 7})
+    spec = override(spec, {"members.audits": spec.audits}) if asked else spec
+    assert spec.audits > 0
+
+    async def act(members):
+        assert len(members.run.it.audits.cases) == asked
+
+    scene(tmp_path, act, spec)
 
 
 def test_a_peer_that_does_not_show_its_work_trains_on_and_loses_its_standing_after_three_rounds(

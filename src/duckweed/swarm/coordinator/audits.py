@@ -42,6 +42,9 @@ PATIENCE = 3
 slow line needs longer."""
 SLOW_LINE = 1_250_000
 """Bytes a second of a line that is slow: 10 Mbit/s."""
+UNASKED = 1 << 30
+"""Bytes that a peer carries at most, 16 a parameter, up to which there are audits where the specification does
+not ask for them: some sixty million parameters. What is shown goes whole through this machine's memory."""
 
 
 class Case(msgspec.Struct):
@@ -83,6 +86,8 @@ class AuditDesk:
         layout = rounds.engine.layout
         self._largest = carried_limit(layout)
         self._contribution = codec_of(self.spec.wire, layout).blob_limit
+        unasked = self.spec.members.audits is msgspec.UNSET
+        self.share = 0.0 if unasked and self._largest > UNASKED else self.spec.audits
         self.cases: dict[tuple[int, int], Case] = {}
         self._late: list[Callable[[], None]] = []  # for when the round that is closing has closed
         rounds.closed = self.closed
@@ -113,13 +118,13 @@ class AuditDesk:
 
     def _draw(self, number: int) -> None:
         """Open the cases of a round that are not in the ledger yet."""
-        if not self.spec.audits or self._over:
+        if not self.share or self._over:
             return
         closed, beacon = self.history.closed[number], self.history.beacon(number)
         handed, spans = self.history.handed[number], self.history.spans(number)
         standing = {} if closed.standing is msgspec.UNSET else closed.standing
         work = {x: standing.get(x, NEW).work for x in closed.accepted}
-        for peer in draw.drawn(beacon, closed.accepted, self.spec.audits):
+        for peer in draw.drawn(beacon, closed.accepted, self.share):
             said = handed[peer]
             ended = (number, peer) in self.history.audited or peer in self.history.out
             if ended or not said.after:  # a version without audits wrote that round
