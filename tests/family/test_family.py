@@ -131,7 +131,7 @@ def test_the_figures_weigh_each_path_by_its_held_out_text(done):
     assert harvest.read(family.folder) == figures
     page = family.folder.report.read_text()
     assert "path-1" in page
-    assert "not one of their total size" in page
+    assert "none as good as one of their total size" in page
 
 
 def test_before_is_the_common_model_on_the_text_of_the_path(done):

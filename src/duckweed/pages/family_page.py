@@ -9,8 +9,9 @@ from duckweed.pages.page import page, table
 from duckweed.run.units import show_count
 
 WORTH = (
-    "All paths together are worth a dense model of 1.5 to 9 times the size of one path, not one of their total size, "
-    "and a single path is no general model: on text of another path it is far worse than the common start."
+    "What a family is worth is open: small ones that we measured were no better than one dense model of a path's "
+    "size, others' large ones as good as a dense model of 4 to 9 times that, and none as good as one of their "
+    "total size. A single path is no general model: on text of another path it is far worse than the common start."
 )
 """What such a system is and is not (docs/paths.md says where the figures come from)."""
 HEAD = ("path", "peers", "its text", "passes", "tokens", "held out", "common start", "path")
