@@ -207,8 +207,13 @@ def round_seconds(run: Session, peers: int, simulated: bool) -> float | None:
 
 def trained(run: Session) -> bool:
     """Whether all rounds are closed, and the peers have agreed on the last state. Raises LedgerError."""
-    with closing(Ledger(run.folder.ledger)) as ledger:
-        return ledger.last_round(StateEntry) == run.spec.schedule.rounds
+    return is_trained(run.folder, run.spec)
+
+
+def is_trained(folder: RunFolder, spec: RunSpec) -> bool:
+    """The same of a run that need not be opened for it."""
+    with closing(Ledger(folder.ledger)) as ledger:
+        return ledger.last_round(StateEntry) == spec.schedule.rounds
 
 
 def finish(run: Session, keep: bool = True) -> Summary:

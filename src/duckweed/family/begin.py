@@ -29,18 +29,15 @@ class Family:
 
     folder: FamilyFolder
     spec: RunSpec
-    device: str
-    """As PyTorch names it, or auto."""
-    threads: int
-    """CPU threads of each peer."""
     common: Session
-    """The common start."""
-    wish: Wish = ANY
-    """Of the memory of each peer."""
+    """The common start; the paths are trained as it is."""
 
     def of_path(self, path: int) -> Session:
         """The run of a path that has begun."""
-        return session.reopen(self.folder.of_path(path), self.device, self.threads, (), self.wish)
+        first = self.common
+        return session.reopen(
+            self.folder.of_path(path), first.device, first.threads, (), first.wish
+        )
 
 
 def found(
@@ -88,7 +85,7 @@ def reopen(
 ) -> Family:
     """A family that exists. Arguments and errors as of `session.reopen`."""
     first = session.reopen(folder.common, device, threads, files, wish)
-    return Family(folder, folder.read_spec(), device, threads, first, wish)
+    return Family(folder, folder.read_spec(), first)
 
 
 def branch(family: Family, say: Say) -> None:

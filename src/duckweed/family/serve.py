@@ -12,11 +12,11 @@ import msgspec
 from duckweed import session
 from duckweed.family import begin, rules
 from duckweed.family.begin import Family
-from duckweed.family.folder import COMMON, name_of
-from duckweed.family.train import Story, Told, trained
+from duckweed.family.folder import COMMON
+from duckweed.family.train import Story, Told, hear, trained
 from duckweed.net.timeouts import VIEW
 from duckweed.process import serving
-from duckweed.process.local_run import LocalRun, RunFailed
+from duckweed.process.local_run import LocalRun
 from duckweed.process.serving import Way
 from duckweed.round.run_log import run_log
 from duckweed.run.events import Event, Progress, RoundClosed, Serving
@@ -63,12 +63,9 @@ def serve(family: Family, way: Way, say: Say, begun: Begun, finish: Finish) -> S
             for _ in common.heard(0.0):
                 pass
             for path, (run, local) in list(at_work.items()):
-                try:
-                    for event in local.heard(VIEW / len(at_work)):
-                        found.take(path, event)
-                        yield Told(name_of(path), run, event)
-                except RunFailed as error:
-                    raise RunFailed(f"{name_of(path)}: {error}") from error
+                for told in hear(path, run, local, VIEW / len(at_work)):
+                    found.take(path, told.event)
+                    yield told
                 if local.over:
                     found.end(path)
                     del at_work[path]

@@ -13,7 +13,9 @@ from duckweed.net.timeouts import VIEW
 from duckweed.process import environment
 from duckweed.process.forkserver import ForkServer
 from duckweed.process.local_run import LocalRun, RunFailed
+from duckweed.run import spec as specs
 from duckweed.run.events import Event
+from duckweed.run.folder import RunFolder
 from duckweed.session import Say, Session
 
 
@@ -35,9 +37,9 @@ def train(family: Family, say: Say, forks: ForkServer | None = None) -> Story:
     all of them in the common start; then those of the paths, of which the next begins when one has ended. To close
     the iterator ends the processes in order. forks: as of LocalRun. Raises RunFailed."""
     with ExitStack() as stack:
-        if forks is None and family.device in ("auto", "cpu"):
-            forks = stack.enter_context(ForkServer(environment.of_child(family.threads)))
         first = family.common
+        if forks is None and first.device == "cpu":
+            forks = stack.enter_context(ForkServer(environment.of_child(first.threads)))
         if not session.trained(first):
             for event in session.train(first, forks=forks):
                 yield Told(COMMON, first, event)
@@ -76,31 +78,38 @@ def trained(family: Family) -> bool:
 
 def _untrained(family: Family) -> list[int]:
     """The paths whose rounds are not all closed."""
-    waiting = []
-    for path in range(rules.paths_of(family.spec).count):
-        if not family.folder.of_path(path).founded or not session.trained(family.of_path(path)):
-            waiting.append(path)
-    return waiting
+    folders = map(family.folder.of_path, range(rules.paths_of(family.spec).count))
+    return [path for path, folder in enumerate(folders) if not _is_trained(folder)]
+
+
+def _is_trained(folder: RunFolder) -> bool:
+    return folder.founded and session.is_trained(folder, specs.load(folder.spec))
+
+
+def hear(path: int, run: Session, local: LocalRun, seconds: float) -> Story:
+    """What happens in a path for so long. Raises RunFailed, which names the path."""
+    try:
+        for event in local.heard(seconds):
+            yield Told(name_of(path), run, event)
+    except RunFailed as error:
+        raise RunFailed(f"{name_of(path)}: {error}") from error
 
 
 def _together(family: Family, waiting: list[int], forks: ForkServer | None) -> Story:
     """Train paths side by side; those that wait begin as peers get free."""
     free = family.spec.rounds.peers
+    hands = rules.deal(free, rules.paths_of(family.spec).count)
     at_work: dict[int, tuple[Session, LocalRun]] = {}
     with ExitStack() as stack:
         while waiting or at_work:
-            while waiting and (run := family.of_path(waiting[0])).spec.rounds.peers <= free:
-                peers = run.spec.rounds.peers
+            while waiting and (peers := len(hands[waiting[0]])) <= free:
+                run = family.of_path(waiting[0])
                 share = run.share(family.spec.rounds.peers)
                 local = LocalRun(run.folder, run.spec, run.device, run.threads, peers, share, forks)
                 stack.enter_context(local).start()
                 at_work[waiting.pop(0)], free = (run, local), free - peers
             for path, (run, local) in list(at_work.items()):
-                try:
-                    for event in local.heard(VIEW / len(at_work)):
-                        yield Told(name_of(path), run, event)
-                except RunFailed as error:
-                    raise RunFailed(f"{name_of(path)}: {error}") from error
+                yield from hear(path, run, local, VIEW / len(at_work))
                 if local.over:
                     del at_work[path]
-                    free += run.spec.rounds.peers
+                    free += len(hands[path])
