@@ -84,6 +84,10 @@ class Stack:
             return y * self.cosine[:length] + torch.cat([-b, a], -1) * self.sine[:length]
 
         q, k, v = turn(split("q_proj")), turn(split("k_proj")), split("v_proj")
-        scores = q @ k.mT * self.width**-0.5 + self.mask[:length, :length]
-        y = (scores.softmax(-1) @ v).transpose(1, 2).reshape(copies, places, -1)
+        y = self._attended(q, k, v).transpose(1, 2).reshape(copies, places, -1)
         return self._linear(y, name + "o_proj")
+
+    def _attended(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        length = q.shape[-2]
+        scores = q @ k.mT * self.width**-0.5 + self.mask[:length, :length]
+        return scores.softmax(-1) @ v

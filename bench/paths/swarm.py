@@ -68,21 +68,8 @@ class Cell:
 class Fast(Stack):
     """The stacked model with torch's fused attention."""
 
-    def _attend(self, name: str, x: Tensor, batch: int) -> Tensor:
-        copies, places, _ = x.shape
-        length = places // batch
-
-        def split(part: str) -> Tensor:
-            y = self._linear(x, name + part).view(copies * batch, length, self.heads, self.width)
-            return y.transpose(1, 2)
-
-        def turn(y: Tensor) -> Tensor:
-            a, b = y.chunk(2, -1)
-            return y * self.cosine[:length] + torch.cat([-b, a], -1) * self.sine[:length]
-
-        q, k, v = turn(split("q_proj")), turn(split("k_proj")), split("v_proj")
-        y = scaled_dot_product_attention(q, k, v, is_causal=True)
-        return self._linear(y.transpose(1, 2).reshape(copies, places, -1), name + "o_proj")
+    def _attended(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return scaled_dot_product_attention(q, k, v, is_causal=True)
 
 
 def specification(cell: Cell) -> RunSpec:

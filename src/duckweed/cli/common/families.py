@@ -12,6 +12,7 @@ from rich.text import Text
 
 from duckweed.cli.common.console import PlainConsole
 from duckweed.cli.common.errors import STOPPED, fail
+from duckweed.cli.common.running import Tell, founded
 
 if TYPE_CHECKING:
     from duckweed.family.begin import Family
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from duckweed.run.spec import RunSpec
 
 console = PlainConsole()
-Tell = Callable[[str], None]
 
 
 def begin(
@@ -40,23 +40,18 @@ def begin(
     simulated: bool,
 ) -> Family:
     """A new family in the folder runs/name; arguments as of `running.begin`."""
-    said: list[str] = []
-    try:
-        with console.status("loading PyTorch") as status:
-            from duckweed.family import begin as families
-            from duckweed.learn.fit import Wish, read_micro
 
-            peers = 1 if simulated else spec.rounds.peers
-            family = families.found(
-                spec, base, runs, name, device, threads, peers, plugins, status.update, said.append,
-                Wish(read_micro(micro)),
-            )  # fmt: skip
-    except KeyboardInterrupt:
-        console.print("Stopped before the family had begun; nothing is left of it.")
-        raise typer.Exit(STOPPED) from None
-    for text in said:
-        console.print(text, style="yellow")
-    return _told(family)
+    def make(say: Tell, warn: Tell) -> Family:
+        from duckweed.family import begin as families
+        from duckweed.learn.fit import Wish, read_micro
+
+        peers = 1 if simulated else spec.rounds.peers
+        return families.found(
+            spec, base, runs, name, device, threads, peers, plugins, say, warn,
+            Wish(read_micro(micro)),
+        )  # fmt: skip
+
+    return _told(founded("family", make))
 
 
 def reopen(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import typer
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from duckweed.session import Events, Session
 
 console = PlainConsole()
+Tell = Callable[[str], None]
+T = TypeVar("T")
 
 
 Plugins = Annotated[
@@ -70,22 +72,32 @@ def begin(
 ) -> Session:
     """A new run in the folder runs/name; peers: how many will share this machine; micro: as in --micro;
     simulated: whether one process does the work of all of them."""
+
+    def make(say: Tell, warn: Tell) -> Session:
+        from duckweed import session
+        from duckweed.learn.fit import Wish, read_micro
+
+        return session.found(
+            spec, base, runs, name, device, threads, 1 if simulated else peers, plugins, say, warn,
+            Wish(read_micro(micro)),
+        )  # fmt: skip
+
+    return _told(founded("run", make), peers, simulated)
+
+
+def founded(what: str, make: Callable[[Tell, Tell], T]) -> T:
+    """What is made, with its warnings printed behind it. make: given what says what is being done, and what
+    takes a warning; what: "run" or "family"."""
+    said: list[str] = []
     try:
         with console.status("loading PyTorch") as status:
-            from duckweed import session
-            from duckweed.learn.fit import Wish, read_micro
-
-            said: list[str] = []
-            run = session.found(
-                spec, base, runs, name, device, threads, 1 if simulated else peers, plugins,
-                status.update, said.append, Wish(read_micro(micro)),
-            )  # fmt: skip
+            made = make(status.update, said.append)
     except KeyboardInterrupt:
-        console.print("Stopped before the run had begun; nothing is left of it.")
+        console.print(f"Stopped before the {what} had begun; nothing is left of it.")
         raise typer.Exit(STOPPED) from None
     for text in said:
         console.print(text, style="yellow")
-    return _told(run, peers, simulated)
+    return made
 
 
 def reopen(

@@ -4,12 +4,11 @@ import math
 import time
 
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
 from duckweed.cli.views.live import words
+from duckweed.cli.views.panel import LivePanel
 from duckweed.pages.family_page import HEAD, WORTH, Figures
 from duckweed.run.events import Event, Progress, RoundClosed
 from duckweed.run.units import show_clock
@@ -38,32 +37,13 @@ class Line:
         return nats * self._to_bits
 
 
-class FamilyView:
+class FamilyView(LivePanel):
     """Takes events in, shows them. On a terminal a live panel; elsewhere a line per round."""
 
     def __init__(self, console: Console, name: str) -> None:
-        self.console, self.name = console, name
+        super().__init__(console, name)
         self._lines: dict[str, Line] = {}
-        self._messages: list[str] = []
         self._began = time.monotonic()
-        self._live = Live(console=console, refresh_per_second=4, transient=True)
-
-    def __enter__(self) -> "FamilyView":
-        if self.console.is_terminal:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.console.is_terminal:
-            self._live.stop()
-
-    def say(self, text: str) -> None:
-        """Show a line of text below the figures; elsewhere print it."""
-        self._messages = [*self._messages, text][-3:]
-        if self.console.is_terminal:
-            self._live.update(self._render())
-        else:
-            self.console.print(text)
 
     def take(self, run: str, event: Event, rounds: int, bytes_per_token: float) -> None:
         """Note an event of a run and show it. rounds: of the run; bytes_per_token: of its held-out text."""
@@ -78,10 +58,9 @@ class FamilyView:
             )
         elif text := words(event):
             self.say(f"{run}: {text}")
-        if self.console.is_terminal:
-            self._live.update(self._render())
+        self._show()
 
-    def _render(self) -> RenderableType:
+    def _figures(self) -> list[RenderableType]:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
         for name in ("run", "round", "training", "held out", "peers are"):
             table.add_column(name, justify="right" if name in ("training", "held out") else "left")
@@ -97,12 +76,7 @@ class FamilyView:
         gone = Text(
             f"\n{show_clock(time.monotonic() - self._began)} gone; losses in bits per byte", "dim"
         )
-        return Panel(
-            Group(table, gone, *map(Text, self._messages)),
-            title=Text.assemble(("duckweed", "bold"), f" {self.name}"),
-            border_style="green",
-            padding=(0, 1),
-        )
+        return [table, gone]
 
 
 def _shown(bits: float | None) -> str:

@@ -4,12 +4,11 @@ import math
 import time
 
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from duckweed.cli.views.panel import LivePanel
 from duckweed.run.events import (
     UNSET,
     ContributionRefused,
@@ -29,11 +28,12 @@ from duckweed.run.units import show_clock, show_size
 COLOURS = {"training": "green", "sending": "cyan", "applying": "cyan", "waiting": "yellow"}
 
 
-class View:
+class View(LivePanel):
     """Takes events in, shows them. On a terminal a live panel; elsewhere a line per round."""
 
     def __init__(self, console: Console, name: str, spec: RunSpec, bytes_per_token: float) -> None:
-        self.console, self.name, self.spec = console, name, spec
+        super().__init__(console, name)
+        self.spec = spec
         self._unit = "not solved" if writes(spec) else "bits/byte"
         self._written = ""  # what the models of the peers wrote in the last round, in words
         self._to_bits = 1 / math.log(2) / bytes_per_token
@@ -45,17 +45,6 @@ class View:
         self._peers: dict[int, PeerProgress] = {}
         self._traffic: dict[str, list[int]] = {}
         self._busy: dict[int, float] = {}  # peer -> share of its last round in which it computed
-        self._messages: list[str] = []
-        self._live = Live(console=console, refresh_per_second=4, transient=True)
-
-    def __enter__(self) -> "View":
-        if self.console.is_terminal:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.console.is_terminal:
-            self._live.stop()
 
     def take(self, event: Event) -> None:
         """Note an event and show it."""
@@ -66,14 +55,7 @@ class View:
             self._round(event)
         elif text := words(event):
             self.say(text)
-        if self.console.is_terminal:
-            self._live.update(self._render())
-
-    def say(self, text: str) -> None:
-        """Show a line of text below the figures; elsewhere print it."""
-        self._messages = [*self._messages, text][-3:]
-        if not self.console.is_terminal:
-            self.console.print(text)
+        self._show()
 
     def _round(self, event: RoundClosed) -> None:
         self._done = event.round + 1
@@ -103,13 +85,8 @@ class View:
     def _bits(self, nats: float | None) -> str:
         return "-" if nats is None else f"{nats * self._to_bits:.3f}"
 
-    def _render(self) -> RenderableType:
-        return Panel(
-            Group(self._head(), self._table(), self._bytes(), *map(Text, self._messages)),
-            title=Text.assemble(("duckweed", "bold"), f" {self.name}"),
-            border_style="green",
-            padding=(0, 1),
-        )
+    def _figures(self) -> list[RenderableType]:
+        return [self._head(), self._table(), self._bytes()]
 
     def _head(self) -> RenderableType:
         rounds = self.spec.schedule.rounds
