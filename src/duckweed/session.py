@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from duckweed.learn import memory
-from duckweed.learn.data import dataset as datasets
+from duckweed.learn.data import preparation
 from duckweed.learn.data.dataset import Dataset
 from duckweed.learn.device import choose
 from duckweed.learn.fit import ANY, Fit, Wish
@@ -356,7 +356,7 @@ def evaluate(
     wanted = DataSpec(tuple(texts), field, tokenizer, 1.0, limit, encoding)
     say("reading the data")
     cache = founding.cache_folder()
-    dataset = datasets.prepare(wanted, Path.cwd(), cache, founding.progress(say))
+    dataset = preparation.prepare(wanted, Path.cwd(), cache, founding.progress(say))
     say("loading the model")
     network = model_in(model)
     known = getattr(network.config, "max_position_embeddings", None) or spec.model.sequence

@@ -7,7 +7,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
-from fixtures import talk, tiny
+from fixtures import resumed, talk, tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,7 +17,6 @@ from duckweed.learn.data.reading import DataError
 from duckweed.learn.model import checks
 from duckweed.learn.model.talk import Talk
 from duckweed.learn.tasks.packing import IDS, LEARN, POSITIONS, Packed
-from duckweed.process.simulation import Simulation
 from duckweed.round import export, founding
 from duckweed.run import spec as specs
 from duckweed.run.events import RoundClosed
@@ -194,18 +193,7 @@ def test_a_model_that_does_not_keep_conversations_apart_is_refused(tmp_path):
 def test_several_peers_learn_conversations_and_a_stopped_run_ends_in_the_same_state(tmp_path):
     changes = {"inner.learning_rate": 0.03, "rounds.count": 4, "rounds.peers": 2}
     spec = talk.specification(tmp_path, changes)
-    ends = []
-    for name, stop in (("whole", 0), ("stopped", 1)):
-        folder, ground, state = tiny.found(tmp_path, name, spec)
-        layout = founding.layout(folder)
-        if stop:
-            first = Simulation(folder, spec, layout, ground, state, "cpu").events()
-            for event in first:
-                if isinstance(event, RoundClosed) and event.round == stop:
-                    break
-            first.close()
-            state = export.latest_state(folder, spec)
-        ends.append(Simulation(folder, spec, layout, ground, state, "cpu").run().hash())
+    folder, ends = resumed.whole_and_stopped(tmp_path, spec, stop=1)
     losses = [e.held_out for e in folder.records(RoundClosed) if e.held_out is not None]
     assert losses[-1] < losses[0] - 0.2
     assert ends[0] == ends[1]

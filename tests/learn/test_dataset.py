@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duckweed.learn.data import corpus, dataset
-from duckweed.learn.data.dataset import Dataset, check_size, held_out_batches, prepare, sequences
+from duckweed.learn.data.dataset import Dataset, check_size, held_out_batches, sequences
+from duckweed.learn.data.preparation import prepare
 from duckweed.learn.data.reading import DataError
 from duckweed.run.sections import DataSpec
 

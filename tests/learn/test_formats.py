@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from duckweed.learn.data import encoding as encodings
 from duckweed.learn.data import formats
 from duckweed.learn.data.corpus import documents
-from duckweed.learn.data.dataset import Manifest, prepare
+from duckweed.learn.data.dataset import Manifest
+from duckweed.learn.data.preparation import prepare
 from duckweed.learn.data.reading import DataError, Reading
 from duckweed.run.sections import DataSpec
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from fixtures import puzzle, tiny
+from fixtures import puzzle, resumed, tiny
 
 from duckweed.learn.data.chat import PLAIN
 from duckweed.learn.data.reading import DataError
@@ -243,18 +243,7 @@ def test_several_peers_learn_from_rewards_and_a_run_that_was_stopped_ends_in_the
     tmp_path,
 ):
     spec = puzzle.specification(tmp_path, {"rounds.count": 7, "rounds.peers": 2})
-    ends = []
-    for name, stop in (("whole", None), ("stopped", 2)):
-        folder, ground, state = tiny.found(tmp_path, name, spec)
-        layout = founding.layout(folder)
-        if stop:
-            events = Simulation(folder, spec, layout, ground, state, "cpu").events()
-            for event in events:
-                if isinstance(event, RoundClosed) and event.round == stop:
-                    break
-            events.close()
-            state = export.latest_state(folder, spec)
-        ends.append(Simulation(folder, spec, layout, ground, state, "cpu").run().hash())
+    folder, ends = resumed.whole_and_stopped(tmp_path, spec, stop=2)
     assert ends[0] == ends[1]
     told = [event.written for event in folder.records(RoundClosed)]
     assert told[-1].reward / told[-1].answers > told[0].reward / told[0].answers + 0.2

@@ -5,7 +5,7 @@ import pytest
 from fixtures import tiny
 
 from duckweed.learn.data import dataset as datasets
-from duckweed.learn.data import routed
+from duckweed.learn.data import preparation, routed
 from duckweed.learn.data.dataset import windows_of
 from duckweed.learn.data.reading import DataError
 from duckweed.learn.data.routed import Shares
@@ -23,7 +23,7 @@ def cache(tmp_path_factory):
 def whole(tmp_path_factory, cache):
     base = tmp_path_factory.mktemp("text")
     (base / "a.txt").write_text(tiny.text())
-    return datasets.prepare(DataSpec("a.txt"), base, cache)
+    return preparation.prepare(DataSpec("a.txt"), base, cache)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import stat
 import pytest
 from fixtures import tiny
 
-from duckweed.learn.data import dataset as datasets
+from duckweed.learn.data import preparation
 from duckweed.learn.data.reading import DataError
 from duckweed.run.sections import DataSpec
 from duckweed.run.spec import RunSpec, override
@@ -87,7 +87,7 @@ def test_prepared_text_is_its_owners_alone(tmp_path):
     cache.mkdir(mode=0o755)
     before = os.umask(0)
     try:
-        datasets.prepare(DataSpec(path="text.txt"), tmp_path, cache)
+        preparation.prepare(DataSpec(path="text.txt"), tmp_path, cache)
     finally:
         os.umask(before)
     for folder in (cache, *(x for x in cache.iterdir() if x.is_dir())):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from duckweed.family.folder import FamilyFolder, name_of
 from duckweed.learn.data import dataset as datasets
+from duckweed.learn.data import preparation
 from duckweed.learn.data import tokenizer as tokenizers
 from duckweed.learn.data.reading import DataError
 from duckweed.learn.data.router import UNIT, Router
@@ -127,7 +128,9 @@ def evaluate(
     tokenizer = str(_model(folder, 0).resolve())
     wanted = DataSpec(tuple(texts), field, tokenizer, 1.0, limit, encoding)
     say("reading the data")
-    dataset = datasets.prepare(wanted, Path.cwd(), founding.cache_folder(), founding.progress(say))
+    dataset = preparation.prepare(
+        wanted, Path.cwd(), founding.cache_folder(), founding.progress(say)
+    )
     length = min(spec.model.sequence, len(dataset.held_out) - 1)
     if length < router.prefix:
         raise DataError(

@@ -10,8 +10,7 @@ from typing import NamedTuple
 from msgspec import UNSET
 from transformers import PretrainedConfig
 
-from duckweed.learn.data import dataset as datasets
-from duckweed.learn.data import routed
+from duckweed.learn.data import preparation, routed
 from duckweed.learn.data.chat import ChatForm
 from duckweed.learn.data.corpus import Report
 from duckweed.learn.data.dataset import Dataset
@@ -65,12 +64,12 @@ def register_learner(name: str, make: Make, fits: Fits = lambda spec, device: Tr
 def prepare(
     spec: RunSpec, base: Path, cache: Path, report: Report | None = None, router: Path | None = None
 ) -> Dataset:
-    """The data of a run (duckweed.learn.data.dataset.prepare). router: file of the one of its family, if the run
+    """The data of a run (duckweed.learn.data.preparation.prepare). router: file of the one of its family, if the run
     trains a path. Raises DataError."""
     if isinstance(spec.task, Reinforce):
         return problems.prepare(spec, base, cache)
     form = FORMS.get(work.kind_of(spec))
-    whole = datasets.prepare(spec.data, base, cache, report, form(spec) if form else None)
+    whole = preparation.prepare(spec.data, base, cache, report, form(spec) if form else None)
     if spec.path is None:
         return whole
     return routed.prepare(whole, _router(spec, router), spec.model.sequence, spec.path, cache)

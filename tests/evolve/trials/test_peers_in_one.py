@@ -14,7 +14,7 @@ from duckweed.evolve.trials.evaluator import Evaluator
 from duckweed.evolve.trials.peers_in_one import Exchange
 from duckweed.evolve.trials.trial import EXCHANGE, TrialPlanner, taken
 from duckweed.evolve.trials.trial import train as train_trial
-from duckweed.learn.data import dataset as datasets
+from duckweed.learn.data import preparation
 from duckweed.learn.data.dataset import Dataset
 from duckweed.learn.model import model as models
 from duckweed.learn.registry import learner
@@ -94,7 +94,7 @@ def test_a_trial_ends_where_a_run_of_its_specification_ends(ground, train, tmp_p
     state = first(layout, weights, shared)
     run = folders.create(tmp_path, "run")
     key = load_or_create(run.coordinator_key)
-    whole = datasets.prepare(spec.data, folder.path.parent, tmp_path / "cache")
+    whole = preparation.prepare(spec.data, folder.path.parent, tmp_path / "cache")
     on = Ground(folder.path, whole)  # the same training text; a run evaluates as well
     ledger = Ledger(run.ledger, key.sign)
     ledger.append(0, founding.genesis(spec, on, layout, state, key.id))

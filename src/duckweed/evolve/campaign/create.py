@@ -32,7 +32,7 @@ from duckweed.evolve.trial_spec import Recipe, TrialSpec
 from duckweed.evolve.trials import text_split
 from duckweed.evolve.trials.cost import Bounds
 from duckweed.evolve.trials.trial import TrialError, TrialPlanner
-from duckweed.learn.data import dataset as datasets
+from duckweed.learn.data import preparation
 from duckweed.learn.model.presets import PRESETS
 from duckweed.net.identity import load_or_create
 from duckweed.round.founding import cache_folder
@@ -79,7 +79,7 @@ def create(path: Path, spec: RunSpec, base: Path, settings: Settings) -> OpenCam
     path.mkdir(parents=True, exist_ok=True)
     folder, switches = CampaignFolder(path), registry(spec.rounds.peers)
     try:
-        dataset = datasets.prepare(spec.data, base, cache_folder())
+        dataset = preparation.prepare(spec.data, base, cache_folder())
         held = text_split.split_texts(dataset, folder.training, folder.held)
         spec = _with_own_model(spec, base, folder)
         plain = plain_recipe(spec, switches)

@@ -19,12 +19,12 @@ from duckweed.learn.data.dataset import (
     TOKENIZER,
     TRAIN,
     Dataset,
-    cached,
     held_out_windows,
     sequences,
     tokens_hash,
     windows_of,
 )
+from duckweed.learn.data.preparation import cached
 from duckweed.learn.data.reading import DataError
 from duckweed.learn.data.router import Router
 

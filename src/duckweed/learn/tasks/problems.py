@@ -23,11 +23,10 @@ from duckweed.learn.data.dataset import (
     TRAIN,
     Dataset,
     Manifest,
-    cache_key,
-    cached,
     tokens_hash,
 )
 from duckweed.learn.data.permutation import derive
+from duckweed.learn.data.preparation import cache_key, cached
 from duckweed.learn.data.reading import DataError, Reading
 from duckweed.learn.data.tokenizer import Tokenizer
 from duckweed.learn.tasks.environments import LIBRARY, check_pattern, problem_of
