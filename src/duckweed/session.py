@@ -352,11 +352,7 @@ def evaluate(
         folder = folders.find(path)
         plugins.load_of(folder, files)
         spec = specs.load(folder.spec)
-    tokenizer = str(model.resolve())
-    wanted = DataSpec(tuple(texts), field, tokenizer, 1.0, limit, encoding)
-    say("reading the data")
-    cache = founding.cache_folder()
-    dataset = preparation.prepare(wanted, Path.cwd(), cache, founding.progress(say))
+    dataset = texts_for(model, texts, field, encoding, limit, say)
     say("loading the model")
     network = model_in(model)
     known = getattr(network.config, "max_position_embeddings", None) or spec.model.sequence
@@ -369,6 +365,16 @@ def evaluate(
     loss = nats / tokens
     ratio = export.bytes_per_token(dataset)
     return Evaluation(loss, bits_per_byte(loss, ratio), tokens, dataset.manifest.held_out_bytes)
+
+
+def texts_for(
+    model: Path, texts: Sequence[str], field: str, encoding: str, limit: int | None, say: Say
+) -> Dataset:
+    """Texts to measure a model on, all of them held out, in its tokenizer. model: its folder; the rest as of
+    `evaluate`. Raises DataError."""
+    say("reading the data")
+    wanted = DataSpec(tuple(texts), field, str(model.resolve()), 1.0, limit, encoding)
+    return preparation.prepare(wanted, Path.cwd(), founding.cache_folder(), founding.progress(say))
 
 
 def _measured(

@@ -237,7 +237,7 @@ def test_a_path_is_a_run_as_any_other_for_whoever_looks_at_it(done):
         duckweed.open(folder.path)
 
 
-def test_what_takes_no_family_yet_says_so(base):
+def test_what_takes_no_family_yet_says_so(done, base):
     spec = tiny.specification(base, CHANGES)
     with pytest.raises(SpecError, match="describes a family of runs"):
         duckweed.simulate(spec, base=base, runs=base / "runs", name="refused")
@@ -279,7 +279,7 @@ def test_successors_are_refused(base):
         found(base, "heirs", heirs)
 
 
-def test_a_section_branch_of_ones_own_is_refused(base):
+def test_a_section_branch_of_ones_own_is_refused(done, base):
     spec = specs.parse(toml.write(specs.load(base / "runs" / "whole" / "common" / "run.toml")))
     with pytest.raises(SpecError, match="written by duckweed"):
         begin.found(spec, base, base / "runs", "own", "cpu", 1, 1, (), quiet, quiet)

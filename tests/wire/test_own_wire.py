@@ -23,12 +23,13 @@ from duckweed.wire.total import CONTRIBUTIONS
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_wire.py"
 
 
-@pytest.fixture(autouse=True)
-def plugin(monkeypatch):
-    """The example, loaded as a plugin is; what it registers is forgotten after the test."""
-    for registry in (WIRES, RULES):
-        monkeypatch.setattr(registry, "_found", dict(registry._found))
-    return runpy.run_path(str(EXAMPLE))
+@pytest.fixture(autouse=True, scope="module")
+def plugin():
+    """The example, loaded once as a plugin is; what it registers is forgotten after these tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        for registry in (WIRES, RULES):
+            patch.setattr(registry, "_found", dict(registry._found))
+        yield runpy.run_path(str(EXAMPLE))
 
 
 def sign():

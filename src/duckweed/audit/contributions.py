@@ -128,12 +128,7 @@ class Contributions:
         if made.announcement.blob != said.blob:
             found = difference(claims.spec, claims.layout, state.shared, claimed, made.blob)
             wrong = list(verdict.faults(found, self._limits(link)))
-        if said.tokens != made.announcement.tokens:
-            trained = made.announcement.tokens
-            wrong.append(f"{said.tokens:,} tokens claimed, {trained:,} trained on")
-        if not verdict.near_loss(said.loss, made.announcement.loss):
-            reached = made.announcement.loss
-            wrong.append(f"a training loss of {said.loss:.4f} claimed, {reached:.4f} reached")
+        wrong += verdict.misstated(said.tokens, said.loss, made.announcement)
         sizes = sizes_hash(made.announcement.rms)
         return _Trial(done, found, said.sizes in ("", sizes), wrong)
 

@@ -98,12 +98,7 @@ def _compared(
             f"distance {found.distance:.3g}"
         )
         wrong = list(verdict.faults(found, allowed))
-    if claim.tokens != made.announcement.tokens:
-        trained = made.announcement.tokens
-        wrong.append(f"{claim.tokens:,} tokens claimed, {trained:,} trained on")
-    if not verdict.near_loss(claim.loss, made.announcement.loss):
-        reached = made.announcement.loss
-        wrong.append(f"a training loss of {claim.loss:.4f} claimed, {reached:.4f} reached")
+    wrong += verdict.misstated(claim.tokens, claim.loss, made.announcement)
     if not wrong:
         codec, limit = codec_of(spec.wire, layout), verdict.carried_limit(spec.inner.precision)
         theirs = Handed(codec.decode(claim.blob, state.shared).values, after)

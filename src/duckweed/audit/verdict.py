@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from duckweed.audit.difference import Difference
+from duckweed.merge.round import Announcement
 
 LARGE = 1000  # codes that a tensor has at least, to be judged alone
 LOSS = 0.01  # by what share of itself a mean training loss may be off
@@ -74,3 +75,11 @@ def faults(found: Difference, allowed: Limits) -> Iterator[str]:
 def near_loss(claimed: float, reached: float) -> bool:
     """Whether a claimed training loss, nats per token, is what was reached here."""
     return abs(claimed - reached) <= LOSS * abs(reached)
+
+
+def misstated(tokens: int, loss: float, made: Announcement) -> Iterator[str]:
+    """What is wrong with the tokens and the training loss that a peer says, where the work done again gives others."""
+    if tokens != made.tokens:
+        yield f"{tokens:,} tokens claimed, {made.tokens:,} trained on"
+    if not near_loss(loss, made.loss):
+        yield f"a training loss of {loss:.4f} claimed, {made.loss:.4f} reached"

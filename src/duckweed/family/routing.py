@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from duckweed import session
 from duckweed.family.folder import FamilyFolder, name_of
 from duckweed.learn.data import dataset as datasets
-from duckweed.learn.data import preparation
 from duckweed.learn.data import tokenizer as tokenizers
 from duckweed.learn.data.reading import DataError
 from duckweed.learn.data.router import UNIT, Router
@@ -25,9 +25,8 @@ from duckweed.learn.model.given import model_in
 from duckweed.learn.model.network import Network
 from duckweed.learn.model.talk import Talk
 from duckweed.pages.run_summary import bits_per_byte
-from duckweed.round import export, founding
+from duckweed.round import export
 from duckweed.run.folder import model_folder
-from duckweed.run.sections import DataSpec
 from duckweed.session import Evaluation, Say
 
 TEMPERATURE = 4.0
@@ -125,12 +124,7 @@ def evaluate(
     behind them are measured under its path. Arguments as of `session.evaluate`; mix: paths that are mixed. Raises
     FolderError, DataError, ModelError."""
     spec, router, place = folder.read_spec(), folder.read_router(), choose(device)
-    tokenizer = str(_model(folder, 0).resolve())
-    wanted = DataSpec(tuple(texts), field, tokenizer, 1.0, limit, encoding)
-    say("reading the data")
-    dataset = preparation.prepare(
-        wanted, Path.cwd(), founding.cache_folder(), founding.progress(say)
-    )
+    dataset = session.texts_for(_model(folder, 0), texts, field, encoding, limit, say)
     length = min(spec.model.sequence, len(dataset.held_out) - 1)
     if length < router.prefix:
         raise DataError(
