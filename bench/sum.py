@@ -1,4 +1,4 @@
-"""Memory and time of one coordinator that closes a round: `python -m bench.sum [PEERS MILLIONS]`.
+"""Memory and time of one coordinator that closes a round: `python -m bench.sum [PEERS MILLIONS [WIRE]]`.
 
 Contributions of made-up pseudo-gradients (bench/wire.py) lie on disk, as in a run. A process of its
 own checks, weighs and merges them; its peak memory is that of the whole process, numpy included.
@@ -90,8 +90,9 @@ def main() -> None:
         return
     cases = [(int(sys.argv[1]), int(sys.argv[2]))] if len(sys.argv) > 2 else CASES
     rows = json.loads(RESULTS.read_text("utf-8"))["rounds"] if RESULTS.exists() else []
+    wires = {sys.argv[3]: WIRES[sys.argv[3]]} if len(sys.argv) > 3 else WIRES
     for peers, millions in cases:
-        for name, changes in WIRES.items():
+        for name, changes in wires.items():
             with tempfile.TemporaryDirectory() as place:
                 make(Path(place), changes, peers, millions)
                 command = [sys.executable, "-m", "bench.sum", "close", place]

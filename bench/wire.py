@@ -140,14 +140,14 @@ def update_speed(millions: int, rate: Callable[[Callable[[], object]], int]) -> 
         step = steps(SPARSE_CODES, scales, layout)
         codes = Codes(quantise(SPARSE_CODES, x, layout, scales), step, layout)
         del x
-        total = total or Sums(layout, step)
+        total = total or Sums(layout, step, 1)
         total.add(codes, 1)
     assert total is not None
-    blob = updates.encode(total, 1)
-    spare = Sums(layout, step)
+    blob = updates.encode(total)
+    spare = Sums(layout, step, 1)
     return {
         "merge": rate(lambda: spare.add(codes, 1)),
-        "encode": rate(lambda: updates.encode(total, 1)),
+        "encode": rate(lambda: updates.encode(total)),
         "decode": rate(lambda: updates.decode(blob, layout, step, 1, PEERS)),
         "bits": round(8 * len(blob) / layout.total, 4),
         "bound": round(entropy(total.sums, layout), 4),
@@ -166,10 +166,10 @@ def gradients(vocabulary: int, wire: Integer, rounds: tuple[int, ...]) -> list[d
         ones = np.ones(len(layout.sizes), np.float32)
         as_is = Integer(threshold=0.5, value=1.0)
         one = codec_of(as_is, layout).encode(codes[0].astype(np.float32), ones).blob
-        total = Sums(layout, ones)
+        total = Sums(layout, ones, 1)
         for one_of in codes:
             total.add(Codes(one_of, ones, layout), 1)
-        update = updates.encode(total, 1)
+        update = updates.encode(total)
         top = {k: codec_of(Sparse(keep=k), layout).encode(x, None).blob for k in (64, 256)}
         figures = {
             "contribution": (one, entropy(codes[0], layout)),

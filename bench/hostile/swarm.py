@@ -106,7 +106,7 @@ class PlainIntegerCodec(IntegerCodec):
 
     def read_update(self, blob: bytes, shared: np.ndarray | None, contributors: int) -> Sums:
         end = 4 + int.from_bytes(blob[:4], "little")
-        total = Sums(self.layout, steps(self.wire, shared, self.layout))
+        total = Sums(self.layout, steps(self.wire, shared, self.layout), self.wire.levels)
         total.weights, total.squares = msgspec.json.decode(blob[4:end])
         total.sums = np.frombuffer(blob[end:], "<i4").astype(np.int32)
         return total

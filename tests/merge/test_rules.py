@@ -41,7 +41,7 @@ def merged(rule, vectors_, weights=None):
 
 def sum_of(contributions, weights, scales, value=1.5):
     steps = np.float32(value) * np.asarray(scales, np.float32)
-    total = Sums(LAYOUT, steps)
+    total = Sums(LAYOUT, steps, 127)
     for codes_, weight in zip(contributions, weights, strict=True):
         total.add(Codes(codes_, steps, LAYOUT), weight)
     return total

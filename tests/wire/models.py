@@ -31,9 +31,11 @@ def entropy(values: np.ndarray, layout: Layout) -> float:
     return bits
 
 
-def total(sums: np.ndarray, squares: np.ndarray, weights: list[int], layout: Layout) -> Sums:
+def total(
+    sums: np.ndarray, squares: np.ndarray, weights: list[int], layout: Layout, levels: int
+) -> Sums:
     """A sum of codes that never were: to be encoded as an update."""
-    made = Sums(layout, np.ones(len(layout.names), np.float32))
+    made = Sums(layout, np.ones(len(layout.names), np.float32), levels)
     made.sums, made.squares, made.weights = sums, np.asarray(squares).tolist(), weights
     return made
 
@@ -41,7 +43,7 @@ def total(sums: np.ndarray, squares: np.ndarray, weights: list[int], layout: Lay
 def encode_update(
     sums: np.ndarray, squares: np.ndarray, weights: list[int], layout: Layout, levels: int
 ) -> bytes:
-    return encode(total(sums, squares, weights, layout), levels)
+    return encode(total(sums, squares, weights, layout, levels))
 
 
 def decode_update(blob: bytes, layout: Layout, levels: int, contributors: int) -> Sums:

@@ -6,7 +6,8 @@ from hypothesis.extra import numpy as hnp
 
 from duckweed.run.layout import Layout
 from duckweed.wire import WireError
-from duckweed.wire.codecs.sums import MAX_WEIGHT, max_size
+from duckweed.wire.codecs.integer import Codes
+from duckweed.wire.codecs.sums import MAX_WEIGHT, Sums, decode, encode, max_size
 
 from .models import MEDIUM, SMALL, codes, decode_update, encode_update
 
@@ -30,7 +31,8 @@ def test_any_codes_and_weights_come_back_exactly(data):
     sums, squares = merge(peers, weights, layout)
     blob = encode_update(sums, squares, weights, layout, levels)
     got = decode_update(blob, layout, levels, len(weights))
-    assert got.sums.dtype == np.int32
+    narrow = levels * sum(weights) <= np.iinfo(np.int16).max
+    assert got.sums.dtype == (np.int16 if narrow else np.int32)
     assert (got.sums == sums).all()
     assert got.squares == squares.tolist()
     assert got.weights == weights
@@ -78,3 +80,15 @@ def test_an_update_for_other_levels_is_refused():
     blob = encode_update(*arguments())
     with pytest.raises(WireError, match="other wire settings"):
         decode_update(blob, SMALL, 2, 3)
+
+
+def test_a_sum_that_outgrows_its_integers_is_exact():
+    """Weights that add up to more than int16 holds, one contribution after the other."""
+    steps = np.ones(len(SMALL.names), np.float32)
+    total = Sums(SMALL, steps, 1)
+    ones = np.ones(SMALL.total, np.int8)
+    weights = [MAX_WEIGHT] * 9
+    for weight in weights:
+        total.add(Codes(ones, steps, SMALL), weight)
+    assert (total.sums == sum(weights)).all()
+    assert (decode(encode(total), SMALL, steps, 1, len(weights)).sums == sum(weights)).all()

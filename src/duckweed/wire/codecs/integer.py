@@ -89,11 +89,11 @@ class IntegerCodec(Codec):
         """Codes cannot be large."""
 
     def total(self, shared: np.ndarray | None, needs: frozenset[str] = frozenset()) -> Sums:
-        return Sums(self.layout, steps(self.wire, shared, self.layout))
+        return Sums(self.layout, steps(self.wire, shared, self.layout), self.wire.levels)
 
     def update(self, total: Total) -> bytes:
         assert isinstance(total, Sums)
-        return sums.encode(total, self.wire.levels)
+        return sums.encode(total)
 
     def read_update(self, blob: bytes, shared: np.ndarray | None, contributors: int) -> Sums:
         step = steps(self.wire, shared, self.layout)

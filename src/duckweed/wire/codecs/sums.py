@@ -20,12 +20,12 @@ _KIND = 4
 class Sums(Total):
     """Of codes. The unit of a tensor is what a code of 1 stands for."""
 
-    def __init__(self, layout: Layout, steps: np.ndarray) -> None:
-        """steps: what a code of 1 stands for in each tensor, f32[T]."""
+    def __init__(self, layout: Layout, steps: np.ndarray, levels: int) -> None:
+        """steps: what a code of 1 stands for in each tensor, f32[T]. levels: the largest code."""
         super().__init__(layout)
-        self.steps = steps
-        self.sums = np.zeros(layout.total, np.int32)
-        """Sum of weight times code, int32[P]."""
+        self.steps, self.levels = steps, levels
+        self.sums = np.zeros(layout.total, np.int16)
+        """Sum of weight times code, int16[P], or int32[P] once int16 might not hold one."""
         self.squares: list[list[int]] = []
         """Sum of the squared codes of each contribution in each tensor, [M][T]."""
 
@@ -33,6 +33,9 @@ class Sums(Total):
         from duckweed.wire.kernels import vectors
 
         codes: np.ndarray = contribution.codes  # type: ignore[attr-defined]
+        wanted = _smallest(self.levels * (sum(self.weights) + weight), np.int16)
+        if np.dtype(wanted).itemsize > self.sums.itemsize:
+            self.sums = self.sums.astype(wanted)
         parts = threads.within(self.layout.slices())
         squares = threads.each(
             lambda of: vectors.add(self.sums[of.part], codes[of.part], np.int32(weight)), parts
@@ -71,14 +74,14 @@ def _agreed(layout: Layout, levels: int) -> bytes:
     return fingerprint(layout.digest().encode(), levels.to_bytes(2, "little"))
 
 
-def encode(total: Sums, levels: int) -> bytes:
-    """The sum as bytes, without loss. levels: the largest code.
+def encode(total: Sums) -> bytes:
+    """The sum as bytes, without loss.
 
     Raises:
         WireError: no contributor, a weight outside 1..4096, shapes that do not fit, or numbers
             that these weights and levels cannot give.
     """
-    layout, sums, weights = total.layout, total.sums, total.weights
+    layout, sums, weights, levels = total.layout, total.sums, total.weights, total.levels
     squares = np.array(total.squares, np.int64)
     if not weights or not all(1 <= w <= MAX_WEIGHT for w in weights):
         raise WireError(f"an update needs contributors, each of weight 1 to {MAX_WEIGHT}")
@@ -98,7 +101,7 @@ def encode(total: Sums, levels: int) -> bytes:
 
 def _ranks(sums: np.ndarray, largest: int) -> tuple[np.ndarray, np.ndarray]:
     """The magnitudes above 0 that come among the sums, int64[A], ascending; and each sum as its place among
-    them, 1 to A, with its sign, int8[P] or int32[P]."""
+    them, 1 to A, with its sign, in the smallest integers that hold it, [P]."""
     from duckweed.wire.kernels import vectors
 
     present = np.zeros(largest + 1, np.bool_)  # threads write the same there
@@ -111,9 +114,10 @@ def _ranks(sums: np.ndarray, largest: int) -> tuple[np.ndarray, np.ndarray]:
     return ranks, alphabet
 
 
-def _smallest(largest: int) -> type:
-    """A signed integer that holds it."""
-    return np.int8 if largest < 128 else np.int32
+def _smallest(largest: int, least: type = np.int8) -> type:
+    """The smallest signed integer that holds it, of at least some size. (The kernels are compiled for each.)"""
+    kinds = [kind for kind in (np.int8, np.int16, np.int32) if np.iinfo(kind).max >= largest]
+    return max(kinds[0], least, key=lambda kind: np.dtype(kind).itemsize)
 
 
 def decode(blob: bytes, layout: Layout, steps: np.ndarray, levels: int, contributors: int) -> Sums:
@@ -140,8 +144,9 @@ def decode(blob: bytes, layout: Layout, steps: np.ndarray, levels: int, contribu
         raise WireError("the table of sums is not one that these weights can give")
     ranks, _ = take_integers(reader, len(gaps), layout, _smallest(len(gaps)))
     reader.end()
-    both = np.concatenate([-alphabet[:0:-1], alphabet]).astype(np.int32)  # of ranks -n to n
-    total = Sums(layout, steps)
+    total = Sums(layout, steps, levels)
+    total.sums = np.empty(layout.total, _smallest(top, np.int16))
+    both = np.concatenate([-alphabet[:0:-1], alphabet]).astype(total.sums.dtype)  # of ranks -n to n
     threads.each(
         lambda part: vectors.unrank(total.sums[part], ranks[part], both, len(gaps)),
         threads.parts(layout.total),

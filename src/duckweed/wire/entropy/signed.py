@@ -42,7 +42,7 @@ def put_integers(
     rest: np.ndarray = _NONE,
     low: int = 0,
 ) -> None:
-    """Signed integers of magnitude <= largest, int8[P] or int32[P], and `low` raw bits beside each, uint8[P]."""
+    """Signed integers of magnitude <= largest, int8[P], int16[P] or int32[P], and `low` raw bits beside each, uint8[P]."""
     cap = _cap(numbers, largest)
     found = measure(numbers, cap, layout)
     writer.raw(bytes([cap - 1]))
@@ -64,7 +64,7 @@ def take_integers(
     reader: Reader, largest: int, layout: Layout, dtype: type, low: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """What `put_integers` wrote: numbers, dtype[P], and the raw bits beside each, uint8[P] (of none if low is
-    0). dtype: int8 or int32. Raises WireError."""
+    0). dtype: int8, int16 or int32. Raises WireError."""
     cap = reader.raw(1)[0] + 1
     if cap > max(1, largest):
         raise WireError(f"magnitudes that count up to {cap}, where at most {largest} are possible")

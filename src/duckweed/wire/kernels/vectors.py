@@ -45,7 +45,7 @@ def scale(out, codes, step):  # type: ignore[no-untyped-def]
 
 @kernel
 def add(total, codes, weight):  # type: ignore[no-untyped-def]
-    """total += weight * codes, int32; returns the sum of squares of the codes."""
+    """total += weight * codes, integers that hold it; returns the sum of squares of the codes."""
     square = np.int64(0)
     for i in range(len(codes)):
         code = np.int32(codes[i])
