@@ -38,7 +38,7 @@ def test_a_child_is_ended_in_order_by_closing_its_input():
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         **environment.detached(),
     )  # fmt: skip
-    environment.ask_to_end(child)
+    environment.ask_to_end(child.stdin)
     assert child.stdout.read() == b"in order\n"
     assert child.wait() == 0
 

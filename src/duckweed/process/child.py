@@ -60,7 +60,7 @@ class Child:
 
     def terminate(self) -> None:
         """Ask it to end."""
-        ask_to_end(self._process)
+        ask_to_end(self._process.stdin)
 
     def wait(self, seconds: float) -> None:
         """Until it has ended; after `seconds` it is killed."""

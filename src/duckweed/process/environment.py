@@ -14,12 +14,9 @@ import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import IO, Any
 
 from duckweed.net.timeouts import LOOPBACK
-
-if TYPE_CHECKING:
-    from duckweed.process.forkserver import Process
 
 DEFAULTS = {
     # Threads that spin while they wait slow a busy machine down tenfold; see docs/learn.md.
@@ -83,11 +80,11 @@ def detached() -> dict[str, Any]:
     return {"start_new_session": True}
 
 
-def ask_to_end(child: "Process") -> None:
-    """Let a child that calls `end_with_parent` end in order: its input is closed. On Windows there is
-    no other way, because terminate() kills there."""
+def ask_to_end(stdin: IO[bytes]) -> None:
+    """Let a child that calls `end_with_parent` end in order: close its standard input. On Windows there
+    is no other way, because terminate() kills there."""
     with contextlib.suppress(OSError):
-        child.stdin.close()
+        stdin.close()
 
 
 def end_with_parent() -> None:
