@@ -76,7 +76,7 @@ def _print(found: "Status", shown: int | None) -> None:
         )
     else:
         console.print(
-            f"run {found.run[:12]}: round {found.round} of {found.rounds}{loss}; "
+            f"run {found.run[:12]}: {found.round} of {found.rounds} rounds done{loss}; "
             f"{here} of {found.members} peers here"
             + (f"; the last round took {show_time(found.seconds)}" if found.seconds else "")
         )

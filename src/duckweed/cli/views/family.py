@@ -52,7 +52,7 @@ class FamilyView(LivePanel):
         if isinstance(event, RoundClosed) and not self.console.is_terminal:
             held_out = "" if event.held_out is None else f", held out {_shown(line.held_out)}"
             self.console.print(
-                f"{run} round {line.done}/{rounds}: training loss {_shown(line.loss)} bits/byte{held_out}, "
+                f"{run}: {line.done} of {rounds} rounds, training loss {_shown(line.loss)} bits/byte{held_out}, "
                 f"{event.seconds:.1f} s",
                 highlight=False,
             )

@@ -76,7 +76,7 @@ class View(LivePanel):
             held_out = f", held out {self._bits(self._held_out)}" if measured else ""
             said = self._written or f"training loss {self._bits(self._loss)} {self._unit}"
             self.console.print(
-                f"round {self._done}/{self.spec.schedule.rounds}: {said}"
+                f"{self._done} of {self.spec.schedule.rounds} rounds: {said}"
                 f"{held_out}, {event.seconds:.1f} s, "
                 f"{len(event.accepted)} peers",
                 highlight=False,
@@ -104,7 +104,7 @@ class View(LivePanel):
         )
         grid = Table.grid(padding=(0, 1))
         bar = ProgressBar(total=rounds, completed=self._done, width=40)
-        grid.add_row(Text(f"round {min(self._done + 1, rounds)} of {rounds}"), bar)
+        grid.add_row(Text(f"{self._done} of {rounds} rounds"), bar)
         written = [Text(f"answers: {self._written}")] if self._written else []
         return Group(grid, bits, *written, pace, Text())
 
