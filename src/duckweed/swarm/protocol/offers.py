@@ -9,6 +9,7 @@ from duckweed.run.folder import RunFolder, write_atomically
 from duckweed.swarm.protocol.status import PathOffer
 
 FILE = "paths.json"
+LOOK = 120.0  # seconds between two looks at how many peers the paths have
 
 
 def note(folder: RunFolder, offers: Sequence[PathOffer]) -> None:
@@ -23,6 +24,12 @@ def read(folder: RunFolder) -> list[PathOffer]:
         return msgspec.json.decode((folder.path / FILE).read_bytes(), type=list[PathOffer])
     except FileNotFoundError:
         return []
+
+
+def mirror_of(url: str, path: str) -> str:
+    """Where the mirror of a path lies, given that of its family and the path's name; the common start has the
+    family's own."""
+    return f"{url.rstrip('/')}/{path}"
 
 
 def choose(offers: Sequence[PathOffer], own: int = 0) -> int | None:
@@ -47,6 +54,11 @@ def choose(offers: Sequence[PathOffer], own: int = 0) -> int | None:
     come = list(offers)
     come[found] = msgspec.structs.replace(offers[found], here=offers[found].here + 1)
     return stay_or_go(come, found)
+
+
+def going(path: int, to: int) -> str:
+    """Why a peer leaves a path for another, in words."""
+    return f"path {to} has less than half the peers of path {path}: going there"
 
 
 def stay_or_go(offers: Sequence[PathOffer], kept: int) -> int:
