@@ -218,8 +218,9 @@ async def _elsewhere(home: PeerHome, kept: int) -> int:
     while True:
         await asyncio.sleep(offers.LOOK * random.uniform(0.5, 1.5))  # not all at once
         with contextlib.suppress(LinkError, OSError):
-            to = offers.stay_or_go(await _offers(home, asking), kept)
-            if to != kept:
+            offered = await _offers(home, asking)
+            to = offers.stay_or_go(offered, kept)
+            if to != kept and random.random() < offers.urge(offered, kept, to):
                 return to
 
 
