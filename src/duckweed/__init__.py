@@ -15,6 +15,11 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from duckweed.family.library import Family as Family
+    from duckweed.family.library import FamilyTraining as FamilyTraining
+    from duckweed.family.library import open_family as open_family
+    from duckweed.family.library import simulate_family as simulate_family
+    from duckweed.family.library import train_family as train_family
     from duckweed.library import Run as Run
     from duckweed.library import Training as Training
     from duckweed.library import join as join
@@ -28,14 +33,18 @@ __version__ = "0.1.0"
 # A library stays silent: without a handler Python prints warnings on its own.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
-_LIBRARY = ("Run", "Training", "join", "open", "simulate", "specification", "train")
+_RUNS = ("Run", "Training", "join", "open", "simulate", "specification", "train")
+_FAMILIES = ("Family", "FamilyTraining", "open_family", "simulate_family", "train_family")
+_LIBRARY = dict.fromkeys(_RUNS, "duckweed.library") | dict.fromkeys(
+    _FAMILIES, "duckweed.family.library"
+)
 
 
 def __getattr__(name: str) -> Any:
     """What the library offers is imported when it is first used; PyTorch, when something is trained."""
     if name not in _LIBRARY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module("duckweed.library"), name)
+    return getattr(importlib.import_module(_LIBRARY[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -110,7 +110,7 @@ class Run:
     ) -> "Training":
         """Go on on a virtual clock. Arguments: see `simulate`."""
         environment.prepare()
-        each = _links(links, self.spec)
+        each = links_of(links, self.spec)
         session = _session().reopen(self.folder, device, threads)
         return Training(self, session, lambda: _session().simulate(session, each, step_seconds))
 
@@ -211,14 +211,14 @@ def specification(
     if isinstance(given, Mapping):
         changes = {**given, **changes}
         spec = specs.start(changes)
-    elif file := _file(given):
+    elif file := file_of(given):
         spec, said = specs.load(file), file.read_text("utf-8")
     else:
         spec, said = specs.parse(str(given), "the specification"), str(given)
     spec = specs.override(spec, changes) if changes else spec
     if specs.names_tokenizer(said, changes):
         return spec
-    return specs.with_own_tokenizer(spec, base or _base(given))
+    return specs.with_own_tokenizer(spec, base or base_of(given))
 
 
 def train(
@@ -245,7 +245,7 @@ def train(
 
     Raises SpecError, PluginError, FolderError, DataError, ModelError, MemoryError, OSError."""
     loaded = plugin_files.load(plugins)
-    base = Path(base) if base else _base(given)
+    base = Path(base) if base else base_of(given)
     spec = specification(given, changes, base)
     place = _Place(given, base, name, Path(runs), device, threads, micro)
     session = place.found(spec, loaded, spec.rounds.peers)
@@ -271,9 +271,9 @@ def simulate(
     commas); None: they take no time. step_seconds: of an inner step, of all peers or of each; None: as
     measured. Otherwise as `train`."""
     loaded = plugin_files.load(plugins)
-    base = Path(base) if base else _base(given)
+    base = Path(base) if base else base_of(given)
     spec = specification(given, changes, base)
-    each = _links(links, spec)
+    each = links_of(links, spec)
     session = _Place(given, base, name, Path(runs), device, threads).found(spec, loaded, 1)
     run = Run(session.folder, spec)
     return Training(run, session, lambda: _session().simulate(session, each, step_seconds))
@@ -358,7 +358,7 @@ class _Place(NamedTuple):
 
     def found(self, spec: RunSpec, loaded: Sequence[Plugin], peers: int) -> "Session":
         environment.prepare()
-        file = _file(self.given)
+        file = file_of(self.given)
         name = self.name or folders.next_name(self.runs, file.stem if file else "train")
         session = _session()
         return session.found(
@@ -367,19 +367,19 @@ class _Place(NamedTuple):
         )  # fmt: skip
 
 
-def _file(given: Specification) -> Path | None:
+def file_of(given: Specification) -> Path | None:
     """The file that a specification is to be read from; None if it is given otherwise."""
     is_text = isinstance(given, str) and ("=" in given or "\n" in given)
     return Path(given) if isinstance(given, str | Path) and not is_text else None
 
 
-def _base(given: Specification) -> Path:
+def base_of(given: Specification) -> Path:
     """Where relative paths in a specification start."""
-    file = _file(given)
+    file = file_of(given)
     return file.resolve().parent if file else Path.cwd()
 
 
-def _links(links: str | Sequence[LinkSpec] | None, spec: RunSpec) -> Sequence[LinkSpec] | None:
+def links_of(links: str | Sequence[LinkSpec] | None, spec: RunSpec) -> Sequence[LinkSpec] | None:
     return parse_links(links, spec.rounds.peers) if isinstance(links, str) else links
 
 

@@ -5,7 +5,7 @@ import contextlib
 import os
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -31,6 +31,7 @@ from duckweed.swarm.peer.bootstrap import Bootstrap
 from duckweed.swarm.peer.join import join as take_part
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol import offers
+from duckweed.swarm.protocol.client import AnswerError
 from duckweed.swarm.protocol.invitation import Invitation
 from duckweed.volunteer import controls, given
 from duckweed.volunteer.controls import Controls
@@ -42,7 +43,6 @@ from duckweed.wire import threads
 STANDING = 60.0  # seconds between two sentences on what a peer has given
 PATIENCE = 60.0  # seconds for which an organiser of a family may be away between two paths
 AWAY = "the organiser of the family is not there any more; the same command goes on when it is back"
-LOOK = 120.0  # seconds between two looks at how many peers the paths of a family have
 
 
 def ready(limits: Controls, device: str) -> str:
@@ -74,7 +74,7 @@ async def join(
     Raises LinkError, DataError, ModelError, OutOfMemory, ControlsError, PeerStopped."""
     reason = await _one(home, data, device, say, dry_run, config, tokenizer, mirror)
     if reason == m.ALL_DONE and _parts(home):
-        return await _train_paths(home, data, device, say, dry_run, config, tokenizer)
+        return await _train_paths(home, data, device, say, dry_run, config, tokenizer, mirror)
     return reason
 
 
@@ -105,34 +105,42 @@ async def _train_paths(
     dry_run: bool,
     config: str,
     tokenizer: str,
+    mirror: str,
 ) -> str:
     """Train one path after the other, as long as there is one that is not over, and take home what they give; returns
     the reason why it ended. Raises as `join` does."""
     done: dict[int, PeerHome] = {}
     own_number, elsewhere = int(load_or_create(home.peer / "key").id[:8], 16), None
+    lost: float | None = None  # since when no path can be reached
     while True:
         offered = await _offered(home, say)
         for path, offer in enumerate(offered):  # this machine may know it before the organiser does
             offer.over |= path in done
-        number = elsewhere if elsewhere is not None else offers.choose(offered, own_number)
+        number, elsewhere = elsewhere, None
+        if not offered or number is None or offered[number].over:
+            number = offers.choose(offered, own_number)
         if number is None:
             reason = m.ALL_DONE if offered else AWAY
             break
         offer, own = offered[number], _home_of(home, number, offered[number])
         say(f"training path {number} ({offer.tokens:,} tokens and {offer.here} peers so far)")
-        with alone(own.lock, wait=False):
-            working = asyncio.create_task(_one(own, data, device, say, dry_run, config, tokenizer))
-            looking = asyncio.create_task(_elsewhere(home, number))
-            try:
-                await asyncio.wait([working, looking], return_when=asyncio.FIRST_COMPLETED)
-                elsewhere = None if working.done() else looking.result()
-                reason = working.result() if working.done() else ""
-            finally:
-                for task in (looking, working):
-                    task.cancel()
-                await asyncio.wait([working, looking])
+        at = offers.mirror_of(mirror, f"path-{number}") if mirror else ""
+        try:
+            with alone(own.lock, wait=False):
+                taking_part = _one(own, data, device, say, dry_run, config, tokenizer, at)
+                reason, elsewhere = await _until_needed_elsewhere(home, number, taking_part)
+        except (
+            LinkError
+        ) as error:  # an organiser who is restarted begins the paths' coordinators anew
+            lost = lost or time.monotonic()
+            if isinstance(error, AnswerError) or time.monotonic() - lost > PATIENCE:
+                raise
+            say(f"path {number} cannot be reached ({error}); asking the organiser again")
+            await asyncio.sleep(RETRY)
+            continue
+        lost = None
         if elsewhere is not None:
-            say(f"path {elsewhere} has less than half the peers of path {number}: going there")
+            say(offers.going(number, elsewhere))
         elif not reason.startswith(m.ALL_DONE):
             break
         else:
@@ -141,6 +149,22 @@ async def _train_paths(
         for line in take_home(own, device, say):
             say(line)
     return reason
+
+
+async def _until_needed_elsewhere(
+    home: PeerHome, number: int, taking_part: Coroutine[Any, Any, str]
+) -> tuple[str, int | None]:
+    """Train path `number` until it ends, with the reason, or until another path needs this peer more: its number. Raises
+    what taking part raises."""
+    working = asyncio.create_task(taking_part)
+    looking = asyncio.create_task(_elsewhere(home, number))
+    try:
+        await asyncio.wait([working, looking], return_when=asyncio.FIRST_COMPLETED)
+        return (working.result(), None) if working.done() else ("", looking.result())
+    finally:
+        for task in (looking, working):
+            task.cancel()
+        await asyncio.wait([working, looking])
 
 
 def _home_of(home: PeerHome, number: int, offer: m.PathOffer) -> PeerHome:
@@ -192,10 +216,11 @@ async def _elsewhere(home: PeerHome, kept: int) -> int:
     its own is at work."""
     asking = Identity(os.urandom(32))
     while True:
-        await asyncio.sleep(LOOK * random.uniform(0.5, 1.5))  # not all at once
+        await asyncio.sleep(offers.LOOK * random.uniform(0.5, 1.5))  # not all at once
         with contextlib.suppress(LinkError, OSError):
-            to = offers.stay_or_go(await _offers(home, asking), kept)
-            if to != kept:
+            offered = await _offers(home, asking)
+            to = offers.stay_or_go(offered, kept)
+            if to != kept and random.random() < offers.urge(offered, kept, to):
                 return to
 
 

@@ -237,9 +237,39 @@ def test_a_path_is_a_run_as_any_other_for_whoever_looks_at_it(done):
         duckweed.open(folder.path)
 
 
-def test_what_takes_no_family_yet_says_so(done, base):
+def test_from_python_a_family_is_simulated_left_gone_on_with_and_put_to_work(done, base):
     spec = tiny.specification(base, CHANGES)
-    with pytest.raises(SpecError, match="describes a family of runs"):
+    with duckweed.simulate_family(spec, base=base, runs=base / "runs", name="python") as begun:
+        for name, closed in begun:
+            assert (name, closed.round) == ("common", 0)
+            break
+    family = duckweed.open_family(base / "runs" / "python")
+    assert family.figures is None
+    assert family.paths == []
+    training = family.simulate()
+    closed = [name for name, _ in training]
+    assert closed == ["path-0", "path-0", "path-1", "path-1"]
+    assert hashes(family.folder) == hashes(done[0].folder)  # as if it had not been left
+    assert training.figures == family.figures == done[2]
+    assert [run.finished for run in (family.common, *family.paths)] == [True] * 3
+    said = family.generate("pond water", tokens=3, temperature=0.0)
+    (path,) = family.route("pond water").paths
+    assert said == family.paths[path].generate("pond water", tokens=3, temperature=0.0)
+    measured = family.evaluate(base / "text.txt", mix=2)
+    assert measured.whole.bits_per_byte > 0
+    assert list(family.train()) == []  # there is nothing left
+
+
+def test_from_python_what_is_no_family_is_told(done, base):
+    with pytest.raises(SpecError, match=r"section \[paths\] is missing"):
+        duckweed.train_family(tiny.specification(base), base=base, runs=base / "runs")
+    with pytest.raises(FolderError, match=r"a single run is opened by duckweed\.open"):
+        duckweed.open_family(done[0].folder.of_path(0).path)
+
+
+def test_what_takes_no_family_says_what_does(done, base):
+    spec = tiny.specification(base, CHANGES)
+    with pytest.raises(SpecError, match=r"describes a family of runs.*duckweed.train_family"):
         duckweed.simulate(spec, base=base, runs=base / "runs", name="refused")
     assert not (base / "runs" / "refused").exists()
     with pytest.raises(FolderError, match=r"exists already. Go on with it: .*--resume"):

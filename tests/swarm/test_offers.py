@@ -10,7 +10,7 @@ from duckweed.run.folder import RunFolder
 from duckweed.swarm.coordinator.guest_book import GuestBook
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol import offers
-from duckweed.swarm.protocol.offers import choose, stay_or_go
+from duckweed.swarm.protocol.offers import choose, stay_or_go, urge
 
 SOMEBODY = Identity(b"z" * 32)
 
@@ -53,6 +53,22 @@ def test_a_peer_keeps_its_path_unless_another_has_less_than_half_the_peers():
     assert stay_or_go([offer(here=2), offer(here=0)], 0) == 1
     assert stay_or_go([offer(900, here=1), offer(0, here=0)], 0) == 0  # it would leave it alone
     assert stay_or_go([offer(here=1, over=True), offer(here=3)], 0) == 0
+
+
+def test_a_peer_that_waits_for_others_goes_where_there_is_work_and_nobody_goes_where_there_is_none():
+    trained, waiting = offer(50, here=4, wanted=2), offer(here=1, wanted=2, rounds=0)
+    assert stay_or_go([trained, waiting], 1) == 0
+    assert stay_or_go([offer(here=1, wanted=2, rounds=0), waiting], 1) == 1
+    assert stay_or_go([offer(over=True), waiting], 1) == 1
+    assert stay_or_go([trained, waiting], 0) == 1  # the one that it waits for
+    assert stay_or_go([trained, offer(here=0, wanted=2, rounds=0)], 0) == 0
+
+
+def test_of_peers_that_see_the_same_no_more_go_than_would_leave_both_alike():
+    for here, there in ((2, 0), (8, 0), (9, 2), (3, 1)):
+        expected = here * urge([offer(here=here), offer(here=there)], 0, 1)
+        assert expected == (here - there) // 2
+    assert urge([offer(here=1, rounds=0, wanted=2), offer(here=3)], 0, 1) == 1.0
 
 
 def test_moving_comes_to_rest():

@@ -133,11 +133,12 @@ def serve(
         data, field, encoding, limit, model, tokenizer, peers, rounds, seed, set_, saving
     )
     way = Way(listen, public or [], relay or [], own_relay)
-    alone = {"--train": train, "--page": page, "--log": log, "--mirror": mirror}
+    beside = families.Beside(log or [], mirror)
+    at = "" if page == LAST else page
     if specification and (found := family_folders.find(specification)):
         specified.refuse_with_run(wanted, recipe)
-        families.refuse(alone)
-        families.serve(families.reopen(found, device, threads, plugin or (), "auto"), way)
+        family = families.reopen(found, device, threads, plugin or (), "auto")
+        families.serve(family, way, train, at, beside)
         return
     if specification and specification.is_dir():
         specified.refuse_with_run(wanted, recipe)
@@ -149,10 +150,8 @@ def serve(
         spec, base = specified.specification(specification, recipe, wanted)
         name = name or folders.next_name(runs, specification.stem if specification else "serve")
         if spec.paths is not UNSET:
-            families.refuse(alone)
-            families.serve(
-                families.begin(spec, base, runs, name, device, threads, loaded, "auto", True), way
-            )
+            family = families.begin(spec, base, runs, name, device, threads, loaded, "auto", True)
+            families.serve(family, way, train, at, beside)
             return
         run = running.begin(spec, base, runs, name, device, threads, train, loaded)
     with _shown(run, page, samples) as shown:

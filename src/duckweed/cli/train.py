@@ -101,13 +101,13 @@ def train(
     if resume is not None:
         specified.refuse_with_run(wanted, recipe)
         if found := family_folders.find(resume):
-            families.refuse({"--log": log, "--mirror": mirror, "--port": port})
+            families.refuse({"--port": port})
         folder = None if found else folders.find(resume)
     else:
         loaded = plugins.load(plugin or ())
         spec, base = specified.specification(specification, recipe, wanted)
         if spec.paths is not UNSET:
-            families.refuse({"--log": log, "--mirror": mirror, "--port": port})
+            families.refuse({"--port": port})
         if links:  # before a folder is made for the run
             parse_links(links, spec.rounds.peers)
     with contextlib.ExitStack() as stack:
@@ -123,10 +123,11 @@ def train(
                 spec, base, runs, str(name), device, threads, loaded, micro, simulate
             )
         if family:
+            beside = families.Beside(log or [], mirror)
             if simulate:
-                families.simulate(family, links, step_seconds)
+                families.simulate(family, links, step_seconds, beside)
             else:
-                families.train(family, forks)
+                families.train(family, forks, beside)
             return
         if folder:
             run = running.reopen(folder, device, threads, plugin or (), micro, simulated=simulate)

@@ -6,6 +6,7 @@ from duckweed.learn.data.reading import DataError
 from duckweed.learn.data.router import Router
 from duckweed.run import spec as specs
 from duckweed.run.folder import FAMILY, FolderError, RunFolder
+from duckweed.run.sections import Paths
 from duckweed.run.spec import RunSpec
 
 COMMON = "common"
@@ -29,6 +30,13 @@ class FamilyFolder:
     def of_path(self, path: int) -> RunFolder:
         """The run of a path; it is there once the common start is done."""
         return RunFolder(self.path / name_of(path))
+
+    @property
+    def runs(self) -> list[RunFolder]:
+        """All runs, the common start first; those of the paths are there once that is done. Raises SpecError."""
+        paths = self.read_spec().paths
+        assert isinstance(paths, Paths)
+        return [self.common, *map(self.of_path, range(paths.count))]
 
     def read_spec(self) -> RunSpec:
         """Raises SpecError."""

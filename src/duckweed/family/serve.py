@@ -1,10 +1,11 @@
 """A family for peers on other machines: its common start, then the coordinators of its paths, side by side.
 
 One invitation leads to all of it, that of the common start: its coordinator answers until the family is finished,
-and tells whoever has been let in how to reach the paths.
+and tells whoever has been let in how to reach the paths. Peers of this machine choose their path as all others do.
 """
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 
 import msgspec
@@ -15,11 +16,12 @@ from duckweed.family.begin import Family
 from duckweed.family.folder import COMMON
 from duckweed.family.train import Story, Told, hear, trained
 from duckweed.net.timeouts import VIEW
-from duckweed.process import serving
+from duckweed.process import environment, serving
+from duckweed.process.forkserver import ForkServer
 from duckweed.process.local_run import LocalRun
 from duckweed.process.serving import Way
 from duckweed.round.run_log import run_log
-from duckweed.run.events import Event, Progress, RoundClosed, Serving
+from duckweed.run.events import Event, ProcessFailed, Progress, RoundClosed, Serving
 from duckweed.session import Say, Session
 from duckweed.swarm.coordinator.guest_book import GuestBook
 from duckweed.swarm.protocol import offers
@@ -36,13 +38,25 @@ Begun = Callable[[Invitation, Serving], None]
 Finish = Callable[[], object]
 
 
-def serve(family: Family, way: Way, say: Say, begun: Begun, finish: Finish) -> Story:
-    """Coordinate what is not trained yet, without peers of its own. begun: told the invitation, and where the common
-    start is served; finish: called when all is trained, while peers can still ask whether it is over. To close the
-    iterator ends the processes in order. Raises RunFailed."""
-    first, found = family.common, _Offers(family)
+def serve(
+    family: Family, way: Way, say: Say, begun: Begun, finish: Finish, train: int = 0
+) -> Story:
+    """Coordinate what is not trained yet. begun: told the invitation, and where the common start is served; finish:
+    called when all is trained, while peers can still ask whether it is over; train: peers of this machine. To close
+    the iterator ends the processes in order. Raises RunFailed."""
+    first, found, own = family.common, _Offers(family), _OwnPeers(train)
     with ExitStack() as stack:
-        common = stack.enter_context(_local(first))
+        forks = None
+        if train and first.device == "cpu":
+            forks = stack.enter_context(ForkServer(environment.of_child(first.threads)))
+
+        def local(run: Session, peers: int = 0) -> LocalRun:
+            share = first.share(train)
+            return stack.enter_context(
+                LocalRun(run.folder, run.spec, run.device, run.threads, peers, share, forks)
+            )
+
+        common = local(first, 0 if session.trained(first) else train)
         offers.note(first.folder, [])
         at = serving.serve(first.folder, first.spec, common, way, stays=True)
         begun(published(first.folder).with_secret(secret_of(first)), at)
@@ -54,21 +68,24 @@ def serve(family: Family, way: Way, say: Say, begun: Begun, finish: Finish) -> S
             run = family.of_path(path)
             over = session.trained(run)
             if not over:
-                local = stack.enter_context(_local(run))
-                serving.serve(run.folder, run.spec, local, _shifted(way, path + 1))
-                at_work[path] = run, local
+                at_work[path] = run, local(run)
+                serving.serve(run.folder, run.spec, at_work[path][1], _shifted(way, path + 1))
             found.add(run, over)
         found.note()
         while at_work:
             for _ in common.heard(0.0):
                 pass
-            for path, (run, local) in list(at_work.items()):
-                for told in hear(path, run, local, VIEW / len(at_work)):
+            for path, (run, processes) in list(at_work.items()):
+                for told in hear(path, run, processes, VIEW / len(at_work)):
                     found.take(path, told.event)
+                    own.take(told.event)
                     yield told
-                if local.over:
+                if processes.over:
                     found.end(path)
                     del at_work[path]
+            own.place(
+                found.paths, {path: processes for path, (_, processes) in at_work.items()}, say
+            )
             found.note()
         if trained(family):
             finish()
@@ -80,10 +97,6 @@ def secret_of(run: Session) -> str:
         return ""
     with closing(GuestBook(run.folder.guests)) as guests:
         return guests.unlimited(SERVED)
-
-
-def _local(run: Session) -> LocalRun:
-    return LocalRun(run.folder, run.spec, run.device, run.threads, 0)
 
 
 def _shifted(way: Way, number: int) -> Way:
@@ -99,12 +112,57 @@ def _further(address: str, number: int) -> str:
     return f"{host}:{int(port) + PORTS * number}" if int(port) else address
 
 
+class _OwnPeers:
+    """The peers of this machine, by their slots: each trains one path after the other."""
+
+    def __init__(self, count: int) -> None:
+        self._idle = set(range(count))
+        self._paths: dict[int, int] = {}  # slot -> the path that it trains
+        self._wanted: dict[int, int] = {}  # slot -> the path that needs it more
+        self._looked = time.monotonic()
+
+    def take(self, event: Event) -> None:
+        """What happened to a path: a peer that has failed trains no other."""
+        if isinstance(event, ProcessFailed) and event.role == "peer":
+            self._paths.pop(event.slot, None)
+
+    def place(self, paths: list[PathOffer], runs: Mapping[int, LocalRun], say: Say) -> None:
+        """Let those that have ended begin with their next path, and now and then some go where few are. paths: all of
+        them, in which those who come and go are counted; runs: those that are at work, by path."""
+        for slot, path in list(self._paths.items()):
+            if path not in runs or slot not in runs[path].slots:
+                del self._paths[slot]
+                self._idle.add(slot)
+        for slot in sorted(self._idle):
+            to = self._wanted.pop(slot, None)
+            if to is None or paths[to].over:
+                to = offers.choose(paths, slot)
+            if to is None or to not in runs:
+                continue
+            runs[to].enlist(slot)
+            paths[to].here += 1
+            self._paths[slot] = to
+            self._idle.remove(slot)
+        if time.monotonic() - self._looked > offers.LOOK:
+            self._looked = time.monotonic()
+            self._move(paths, runs, say)
+
+    def _move(self, paths: list[PathOffer], runs: Mapping[int, LocalRun], say: Say) -> None:
+        for slot, path in self._paths.items():
+            if slot not in self._wanted and (to := offers.stay_or_go(paths, path)) != path:
+                say(offers.going(path, to))
+                self._wanted[slot] = to
+                paths[path].here -= 1
+                runs[path].dismiss(slot)
+                return  # the next one when it shows what this has changed
+
+
 class _Offers:
     """What the common start's coordinator tells of the paths, kept up to date."""
 
     def __init__(self, family: Family) -> None:
         self._folder = family.common.folder
-        self._paths: list[PathOffer] = []
+        self.paths: list[PathOffer] = []
         self._noted: list[PathOffer] = []
         self._planned: list[int] = []  # rounds of each path
 
@@ -125,12 +183,12 @@ class _Offers:
             at = published(run.folder)
             offer.coordinator, offer.addresses = at.coordinator, list(at.addresses)
             offer.secret = secret_of(run)
-        self._paths.append(offer)
+        self.paths.append(offer)
         self._planned.append(run.spec.schedule.rounds)
 
     def take(self, path: int, event: Event) -> None:
         """What happened to a path."""
-        offer = self._paths[path]
+        offer = self.paths[path]
         if isinstance(event, RoundClosed):
             offer.rounds, offer.tokens = event.round + 1, offer.tokens + event.tokens
             offer.over = offer.rounds == self._planned[path]
@@ -139,10 +197,10 @@ class _Offers:
 
     def end(self, path: int) -> None:
         """A path is done."""
-        self._paths[path].over, self._paths[path].here = True, 0
+        self.paths[path].over, self.paths[path].here = True, 0
 
     def note(self) -> None:
         """Write it down for the coordinator of the common start, where it has changed."""
-        if self._noted != self._paths:
-            offers.note(self._folder, self._paths)
-            self._noted = [msgspec.structs.replace(offer) for offer in self._paths]
+        if self._noted != self.paths:
+            offers.note(self._folder, self.paths)
+            self._noted = [msgspec.structs.replace(offer) for offer in self.paths]

@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -118,6 +118,7 @@ class WeightsAndBiases(Tracker):
             self._run: Any = wandb.init(
                 project=os.environ.get("WANDB_PROJECT", "duckweed"), id=spec.identity[:32],
                 name=folder.path.name, dir=str(folder.path), resume="allow", config=msgspec.to_builtins(spec),
+                reinit="create_new",  # the runs of a family are there at the same time
                 settings=wandb.Settings(  # the invitation stands in what the terminal shows
                     console="off", save_code=False, disable_git=True, x_disable_meta=True,
                     x_disable_machine_info=True, silent=True,
@@ -162,19 +163,39 @@ def check(names: list[str]) -> None:
 def tracked(
     folder: RunFolder, names: list[str], events: Generator[Event, None, None]
 ) -> Generator[Event, None, None]:
-    """The same events, noted for these tools. A tool that fails later is left out. Raises TrackerError."""
-    with closing(events), contextlib.ExitStack() as stack:
-        tools = [stack.enter_context(closing(TOOLS[name](folder))) for name in dict.fromkeys(names)]
-        for event in folder.records(RoundClosed, FinalLoss, Sampled) if tools else ():
-            for tool in tools:
-                tool.take(event)
+    """The same events, noted for these tools. Raises TrackerError."""
+    with closing(events), Tools(folder, names) as tools:
         for event in events:
-            for tool in list(tools):
-                try:
-                    tool.take(event)
-                except Exception as error:  # whatever it is, the run goes on
-                    log.warning(
-                        "--log: %s is left out from here on: %s", type(tool).__name__, error
-                    )
-                    tools.remove(tool)
+            tools.take(event)
             yield event
+
+
+class Tools:
+    """Tools that are given a run: what is known of it first, then each event. One that fails later is left out. A
+    context manager: on leaving it, what they have is written out."""
+
+    def __init__(self, folder: RunFolder, names: Sequence[str]) -> None:
+        """Raises TrackerError."""
+        self._at_work: list[Tracker] = []
+        with contextlib.ExitStack() as stack:
+            for name in dict.fromkeys(names):
+                self._at_work.append(stack.enter_context(closing(TOOLS[name](folder))))
+            for event in folder.records(RoundClosed, FinalLoss, Sampled) if names else ():
+                for tool in self._at_work:
+                    tool.take(event)
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> "Tools":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def take(self, event: Event) -> None:
+        """Note an event."""
+        for tool in list(self._at_work):
+            try:
+                tool.take(event)
+            except Exception as error:  # whatever it is, the run goes on
+                log.warning("--log: %s is left out from here on: %s", type(tool).__name__, error)
+                self._at_work.remove(tool)

@@ -62,8 +62,9 @@ class LocalRun:
         self._forks, self._owned = forks, forks is None
         """Only without an accelerator: its driver does not stand a fork."""
         self._told: queue.SimpleQueue[Event | _Ended] = queue.SimpleQueue()
-        self._children: list[Child] = []
+        self._children: dict[str, Child] = {}
         self._running = 0
+        self._slots: set[int] = set()  # peers that run
         self._lost = 0  # processes that ended with an error
         self._last = time.monotonic()  # when something was heard
         self._failed: set[tuple[str, int]] = set()  # who has told why it ended
@@ -78,7 +79,7 @@ class LocalRun:
     def __exit__(self, *_: object) -> None:
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
-        end(self._children, PROCESS_GRACE)
+        end(self._children.values(), PROCESS_GRACE)
         if self._forks and self._owned:
             self._forks.close()
 
@@ -103,14 +104,27 @@ class LocalRun:
         self._launch("coordinator", 0, "--address", address, "--relays", *relays, *beside)
         serving = self._wait_for(Serving)
         bound = (a.rpartition(":") for a in serving.bound if not a.startswith("["))
-        addresses = [f"127.0.0.1:{port}" for _, _, port in bound]
+        self._at = [serving.id, "--addresses", *(f"127.0.0.1:{port}" for _, _, port in bound)]
         for slot in range(self.peers):
-            self._launch(
-                "peer", slot, "--slot", str(slot), "--device", self.device,
-                *self._memory(), *["--measure"] * (self.peers < self.spec.rounds.peers),
-                "--coordinator", serving.id, "--addresses", *addresses,
-            )  # fmt: skip
+            self.enlist(slot)
         return serving
+
+    def enlist(self, slot: int) -> None:
+        """Let one more peer of this machine take part, once the run is started; of one slot there is one at a time."""
+        self._launch(
+            "peer", slot, "--slot", str(slot), "--device", self.device,
+            *self._memory(), *["--measure"] * (self.peers < self.spec.rounds.peers),
+            "--coordinator", *self._at,
+        )  # fmt: skip
+
+    def dismiss(self, slot: int) -> None:
+        """Ask a peer of this machine to end; it is in `slots` until it has."""
+        self._children[_name("peer", slot)].terminate()
+
+    @property
+    def slots(self) -> set[int]:
+        """Of the peers of this machine that have not ended, as far as was heard."""
+        return set(self._slots)
 
     def events(self) -> Generator[Event, None, None]:
         """What happens, until all processes have ended. Raises RunFailed if none can go on."""
@@ -153,6 +167,8 @@ class LocalRun:
                     self._failed.add((told.role, told.slot))
                 return told
             self._running -= 1
+            if told.role == "peer":
+                self._slots.discard(told.slot)
             silent = told.code == ExitCode.FAILED and (told.role, told.slot) not in self._failed
             if silent or told.code not in FORESEEN:
                 name = _name(told.role, told.slot)
@@ -183,15 +199,15 @@ class LocalRun:
             process = self._forks.start(ENTRY, words, log)
         else:  # a coordinator needs nothing of what a fork server has loaded
             process = forkserver.start(ENTRY, words, environment.of_child(self.threads), log)
-        self._children.append(
-            Child(
-                name,
-                process,
-                lambda line: self._hear(name, line),
-                lambda code: self._told.put(_Ended(role, slot, code)),
-            )
+        self._children[name] = Child(
+            name,
+            process,
+            lambda line: self._hear(name, line),
+            lambda code: self._told.put(_Ended(role, slot, code)),
         )
         self._running += 1
+        if role == "peer":
+            self._slots.add(slot)
 
     def _hear(self, name: str, line: bytes) -> None:
         try:

@@ -73,8 +73,8 @@ def prepare(spec: RunSpec, base: Path, say: Report, router: Path | None = None) 
     """Data read and tokenised, its size checked. router: as of `registry.prepare`. Raises DataError, SpecError."""
     if spec.paths is not UNSET and spec.branch is UNSET:
         raise SpecError(
-            "a specification with [paths] describes a family of runs, and no single run; `duckweed train` and "
-            "`duckweed serve` begin a family, and whatever else makes a run does not yet"
+            "a specification with [paths] describes a family of runs, and no single run; a family is begun by "
+            "`duckweed train` and `duckweed serve`, in Python by duckweed.train_family and simulate_family"
         )
     say("reading the data")
     dataset = registry.prepare(spec, base, cache_folder(), progress(say), router)

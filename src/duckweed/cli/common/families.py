@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -17,13 +18,16 @@ from duckweed.cli.common.running import Tell, founded
 if TYPE_CHECKING:
     from duckweed.family.begin import Family
     from duckweed.family.folder import FamilyFolder
-    from duckweed.family.train import Story
+    from duckweed.family.train import Story, Told
     from duckweed.pages.family_page import Figures
+    from duckweed.pages.live.served import Served
+    from duckweed.pages.trackers import Tools
     from duckweed.process.forkserver import ForkServer
     from duckweed.process.serving import Way
     from duckweed.run.folder import RunFolder
     from duckweed.run.plugins import Plugin
     from duckweed.run.spec import RunSpec
+    from duckweed.swarm.blobs.mirroring import Mirroring
 
 console = PlainConsole()
 
@@ -103,32 +107,46 @@ def _told(family: Family) -> Family:
     return family
 
 
-def train(family: Family, forks: ForkServer | None) -> None:
+def train(family: Family, forks: ForkServer | None, beside: Beside) -> None:
     """Train what is left, with processes; then measure and export."""
     from duckweed.family import train as training
 
-    _watched(family, lambda say: training.train(family, say, forks))
+    _watched(family, lambda say: training.train(family, say, forks), beside)
 
 
-def simulate(family: Family, links: str | None, step_seconds: float | None) -> None:
+def simulate(family: Family, links: str | None, step_seconds: float | None, beside: Beside) -> None:
     """The same in this process and in virtual time. links: as in --links, of the peers of the family."""
     from duckweed.family import train as training
     from duckweed.net.link_spec import parse_links
 
     each = parse_links(links, family.spec.rounds.peers) if links else None
-    _watched(family, lambda say: training.simulate(family, say, each, step_seconds))
+    _watched(family, lambda say: training.simulate(family, say, each, step_seconds), beside)
 
 
-def serve(family: Family, way: Way) -> None:
-    """Coordinate what is left for peers on other machines; prints the invitation first."""
+def serve(family: Family, way: Way, train: int, page: str | None, beside: Beside) -> None:
+    """Coordinate what is left for peers on other machines; prints the invitation first. train: peers of this machine;
+    page: HOST:PORT of the page of all runs, "" for where it was the last time, None: there is none."""
+    from duckweed import session
     from duckweed.family import harvest
     from duckweed.family import serve as serving
+    from duckweed.pages.live.sections import Terms
+    from duckweed.pages.live.served import served_together
     from duckweed.run.events import Serving
     from duckweed.swarm.protocol.invitation import Invitation
 
+    first = family.common
+
     def begun(invitation: Invitation, at: Serving) -> None:
-        console.print("Whoever has this line can come, to the common start and to the paths:\n")
-        console.print(f"duckweed join {invitation}\n", soft_wrap=True)
+        is_open = first.spec.members.join == "open"
+        who = "Anybody can take part" if is_open else "Whoever has this line can come"
+        mirror = f" --mirror {beside.mirror}" if beside.mirror and "://" in beside.mirror else ""
+        command = f"duckweed join {invitation}{mirror}"
+        console.print(f"{who}, in the common start and in the paths:\n")
+        console.print(f"{command}\n", soft_wrap=True)
+        if is_open and beside.shown:
+            terms = Terms(command, tuple(session.needs(first)))
+            for shown in beside.shown.values():
+                shown.invite(terms)
         port = at.bound[0].rpartition(":")[2]
         console.print(
             f"Others reach this machine at UDP and TCP port {port}, and each path at ports of its own"
@@ -140,19 +158,72 @@ def serve(family: Family, way: Way) -> None:
             style="dim",
         )
 
-    again = "duckweed serve"
-    _watched(
-        family,
-        lambda say: serving.serve(family, way, say, begun, lambda: harvest.finish(family, say)),
-        again,
-    )
+    def story(say: Tell) -> Story:
+        return serving.serve(family, way, say, begun, lambda: harvest.finish(family, say), train)
+
+    with ExitStack() as stack:
+        if page is not None:
+            place = family.folder
+            names = [run.path.name for run in place.runs]
+            pages = served_together(place.path, names, first.folder, page)
+            beside.shown = stack.enter_context(pages)
+            url = beside.shown[first.folder.path.name].url
+            console.print(f"The runs of the family are shown at {url}", soft_wrap=True)
+        _watched(family, story, beside, "duckweed serve")
+
+
+class Beside:
+    """Who is told of a family's runs beside the terminal: tools, mirrors and the page; of each run from its first
+    event on. A context manager: on leaving it, all is written out."""
+
+    def __init__(self, logs: Sequence[str], mirror: str | None) -> None:
+        """logs: tools, as of --log; mirror: URL of a place that the common start is copied to, and the paths beside
+        it."""
+        self.logs, self.mirror = logs, mirror
+        self.shown: Mapping[str, Served] = {}
+        self._of: dict[str, tuple[Tools, Mirroring | None]] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Beside:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.__exit__(*error)  # type: ignore[arg-type]
+
+    def take(self, told: Told) -> None:
+        """Note an event. Raises TrackerError."""
+        from duckweed.run.events import RoundClosed
+
+        if told.run not in self._of:
+            self._of[told.run] = self._begin(told.run, told.session.folder)
+        tools, mirror = self._of[told.run]
+        tools.take(told.event)
+        if mirror and isinstance(told.event, RoundClosed):
+            mirror.news()
+        if told.run in self.shown:
+            self.shown[told.run].take(told.event)
+
+    def _begin(self, name: str, folder: RunFolder) -> tuple[Tools, Mirroring | None]:
+        from duckweed.family.folder import COMMON
+        from duckweed.pages.trackers import Tools
+        from duckweed.swarm.blobs.mirroring import mirrored
+        from duckweed.swarm.protocol.offers import mirror_of
+
+        url = self.mirror
+        if url and name != COMMON:
+            url = mirror_of(url, name)
+        tools = self._stack.enter_context(Tools(folder, self.logs))
+        say = lambda text: console.print(f"{name}: {text}", soft_wrap=True)  # noqa: E731
+        return tools, self._stack.enter_context(mirrored(folder, url, say))
 
 
 def _watched(
-    family: Family, story: Callable[[Tell], Story], again: str = "duckweed train --resume"
+    family: Family,
+    story: Callable[[Tell], Story],
+    beside: Beside,
+    again: str = "duckweed train --resume",
 ) -> None:
     """Show what happens until it ends. again: the command that goes on, without the folder."""
-    from contextlib import closing
 
     from duckweed.cli.views.family import FamilyView
     from duckweed.family import harvest
@@ -162,12 +233,15 @@ def _watched(
     try:
         if not training.trained(family):
             with (
+                beside,
                 FamilyView(console, family.folder.path.name) as view,
                 closing(story(view.say)) as told,
             ):
-                for run, of, event in told:
+                for one in told:
+                    run, of, event = one
                     rounds = of.spec.schedule.rounds
                     view.take(run, event, rounds, bytes_per_token(of.ground.dataset))
+                    beside.take(one)
         if not training.trained(family):
             _stopped(family, again)
         figures = harvest.read(family.folder)
@@ -202,18 +276,17 @@ def show_figures(folder: FamilyFolder, figures: Figures) -> None:
 
 def show(folder: FamilyFolder) -> None:
     """`duckweed show`: the paths, and how far each run is."""
-    from duckweed.family import harvest, rules
+    from duckweed.family import harvest
     from duckweed.run import spec as specs
 
     figures = harvest.read(folder)
     if figures is not None:
         show_figures(folder, figures)
         return
-    spec = folder.read_spec()
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
     for name in ("run", "rounds", "peers"):
         table.add_column(name)
-    for run in [folder.common, *map(folder.of_path, range(rules.paths_of(spec).count))]:
+    for run in folder.runs:
         if not run.founded:
             table.add_row(run.path.name, "not begun: the common start comes first", "")
             continue
@@ -225,8 +298,6 @@ def show(folder: FamilyFolder) -> None:
 
 
 def _closed(run: RunFolder) -> int:
-    from contextlib import closing
-
     from duckweed.ledger.ledger import Ledger
 
     with closing(Ledger(run.ledger)) as ledger:

@@ -1,7 +1,9 @@
-"""The page of a run that this same process serves: its coordinator's words are passed on to it."""
+"""The page of a run, or of the runs of a family, that this same process serves: the words of their coordinators
+are passed on to it."""
 
 import contextlib
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
 
 from duckweed.pages.live.sections import Live, Terms
 from duckweed.pages.live.server import ANY, PageError, address, serving
@@ -46,10 +48,8 @@ def served(folder: RunFolder, at: str, sampler: Sampler | None) -> Iterator[Serv
     """The page while the block runs. at: HOST:PORT, or "" for where it was the last time, else any free
     port of 127.0.0.1. sampler: lets the model write, not started. Raises PageError."""
     live = Live(Terms(""))
-    site = Site(folder.path, live)
+    site = Site(folder.path, {folder.path.name: live})
     with _again(site, folder, at) as url:
-        host = address(at)[0] if at else "127.0.0.1"
-        folder.note({PAGE: f"{host}:{url.rstrip('/').rpartition(':')[2]}"})
         if sampler:
             sampler.start()
         try:
@@ -57,6 +57,18 @@ def served(folder: RunFolder, at: str, sampler: Sampler | None) -> Iterator[Serv
         finally:
             if sampler:
                 sampler.end(LAST_TEXT)
+
+
+@contextlib.contextmanager
+def served_together(
+    place: Path, names: Sequence[str], kept: RunFolder, at: str
+) -> Iterator[dict[str, Served]]:
+    """The page of several runs, by name, while the block runs; one may begin later. place: the folder that holds
+    theirs; kept: the run in which it is noted where the page was; at: as of `served`. Raises PageError."""
+    lives = {name: Live(Terms("")) for name in names}
+    site = Site(place, lives)
+    with _again(site, kept, at) as url:
+        yield {name: Served(url, site, live, None) for name, live in lives.items()}
 
 
 @contextlib.contextmanager
@@ -71,4 +83,6 @@ def _again(site: Site, folder: RunFolder, at: str) -> Iterator[str]:
                 url = stack.enter_context(serving(site, kept))
             except PageError:
                 url = stack.enter_context(serving(site, ANY))
+        host = address(at)[0] if at else "127.0.0.1"
+        folder.note({PAGE: f"{host}:{url.rstrip('/').rpartition(':')[2]}"})
         yield url

@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -47,12 +48,12 @@ Abort = Callable[[tuple[str, int]], None]
 class Site:
     """The runs that are shown, by name, and the application that shows them.
 
-    place: the folder of a run, or one of runs. live: what is known of the run that this process serves.
+    place: the folder of a run, or one of runs. lives: what is known of those that this process serves, by name.
     abort: cuts the connection of a viewer that does not read. Raises FolderError, SpecError, LedgerError.
     """
 
-    def __init__(self, place: Path, live: Live | None = None) -> None:
-        self.place, self.live = place, live
+    def __init__(self, place: Path, lives: Mapping[str, Live] = MappingProxyType({})) -> None:
+        self.place, self.lives = place, lives
         self.several = not RunFolder(place).spec.is_file()
         self.abort: Abort = lambda viewer: None
         self.shows: dict[str, Show] = {}
@@ -66,7 +67,7 @@ class Site:
         else:
             follower = Follower(RunFolder(place))
             follower.look()  # an error shows before anybody looks
-            self.shows[place.name] = Show(follower, live)
+            self.shows[place.name] = Show(follower, lives.get(place.name))
 
     def scan(self) -> None:
         """Find runs that are new under the folder."""
@@ -81,7 +82,7 @@ class Site:
                 self.faults[folder.path.name] = later(error)
                 continue
             self.faults.pop(folder.path.name, None)
-            self.shows[folder.path.name] = Show(follower)
+            self.shows[folder.path.name] = Show(follower, self.lives.get(folder.path.name))
 
     @property
     def viewers(self) -> int:
@@ -168,6 +169,8 @@ class Site:
         return _Events(self._show(request), self.abort)
 
     async def _metrics(self, request: Request) -> Response:
+        if self.several:
+            await asyncio.to_thread(self.scan)
         for show in self.shows.values():
             await show.look()
         return Response(exposition(self.shows), media_type=KIND, headers=_headers())

@@ -114,6 +114,16 @@ class FromMirror:
         write_atomically(self.folder.spec, text.encode())
         return spec
 
+    def router(self, place: Path, limit: int) -> None:
+        """Put the router of a path's family, whose hash is the name of `place`, there. Raises MirrorError."""
+        try:
+            data = self.mirror.read(f"blobs/{place.name}", limit)
+        except FileNotFoundError:
+            data = b""
+        if blob_hash(data) != place.name:
+            raise MirrorError(f"mirror {self.mirror.url}: the router of the run is not there")
+        write_atomically(place, data)
+
     # --- states
 
     def state(self, layout: Layout, agreed: dict[int, str], after: int = -1) -> int | None:

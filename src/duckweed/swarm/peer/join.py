@@ -190,6 +190,9 @@ def _alone(
     state is here; else what is here, in words. Raises MirrorError, DataError, ModelError, OutOfMemory."""
     copy.ledger()
     spec, genesis = copy.spec(), copy.genesis()
+    router = founding.router_of(folder, spec)
+    if router and isinstance(spec.paths, Paths) and not router.is_file():
+        copy.router(router, spec.paths.count * ROUTER_LIMIT)
     layout = _ground(spec, genesis.tokens, genesis.layout, folder, own, device, limits, say)[2]
     state = copy.newest(spec, layout)
     with contextlib.closing(Ledger(folder.ledger)) as ledger:

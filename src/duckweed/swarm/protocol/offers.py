@@ -9,6 +9,7 @@ from duckweed.run.folder import RunFolder, write_atomically
 from duckweed.swarm.protocol.status import PathOffer
 
 FILE = "paths.json"
+LOOK = 120.0  # seconds between two looks at how many peers the paths have
 
 
 def note(folder: RunFolder, offers: Sequence[PathOffer]) -> None:
@@ -23,6 +24,12 @@ def read(folder: RunFolder) -> list[PathOffer]:
         return msgspec.json.decode((folder.path / FILE).read_bytes(), type=list[PathOffer])
     except FileNotFoundError:
         return []
+
+
+def mirror_of(url: str, path: str) -> str:
+    """Where the mirror of a path lies, given that of its family and the path's name; the common start has the
+    family's own."""
+    return f"{url.rstrip('/')}/{path}"
 
 
 def choose(offers: Sequence[PathOffer], own: int = 0) -> int | None:
@@ -46,16 +53,42 @@ def choose(offers: Sequence[PathOffer], own: int = 0) -> int | None:
     found = min(left, key=rank)
     come = list(offers)
     come[found] = msgspec.structs.replace(offers[found], here=offers[found].here + 1)
-    return stay_or_go(come, found)
+    return _spread(come, found)
+
+
+def going(path: int, to: int) -> str:
+    """Why a peer leaves a path for another, in words."""
+    return f"path {to} has less than half the peers of path {path}: going there"
 
 
 def stay_or_go(offers: Sequence[PathOffer], kept: int) -> int:
-    """The path that a peer of path `kept` goes on with: its own, unless another has less than half the peers, and would
-    not have more than this one once the peer has moved."""
-    left = [number for number, offer in enumerate(offers) if not offer.over]
-    if not left or offers[kept].over:
+    """The path that a peer of path `kept` goes on with: its own, unless that still waits for peers while another is
+    trained, or another has less than half the peers (`_spread`)."""
+    mine = offers[kept]
+    trained = [n for n, offer in enumerate(offers) if offer.rounds and not offer.over]
+    if trained and not mine.over and not mine.rounds and mine.here < mine.wanted:
+        return min(trained, key=lambda number: (offers[number].tokens, number))
+    return _spread(offers, kept)
+
+
+def urge(offers: Sequence[PathOffer], kept: int, to: int) -> float:
+    """The probability with which a peer of path `kept` goes to `to` at once: until those who went are there, others see
+    the same, and no more than would leave both alike should go."""
+    here, there = offers[kept].here, offers[to].here
+    return max(1, (here - there) // 2) / max(1, here)
+
+
+def _spread(offers: Sequence[PathOffer], kept: int) -> int:
+    """The path of a peer of path `kept`: its own, unless another has less than half the peers, could train with one more,
+    and would not have more than this one once the peer has moved."""
+    able = [
+        number
+        for number, offer in enumerate(offers)
+        if not offer.over and (offer.rounds or offer.here + 1 >= offer.wanted)
+    ]
+    if not able or offers[kept].over:
         return kept
     here = offers[kept].here
-    fewest = min(left, key=lambda number: (offers[number].here, number))
+    fewest = min(able, key=lambda number: (offers[number].here, number))
     others = offers[fewest].here
     return fewest if 2 * others < here and others + 1 <= here - 1 else kept
