@@ -74,6 +74,20 @@ small("h7-outer-1.0-0.3", constant(7), {"outer.learning_rate": 1.0, "outer.momen
 small("h7-mix-0.9-0.98", constant(7), {"inner.momentum": 0.98}, mix=0.9)
 small("h7-mix-0.95-0.95", constant(7), {"inner.momentum": 0.95}, mix=0.95)
 small("ddp-decay-0.7", [TOTAL], DATA_PARALLEL | {"inner.decay": 0.7, "inner.final": 0.0})
+# Twice the steps of half the sequences: the same tokens, rounds and bytes.
+HALVES: dict[str, Any] = {"inner.batch": 4, "inner.warmup": 40}
+small("h7-halves", constant(14, 2 * TOTAL), HALVES)
+small("ddp-halves", [2 * TOTAL], DATA_PARALLEL | HALVES | {"inner.batch": 16})
+small("h7-guide-0.05", constant(7), {"inner.guide": 0.05})
+small("h7-momentum-0.9", constant(7), {"inner.momentum": 0.9})
+small("h7-mix-0.7-0.98", constant(7), {"inner.momentum": 0.98}, mix=0.7)
+small("h7-mix-0.5-0.99", constant(7), {"inner.momentum": 0.99}, mix=0.5)
+small("h7-outer-1.2", constant(7), {"outer.learning_rate": 1.2})
+small("h7-embeddings-3", constant(7), {"inner.embedding_rate": 3.0, "inner.head_rate": 3.0})
+small("h7-embeddings-0.5", constant(7), {"inner.embedding_rate": 0.5, "inner.head_rate": 0.5})
+small("h7-final-0", constant(7), {"inner.final": 0.0})
+small("h7-warmup-10", constant(7), {"inner.warmup": 10})
+small("h7-beta2-0.99", constant(7), {"inner.betas": (0.9, 0.99)})
 small("grow-37-x4-scaled", growing(37, 4), scale_power=0.7)
 
 

@@ -24,11 +24,13 @@ from duckweed.wire.codec import codec_of
 HELD_OUT = 131_072  # tokens; a small model is measured on half as many
 AVERAGED = (4,)  # so many of the last states are averaged, beside the last one alone
 HALF = 2  # bytes of a bf16 value
+STEP = 8  # sequences of a step of data parallelism, from each peer
 
 
-def ring_bytes(peers: int, parameters: int, steps: int) -> float:
-    """Bytes that a peer of bf16 data parallelism sends (and fetches) over a run: a ring all-reduce a step."""
-    return steps * 2 * (peers - 1) / peers * HALF * parameters
+def ring_bytes(peers: int, parameters: int, sequences: int) -> float:
+    """Bytes that a peer of bf16 data parallelism sends (and fetches) while it trains on that many sequences
+    of its own: a ring all-reduce after each step of `STEP` of them, whatever steps the cell itself takes."""
+    return sequences / STEP * 2 * (peers - 1) / peers * HALF * parameters
 
 
 def quasi_hyperbolic(weight: float | None) -> None:
@@ -113,7 +115,7 @@ def run(
         nats, tokens = learner.evaluate(x, held_out, batch=16)
         return round(nats / tokens / float(np.log(2)), 4)
 
-    ring = ring_bytes(peers, layout.total, total) if peers > 1 else 0.0
+    ring = ring_bytes(peers, layout.total, total * spec.inner.batch) if peers > 1 else 0.0
     return {
         "bits_per_byte": bits(weights),
         "averaged": {n: bits(np.mean(last[-n:], axis=0)) for n in AVERAGED if n <= len(last)},
@@ -121,7 +123,7 @@ def run(
         "up": sum(up),
         "down": sum(down),
         "times_fewer_up": round(ring / sum(up), 1),
-        "times_fewer_down": round(ring / sum(down), 1),
+        "times_fewer_down": round(ring / max(1.0, sum(down)), 1),  # of one peer: nothing
         "bits_a_parameter": [round(8 * x / layout.total, 3) for x in up],
         "train_loss": losses,
         "parameters": layout.total,

@@ -46,6 +46,12 @@ def plan(
     hub: Annotated[
         str, typer.Option(help="Link of the store or hub: 10 Gbps; without it, unlimited.")
     ] = "",
+    saving: Annotated[
+        float | None,
+        typer.Option(
+            help="What run `duckweed train --saving N` gives: N times fewer bytes sent than bf16 data parallelism."
+        ),
+    ] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Every formula, values and sources.")
     ] = False,
@@ -62,9 +68,11 @@ def plan(
     if presets:
         catalogue()
         return
+    from duckweed.plan import saving as savings
     from duckweed.plan.answer import answer
     from duckweed.plan.inputs import existing, request
 
+    saving = None if saving is None else savings.check(saving)
     words = request.Request(
         model, crowd, tokens, deadline, precision, optimizer, context, tuple(assume or ()), hub
     )
@@ -76,6 +84,7 @@ def plan(
         curves=html is not None,
         seed=seed,
         notes=asked.notes,
+        saving=saving,
     )
     show(given, explain, json, html)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from duckweed.pages.page import Figure, Table, page, table, titled
 from duckweed.plan import explain
-from duckweed.plan.answer import Answer, as_paths, people, span, verdict
+from duckweed.plan.answer import Answer, as_paths, people, span, verdict, within_budget
 from duckweed.plan.report import traffic
 from duckweed.plan.search import DAY
 from duckweed.run import units
@@ -263,6 +263,7 @@ def plan_page(given: Answer) -> str:
         levers=levers(given) if given.levers else None,
         together=together(given),
         largest=largest(given),
+        budget=within_budget(given),
         paths=as_paths(given.paths) if given.paths else None,
         derivation=derivation(given),
         inputs=table(("input", "10 / 50 / 90 %", "source"), explain.sources()),

@@ -11,6 +11,7 @@ from duckweed.plan import paths as by_paths
 from duckweed.plan.inputs.crowd import Crowd, Group
 from duckweed.plan.paths import Paths
 from duckweed.plan.report import Interval, Report, binding, report, traffic
+from duckweed.plan.saving import Budget, budget
 from duckweed.plan.search import DAY, Target
 from duckweed.run import units
 
@@ -43,6 +44,10 @@ class Answer:
     largest: inverse.Largest | None = None
     paths: Paths | None = None
     """What the crowd can train as paths, where the model does not fit a machine or the links bind."""
+    saving: float | None = None
+    """The budget of bytes that was asked for."""
+    budget: Budget | None = None
+    """The run that the budget of bytes gives."""
     bars: list[inverse.Bar] = field(default_factory=list)
     """Sensitivity of the best plan to each uncertain input."""
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
@@ -77,8 +82,10 @@ def answer(
     curves: bool = False,
     seed: int = 0,
     notes: tuple[str, ...] = (),
+    saving: float | None = None,
 ) -> Answer:
-    """Plan, and say what would have to change. `change=False` leaves that part out."""
+    """Plan, and say what would have to change. `change=False` leaves that part out. saving: a budget of bytes
+    of which to say what run it gives."""
     fixed = fixed or {}
     deadline = target.deadline / DAY if target.deadline else YEAR
     result = report(target, crowd, fixed, seed=seed)
@@ -94,6 +101,8 @@ def answer(
         chance(result, deadline),
         notes=(*crowd.notes, *notes),
     )
+    if saving is not None:
+        given.saving, given.budget = saving, budget(target, crowd, saving, fixed, seed)
     if result.best is not None:
         given.bars = inverse.sensitivity(result.best, fixed)
     if change:
@@ -183,6 +192,23 @@ def as_paths(found: Paths) -> tuple[str, str]:
     )
 
 
+def within_budget(given: Answer) -> str:
+    """What run the budget of bytes gives; "" where none was asked for."""
+    asked, found = given.saving, given.budget
+    if asked is None:
+        return ""
+    if found is None:
+        return f"--saving {asked:g}: nothing is exchanged, since this crowd holds fewer than two replicas of the model."
+    few, most = found.schedule.fewest, found.schedule.most
+    steps = f"{most:,}" if few == most else f"{few:,} or {most:,}"
+    return (
+        f"--saving {asked:g}: {found.rounds:,} rounds of {steps} steps of {found.sequences:,} sequences, "
+        f"{found.replicas:,} replicas, {span(found.days)}. A machine sends {units.show_size(found.sent)} and fetches "
+        f"{units.show_size(found.fetched)} in all, {found.fewer:,.0f} times fewer bytes sent than with bf16 data "
+        f"parallelism; an exchange takes {units.show_time(found.exchange)}, {found.share:.0%} of the time."
+    )
+
+
 def people(given: Answer) -> str:
     """The crowd in a few words: `5,000 x RTX 4090`."""
     return " + ".join(
@@ -235,6 +261,7 @@ def tree(given: Answer) -> dict[str, Any]:
         "combination": _fields(given.combination),
         "largest_model": _fields(given.largest),
         "paths": _paths(given.paths),
+        "budget": _fields(given.budget),
         "sensitivity": [asdict(bar) for bar in given.bars],
         "curves": given.curves,
         "configurations_searched": result.found.space.size,

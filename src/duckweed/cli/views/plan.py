@@ -5,7 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from duckweed.plan import device, explain
-from duckweed.plan.answer import Answer, as_paths, people, span, verdict
+from duckweed.plan.answer import Answer, as_paths, people, span, verdict, within_budget
 from duckweed.plan.inputs import models
 from duckweed.plan.report import Option, traffic
 from duckweed.run import units
@@ -108,6 +108,8 @@ def print_memory(console: Console, given: Answer) -> None:
             f"Exchange: a machine sends {units.show_size(moved.sent)} and fetches "
             f"{units.show_size(moved.fetched)} every {units.show_time(moved.round)}{hub}"
         )
+    if words := within_budget(given):
+        console.print(words)
     bill, stage = given.report.bill, given.report.rollouts
     if bill:
         console.print(
