@@ -158,7 +158,7 @@ def make(place: Path) -> None:
         closed: Closed = engine.close(state.shared.tolist(), [one.announcement for one in made])
         state = engine.advance(state, closed)
         for peer, worker in enumerate(workers):
-            worker.close_round(peer in closed.accepted)
+            worker.close_round(peer in closed.carrying())
         print(f"round {number}: loss {made[0].announcement.loss:.3f}", flush=True)
 
 

@@ -252,7 +252,7 @@ class Swarm:
             gone.append({p - self.honest for p in out if p >= self.honest})
             past.append(honest)
             for peer, one in enumerate(made):
-                if peer in closed.accepted:
+                if peer in closed.carrying():
                     self.carried[peer] = one.carried
             if not np.isfinite(self.state.weights).all():
                 return record

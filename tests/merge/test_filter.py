@@ -32,13 +32,13 @@ def honest(peers, seed=0, agreement=0.5, signal=None):
     return ((x > 1).astype(np.int8) - (x < -1)).astype(np.int8)
 
 
-def left_out(codes, peers=None, weights=None, says=()):
+def left_out(codes, peers=None, weights=None, says=(), away=()):
     gram = Gram(LAYOUT, [f"{p:064x}" for p in range(len(codes))])
     for one in codes:
         gram.add(one)
     named = peers or list(range(len(codes)))
     compared = Compared(
-        named, weights or [1] * len(named), LAYOUT.names, gram.sizes, gram.tables(), says
+        named, weights or [1] * len(named), LAYOUT.names, gram.sizes, gram.tables(), says, away
     )
     return find_outliers(compared).out
 
@@ -65,6 +65,22 @@ def test_of_an_honest_round_everything_counts(peers, agreement):
 
 def test_peers_that_have_nothing_in_common_all_count():
     assert left_out(honest(12, agreement=0.0)) == {}
+
+
+def test_who_missed_a_round_may_send_more_and_is_still_bounded():
+    """What was left unsent comes with it: half as many codes again count, twice as many do not."""
+
+    def longer(times):
+        rng, codes = np.random.default_rng(5), honest(6)
+        added = (codes[0] == 0) & (rng.random(LAYOUT.total) < (times - 1) * np.mean(codes[0] != 0))
+        signs = np.sign(codes[1:].sum(0) + rng.normal(0, 2, LAYOUT.total)).astype(np.int8)
+        codes[0] = np.where(added, signs, codes[0])
+        return codes
+
+    first = [True] + [False] * 5
+    assert list(left_out(longer(1.6))) == [0]
+    assert left_out(longer(1.6), away=first) == {}
+    assert list(left_out(longer(2.4), away=first)) == [0]
 
 
 @pytest.mark.parametrize("hostile", [1, 3, 4])

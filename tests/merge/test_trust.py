@@ -26,7 +26,7 @@ def round_of(memory, codes):
     """Who is left out; the memory is taken on by the round."""
     table = compared(codes, memory)
     out, standing = trust.judge(memory, table, find_outliers(table), BLOCK)
-    memory |= trust.counted(standing, {p: BLOCK for p in standing if p not in out})
+    memory |= trust.counted(standing, {p: BLOCK for p in standing if p not in out}, 0)
     return out
 
 
@@ -158,3 +158,21 @@ def test_an_audit_that_decides_nothing_costs_nothing(outcome):
     memory = {1: Standing(10 * BLOCK, 3)}
     trust.recall(memory, audit(outcome))
     assert memory == {1: Standing(10 * BLOCK, 3)}
+
+
+def test_the_last_round_in_which_a_peer_counted_is_remembered():
+    memory = {1: Standing(BLOCK, 5, 3), 2: Standing(BLOCK, 5, 3)}
+    memory |= trust.counted(memory, {2: 10}, 7)
+    assert memory == {1: Standing(BLOCK, 5, 3), 2: Standing(BLOCK + 10, 5, 7)}
+
+
+def test_what_is_left_out_of_a_peer_that_was_away_is_not_held_against_it():
+    """A newcomer, whose momenta have yet to grow; a peer that counted in the round before has no such excuse."""
+    codes = honest(6)
+    codes[4:] = honest(2, seed=9)  # two that agree with nobody
+    table = compared(codes, {p: Standing(BLOCK) for p in range(4)})
+    for away, lack in (([False] * 6, trust.ONE // trust.MEMORY), ([False] * 4 + [True] * 2, 0)):
+        judged = table._replace(away=away)
+        out, standing = trust.judge({}, judged, find_outliers(judged), BLOCK)
+        assert set(out) == {4, 5}
+        assert standing[4].lack == standing[5].lack == lack

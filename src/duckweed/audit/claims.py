@@ -117,10 +117,10 @@ class Claims:
             )
         return span
 
-    def counted(self, peer: int, before: int) -> Iterator[int]:
-        """The rounds before this one in which a contribution of the peer counted, in order."""
+    def carried(self, peer: int, before: int) -> Iterator[int]:
+        """The rounds before this one of which the peer carried on what its contribution left, in order."""
         rounds = sorted(n for n in self.rounds if n < before)
-        return (n for n in rounds if peer in self.rounds[n].closed.accepted)
+        return (n for n in rounds if peer in self.rounds[n].closed.carrying())
 
 
 class CheckedBlobs(MemoryBlobs):

@@ -1,8 +1,8 @@
 """Contributions of a peer, done again in the order in which they were handed in.
 
 What a peer carries from one contribution to the next (residual, inner moments) is no part of the ledger,
-but it follows from it: the first contribution begins with nothing carried, and each one that counted leaves
-what the next begins with. So one contribution is audited by doing all those before it again.
+but it follows from it: the first contribution begins with nothing carried, and each one that counted (or was
+left out by a rule that remembers peers) leaves what the next begins with. So one contribution is audited by doing all those before it again.
 """
 
 from collections.abc import Callable, Iterator
@@ -73,10 +73,10 @@ class Contributions:
         self._done = -1  # the last round that was done again
 
     def audit(self, round_: int) -> Finding:
-        """Do the contribution to a round again, after those before it that counted and were not done here
-        yet. To be called in the order of the rounds."""
+        """Do the contribution to a round again, after those before it that it follows from and that were not
+        done here yet. To be called in the order of the rounds."""
         try:
-            for before in self.claims.counted(self.peer, round_):
+            for before in self.claims.carried(self.peer, round_):
                 if before > self._done:
                     self._again(before)
             return self._again(round_)
@@ -98,7 +98,7 @@ class Contributions:
                 trial, link = without, _Link()
                 note = "; made with nothing carried, as after a restart that lost what the peer carried"
         finding = self._judged(round_, trial, link, note)
-        if self.peer in self.claims.rounds[round_].closed.accepted:
+        if self.peer in self.claims.rounds[round_].closed.carrying():
             self._link = _Link(
                 trial.done.carried,
                 link.same + trial.same,

@@ -14,11 +14,11 @@ def _number(*words: object) -> int:
     return int.from_bytes(blake3("\n".join(map(str, words)).encode()).digest(length=16), "little")
 
 
-def drawn(beacon: str, accepted: Iterable[int], share: float) -> list[int]:
+def drawn(beacon: str, peers: Iterable[int], share: float) -> list[int]:
     """The peers whose contributions are audited, each with probability `share`. beacon: hash of the round's
-    entry in the ledger."""
+    entry in the ledger; peers: all whose next contribution follows from this one (Closed.carrying)."""
     least = int(share * (1 << 64)) << 64
-    return [peer for peer in accepted if _number(beacon, "audit", peer) < least]
+    return [peer for peer in peers if _number(beacon, "audit", peer) < least]
 
 
 def auditors(beacon: str, peer: int, work: Mapping[int, int]) -> list[int]:

@@ -66,6 +66,8 @@ class Standing(msgspec.Struct, frozen=True, array_like=True):
     """Tokens of its contributions that counted."""
     lack: int = 0
     """By how much its contributions agreed less than usual with the others, of 65536."""
+    last: int = -1
+    """The last round in which one counted; -1: none has."""
 
 
 class Closed(msgspec.Struct, forbid_unknown_fields=True, rename={"shared": "scales"}):
@@ -87,6 +89,14 @@ class Closed(msgspec.Struct, forbid_unknown_fields=True, rename={"shared": "scal
     """What peers share in the next round (`wire.codec.Codec.next_shared`), [K]."""
     standing: dict[int, Standing] | msgspec.UnsetType = msgspec.UNSET
     """Peer that handed in -> what is remembered of it; unset where the merge rule remembers nothing."""
+
+    def carrying(self) -> list[int]:
+        """The peers that carry on what their contribution left (residual, moments), ascending: whose counted,
+        and whose was left out by a rule that remembers peers. A newcomer has no momenta, and a peer that was away
+        has old ones: neither agrees with the others before its own have grown, and nobody grows who begins
+        each round with the same."""
+        remembered = () if self.standing is msgspec.UNSET else self.standing
+        return sorted({*self.accepted, *remembered})
 
     def needed(self) -> list[str]:
         """Hashes of the blobs that lead to the next state."""

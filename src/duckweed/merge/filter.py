@@ -10,7 +10,8 @@ contribution out, in this order:
     agreement   it agrees less than 0.7 times as well with a majority as the median contribution does
                 (less is asked of fewer inner steps, whose weight is smaller as well); or it is against
                 the majority in one tensor
-    length      it has far more nonzero codes than the median contribution
+    length      it has far more nonzero codes than the median contribution (more is allowed to a peer that did
+                not count in the round before)
     copies      of several that are closer to each other than honest ones are, the one counts that
                 agrees best with the rest
     group       while one direction beside the common one holds more than chance and a tenth of the
@@ -32,6 +33,9 @@ import numpy as np
 
 LENGTH = 1.25
 """Squared length, with tensors weighed alike, that a contribution may have of the median one."""
+OUT_OF_STEP = 1.6
+"""The same, of a peer that did not count in the round before. What one round leaves unsent comes with the next,
+so that contributions are longer and shorter by turns, and that of such a peer is long when the others' are short."""
 AGREEMENT = 0.7
 """Share of the usual agreement that a contribution must have."""
 CLOSENESS = 0.75
@@ -64,6 +68,8 @@ class Compared(NamedTuple):
     """Inner products of the codes in each tensor, int64[M, M] each, [T]."""
     says: Sequence[int] = ()
     """What each has to say, [M]: the work that its peer has done. None, or zeros: all the same."""
+    away: Sequence[bool] = ()
+    """Whether its peer did not count in the round before, [M]. None: all did."""
 
 
 class Judged(NamedTuple):
@@ -72,8 +78,8 @@ class Judged(NamedTuple):
     out: Mapping[int, str]
     """Peer -> why its contribution is left out."""
     agreement: Mapping[int, float] = MappingProxyType({})
-    """Peer -> how well its contribution agrees with a majority, of what is usual. Empty: nothing is
-    remembered of it (duckweed.merge.trust)."""
+    """Peer -> how well its contribution agrees with a majority, of what is usual; 0 of one that is left out
+    for anything but its length. Empty: nothing is remembered of it (duckweed.merge.trust)."""
 
 
 Filter = Callable[[Compared], Judged]
@@ -142,10 +148,11 @@ def _decide(
         out.setdefault(p, f"agrees too little with most of the others {both}")
     kept = [p for p in range(count) if p not in out]
     usual_length = _median(lengths[kept], says[kept])
-    for p in kept:
-        if lengths[p] > LENGTH * usual_length:
-            times = f"{lengths[p] / usual_length:.2f} times as many"
-            out[p] = f"has {times} nonzero codes as the median contribution"
+    away = compared.away or [False] * count
+    long = [p for p in kept if lengths[p] > (OUT_OF_STEP if away[p] else LENGTH) * usual_length]
+    for p in long:
+        times = f"{lengths[p] / usual_length:.2f} times as many"
+        out[p] = f"has {times} nonzero codes as the median contribution"
     kept = [p for p in kept if p not in out]
     close = CLOSENESS * (1 - usual) - DEVIATIONS * noise
     whole = [p for p in kept if share[p] == 1]  # what slow peers carry over is much alike
@@ -172,6 +179,7 @@ def _decide(
         kept = rest
     asked = usual * part  # nothing of an empty contribution
     agreement = np.divide(shared, asked, out=np.ones(count), where=asked > 0)
+    agreement[[p for p in out if p not in long]] = 0.0
     return Judged(
         {compared.peers[p]: out[p] for p in minority(out, shared, says)},
         {peer: float(agreement[p]) for p, peer in enumerate(compared.peers)},

@@ -90,6 +90,7 @@ def close(
     record and, for additive wires, the merged blob. A round in which nothing was accepted changes nothing.
     """
     announcements = sorted(announcements, key=lambda a: a.peer)
+    number = announcements[0].round
     codec, common = codec_of(spec.wire, layout), np.array(shared, np.float32)
     copies = check.copies([a.blob for a in announcements])
     objections = ((position, codec.objection(a.rms)) for position, a in enumerate(announcements))
@@ -110,9 +111,10 @@ def close(
     if gram and filter_:
         position_of = {announcements[p].peer: p for p in norms}
         weights = weights_of([announcements[p].tokens for p in norms])
-        says = [memory.get(peer, trust.NEW).work for peer in position_of]
+        known = [memory.get(peer, trust.NEW) for peer in position_of]
+        says, away = [one.work for one in known], [one.last != number - 1 for one in known]
         compared = Compared(
-            list(position_of), weights, layout.names, gram.sizes, gram.tables(), says
+            list(position_of), weights, layout.names, gram.sizes, gram.tables(), says, away
         )
         found, standing = trust.judge(memory, compared, filter_(compared), spec.tokens_per_block)
         large |= {position_of[peer]: reason for peer, reason in sorted(found.items())}
@@ -125,10 +127,10 @@ def close(
         for a, weight in zip(accepted, weights, strict=True):
             _add(codec, total, read(a.blob), common, weight)
     update = codec.update(total) if total and kept else None
-    standing = trust.counted(standing, {a.peer: a.tokens for a in accepted})
+    standing = trust.counted(standing, {a.peer: a.tokens for a in accepted}, number)
     return (
         Closed(
-            announcements[0].round,
+            number,
             [a.peer for a in accepted],
             [a.blob for a in accepted],
             weights,

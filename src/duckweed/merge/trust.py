@@ -1,18 +1,21 @@
 """What is remembered of a peer from round to round, and what its next contribution weighs for it.
 
-Two integers of each peer stand in the ledger's entry of every round that it handed in for, and follow from
+Three integers of each peer stand in the ledger's entry of every round that it handed in for, and follow from
 the entry before and from what was handed in. So anybody computes them again, and the next leader goes on
 with them:
 
     work    tokens of its contributions that counted
     lack    by how much its contributions agreed less than usual with most of the others: the exponential
-            mean over rounds, 0 none to ONE all. What was left out by the filter lacked everything.
+            mean over rounds, 0 none to ONE all. What was left out by the filter lacked everything, unless it
+            was only too long, or its peer did not count in the round before: a newcomer's, and that of a peer
+            that was away, agree with the others' after some rounds only
+    last    the last round in which one counted
 
-They act in three ways. The majority by which contributions are judged is one of work (duckweed.merge.filter):
-keys that have done nothing decide nothing. A contribution weighs RIPE-ths until its peer has done RIPE whole
+The first two act in three ways. The majority by which contributions are judged is one of work
+(duckweed.merge.filter): keys that have done nothing decide nothing. A contribution weighs RIPE-ths until its peer has done RIPE whole
 contributions. And it weighs less where the lack goes beyond what chance explains: whole up to TOLERATED, then
 less, nothing from LIMIT on. Harm that is small in each round and never ends is found so, which no single round
-shows.
+shows. The third tells the filter whose contributions are out of step with the others'.
 
 Everything is integers, or one rounded operation a value.
 """
@@ -23,6 +26,7 @@ from collections.abc import Mapping
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from duckweed.ledger.entries import AuditEntry, Closed, Standing
 from duckweed.merge.filter import Compared, Judged, minority, says_of
@@ -51,7 +55,12 @@ def judge(
     """Peer -> why its contribution is left out, by the filter or for what is remembered of it; and what is
     remembered after this round, in which no work counts yet. block: tokens of a whole contribution. Those
     who are left out have less than half of the say, as with the filter alone."""
-    standing = {peer: _after(before.get(peer, NEW), peer, found) for peer in found.agreement}
+    away = {peer for peer, away in zip(compared.peers, compared.away, strict=False) if away}
+    grown = found.agreement.keys() - (away & found.out.keys())
+    standing = {
+        peer: _after(before.get(peer, NEW), peer, found) if peer in grown else before.get(peer, NEW)
+        for peer in found.agreement
+    }
     out = dict(found.out)
     for peer, one in standing.items():
         if not credit(one, block):
@@ -69,8 +78,8 @@ def judge(
 
 
 def _after(known: Standing, peer: int, found: Judged) -> Standing:
-    lack = 1.0 if peer in found.out else min(max(1.0 - found.agreement[peer], 0.0), 1.0)
-    return Standing(known.work, known.lack + (round(lack * ONE) - known.lack) // MEMORY)
+    lack = min(max(1.0 - found.agreement[peer], 0.0), 1.0)
+    return replace(known, lack=known.lack + (round(lack * ONE) - known.lack) // MEMORY)
 
 
 def credit(standing: Standing, block: int) -> int:
@@ -81,10 +90,12 @@ def credit(standing: Standing, block: int) -> int:
     return ripe * (_STEPS * left // (high - low))
 
 
-def counted(standing: Memory, tokens: Mapping[int, int]) -> dict[int, Standing]:
-    """What is remembered once the round has closed. tokens: peer -> tokens of its contribution, if it counted."""
+def counted(standing: Memory, tokens: Mapping[int, int], number: int) -> dict[int, Standing]:
+    """What is remembered once a round has closed. tokens: peer -> tokens of its contribution, if it counted;
+    number: of the round."""
     return {
-        peer: Standing(one.work + tokens.get(peer, 0), one.lack) for peer, one in standing.items()
+        peer: Standing(one.work + tokens[peer], one.lack, number) if peer in tokens else one
+        for peer, one in standing.items()
     }
 
 
@@ -97,8 +108,8 @@ def recall(memory: dict[int, Standing], entry: Closed | AuditEntry) -> None:
         return
     for auditor in entry.verdicts:
         known = memory.get(auditor, NEW)
-        memory[auditor] = Standing(known.work + entry.tokens, known.lack)
+        memory[auditor] = replace(known, work=known.work + entry.tokens)
     if entry.outcome in ("unshown", "absent"):
-        memory[entry.peer] = Standing(0, memory.get(entry.peer, NEW).lack)
+        memory[entry.peer] = replace(memory.get(entry.peer, NEW), work=0)
     for peer in entry.out:
         memory[peer] = Standing(0, ONE)

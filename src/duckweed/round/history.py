@@ -40,7 +40,10 @@ class RunHistory:
         self.index_of: dict[str, int] = {}  # public key -> the peer's index
         self.closed: dict[int, Closed] = {}  # round -> how it closed
         self.memory: dict[int, Standing] = {}  # peer -> what is remembered of it
-        self.carried: dict[int, str] = {}  # peer -> hash of what its last that counted left it
+        self.carried: dict[int, str] = {}  # peer -> hash of what it carries on (Closed.carrying)
+        self.carrying_since: dict[
+            int, int
+        ] = {}  # peer -> the round of the contribution that left it
         self.audited: dict[tuple[int, int], AuditEntry] = {}  # round and peer -> how its audit went
         self.out: set[int] = set()  # peers that are put out, since an audit failed
         self.agreed: dict[int, str] = {}  # round -> hash of the state that it begins from
@@ -92,7 +95,8 @@ class RunHistory:
         closed = entry.closed
         self.closed[closed.round], self.shared = closed, closed.shared
         trust.recall(self.memory, closed)
-        for peer in closed.accepted:
+        for peer in closed.carrying():
+            self.carrying_since[peer] = closed.round
             if said := entry.contributions.get(peer):
                 self.carried[peer] = said.after
         self.handed[closed.round] = entry.contributions

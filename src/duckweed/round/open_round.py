@@ -55,7 +55,6 @@ class Member(msgspec.Struct):
     gap: float = 0.0  # its longest recent silence, in seconds
     origin: str = ""  # the address that it comes from (RateLimits.origin_of)
     counted: int = 0  # contributions that have counted
-    last: int = -1  # the last round in which one counted
     addresses: list[str] = []  # where other peers may reach it
     shared: tuple[int, int] = (0, 0)  # bytes given to and fetched from other peers
     passed: int = 0  # rounds in a row, the last ones, that closed without its work

@@ -117,9 +117,9 @@ class Worker:
         return self.compress(state, peer, self.train(state, Span(block, 0, self.spec.inner.steps)))
 
     def close_round(self, accepted: bool, round_: int | None = None) -> None:
-        """Note that a round has closed (None: the round of the pending contribution). If the
-        contribution counted, what it left unsent becomes the residual; if not, nothing of it is
-        kept. Earlier rounds change nothing."""
+        """Note that a round has closed (None: the round of the pending contribution). accepted: whether
+        this peer carries on what the contribution left (`Closed.carrying`); if not, nothing of it is kept.
+        Earlier rounds change nothing."""
         pending = self._pending
         if pending is None or (round_ is not None and round_ < pending.round):
             return

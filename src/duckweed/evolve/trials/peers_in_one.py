@@ -63,7 +63,7 @@ def train(
             handed.append((made.announcement, made.blob))
         state, closed, _ = _close(spec, layout, state, handed)
         for peer, worker in enumerate(workers):
-            worker.close_round(peer in closed.accepted, number)
+            worker.close_round(peer in closed.carrying(), number)
         exchange.rounds.append(handed)
     return state.weights, exchange
 

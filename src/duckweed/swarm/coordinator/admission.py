@@ -54,7 +54,7 @@ class Admission:
         for index, key in enumerate(history.peers):
             self._add(Member(index, key))
         for closed in history.closed.values():
-            self.counted(closed.round, closed.accepted)
+            self.counted(closed.accepted)
         for _, audit in history.audits():
             self.audited(audit)
 
@@ -177,11 +177,10 @@ class Admission:
 
     # --- what counts
 
-    def counted(self, round_: int, accepted: list[int]) -> None:
+    def counted(self, accepted: list[int]) -> None:
         """Note whose work counted in a round."""
         for index in accepted:
-            member = self.by_index[index]
-            member.counted, member.last = member.counted + 1, round_
+            self.by_index[index].counted += 1
 
     def audited(self, audit: AuditEntry) -> None:
         """An audit counts for those who did it as a contribution does: they did it in place of one."""

@@ -124,7 +124,7 @@ class AuditDesk:
         handed, spans = self.history.handed[number], self.history.spans(number)
         standing = {} if closed.standing is msgspec.UNSET else closed.standing
         work = {x: standing.get(x, NEW).work for x in closed.accepted}
-        for peer in draw.drawn(beacon, closed.accepted, self.share):
+        for peer in draw.drawn(beacon, closed.carrying(), self.share):
             said = handed[peer]
             ended = (number, peer) in self.history.audited or peer in self.history.out
             if ended or not said.after:  # a version without audits wrote that round

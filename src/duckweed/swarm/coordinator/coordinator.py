@@ -174,7 +174,7 @@ class Coordinator:
         return m.Welcome(
             member.index,
             toml.write(self.spec),
-            member.last,
+            self.history.carrying_since.get(member.index, -1),
             self.layout.digest(),
             self.history.tokens,
             open_.number if open_ and member.index in open_.contributions else -1,

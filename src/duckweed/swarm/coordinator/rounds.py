@@ -264,7 +264,7 @@ class RoundDriver:
         history.close(closed, open_.assigned, kept, open_.signatures)
         self.closed()
         self._was_held = self.held(open_.number)
-        self.admission.counted(closed.round, closed.accepted)
+        self.admission.counted(closed.accepted)
         self.admission.forget(self.next.assigned if self.next else ())
         steps = self.spec.schedule.steps_of(open_.number)
         self._paces.extend(seconds / steps for seconds in open_.seconds.values())

@@ -322,11 +322,11 @@ class Peer:
 
     async def _apply(self, closed: Closed) -> None:
         self._set("applying")
-        worker, accepted = self.worker, self.index in closed.accepted
-        worker.close_round(accepted, closed.round)
-        if accepted:
+        worker, carries = self.worker, self.index in closed.carrying()
+        worker.close_round(carries, closed.round)
+        if carries:
             forget_before(self.home, closed.round)
-        else:
+        if self.index not in closed.accepted:
             await self.ahead.drop()  # it builds on what did not count
             if reason := closed.rejected.get(self.index):
                 self.say(f"round {closed.round}: the work of this peer did not count: {reason}")

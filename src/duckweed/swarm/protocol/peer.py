@@ -39,7 +39,7 @@ class Welcome(Answer, tag="welcome"):
 
     index: Number  # of the peer, in this run, for good
     spec: str  # the run's specification, as TOML
-    last_accepted: NumberOrNone  # last round in which its contribution counted, -1: none; its residual is of it
+    last_accepted: NumberOrNone  # the round whose contribution left what it carries, -1: nothing
     layout: Digest  # hash of the model's layout, to compare with
     tokens: Digest  # hash of the training data, to compare with
     handed: NumberOrNone = (
