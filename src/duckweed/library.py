@@ -29,7 +29,7 @@ from duckweed.run.lock import alone
 from duckweed.run.plugins import Plugin
 from duckweed.run.spec import RunSpec
 from duckweed.volunteer import controls
-from duckweed.volunteer.controls import Controls
+from duckweed.volunteer.controls import Controls, ControlsError
 from duckweed.volunteer.peer_home import PeerHome
 
 if TYPE_CHECKING:
@@ -316,6 +316,11 @@ def join(
     ControlsError, PeerStopped."""
     environment.prepare()
     peer_home, held = home_of(invitation, home, identity, limits, plugins)
+    if held.processes > 1:
+        raise ControlsError(
+            f"{held.processes} processes as one peer are started by the command `duckweed join`; from Python a peer is "
+            "one process: processes=1"
+        )
     with alone(peer_home.lock, wait=False):
         from duckweed import participation  # it imports PyTorch
 

@@ -13,6 +13,11 @@ import torch
 
 from duckweed.learn import memory
 from duckweed.learn.device import choose
+from duckweed.learn.site.group import Group
+from duckweed.learn.site.group import SiteBroken as SiteBroken
+from duckweed.learn.site.leader import leading as leading
+from duckweed.learn.site.member import Member
+from duckweed.learn.site.place import Place
 from duckweed.ledger.ledger import Ledger, LedgerError
 from duckweed.net.identity import Identity, load_or_create, verify
 from duckweed.net.timeouts import RETRY
@@ -22,6 +27,7 @@ from duckweed.pages.run_summary import tried
 from duckweed.process.environment import allow_files
 from duckweed.round import export, founding
 from duckweed.run import spec as specs
+from duckweed.run.error_words import EXPECTED, words
 from duckweed.run.folder import RunFolder
 from duckweed.run.lock import alone
 from duckweed.run.sections import Paths
@@ -55,6 +61,22 @@ def ready(limits: Controls, device: str) -> str:
     allow_files()
     hold_to(limits, device)
     return device
+
+
+def meet(place: Place, invitation: Invitation, device: str) -> Group:
+    """The other processes of this site. device: as the user named it. Raises SiteError."""
+    return Group.meet(place, f"{invitation.run}/{invitation.coordinator}", device)
+
+
+def follow(group: Group, say: Say) -> None:
+    """Train for the first process of this site, which is the peer, until it ends. Raises SiteBroken, OutOfMemory."""
+    try:
+        Member(group, say).follow()
+    except EXPECTED as error:
+        if isinstance(error, RuntimeError) and (broken := group.broken(error)):
+            raise broken from error
+        group.pulse.tell_fault(words(error))
+        raise
 
 
 async def join(

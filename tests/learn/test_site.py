@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from fixtures import ranks
 
-CASES = ["plain muon", "plain chat", "sharded muon", "sharded normuon", "sharded adamw", "sharded chat"]
+CASES = [
+    "plain muon",
+    "plain chat",
+    "sharded muon",
+    "sharded normuon",
+    "sharded adamw",
+    "sharded chat",
+]
 
 
 @pytest.mark.parametrize("size", [2, 4])

@@ -105,7 +105,7 @@ def hollow(config: PretrainedConfig, device: str) -> nn.Module:
             parameter = nn.Parameter(parameter.to("meta"), parameter.requires_grad)
         register(self, name, parameter)
 
-    nn.Module.register_parameter = without  # type: ignore[method-assign]
+    nn.Module.register_parameter = without  # type: ignore[assignment, method-assign]
     try:
         with seeded(0, "cpu"):
             return _from_config(config, device)

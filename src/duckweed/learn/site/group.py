@@ -2,6 +2,7 @@
 one of them is noticed."""
 
 import contextlib
+import logging
 import os
 import platform
 import signal
@@ -11,7 +12,6 @@ import time
 from collections.abc import Mapping
 from datetime import timedelta
 from importlib.metadata import version
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -20,7 +20,9 @@ import torch.distributed as dist
 
 from duckweed.learn.device import DeviceError, choose
 from duckweed.learn.site.orders import Listed, Order
+from duckweed.learn.site.place import LOST, Place, SiteError
 
+log = logging.getLogger(__name__)
 MEET = timedelta(seconds=120)  # for all ranks to come
 FOREVER = timedelta(
     days=1000
@@ -28,43 +30,13 @@ FOREVER = timedelta(
 BEAT = 1.0  # seconds between two signs of life of a rank
 SILENT = 10.0  # seconds without one until a rank counts as gone
 LAST_MOVE = 20.0  # seconds for rank 0 to leave the run once a rank is gone
-LOST = 75  # exit code of a rank that ends because another one is gone: it may be begun again
 LIMIT = 1 << 26  # bytes of an order
 GONE = ("gloo", "connection closed", "connection reset", "broken pipe", "nccl", "processgroup")
 """Words in the errors of collectives whose other end is gone; torch has no one error for it."""
 
 
-class SiteError(ValueError):
-    """The processes of a site do not go together; the message says which, and what to do."""
-
-
 class SiteBroken(RuntimeError):
     """A process of the site is gone."""
-
-
-class Place(NamedTuple):
-    """Which of the processes of a site this one is, as torchrun says it."""
-
-    rank: int
-    size: int
-    local: int
-    """Its number among those on its machine."""
-    beside: int
-    """How many of them are on its machine."""
-
-    @staticmethod
-    def here() -> "Place | None":
-        """Of this process; None: it is none of several. Raises SiteError."""
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-        if "RANK" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1":
-            return None
-        try:
-            return Place(*(int(os.environ[name]) for name in names))
-        except (KeyError, ValueError):
-            raise SiteError(
-                f"{', '.join(names)} must be numbers in the environment of each process of a site; start them with "
-                "torchrun, or with duckweed join --processes"
-            ) from None
 
 
 class Hello(msgspec.Struct):
@@ -89,6 +61,10 @@ class Group:
         self.hosts = hosts
         """How many machines the ranks are on."""
         self.pulse = pulse
+        self.sharded = False
+        """Whether the model is shared out, so that no rank could hold it."""
+        self.torn = False
+        """Whether an order was given up halfway: then the ranks do not understand each other any more."""
 
     @staticmethod
     def meet(place: Place, run: str, device: str) -> "Group":
@@ -174,9 +150,8 @@ class Group:
         said = str(error).lower()
         if not isinstance(error, dist.DistError) and not any(word in said for word in GONE):
             return None
-        return SiteBroken(
-            self.pulse.fault() or f"another process of this site is gone ({_brief(error)})"
-        )
+        log.info("%s", error)
+        return SiteBroken(self.pulse.fault() or "another process of this site is gone")
 
 
 def check(said: list[Hello]) -> None:

@@ -1,7 +1,7 @@
 """The learner of rank 0 of a site: what a round calls, told to the other ranks."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from transformers import PretrainedConfig
 
 from duckweed.learn import registry
 from duckweed.learn.fit import Fit, Say
-from duckweed.learn.learner import Part, Report, Work
+from duckweed.learn.learner import Diverged, Part, Report, Work
 from duckweed.learn.model.architecture import ModelError
 from duckweed.learn.optim.optimizer import InnerOptimizer, OptimizerState, array_of
 from duckweed.learn.site.group import Group, SiteBroken
@@ -45,6 +45,7 @@ class Leader(Rank):
 
     def fit(self, ways: Sequence[Fit], say: Say) -> None:
         spec, self._say = self.spec, say
+        self.group.sharded = ways[0].sharded
         if ways[0].sharded:
             _check_shardable(spec)
         with self._together():
@@ -74,8 +75,17 @@ class Leader(Rank):
         report: Report | None = None,
         keep: bool = False,
     ) -> Work:
-        with self._together():
-            return super().train(weights, part, optimizer, report, keep)
+        stopped: list[BaseException] = []
+
+        def told(steps: int, loss: float) -> None:
+            try:
+                report(steps, loss)  # type: ignore[misc]
+            except BaseException as error:
+                stopped.append(error)
+                raise
+
+        with self._together(stopped):
+            return super().train(weights, part, optimizer, told if report else None, keep)
 
     def evaluate(
         self,
@@ -121,17 +131,20 @@ class Leader(Rank):
         return {name: array_of(self.spread.whole(value)) for name, value in stepper.kept()}
 
     @contextmanager
-    def _together(self) -> Iterator[None]:
-        """Raises SiteBroken in place of what a collective says when another rank is gone."""
-        if self.group.pulse.lost:
-            raise SiteBroken(self.group.pulse.lost)
+    def _together(self, stopped: Sequence[BaseException] = ()) -> Iterator[None]:
+        """Raises SiteBroken in place of what a collective says when another rank is gone. stopped: errors that come
+        between two orders, after which the others wait for the next one."""
+        group = self.group
+        if group.torn:
+            raise SiteBroken(group.pulse.lost or "a step of this site was given up halfway")
         try:
             yield
-        except SiteBroken:
-            raise
-        except RuntimeError as error:
-            if broken := self.group.broken(error):
-                self.group.pulse.lost = self.group.pulse.lost or str(broken)
+        except BaseException as error:
+            if isinstance(error, Diverged) or error in stopped:
+                raise
+            group.torn = True
+            if isinstance(error, RuntimeError) and (broken := group.broken(error)):
+                group.pulse.lost = group.pulse.lost or str(broken)
                 raise broken from error
             raise
 
@@ -164,5 +177,6 @@ def leading(group: Group) -> Iterator[None]:
         try:
             yield
         finally:
-            if not group.pulse.lost:
-                group.tell(End())
+            if not group.torn and not group.pulse.lost:
+                with suppress(RuntimeError):
+                    group.tell(End())

@@ -95,7 +95,7 @@ class Sharded:
 
     def whole(self, value: torch.Tensor) -> torch.Tensor:
         """The reverse, gathered by all ranks."""
-        return value.detach().full_tensor() if isinstance(value, DTensor) else value
+        return value.full_tensor().detach() if isinstance(value, DTensor) else value
 
     def prepare(self, stepper: InnerOptimizer) -> None:
         """Let Muon make whole matrices orthogonal."""
