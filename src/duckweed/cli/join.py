@@ -2,10 +2,11 @@
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -181,11 +182,11 @@ def _take_part(
             )
     except KeyboardInterrupt:
         if group and group.pulse.lost:
-            fail(f"{group.pulse.lost}; {LEFT}", LOST)
+            _lost(f"{group.pulse.lost}; {LEFT}")
         console.print(f"Left. {LEFT.capitalize()}.")
         raise typer.Exit(130) from None
     except participation.SiteBroken as error:
-        fail(f"{error}; {LEFT}", LOST)
+        _lost(f"{error}; {LEFT}")
     except (OSError, MemoryError, RuntimeError) as error:
         again = "the same command goes on as the same peer; its block goes back to the others"
         fail(words(error, peer_home.home, again))
@@ -197,6 +198,12 @@ def _take_part(
         device = "cpu"
     for line in () if dry_run else participation.take_home(peer_home, device, _say):
         console.print(line, soft_wrap=True)
+
+
+def _lost(words: str) -> NoReturn:
+    """End as one whose site has lost another process: what started them ends this one, too, which has ended."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    fail(words, LOST)
 
 
 def _follow(
@@ -229,7 +236,7 @@ def _follow(
     try:
         participation.follow(group, lambda text: _say(f"process {place.rank}: {text}"))
     except participation.SiteBroken as error:
-        fail(str(error), LOST)
+        _lost(str(error))
     finally:
         group.close()
 

@@ -7,6 +7,7 @@ import os
 import platform
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -29,7 +30,7 @@ FOREVER = timedelta(
 )  # a volunteer may pause for a night; who is gone is noticed otherwise
 BEAT = 1.0  # seconds between two signs of life of a rank
 SILENT = 10.0  # seconds without one until a rank counts as gone
-LAST_MOVE = 20.0  # seconds for rank 0 to leave the run once a rank is gone
+LAST_MOVE = 8.0  # seconds for rank 0 to leave the run once a rank is gone
 LIMIT = 1 << 26  # bytes of an order
 GONE = ("gloo", "connection closed", "connection reset", "broken pipe", "nccl", "processgroup")
 """Words in the errors of collectives whose other end is gone; torch has no one error for it."""
@@ -74,6 +75,8 @@ class Group:
             store = next(iter(dist.rendezvous("env://", timeout=MEET)))[0]
         except (dist.DistError, ValueError) as error:
             raise SiteError(f"the processes of this site did not meet: {_brief(error)}") from error
+        # torchrun starts ranks again with the store that it has: what is left of the ranks before must not be read.
+        store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
         hello = Hello(platform.node(), run, _versions(), "")
         try:
             hello.device = _own(device, place)
@@ -95,13 +98,19 @@ class Group:
         if kind == "cuda":
             torch.cuda.set_device(hello.device)
         pulse = Pulse(place, store.clone())
-        dist.init_process_group(
-            "cpu:gloo" if kind == "cpu" else "cpu:gloo,cuda:nccl",
-            store=dist.PrefixStore("site", store),
-            rank=place.rank,
-            world_size=place.size,
-            timeout=FOREVER,
-        )
+        try:
+            dist.init_process_group(
+                "cpu:gloo" if kind == "cpu" else "cpu:gloo,cuda:nccl",
+                store=dist.PrefixStore("site", store),
+                rank=place.rank,
+                world_size=place.size,
+                timeout=FOREVER,
+            )
+        except RuntimeError as error:
+            raise SiteError(
+                f"the processes of this site cannot connect to each other: {_brief(error)}; a firewall between their "
+                "machines must let them, and GLOO_SOCKET_IFNAME names the network interface to use"
+            ) from error
         pulse.start()
         return Group(place, hello.device, len({one.host for one in said}), pulse)
 
@@ -274,4 +283,6 @@ class Pulse(threading.Thread):
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
             if self.ended.wait(LAST_MOVE):
                 return
+            # A step that waits for who is gone cannot be ended otherwise.
+            print(f"error: {self.lost}; the peer has left the run", file=sys.stderr, flush=True)
         os._exit(LOST)
