@@ -246,7 +246,8 @@ def _start(peer_home: "PeerHome", limits: "Controls", device: str) -> int:
     from duckweed.process import site
 
     logs = peer_home.peer / "logs"
-    return site.run(sys.argv[1:], limits.processes, device, limits.threads, logs, _say)
+    module = "duckweed.cli.common.rank"
+    return site.run(module, sys.argv[1:], limits.processes, device, limits.threads, logs, _say)
 
 
 def _service(

@@ -5,10 +5,8 @@ Where one of them ends before its time the others are ended, in order, and all a
 good-bye, its block goes back, and it comes again.
 """
 
-import os
 import queue
 import socket
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,16 +19,17 @@ from duckweed.process.forkserver import ForkServer
 
 QUIET = {"TORCH_CPP_LOG_LEVEL": "ERROR"}
 """What collectives warn of says nothing to a user."""
-MODULE = "duckweed.process.site"
 TRIES = 3
 """Times that a site is started, of which each comes to nothing within RANKS_QUICK seconds."""
 Say = Callable[[str], None]
 
 
-def run(words: Sequence[str], count: int, device: str, threads: int, logs: Path, say: Say) -> int:
-    """Start `count` processes of the command `duckweed words...`, until the first of them, which is the peer, ends by
-    itself; returns its exit code. device: as the user named it; logs: folder for what the others write; say: takes what
-    the peer says, line by line."""
+def run(
+    module: str, words: Sequence[str], count: int, device: str, threads: int, logs: Path, say: Say
+) -> int:
+    """Start `count` processes until the first of them, which is the peer, ends by itself; returns its exit code.
+    module: its `main` is called in each, with the words RANK, COUNT and PORT before `words`; device: as the user named
+    it; logs: folder for what the others write; say: takes what the peer says, line by line."""
     logs.mkdir(parents=True, exist_ok=True)
     forks = None
     if device == "cpu":  # the driver of an accelerator does not stand a fork
@@ -39,7 +38,7 @@ def run(words: Sequence[str], count: int, device: str, threads: int, logs: Path,
     try:
         while True:
             began = time.monotonic()
-            site = _Site(words, count, threads, logs, say, forks)
+            site = _Site(module, words, count, threads, logs, say, forks)
             try:
                 first, codes = site.wait()
             finally:
@@ -65,6 +64,7 @@ class _Site:
 
     def __init__(
         self,
+        module: str,
         words: Sequence[str],
         count: int,
         threads: int,
@@ -81,10 +81,10 @@ class _Site:
             log.write_bytes(b"")
             given = [str(rank), str(count), str(port), *words]
             if forks:
-                process = forks.start(MODULE, given, log)
+                process = forks.start(module, given, log)
             else:
                 process = forkserver.start(
-                    MODULE, given, environment.of_child(threads) | QUIET, log
+                    module, given, environment.of_child(threads) | QUIET, log
                 )
             self._children.append(
                 Child(f"process {rank}", process, self._heard(rank, say), self._noted(rank))
@@ -105,7 +105,9 @@ class _Site:
         return first, self._codes
 
     def end(self) -> None:
-        end(self._children, PROCESS_GRACE)
+        """The peer first, that it may say good-bye while it is whole."""
+        end(self._children[:1], PROCESS_GRACE)
+        end(self._children[1:], RANK_LAST_WORD)
 
     def obituary(self, first: int, codes: dict[int, int]) -> str:
         """What became of the process that ended first."""
@@ -142,27 +144,3 @@ def _free_port() -> int:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
         return port
-
-
-def main() -> int:
-    """One of the processes."""
-    rank, size, port, *words = sys.argv[1:]
-    os.environ |= {
-        "RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": size,
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
-    }  # fmt: skip
-    if rank == "0":
-        os.dup2(1, 2)  # its errors are for the user, too
-    environment.end_with_parent()
-    sys.argv = ["duckweed", *words]
-    from duckweed import cli
-
-    try:
-        cli.main()
-    except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else int(bool(ended.code))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

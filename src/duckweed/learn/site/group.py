@@ -72,7 +72,7 @@ class Group:
         """Wait for the others. run: what this rank was told to take part in; device: as the user named it. Raises
         SiteError, on every rank the same, unless all can work together."""
         try:
-            store = next(iter(dist.rendezvous("env://", timeout=MEET)))[0]
+            store: dist.Store = next(iter(dist.rendezvous("env://", timeout=MEET)))[0]
         except (dist.DistError, ValueError) as error:
             raise SiteError(f"the processes of this site did not meet: {_brief(error)}") from error
         # torchrun starts ranks again with the store that it has: what is left of the ranks before must not be read.
@@ -82,7 +82,7 @@ class Group:
             hello.device = _own(device, place)
         except (DeviceError, SiteError) as error:
             hello.fault = str(error)
-        store.set(f"hello/{place.rank}", msgspec.json.encode(hello))
+        store.set(f"hello/{place.rank}", msgspec.json.encode(hello).decode())
         said: list[Hello] = []
         for rank in range(place.size):
             try:
