@@ -29,47 +29,45 @@ FOUR = ["plain chat", "sharded muon"]
 
 
 @pytest.fixture(scope="module")
-def of_two(tmp_path_factory):
-    """What a site of two gives for each case, and the contribution of one as a peer: (its folder, ground, state)."""
-    base = tmp_path_factory.mktemp("site")
-    spec = tiny.specification(
-        base,
-        {
-            "inner.precision": "fp32",
-            "inner.batch": 3,
-            "members.audits": 0.5,
-            "members.join": "open",
-        },
-    )
+def base(tmp_path_factory):
+    return tmp_path_factory.mktemp("site")
+
+
+@pytest.fixture(scope="module")
+def run(base):
+    """A run in the folder `base`, of which a site of two makes the first contribution: (specification, ground, state)."""
+    changes = {
+        "inner.precision": "fp32",
+        "inner.batch": 3,
+        "members.audits": 0.5,
+        "members.join": "open",
+    }
+    spec = tiny.specification(base, changes)
     _, ground, state = tiny.found(base, "run", spec)
-    return ranks.site([*TWO, "peer"], 2, base), base, spec, ground, state
+    return spec, ground, state
 
 
-def same(found, name):
-    expected = ranks.alone(name)
-    assert found.keys() == expected.keys()
+@pytest.fixture(scope="module")
+def found(base, run):
+    """What sites of two and of four processes give for each case."""
+    return dict(zip((2, 4), ranks.sites([(2, [*TWO, "peer"]), (4, FOUR)], base), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("size", "name"), [*((2, name) for name in TWO), *((4, name) for name in FOUR)]
+)
+def test_several_processes_give_what_one_with_the_same_batch_gives(found, size, name):
+    expected, site = ranks.alone(name), found[size][name]
+    assert site.keys() == expected.keys()
+    # AdamW divides by a gradient's own size, which magnifies rounding where it is almost zero.
+    near = 2e-4 if name.endswith("adamw") else 2e-5
     for what, value in expected.items():
-        size = np.abs(value).max() + 1e-9
-        # AdamW divides by a gradient's own size, which magnifies rounding where it is almost zero.
-        near = 2e-4 if name.endswith("adamw") else 2e-5
-        np.testing.assert_allclose(
-            found[what] / size, value / size, atol=near, err_msg=f"{name}: {what}"
-        )
+        scale = np.abs(value).max() + 1e-9
+        np.testing.assert_allclose(site[what] / scale, value / scale, atol=near, err_msg=what)
 
 
-@pytest.mark.parametrize("name", TWO)
-def test_two_processes_give_what_one_with_the_same_batch_gives(of_two, name):
-    same(of_two[0][name], name)
-
-
-def test_four_processes_give_it_as_well_although_some_have_less_to_do(tmp_path):
-    found = ranks.site(FOUR, 4, tmp_path)
-    for name in FOUR:
-        same(found[name], name)
-
-
-def test_an_auditor_of_one_process_finds_no_fault_with_a_site_though_bits_differ(of_two):
-    _, base, spec, ground, state = of_two
+def test_an_auditor_of_one_process_finds_no_fault_with_a_site_though_bits_differ(found, base, run):
+    spec, ground, state = run
     layout = models.layout_of(models.skeleton(founding.configuration(spec, ground)))
     one = founding.learner(spec, ground, "cpu")
     said = msgspec.json.decode((base / "said.json").read_bytes(), type=Announcement)

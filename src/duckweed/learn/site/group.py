@@ -76,7 +76,10 @@ class Group:
         except (dist.DistError, ValueError) as error:
             raise SiteError(f"the processes of this site did not meet: {_brief(error)}") from error
         # torchrun starts ranks again with the store that it has: what is left of the ranks before must not be read.
-        store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        own = store.clone()  # type: ignore[attr-defined]  # a connection of its own
+        pulse = Pulse(place, dist.PrefixStore(attempt, own))
+        store = dist.PrefixStore(attempt, store)
         hello = Hello(platform.node(), run, _versions(), "")
         try:
             hello.device = _own(device, place)
@@ -97,7 +100,6 @@ class Group:
         kind = hello.device.partition(":")[0]
         if kind == "cuda":
             torch.cuda.set_device(hello.device)
-        pulse = Pulse(place, store.clone())
         try:
             dist.init_process_group(
                 "cpu:gloo" if kind == "cpu" else "cpu:gloo,cuda:nccl",

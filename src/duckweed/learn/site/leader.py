@@ -26,7 +26,6 @@ from duckweed.learn.site.orders import (
     Step,
 )
 from duckweed.learn.site.rank import Rank
-from duckweed.learn.site.sharded import Sharded
 from duckweed.learn.task import Batch, Task
 from duckweed.run import toml
 from duckweed.run.spec import RunSpec
@@ -61,7 +60,7 @@ class Leader(Rank):
             super().fix(buffers)
 
     def weights(self) -> np.ndarray:
-        if isinstance(self.spread, Sharded):
+        if self.sharded:
             with self._together():
                 self.group.tell(Read())
                 return self.spread.read()
@@ -100,7 +99,7 @@ class Leader(Rank):
 
     def measure(self, batch: Batch) -> torch.Tensor:
         """Alone where this rank has the whole model."""
-        if not isinstance(self.spread, Sharded):
+        if not self.sharded:
             return super().measure(batch)
         self.group.tell(Measure(_listed(batch)), batch)
         return self.measured(batch)
@@ -108,7 +107,7 @@ class Leader(Rank):
     # --- the steps of `train`
 
     def _load(self, weights: np.ndarray, training: bool) -> None:
-        if training or isinstance(self.spread, Sharded):
+        if training or self.sharded:
             self.group.tell(Load(training))
             self.spread.load(weights)
             self.model.train(training)
@@ -125,7 +124,7 @@ class Leader(Rank):
         return self.gradients(batch)
 
     def _state(self, stepper: InnerOptimizer) -> OptimizerState:
-        if not isinstance(self.spread, Sharded):
+        if not self.sharded:
             return super()._state(stepper)
         self.group.tell(State())
         return {name: array_of(self.spread.whole(value)) for name, value in stepper.kept()}

@@ -17,7 +17,7 @@ from duckweed.learn.site.group import Group
 from duckweed.learn.site.orders import Listed
 from duckweed.learn.site.replicated import Replicated
 from duckweed.learn.site.sharded import Sharded
-from duckweed.learn.task import Batch, Objective
+from duckweed.learn.task import Batch
 from duckweed.run.error_words import out_of_memory
 from duckweed.run.spec import RunSpec
 
@@ -26,32 +26,30 @@ class Rank(SingleDevice):
     """A learner whose steps are a share of those of its group."""
 
     group: Group
-    objective: Objective
+    sharded: bool
+    """Whether each rank has a part of the model only."""
 
     def build(self, spec: RunSpec, config: PretrainedConfig, ways: Sequence[Fit]) -> None:
         """The model, whole or its part, and how it is fitted into memory: as the first of the ways says."""
         group, self.spec, self.device = self.group, spec, self.group.device
-        sharded = ways[0].sharded
-        self._ways = [way for way in ways if way.sharded == sharded]
+        self.sharded = ways[0].sharded
+        self._ways = [way for way in ways if way.sharded == self.sharded]
+        assert group.size == ways[0].processes
         self.dtype = precision_for(self.device, spec.inner.precision)
         self.spread: Replicated | Sharded
-        if sharded:
+        if self.sharded:
             self.model = hollow(config, self.device)
             self.layout = layout_of(self.model)
             self.spread = Sharded(self.model, self.device)
-            with torch.no_grad():
-                self.network = self.spread.inside(
-                    lambda: Network(self.model, self.device, self.dtype)
-                )
-            self.spread.apart()
         else:
             self.model = build(config, self.device)
             self.layout = layout_of(self.model)
             self.spread = Replicated(self.model)
-            self.network = Network(self.model, self.device, self.dtype)
         self.model.config.use_cache = False  # type: ignore[union-attr]
+        with torch.no_grad():
+            self.network = self.spread.inside(lambda: Network(self.model, self.device, self.dtype))
+        self.spread.apart()
         self._take()
-        assert group.size == ways[0].processes
 
     def begin(self, listed: list[Listed], state: OptimizerState | None) -> InnerOptimizer:
         """The optimizer with the state that it begins with. state: on rank 0, where it is used up."""
@@ -70,15 +68,11 @@ class Rank(SingleDevice):
         """Mean loss of a whole step, whose gradients are then in the models, or the parts, of all ranks. Raises
         OutOfMemory."""
         whole = self.objective.count(batch)
-        if isinstance(self.spread, Sharded):
-            loss = self._in_step(batch, whole)
-        else:
-            loss = self._fitted(self._own(batch), whole)
-        return self.spread.reduce(loss)
+        own = self._in_step(batch, whole) if self.sharded else self._fitted(self._own(batch), whole)
+        return self.spread.reduce(own)
 
     def measured(self, batch: Batch) -> torch.Tensor:
         """What the task measures of a held-out batch, of which each rank takes its share; sharded."""
-        assert isinstance(self.spread, Sharded)
         own, whole = self._own(batch), self.objective.count(batch)
         count = self.objective.count(own) if rows(own) else 0
         inputs = dict(self._moved(own if count else self._filler(batch)))
@@ -118,7 +112,4 @@ class Rank(SingleDevice):
         return next((one for one in every if self.objective.count(one)), every[0])
 
     def loss(self, batch: Batch) -> torch.Tensor:
-        inputs = dict(self._moved(batch))
-        if isinstance(self.spread, Sharded):
-            return self.spread.inside(lambda: self.objective.loss(self.network, inputs))
-        return self.objective.loss(self.network, inputs)
+        return self.spread.inside(lambda: super(Rank, self).loss(batch))

@@ -1,5 +1,8 @@
 """A model that each rank of a site has whole: plain data parallelism."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -8,6 +11,7 @@ from torch import nn
 from duckweed.learn.model.model import read_weights, write_weights
 from duckweed.learn.optim.optimizer import InnerOptimizer
 
+T = TypeVar("T")
 BUCKET = 1 << 23  # numbers of gradients that are added up over the ranks at once
 
 
@@ -16,6 +20,13 @@ class Replicated:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
+
+    def inside(self, work: Callable[[], T]) -> T:
+        """Compute with the model."""
+        return work()
+
+    def apart(self) -> None:
+        """Nothing to do: the model is whole at all times."""
 
     def load(self, weights: np.ndarray | None) -> None:
         """Weights f32[P] of rank 0 into the models of all; None: of another rank."""
