@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
+import msgspec
 import torch
 
 from duckweed.learn import memory
@@ -54,6 +55,12 @@ LOOK = 120.0  # seconds between two looks at how many peers the paths of a famil
 def ready(limits: Controls, device: str) -> str:
     """Make this process ready to be a volunteer's peer: its priority, its memory and its threads are held
     to the limits from now on. Returns the device as PyTorch names it."""
+    place = Place.here()
+    if (
+        place and limits.memory_bytes
+    ):  # the processes of a site share what it allows on this machine
+        own = int(limits.memory_bytes / place.beside)
+        limits = msgspec.structs.replace(limits, memory=f"{own} B")
     memory.one_heap()
     torch.set_num_threads(limits.threads)
     threads.use(limits.threads)

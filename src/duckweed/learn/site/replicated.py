@@ -55,15 +55,12 @@ class Replicated:
         """Add up gradients, and the losses, of all ranks. A parameter without a gradient here may have one
         elsewhere; without one anywhere it stays without, as in one process."""
         parameters = list(self.model.parameters())
-        have = torch.tensor(
-            [float(p.grad is not None) for p in parameters] + [0.0], device=loss.device
-        )
-        have[-1] = loss
+        # On the CPU, so that the device need not be waited for.
+        have = torch.tensor([int(p.grad is not None) for p in parameters])
         dist.all_reduce(have)
-        *found, total = have.unbind()
-        there = torch.stack(found).tolist() if found else []
+        dist.all_reduce(loss)
         bucket: list[torch.Tensor] = []
-        for parameter, ranks in zip(parameters, there, strict=True):
+        for parameter, ranks in zip(parameters, have.tolist(), strict=True):
             if not ranks:
                 continue
             if parameter.grad is None:
@@ -73,7 +70,7 @@ class Replicated:
                 _add_up(bucket)
                 bucket = []
         _add_up(bucket)
-        return total
+        return loss
 
 
 def _add_up(gradients: list[torch.Tensor]) -> None:
