@@ -59,8 +59,8 @@ def ready(limits: Controls, device: str) -> str:
     if (
         place and limits.memory_bytes
     ):  # the processes of a site share what it allows on this machine
-        own = int(limits.memory_bytes / place.beside)
-        limits = msgspec.structs.replace(limits, memory=f"{own} B")
+        own = limits.memory_bytes / place.beside / 1e6
+        limits = msgspec.structs.replace(limits, memory=f"{own:.3f} MB")
     memory.one_heap()
     torch.set_num_threads(limits.threads)
     threads.use(limits.threads)

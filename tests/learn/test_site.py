@@ -3,6 +3,7 @@
 import msgspec
 import numpy as np
 import pytest
+import torch.distributed as dist
 from fixtures import ranks, tiny
 from transformers import AutoConfig
 
@@ -10,7 +11,7 @@ from duckweed.audit.duty import Claim, examine
 from duckweed.learn import memory
 from duckweed.learn.fit import Fit, Wish, ways
 from duckweed.learn.model import model as models
-from duckweed.learn.site.group import Hello, check
+from duckweed.learn.site.group import Hello, Pulse, check
 from duckweed.learn.site.place import Place, SiteError
 from duckweed.merge.round import Announcement
 from duckweed.round import founding
@@ -92,6 +93,23 @@ def test_ranks_must_have_the_same_invitation_versions_and_kind_of_device():
     ):
         with pytest.raises(SiteError, match=words):
             check([good, msgspec.structs.replace(good, **change)])
+
+
+def test_a_process_that_gives_no_sign_of_life_is_gone_unless_the_silence_may_be_ones_own():
+    class Heard(Pulse):
+        def _give_up(self, words):
+            self.lost = words
+
+    store = dist.HashStore()
+    pulse = Heard(Place(0, 2, 0, 2), store)
+    for now, late in ((5.0, False), (14.0, True), (23.0, False)):
+        pulse._look(1, now, late)
+    store.set("alive/1", "1")
+    for now in (25.0, 34.0):
+        pulse._look(1, now, False)
+    assert pulse.lost == ""
+    pulse._look(1, 36.0, False)
+    assert pulse.lost == "process 1 of this site was not heard for 10 s"
 
 
 def test_a_process_knows_its_place_from_the_environment(monkeypatch):

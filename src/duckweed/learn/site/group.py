@@ -56,7 +56,7 @@ class Group:
     """The ranks of a site, met and agreed. One for each process."""
 
     def __init__(self, place: Place, device: str, hosts: int, pulse: "Pulse") -> None:
-        self.rank, self.size, self.beside = place.rank, place.size, place.beside
+        self.rank, self.size = place.rank, place.size
         self.device = device
         """Of this rank, as PyTorch names it."""
         self.hosts = hosts
@@ -64,6 +64,9 @@ class Group:
         self.pulse = pulse
         self.sharded = False
         """Whether the model is shared out, so that no rank could hold it."""
+        self.lock = threading.RLock()
+        """Held by the thread of rank 0 that gives orders: a block that is given up ends with its step, maybe while
+        something else is begun."""
         self.torn = False
         """Whether an order was given up halfway: then the ranks do not understand each other any more."""
 

@@ -134,8 +134,13 @@ class Leader(Rank):
         """Raises SiteBroken in place of what a collective says when another rank is gone. stopped: errors that come
         between two orders, after which the others wait for the next one."""
         group = self.group
-        if group.torn:
-            raise SiteBroken(group.pulse.lost or "a step of this site was given up halfway")
+        with group.lock:
+            if group.torn:
+                raise SiteBroken(group.pulse.lost or "a step of this site was given up halfway")
+            yield from self._guarded(stopped)
+
+    def _guarded(self, stopped: Sequence[BaseException]) -> Iterator[None]:
+        group = self.group
         try:
             yield
         except BaseException as error:
