@@ -26,7 +26,7 @@ TWO = [
     "sharded adamw",
     "sharded chat",
 ]
-FOUR = ["plain chat", "sharded muon"]
+FOUR = ["plain chat", "sharded muon", "sharded mixture"]
 
 
 @pytest.fixture(scope="module")

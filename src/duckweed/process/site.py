@@ -46,11 +46,11 @@ def run(
             if codes[0] == ExitCode.FAILED or (first == 0 and 0 <= codes[0] != LOST):
                 return codes[0]
             say(site.obituary(first, codes))
+            if ExitCode.FAILED in codes.values():  # it would say the same again
+                return ExitCode.FAILED
             quick = quick + 1 if time.monotonic() - began < RANKS_QUICK else 0
             if quick == TRIES:
-                say(
-                    f"that was the {TRIES}rd time in a row; giving up. What the processes wrote: {logs}"
-                )
+                say(f"that was {TRIES} times in a row; giving up. What the processes wrote: {logs}")
                 return ExitCode.FAILED
             say(f"starting all {count} processes again")
             time.sleep(RANK_RESTART)

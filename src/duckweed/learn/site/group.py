@@ -25,9 +25,8 @@ from duckweed.learn.site.place import LOST, Place, SiteError
 
 log = logging.getLogger(__name__)
 MEET = timedelta(seconds=120)  # for all ranks to come
-FOREVER = timedelta(
-    days=1000
-)  # a volunteer may pause for a night; who is gone is noticed otherwise
+FOREVER = timedelta(days=1000)
+"""For a collective: a volunteer may pause for a night. Who is gone is noticed otherwise."""
 BEAT = 1.0  # seconds between two signs of life of a rank
 SILENT = 10.0  # seconds without one until a rank counts as gone
 LAST_MOVE = 8.0  # seconds for rank 0 to leave the run once a rank is gone

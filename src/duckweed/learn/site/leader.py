@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
+import msgspec
 import numpy as np
 import torch
 from transformers import PretrainedConfig
@@ -167,7 +168,10 @@ def _check_shardable(spec: RunSpec) -> None:
 
 
 def _listed(arrays: Mapping[str, np.ndarray]) -> list[Listed]:
-    return [Listed(name, str(x.dtype), x.shape) for name, x in arrays.items()]
+    return [
+        msgspec.convert({"name": name, "dtype": str(x.dtype), "shape": x.shape}, Listed)
+        for name, x in arrays.items()
+    ]
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """What rank 0 of a site tells the others to do. Each order is small, and begins and ends by itself, so that rank 0 may
 give up a block after any step: the next order finds every rank waiting."""
 
+from typing import Literal
+
 import msgspec
 
 from duckweed.learn.fit import Fit
@@ -10,7 +12,7 @@ class Listed(msgspec.Struct, frozen=True):
     """An array that comes along."""
 
     name: str
-    dtype: str
+    dtype: Literal["bool", "uint8", "int32", "int64", "float16", "float32", "float64"]
     shape: tuple[int, ...]
 
 

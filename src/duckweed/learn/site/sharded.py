@@ -22,6 +22,7 @@ from duckweed.learn.optim.optimizer import InnerOptimizer
 
 INITIAL = 0.02  # deviation of the numbers that a model has before its weights come
 T = TypeVar("T")
+Orthogonal = Callable[[list[torch.Tensor]], list[torch.Tensor]]
 
 
 class _Root(nn.Module):
@@ -115,54 +116,62 @@ def _local(value: torch.Tensor) -> torch.Tensor:
     return value.to_local()
 
 
-def _dealt(
-    matrices: list[torch.Tensor], orthogonal: Callable[[list[torch.Tensor]], list[torch.Tensor]]
-) -> list[torch.Tensor]:
-    """Make sharded matrices orthogonal: matrix i is put together on rank i modulo the number of ranks, which makes it
-    orthogonal and gives each rank its part back. Stacks of matrices are cut between matrices: each rank has whole ones."""
-    rank, size = dist.get_rank(), dist.get_world_size()
+def _dealt(matrices: list[torch.Tensor], orthogonal: Orthogonal) -> list[torch.Tensor]:
+    """Make sharded matrices, and stacks of matrices, orthogonal. Stacks are cut between matrices, so that each rank has
+    whole ones."""
     local = [_local(one) for one in matrices]
-    made: dict[int, torch.Tensor] = {}
-    stacks = [n for n, one in enumerate(matrices) if one.ndim == 3]
-    mine = [n for n in stacks if local[n].numel()]
-    if mine:
-        made.update(zip(mine, orthogonal([local[n] for n in mine]), strict=True))
-    made.update({n: local[n] for n in stacks if n not in made})
-
-    flat = [n for n, one in enumerate(matrices) if one.ndim == 2]
-    owned = [flat[owner::size] for owner in range(size)]  # by rank: its matrices
-    out = [
-        [_rows(matrices[n], r, size) * matrices[n].shape[1] for n in owned[rank]]
-        for r in range(size)
-    ]
-    sizes_in = [sum(local[n].numel() for n in owner) for owner in owned]
-    sizes_out = [sum(each) for each in out]
-    there = _exchange([local[n] for owner in owned for n in owner], sizes_in, sizes_out)
-    parts: dict[int, list[torch.Tensor]] = {n: [] for n in owned[rank]}
-    for got, each in zip(there.split(sizes_out), out, strict=True):
-        for n, part in zip(owned[rank], got.split(each), strict=True):
-            parts[n].append(part.view(-1, matrices[n].shape[1]))
-    whole = [torch.cat(parts[n]) for n in owned[rank]]
-    done = orthogonal(whole) if whole else []
-    back = [one.split([_rows(one, r, size) for r in range(size)]) for one in done]
-    answer = _exchange([one[r] for r in range(size) for one in back], sizes_out, sizes_in)
-    in_order = [n for owner in owned for n in owner]
-    for n, part in zip(in_order, answer.split([local[n].numel() for n in in_order]), strict=True):
-        made[n] = part.view_as(local[n])
+    made = dict(enumerate(local))
+    stacks = [n for n, one in enumerate(local) if one.ndim == 3 and one.numel()]
+    if stacks:
+        made.update(zip(stacks, orthogonal([local[n] for n in stacks]), strict=True))
+    flat = [n for n, one in enumerate(local) if one.ndim == 2]
+    if flat:
+        rows = [matrices[n].shape[0] for n in flat]
+        made.update(
+            zip(flat, _put_together([local[n] for n in flat], rows, orthogonal), strict=True)
+        )
     return [_like(matrix, made[n]) for n, matrix in enumerate(matrices)]
 
 
-def _exchange(parts: list[torch.Tensor], sizes: list[int], back: list[int]) -> torch.Tensor:
-    """Send to each rank its part of what is laid end to end; sizes, back: numbers for, and from, each."""
-    flat = torch.cat([part.reshape(-1) for part in parts])
-    found = flat.new_empty(sum(back))
-    dist.all_to_all_single(found, flat, back, sizes)
+def _put_together(
+    local: list[torch.Tensor], rows: list[int], orthogonal: Orthogonal
+) -> list[torch.Tensor]:
+    """Matrix i is put together on rank i modulo the number of ranks, which makes it orthogonal and gives each rank its
+    part back. local: the parts of this rank; rows: of the whole matrices."""
+    rank, ranks = dist.get_rank(), range(dist.get_world_size())
+    owned = [list(range(len(local)))[owner :: len(ranks)] for owner in ranks]
+    own = owned[rank]
+    cut = {n: [_rows(rows[n], r, len(ranks)) for r in ranks] for n in own}
+    given = [sum(local[n].numel() for n in owner) for owner in owned]  # numbers for each rank
+    taken = [sum(cut[n][r] * local[n].shape[1] for n in own) for r in ranks]  # numbers from each
+    in_order = [n for owner in owned for n in owner]
+    there = _exchange([local[n] for n in in_order], given, taken, local[0])
+    parts: dict[int, list[torch.Tensor]] = {n: [] for n in own}
+    for r, got in zip(ranks, there.split(taken), strict=True):
+        for n, part in zip(
+            own, got.split([cut[n][r] * local[n].shape[1] for n in own]), strict=True
+        ):
+            parts[n].append(part.view(-1, local[n].shape[1]))
+    done = orthogonal([torch.cat(parts[n]) for n in own]) if own else []
+    back = [one.split(cut[n]) for n, one in zip(own, done, strict=True)]
+    answer = _exchange([one[r] for r in ranks for one in back], taken, given, local[0])
+    found = answer.split([local[n].numel() for n in in_order])
+    by_number = dict(zip(in_order, found, strict=True))
+    return [by_number[n].view_as(one) for n, one in enumerate(local)]
+
+
+def _exchange(
+    parts: list[torch.Tensor], given: list[int], taken: list[int], like: torch.Tensor
+) -> torch.Tensor:
+    """Send to each rank its part of what is laid end to end. given, taken: numbers for, and from, each."""
+    flat = torch.cat([like.new_empty(0), *(part.reshape(-1) for part in parts)])
+    found = flat.new_empty(sum(taken))
+    dist.all_to_all_single(found, flat, taken, given)
     return found
 
 
-def _rows(matrix: torch.Tensor, rank: int, size: int) -> int:
-    """Of a matrix that is cut along its rows: how many a rank has, as torch.chunk cuts."""
-    rows = matrix.shape[0]
+def _rows(rows: int, rank: int, size: int) -> int:
+    """Of so many rows: how many a rank has, as torch.chunk cuts."""
     each = -(-rows // size)
     return max(0, min(each, rows - rank * each))
 
