@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from duckweed.learn.fit import Wish
+from duckweed.learn.site.place import Place
 from duckweed.ledger.entries import RUN, Body
 from duckweed.ledger.ledger import Entry, Ledger
 from duckweed.net.identity import adopt, verify
@@ -316,10 +317,10 @@ def join(
     ControlsError, PeerStopped."""
     environment.prepare()
     peer_home, held = home_of(invitation, home, identity, limits, plugins)
-    if held.processes > 1:
+    if held.processes > 1 or Place.here():
         raise ControlsError(
-            f"{held.processes} processes as one peer are started by the command `duckweed join`; from Python a peer is "
-            "one process: processes=1"
+            "several processes as one peer are started by the command `duckweed join`, also under torchrun; from Python a "
+            "peer is one process: processes=1"
         )
     with alone(peer_home.lock, wait=False):
         from duckweed import participation  # it imports PyTorch
