@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from duckweed.learn.fit import Wish
+from duckweed.learn.site.place import Place
 from duckweed.ledger.entries import RUN, Body
 from duckweed.ledger.ledger import Entry, Ledger
 from duckweed.net.identity import adopt, verify
@@ -29,7 +30,7 @@ from duckweed.run.lock import alone
 from duckweed.run.plugins import Plugin
 from duckweed.run.spec import RunSpec
 from duckweed.volunteer import controls
-from duckweed.volunteer.controls import Controls
+from duckweed.volunteer.controls import Controls, ControlsError
 from duckweed.volunteer.peer_home import PeerHome
 
 if TYPE_CHECKING:
@@ -316,6 +317,11 @@ def join(
     ControlsError, PeerStopped."""
     environment.prepare()
     peer_home, held = home_of(invitation, home, identity, limits, plugins)
+    if held.processes > 1 or Place.here():
+        raise ControlsError(
+            "several processes as one peer are started by the command `duckweed join`, also under torchrun; from Python a "
+            "peer is one process: processes=1"
+        )
     with alone(peer_home.lock, wait=False):
         from duckweed import participation  # it imports PyTorch
 

@@ -9,10 +9,16 @@ from collections.abc import Coroutine, Sequence
 from contextlib import closing
 from typing import Any
 
+import msgspec
 import torch
 
 from duckweed.learn import memory
 from duckweed.learn.device import choose
+from duckweed.learn.site.group import Group
+from duckweed.learn.site.group import SiteBroken as SiteBroken
+from duckweed.learn.site.leader import leading as leading
+from duckweed.learn.site.member import Member
+from duckweed.learn.site.place import Place
 from duckweed.ledger.ledger import Ledger, LedgerError
 from duckweed.net.identity import Identity, load_or_create, verify
 from duckweed.net.timeouts import RETRY
@@ -22,6 +28,7 @@ from duckweed.pages.run_summary import tried
 from duckweed.process.environment import allow_files
 from duckweed.round import export, founding
 from duckweed.run import spec as specs
+from duckweed.run.error_words import EXPECTED, words
 from duckweed.run.folder import RunFolder
 from duckweed.run.lock import alone
 from duckweed.run.sections import Paths
@@ -48,6 +55,12 @@ AWAY = "the organiser of the family is not there any more; the same command goes
 def ready(limits: Controls, device: str) -> str:
     """Make this process ready to be a volunteer's peer: its priority, its memory and its threads are held
     to the limits from now on. Returns the device as PyTorch names it."""
+    place = Place.here()
+    if (
+        place and limits.memory_bytes
+    ):  # the processes of a site share what it allows on this machine
+        own = limits.memory_bytes / place.beside / 1e6
+        limits = msgspec.structs.replace(limits, memory=f"{own:.3f} MB")
     memory.one_heap()
     torch.set_num_threads(limits.threads)
     threads.use(limits.threads)
@@ -55,6 +68,22 @@ def ready(limits: Controls, device: str) -> str:
     allow_files()
     hold_to(limits, device)
     return device
+
+
+def meet(place: Place, invitation: Invitation, device: str) -> Group:
+    """The other processes of this site. device: as the user named it. Raises SiteError."""
+    return Group.meet(place, f"{invitation.run}/{invitation.coordinator}", device)
+
+
+def follow(group: Group, say: Say) -> None:
+    """Train for the first process of this site, which is the peer, until it ends. Raises SiteBroken, OutOfMemory."""
+    try:
+        Member(group, say).follow()
+    except EXPECTED as error:
+        if isinstance(error, RuntimeError) and (broken := group.broken(error)):
+            raise broken from error
+        group.pulse.tell_fault(words(error))
+        raise
 
 
 async def join(

@@ -22,7 +22,8 @@ STDLIB = "stdlib"
 
 
 class Machine(msgspec.Struct, frozen=True):
-    """What decides the last bits of training, and so how near two honest machines come."""
+    """What decides the last bits of training, and so how near two honest machines come. A site, in which several
+    processes train as one peer, is another kind of machine than one process: it adds up in another order."""
 
     device: str
     """As PyTorch names it."""
@@ -34,10 +35,13 @@ class Machine(msgspec.Struct, frozen=True):
     """Its architecture, and the instructions that PyTorch uses on it."""
     torch: str
     """Version of PyTorch."""
+    processes: int = 1
+    """That train together."""
 
     def __str__(self) -> str:
         threads = f"{self.threads} thread{'' if self.threads == 1 else 's'}"
-        return f"{self.device}, {self.processor}, {threads}, {self.precision}, PyTorch {self.torch}"
+        processes = "one process" if self.processes == 1 else f"{self.processes} processes"
+        return f"{self.device}, {self.processor}, {processes}, {threads}, {self.precision}, PyTorch {self.torch}"
 
 
 def machine(claims: Claims, device: str) -> Machine:

@@ -1,20 +1,26 @@
 """`duckweed join`: take part in somebody's run with this machine."""
 
+import contextlib
+import os
+import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from duckweed.cli.common.console import PlainConsole
 from duckweed.cli.common.errors import fail, plain_errors
 from duckweed.cli.common.running import MICRO, Plugins
+from duckweed.learn.site.place import LOST, Place
 
 if TYPE_CHECKING:
     from duckweed.volunteer.controls import Controls
     from duckweed.volunteer.peer_home import PeerHome
 
 console = PlainConsole()
+LEFT = "what was not handed in is trained by others"
 
 
 def register(app: typer.Typer) -> None:
@@ -65,6 +71,21 @@ def join(
     memory: Annotated[str | None, typer.Option(help="At most so much memory: 4GB.")] = None,
     disk: Annotated[str | None, typer.Option(help="At most so much disk: 2GB.")] = None,
     micro: Annotated[str | None, typer.Option(metavar="auto|N", help=MICRO)] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Processes of this machine that are one peer together, each on a GPU of its own, or on --threads "
+            "threads. Default: 1. For several machines: torchrun.",
+        ),
+    ] = None,
+    shard: Annotated[
+        bool | None,
+        typer.Option(
+            "--shard/--no-shard",
+            help="Share out the model over these processes even if each could hold it. Default: only if it has to be.",
+        ),
+    ] = None,
     nice: Annotated[int | None, typer.Option(help="0 to 19: how much it yields.")] = None,
     model: Annotated[
         bool | None,
@@ -97,14 +118,28 @@ def join(
     given = {
         "up": up, "down": down, "hours": hours, "pause_when_busy": pause_when_busy,
         "memory": memory, "disk": disk, "threads": threads, "model": model, "nice": nice, "micro": micro,
+        "processes": processes, "shard": shard,
     }  # fmt: skip
+    place = Place.here()
+    if place:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it is read as PyTorch is loaded
+        if processes not in (None, place.size):
+            fail(
+                f"--processes {processes}, and {place.size} processes were started: leave --processes out"
+            )
+        given["processes"] = place.size
+        if place.rank:
+            _follow(place, invitation, home, device, given, plugin or ())
+            return
     peer_home, limits = home_of(invitation, home, identity, given, plugin or ())
     if service:
         _service(peer_home, data, config, tokenizer, device)
         return
+    if limits.processes > 1 and not place:
+        raise typer.Exit(_start(peer_home, limits, device))
     try:
         with alone(peer_home.lock, wait=False):
-            _take_part(peer_home, data, device, limits, dry_run, config, tokenizer, mirror)
+            _take_part(peer_home, data, device, limits, dry_run, config, tokenizer, mirror, place)
     except Busy:
         fail(
             f"{peer_home.home} is taking part already; end it with: duckweed leave {peer_home.home}"
@@ -120,6 +155,7 @@ def _take_part(
     config: str,
     tokenizer: str,
     mirror: str,
+    place: Place | None,
 ) -> None:
     import asyncio
 
@@ -128,28 +164,90 @@ def _take_part(
     with console.status("loading PyTorch"):
         from duckweed import participation
 
-        device = participation.ready(limits, device)
-    said = limits.said()
+    group = participation.meet(place, peer_home.invitation, device) if place else None
+    device = participation.ready(limits, group.device if group else device)
+    said = [str(group)] if group else []
+    said += limits.said()
     console.print(
         f"Joining run {peer_home.invitation.run[:12]} on {device}; files in {peer_home.home}"
         + (f"; {', '.join(said)}" if said else "")
         + ". Ctrl-C leaves."
     )
     try:
-        reason = asyncio.run(
-            participation.join(
-                peer_home, data or (), device, _say, dry_run, config, tokenizer, mirror
+        with participation.leading(group) if group else contextlib.nullcontext():
+            reason = asyncio.run(
+                participation.join(
+                    peer_home, data or (), device, _say, dry_run, config, tokenizer, mirror
+                )
             )
-        )
     except KeyboardInterrupt:
-        console.print("Left. What was not handed in is trained by others.")
+        if group and group.pulse.lost:
+            _lost(f"{group.pulse.lost}; {LEFT}")
+        console.print(f"Left. {LEFT.capitalize()}.")
         raise typer.Exit(130) from None
+    except participation.SiteBroken as error:
+        _lost(f"{error}; {LEFT}")
     except (OSError, MemoryError, RuntimeError) as error:
         again = "the same command goes on as the same peer; its block goes back to the others"
         fail(words(error, peer_home.home, again))
+    finally:
+        if group:
+            group.close()
     console.print(f"Done: {reason}")
+    if group and group.sharded:  # one device may not hold the model: it is measured in main memory
+        device = "cpu"
     for line in () if dry_run else participation.take_home(peer_home, device, _say):
         console.print(line, soft_wrap=True)
+
+
+def _lost(words: str) -> NoReturn:
+    """End as one whose site has lost another process: what started them ends this one, too, which has ended."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    fail(words, LOST)
+
+
+def _follow(
+    place: Place,
+    invitation: str | None,
+    home: Path | None,
+    device: str,
+    given: dict[str, Any],
+    plugin: Sequence[Path],
+) -> None:
+    """Be one of the processes of a site, but not the first, which alone is the peer: write nothing."""
+    from duckweed.run import plugins
+    from duckweed.run.folder import RunFolder
+    from duckweed.swarm.protocol.invitation import read
+    from duckweed.volunteer import controls
+    from duckweed.volunteer.peer_home import JOINED, find
+
+    asked = read(invitation) if invitation else find(home).invitation
+    folder = RunFolder(home or JOINED / asked.run[:12])
+    if plugin:
+        plugins.load(plugin)
+    else:
+        plugins.load_of(folder)
+    limits = controls.changed(controls.load(folder.peer(0)), given)
+
+    from duckweed import participation
+
+    group = participation.meet(place, asked, device)
+    participation.ready(limits, group.device)
+    try:
+        participation.follow(group, lambda text: _say(f"process {place.rank}: {text}"))
+    except participation.SiteBroken as error:
+        _lost(str(error))
+    finally:
+        group.close()
+
+
+def _start(peer_home: "PeerHome", limits: "Controls", device: str) -> int:
+    """Start the processes of a site; returns the exit code."""
+    from duckweed.process import site
+
+    logs = peer_home.peer / "logs"
+    module = "duckweed.cli.common.rank"
+    return site.run(module, sys.argv[1:], limits.processes, device, limits.threads, logs, _say)
 
 
 def _service(

@@ -18,7 +18,11 @@ class Wish(msgspec.Struct, frozen=True):
     micro: int | None = None
     """Most sequences of a forward and backward pass; None: as many as fit."""
     room: int | None = None
-    """Bytes that the peer may count on, everything included; None: what is free."""
+    """Bytes that the peer may count on, everything included; None: what is free. Of a site: each process."""
+    processes: int = 1
+    """That train together as one peer (duckweed.learn.site)."""
+    shard: bool = False
+    """Whether they are to share out the model, also where it fits into the memory of each."""
 
 
 ANY = Wish()
@@ -31,10 +35,16 @@ class Fit(msgspec.Struct, frozen=True):
     """Sequences of a forward and backward pass, at most."""
     checkpoint: bool = False
     """Whether the activations inside a layer are computed again in the backward pass, not kept."""
+    processes: int = 1
+    """That share out the sequences of the step."""
+    sharded: bool = False
+    """Whether they share out the model and its moments, too."""
 
     def __str__(self) -> str:
-        parts = f"micro-batches of {self.micro} sequence{'' if self.micro == 1 else 's'}"
-        return f"{parts} with activation checkpointing" if self.checkpoint else parts
+        said = f"micro-batches of {self.micro} sequence{'' if self.micro == 1 else 's'}"
+        said += f", shared out over {self.processes} processes" if self.processes > 1 else ""
+        said += " as the model is" if self.sharded else ""
+        return f"{said} with activation checkpointing" if self.checkpoint else said
 
 
 class MicroError(ValueError):
@@ -55,8 +65,15 @@ def read_micro(text: str) -> int | None:
 def ways(wish: Wish, batch: int, checkpoint: bool = True) -> list[Fit]:
     """The ways to fit a step of `batch` sequences, the fastest first and the one that needs least
     memory last. checkpoint: whether the model can have its activations computed again."""
-    sizes = _ladder(batch) if wish.micro is None else [min(wish.micro, batch)]
-    return [Fit(micro, again) for again in (False, True)[: 1 + checkpoint] for micro in sizes]
+    share = -(-batch // wish.processes)
+    sizes = _ladder(share) if wish.micro is None else [min(wish.micro, share)]
+    sharded = [True] if wish.shard else [False, True][: 1 + (wish.processes > 1)]
+    return [
+        Fit(micro, again, wish.processes, apart)
+        for apart in sharded
+        for again in (False, True)[: 1 + checkpoint]
+        for micro in sizes
+    ]
 
 
 def _ladder(batch: int) -> list[int]:

@@ -2,13 +2,9 @@
 
 A round asks a learner for a pseudo-gradient and says nothing of devices, processes, optimizers or
 loss. Whole-model numbers cross this seam as flat float32 vectors on the host, f32[P], in the order of
-the run's layout. What is made for it later has room here:
-
-- Several processes (FSDP2): a learner whose first rank answers these calls and shares them with the
-  other ranks; it scatters the weights it is given and gathers the pseudo-gradient. Its optimizer state
-  may be that of its own shards: nobody else reads it, it is only stored and handed back.
-- A learner of some tensors: it is made with a specification that says which, and P is the length of
-  what it holds.
+the run's layout. Several processes that train as one peer are one learner, too (duckweed.learn.site): its
+first rank answers these calls. A learner of some tensors would be made with a specification that says which,
+and P would be the length of what it holds.
 """
 
 from collections.abc import Callable, Mapping, Sequence

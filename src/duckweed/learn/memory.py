@@ -12,7 +12,7 @@ from torch import nn
 from duckweed.learn import fit
 from duckweed.learn.arithmetic import activation_bytes, in_hand, moments
 from duckweed.learn.fit import ANY, Fit, Wish
-from duckweed.learn.model.model import layout_of
+from duckweed.learn.model.model import layers_of, layout_of
 from duckweed.learn.model.network import LOGITS
 from duckweed.run.layout import Layout
 from duckweed.run.sections import Inner
@@ -45,7 +45,7 @@ def needed(model: nn.Module, spec: RunSpec, way: Fit | None = None) -> int:
     """
     layout, inner = layout_of(model), spec.inner
     total, own = layout.total, own_moments(inner, layout)
-    always = (4 + moments(inner)) * total + own
+    always = 3 * total + own + (1 + moments(inner)) * _share(total, way)
     if spec.rounds.overlap:
         always += 9 * total + (own if inner.orthogonal else 0)
     return 4 * always + passing(model, spec, way)
@@ -58,8 +58,23 @@ def passing(model: nn.Module, spec: RunSpec, way: Fit | None = None) -> int:
     micro, config = min(way.micro, inner.batch), cast(Any, model.config)
     at_once = max(1, LOGITS // (4 * config.vocab_size))
     activations = activation_bytes(model, micro * length, length, way.checkpoint, at_once)
-    gradients = 4 * sum(p.numel() for p in model.parameters())
-    return gradients + int((AGAIN if way.checkpoint else 1) * activations) + in_hand(model, inner)
+    gradients = 4 * _share(sum(p.numel() for p in model.parameters()), way)
+    hands = in_hand(model, inner) // (way.processes if way.sharded else 1)
+    gathered = _gathered(model) if way.sharded else 0
+    return gradients + int((AGAIN if way.checkpoint else 1) * activations) + hands + gathered
+
+
+def _share(numbers: int, way: Fit | None) -> int:
+    """How many of so many numbers of a model one process has."""
+    return -(-numbers // way.processes) if way and way.sharded else numbers
+
+
+def _gathered(model: nn.Module) -> int:
+    """Bytes of the parts of a sharded model that a process has whole at once: what is outside of all layers, and
+    two layers, of which one is on its way; of one of each also the gradient."""
+    layers = [sum(p.numel() for p in layer.parameters()) for layer in layers_of(model)]
+    outside = sum(p.numel() for p in model.parameters()) - sum(layers)
+    return 4 * (2 * outside + 3 * max(layers, default=0))
 
 
 def own_moments(inner: Inner, layout: Layout) -> int:
@@ -123,7 +138,7 @@ def whole(model: nn.Module, spec: RunSpec, device: str, way: Fit | None = None) 
     model, its moments and a step, because the vectors of a round are in main memory."""
     if not device.startswith("cuda"):
         return needed(model, spec, way) + PROCESS
-    parameters = sum(p.numel() for p in model.parameters())
+    parameters = _share(sum(p.numel() for p in model.parameters()), way)
     return 4 * (1 + moments(spec.inner)) * parameters + passing(model, spec, way)
 
 

@@ -3,7 +3,8 @@
 A learner or a task more is one module and one line here (docs/learn.md).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,12 +18,13 @@ from duckweed.learn.data.dataset import Dataset
 from duckweed.learn.data.reading import DataError
 from duckweed.learn.data.router import Router
 from duckweed.learn.learner import Learner
+from duckweed.learn.model.architecture import ModelError
 from duckweed.learn.single import SingleDevice
-from duckweed.learn.task import Task
+from duckweed.learn.task import Objective, Task
 from duckweed.learn.tasks import problems
-from duckweed.learn.tasks.chat import Conversations
-from duckweed.learn.tasks.reinforce import Reinforcement
-from duckweed.learn.tasks.text import NextToken
+from duckweed.learn.tasks.chat import ChatLoss, Conversations
+from duckweed.learn.tasks.reinforce import PolicyLoss, Reinforcement
+from duckweed.learn.tasks.text import NextToken, TextLoss
 from duckweed.run.spec import RunSpec
 from duckweed.run.task import work
 from duckweed.run.task.sections import Reinforce
@@ -31,6 +33,11 @@ TASKS: dict[str, Callable[[RunSpec, Dataset], Task]] = {
     work.TEXT: NextToken,
     work.CHAT: Conversations,
     work.REINFORCE: Reinforcement,
+}
+OBJECTIVES: dict[str, Callable[[RunSpec], Objective]] = {
+    work.TEXT: lambda spec: TextLoss(),
+    work.CHAT: ChatLoss,
+    work.REINFORCE: PolicyLoss,
 }
 FORMS: dict[str, Callable[[RunSpec], ChatForm]] = {
     work.CHAT: lambda spec: ChatForm(spec.model.sequence)
@@ -59,6 +66,27 @@ def register_learner(name: str, make: Make, fits: Fits = lambda spec, device: Tr
     same name again replaces it."""
     LEARNERS.pop(name, None)
     LEARNERS[name] = Kind(make, fits)
+
+
+@contextmanager
+def instead(name: str, make: Make) -> Iterator[None]:
+    """Inside, learners are made by `make` where they would be of the kind "single". Raises ModelError for one where a
+    user's own learner would be taken."""
+
+    def guarded(spec: RunSpec, config: PretrainedConfig, task: Task, device: str) -> Learner:
+        own = next(n for n, kind in reversed(before.items()) if kind.fits(spec, device))
+        if own != "single":
+            raise ModelError(
+                f"the learner {own!r} of a plug-in works in one process; use --processes 1"
+            )
+        return make(spec, config, task, device)
+
+    before = dict(LEARNERS)
+    register_learner(name, guarded)
+    try:
+        yield
+    finally:
+        del LEARNERS[name]
 
 
 def prepare(
@@ -98,6 +126,11 @@ def _router(spec: RunSpec, file: Path | None) -> Router:
 def task(spec: RunSpec, dataset: Dataset) -> Task:
     """The task of a run."""
     return TASKS[work.kind_of(spec)](spec, dataset)
+
+
+def objective(spec: RunSpec) -> Objective:
+    """The loss of a run's task, for a process that has no data."""
+    return OBJECTIVES[work.kind_of(spec)](spec)
 
 
 def learner(spec: RunSpec, config: PretrainedConfig, dataset: Dataset, device: str) -> Learner:

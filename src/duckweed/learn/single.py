@@ -22,10 +22,10 @@ from duckweed.learn.model.model import (
     write_weights,
 )
 from duckweed.learn.model.network import Network
-from duckweed.learn.optim.optimizer import OptimizerState
+from duckweed.learn.optim.optimizer import InnerOptimizer, OptimizerState
 from duckweed.learn.optim.registry import make_optimizer, optimizer_of
 from duckweed.learn.optim.schedule import learning_rate
-from duckweed.learn.task import Batch, Task
+from duckweed.learn.task import Batch, Objective, Task
 from duckweed.run.error_words import out_of_memory
 from duckweed.run.spec import RunSpec
 
@@ -38,6 +38,7 @@ class SingleDevice(Learner):
 
     def __init__(self, spec: RunSpec, config: PretrainedConfig, task: Task, device: str) -> None:
         self.spec, self.task, self.device = spec, task, device
+        self.objective: Objective = task
         self.model = build(config, device)
         self.layout = layout_of(self.model)
         self.model.config.use_cache = False  # type: ignore[union-attr] # of keys and values, which no training step uses again
@@ -82,21 +83,18 @@ class SingleDevice(Learner):
     ) -> Work:
         began, spec = time.perf_counter(), self.spec
         with seeded(part.seed, self.device):
-            write_weights(self.model, weights)
-            self.model.train()
-            stepper = make_optimizer(self.model, spec.inner)
-            if optimizer:
-                stepper.restore(optimizer)
+            self._load(weights, True)
+            stepper = self._stepper(part.seed, optimizer or {})
             losses, tokens = _Losses(self.device, report), 0
             for steps, batch in enumerate(self.task.batches(part, self.model)):
-                loss = self._gradients(batch)
                 number = part.number + steps
+                loss = self._gradients(batch, number)
                 stepper.step(learning_rate(spec.inner, number, spec.course), number)
                 tokens += self.task.count(batch)
                 losses.add(loss)
         mean = losses.mean()
-        state = stepper.state() if keep else {}
-        reached = read_weights(self.model)
+        state = self._state(stepper) if keep else {}
+        reached = self.weights()
         delta = np.subtract(weights, reached, out=reached)
         self._check(delta, "the weights")
         if (
@@ -105,12 +103,34 @@ class SingleDevice(Learner):
             tokens, mean = written.tokens, 1 - written.reward / max(1, written.answers)
         return Work(delta, tokens, mean, time.perf_counter() - began, state, written)
 
-    def _gradients(self, batch: Batch) -> torch.Tensor:
-        """Mean loss of a step, whose gradients are then in the model. Falls back where the device runs
-        out of memory, as long as there is a way: nothing was stepped yet. Raises OutOfMemory."""
+    # --- the steps of `train`
+
+    def _load(self, weights: np.ndarray, training: bool) -> None:
+        """Weights f32[P] into the model, which is to be trained or only evaluated."""
+        write_weights(self.model, weights)
+        self.model.train(training)
+
+    def _stepper(self, seed: int, state: OptimizerState) -> InnerOptimizer:
+        """The optimizer of a part, with the state that it begins with, which is used up. seed: of what is
+        random in the part."""
+        stepper = make_optimizer(self.model, self.spec.inner)
+        stepper.restore(state)
+        return stepper
+
+    def _state(self, stepper: InnerOptimizer) -> OptimizerState:
+        return stepper.state()
+
+    def _gradients(self, batch: Batch, number: int) -> torch.Tensor:
+        """Mean loss of an inner step, whose gradients are then in the model. number: of the step, counted over
+        the run. Raises OutOfMemory."""
+        return self._fitted(batch, self.objective.count(batch))
+
+    def _fitted(self, batch: Batch, whole: int) -> torch.Tensor:
+        """The loss of a batch, or of a part of one in which `whole` tokens count, and its gradients. Falls back
+        where the device runs out of memory, as long as there is a way: nothing was stepped yet."""
         while True:
             try:
-                return self._accumulated(batch, self._ways[0].micro)
+                return self._accumulated(batch, self._ways[0].micro, whole)
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
@@ -119,11 +139,11 @@ class SingleDevice(Learner):
             self.model.zero_grad(set_to_none=True)
             self._fall_back(said)
 
-    def _accumulated(self, batch: Batch, micro: int) -> torch.Tensor:
-        """Gradients of the parts of a batch, added up; each part weighs by the tokens that count."""
-        whole, total = self.task.count(batch), torch.zeros((), device=self.device)
-        for part in _parts(batch, micro):
-            if count := self.task.count(part):  # a mean over no tokens is no number
+    def _accumulated(self, batch: Batch, micro: int, whole: int) -> torch.Tensor:
+        """Gradients of the parts of a batch, added up; each part weighs by its share of `whole` tokens."""
+        total = torch.zeros((), device=self.device)
+        for part in parts(batch, -(-rows(batch) // micro)):
+            if count := self.objective.count(part):  # a mean over no tokens is no number
                 loss = self.loss(part) * (count / whole)
                 loss.backward()
                 total += loss.detach()
@@ -158,12 +178,11 @@ class SingleDevice(Learner):
         shares: int = 1,
         batch: int = 8,
     ) -> tuple[float, int]:
-        write_weights(self.model, weights)
-        self.model.eval()
+        self._load(weights, False)
         nats, tokens = 0.0, 0
         for part in islice(self.task.held_out(limit, batch), share, None, shares):
             count = self.task.count(part)
-            nats += self.task.measure(self.network, dict(self._moved(part))).item() * count
+            nats += self.measure(part).item() * count
             tokens += count
         if not math.isfinite(nats):
             self._check(weights, "the weights that are evaluated")
@@ -180,7 +199,11 @@ class SingleDevice(Learner):
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """The task's mean loss of a batch, with the weights that the model has."""
-        return self.task.loss(self.network, dict(self._moved(batch)))
+        return self.objective.loss(self.network, dict(self._moved(batch)))
+
+    def measure(self, batch: Batch) -> torch.Tensor:
+        """What the task measures of a held-out batch, likewise."""
+        return self.objective.measure(self.network, dict(self._moved(batch)))
 
     def _moved(self, batch: Batch) -> Iterator[tuple[str, torch.Tensor]]:
         for name, array in batch.items():
@@ -192,11 +215,14 @@ class SingleDevice(Learner):
             yield name, tensor.to(self.device, non_blocking=True)
 
 
-def _parts(batch: Batch, micro: int) -> Iterator[Batch]:
-    """The batch, at most `micro` sequences at a time, as evenly as that goes."""
-    size = len(next(iter(batch.values())))
-    parts = -(-size // micro)
-    edges = [size * n // parts for n in range(parts + 1)]
+def rows(batch: Batch) -> int:
+    """How many sequences a batch has."""
+    return len(next(iter(batch.values())))
+
+
+def parts(batch: Batch, count: int) -> Iterator[Batch]:
+    """The batch in `count` parts, as even as they can be."""
+    edges = [rows(batch) * n // max(1, count) for n in range(count + 1)]
     for first, last in pairwise(edges):
         yield {name: array[first:last] for name, array in batch.items()}
 

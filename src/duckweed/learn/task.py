@@ -40,7 +40,23 @@ class Forward(Protocol):
         ...
 
 
-class Task(Protocol):
+class Objective(Protocol):
+    """What of a task needs no data: the loss of a batch. It follows from the specification alone."""
+
+    def loss(self, forward: Forward, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Mean loss, per token that `count` counts, of a batch or a part of one."""
+        ...
+
+    def measure(self, forward: Forward, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The mean of what is measured on a held-out batch; not negative, and less is better."""
+        ...
+
+    def count(self, batch: Batch) -> int:
+        """Tokens of a batch, or of a part of one, that the loss is taken over."""
+        ...
+
+
+class Task(Objective, Protocol):
     """A pure function of the specification, the data and the block (and the weights, where it samples)."""
 
     @property
@@ -61,16 +77,4 @@ class Task(Protocol):
 
     def held_out(self, limit: int | None, batch: int) -> Iterator[Batch]:
         """About `limit` held-out tokens (None: all), always the same, `batch` sequences at a time."""
-        ...
-
-    def loss(self, forward: Forward, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Mean loss, per token that `count` counts, of a batch or a part of one."""
-        ...
-
-    def measure(self, forward: Forward, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """The mean of what is measured on a held-out batch; not negative, and less is better."""
-        ...
-
-    def count(self, batch: Batch) -> int:
-        """Tokens of a batch, or of a part of one, that the loss is taken over."""
         ...

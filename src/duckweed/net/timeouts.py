@@ -84,6 +84,9 @@ FINISH_BLOCK = 15.0  # a block with less work left than this is finished before 
 LOAD_SPAN = 5.0  # over which the processor time of other programs is averaged
 LEAVE_WAIT = 120.0  # that `duckweed leave` waits for the peer to end
 PROCESS_GRACE = 8.0  # for a process of a local run to end by itself before it is killed
+RANK_LAST_WORD = 4.0  # for the others of a site to say why they end, once one of them has ended
+RANK_RESTART = 1.0  # until they are started again
+RANKS_QUICK = 60.0  # a site that ended sooner than that came to nothing
 PROCESS_SILENT = 120.0  # without any event until a local run is given up
 
 # --- a mirror of a run

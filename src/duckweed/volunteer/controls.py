@@ -16,8 +16,8 @@ from duckweed.run.folder import write_atomically
 
 FILE = "controls.toml"
 HEAD = """# What duckweed may take of this machine. Edit and save: a running peer reads it within seconds.
-# up, down: "5mbit"; hours: "22-07" (local time); memory, disk: "4GB"; memory, threads, micro
-# and nice need a restart of the peer; micro: "auto" or "4", the sequences trained at a time. Take a line out, or write "", for no limit.
+# up, down: "5mbit"; hours: "22-07" (local time); memory, disk: "4GB"; memory, threads, micro,
+# processes, shard and nice need a restart of the peer; micro: "auto" or "4", the sequences trained at a time. Take a line out, or write "", for no limit.
 """
 
 
@@ -44,6 +44,10 @@ class Controls(msgspec.Struct, forbid_unknown_fields=True):
     """CPU threads."""
     micro: str = "auto"
     """Sequences of an inner step that are trained at a time; "auto": as many as fit into memory."""
+    processes: int = 1
+    """That train together as one peer, each on a device of its own."""
+    shard: bool = False
+    """Whether these share out the model, also where it fits into the memory of each."""
     nice: int = 0
     """Priority that is given up: 0 (none) to 19."""
     model: bool = True
@@ -56,6 +60,8 @@ class Controls(msgspec.Struct, forbid_unknown_fields=True):
             window(self.hours)
         if not 1 <= self.threads <= 1024:
             raise ControlsError(f"threads = {self.threads}: must be between 1 and 1024")
+        if not 1 <= self.processes <= 1024:
+            raise ControlsError(f"processes = {self.processes}: must be between 1 and 1024")
         if not 0 <= self.nice <= 19:
             raise ControlsError(f"nice = {self.nice}: must be between 0 and 19 (most yielding)")
         _ = self.micro_batch  # raises where it means nothing

@@ -118,6 +118,8 @@ class Survey(msgspec.Struct, frozen=True):
     """Bytes that training takes of the device at its peak, as predicted."""
     device: str
     threads: int
+    processes: int = 1
+    """That are this peer."""
 
     @property
     def up(self) -> int:
@@ -147,14 +149,17 @@ class Survey(msgspec.Struct, frozen=True):
         disk = disk_needed(self.spec.inner, self.layout)
         size = units.show_size
         threads = f", {self.threads} thread{'s' if self.threads > 1 else ''}"
+        several = self.processes > 1
+        who = f"{self.processes} processes as one peer" if several else "This machine"
+        device = f"{self.device.partition(':')[0]} each" if several else self.device
         return (
-            f"This machine ({self.device}{threads if self.device == 'cpu' else ''}) will train "
+            f"{who} ({device}{threads if self.device == 'cpu' else ''}) will train "
             f"{self.spec.model.source} ({units.show_count(self.layout.total)} parameters) at about "
             f"{self.speed:,.0f} tokens/s; a round of {self.tokens:,} tokens takes it "
             f"about {units.show_time(self.seconds)}, sends {most}{size(self.up)} and fetches "
             f"{most}{size(self.down)}, so {most}{size(self.up * hourly)} up and "
             f"{size(self.down * hourly)} down in an hour; it takes about {size(self.memory)} of "
-            f"memory and {size(disk)} of disk. The coordinator is {self.link}."
+            f"memory {'in each process ' if several else ''}and {size(disk)} of disk. The coordinator is {self.link}."
         )
 
 

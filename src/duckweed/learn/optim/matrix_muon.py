@@ -4,6 +4,8 @@ K. Jordan et al., "Muon: an optimizer for hidden layers" (2024); the factor 0.2 
 that lets it share AdamW's learning rate is from "Muon is scalable for LLM training" (2502.16982).
 """
 
+from collections.abc import Callable
+
 import torch
 
 from duckweed.learn.optim.optimizer import shrinking
@@ -62,6 +64,9 @@ class MatrixMuon:
         self.momentum, self.weight_decay = momentum, weight_decay
         self.nesterov, self.iterations = nesterov, iterations
         self.normalise, self.cautious = normalise, cautious
+        self.orthogonal: Callable[[list[torch.Tensor]], list[torch.Tensor]] = self.together
+        """Makes matrices of the same two sides orthogonal. Where they are sharded over processes, another way is
+        put in here (duckweed.learn.site.sharded)."""
         self.groups = groups(parameters)
         self.buffers = {p: torch.zeros_like(p) for p in parameters}
         self.squares: dict[torch.nn.Parameter, torch.Tensor] = {}
@@ -101,13 +106,19 @@ class MatrixMuon:
         return divided * (narrow**0.5 / (divided.norm(dim=(-2, -1), keepdim=True) + 1e-8))
 
     def _updates(self, parameters: list[torch.nn.Parameter], momentum: float) -> list[torch.Tensor]:
-        wide = []
+        directions = []
         for parameter in parameters:
             gradient = parameter.grad
             assert gradient is not None
             buffer = self.buffers[parameter]
             buffer.mul_(momentum).add_(gradient)
-            direction = gradient + momentum * buffer if self.nesterov else buffer
+            directions.append(gradient + momentum * buffer if self.nesterov else buffer)
+        return self.orthogonal(directions)
+
+    def together(self, directions: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Matrices and stacks of matrices of the same two sides, made orthogonal in one go."""
+        wide = []
+        for direction in directions:
             stack = direction.reshape(-1, *direction.shape[-2:])
             wide.append(stack.mT if stack.size(-2) > stack.size(-1) else stack)
         together = torch.cat(wide)
@@ -116,6 +127,6 @@ class MatrixMuon:
         made = orthogonalise(together, self.iterations).to(wide[0].dtype)
         parts = made.split([w.size(0) for w in wide])
         return [
-            (part.mT if p.size(-2) > p.size(-1) else part).reshape(p.shape)
-            for p, part in zip(parameters, parts, strict=True)
+            (part.mT if d.size(-2) > d.size(-1) else part).reshape(d.shape)
+            for d, part in zip(directions, parts, strict=True)
         ]

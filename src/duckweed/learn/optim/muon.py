@@ -1,7 +1,7 @@
 """Muon for the hidden matrices of a model, AdamW for the rest; its momenta between two rounds."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from torch import nn
 
 from duckweed.learn.optim.adamw import AdamW
 from duckweed.learn.optim.matrix_muon import MatrixMuon
-from duckweed.learn.optim.optimizer import OptimizerState, array_of
+from duckweed.learn.optim.optimizer import OptimizerState
 from duckweed.run.layout import Layout
 from duckweed.run.sections import Inner
 
@@ -43,12 +43,12 @@ class Muon(AdamW):
         self.muon.step(rate, momentum(self.inner, number))
         super().update(rate, number)
 
-    def state(self) -> OptimizerState:
+    def kept(self) -> Iterator[tuple[str, torch.Tensor]]:
+        yield from super().kept()
         names = {id(p): name for name, p in self.model.named_parameters()}
-        found = super().state()
         for kind, kept in (("muon", self.muon.buffers), ("squares", self.muon.squares)):
-            found |= {f"{kind}.{names[id(p)]}": array_of(buffer) for p, buffer in kept.items()}
-        return found
+            for parameter, buffer in kept.items():
+                yield f"{kind}.{names[id(parameter)]}", buffer
 
     def take(self, name: str, value: torch.Tensor, parameters: dict[str, nn.Parameter]) -> None:
         kind, _, of = name.partition(".")

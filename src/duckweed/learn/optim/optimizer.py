@@ -9,7 +9,7 @@ the next (`restore`) as named arrays. What happens to that state between two rou
 class methods, which need no model.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -85,12 +85,14 @@ class InnerOptimizer:
 
     def state(self) -> OptimizerState:
         """All state, on the CPU. On a CPU the arrays are the optimizer's own, not copies."""
+        return {name: array_of(value) for name, value in self.kept()}
+
+    def kept(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """All state where it lies, by name."""
         names = {id(p): name for name, p in self.model.named_parameters()}
-        return {
-            f"elementwise.{key}.{names[id(parameter)]}": array_of(value)
-            for parameter, state in self.elementwise.state.items()
-            for key, value in state.items()
-        }
+        for parameter, state in self.elementwise.state.items():
+            for key, value in state.items():
+                yield f"elementwise.{key}.{names[id(parameter)]}", value
 
     def restore(self, state: OptimizerState) -> None:
         """Set the state to what `state` gave. The mapping is emptied: on a CPU its arrays become this

@@ -16,16 +16,38 @@ from duckweed.run.task.sections import Chat
 from duckweed.run.task.written import Written
 
 
-class Conversations:
+class ChatLoss:
+    """Its loss. Needs no data."""
+
+    def __init__(self, spec: RunSpec) -> None:
+        assert isinstance(spec.task, Chat)
+        self.packing = spec.task.packing
+
+    def loss(self, forward: Forward, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Mean nats per token that the assistant says."""
+        learn = batch[LEARN][:, 1:]
+        inputs: dict[str, Any] = {"input_ids": batch[IDS][:, :-1]}
+        if self.packing:
+            inputs["position_ids"] = batch[POSITIONS][:, :-1]
+        nats = forward.nats(batch[IDS][:, 1:], **inputs)
+        return (nats * learn).sum() / learn.sum()
+
+    measure = loss
+
+    def count(self, batch: Batch) -> int:
+        return int(batch[LEARN][:, 1:].sum())
+
+
+class Conversations(ChatLoss):
     """Batches of packed conversations, a pure function of seed, block and step. Positions begin anew with
     each conversation; transformers keeps what is before out of its attention by that."""
 
     written: Written | None = None
 
     def __init__(self, spec: RunSpec, dataset: Dataset) -> None:
-        assert isinstance(spec.task, Chat)
+        super().__init__(spec)
         assert dataset.marks is not None
-        self.spec, self.dataset, self.packing = spec, dataset, spec.task.packing
+        self.spec, self.dataset = spec, dataset
         self.end = dataset.tokenizer.end
 
     @cached_property
@@ -67,17 +89,3 @@ class Conversations:
             count = min(rows, max(1, limit // self.spec.model.sequence))
         for chosen in spread(rows, count, batch):
             yield self._held_out.batch(chosen, self.end)
-
-    def loss(self, forward: Forward, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Mean nats per token that the assistant says."""
-        learn = batch[LEARN][:, 1:]
-        inputs: dict[str, Any] = {"input_ids": batch[IDS][:, :-1]}
-        if self.packing:
-            inputs["position_ids"] = batch[POSITIONS][:, :-1]
-        nats = forward.nats(batch[IDS][:, 1:], **inputs)
-        return (nats * learn).sum() / learn.sum()
-
-    measure = loss
-
-    def count(self, batch: Batch) -> int:
-        return int(batch[LEARN][:, 1:].sum())

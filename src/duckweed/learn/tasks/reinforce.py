@@ -44,12 +44,37 @@ class Group(NamedTuple):
     rewards: NDArray[np.float32]  # [s]
 
 
-class Reinforcement:
+class PolicyLoss:
+    """Its loss, once answers are written and checked. Needs no data."""
+
+    def __init__(self, spec: RunSpec) -> None:
+        assert isinstance(spec.task, Reinforce)
+        self.task = spec.task
+
+    def loss(self, forward: Forward, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The gradient is that of the policy loss; the value, which people look at, is the mean reward that
+        was missed, for the loss itself is about zero whatever the model can do."""
+        ids, task = batch[IDS], self.task
+        nats = forward.nats(ids[:, 1:], task.temperature, input_ids=ids[:, :-1])
+        policy = policy_loss(
+            nats, batch[THEN][:, 1:], batch[GAIN], batch[WRITTEN][:, 1:], task.trust, task.pull
+        )
+        return policy + (batch[MISSED].mean() - policy.detach())
+
+    def count(self, batch: Batch) -> int:
+        return len(batch[PLACE]) if PLACE in batch else int(batch[WRITTEN].sum())
+
+    def measure(self, forward: Forward, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Held-out problems are measured where the problems are."""
+        raise NotImplementedError
+
+
+class Reinforcement(PolicyLoss):
     """Problems, answers and their rewards: a function of seed, block, step and weights."""
 
     def __init__(self, spec: RunSpec, dataset: Dataset) -> None:
-        assert isinstance(spec.task, Reinforce)
-        self.spec, self.task, self.dataset = spec, spec.task, dataset
+        super().__init__(spec)
+        self.spec, self.dataset = spec, dataset
         self.problems = found.of(spec, dataset)
         self.wording = Wording(dataset.tokenizer)
         self.room = spec.model.sequence - self.task.tokens  # for a question
@@ -165,19 +190,6 @@ class Reinforcement:
             batch[IDS][row, : to.start], batch[IDS][row, to] = prompt, ids
             batch[WRITTEN][row, to], batch[THEN][row, to] = 1, nats[: len(ids)]
         return batch
-
-    def loss(self, forward: Forward, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """The gradient is that of the policy loss; the value, which people look at, is the mean reward that
-        was missed, for the loss itself is about zero whatever the model can do."""
-        ids, task = batch[IDS], self.task
-        nats = forward.nats(ids[:, 1:], task.temperature, input_ids=ids[:, :-1])
-        policy = policy_loss(
-            nats, batch[THEN][:, 1:], batch[GAIN], batch[WRITTEN][:, 1:], task.trust, task.pull
-        )
-        return policy + (batch[MISSED].mean() - policy.detach())
-
-    def count(self, batch: Batch) -> int:
-        return len(batch[PLACE]) if PLACE in batch else int(batch[WRITTEN].sum())
 
     def held_out(self, limit: int | None, batch: int) -> Iterator[Batch]:
         """Places of held-out problems, as many as there are answers in `limit` tokens, at most MOST."""

@@ -22,7 +22,31 @@ TOKENS = "tokens"  # int64[b, length + 1]: inputs [:, :-1], targets [:, 1:]
 SKIPPED = "skipped"  # int64[b], held-out sequences of a family: first targets that are not measured
 
 
-class NextToken:
+class TextLoss:
+    """Its loss. Needs no data."""
+
+    def loss(self, forward: Forward, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Mean nats per target."""
+        tokens = batch[TOKENS]
+        return forward.loss(tokens[:, 1:], input_ids=tokens[:, :-1])
+
+    def measure(self, forward: Forward, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The same of the targets that are measured: of a family those after the prefix, by which its sequences
+        are routed and which therefore says nothing of how well they are predicted."""
+        if SKIPPED not in batch:
+            return self.loss(forward, batch)
+        tokens = batch[TOKENS]
+        nats = forward.nats(tokens[:, 1:], input_ids=tokens[:, :-1])
+        return nats[:, int(batch[SKIPPED][0]) :].mean()
+
+    def count(self, batch: Batch) -> int:
+        """Every token of a window but its first is a target."""
+        sequences, length = batch[TOKENS].shape
+        skipped = int(batch[SKIPPED].sum()) if SKIPPED in batch else 0
+        return sequences * (length - 1) - skipped
+
+
+class NextToken(TextLoss):
     """Batches are a pure function of the run's seed, the block and the step (docs/data.md)."""
 
     written: Written | None = None
@@ -49,29 +73,9 @@ class NextToken:
             else:
                 yield {TOKENS: one}
 
-    def loss(self, forward: Forward, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Mean nats per target."""
-        tokens = batch[TOKENS]
-        return forward.loss(tokens[:, 1:], input_ids=tokens[:, :-1])
-
-    def measure(self, forward: Forward, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """The same of the targets that are measured: of a family those after the prefix, by which its sequences
-        are routed and which therefore says nothing of how well they are predicted."""
-        if SKIPPED not in batch:
-            return self.loss(forward, batch)
-        tokens = batch[TOKENS]
-        nats = forward.nats(tokens[:, 1:], input_ids=tokens[:, :-1])
-        return nats[:, int(batch[SKIPPED][0]) :].mean()
-
     @property
     def sequences(self) -> int:
         return sequences(self.dataset, self.spec.model.sequence)
 
     def check(self, needed: int) -> None:
         check_size(self.dataset, self.spec.model.sequence, needed)
-
-    def count(self, batch: Batch) -> int:
-        """Every token of a window but its first is a target."""
-        sequences, length = batch[TOKENS].shape
-        skipped = int(batch[SKIPPED].sum()) if SKIPPED in batch else 0
-        return sequences * (length - 1) - skipped

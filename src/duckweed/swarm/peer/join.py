@@ -15,6 +15,7 @@ from duckweed.learn.data.corpus import DataError
 from duckweed.learn.fit import Wish
 from duckweed.learn.memory import check_memory, room, trim, ways, whole
 from duckweed.learn.model import model as models
+from duckweed.learn.site.place import Place
 from duckweed.ledger.entries import StateEntry
 from duckweed.ledger.ledger import Ledger, LedgerError
 from duckweed.net.identity import Identity, load_or_create
@@ -240,15 +241,29 @@ async def _prepare(
     )
     await asyncio.to_thread(warm_up, spec.wire)  # it compiles: the connection must live meanwhile
     say("measuring how fast this machine trains")
-    wish = Wish(limits.micro_batch, room(device, 1, limits.memory_bytes))
+    wish = _wish(limits, device)
     learner = founding.learner(spec, ground, device, wish, say)
     speed = await measure_speed(learner, spec)
     trim()
     memory = whole(skeleton, spec, device, ways(skeleton, spec, device, wish)[0])
-    found = Survey(spec, layout, info, speed_of_link, speed, memory, device, limits.threads)
+    found = Survey(
+        spec, layout, info, speed_of_link, speed, memory, device, limits.threads, wish.processes
+    )
     worker = Worker(spec, layout, learner)
     worker.pace = spec.tokens_per_step / speed
     return worker, found
+
+
+def _wish(limits: Controls, device: str) -> Wish:
+    """Of the memory of this process. Those of a site that are on one machine share its main memory."""
+    place = Place.here()
+    beside = place.beside if place and device == "cpu" else 1
+    there = room(device, beside, limits.memory_bytes)
+    return (
+        Wish(limits.micro_batch, there, place.size, limits.shard)
+        if place
+        else Wish(limits.micro_batch, there)
+    )
 
 
 def _ground(
@@ -260,7 +275,9 @@ def _ground(
     router = founding.router_of(folder, spec)
     ground = _data(own.of(spec, Path.cwd(), limits.disk_bytes), tokens, say, router)
     skeleton = models.skeleton(founding.configuration(spec, ground))
-    check_memory(skeleton, spec, device, 1, limits.memory_bytes, Wish(limits.micro_batch))
+    place = Place.here()
+    beside = place.beside if place and device == "cpu" else 1
+    check_memory(skeleton, spec, device, beside, limits.memory_bytes, _wish(limits, device))
     layout = founding.layout_here(spec, ground, skeleton)
     if layout.digest() != layout_digest:
         raise PeerStopped(
