@@ -69,6 +69,13 @@ def blob_hash(blob: bytes) -> str:
     return blake3(blob).hexdigest()
 
 
+def empty_hash(codec: Codec, shared: Sequence[float]) -> str:
+    """Hash of a contribution of zeros: what a peer sends that had nothing to learn from. Many may send it, again
+    and again, and none of them has copied it. shared: what it is encoded with, [K]."""
+    zeros = np.zeros(codec.layout.total, np.float32)
+    return blob_hash(codec.encode(zeros, np.array(shared, np.float32)).blob)
+
+
 def fetch_limit(spec: RunSpec, layout: Layout) -> int:
     """The most bytes of a blob that leads to the next state."""
     codec = codec_of(spec.wire, layout)
@@ -92,6 +99,9 @@ def close(
     announcements = sorted(announcements, key=lambda a: a.peer)
     codec, common = codec_of(spec.wire, layout), np.array(shared, np.float32)
     copies = check.copies([a.blob for a in announcements])
+    if copies:
+        empty = empty_hash(codec, shared)
+        copies = {p: reason for p, reason in copies.items() if announcements[p].blob != empty}
     objections = ((position, codec.objection(a.rms)) for position, a in enumerate(announcements))
     faults = {position: reason for position, reason in objections if reason}
     # Most rounds accept all of these, so they are added up as they are checked.

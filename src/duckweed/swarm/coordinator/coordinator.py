@@ -241,7 +241,10 @@ class Coordinator:
 
     async def _take(self, member: Member, question: m.Contribute, blob: bytes) -> m.Answer:
         open_ = self.rounds.open
-        if reason := intake.objection(self.spec, self.history, open_, member, question, blob):
+        codec = codec_of(self.spec.wire, self.layout)
+        if reason := intake.objection(
+            self.spec, self.history, open_, member, question, blob, codec
+        ):
             late = open_ is not None and question.announcement.round < open_.number
             if open_ is not None and not open_.closing and not late:
                 open_.refused.add(member.index)

@@ -1,7 +1,7 @@
 """May a contribution be taken? What can be told before it is decoded: whose it is, for which round, of
 which part of the data. Whether it counts is judged when the round closes (duckweed.merge.check)."""
 
-from duckweed.merge.round import Announcement, blob_hash
+from duckweed.merge.round import Announcement, blob_hash, empty_hash
 from duckweed.net.identity import verify
 from duckweed.round.blocks import lead
 from duckweed.round.history import RunHistory
@@ -11,6 +11,7 @@ from duckweed.run.checked import LOSS
 from duckweed.run.spec import RunSpec
 from duckweed.run.task import work
 from duckweed.swarm.protocol import messages as m
+from duckweed.wire.codec import Codec
 
 
 def objection(
@@ -20,6 +21,7 @@ def objection(
     member: Member,
     question: m.Contribute,
     blob: bytes,
+    codec: Codec,
 ) -> str | None:
     """Why a contribution of a member cannot be taken; None if it can. open_: the round that is open."""
     said = question.announcement
@@ -34,7 +36,8 @@ def objection(
         return f"block {said.block} is not assigned to this peer"
     if said.size != len(blob) or said.blob != blob_hash(blob):
         return "the blob is not the one announced"
-    if said.blob in history.recent_blobs:
+    before = said.blob in history.recent_blobs
+    if before and said.blob != empty_hash(codec, history.shared):
         return f"this blob was handed in before, in round {history.recent_blobs[said.blob]}"
     if (said.first, said.steps) != (span.first, span.steps):
         return f"steps {span.first} to {span.end} of the block are assigned to this peer"
