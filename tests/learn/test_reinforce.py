@@ -242,7 +242,8 @@ def test_a_batch_marks_what_was_written_and_its_costs(tmp_path):
 def test_several_peers_learn_from_rewards_and_a_run_that_was_stopped_ends_in_the_same_state(
     tmp_path,
 ):
-    spec = puzzle.specification(tmp_path, {"rounds.count": 7, "rounds.peers": 2})
+    changes = {"rounds.count": 7, "rounds.peers": 2, "rounds.patience": 300.0}
+    spec = puzzle.specification(tmp_path, changes)
     folder, ends = resumed.whole_and_stopped(tmp_path, spec, stop=2)
     assert ends[0] == ends[1]
     told = [event.written for event in folder.records(RoundClosed)]

@@ -58,6 +58,8 @@ class Announcement(msgspec.Struct, forbid_unknown_fields=True, rename={"rms": "s
     nothing, or the run has no audits."""
     after: HashOrNone = ""
     """The same of what it carries on if this one counts."""
+    rollouts: Hash | msgspec.UnsetType = msgspec.UNSET
+    """The same of what the model wrote for it (duckweed.run.task.rollouts); unset: it writes nothing."""
 
 
 def sizes_hash(rms: list[float]) -> str:
