@@ -32,7 +32,7 @@ from duckweed.learn.data.permutation import derive
 from duckweed.learn.data.preparation import cache_key, cached
 from duckweed.learn.data.reading import DataError, Reading
 from duckweed.learn.data.tokenizer import Tokenizer
-from duckweed.learn.tasks.environments import LIBRARY, check_pattern, problem_of
+from duckweed.learn.tasks.environments import LIBRARY, check_answer, problem_of
 from duckweed.learn.tasks.verifier import Verifier, VerifierFailed
 from duckweed.run import plugins
 from duckweed.run.spec import RunSpec
@@ -190,8 +190,8 @@ def _write(spec: RunSpec, base: Path, part: Path) -> None:
         of_row = problem_of(task.question, task.answer)
         found = (json.loads(text) for text in documents(spec.data, base, reading, of_row))
         rows = [(str(question), str(answer)) for question, answer in found]
-        for question, answer in rows if task.verifier == "regex" else ():
-            check_pattern(answer, question)
+        for question, answer in rows:
+            check_answer(task.verifier, answer, question)
         (part / ROWS).write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
     problems = Problems(task, spec.seed, spec.data.held_out, rows)
     try:
