@@ -18,11 +18,39 @@ from duckweed.merge.round import blob_hash
 from duckweed.process.local_run import LocalRun
 from duckweed.process.simulation import Simulation
 from duckweed.round import founding
+from duckweed.run import plugins
 from duckweed.run import state as states
-from duckweed.run.events import ContributionRefused, RoundClosed
+from duckweed.run.events import ContributionRefused, RoundClosed, Said
 from duckweed.run.spec import override
 from duckweed.run.task import rollouts as packing
 
+DEADLY = """
+import os
+import signal
+from pathlib import Path
+
+from duckweed.learn.tasks.environments import register_environment
+
+
+class Deadly:
+    def __init__(self, settings):
+        self.armed = Path(settings["armed"])
+
+    def question(self, number):
+        return f"{number % 1000}"
+
+    def answer(self, number):
+        return "a"
+
+    def score(self, number, answer):
+        if self.armed.exists():
+            self.armed.unlink()
+            os.kill(os.getppid(), signal.SIGKILL)
+        return float(answer[:1] in "abcdefghijklm")
+
+
+register_environment("deadly", Deadly)
+"""
 PATIENT = {"rounds.patience": 600.0, "rounds.count": 2}
 
 
@@ -159,10 +187,34 @@ def ends_where_the_simulation_does(base, name, spec, expected):
     forks = commands.forks()
     with LocalRun(folder, spec, "cpu", 1, spec.rounds.peers, forks=forks) as run:
         run.start()
-        for _ in run.events():
-            pass
+        said = [event.text for event in run.events() if isinstance(event, Said)]
+    assert not [text for text in said if "are believed" in text]  # rewards were checked
     last = folder.state(folder.saved_rounds()[-1])
     assert states.load(last, founding.layout(folder)).hash() == expected.hash()
+
+
+@pytest.mark.slow
+def test_a_peer_that_is_killed_when_it_has_written_and_not_yet_trained_loses_its_block_only(base):
+    plugin, armed = base / "deadly_plugin.py", base / "armed"
+    plugin.write_text(DEADLY)
+    loaded = plugins.load([plugin])
+    spec = puzzles(base, {
+        "task.environments": {"deadly": {"settings": {"armed": str(armed)}}},
+        "rounds.peers": 3, "rounds.count": 3,
+    })  # fmt: skip
+    folder, _, _ = tiny.found(base, "killed", spec)
+    plugins.remember(folder, loaded)
+    with LocalRun(folder, spec, "cpu", 1, 3, forks=commands.forks()) as run:
+        run.start()
+        for event in run.events():
+            if isinstance(event, RoundClosed) and event.round == 0:
+                armed.touch()  # who checks an answer next is a peer that has just written
+    first, second, third = rounds(folder)
+    assert first.closed.accepted == [0, 1, 2]
+    (victim,) = second.closed.rejected
+    assert "nothing handed in" in second.closed.rejected[victim]
+    assert third.closed.accepted == second.closed.accepted
+    assert second.blocks[victim] in third.blocks.values()  # what was lost comes first
 
 
 @pytest.mark.slow
