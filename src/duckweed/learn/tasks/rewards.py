@@ -21,9 +21,9 @@ from duckweed.learn.tasks.problems import Problem, Wording
 from duckweed.run import plugins
 from duckweed.run import spec as specs
 from duckweed.run.folder import FolderError, RunFolder
-from duckweed.run.helper import serve
 from duckweed.run.spec import RunSpec
 from duckweed.run.task import rollouts as packing
+from duckweed.run.task.helper import serve
 from duckweed.run.task.rollouts import ENOUGH, Rollouts, RolloutsError
 from duckweed.run.task.written import Written
 

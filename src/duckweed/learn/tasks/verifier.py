@@ -7,7 +7,7 @@ from typing import Any
 
 from duckweed.learn.data.reading import DataError
 from duckweed.learn.tasks.environments import Environment, Rows, draw, make
-from duckweed.run.helper import Helper, HelperFailed, HelperFault, serve
+from duckweed.run.task.helper import Helper, HelperFailed, HelperFault, serve
 
 MAKE = 30.0  # seconds that making a problem may take
 MEMORY = 4 << 30  # bytes that the process may use, where the system can hold it to that

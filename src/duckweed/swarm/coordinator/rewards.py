@@ -14,7 +14,7 @@ from msgspec import UNSET
 from duckweed.merge.round import Announcement
 from duckweed.run import plugins
 from duckweed.run.folder import RunFolder
-from duckweed.run.helper import Helper, HelperFailed, HelperFault
+from duckweed.run.task.helper import Helper, HelperFailed, HelperFault
 from duckweed.run.task.written import Written
 
 log = logging.getLogger(__name__)
