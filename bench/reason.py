@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sft", type=int, default=40, help="rounds of worked solutions")
     parser.add_argument("--rl", type=int, default=30, help="rounds of reinforcement learning")
-    parser.add_argument("--rate", type=float, default=0.001, help="of reinforcement learning")
+    parser.add_argument("--rate", type=float, default=0.0003, help="of reinforcement learning")
     parser.add_argument("--peers", type=int, default=4, help="of reinforcement learning")
     parser.add_argument("--problems", type=int, default=200, help="held-out ones of each family")
     parser.add_argument("--name", default="", help="of the second run")
@@ -144,8 +144,8 @@ def main() -> None:
             "task.kind": "reinforce", "model.source": f"runs/{sft}", "model.weights": "given",
             "data.tokenizer": f"runs/{sft}/model", "task.tokens": TOKENS, "task.samples": 16,
             "task.environments": {name: {"settings": x} for name, x in TASKS.items()},
-            "rounds.peers": given.peers, "rounds.count": given.rl, "inner.steps": 8 // given.peers,
-            "inner.batch": 64, "inner.optimizer": "adamw", "inner.learning_rate": given.rate,
+            "rounds.peers": given.peers, "rounds.count": given.rl, "inner.steps": 1,
+            "inner.batch": 512 // given.peers, "inner.optimizer": "adamw", "inner.learning_rate": given.rate,
             "inner.weight_decay": 0.0, "inner.warmup": 4, "inner.schedule": "constant",
             "rounds.patience": 600.0, "rounds.evaluate": given.rl, "rounds.evaluate_tokens": 64 * TOKENS,
         },

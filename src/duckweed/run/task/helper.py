@@ -34,6 +34,10 @@ class Helper:
         self._process: subprocess.Popen[str] | None = None
         self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
 
+    def begin(self) -> None:
+        """Begin it now, and not with the first question. Raises HelperFault."""
+        self._running()
+
     def ask(self, question: dict[str, Any], seconds: float) -> Any:
         """The answer. Raises HelperFailed; HelperFault, also where the process cannot begin."""
         return self._ask(self._running(), question, seconds)

@@ -30,22 +30,39 @@ class Rewards:
 
     def __init__(self, folder: RunFolder, say: Callable[[str], None]) -> None:
         self.folder, self.say = folder, say
-        self._helper: Helper | None = None
+        begin = {"folder": str(folder.path.resolve()), "plugins": plugins.loaded()}
+        self._helper = Helper(OTHER_END, begin)
         self._turn = asyncio.Lock()
         self._unable = ""
 
-    async def check(self, said: Announcement, told: Written) -> tuple[str, Written]:
-        """Why a contribution cannot count, "" if it can, and what its rollouts add up to; their blob is on disk.
-        told: what its peer says that they do. Where this machine cannot check anything, that is believed."""
-        if self._unable:
-            return "", told
-        async with self._turn:  # one at a time: there is one process
+    async def begin(self) -> None:
+        """Begin the process while peers train: the first contribution must not wait for imports."""
+        async with self._turn:
+            await self._begun()
+
+    async def _begun(self) -> bool:
+        """Whether the process is there; if it cannot be, no reward of this run is checked here."""
+        if not self._unable:
             try:
-                found = await asyncio.to_thread(self._ask, said, told)
+                await asyncio.to_thread(self._helper.begin)
             except HelperFault as error:
                 self._unable = str(error)
                 self.say(
                     f"the rewards of peers are believed, since they cannot be checked: {error}"
+                )
+        return not self._unable
+
+    async def check(self, said: Announcement, told: Written) -> tuple[str, Written]:
+        """Why a contribution cannot count, "" if it can, and what its rollouts add up to; their blob is on disk.
+        told: what its peer says that they do. Where this machine cannot check anything, that is believed."""
+        async with self._turn:  # one at a time: there is one process
+            if not await self._begun():
+                return "", told
+            try:
+                found = await asyncio.to_thread(self._ask, said, told)
+            except HelperFault as error:  # no problem could be made: no fault of the peer
+                self.say(
+                    f"round {said.round}: the rewards of peer {said.peer} are believed: {error}"
                 )
                 return "", told
             except HelperFailed as error:
@@ -57,9 +74,6 @@ class Rewards:
 
     def _ask(self, said: Announcement, told: Written) -> dict[str, object]:
         """Raises HelperFault, HelperFailed."""
-        if self._helper is None:
-            begin = {"folder": str(self.folder.path.resolve()), "plugins": plugins.loaded()}
-            self._helper = Helper(OTHER_END, begin)
         assert said.rollouts is not UNSET
         question = {
             "blob": str(self.folder.blob(said.rollouts).resolve()),
@@ -70,8 +84,7 @@ class Rewards:
         return found
 
     def close(self) -> None:
-        if self._helper:
-            self._helper.close()
+        self._helper.close()
 
 
 def _misstated(said: Announcement, told: Written, written: Written) -> str:

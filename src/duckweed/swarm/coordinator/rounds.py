@@ -23,6 +23,7 @@ from duckweed.round.open_round import Member, OpenRound
 from duckweed.round.round_record import closed_event, epoch
 from duckweed.run.events import ContributionRefused, FinalLoss, PeerLeft, RoundClosed, Said, Tell
 from duckweed.run.folder import RunFolder
+from duckweed.run.task.work import writes
 from duckweed.run.task.written import Written
 from duckweed.swarm.coordinator import handed_in
 from duckweed.swarm.coordinator.admission import Admission
@@ -75,6 +76,8 @@ class RoundDriver:
 
     async def run(self) -> None:
         """Open and close rounds until all are done or the run is stopped."""
+        if writes(self.spec):
+            self._later(self.rewards.begin())
         if (
             self.number < self.spec.schedule.rounds
         ):  # else all that is left is to agree on the state
