@@ -16,7 +16,8 @@ from pathlib import Path
 
 from duckweed.learn.data.reading import DataError
 from duckweed.learn.tasks.environments import make
-from duckweed.learn.tasks.verifier import RIGHT, Verifier, VerifierFailed
+from duckweed.learn.tasks.verifier import Verifier, VerifierFailed
+from duckweed.run.task.rollouts import RIGHT
 
 RESULT = Path(__file__).parent / "results" / "environments.json"
 PROBLEMS = 5

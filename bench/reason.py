@@ -18,11 +18,11 @@ import duckweed
 
 RESULTS = Path(__file__).parent / "results"
 TASKS = {
-    "chain_sum": {"min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 2},
-    "gcd": {"min_numbers": 2, "max_numbers": 2, "min_value": 2, "max_value": 99},
+    "chain_sum": {"min_terms": 3, "max_terms": 5, "min_digits": 1, "max_digits": 1},
+    "spell_backward": {"min_word_len": 3, "max_word_len": 7},
 }
 ROWS, HELD_OUT = 12_000, 0.05
-SEQUENCE, TOKENS = 288, 56
+SEQUENCE, TOKENS = 160, 56
 COMMON = {"model.source": "llama-0.5m", "model.sequence": SEQUENCE, "data.held_out": HELD_OUT}
 
 
@@ -37,17 +37,12 @@ def chain_sum(question: str) -> str:
     return "\n".join([*lines, f"Answer: {total}"])
 
 
-def gcd(question: str) -> str:
-    """Euclid's algorithm, a step a line."""
-    a, b = sorted(map(int, re.findall(r"\d+", question)), reverse=True)
-    lines = []
-    while b:
-        lines.append(f"{a}%{b}={a % b}")
-        a, b = b, a % b
-    return "\n".join([*lines, f"Answer: {a}"])
+def spell_backward(question: str) -> str:
+    """The letters from behind, the answer itself."""
+    return f"Answer: {question.rpartition(' ')[2][::-1]}"
 
 
-WORKED = {"chain_sum": chain_sum, "gcd": gcd}
+WORKED = {"chain_sum": chain_sum, "spell_backward": spell_backward}
 
 
 def worked_solutions(path: Path, seed: int) -> None:
@@ -90,7 +85,7 @@ def trained(base: Path, name: str, seed: int, facts: dict[str, object]) -> dict[
     }
 
 
-def examined(folder: Path, problems: int = 200, samples: int = 16) -> dict[str, object]:
+def examined(folder: Path, problems: int, samples: int = 8) -> dict[str, object]:
     """pass@k on held-out problems."""
     from duckweed import session
 
@@ -115,9 +110,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--sft", type=int, default=60, help="rounds of worked solutions")
+    parser.add_argument("--sft", type=int, default=40, help="rounds of worked solutions")
     parser.add_argument("--rl", type=int, default=30, help="rounds of reinforcement learning")
-    parser.add_argument("--rate", type=float, default=0.0015, help="of reinforcement learning")
+    parser.add_argument("--rate", type=float, default=0.0003, help="of reinforcement learning")
+    parser.add_argument("--peers", type=int, default=4, help="of reinforcement learning")
+    parser.add_argument("--problems", type=int, default=200, help="held-out ones of each family")
     parser.add_argument("--name", default="", help="of the second run")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -126,29 +123,34 @@ def main() -> None:
     if not (base / f"worked-{seed}.jsonl").is_file():
         worked_solutions(base / f"worked-{seed}.jsonl", seed)
     sft, rl = f"sft-{seed}", f"rl-{seed}{given.name}"
-    result: dict[str, object] = {"seed": seed, "tasks": TASKS}
-    result["sft"] = trained(
+    result: dict[str, object] = {"seed": seed, "tasks": TASKS, **vars(given)}
+    del result["folder"]
+    result["sft run"] = trained(
         base, sft, seed,
         {
             "task.kind": "chat", "data.path": f"worked-{seed}.jsonl", "rounds.peers": 1,
-            "rounds.count": given.sft, "inner.steps": 20, "inner.batch": 12, "rounds.evaluate": 10,
+            "rounds.count": given.sft, "inner.steps": 20, "inner.batch": 16, "rounds.evaluate": 5,
             "rounds.evaluate_tokens": 8192, "inner.learning_rate": 0.01,
         },
     )  # fmt: skip
-    result["sft exam"] = examined(base / "runs" / sft)
+    exam = base / f"exam-{sft}.json"  # the same for several second runs
+    if not exam.is_file():
+        exam.write_text(json.dumps(examined(base / "runs" / sft, given.problems)))
+    result["sft exam"] = json.loads(exam.read_text())
     print(json.dumps(result, indent=1), flush=True)
-    result["rl"] = trained(
+    result["rl run"] = trained(
         base, rl, seed,
         {
             "task.kind": "reinforce", "model.source": f"runs/{sft}", "model.weights": "given",
-            "data.tokenizer": f"runs/{sft}/model", "task.tokens": TOKENS, "task.samples": 8,
+            "data.tokenizer": f"runs/{sft}/model", "task.tokens": TOKENS, "task.samples": 16,
             "task.environments": {name: {"settings": x} for name, x in TASKS.items()},
-            "rounds.peers": 4, "rounds.count": given.rl, "inner.steps": 2, "inner.batch": 64,
-            "inner.learning_rate": given.rate, "inner.warmup": 4, "inner.schedule": "constant",
-            "rounds.evaluate": 10, "rounds.evaluate_tokens": 256 * TOKENS,
+            "rounds.peers": given.peers, "rounds.count": given.rl, "inner.steps": 1,
+            "inner.batch": 512 // given.peers, "inner.optimizer": "adamw", "inner.learning_rate": given.rate,
+            "inner.weight_decay": 0.0, "inner.warmup": 4, "inner.schedule": "constant",
+            "rounds.patience": 600.0, "rounds.evaluate": given.rl, "rounds.evaluate_tokens": 64 * TOKENS,
         },
     )  # fmt: skip
-    result["rl exam"] = examined(base / "runs" / rl)
+    result["rl exam"] = examined(base / "runs" / rl, given.problems)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"reason-{seed}{given.name}.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))

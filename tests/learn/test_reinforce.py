@@ -12,6 +12,7 @@ from duckweed.learn.data.reading import DataError
 from duckweed.learn.learner import Part
 from duckweed.learn.model import model as models
 from duckweed.learn.tasks import problems as problems_of
+from duckweed.learn.tasks.environments import Rows
 from duckweed.learn.tasks.exam import Result
 from duckweed.learn.tasks.policy import advantages, has_spread, policy_loss
 from duckweed.learn.tasks.problems import answer_of
@@ -200,6 +201,15 @@ def test_rows_of_ones_own_are_checked_by_text_or_by_pattern(tmp_path):
         prepared(tmp_path, facts)
 
 
+def test_mathematics_is_right_by_its_value():
+    pytest.importorskip("math_verify")
+    rows = Rows([("?", "1/2"), ("?", "x+1"), ("?", "\\sqrt{8}")], "math")
+    for number, answer in ((0, "0.5"), (0, "$\\frac{2}{4}$"), (1, "1 + x"), (2, "2\\sqrt{2}")):
+        assert rows.score(number, answer) == 1, answer
+    for number, answer in ((0, "2"), (0, ""), (0, "1, 2, 1/2"), (1, "x"), (2, "8")):
+        assert rows.score(number, answer) == 0, answer
+
+
 def test_a_group_that_does_not_fit_into_a_batch_is_refused(tmp_path):
     with pytest.raises(SpecError, match=r"must be a multiple of task\.samples"):
         puzzle.specification(tmp_path, {"inner.batch": 60})
@@ -242,7 +252,8 @@ def test_a_batch_marks_what_was_written_and_its_costs(tmp_path):
 def test_several_peers_learn_from_rewards_and_a_run_that_was_stopped_ends_in_the_same_state(
     tmp_path,
 ):
-    spec = puzzle.specification(tmp_path, {"rounds.count": 7, "rounds.peers": 2})
+    changes = {"rounds.count": 7, "rounds.peers": 2, "rounds.patience": 300.0}
+    spec = puzzle.specification(tmp_path, changes)
     folder, ends = resumed.whole_and_stopped(tmp_path, spec, stop=2)
     assert ends[0] == ends[1]
     told = [event.written for event in folder.records(RoundClosed)]

@@ -73,6 +73,19 @@ def test_a_peer_keeps_its_index_for_as_long_as_it_keeps_its_key(tmp_path):
     play(tmp_path, scene)
 
 
+def test_who_had_nothing_to_learn_from_has_copied_nobody(tmp_path):
+    """Contributions of zeros are equal to each other, in a round and from one to the next."""
+
+    async def scene(run):
+        await run.start()
+        for round_ in range(2):
+            for number in (0, 1, 2):
+                assert await run.hand_in(number, round_, empty=number > 0) == m.Ack()
+            assert (await run.closed(round_)).accepted == [0, 1, 2]
+
+    play(tmp_path, scene)
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

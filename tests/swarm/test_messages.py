@@ -12,11 +12,13 @@ from duckweed.ledger.succession import Vote
 from duckweed.merge.round import Announcement
 from duckweed.round.open_round import Timings
 from duckweed.round.signed import signed_part
+from duckweed.run.task.written import Written
 from duckweed.swarm.protocol import messages as m
 
 ANNOUNCEMENT = Announcement(3, 1, 7, "ab" * 32, 100, 512, 4, 2.5, [0.5, 1.0])
 CLOSED = Closed(3, [0, 2], ["aa", "bb"], [1, 2], {1: "late"}, None, [0.25])
 CONTRIBUTE = m.Contribute(ANNOUNCEMENT, b"s" * 64, Timings(train=1.5), 10.0, 4)
+WROTE = msgspec.structs.replace(ANNOUNCEMENT, rollouts="cd" * 32)
 QUESTIONS = [
     m.Join(m.PROTOCOL),
     m.Join(m.PROTOCOL, "s", ["10.77.0.2:7000"]),
@@ -28,6 +30,7 @@ QUESTIONS = [
     m.Next(4, "cd" * 32, True),
     m.Progress("training", 4, 2, 3.5),
     CONTRIBUTE,
+    m.Contribute(WROTE, b"s" * 64, Timings(), written=Written(problems=2, answers=16, reward=0.5)),
     m.Fetch("ef" * 32),
     m.Fetch("ef" * 32, True),
     m.GetBlobPiece("ef" * 32, 3),
@@ -151,10 +154,10 @@ def test_a_message_cut_short_is_refused(message, data):
 
 
 def test_every_field_of_an_announcement_is_signed():
-    seen = {signed_part("aa", ANNOUNCEMENT)}
-    for name in ANNOUNCEMENT.__struct_fields__:
-        value = getattr(ANNOUNCEMENT, name)
+    seen = {signed_part("aa", WROTE)}
+    for name in WROTE.__struct_fields__:
+        value = getattr(WROTE, name)
         other = value + "x" if isinstance(value, str) else [9.0] if name == "rms" else value + 1
-        seen.add(signed_part("aa", msgspec.structs.replace(ANNOUNCEMENT, **{name: other})))
-    seen.add(signed_part("ab", ANNOUNCEMENT))  # the run's first entry
-    assert len(seen) == 2 + len(ANNOUNCEMENT.__struct_fields__)
+        seen.add(signed_part("aa", msgspec.structs.replace(WROTE, **{name: other})))
+    seen.add(signed_part("ab", WROTE))  # the run's first entry
+    assert len(seen) == 2 + len(WROTE.__struct_fields__)

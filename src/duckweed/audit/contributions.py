@@ -129,6 +129,10 @@ class Contributions:
             found = difference(claims.spec, claims.layout, state.shared, claimed, made.blob)
             wrong = list(verdict.faults(found, self._limits(link)))
         wrong += verdict.misstated(said.tokens, said.loss, made.announcement)
+        if made.announcement.rollouts != said.rollouts:
+            wrong.append(
+                "its model wrote something else, as other weights do, and machines of another kind"
+            )
         sizes = sizes_hash(made.announcement.rms)
         return _Trial(done, found, said.sizes in ("", sizes), wrong)
 

@@ -16,6 +16,7 @@ import torch
 
 from duckweed.learn.fit import Fit, Say
 from duckweed.learn.optim.optimizer import OptimizerState
+from duckweed.run.task.rollouts import Rollouts
 from duckweed.run.task.written import Written
 
 Report = Callable[[int, float], None]
@@ -47,6 +48,7 @@ class Work(msgspec.Struct):
     seconds: float  # wall time
     optimizer: OptimizerState  # to go on from; empty unless it was asked for
     written: Written | None = None  # by the model for this work; None: it writes nothing
+    rollouts: Rollouts | None = None  # the same in full
 
 
 class Learner(Protocol):

@@ -101,7 +101,8 @@ class SingleDevice(Learner):
             written := self.task.written
         ):  # all of it is work, also what nothing could be learnt from
             tokens, mean = written.tokens, 1 - written.reward / max(1, written.answers)
-        return Work(delta, tokens, mean, time.perf_counter() - began, state, written)
+        seconds, rollouts = time.perf_counter() - began, self.task.rollouts
+        return Work(delta, tokens, mean, seconds, state, written, rollouts)
 
     # --- the steps of `train`
 

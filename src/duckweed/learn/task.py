@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from duckweed.learn.learner import Part
+from duckweed.run.task.rollouts import Rollouts
 from duckweed.run.task.written import Written
 
 Batch = dict[str, np.ndarray]
@@ -70,6 +71,8 @@ class Task(Objective, Protocol):
 
     written: Written | None
     """What the model wrote for the batches that were made last; None: it writes nothing."""
+    rollouts: Rollouts | None
+    """The same in full."""
 
     def batches(self, part: Part, model: nn.Module) -> Iterator[Batch]:
         """At most one batch for each step of the part; each is asked for after the step before is done."""

@@ -123,6 +123,8 @@ class Contributed(msgspec.Struct, frozen=True, omit_defaults=True):
     run has no audits."""
     after: str = ""
     """Hash of what its peer carries on if this one counts."""
+    rollouts: str | msgspec.UnsetType = msgspec.UNSET
+    """Hash of what its model wrote, hex; unset: the task of the run writes nothing."""
     signature: str = ""
     """Its peer's, of all that it said (round.signed.signed_part), hex; "": a version before wrote it."""
 

@@ -58,6 +58,8 @@ class Announcement(msgspec.Struct, forbid_unknown_fields=True, rename={"rms": "s
     nothing, or the run has no audits."""
     after: HashOrNone = ""
     """The same of what it carries on if this one counts."""
+    rollouts: Hash | msgspec.UnsetType = msgspec.UNSET
+    """The same of what the model wrote for it (duckweed.run.task.rollouts); unset: it writes nothing."""
 
 
 def sizes_hash(rms: list[float]) -> str:
@@ -67,6 +69,13 @@ def sizes_hash(rms: list[float]) -> str:
 
 def blob_hash(blob: bytes) -> str:
     return blake3(blob).hexdigest()
+
+
+def empty_hash(codec: Codec, shared: Sequence[float]) -> str:
+    """Hash of a contribution of zeros: what a peer sends that had nothing to learn from. Many may send it, again
+    and again, and none of them has copied it. shared: what it is encoded with, [K]."""
+    zeros = np.zeros(codec.layout.total, np.float32)
+    return blob_hash(codec.encode(zeros, np.array(shared, np.float32)).blob)
 
 
 def fetch_limit(spec: RunSpec, layout: Layout) -> int:
@@ -93,6 +102,9 @@ def close(
     number = announcements[0].round
     codec, common = codec_of(spec.wire, layout), np.array(shared, np.float32)
     copies = check.copies([a.blob for a in announcements])
+    if copies:
+        empty = empty_hash(codec, shared)
+        copies = {p: reason for p, reason in copies.items() if announcements[p].blob != empty}
     objections = ((position, codec.objection(a.rms)) for position, a in enumerate(announcements))
     faults = {position: reason for position, reason in objections if reason}
     # Most rounds accept all of these, so they are added up as they are checked.

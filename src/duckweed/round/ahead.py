@@ -38,7 +38,8 @@ def begin(
     work = steps_of(learner, spec, weights, state.round + 1, span, steps, optimizer, report)
     return Trained(
         state.round + 1, span, len(steps), len(steps),
-        work.delta, work.tokens, work.loss, work.seconds, work.optimizer, guess, work.written,
+        work.delta, work.tokens, work.loss, work.seconds, work.optimizer, guess,
+        work.written, work.rollouts,
     )  # fmt: skip
 
 
@@ -70,8 +71,9 @@ def finish(
     )
     tokens = begun.tokens + work.tokens
     written = begun.written + work.written if begun.written and work.written else None
+    rollouts = begun.rollouts + work.rollouts if begun.rollouts and work.rollouts else None
     return Trained(
         begun.round, span, span.steps, begun.ahead, work.delta + begun.delta, tokens,
         (begun.loss * begun.tokens + work.loss * work.tokens) / max(1, tokens),
-        begun.seconds + work.seconds, work.optimizer, written=written,
+        begun.seconds + work.seconds, work.optimizer, written=written, rollouts=rollouts,
     )  # fmt: skip

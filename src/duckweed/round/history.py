@@ -4,7 +4,9 @@ Read from the ledger when a machine begins to lead, and written into it from the
 ledger has not happened, so that the next coordinator knows as much as one that was killed.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+
+from msgspec import UNSET
 
 from duckweed.ledger.entries import (
     RUN,
@@ -56,6 +58,7 @@ class RunHistory:
             int, dict[int, Contributed]
         ] = {}  # the last rounds -> what peers handed in
         self.recent_blobs: dict[str, int] = {}  # hash of a contribution -> the round it was for
+        self.recent_rollouts: dict[str, int] = {}  # hash of rollouts -> the round they were for
         self.genesis_hash = ledger.hash_at(0) or ""  # by which peers tell this run from others
         self._spans: dict[int, dict[int, Span]] = {}  # the same -> what they were given
         self._entry_of: dict[int, int] = {}  # round -> its entry in the ledger
@@ -104,12 +107,10 @@ class RunHistory:
         for of_rounds in (self.handed, self._spans):
             of_rounds.pop(closed.round - REPLAYS, None)
         self._entry_of[closed.round] = number
-        blobs = (one.blob for one in entry.contributions.values())
-        self.recent_blobs.update(dict.fromkeys(blobs, closed.round))
-        while (
-            self.recent_blobs and next(iter(self.recent_blobs.values())) <= closed.round - REPLAYS
-        ):
-            del self.recent_blobs[next(iter(self.recent_blobs))]
+        handed = entry.contributions.values()
+        rollouts = (one.rollouts for one in handed if one.rollouts is not UNSET)
+        _remember(self.recent_blobs, (one.blob for one in handed), closed.round)
+        _remember(self.recent_rollouts, rollouts, closed.round)
 
     @property
     def genesis(self) -> Row:
@@ -177,6 +178,13 @@ class RunHistory:
         """Note the state that a round begins from. peers: how many of them hold it."""
         self.ledger.append(round_, StateEntry(digest, peers))
         self.agreed[round_] = digest
+
+
+def _remember(recent: dict[str, int], hashes: Iterable[str], round_: int) -> None:
+    """Add the hashes of a round, and forget those of rounds that are long past."""
+    recent.update(dict.fromkeys(hashes, round_))
+    while recent and next(iter(recent.values())) <= round_ - REPLAYS:
+        del recent[next(iter(recent))]
 
 
 def agreed_states(ledger: Ledger) -> dict[int, str]:

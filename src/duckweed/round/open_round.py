@@ -15,6 +15,7 @@ from duckweed.wire.exact import median
 
 SLACK = 6.0  # median absolute deviations beyond the median that a peer may take
 IDLE = 3  # rounds in a row that a peer may let pass until nobody waits for it
+CHECKED = 120.0  # seconds that a round waits for the check of a contribution's rewards
 NAMED = 10  # at most this many peers are named as missing
 
 
@@ -96,6 +97,8 @@ class OpenRound(msgspec.Struct):
     timings: dict[int, Timings] = {}
     nats: dict[int, tuple[float, int]] = {}  # peer -> held-out loss: sum in nats, tokens
     written: dict[int, Written] = {}  # peer -> what its model wrote, in reinforcement learning
+    unchecked: dict[int, float] = {}  # peer -> since when the rewards of its answers are checked
+    false: dict[int, str] = {}  # peer -> what was found wrong with them
     refused: set[int] = set()  # peers whose contribution cannot count
     excused: set[int] = set()  # peers that do an audit in place of their work
     closing: bool = False  # whether it is too late for contributions
@@ -155,7 +158,7 @@ class OpenRound(msgspec.Struct):
 
         expected: peers that are waited for. working: peers that say that they are at work for this round.
         durations: seconds that peers needed in the rounds before."""
-        if not self.contributions:
+        if not self.contributions or self.unchecked:
             return False
         answered = self.contributions.keys() | self.refused | self.excused
         if all(peer in answered for peer in self.assigned if peer in expected):
@@ -173,17 +176,33 @@ class OpenRound(msgspec.Struct):
         """Stay open without the contributions of these peers, which do not count. The deadline of the
         others starts anew."""
         for peer in rejected:
-            for of_peers in (
-                self.contributions,
-                self.signatures,
-                self.seconds,
-                self.timings,
-                self.nats,
-                self.written,
-            ):
-                of_peers.pop(peer, None)
-            self.refused.add(peer)
+            self._drop(peer)
         self.opened, self.closing = now, False
+
+    def checked(self, peer: int, reason: str, written: Written) -> None:
+        """The rewards of a contribution were checked. reason: why it cannot count, "" if it can; written: what
+        its rollouts add up to."""
+        self.unchecked.pop(peer, None)
+        if reason:
+            self.false[peer] = reason
+            self._drop(peer)
+        else:
+            self.written[peer] = written
+
+    def give_up_checks(self, now: float) -> None:
+        """Do without the contributions whose check takes so long that the others need not wait for it."""
+        for peer, since in list(self.unchecked.items()):
+            if now - since > CHECKED:
+                self.checked(
+                    peer, f"its rewards were not checked within {CHECKED:.0f} s", Written()
+                )
+
+    def _drop(self, peer: int) -> None:
+        for of_peers in (
+            self.contributions, self.signatures, self.seconds, self.timings, self.nats, self.written,
+        ):  # fmt: skip
+            of_peers.pop(peer, None)
+        self.refused.add(peer)
 
     def overdue(self, member: Member, now: float) -> None:
         """Note that the round closes without the work of a peer. If it was too slow for its steps, measure
@@ -202,6 +221,8 @@ class OpenRound(msgspec.Struct):
         ]
         if not missing and not self.contributions:
             return f"round {self.number}: waiting for work that counts"
+        if not missing and self.unchecked:
+            return f"round {self.number}: the rewards of answers are being checked"
         more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
         peers = "peers" if len(missing) > 1 else "peer"
         return f"round {self.number}: waiting for {peers} {', '.join(missing[:NAMED])}{more}"

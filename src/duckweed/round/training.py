@@ -8,6 +8,7 @@ from duckweed.learn.optim.optimizer import OptimizerState
 from duckweed.round.blocks import Span
 from duckweed.run.spec import SEED_LIMIT, RunSpec
 from duckweed.run.state import State
+from duckweed.run.task.rollouts import Rollouts
 from duckweed.run.task.written import Written
 
 
@@ -25,6 +26,7 @@ class Trained(msgspec.Struct):
     optimizer: OptimizerState  # to go on from, in this span or the next
     guess: OptimizerState = msgspec.field(default_factory=dict)  # what training ahead began with
     written: Written | None = None  # by the model; None: it writes nothing
+    rollouts: Rollouts | None = None  # the same in full
 
 
 def steps_of(
@@ -64,5 +66,6 @@ def whole(
     work = steps_of(learner, spec, state.weights, state.round, span, steps, optimizer, report)
     return Trained(
         state.round, span, span.steps, 0,
-        work.delta, work.tokens, work.loss, work.seconds, work.optimizer, written=work.written,
+        work.delta, work.tokens, work.loss, work.seconds, work.optimizer,
+        written=work.written, rollouts=work.rollouts,
     )  # fmt: skip

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from msgspec import UNSET
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
@@ -22,6 +23,7 @@ from duckweed.run.layout import Layout
 from duckweed.run.sections import Inner
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State
+from duckweed.run.task import rollouts as packing
 from duckweed.run.task.written import Written
 from duckweed.run.tensors import write_arrays
 from duckweed.wire import feedback
@@ -35,6 +37,8 @@ class Contribution(msgspec.Struct):
     blob: bytes
     compress_seconds: float
     written: Written | None = None
+    rollouts: bytes = b""
+    """What the model wrote for it, as a blob (duckweed.run.task.rollouts); b"": it writes nothing."""
 
 
 class Worker:
@@ -93,6 +97,7 @@ class Worker:
         if spec.audits:
             self._unsaved = packed(pending)
             pending.hash = blob_hash(self._unsaved)
+        rollouts = packing.encode(trained.rollouts) if trained.rollouts else b""
         announcement = Announcement(
             round=state.round,
             peer=peer,
@@ -107,10 +112,10 @@ class Worker:
             ahead=trained.ahead,
             before=self.carried.hash,
             after=pending.hash,
+            rollouts=blob_hash(rollouts) if rollouts else UNSET,
         )
-        return Contribution(
-            announcement, encoded.blob, time.perf_counter() - began, trained.written
-        )
+        seconds = time.perf_counter() - began
+        return Contribution(announcement, encoded.blob, seconds, trained.written, rollouts)
 
     def contribute(self, state: State, peer: int, block: int) -> Contribution:
         """Train a whole block from the state and compress the result. Raises Diverged, WireError."""

@@ -12,6 +12,7 @@ from duckweed.learn.learner import Part
 from duckweed.learn.task import Batch, Forward
 from duckweed.learn.tasks.packing import IDS, LEARN, POSITIONS, Packed
 from duckweed.run.spec import RunSpec
+from duckweed.run.task.rollouts import Rollouts
 from duckweed.run.task.sections import Chat
 from duckweed.run.task.written import Written
 
@@ -43,6 +44,7 @@ class Conversations(ChatLoss):
     each conversation; transformers keeps what is before out of its attention by that."""
 
     written: Written | None = None
+    rollouts: Rollouts | None = None
 
     def __init__(self, spec: RunSpec, dataset: Dataset) -> None:
         super().__init__(spec)

@@ -6,6 +6,7 @@ one's own are registered by a plug-in, or are rows of one's own with a question 
 """
 
 import json
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -90,10 +91,13 @@ class Gym:
 
 
 class Rows:
-    """Rows of one's own. verifier: "exact", or "regex": the row's answer is a pattern for the whole answer."""
+    """Rows of one's own. verifier: "exact"; "regex": the row's answer is a pattern for the whole answer; "math":
+    the answer must have the same value, as math-verify finds it. Raises DataError where that is not installed."""
 
     def __init__(self, rows: Sequence[tuple[str, str]], verifier: str) -> None:
         self._rows, self._verifier = rows, verifier
+        if verifier == "math":
+            _math_verify()
 
     def question(self, number: int) -> str:
         return self._rows[number % len(self._rows)][0]
@@ -105,6 +109,10 @@ class Rows:
         wanted = self.answer(number)
         if self._verifier == "regex":
             return float(re.fullmatch(wanted, answer) is not None)
+        if self._verifier == "math":
+            return float(
+                _math_verify().verify(_value(wanted), _value(answer), timeout_seconds=None)
+            )
         return float(answer.strip() == wanted.strip())
 
 
@@ -178,14 +186,38 @@ def problem_of(question: str, answer: str) -> Callable[[Any, str, str], str | No
     return of
 
 
-def check_pattern(pattern: str, question: str) -> None:
-    """Raises DataError if the answer of a row is no regular expression."""
-    try:
-        re.compile(pattern)
-    except re.error as error:
+def check_answer(verifier: str, answer: str, question: str) -> None:
+    """Raises DataError if the verifier cannot compare anything with the answer of a row."""
+    if verifier == "regex":
+        try:
+            re.compile(answer)
+        except re.error as error:
+            raise DataError(
+                f"data: the answer to {question[:60]!r} is no regular expression: {error}"
+            ) from error
+    if verifier == "math" and not _value(answer):
         raise DataError(
-            f"data: the answer to {question[:60]!r} is no regular expression: {error}"
+            f"data: the answer to {question[:60]!r} is nothing that has a value: {answer[:60]!r}"
+        )
+
+
+def _value(text: str) -> list[Any]:
+    """What a text says as mathematics, in LaTeX or plainly; empty: nothing."""
+    marked = text if "$" in text or "\\boxed" in text else f"${text}$"
+    found: list[Any] = _math_verify().parse(marked, parsing_timeout=None)  # its process has a limit
+    return found
+
+
+def _math_verify() -> Any:
+    """The library. Raises DataError."""
+    try:
+        import math_verify
+    except ImportError as error:
+        raise DataError(
+            "task.verifier = 'math' needs math-verify, which is not installed here: pip install 'duckweed[reason]'"
         ) from error
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # says each time that it has no limit
+    return math_verify
 
 
 def _unknown(name: str, known: list[str]) -> str:

@@ -3,14 +3,16 @@
 import itertools
 import json
 import logging
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import numpy as np
 from blake3 import blake3
+from numpy.typing import NDArray
 
 from duckweed.learn.data import tokenizer as tokenizers
 from duckweed.learn.data.chat import Conversation, Template
@@ -23,18 +25,22 @@ from duckweed.learn.data.dataset import (
     TRAIN,
     Dataset,
     Manifest,
+    position,
     tokens_hash,
 )
 from duckweed.learn.data.permutation import derive
 from duckweed.learn.data.preparation import cache_key, cached
 from duckweed.learn.data.reading import DataError, Reading
 from duckweed.learn.data.tokenizer import Tokenizer
-from duckweed.learn.tasks.environments import LIBRARY, check_pattern, problem_of
-from duckweed.learn.tasks.rollout import Answers
-from duckweed.learn.tasks.verifier import RIGHT, Verifier, VerifierFailed
+from duckweed.learn.tasks.environments import LIBRARY, check_answer, problem_of
+from duckweed.learn.tasks.verifier import Verifier, VerifierFailed
 from duckweed.run import plugins
 from duckweed.run.spec import RunSpec
+from duckweed.run.task.rollouts import RIGHT
 from duckweed.run.task.sections import Environment, Reinforce
+
+if TYPE_CHECKING:  # rewards are checked where there is no torch
+    from duckweed.learn.tasks.rollout import Answers
 
 log = logging.getLogger(__name__)
 ROWS = "problems.json"
@@ -110,12 +116,25 @@ class Wording:
         text = self.template.render(conversation, ask=True)
         return [int(x) for x in self.tokenizer.encode_marked([text])[0]]
 
-    def texts(self, answers: Answers) -> list[str]:
+    def text(self, ids: NDArray[np.int64]) -> str:
         """What was written, without what ended it."""
+        return self.tokenizer.decode([x for x in ids.tolist() if x not in self.stops])
+
+    def texts(self, answers: "Answers") -> list[str]:
+        """The same of several answers."""
         return [
-            self.tokenizer.decode([x for x in ids[:length].tolist() if x not in self.stops])
+            self.text(ids[:length])
             for ids, length in zip(answers.ids, answers.lengths, strict=True)
         ]
+
+
+def places(spec: RunSpec, block: int, steps: Iterable[int]) -> Iterator[int]:
+    """Of the problems of some inner steps of a block, in the row of those to train on."""
+    assert isinstance(spec.task, Reinforce)
+    each = spec.inner.batch // spec.task.samples
+    for step in steps:
+        first = position(block, step, spec.inner.steps, each)
+        yield from range(first, first + each)
 
 
 def answer_of(text: str, marker: str) -> str | None:
@@ -171,8 +190,8 @@ def _write(spec: RunSpec, base: Path, part: Path) -> None:
         of_row = problem_of(task.question, task.answer)
         found = (json.loads(text) for text in documents(spec.data, base, reading, of_row))
         rows = [(str(question), str(answer)) for question, answer in found]
-        for question, answer in rows if task.verifier == "regex" else ():
-            check_pattern(answer, question)
+        for question, answer in rows:
+            check_answer(task.verifier, answer, question)
         (part / ROWS).write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
     problems = Problems(task, spec.seed, spec.data.held_out, rows)
     try:

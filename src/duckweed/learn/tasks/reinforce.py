@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from duckweed.learn.data.dataset import Dataset, position
+from duckweed.learn.data.dataset import Dataset
 from duckweed.learn.data.permutation import derive
 from duckweed.learn.data.reading import DataError
 from duckweed.learn.device import precision_for
@@ -26,6 +26,8 @@ from duckweed.learn.tasks.policy import advantages, has_spread, policy_loss
 from duckweed.learn.tasks.problems import Problem, Wording, right
 from duckweed.learn.tasks.rollout import Answers, write
 from duckweed.run.spec import RunSpec
+from duckweed.run.task import rollouts as packing
+from duckweed.run.task.rollouts import Rollouts
 from duckweed.run.task.sections import Reinforce
 from duckweed.run.task.written import Written
 
@@ -79,6 +81,7 @@ class Reinforcement(PolicyLoss):
         self.wording = Wording(dataset.tokenizer)
         self.room = spec.model.sequence - self.task.tokens  # for a question
         self.written: Written | None = None
+        self.rollouts: Rollouts | None = None
 
     @property
     def sequences(self) -> int:
@@ -90,74 +93,69 @@ class Reinforcement(PolicyLoss):
     def batches(self, part: Part, model: nn.Module) -> Iterator[Batch]:
         """Answers in groups with spread, at most one batch for each step of the part: fewer where there are
         fewer groups than steps."""
-        training = model.training
+        training, failed = model.training, self.problems.failed
         model.eval()
-        self.written = Written()
         try:
-            groups = [
-                group
-                for step in range(part.first, part.first + part.steps)
-                for group in self._groups(part.block, step, model)
-            ]
+            steps = range(part.first, part.first + part.steps)
+            asked = [group for step in steps for group in self._groups(part.block, step, model)]
         finally:
             model.train(training)
+        groups = [group for group in asked if group]
         if not groups:
             raise DataError(
                 f"no question of block {part.block} leaves room for an answer; raise model.sequence, or lower "
                 "task.tokens"
             )
-        # Where none has spread all are taken: their gradient is zero, and only weights decay. A contribution
-        # of zeros would be refused as a copy of the one before.
+        self._tell(asked, groups, self.problems.failed - failed)
+        # Where none has spread all are taken: their gradient is zero, and only weights decay.
         kept = [g for g in groups if has_spread(g.rewards[None])[0]] or groups
-        steps = min(part.steps, len(kept))
-        edges = [len(kept) * n // max(1, steps) for n in range(steps + 1)]
+        batches = min(part.steps, len(kept))
+        edges = [len(kept) * n // max(1, batches) for n in range(batches + 1)]
         for first, last in pairwise(edges):
             yield self._batch(kept[first:last])
 
-    def _groups(self, block: int, step: int, model: nn.Module) -> list[Group]:
-        """The answers of one step, written together."""
-        spec, task = self.spec, self.task
-        each = spec.inner.batch // task.samples
-        first = position(block, step, spec.inner.steps, each)
-        asked = [(place, self.problems.at(place, False)) for place in range(first, first + each)]
-        prompts = [self._prompt(problem) for _, problem in asked]
+    def _groups(self, block: int, step: int, model: nn.Module) -> list[Group | None]:
+        """The answers of one step, written together; None for a question that leaves no room for them."""
+        task = self.task
+        places = list(found.places(self.spec, block, [step]))
+        problems = [self.problems.at(place, False) for place in places]
+        prompts = [self._prompt(problem) for problem in problems]
         fitting = [n for n, prompt in enumerate(prompts) if len(prompt) <= self.room]
-        assert self.written is not None
-        self.written.long += each - len(fitting)
+        groups: list[Group | None] = [None] * len(places)
         if not fitting:
-            return []
+            return groups
         keys = [
-            derive(spec.seed, block, asked[n][0], sample)
+            derive(self.spec.seed, block, places[n], sample)
             for n in fitting
             for sample in range(task.samples)
         ]
         repeated = [prompts[n] for n in fitting for _ in range(task.samples)]
         answers = self._write(model, repeated, keys)
-        groups = []
         for at, n in enumerate(fitting):
-            rows = slice(at * task.samples, (at + 1) * task.samples)
-            own = answers.of(rows)
-            groups.append(self._checked(asked[n][1], prompts[n], own))
+            own = answers.of(slice(at * task.samples, (at + 1) * task.samples))
+            texts = self.wording.texts(own)
+            rewards = [self.problems.score(problems[n], text) for text in texts]
+            groups[n] = Group(prompts[n], own, np.array(rewards, np.float32))
         return groups
 
-    def _checked(self, problem: Problem, prompt: list[int], answers: Answers) -> Group:
-        failed = self.problems.failed
-        rewards = np.array(
-            [self.problems.score(problem, text) for text in self.wording.texts(answers)], np.float32
+    def _tell(self, asked: list[Group | None], groups: list[Group], failed: int) -> None:
+        """Note what was written. failed: checks of it that did."""
+        each = [g.answers for g in groups]
+        self.rollouts = Rollouts(
+            np.array([group is not None for group in asked]),
+            np.concatenate([x.lengths for x in each]),
+            np.concatenate(
+                [ids[:n] for x in each for ids, n in zip(x.ids, x.lengths, strict=True)]
+            ),
+            np.concatenate(
+                [nats[:n] for x in each for nats, n in zip(x.nats, x.lengths, strict=True)]
+            ),
+            np.concatenate([g.rewards for g in groups]),
         )
-        told = self.written
-        assert told is not None
-        told.problems += 1
-        told.answers += len(rewards)
-        told.tokens += int(answers.lengths.sum())
-        told.reward += float(rewards.sum())
-        told.right += sum(map(right, rewards.tolist()))
-        told.solved += int(any(map(right, rewards.tolist())))
-        told.flat += int(not has_spread(rewards[None])[0])
-        told.cut += int((~answers.ended).sum())
-        told.failed += self.problems.failed - failed
-        told.entropy += float((answers.entropy * answers.lengths).sum())
-        return Group(prompt, answers, rewards)
+        entropy = sum(float((x.entropy * x.lengths).sum()) for x in each)
+        ends = [bool(one) for x in each for one in x.ended]
+        said = Written(failed=failed, entropy=entropy)
+        self.written = packing.written(self.rollouts, self.task.samples, ends, said)
 
     def _prompt(self, problem: Problem) -> list[int]:
         return self.wording.prompt(self.problems.conversation(problem))

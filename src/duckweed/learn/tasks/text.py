@@ -16,6 +16,7 @@ from duckweed.learn.data.dataset import (
 from duckweed.learn.learner import Part
 from duckweed.learn.task import Batch, Forward
 from duckweed.run.spec import RunSpec
+from duckweed.run.task.rollouts import Rollouts
 from duckweed.run.task.written import Written
 
 TOKENS = "tokens"  # int64[b, length + 1]: inputs [:, :-1], targets [:, 1:]
@@ -50,6 +51,7 @@ class NextToken(TextLoss):
     """Batches are a pure function of the run's seed, the block and the step (docs/data.md)."""
 
     written: Written | None = None
+    rollouts: Rollouts | None = None
 
     def __init__(self, spec: RunSpec, dataset: Dataset) -> None:
         self.spec, self.dataset = spec, dataset

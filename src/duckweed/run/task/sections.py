@@ -47,8 +47,9 @@ class Reinforce(
     """Of rows: the field with the question."""
     answer: str = "answer"
     """Of rows: the field with the answer."""
-    verifier: Literal["exact", "regex"] = "exact"
-    """Of rows: an answer must be the same text, or must be matched as a whole by the regular expression."""
+    verifier: Literal["exact", "regex", "math"] = "exact"
+    """Of rows: an answer must be the same text; must be matched as a whole by the regular expression; or must
+    have the same value (math-verify, an extra)."""
     system: str = ""
     """What the model is told before each question; "": nothing."""
     marker: str = "Answer:"

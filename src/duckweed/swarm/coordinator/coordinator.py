@@ -7,6 +7,8 @@ finds everything else in the ledger. Its rounds are driven by duckweed.swarm.coo
 import logging
 from collections.abc import Sequence
 
+from msgspec import UNSET
+
 from duckweed.ledger.ledger import Ledger, LedgerError
 from duckweed.ledger.succession import Voter
 from duckweed.net import clock
@@ -21,6 +23,7 @@ from duckweed.run.events import ContributionRefused, PeerLeft, StateDiffers, Tel
 from duckweed.run.folder import RunFolder
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
+from duckweed.run.task.rollouts import blob_limit
 from duckweed.swarm.blobs.store import Store
 from duckweed.swarm.coordinator import fetch_groups, handed_in, intake, status
 from duckweed.swarm.coordinator.admission import Admission
@@ -78,8 +81,9 @@ class Coordinator:
         """Most bytes of body that may follow a question; None: one that is refused, which may be a
         contribution. Raises ValueError for a contribution of a stranger."""
         member = peer in self.admission.members
+        contribution = codec_of(self.spec.wire, self.layout).blob_limit + blob_limit(self.spec)
         if question is None:
-            return codec_of(self.spec.wire, self.layout).blob_limit if member else 0
+            return contribution if member else 0
         if isinstance(question, m.Probe):
             objection = self.admission.objection(peer, m.PROTOCOL, question.secret)
             return 0 if objection else m.PROBE_LIMIT
@@ -89,7 +93,7 @@ class Coordinator:
             return 0
         if not member:
             raise ValueError("a contribution of a stranger")
-        return codec_of(self.spec.wire, self.layout).blob_limit
+        return contribution
 
     async def handle(
         self, peer: str, question: m.AnyQuestion, body: bytes
@@ -239,10 +243,15 @@ class Coordinator:
             return self._train(member, self.rounds.ahead(number))
         return m.Wait(f"round {number} is not one to train ahead for")
 
-    async def _take(self, member: Member, question: m.Contribute, blob: bytes) -> m.Answer:
-        open_ = self.rounds.open
-        if reason := intake.objection(self.spec, self.history, open_, member, question, blob):
-            late = open_ is not None and question.announcement.round < open_.number
+    async def _take(self, member: Member, question: m.Contribute, body: bytes) -> m.Answer:
+        open_, said = self.rounds.open, question.announcement
+        writes = said.rollouts is not UNSET
+        blob, rollouts = (body[: said.size], body[said.size :]) if writes else (body, b"")
+        codec = codec_of(self.spec.wire, self.layout)
+        if reason := intake.objection(
+            self.spec, self.history, open_, member, question, blob, rollouts, codec
+        ):
+            late = open_ is not None and said.round < open_.number
             if open_ is not None and not open_.closing and not late:
                 open_.refused.add(member.index)
             if late and intake.own(self.history.genesis_hash, member, question):
@@ -252,12 +261,14 @@ class Coordinator:
         assert open_ is not None
         if member.index in open_.contributions:
             return m.Ack()
-        self.engine.blobs.write(question.announcement.blob, blob)
-        nats = question.nats, question.tokens
-        said, signature = question.announcement, question.signature
+        self.engine.blobs.write(said.blob, blob)
+        if said.rollouts is not UNSET:
+            self.engine.blobs.write(said.rollouts, rollouts)
+        nats, signature = (question.nats, question.tokens), question.signature
         handed = Handed(said, signature, question.timings, nats, question.written)
         handed_in.note(self.store.folder, handed, first=not open_.contributions)
         open_.take(member, said, signature, question.timings, nats, clock.now(), question.written)
+        self.rounds.check_rewards(open_, member.index)
         await self.rounds.notify()
         return m.Ack()
 

@@ -45,5 +45,6 @@ def of_round(folder: RunFolder, number: int) -> Iterator[Handed]:
         except msgspec.DecodeError:
             continue
         said = handed.announcement
-        if said.round == number and folder.blob(said.blob).is_file():
+        blobs = [said.blob] if said.rollouts is UNSET else [said.blob, said.rollouts]
+        if said.round == number and all(folder.blob(x).is_file() for x in blobs):
             yield handed

@@ -1,7 +1,9 @@
 """May a contribution be taken? What can be told before it is decoded: whose it is, for which round, of
 which part of the data. Whether it counts is judged when the round closes (duckweed.merge.check)."""
 
-from duckweed.merge.round import Announcement, blob_hash
+from msgspec import UNSET
+
+from duckweed.merge.round import Announcement, blob_hash, empty_hash
 from duckweed.net.identity import verify
 from duckweed.round.blocks import lead
 from duckweed.round.history import RunHistory
@@ -11,6 +13,7 @@ from duckweed.run.checked import LOSS
 from duckweed.run.spec import RunSpec
 from duckweed.run.task import work
 from duckweed.swarm.protocol import messages as m
+from duckweed.wire.codec import Codec
 
 
 def objection(
@@ -20,8 +23,11 @@ def objection(
     member: Member,
     question: m.Contribute,
     blob: bytes,
+    rollouts: bytes,
+    codec: Codec,
 ) -> str | None:
-    """Why a contribution of a member cannot be taken; None if it can. open_: the round that is open."""
+    """Why a contribution of a member cannot be taken; None if it can. open_: the round that is open; rollouts:
+    what came behind the blob."""
     said = question.announcement
     if said.peer != member.index:
         return "a contribution in another peer's name"
@@ -34,7 +40,8 @@ def objection(
         return f"block {said.block} is not assigned to this peer"
     if said.size != len(blob) or said.blob != blob_hash(blob):
         return "the blob is not the one announced"
-    if said.blob in history.recent_blobs:
+    before = said.blob in history.recent_blobs
+    if before and said.blob != empty_hash(codec, history.shared):
         return f"this blob was handed in before, in round {history.recent_blobs[said.blob]}"
     if (said.first, said.steps) != (span.first, span.steps):
         return f"steps {span.first} to {span.end} of the block are assigned to this peer"
@@ -44,6 +51,7 @@ def objection(
     return (
         _carried_objection(spec, history, said)
         or work.objection(spec, span.steps, said.tokens)
+        or _rollouts_objection(spec, history, question, rollouts)
         or _held_out_objection(spec, question)
     )
 
@@ -59,6 +67,23 @@ def _carried_objection(spec: RunSpec, history: RunHistory, said: Announcement) -
         return (
             "this peer carries something else than its last contribution that counted has left it"
         )
+    return None
+
+
+def _rollouts_objection(
+    spec: RunSpec, history: RunHistory, question: m.Contribute, rollouts: bytes
+) -> str | None:
+    """Why these cannot be the rollouts of a contribution; None if they can. Their rewards are checked later
+    (duckweed.swarm.coordinator.rewards)."""
+    digest = question.announcement.rollouts
+    if not work.writes(spec):
+        return "rollouts in a run whose model writes nothing" if digest is not UNSET else None
+    if digest is UNSET or question.written is UNSET:
+        return "what the model wrote is missing, by which rewards are checked"
+    if digest != blob_hash(rollouts):
+        return "the rollouts are not those announced"
+    if digest in history.recent_rollouts:
+        return f"these rollouts were handed in before, in round {history.recent_rollouts[digest]}"
     return None
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from msgspec import UNSET
 
 from duckweed.ledger.succession import Voter
+from duckweed.merge.round import Announcement
 from duckweed.net import clock
 from duckweed.net.timeouts import GATHER, STATE_CHECK
 from duckweed.net.wakeup import Wakeup
@@ -22,10 +23,12 @@ from duckweed.round.open_round import Member, OpenRound
 from duckweed.round.round_record import closed_event, epoch
 from duckweed.run.events import ContributionRefused, FinalLoss, PeerLeft, RoundClosed, Said, Tell
 from duckweed.run.folder import RunFolder
+from duckweed.run.task.work import writes
 from duckweed.run.task.written import Written
 from duckweed.swarm.coordinator import handed_in
 from duckweed.swarm.coordinator.admission import Admission
 from duckweed.swarm.coordinator.guest_book import PUT_OUT
+from duckweed.swarm.coordinator.rewards import Rewards
 from duckweed.swarm.coordinator.traffic import Traffic
 
 WATCHED = 3  # rounds in which almost no group has spread, until it is said
@@ -48,6 +51,7 @@ class RoundDriver:
         self.folder, self.engine, self.history = folder, engine, history
         self.admission, self.traffic, self.voter, self.tell = admission, traffic, voter, tell
         self.spec = engine.spec
+        self.rewards = Rewards(folder, lambda text: tell(Said(text)))
         self.open: OpenRound | None = None  # the round that is being worked on
         self.next: OpenRound | None = None  # the one after it, if a peer trains for it already
         self.last: RoundClosed | None = None  # how the last round closed
@@ -72,6 +76,8 @@ class RoundDriver:
 
     async def run(self) -> None:
         """Open and close rounds until all are done or the run is stopped."""
+        if writes(self.spec):
+            self._later(self.rewards.begin())
         if (
             self.number < self.spec.schedule.rounds
         ):  # else all that is left is to agree on the state
@@ -117,7 +123,30 @@ class RoundDriver:
             open_.take(
                 member, x.announcement, x.signature, x.timings, x.nats, clock.now(), x.written
             )
+            self.check_rewards(open_, peer)
         return open_
+
+    def check_rewards(self, open_: OpenRound, peer: int) -> None:
+        """Have the rewards of a contribution checked that was just taken, if its peer's model writes."""
+        said = open_.contributions[peer]
+        if said.rollouts is not UNSET and peer in open_.written:
+            open_.unchecked[peer] = clock.now()
+            self._later(self._check_rewards(open_, said, open_.written[peer]))
+
+    async def _check_rewards(self, open_: OpenRound, said: Announcement, told: Written) -> None:
+        reason, written = await self.rewards.check(said, told)
+        if said.peer not in open_.unchecked:  # the round has done without it
+            return
+        open_.checked(said.peer, reason, written)
+        if reason:
+            self._refused(said.peer, reason)
+        await self.notify()
+
+    def _refused(self, peer: int, reason: str) -> None:
+        """Tell of a contribution that was taken and does not count."""
+        self.tell(ContributionRefused(peer, reason))
+        log.info("contribution of peer %d does not count: %s", peer, reason)
+        self.admission.rate_limits.fault(self.admission.by_index[peer].key, "contributions")
 
     def ahead(self, number: int) -> OpenRound:
         """The round after the open one, to be trained ahead."""
@@ -230,6 +259,7 @@ class RoundDriver:
         assert self.open is not None
         if self.ended:
             return True
+        self.open.give_up_checks(clock.now())
         waited_for = [x for x in self.here() if x.expected]
         expected = {x.index for x in waited_for}
         working = {x.index for x in waited_for if x.works_for(self.open.number)}
@@ -256,7 +286,8 @@ class RoundDriver:
         closed.rejected |= crowded
         for peer in open_.assigned:
             if peer not in open_.contributions.keys() | open_.excused:
-                closed.rejected[peer] = "nothing handed in before the round closed"
+                missed = "nothing handed in before the round closed"
+                closed.rejected[peer] = open_.false.get(peer, missed)
                 if peer not in open_.refused:
                     open_.overdue(self.admission.by_index[peer], clock.now())
         if self.deposed:
@@ -281,9 +312,7 @@ class RoundDriver:
     async def _go_on(self, open_: OpenRound, rejected: dict[int, str]) -> None:
         """Nothing counts. The round stays open: otherwise a lone peer could use up the rounds of a run."""
         for peer, reason in rejected.items():
-            self.tell(ContributionRefused(peer, reason))
-            log.info("contribution of peer %d does not count: %s", peer, reason)
-            self.admission.rate_limits.fault(self.admission.by_index[peer].key, "contributions")
+            self._refused(peer, reason)
         open_.go_on(rejected, clock.now())
         text = f"round {open_.number}: nothing that was handed in counts; it stays open"
         self.tell(Said(text))

@@ -292,6 +292,7 @@ class Node:
                 await self._hand_over(voter)
         finally:
             looking.cancel()
+            rounds.rewards.close()
             self._moved = rounds.traffic.moved()
             self.coordinator = None
         if not self.over:

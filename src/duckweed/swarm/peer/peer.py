@@ -263,8 +263,8 @@ class Peer:
         question = m.Contribute(
             made.announcement, signature, self.timings, *nats, made.written or UNSET
         )
-        self._sent = question, made.blob
-        await self._hand_in(question, made.blob)
+        self._sent = question, made.blob + made.rollouts
+        await self._hand_in(*self._sent)
 
     async def _make(self, task: m.Train) -> tuple[Contribution, tuple[float, int]]:
         """Evaluate if asked, train what is left of a block and compress it; nothing of what lies
@@ -309,11 +309,11 @@ class Peer:
             steps = lead(rounds.overlap, span_of(task, self.worker.spec.block_steps).steps)
             self.ahead.begin(self.state, task, self._stepping(coming, 0, steps))
 
-    async def _hand_in(self, question: m.Contribute, blob: bytes) -> None:
+    async def _hand_in(self, question: m.Contribute, body: bytes) -> None:
         self._set("sending")
         began = clock.now()
         try:
-            await self._client.ask(question, blob)
+            await self._client.ask(question, body)
         except QuestionRefused as error:
             self.say(f"round {question.announcement.round}: not accepted: {error.reason}")
         self.timings = Timings(send=clock.now() - began)

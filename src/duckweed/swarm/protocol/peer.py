@@ -140,7 +140,7 @@ class Progress(Question[Ack], tag="progress"):
 
 
 class Contribute(Question[Ack], tag="contribute"):
-    """A contribution; the body is the blob."""
+    """A contribution; the body is the blob, and behind it the rollouts that it was made from, if any were."""
 
     announcement: Announcement
     signature: Signature  # by the peer's key, over round.signed.signed_part
