@@ -19,7 +19,7 @@ from duckweed.family import begin
 from duckweed.family import train as training
 from duckweed.net.link_spec import parse_links
 from duckweed.round import founding
-from duckweed.round.run_log import run_log
+from duckweed.run.events import RoundClosed
 from duckweed.run.folder import RunFolder
 from duckweed.run.spec import RunSpec, override
 
@@ -30,7 +30,7 @@ FACTS: dict[str, object] = {
     "inner.steps": 2, "inner.warmup": 2, "rounds.count": COUNT, "rounds.peers": PEERS,
     "rounds.evaluate": 100, "rounds.patience": 200.0,
 }  # fmt: skip
-CELLS = {"dense": (0, 192), "2 paths": (2, 192), "4 paths": (4, 192), "dense, larger": (0, 384)}
+CELLS = {"dense": (0, 128), "2 paths": (2, 128), "4 paths": (4, 128), "dense, larger": (0, 256)}
 """Name -> paths (0: none) and width of the model."""
 
 
@@ -49,11 +49,10 @@ def _cell(paths: int, width: int) -> dict[str, Any]:
         spec = _spec(base, paths, width)
         real, parameters, peak = _trained(spec, base, "real", None)
         simulated, _, _ = _trained(spec, base, "simulated", LINKS)
-    return {
-        "paths": paths, "parameters": parameters, "peak": peak, **_bytes(real),
-        "round_seconds": simulated[-1].rounds[-1].seconds,
-        "simulated": _bytes(simulated),
-    }  # fmt: skip
+        return {
+            "paths": paths, "parameters": parameters, "peak": peak, "real": _bytes(real),
+            "simulated": _bytes(simulated),
+        }  # fmt: skip
 
 
 def _spec(base: Path, paths: int, width: int) -> RunSpec:
@@ -63,12 +62,15 @@ def _spec(base: Path, paths: int, width: int) -> RunSpec:
     }  # fmt: skip
     (base / "config.json").write_text(json.dumps(config))
     return override(
-        RunSpec(), FACTS | ({"paths.count": paths, "paths.common": 0.34} if paths else {})
+        RunSpec(),
+        FACTS | ({"paths.count": paths, "paths.prefix": 16, "paths.common": 0.25} if paths else {}),
     )
 
 
-def _trained(spec: RunSpec, base: Path, name: str, links: str | None) -> tuple[list[Any], int, int]:
-    """The logs of its runs, parameters of a peer's model, bytes of memory of the peer that had most. links: simulated,
+def _trained(
+    spec: RunSpec, base: Path, name: str, links: str | None
+) -> tuple[list[RunFolder], int, int]:
+    """The runs in which its peers end, parameters of a peer's model, bytes of memory of the peer that had most. links: simulated,
     at these; None: with processes."""
     each = parse_links(links, PEERS) if links else None
     runs, peak = base / "runs", [0]
@@ -88,22 +90,28 @@ def _trained(spec: RunSpec, base: Path, name: str, links: str | None) -> tuple[l
     with _watched(runs / name, peak):
         for _ in story:
             pass
-    folders = family.folder.runs if spec.paths else [RunFolder(runs / name)]
-    return [run_log(folder) for folder in folders], founding.layout(first).total, peak[0]
+    ends = family.folder.runs[1:] if spec.paths else [first]
+    return ends, founding.layout(first).total, peak[0]
 
 
-def _bytes(logs: list[Any]) -> dict[str, float]:
-    """Bytes of a peer up and down in a round of the last phase, in contributions and updates; and of everything, up and
-    down over all rounds."""
-    phase = logs[1:] or logs
-    work = sum(len(log.rounds[-1].accepted) * len(log.rounds) for log in phase)
-    moved = [log.traffic for log in phase]
-    return {
-        "up": sum(x["contributions"].up for x in moved) / work,
-        "down": sum(x["updates"].down + x["between peers"].down for x in moved) / work,
-        "all_up": sum(t.up for log in logs for t in log.traffic.values()) / PEERS,
-        "all_down": sum(t.down for log in logs for t in log.traffic.values()) / PEERS,
-    }
+def _bytes(folders: list[RunFolder]) -> dict[str, float]:
+    """Means over rounds and peers of the runs in which they end: bytes of a contribution, which goes up, and of the
+    update that comes down; all bytes that passed the coordinators, up and down, until the last round had closed; seconds
+    of a round."""
+    sums = dict.fromkeys(("contribution", "update", "up", "down", "seconds"), 0.0)
+    works = 0
+    for folder in folders:
+        closed = list(folder.records(RoundClosed))
+        peers = len(closed[-1].accepted)
+        works += peers * len(closed)
+        sums["contribution"] += sum(size for x in closed for size in x.contribution_bytes)
+        sums["update"] += peers * sum(x.update_bytes for x in closed)
+        for purpose, (received, sent) in closed[-1].traffic.items():
+            if purpose != "between peers":
+                sums["up"] += received
+            sums["down"] += sent
+        sums["seconds"] += peers * sum(x.seconds for x in closed)
+    return {name: total / works for name, total in sums.items()}
 
 
 @contextlib.contextmanager

@@ -25,7 +25,8 @@ def answer(rounds: RoundDriver, question: Outside, body: bytes) -> tuple[m.Answe
     if isinstance(question, m.Probe):  # no more than was sent: whoever asks need not be a member
         return m.Blob(), os.urandom(min(question.size, len(body), m.PROBE_LIMIT))
     if isinstance(question, m.GetPaths):
-        return m.Paths(offers.read(rounds.folder)), b""
+        of_path = rounds.spec.path is not None
+        return m.Paths((offers.read_beside if of_path else offers.read)(rounds.folder)), b""
     if isinstance(question, m.GetRouter):
         branch = rounds.spec.branch
         if isinstance(branch, UnsetType) or not branch.router:
