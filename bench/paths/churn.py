@@ -28,8 +28,8 @@ from duckweed.run.state import State
 FIRST = 4  # rounds of a path after which the first of its peers leaves
 STEP = 0.5  # seconds of an inner step
 FACTS: dict[str, object] = {
-    "model.source": "config.json", "model.sequence": 128, "data.limit": 8_000_000, "inner.batch": 4,
-    "inner.steps": 10, "rounds.count": 27, "rounds.peers": 4, "rounds.evaluate": 100, "paths.common": 0.15,
+    "model.source": "config.json", "model.sequence": 128, "data.limit": 4_000_000, "inner.batch": 2,
+    "inner.steps": 10, "rounds.count": 20, "rounds.peers": 4, "rounds.evaluate": 100, "paths.common": 0.15,
     "rounds.patience": 30.0,
 }  # fmt: skip
 CONFIG = {

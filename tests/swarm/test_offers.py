@@ -93,6 +93,17 @@ def test_what_is_noted_is_read_by_the_owner_alone(tmp_path):
     assert json.loads((tmp_path / offers.FILE).read_text())[0]["tokens"] == 5
 
 
+def test_who_leads_a_path_tells_of_the_others_as_organiser_and_as_successor(tmp_path):
+    common, path = RunFolder(tmp_path / "common"), RunFolder(tmp_path / "path-0")
+    for folder in (common, path):
+        folder.path.mkdir()
+    assert offers.read_beside(path) == []
+    offers.note(common, [offer(5, 1)])  # as the organiser lays it
+    assert offers.read_beside(path) == [offer(5, 1)]
+    offers.note(RunFolder(tmp_path), [offer(7, 1)])  # as a successor does
+    assert offers.read_beside(path) == [offer(7, 1)]
+
+
 def test_the_coordinator_tells_of_paths_to_who_has_the_secret_and_to_nobody_else(tmp_path):
     async def scene(run):
         offers.note(run.folder, [offer(5, 1)])
