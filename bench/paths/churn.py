@@ -24,6 +24,7 @@ from duckweed.round.run_log import run_log
 from duckweed.run import state as states
 from duckweed.run.spec import RunSpec, override
 from duckweed.run.state import State
+from duckweed.swarm.protocol.errors import HandedBack
 
 FIRST = 4  # rounds of a path after which the first of its peers leaves
 STEP = 0.5  # seconds of an inner step
@@ -52,6 +53,7 @@ class Churn(Simulation):
         mine: SimulatedWorker = self.workers[n]
         while max(mine.states) < after:
             await asyncio.sleep(STEP)
+        asyncio.get_running_loop().set_exception_handler(_unless_handed_back)
         first.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await first
@@ -110,6 +112,12 @@ def _train(run: session.Session, leaving: dict[int, int]) -> None:
     it = Churn(run.folder, run.spec, layout, run.ground, state, run.device, None, STEP)
     it.leaving = leaving
     it.run()
+
+
+def _unless_handed_back(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """The steps of a peer that has left are still reported when their time has come, and nobody is there to hear it."""
+    if not isinstance(context.get("exception"), HandedBack):
+        loop.default_exception_handler(context)
 
 
 def _quiet(text: str) -> None:

@@ -120,7 +120,7 @@ def _adopt(home: PeerHome) -> None:
             guests.adopt(secret, "family")
 
 
-def _present(folder: RunFolder, offer: m.PathOffer, me: str) -> m.PathOffer:
+def present(folder: RunFolder, offer: m.PathOffer, me: str) -> m.PathOffer:
     """What a machine that copies the ledger of a path knows of it beyond what it was told: who leads it now, and how far
     it is. me: this machine's key."""
     if not folder.ledger.is_file() or not folder.spec.is_file():
@@ -144,7 +144,7 @@ def noted(around: RunFolder, me: str) -> list[m.PathOffer]:
     """The paths as a successor knows them: what it was told, and what its copies of the ledgers say since."""
     folders = [RunFolder(around.path / f"path-{n}") for n in range(len(offers.read(around)))]
     found = zip(folders, offers.read(around), strict=True)
-    return [_present(folder, offer, me) for folder, offer in found]
+    return [present(folder, offer, me) for folder, offer in found]
 
 
 async def ask_voters(homes: Sequence[Path]) -> list[m.PathOffer]:
