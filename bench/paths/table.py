@@ -259,19 +259,28 @@ def larger(found: dict[str, Record]) -> list[str]:
 
 
 def cost(found: dict[str, Record]) -> list[str]:
-    lines = head(
-        "what is trained", "parameters of a peer", "in all", "a contribution, up", "an update, down",
-        "most memory of a peer", "a round at 10/50 Mbit/s",
-    )  # fmt: skip
+    names = (
+        "what is trained",
+        "parameters of a peer",
+        "in all",
+        "a contribution, up",
+        "an update, down",
+    )
+    lines = head(*names, "all that passed the coordinators, up and down", "most memory of a peer")
     for name, one in found.get("cost", {}).get("cells", {}).items():
-        held, real = one["parameters"], one["real"]
+        held = one["parameters"]
+        kilobytes = {key: f"{value / 1e3:,.0f}" for key, value in one["real"].items()}
         lines.append(
             row(
-                name, f"{held:,}", f"{held * max(1, one['paths']):,}", f"{real['contribution'] / 1e3:,.0f} kB",
-                f"{real['update'] / 1e3:,.0f} kB", f"{one['peak'] / 1e6:,.0f} MB",
-                f"{one['simulated']['seconds']:.1f} s",
+                name,
+                f"{held:,}",
+                f"{held * max(1, one['paths']):,}",
+                f"{kilobytes['contribution']} kB",
+                f"{kilobytes['update']} kB",
+                f"{kilobytes['up']}, {kilobytes['down']} kB",
+                f"{one['peak'] / 1e6:,.0f} MB",
             )
-        )  # fmt: skip
+        )
     return lines
 
 
