@@ -39,7 +39,8 @@ def main() -> None:
         table.keep("cost", cost.measured())
         return
     if chosen.command == "churn":
-        table.keep("churn", churn.measured())
+        for record in churn.measured(table.records().get("churn", {})):
+            table.keep("churn", record)
         return
     if chosen.command == "table":
         table.write()
