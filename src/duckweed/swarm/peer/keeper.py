@@ -9,15 +9,19 @@ from pathlib import Path
 
 import msgspec
 
-from duckweed.ledger.entries import RoundEntry, StateEntry
-from duckweed.ledger.ledger import Ledger
+from duckweed.ledger.entries import GenesisEntry, RoundEntry, StateEntry
+from duckweed.ledger.ledger import Ledger, LedgerError
 from duckweed.net.identity import Identity, load_or_create
 from duckweed.net.timeouts import HANDOVER, RETRY
 from duckweed.net.transport import Endpoint, LinkError
 from duckweed.round import founding
+from duckweed.round.engine import Engine, FolderBlobs
+from duckweed.round.history import agreed_states
 from duckweed.run import spec as specs
+from duckweed.run import state as states
 from duckweed.run.folder import RunFolder, write_atomically
 from duckweed.run.layout import Layout
+from duckweed.run.state import StateError
 from duckweed.swarm.coordinator.guest_book import GuestBook
 from duckweed.swarm.node.replica import Known
 from duckweed.swarm.peer.bootstrap import Bootstrap
@@ -30,6 +34,7 @@ from duckweed.volunteer import controls, peer_home
 from duckweed.volunteer.peer_home import PeerHome, PeerHomeError
 
 Say = Callable[[str], None]
+CARRIES = 20.0  # seconds between two looks at whether a newer state can be kept
 NOTES = 2.0  # seconds between two notes of how far the paths are
 
 
@@ -107,10 +112,64 @@ class Keeper:
                 write_atomically(folder.spec, info.spec.encode())
                 await fetch_router(client, spec, invitation.secret, folder)
                 client.close()
-                if node := await bootstrap.settle(spec, await self._layout()):
+                layout = await self._layout()
+                if node := await bootstrap.settle(spec, layout):
                     await node.replica.look_for_leader()  # and say where this machine listens
+                    await asyncio.to_thread(_first_state, self._around, folder, layout)
             assert bootstrap.voting is not None
-            await bootstrap.voting
+            carrying = asyncio.create_task(_carry(folder))
+            try:
+                await bootstrap.voting
+            finally:
+                carrying.cancel()
+
+
+def _first_state(around: RunFolder, folder: RunFolder, layout: Layout) -> None:
+    """Where a path begins: the last state of the common start, if this machine has trained that."""
+    last = around.state(specs.load(around.spec).schedule.rounds)
+    if folder.saved_rounds() or not last.is_file():
+        return
+    state = msgspec.structs.replace(states.load(last, layout), round=0)
+    with contextlib.closing(Ledger(folder.ledger)) as ledger:
+        if next(ledger.entries(GenesisEntry)).body.state == state.hash():
+            state.save(folder.state(0))
+
+
+async def _carry(folder: RunFolder) -> None:
+    """Keep a state that others can go on from, should nobody train the path when this machine comes to lead it."""
+    while True:
+        with contextlib.suppress(OSError, LedgerError, StateError):
+            await asyncio.to_thread(_carry_on, folder)
+        await asyncio.sleep(CARRIES)
+
+
+def _carry_on(folder: RunFolder) -> None:
+    """Apply the rounds that closed since the newest state that is here, once they are as many as lie between two saved
+    ones. Raises OSError, LedgerError, StateError."""
+    if not folder.saved_rounds():
+        return
+    spec, layout, newest = (
+        specs.load(folder.spec),
+        founding.layout(folder),
+        folder.saved_rounds()[-1],
+    )
+    with contextlib.closing(Ledger(folder.ledger)) as ledger:
+        closed = [entry.body.closed for entry in ledger.entries(RoundEntry)][newest:]
+        agreed = agreed_states(ledger)
+    if len(closed) < spec.rounds.checkpoint:
+        return
+    state, engine = (
+        states.load(folder.state(newest), layout),
+        Engine(spec, layout, FolderBlobs(folder)),
+    )
+    for one in closed:
+        if not all(folder.blob(x).is_file() for x in one.needed()):
+            break
+        state = engine.advance(state, one)
+    if agreed.get(state.round) == state.hash():
+        state.save(folder.state(state.round))
+        for old in folder.saved_rounds()[:-2]:
+            folder.state(old).unlink(missing_ok=True)
 
 
 def _adopt(home: PeerHome) -> None:
