@@ -31,8 +31,8 @@ from duckweed.swarm.protocol.status import PathOffer
 
 SERVED = "serve"
 """Name of the invitation that `duckweed serve` prints."""
-GONE = "gone"
-"""What a peer does that is not here any more."""
+AWAY = ("gone", "silent", "put out")
+"""What a peer does that is not here any more (duckweed.swarm.coordinator.admission)."""
 PORTS = 2
 """Each coordinator takes two, one of them for the relay beside it."""
 Begun = Callable[[Invitation, Serving], None]
@@ -197,7 +197,7 @@ class _Offers:
             offer.rounds, offer.tokens = event.round + 1, offer.tokens + event.tokens
             offer.over = offer.rounds == self._runs[path].spec.schedule.rounds
         elif isinstance(event, Progress):
-            offer.here = sum(peer.doing != GONE for peer in event.peers)
+            offer.here = sum(peer.doing not in AWAY for peer in event.peers)
             own = self._own[path]
             offer.coordinator, offer.addresses = own.coordinator, own.addresses
         elif isinstance(event, Following):
