@@ -1,6 +1,7 @@
 """`python -m bench.paths run [NAME ...]`: trains the cells that have no record yet; `table` writes the tables of
 docs/paths-measured.md; `corpus` makes the texts and says how large they are; `routers` measures the routers before
-anything is trained; `paired` compares the forms window by window."""
+anything is trained; `paired` compares the forms window by window; `cost` measures bytes and memory of a peer, `churn` the
+loss where half of the peers are replaced."""
 
 import argparse
 import fnmatch
@@ -9,12 +10,14 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from bench.paths import corpus, plan, routers, swarm, table
+from bench.paths import churn, corpus, cost, plan, routers, swarm, table
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.paths", description=__doc__)
-    parser.add_argument("command", choices=["corpus", "routers", "run", "paired", "table"])
+    parser.add_argument(
+        "command", choices=["corpus", "routers", "run", "paired", "cost", "churn", "table"]
+    )
     parser.add_argument("cells", nargs="*", default=["*"], help="names or patterns")
     chosen = parser.parse_args()
     if chosen.command == "corpus":
@@ -31,6 +34,13 @@ def main() -> None:
     if chosen.command == "paired":
         names = [f"{kind}-seed0" for kind in plan.TUNED]
         table.keep("paired", swarm.paired({name: plan.CELLS[name] for name in names}))
+        return
+    if chosen.command == "cost":
+        table.keep("cost", cost.measured())
+        return
+    if chosen.command == "churn":
+        for record in churn.measured(table.records().get("churn", {})):
+            table.keep("churn", record)
         return
     if chosen.command == "table":
         table.write()

@@ -18,7 +18,7 @@ Record = dict[str, Any]
 
 def records() -> dict[str, Record]:
     found = {}
-    for name in [*plan.CELLS, "routers", "paired"]:
+    for name in [*plan.CELLS, "routers", "paired", "cost", "churn"]:
         if (path := RESULTS / f"{name}.json").exists():
             found[name] = json.loads(path.read_text())
     return found
@@ -258,6 +258,46 @@ def larger(found: dict[str, Record]) -> list[str]:
     return lines
 
 
+def cost(found: dict[str, Record]) -> list[str]:
+    names = (
+        "what is trained",
+        "parameters of a peer",
+        "in all",
+        "a contribution, up",
+        "an update, down",
+    )
+    lines = head(*names, "all that passed the coordinators, up and down", "most memory of a peer")
+    for name, one in found.get("cost", {}).get("cells", {}).items():
+        held = one["parameters"]
+        kilobytes = {key: f"{value / 1e3:,.0f}" for key, value in one["real"].items()}
+        lines.append(
+            row(
+                name,
+                f"{held:,}",
+                f"{held * max(1, one['paths']):,}",
+                f"{kilobytes['contribution']} kB",
+                f"{kilobytes['update']} kB",
+                f"{kilobytes['up']}, {kilobytes['down']} kB",
+                f"{one['peak'] / 1e6:,.0f} MB",
+            )
+        )
+    return lines
+
+
+def churn(found: dict[str, Record]) -> list[str]:
+    lines = head(
+        "family", "calm", "half of the peers replaced", "by path", "accepted tokens against calm"
+    )
+    for name, one in found.get("churn", {}).items():
+        calm, other = one["calm"], one["churn"]
+        each = [gain(b, a) for a, b in zip(calm["paths"], other["paths"], strict=True)]
+        tokens = sum(other["tokens"]) / sum(calm["tokens"])
+        lines.append(
+            row(name, bits(calm), against(other, calm), ", ".join(each), f"{tokens - 1:+.1%}")
+        )
+    return lines
+
+
 def left(found: dict[str, Record]) -> list[str]:
     names = [f"`{name}`" for name in plan.CELLS if name not in found]
     return [", ".join(names) + "." if names else "Nothing is missing."]
@@ -278,4 +318,6 @@ TABLES = {
     "rates": rates,
     "routers": routers,
     "left": left,
+    "cost": cost,
+    "churn": churn,
 }

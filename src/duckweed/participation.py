@@ -34,11 +34,13 @@ from duckweed.run.lock import alone
 from duckweed.run.sections import Paths
 from duckweed.run.spec import SpecError
 from duckweed.session import Say, Session, closed_rounds, finish
+from duckweed.swarm.peer import keeper
 from duckweed.swarm.peer.bootstrap import Bootstrap
+from duckweed.swarm.peer.join import OVER
 from duckweed.swarm.peer.join import join as take_part
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol import offers
-from duckweed.swarm.protocol.client import AnswerError
+from duckweed.swarm.protocol.client import AnswerError, NotLeader
 from duckweed.swarm.protocol.invitation import Invitation
 from duckweed.volunteer import controls, given
 from duckweed.volunteer.controls import Controls
@@ -139,12 +141,16 @@ async def _train_paths(
     """Train one path after the other, as long as there is one that is not over, and take home what they give; returns
     the reason why it ended. Raises as `join` does."""
     done: dict[int, PeerHome] = {}
+    over: set[int] = set()  # also those that were over before this machine came
     own_number, elsewhere = int(load_or_create(home.peer / "key").id[:8], 16), None
     lost: float | None = None  # since when no path can be reached
+    keeping = _keeper(home, say)
     while True:
         offered = await _offered(home, say)
+        if keeping and offered:
+            offers.note(RunFolder(home.home), offered)
         for path, offer in enumerate(offered):  # this machine may know it before the organiser does
-            offer.over |= path in done
+            offer.over |= path in over
         number, elsewhere = elsewhere, None
         if not offered or number is None or offered[number].over:
             number = offers.choose(offered, own_number)
@@ -152,6 +158,10 @@ async def _train_paths(
             reason = m.ALL_DONE if offered else AWAY
             break
         offer, own = offered[number], _home_of(home, number, offered[number])
+        if keeping:
+            await keeping.all_but(
+                number, {n: _home_of(home, n, x) for n, x in enumerate(offered) if not x.over}
+            )
         say(f"training path {number} ({offer.tokens:,} tokens and {offer.here} peers so far)")
         at = offers.mirror_of(mirror, f"path-{number}") if mirror else ""
         try:
@@ -162,7 +172,8 @@ async def _train_paths(
             LinkError
         ) as error:  # an organiser who is restarted begins the paths' coordinators anew
             lost = lost or time.monotonic()
-            if isinstance(error, AnswerError) or time.monotonic() - lost > PATIENCE:
+            final = isinstance(error, AnswerError) and not isinstance(error, NotLeader)
+            if final or time.monotonic() - lost > PATIENCE + _takeover(home):
                 raise
             say(f"path {number} cannot be reached ({error}); asking the organiser again")
             await asyncio.sleep(RETRY)
@@ -170,14 +181,34 @@ async def _train_paths(
         lost = None
         if elsewhere is not None:
             say(offers.going(number, elsewhere))
-        elif not reason.startswith(m.ALL_DONE):
-            break
+        elif reason.startswith((m.ALL_DONE, OVER)):
+            over.add(number)
+            done |= {number: own} if reason.startswith(m.ALL_DONE) else {}
         else:
-            done[number] = own
+            break
+    if keeping:
+        await keeping.close()
     for own in done.values():
         for line in take_home(own, device, say):
             say(line)
     return reason
+
+
+def _keeper(home: PeerHome, say: Say) -> keeper.Keeper | None:
+    """What keeps the paths that this machine does not train, where it is named as a successor of the family."""
+    folder, key = RunFolder(home.home), load_or_create(home.peer / "key").id
+    if key not in dict(specs.load(folder.spec).members.heirs):
+        return None
+    say(
+        "this machine is named as a successor: it keeps the ledgers of all paths, and may come to lead them"
+    )
+    return keeper.Keeper(folder, say)
+
+
+def _takeover(home: PeerHome) -> float:
+    """Seconds in which successors of the family should have taken over; 0 where none are named."""
+    members = specs.load(RunFolder(home.home).spec).members
+    return 2 * members.absence if members.successors else 0.0
 
 
 async def _until_needed_elsewhere(
@@ -218,6 +249,8 @@ async def _offered(home: PeerHome, say: Say) -> list[m.PathOffer]:
                 return found
             closes = time.monotonic() + PATIENCE
         except LinkError as error:
+            if found := await _of_successors(home):
+                return found
             words = f"the organiser of the family cannot be reached ({error}); trying again"
             if time.monotonic() > closes:
                 return []
@@ -238,6 +271,17 @@ async def _offers(home: PeerHome, identity: Identity) -> list[m.PathOffer]:
         finally:
             client.close()
     return answer.paths
+
+
+async def _of_successors(home: PeerHome) -> list[m.PathOffer]:
+    """The paths of a family whose organiser is away, as its successors know them; none where none are named."""
+    around, key = RunFolder(home.home), load_or_create(home.peer / "key").id
+    members = specs.load(around.spec).members
+    if not members.successors:
+        return []
+    if key in dict(members.heirs):
+        return keeper.noted(around, key)
+    return await keeper.ask_voters([x.parent for x in around.path.glob("path-*/voters.json")])
 
 
 async def _elsewhere(home: PeerHome, kept: int) -> int:

@@ -303,12 +303,6 @@ def test_text_that_feeds_too_few_paths_is_refused_before_anything_is_left(base):
     assert not list((base / "runs").glob(".starving*"))
 
 
-def test_successors_are_refused(base):
-    heirs = {"members.successors": ["ann:" + "a" * 64, "bob:" + "b" * 64]}
-    with pytest.raises(SpecError, match="a family has none yet"):
-        found(base, "heirs", heirs)
-
-
 def test_a_section_branch_of_ones_own_is_refused(done, base):
     spec = specs.parse(toml.write(specs.load(base / "runs" / "whole" / "common" / "run.toml")))
     with pytest.raises(SpecError, match="written by duckweed"):

@@ -71,6 +71,8 @@ def served(family):
 def test_the_last_peer_of_a_path_leaves_and_one_of_the_other_takes_its_place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(offers, "LOOK", 1.0)
+    rule, calm = offers.stay_or_go, [True]  # nobody moves before all three are at work
+    monkeypatch.setattr(offers, "stay_or_go", lambda of, at: at if calm else rule(of, at))
     spec = tiny.specification(tmp_path, CHANGES)
     family = begin.found(spec, tmp_path, tmp_path / "runs", "f", "cpu", 1, 1, (), quiet, quiet)
     for _ in session.simulate(family.common):
@@ -96,6 +98,7 @@ def test_the_last_peer_of_a_path_leaves_and_one_of_the_other_takes_its_place(tmp
         await until(lambda: sorted(x.here for x in paths()) == [1, 2])
         lonely = [x.here for x in paths()].index(1)
         (leaver,) = [name for name in peers if said[name] and at_work(said[name]) == lonely]
+        calm.clear()
         peers.pop(leaver).cancel()
         await until(
             lambda: any(offers.going(1 - lonely, lonely) in words for words in said.values())

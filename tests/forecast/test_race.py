@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from bench.published import blow_up, closed_form, constant_law, doublings
 from duckweed.forecast.field import Actors, Cut, Events, Paradigm, Shock
 from duckweed.forecast.law import NO_CEILING, Law, log_speed, slope
-from duckweed.forecast.outcome import outcome, regime, regimes
+from duckweed.forecast.outcome import explain, outcome, regime, regimes
 from duckweed.forecast.race import run
-from duckweed.forecast.scenario import PRESETS, Actor, Scenario, Spread, draw
+from duckweed.forecast.scenario import PATHS, PRESETS, Actor, Scenario, Spread, draw, with_world
+from duckweed.plan import paths as planned
 
 MONTH = 1 / 12
 
@@ -218,3 +219,19 @@ def test_measured_returns_replace_the_prior() -> None:
     draws = spread.draw(np.random.default_rng(0), 20_000)
     assert np.quantile(draws, 0.5) == pytest.approx(1.5, rel=0.02)
     assert np.quantile(draws, 0.9) - np.quantile(draws, 0.1) == pytest.approx(0.7, rel=0.05)
+
+
+def test_paths_are_worth_what_the_planner_takes_for_as_many_as_were_measured() -> None:
+    worth = planned.equivalent(planned.most(), 1.0)
+    assert PATHS.low == pytest.approx(worth.low, abs=0.05)
+    assert PATHS.central == pytest.approx(worth.median, abs=0.05)
+    assert PATHS.high == pytest.approx(worth.high, abs=0.05)
+
+
+def test_a_collective_of_paths_is_a_collective_with_as_many_times_the_compute() -> None:
+    scenario = PRESETS["paths"]
+    worth = with_world(scenario, {"collective.paths": 4.0, "collective.compute": 0.01})
+    plain = with_world(scenario, {"collective.paths": 1.0, "collective.compute": 0.04})
+    assert outcome(worth, 200, seed=2).followers == outcome(plain, 200, seed=2).followers
+    assert "extrapolated" in scenario.about
+    assert "extrapolated" in {row[0]: row[3] for row in explain(scenario)}["collective.paths"]

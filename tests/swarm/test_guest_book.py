@@ -23,6 +23,15 @@ def come(book, key, secret):
     return objection
 
 
+def test_an_invitation_of_the_machine_that_led_before_opens_the_door_here_too(book, tmp_path):
+    secret = GuestBook(tmp_path / "before.db").unlimited("serve")
+    assert "not one of its own" in book.objection(ANN, secret)
+    book.adopt(secret, "family")
+    book.adopt(secret, "family")
+    assert come(book, ANN, secret) is None
+    assert [one.name for one in book.issued()] == ["family"]
+
+
 def test_only_a_secret_from_the_book_opens_the_door(book):
     secret = book.issue("Ann")
     assert come(book, ANN, secret) is None

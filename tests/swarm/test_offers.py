@@ -4,9 +4,12 @@ import json
 import stat
 
 from fixtures.coordinated import SPEC, play
+from msgspec.structs import replace
 
 from duckweed.net.identity import Identity
 from duckweed.run.folder import RunFolder
+from duckweed.run.sections import Branch
+from duckweed.run.spec import override
 from duckweed.swarm.coordinator.guest_book import GuestBook
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol import offers
@@ -93,6 +96,17 @@ def test_what_is_noted_is_read_by_the_owner_alone(tmp_path):
     assert json.loads((tmp_path / offers.FILE).read_text())[0]["tokens"] == 5
 
 
+def test_who_leads_a_path_tells_of_the_others_as_organiser_and_as_successor(tmp_path):
+    common, path = RunFolder(tmp_path / "common"), RunFolder(tmp_path / "path-0")
+    for folder in (common, path):
+        folder.path.mkdir()
+    assert offers.read_beside(path) == []
+    offers.note(common, [offer(5, 1)])  # as the organiser lays it
+    assert offers.read_beside(path) == [offer(5, 1)]
+    offers.note(RunFolder(tmp_path), [offer(7, 1)])  # as a successor does
+    assert offers.read_beside(path) == [offer(7, 1)]
+
+
 def test_the_coordinator_tells_of_paths_to_who_has_the_secret_and_to_nobody_else(tmp_path):
     async def scene(run):
         offers.note(run.folder, [offer(5, 1)])
@@ -108,3 +122,23 @@ def test_the_coordinator_tells_of_paths_to_who_has_the_secret_and_to_nobody_else
         assert without == m.Refused("this run trains no path of a family")
 
     play(tmp_path, scene, SPEC)
+
+
+def test_the_coordinator_of_a_path_tells_of_the_others_to_the_family_and_not_to_guests_of_its_own(
+    tmp_path,
+):
+    branch = Branch(0, "ab" * 32, 2, 8)
+    spec = replace(override(SPEC, {"paths.count": 2, "paths.prefix": 8}), branch=branch)
+
+    async def scene(run):
+        book = GuestBook(run.folder.guests)
+        family, guest = book.unlimited("serve"), book.issue("guest")
+        book.close()
+        mine = replace(offer(5, 1), run=spec.identity, secret=family)
+        offers.note(RunFolder(run.folder.path.parent), [mine, offer(7, 2)])
+        told = await run.ask(SOMEBODY, m.GetPaths(m.PROTOCOL, family))
+        assert told.paths == [mine, offer(7, 2)]
+        told = await run.ask(SOMEBODY, m.GetPaths(m.PROTOCOL, guest))
+        assert told.paths == []
+
+    play(tmp_path, scene, spec)

@@ -18,7 +18,6 @@ from duckweed.cli.common.errors import fail, plain_errors
 if TYPE_CHECKING:
     from duckweed.pages.live.served import Served
     from duckweed.process.serving import Way
-    from duckweed.run.spec import RunSpec
     from duckweed.session import Session
     from duckweed.swarm.coordinator.guest_book import GuestBook
 
@@ -223,7 +222,7 @@ def _serve(
                 style="dim",
                 soft_wrap=True,
             )
-        if words := _successors(run.spec):
+        if words := running.successors(run.spec):
             console.print(words, style="dim")
         if shown is None:
             running.watch(run, processes.events(), log, mirror)
@@ -255,19 +254,6 @@ def _answer(run: "Session", way: "Way") -> None:
         for _ in processes.events():
             if time.monotonic() > closes:
                 break
-
-
-def _successors(spec: "RunSpec") -> str:
-    """What the organiser should know where successors are named; "" where none are."""
-    names = [name for _, name in spec.members.heirs]
-    if not names:
-        return ""
-    return (
-        f"The machines of {', '.join(names)} keep the ledger too. A round counts when "
-        f"{(len(names) + 1) // 2 + 1} of {len(names) + 1} have it, this machine included: until so many "
-        f"are here, the run waits. If this machine is away for {spec.members.absence:.0f} s, one of "
-        "them goes on."
-    )
 
 
 @plain_errors

@@ -57,11 +57,6 @@ def found(
     founded. Arguments and errors as of `session.found`."""
     if spec.branch is not msgspec.UNSET:
         raise SpecError("section [branch] is written by duckweed: leave it out")
-    if spec.members.successors:
-        raise SpecError(
-            "members.successors: a family has none yet. A peer trains one path at a time, and the other paths would "
-            "wait for its vote; leave the key out"
-        )
     paths, length = rules.paths_of(spec), spec.model.sequence
     with folders.beginning(runs, name) as part:
         family, first = FamilyFolder(part), rules.common(spec)

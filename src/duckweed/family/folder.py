@@ -8,8 +8,7 @@ from duckweed.run import spec as specs
 from duckweed.run.folder import FAMILY, FolderError, RunFolder
 from duckweed.run.sections import Paths
 from duckweed.run.spec import RunSpec
-
-COMMON = "common"
+from duckweed.swarm.protocol.offers import COMMON as COMMON
 
 
 class FamilyFolder:

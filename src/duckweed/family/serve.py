@@ -21,17 +21,18 @@ from duckweed.process.forkserver import ForkServer
 from duckweed.process.local_run import LocalRun
 from duckweed.process.serving import Way
 from duckweed.round.run_log import run_log
-from duckweed.run.events import Event, ProcessFailed, Progress, RoundClosed, Serving
+from duckweed.run.events import Event, Following, ProcessFailed, Progress, RoundClosed, Serving
 from duckweed.session import Say, Session
 from duckweed.swarm.coordinator.guest_book import GuestBook
+from duckweed.swarm.peer import keeper
 from duckweed.swarm.protocol import offers
 from duckweed.swarm.protocol.invitation import Invitation, published
 from duckweed.swarm.protocol.status import PathOffer
 
 SERVED = "serve"
 """Name of the invitation that `duckweed serve` prints."""
-GONE = "gone"
-"""What a peer does that is not here any more."""
+AWAY = ("gone", "silent", "put out")
+"""What a peer does that is not here any more (duckweed.swarm.coordinator.admission)."""
 PORTS = 2
 """Each coordinator takes two, one of them for the relay beside it."""
 Begun = Callable[[Invitation, Serving], None]
@@ -164,7 +165,9 @@ class _Offers:
         self._folder = family.common.folder
         self.paths: list[PathOffer] = []
         self._noted: list[PathOffer] = []
-        self._planned: list[int] = []  # rounds of each path
+        self._runs: list[Session] = []
+        self._own: list[PathOffer] = []  # as this machine leads them
+        self._looked: dict[int, float] = {}  # path -> when it was looked at who leads it
 
     def add(self, run: Session, over: bool) -> None:
         """The next path, which is served, or over."""
@@ -184,16 +187,28 @@ class _Offers:
             offer.coordinator, offer.addresses = at.coordinator, list(at.addresses)
             offer.secret = secret_of(run)
         self.paths.append(offer)
-        self._planned.append(run.spec.schedule.rounds)
+        self._own.append(msgspec.structs.replace(offer))
+        self._runs.append(run)
 
     def take(self, path: int, event: Event) -> None:
         """What happened to a path."""
         offer = self.paths[path]
         if isinstance(event, RoundClosed):
             offer.rounds, offer.tokens = event.round + 1, offer.tokens + event.tokens
-            offer.over = offer.rounds == self._planned[path]
+            offer.over = offer.rounds == self._runs[path].spec.schedule.rounds
         elif isinstance(event, Progress):
-            offer.here = sum(peer.doing != GONE for peer in event.peers)
+            offer.here = sum(peer.doing not in AWAY for peer in event.peers)
+            own = self._own[path]
+            offer.coordinator, offer.addresses = own.coordinator, own.addresses
+        elif isinstance(event, Following):
+            self._follow(path)
+
+    def _follow(self, path: int) -> None:
+        """A successor leads a path: refer to it."""
+        if time.monotonic() - self._looked.get(path, -keeper.NOTES) >= keeper.NOTES:
+            self._looked[path] = time.monotonic()
+            folder, me = self._runs[path].folder, self._own[path].coordinator
+            self.paths[path] = keeper.present(folder, self.paths[path], me)
 
     def end(self, path: int) -> None:
         """A path is done."""

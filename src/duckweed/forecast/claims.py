@@ -11,6 +11,7 @@ from duckweed.forecast.crossing import Crossing
 from duckweed.forecast.data.table import date_of
 from duckweed.forecast.outcome import Distance
 from duckweed.forecast.outlook import Outlook
+from duckweed.forecast.scenario import PATHS
 
 YEARS_APART = 24
 """Months: what "years apart" has to exceed."""
@@ -226,6 +227,7 @@ def paradigm(result: Outlook) -> Claim:
         ("open collective after 5 years, no paradigm", _race(base)),
         ("with a new paradigm every 5 years", _race(new)),
         ("with access cut for 2 years", _race(cut)),
+        ("with models of paths (extrapolated)", _race(_follower(result, "paths"))),
     ]
     numbers += [(str(event.date), event.what) for event in result.events]
     closer = base.closer
@@ -245,6 +247,16 @@ def paradigm(result: Outlook) -> Claim:
         "and a new paradigm helps the collective only if it finds it (a chance in proportion to its "
         f"effort: {percent(result.races['paradigm'].found_by.get('collective', 0))} of races). Cutting "
         f"access moves the median lag from {12 * base.lag[1]:.0f} to {12 * cut.lag[1]:.0f} months.",
+    )
+
+
+def of_paths(result: Outlook) -> str:
+    """What it would change for an open collective to train paths, in one sentence."""
+    low, high = PATHS.low, PATHS.high
+    return (
+        f"If its models are paths (extrapolated: up to 335 million parameters a path they were worth {low:.0f} to {high:.1f} "
+        "times the model that one machine holds, at our own 66 thousand no more than that), an open collective is after 5 "
+        f"years: {_race(_follower(result, 'paths'))}; without, {_race(_follower(result, 'collective'))}."
     )
 
 

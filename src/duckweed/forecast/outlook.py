@@ -143,7 +143,7 @@ def outlook(
         changes.setdefault("returns", returns)
     races = {
         name: outcome(changed(PRESETS[name], changes), samples)
-        for name in ("essay", "forethought", "collective", "cut", "paradigm")
+        for name in ("essay", "forethought", "collective", "cut", "paradigm", "paths")
     }
     newest = facts.models[-1]
     return Outlook(

@@ -76,7 +76,8 @@ WORLD, ACTOR = _parameters().values()
 
 
 class Actor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One racer. The first is the leader. compute, skill: times the leader's; lag, delay: months."""
+    """One racer. The first is the leader. compute, skill: times the leader's; lag, delay: months; paths: times the model
+    of one machine."""
 
     name: str
     compute: Value = 1.0
@@ -85,6 +86,7 @@ class Actor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     leak: Value = 0.0
     delay: Value = 4.0
     imitate: Value = 1.0
+    paths: Value = 1.0
 
 
 class CutSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -218,7 +220,7 @@ def draw(scenario: Scenario, samples: int, seed: int = 0) -> Drawn:
     }
     actors = Actors(
         [actor.name for actor in scenario.actors],
-        columns["compute"],
+        columns["compute"] * columns["paths"],
         columns["skill"],
         columns["lag"] * MONTH,
         columns["leak"],
@@ -250,6 +252,9 @@ COLLECTIVE = Actor(
     delay=ACTOR["delay"].default,
     imitate=ACTOR["imitate"].default,
 )
+PATHS = Spread(3.9, 1.0, 8.8)
+"""What 256 paths are worth, the most that somebody measured: the least, the median and the largest that the exponents of
+the measurements give (`duckweed.plan.paths.equivalent`, to which a test holds this)."""
 RIVAL = Actor("rival", compute=Spread(0.7, 0.3, 1.0), lag=3.0, leak=0.5, delay=3.0, imitate=2.0)
 
 PRESETS: dict[str, Scenario] = {
@@ -292,6 +297,13 @@ PRESETS: dict[str, Scenario] = {
             [Actor("leader"), RIVAL, COLLECTIVE],
             horizon=5.0,
             paradigm=ParadigmSpec(0.2),
+        ),
+        Scenario(
+            "paths",
+            "a lab, a rival lab, and the collective, whose models are paths: worth 1 to 8.8 times what a machine "
+            "holds, measured up to 335 million parameters a path and extrapolated to this size",
+            [Actor("leader"), RIVAL, msgspec.structs.replace(COLLECTIVE, paths=PATHS)],
+            horizon=5.0,
         ),
     )
 }

@@ -171,6 +171,12 @@ def as_paths(found: Paths) -> tuple[str, str]:
     """What the crowd can train as paths and what that is worth; and what it asks of a machine, and its
     limits."""
     worth, show = found.equivalent, units.show_count
+    beyond = by_paths.largest_measured()
+    extrapolated = (
+        f" Paths were measured up to {show(beyond)} parameters each: what these are worth is extrapolated."
+        if found.parameters > beyond
+        else ""
+    )
     what = (
         f"{found.count} paths of {show(found.parameters)} parameters each, {show(found.total)} in all, on "
         f"{show(found.tokens)} tokens in {span(found.days)}: worth a dense model of {show(worth.low)} to "
@@ -188,7 +194,7 @@ def as_paths(found: Paths) -> tuple[str, str]:
     return what, (
         f"Of paths: each is trained by {found.machines:,} machine{'s' if found.machines > 1 else ''} on the "
         f"text that is routed to it; {how}. A common start comes on top. A single path is no general model; "
-        "docs/paths-measured.md says what was measured."
+        f"docs/paths-measured.md says what was measured.{extrapolated}"
     )
 
 

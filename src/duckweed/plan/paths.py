@@ -65,6 +65,11 @@ def most() -> int:
     return max(int(row["paths"]) for row in table.rows("paths"))
 
 
+def largest_measured() -> float:
+    """Parameters of the largest path that somebody measured."""
+    return max(float(row["parameters"]) for row in table.rows("paths"))
+
+
 def equivalent(count: int, parameters: float) -> Interval:
     """Parameters of the dense model that `count` paths of `parameters` are worth. Raises ValueError beyond
     what was measured."""

@@ -37,6 +37,7 @@ from duckweed.run.folder import RunFolder, write_atomically
 from duckweed.run.lock import Busy, alone
 
 if TYPE_CHECKING:
+    from duckweed.round.open_round import Member
     from duckweed.swarm.node.node import Node
 
 log = logging.getLogger(__name__)
@@ -125,12 +126,17 @@ async def _show(node: "Node") -> None:
             await asyncio.sleep(VIEW)
             continue
         peers = [
-            PeerProgress(x.index, x.doing, x.step, x.loss if math.isfinite(x.loss) else None)
+            PeerProgress(x.index, _doing(x), x.step, x.loss if math.isfinite(x.loss) else None)
             for x in coordinator.admission.by_index.values()
         ]
         rounds = coordinator.rounds
         tell(Progress(rounds.number, peers, coordinator.traffic.moved(), rounds.waiting_for()))
         await asyncio.sleep(max(VIEW, len(peers) / SHOWN))
+
+
+def _doing(member: "Member") -> str:
+    """In words; of one that was here before this coordinator was started and has not come again, that it is gone."""
+    return member.doing if member.here or member.doing != "starting" else "gone"
 
 
 async def take_part(

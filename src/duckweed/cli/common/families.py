@@ -13,7 +13,7 @@ from rich.text import Text
 
 from duckweed.cli.common.console import PlainConsole
 from duckweed.cli.common.errors import STOPPED, fail
-from duckweed.cli.common.running import Tell, founded
+from duckweed.cli.common.running import Tell, founded, successors
 
 if TYPE_CHECKING:
     from duckweed.family.begin import Family
@@ -157,6 +157,8 @@ def serve(family: Family, way: Way, train: int, page: str | None, beside: Beside
             ),
             style="dim",
         )
+        if words := successors(first.spec):
+            console.print(words, style="dim")
 
     def story(say: Tell) -> Story:
         return serving.serve(family, way, say, begun, lambda: harvest.finish(family, say), train)

@@ -252,6 +252,19 @@ def check_mirror(url: str | None) -> None:
         Mirror(url)
 
 
+def successors(spec: RunSpec) -> str:
+    """What the organiser should know where successors are named; "" where none are."""
+    names = [name for _, name in spec.members.heirs]
+    if not names:
+        return ""
+    return (
+        f"The machines of {', '.join(names)} keep the ledger too. A round counts when "
+        f"{(len(names) + 1) // 2 + 1} of {len(names) + 1} have it, this machine included: until so many "
+        f"are here, the run waits. If this machine is away for {spec.members.absence:.0f} s, one of "
+        "them goes on."
+    )
+
+
 MICRO = (
     "Sequences of a step that are trained at a time, or auto: as many as fit into memory. The result is "
     "the same up to rounding."

@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Sequence
 
-from duckweed.forecast.claims import Claim, percent, when
+from duckweed.forecast.claims import Claim, of_paths, percent, when
 from duckweed.forecast.crossing import Crossing
 from duckweed.forecast.outcome import QUANTILES, Outcome, Regimes, Sway, regime
 from duckweed.forecast.outlook import Outlook
@@ -107,6 +107,7 @@ def gaps(result: Outlook) -> str:
                 "growth fade.)"
             )
         )
+    lines.append(wrap(of_paths(result)))
     return "\n".join(lines)
 
 

@@ -96,6 +96,13 @@ class GuestBook:
         ).fetchone()
         return found[0] if found else self.issue(name)
 
+    def adopt(self, secret: str, name: str) -> None:
+        """Take over an unlimited invitation of the machine that led before this one."""
+        self._db.execute(
+            "INSERT OR IGNORE INTO invitations (id, name, secret, created) VALUES (?,?,?,?)",
+            (secret.partition(".")[0], name, secret, time.time()),
+        )
+
     def issued(self) -> list[Issued]:
         """All invitations, oldest first."""
         rows = self._db.execute(

@@ -25,13 +25,23 @@ def answer(rounds: RoundDriver, question: Outside, body: bytes) -> tuple[m.Answe
     if isinstance(question, m.Probe):  # no more than was sent: whoever asks need not be a member
         return m.Blob(), os.urandom(min(question.size, len(body), m.PROBE_LIMIT))
     if isinstance(question, m.GetPaths):
-        return m.Paths(offers.read(rounds.folder)), b""
+        return m.Paths(_paths(rounds, question.secret)), b""
     if isinstance(question, m.GetRouter):
         branch = rounds.spec.branch
         if isinstance(branch, UnsetType) or not branch.router:
             return m.Refused("this run trains no path of a family"), b""
         return m.Blob(), rounds.engine.blobs.read(branch.router)
     return run_info(rounds) if isinstance(question, m.GetRunInfo) else status(rounds), b""
+
+
+def _paths(rounds: RoundDriver, secret: str) -> list[m.PathOffer]:
+    """The paths of the family: for whoever came to its common start, and for whoever has come to one of its paths from
+    there, but not for a guest of that path alone."""
+    if rounds.spec.path is None:
+        return offers.read(rounds.folder)
+    found = offers.read_beside(rounds.folder)
+    mine = [offer.secret for offer in found if offer.run == rounds.spec.identity]
+    return found if mine == [secret] else []
 
 
 def run_info(rounds: RoundDriver) -> m.RunInfo:

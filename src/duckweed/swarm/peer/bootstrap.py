@@ -15,7 +15,6 @@ from duckweed.net.identity import Identity
 from duckweed.net.timeouts import HANDOVER, RETRY
 from duckweed.net.transport import Endpoint, LinkError
 from duckweed.round import founding
-from duckweed.round.worker import Worker
 from duckweed.run import spec as specs
 from duckweed.run.events import Event, PeerLeft, RoundClosed
 from duckweed.run.folder import RunFolder, write_atomically
@@ -46,7 +45,8 @@ class Bootstrap:
         self.node: Node | None = None  # once the specification is known, if it names successors
         self._port = folder.peer(0) / "port"  # where a successor listens: others know it by that
         self._tasks: list[asyncio.Task] = []
-        self._voting: asyncio.Task | None = None
+        self.voting: asyncio.Task | None = None
+        """Ends with the run, where this machine votes; None: it does not, as far as is known."""
 
     async def __aenter__(self) -> "Bootstrap":
         self.endpoint = await Endpoint.toward(
@@ -85,9 +85,9 @@ class Bootstrap:
 
     def _vote(self, node: Node) -> None:
         """Vote from here on, if this machine does."""
-        if node.replica.voter and not self._voting:
-            self._voting = asyncio.create_task(node.run())
-            self._tasks.append(self._voting)
+        if node.replica.voter and not self.voting:
+            self.voting = asyncio.create_task(node.run())
+            self._tasks.append(self.voting)
 
     # --- coming to the run
 
@@ -133,10 +133,9 @@ class Bootstrap:
             raise LinkError(f"{node.name(leader.key)} is the leader, not {node.name(key)}")
         return client
 
-    async def settle(self, worker: Worker) -> Node | None:
-        """Once admitted: copy the ledger, and make sure that it is the run's. None where no successors
+    async def settle(self, spec: RunSpec, layout: Layout) -> Node | None:
+        """Once admitted, or as a voter: copy the ledger, and make sure that it is the run's. None where no successors
         are named. Raises PeerStopped, LinkError."""
-        spec, layout = worker.spec, worker.layout
         if not spec.members.successors:
             return None
         write_atomically(self.folder.path / "layout.json", msgspec.json.encode(layout))
@@ -154,7 +153,7 @@ class Bootstrap:
                 f"the coordinator gave the ledger of run {leadership.run[:12]}, and the invitation is to run "
                 f"{self.invitation.run[:12]}; ask the organiser for a new invitation"
             )
-        if not self._voting and node.replica.voter:
+        if not self.voting and node.replica.voter:
             self.say(
                 "this machine is named as a successor: it copies the ledger and may become the leader"
             )
@@ -167,7 +166,7 @@ class Bootstrap:
         """Be a peer until the run ends; returns the reason. A voter stays until enough voters hold the
         end of the ledger, or none asks for it any more."""
         working = asyncio.create_task(peer.run())
-        keeping = [self._voting] if self._voting else []
+        keeping = [self.voting] if self.voting else []
         try:
             await asyncio.wait([working, *keeping], return_when=asyncio.FIRST_COMPLETED)
             for task in keeping:

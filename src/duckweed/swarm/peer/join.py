@@ -52,6 +52,7 @@ from duckweed.wire.codec import warm_up
 
 Say = Callable[[str], None]
 DRY = "nothing was begun"
+OVER = "the run is over"
 ROUTER_LIMIT = 1 << 18  # bytes of a router for each path
 BEHIND = (
     2  # checkpoints that the state of a mirror may be behind the run: what follows are updates only
@@ -122,7 +123,7 @@ async def _take_part(
     """Come to the run, and stay until it ends; returns the reason."""
     async with Bootstrap(invitation, folder, identity, limits, say) as bootstrap:
         client = await bootstrap.meet()
-        info, spec = await _terms(client, invitation)
+        info, spec = await terms(client, invitation)
         if info.round >= spec.schedule.rounds and not folder.saved_rounds():
             if spec.paths is UNSET or spec.path is not None:
                 return await _over(client, invitation)
@@ -130,7 +131,7 @@ async def _take_part(
             return m.ALL_DONE  # of the common start: the paths are what there is to train
         write_atomically(folder.spec, info.spec.encode())
         if spec.path is not None:
-            await _router(client, spec, invitation.secret, folder)
+            await fetch_router(client, spec, invitation.secret, folder)
         worker, found = await _prepare(
             client, info, spec, invitation.secret, folder, own, device, limits, say
         )
@@ -138,7 +139,7 @@ async def _take_part(
         if dry_run:
             return DRY
         await client.ask(m.Join(m.PROTOCOL, invitation.secret))
-        node = await bootstrap.settle(worker)
+        node = await bootstrap.settle(spec, worker.layout)
         links = PeerLinks(bootstrap.endpoint, Store(folder), client, liars)
         agreed = agreed_states(node.replica.ledger) if node else None
         behind = 0
@@ -208,7 +209,7 @@ def _alone(
     )
 
 
-async def _terms(client: Client, invitation: Invitation) -> tuple[m.RunInfo, RunSpec]:
+async def terms(client: Client, invitation: Invitation) -> tuple[m.RunInfo, RunSpec]:
     """What this machine would take part in. Raises PeerStopped where it is another run."""
     info, _ = await client.ask(m.GetRunInfo(m.PROTOCOL, invitation.secret))
     spec = specs.parse(info.spec, "the run's specification")
@@ -225,7 +226,7 @@ async def _over(client: Client, invitation: Invitation) -> str:
     found, _ = await client.ask(m.GetStatus(m.PROTOCOL, invitation.secret))
     loss = f", held-out loss {found.held_out:.3f} nats per token" if found.held_out else ""
     return (
-        f"the run is over, all {found.rounds} rounds are done{loss}. Model and report are in its folder on "
+        f"{OVER}, all {found.rounds} rounds are done{loss}. Model and report are in its folder on "
         "the organiser's machine"
     )
 
@@ -289,7 +290,7 @@ def _ground(
     return ground, skeleton, layout
 
 
-async def _router(client: Client, spec: RunSpec, secret: str, folder: RunFolder) -> None:
+async def fetch_router(client: Client, spec: RunSpec, secret: str, folder: RunFolder) -> None:
     """The router of a path's family, where it is not here yet. Raises LinkError, PeerStopped."""
     place = founding.router_of(folder, spec)
     if place is None or place.is_file() or not isinstance(spec.paths, Paths):

@@ -9,6 +9,8 @@ from duckweed.run.folder import RunFolder, write_atomically
 from duckweed.swarm.protocol.status import PathOffer
 
 FILE = "paths.json"
+COMMON = "common"
+"""Name of the run that all peers train first, in the folder of a family."""
 LOOK = 120.0  # seconds between two looks at how many peers the paths have
 
 
@@ -24,6 +26,13 @@ def read(folder: RunFolder) -> list[PathOffer]:
         return msgspec.json.decode((folder.path / FILE).read_bytes(), type=list[PathOffer])
     except FileNotFoundError:
         return []
+
+
+def read_beside(folder: RunFolder) -> list[PathOffer]:
+    """The same, by a machine that leads a path. folder: of that path; the organiser's common start lies beside it, a
+    successor's around it."""
+    around = folder.path.parent
+    return read(RunFolder(around)) or read(RunFolder(around / COMMON))
 
 
 def mirror_of(url: str, path: str) -> str:
