@@ -78,6 +78,13 @@ small("ddp-decay-0.7", [TOTAL], DATA_PARALLEL | {"inner.decay": 0.7, "inner.fina
 HALVES: dict[str, Any] = {"inner.batch": 4, "inner.warmup": 40}
 small("h7-halves", constant(14, 2 * TOTAL), HALVES)
 small("ddp-halves", [2 * TOTAL], DATA_PARALLEL | HALVES | {"inner.batch": 16})
+QUARTERS: dict[str, Any] = {"inner.batch": 2, "inner.warmup": 80}
+small("h7-quarters", constant(28, 4 * TOTAL), QUARTERS)
+small("h7-halves-rate-0.007", constant(14, 2 * TOTAL), HALVES | {"inner.learning_rate": 0.007})
+small("h7-halves-guide-0.2", constant(14, 2 * TOTAL), HALVES | {"inner.guide": 0.2})
+small("h7-halves-warmup-20", constant(14, 2 * TOTAL), HALVES | {"inner.warmup": 20})
+small("h7-halves-mix-0.9-0.98", constant(14, 2 * TOTAL), HALVES | {"inner.momentum": 0.98}, mix=0.9)
+small("ddp-quarters", [4 * TOTAL], DATA_PARALLEL | QUARTERS | {"inner.batch": 8})
 small("h7-guide-0.05", constant(7), {"inner.guide": 0.05})
 small("h7-momentum-0.9", constant(7), {"inner.momentum": 0.9})
 small("h7-mix-0.7-0.98", constant(7), {"inner.momentum": 0.98}, mix=0.7)
@@ -104,6 +111,12 @@ for rate in (0.01, 0.015, 0.02):
             evenly(34),
             {"inner.learning_rate": rate, "seed": seed},
         )
+# The same in steps of half and of a quarter of the sequences.
+for seed in (0, 1, 2):
+    cell(f"saving-150-halves-s{seed}", evenly(34, 2 * TOTAL), HALVES | {"seed": seed})
+    cell(f"saving-150-quarters-s{seed}", evenly(34, 4 * TOTAL), QUARTERS | {"seed": seed})
+    halved = DATA_PARALLEL | HALVES | {"inner.batch": 16, "seed": seed}
+    cell(f"ddp-halves-s{seed}", [2 * TOTAL], halved)
 for seed in (0, 1, 2):
     cell(f"h20-s{seed}", constant(20), {"seed": seed})
     cell(
