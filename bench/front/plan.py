@@ -81,6 +81,8 @@ small("ddp-halves", [2 * TOTAL], DATA_PARALLEL | HALVES | {"inner.batch": 16})
 QUARTERS: dict[str, Any] = {"inner.batch": 2, "inner.warmup": 80}
 small("h7-quarters", constant(28, 4 * TOTAL), QUARTERS)
 small("h7-halves-rate-0.007", constant(14, 2 * TOTAL), HALVES | {"inner.learning_rate": 0.007})
+ENDS: dict[str, Any] = {"inner.embedding_rate": 2.0, "inner.head_rate": 2.0}
+small("h7-halves-ends-2", constant(14, 2 * TOTAL), HALVES | ENDS)
 small("h7-halves-guide-0.2", constant(14, 2 * TOTAL), HALVES | {"inner.guide": 0.2})
 small("h7-halves-warmup-20", constant(14, 2 * TOTAL), HALVES | {"inner.warmup": 20})
 small("h7-halves-mix-0.9-0.98", constant(14, 2 * TOTAL), HALVES | {"inner.momentum": 0.98}, mix=0.9)
@@ -130,3 +132,13 @@ for seed in (0, 1, 2):
             [TOTAL],
             DATA_PARALLEL | {"inner.learning_rate": rate, "seed": seed},
         )
+
+WORDS = {
+    "h20": "rounds of 20 steps",
+    "saving-150-rate-0.01": "34 rounds, steps of 8 sequences",
+    "saving-150-halves": "34 rounds, steps of 4 sequences",
+    "ddp-rate-0.01": "data parallelism",
+    "ddp-rate-0.02": "data parallelism, rate 0.02",
+    "ddp-halves": "data parallelism, steps of 4 sequences",
+}
+"""What the picture shows, and what it calls it."""

@@ -9,6 +9,8 @@ repeated; bench/results/rivals holds the records."""
 
 import argparse
 import json
+import signal
+import sys
 from typing import Any
 
 from bench.rivals.environments import REQUIRES, RESULTS, setup
@@ -41,6 +43,9 @@ def main() -> None:
 def run(name: str, asked: argparse.Namespace) -> None:
     from bench.rivals.measure import measure
 
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit("ended from outside")
+    )  # so that hosts are cleared away
     RESULTS.mkdir(parents=True, exist_ok=True)
     kind = asked.fault or f"{asked.rounds}x20-batch-{asked.batch}"
     path = RESULTS / f"{name}-{kind}.json"

@@ -35,7 +35,7 @@ def main() -> None:
         delay_state_averaging=False,
         matchmaking_time=3.0,
         averaging_timeout=20.0,
-        state_averaging_compression=hivemind.Float16Compression(),
+        state_averaging_compression=hivemind.compression.Float16Compression(),
     )
     training.optimizer = optimizer
     before, epoch = training.copies(), 0

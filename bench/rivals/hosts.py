@@ -2,10 +2,13 @@
 say what a host sent and received. Linux, root. The links are as fast as the machine."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
+
+ETC = Path("/etc/netns")  # what `ip netns exec` shows to a namespace instead of the files of /etc
 
 
 class Hosts:
@@ -18,12 +21,16 @@ class Hosts:
 
     def __enter__(self) -> "Hosts":
         bridge = self._space("bridge")
+        names = "127.0.0.1 localhost\n"
+        names += "".join(f"{self.address(name)} {name}\n" for name in self.names)
         run("ip", "netns", "add", bridge)
         run("ip", "-n", bridge, "link", "add", "br0", "type", "bridge")
         run("ip", "-n", bridge, "link", "set", "br0", "up")
         for number, name in enumerate(self.names):
             space, port = self._space(name), f"p{number}"
             run("ip", "netns", "add", space)
+            (ETC / space).mkdir(parents=True)
+            (ETC / space / "hosts").write_text(names)
             run("ip", "-n", space, "link", "add", "eth0", "type", "veth", "peer", "name", port, "netns", bridge)  # fmt: skip
             run("ip", "-n", bridge, "link", "set", port, "master", "br0", "up")
             run("ip", "-n", space, "addr", "add", f"{self.address(name)}/24", "dev", "eth0")
@@ -35,6 +42,7 @@ class Hosts:
     def __exit__(self, *_: object) -> None:
         for name in [*self.names, "bridge"]:
             subprocess.run(["ip", "netns", "del", self._space(name)], capture_output=True)
+            shutil.rmtree(ETC / self._space(name), ignore_errors=True)
 
     def _space(self, name: str) -> str:
         return f"{self.prefix}-{name}"
@@ -51,7 +59,9 @@ class Hosts:
         place: Path,
     ) -> subprocess.Popen[bytes]:
         """A process on a host, in a session of its own, what it says in `log`."""
-        inside = ["ip", "netns", "exec", self._space(name), *command]
+        # torchft tells the others its host's name, so that each host needs one of its own.
+        named = ["unshare", "--uts", "sh", "-c", f'hostname {name} && exec "$@"', "sh"]
+        inside = ["ip", "netns", "exec", self._space(name), *named, *command]
         return subprocess.Popen(
             inside, stdout=log, stderr=log, env=environment, cwd=place, start_new_session=True
         )

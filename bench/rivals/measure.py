@@ -191,7 +191,7 @@ def watch(run: Run, closes: float) -> list[float]:
 
 def told(run: Run, began: float, happened: list[float]) -> dict[str, Any]:
     """The record."""
-    over = time.time()
+    over, finished = time.time(), run.over()
     honest = range(VICTIM if run.fault else PEERS)
     times = {number: run.steps_of(number) for number in range(PEERS)}
     codes = [peer.poll() for peer in run.peers]
@@ -208,7 +208,7 @@ def told(run: Run, began: float, happened: list[float]) -> dict[str, Any]:
         "steps": run.steps,
         "batch": run.batch,
         "optimizer": run.who.optimizer,
-        "finished": run.over(),
+        "finished": finished,
         "bits_per_byte": bits(run),
         "steps_done": [len(times[number]) for number in range(PEERS)],
         "exit_codes": codes,

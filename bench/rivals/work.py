@@ -16,7 +16,7 @@ from duckweed.round import founding
 from duckweed.run.spec import RunSpec, override
 
 PEERS = 4
-HELD_OUT = 131_072  # tokens
+HELD_OUT = 32_768  # tokens, evenly spread
 
 
 def specification(steps: int, batch: int) -> RunSpec:
