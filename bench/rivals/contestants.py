@@ -91,10 +91,18 @@ def superlink(contest: Contest) -> dict[str, str]:
     home = contest.place / "flower"
     home.mkdir()
     (home / "config.toml").write_text(
-        '[superlink]\ndefault = "local"\n\n[superlink.local]\naddress = "127.0.0.1:9093"\ninsecure = true\n'
+        '[superlink]\ndefault = "local"\n\n[superlink.local]\naddress = "127.0.0.1:8000"\ninsecure = true\n'
     )
     contest.start(
-        "hub", [tool("flower", "flower-superlink"), "--insecure"], {"FLWR_HOME": str(home)}
+        "hub",
+        [
+            tool("flower", "flower-superlink"),
+            "--insecure",
+            "--disable-runtime-dependency-installation",
+            "--host",
+            "0.0.0.0",
+        ],
+        {"FLWR_HOME": str(home)},
     )
     time.sleep(5)
     return {}
@@ -103,7 +111,7 @@ def superlink(contest: Contest) -> dict[str, str]:
 def supernode(number: int, given: dict[str, str]) -> list[str]:
     where = [
         "--superlink",
-        f"{given['RIVALS_HUB']}:9092",
+        f"{given['RIVALS_HUB']}:8000",
         "--node-config",
         f"partition-id={number}",
     ]
@@ -112,7 +120,8 @@ def supernode(number: int, given: dict[str, str]) -> list[str]:
 
 def submit(contest: Contest) -> None:
     more = {"FLWR_HOME": str(contest.place / "flower")}
-    contest.start("hub", [tool("flower", "flwr"), "run", str(FLOWER), "local", "--stream"], more)
+    once = f"{tool('flower', 'flwr')} run {FLOWER} local --stream"
+    contest.start("hub", ["sh", "-c", f"until {once}; do sleep 3; done"], more)  # until it listens
 
 
 def coordinator(contest: Contest) -> dict[str, str]:
