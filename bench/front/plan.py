@@ -78,6 +78,9 @@ small("ddp-decay-0.7", [TOTAL], DATA_PARALLEL | {"inner.decay": 0.7, "inner.fina
 HALVES: dict[str, Any] = {"inner.batch": 4, "inner.warmup": 40}
 small("h7-halves", constant(14, 2 * TOTAL), HALVES)
 small("ddp-halves", [2 * TOTAL], DATA_PARALLEL | HALVES | {"inner.batch": 16})
+for seed in (1, 2):
+    small(f"h7-s{seed}", constant(7), {"seed": seed})
+    small(f"h7-halves-s{seed}", constant(14, 2 * TOTAL), HALVES | {"seed": seed})
 QUARTERS: dict[str, Any] = {"inner.batch": 2, "inner.warmup": 80}
 small("h7-quarters", constant(28, 4 * TOTAL), QUARTERS)
 small("h7-halves-rate-0.007", constant(14, 2 * TOTAL), HALVES | {"inner.learning_rate": 0.007})

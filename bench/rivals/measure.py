@@ -144,10 +144,16 @@ class Run:
 
     def over(self) -> bool:
         """Whether the run is over: all who have no fault are done or gone."""
-        honest = self.peers[:VICTIM] if self.fault else self.peers
+        honest = range(VICTIM if self.fault else PEERS)
         if self.who.name == "flower":
             return any(x["what"] == "ended" for x in self.lines("hub"))
-        return all(peer.poll() is not None for peer in honest)
+        return all(self.peers[n].poll() is not None or self.ended(n) for n in honest)
+
+    def ended(self, number: int) -> bool:
+        """Whether a peer has measured its model, after its last step."""
+        if not self.who.stepwise:
+            return any(True for _ in RunFolder(self.place / f"peer{number}").records(FinalLoss))
+        return any(x["what"] == "ended" for x in self.lines(f"peer{number}"))
 
 
 def measure(name: str, rounds: int, batch: int, fault: str, limit: float) -> dict[str, Any]:
@@ -191,7 +197,7 @@ def watch(run: Run, closes: float) -> list[float]:
 
 def told(run: Run, began: float, happened: list[float]) -> dict[str, Any]:
     """The record."""
-    over, finished = time.time(), run.over()
+    over, finished = time.time(), bool(bits(run)) and run.over()
     honest = range(VICTIM if run.fault else PEERS)
     times = {number: run.steps_of(number) for number in range(PEERS)}
     codes = [peer.poll() for peer in run.peers]
