@@ -1,5 +1,5 @@
 """`python -m bench.front run [NAME ...]`: trains the cells that have no record yet; `table` writes the table of
-docs/parity-cells.md."""
+docs/parity-cells.md, `picture` that of docs/parity.md."""
 
 import argparse
 import fnmatch
@@ -11,7 +11,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
 
-from bench.front import plan, swarm
+from bench.front import picture, plan, swarm
 
 RESULTS = Path(__file__).parents[1] / "results" / "front"
 DOCUMENT = Path(__file__).parents[2] / "docs" / "parity-cells.md"
@@ -20,11 +20,14 @@ BEGIN, END = "<!-- short runs -->\n", "<!-- end of short runs -->"
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.front", description=__doc__)
-    parser.add_argument("command", choices=["run", "table"])
+    parser.add_argument("command", choices=["run", "table", "picture"])
     parser.add_argument("cells", nargs="*", default=["*"], help="names or patterns")
     chosen = parser.parse_args()
     if chosen.command == "table":
         write()
+        return
+    if chosen.command == "picture":
+        picture.write(RESULTS, plan.WORDS)
         return
     torch.set_num_threads(1)
     for name, cell in plan.CELLS.items():

@@ -78,6 +78,18 @@ small("ddp-decay-0.7", [TOTAL], DATA_PARALLEL | {"inner.decay": 0.7, "inner.fina
 HALVES: dict[str, Any] = {"inner.batch": 4, "inner.warmup": 40}
 small("h7-halves", constant(14, 2 * TOTAL), HALVES)
 small("ddp-halves", [2 * TOTAL], DATA_PARALLEL | HALVES | {"inner.batch": 16})
+for seed in (1, 2):
+    small(f"h7-s{seed}", constant(7), {"seed": seed})
+    small(f"h7-halves-s{seed}", constant(14, 2 * TOTAL), HALVES | {"seed": seed})
+QUARTERS: dict[str, Any] = {"inner.batch": 2, "inner.warmup": 80}
+small("h7-quarters", constant(28, 4 * TOTAL), QUARTERS)
+small("h7-halves-rate-0.007", constant(14, 2 * TOTAL), HALVES | {"inner.learning_rate": 0.007})
+ENDS: dict[str, Any] = {"inner.embedding_rate": 2.0, "inner.head_rate": 2.0}
+small("h7-halves-ends-2", constant(14, 2 * TOTAL), HALVES | ENDS)
+small("h7-halves-guide-0.2", constant(14, 2 * TOTAL), HALVES | {"inner.guide": 0.2})
+small("h7-halves-warmup-20", constant(14, 2 * TOTAL), HALVES | {"inner.warmup": 20})
+small("h7-halves-mix-0.9-0.98", constant(14, 2 * TOTAL), HALVES | {"inner.momentum": 0.98}, mix=0.9)
+small("ddp-quarters", [4 * TOTAL], DATA_PARALLEL | QUARTERS | {"inner.batch": 8})
 small("h7-guide-0.05", constant(7), {"inner.guide": 0.05})
 small("h7-momentum-0.9", constant(7), {"inner.momentum": 0.9})
 small("h7-mix-0.7-0.98", constant(7), {"inner.momentum": 0.98}, mix=0.7)
@@ -104,6 +116,12 @@ for rate in (0.01, 0.015, 0.02):
             evenly(34),
             {"inner.learning_rate": rate, "seed": seed},
         )
+# The same in steps of half and of a quarter of the sequences.
+for seed in (0, 1, 2):
+    cell(f"saving-150-halves-s{seed}", evenly(34, 2 * TOTAL), HALVES | {"seed": seed})
+    cell(f"saving-150-quarters-s{seed}", evenly(34, 4 * TOTAL), QUARTERS | {"seed": seed})
+    halved = DATA_PARALLEL | HALVES | {"inner.batch": 16, "seed": seed}
+    cell(f"ddp-halves-s{seed}", [2 * TOTAL], halved)
 for seed in (0, 1, 2):
     cell(f"h20-s{seed}", constant(20), {"seed": seed})
     cell(
@@ -117,3 +135,13 @@ for seed in (0, 1, 2):
             [TOTAL],
             DATA_PARALLEL | {"inner.learning_rate": rate, "seed": seed},
         )
+
+WORDS = {
+    "h20": "rounds of 20 steps",
+    "saving-150-rate-0.01": "34 rounds, steps of 8 sequences",
+    "saving-150-halves": "34 rounds, steps of 4 sequences",
+    "ddp-rate-0.01": "data parallelism",
+    "ddp-rate-0.02": "data parallelism, rate 0.02",
+    "ddp-halves": "data parallelism, steps of 4 sequences",
+}
+"""What the picture shows, and what it calls it."""

@@ -1,0 +1,68 @@
+"""duckweed beside its rivals on the work of `make demo`.
+
+    python -m bench.rivals setup [NAME ...]          makes an environment for each rival
+    python -m bench.rivals run [NAME ...] [--fault kill|stop|nan|x1000] [--rounds 3] [--batch 8]
+    python -m bench.rivals table                     writes the tables of docs/rivals.md
+
+Linux, root: each peer gets a network namespace, so that its bytes can be counted. A run that has a record is not
+repeated; bench/results/rivals holds the records."""
+
+import argparse
+import json
+import signal
+import sys
+from typing import Any
+
+from bench.rivals.environments import REQUIRES, RESULTS, setup
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.rivals", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )  # fmt: skip
+    parser.add_argument("command", choices=["setup", "run", "table"])
+    parser.add_argument("names", nargs="*", help="contestants; all, if none is named")
+    parser.add_argument("--fault", default="", choices=["", "kill", "stop", "nan", "x1000"])
+    parser.add_argument("--rounds", type=int, default=3, help="of 20 steps")
+    parser.add_argument("--batch", type=int, default=8, help="sequences of a step")
+    parser.add_argument("--limit", type=float, default=300.0, help="seconds for a run")
+    asked = parser.parse_args()
+    if asked.command == "setup":
+        setup(asked.names or list(REQUIRES))
+    elif asked.command == "run":
+        from bench.rivals.contestants import ALL
+
+        for name in asked.names or list(ALL):
+            run(name, asked)
+    else:
+        from bench.rivals.table import write
+
+        write()
+
+
+def run(name: str, asked: argparse.Namespace) -> None:
+    from bench.rivals.measure import measure
+
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit("ended from outside")
+    )  # so that hosts are cleared away
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    kind = asked.fault or f"{asked.rounds}x20-batch-{asked.batch}"
+    path = RESULTS / f"{name}-{kind}.json"
+    if not path.exists():
+        record = measure(name, asked.rounds, asked.batch, asked.fault, asked.limit)
+        path.write_text(json.dumps(record, indent=1) + "\n")
+    print(line(json.loads(path.read_text())), flush=True)
+
+
+def line(record: dict[str, Any]) -> str:
+    sent, received = sum(record["sent"]) / 4e6, sum(record["received"]) / 4e6
+    return (
+        f"{record['contestant']:9} {record['fault'] or '-':6} finished {record['finished']}, bits {record['bits_per_byte']}, "
+        f"{record['tokens_per_second']} tokens/s, {sent:.2f} MB up, {received:.2f} down, longest gap {record['longest_gap']} s, "
+        f"codes {record['exit_codes']}"
+    )
+
+
+if __name__ == "__main__":
+    main()

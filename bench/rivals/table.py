@@ -1,0 +1,112 @@
+"""The tables of docs/rivals.md, from the records."""
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from bench.rivals.contestants import ALL
+from bench.rivals.environments import RESULTS
+from bench.rivals.measure import FAULTS, PEERS
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "rivals.md"
+Record = dict[str, Any]
+BUSY = PEERS + 2.0  # a load that four peers and a hub do not make by themselves
+
+
+def write() -> None:
+    """Write both tables between their markers."""
+    text = DOCUMENT.read_text()
+    for name, lines in (("costs", costs()), ("faults", faults()), ("environments", environments())):
+        begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+        before, rest = text.split(begin)
+        text = before + begin + "\n".join(lines) + "\n" + end + rest.split(end)[1]
+    DOCUMENT.write_text(text)
+
+
+def records(fault: str = "") -> dict[str, Record]:
+    """By contestant, those of runs without a fault, or with this one; of several the longest run."""
+    found: dict[str, Record] = {}
+    for path in sorted(RESULTS.glob("*-*.json")):
+        one = json.loads(path.read_text())
+        known = found.get(one["contestant"])
+        if one["fault"] == fault and (known is None or size(one) > size(known)):
+            found[one["contestant"]] = one
+    return {name: found[name] for name in ALL if name in found}
+
+
+def size(record: Record) -> int:
+    return int(record["steps"] * record["batch"])
+
+
+def costs() -> list[str]:
+    lines = [
+        "| | optimizer | held-out bits per byte | tokens/s, plain loops = 1 | processor s, peers + hub | MB up, down of a peer | peak MB, peer / hub |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    found = records()
+    for name, one in found.items():
+        ratio = pace(one, found.get("plain"))
+        up, down = sum(one["sent"]) / PEERS / 1e6, sum(one["received"]) / PEERS / 1e6
+        hub = f" / {one['peak_mb_hub']}" if one["peak_mb_hub"] else ""
+        lines.append(
+            f"| {name} | {one['optimizer']} | {quality(one)} | {ratio} | "
+            f"{sum(one['cpu_seconds_peers']):.0f} + {one['cpu_seconds_hub']:.0f} | {up:.1f}, {down:.1f} | "
+            f"{max(one['peak_mb_peers'])}{hub} |"
+        )
+    return lines
+
+
+def pace(record: Record, plain: Record | None) -> str:
+    """Tokens a second as a share of the plain loops'; nothing where other work kept the machine busy."""
+    if plain is None or max(record["load"], plain["load"]) > BUSY:
+        return "-"
+    return f"{record['tokens_per_second'] / plain['tokens_per_second']:.2f}"
+
+
+def quality(record: Record) -> str:
+    """The mean over the peers that reached the end."""
+    ends = record["bits_per_byte"]
+    if not ends:
+        return "none reached the end"
+    if any(x is None for x in ends):
+        return "NaN"
+    return f"{statistics.mean(ends):.3f}"
+
+
+def faults() -> list[str]:
+    lines = ["| | fault | the others | end | the faulty peer |", "|---|---|---|---|---|"]
+    for name in ALL:
+        clean = records().get(name)
+        for fault in FAULTS:
+            if (one := records(fault).get(name)) is None:
+                continue
+            usual = f" (without a fault {clean['longest_gap']:.0f} s)" if clean else ""
+            end = "all others to the end" if one["finished"] else "not within the limit"
+            end += f", {quality(one)} bits per byte"
+            others = f"longest gap {one['longest_gap']:.0f} s{usual}"
+            lines.append(f"| {name} | {fault} | {others} | {end} | {victim(one)} |")
+    return lines
+
+
+def victim(record: Record) -> str:
+    """What became of the peer that had the fault."""
+    words = []
+    if record["duckweed_rounds"]:
+        counted = sum(PEERS - 1 in x["accepted"] for x in record["duckweed_rounds"])
+        words.append(f"counted in {counted} of {len(record['duckweed_rounds'])} rounds")
+        refused = {x["rejected"].get(str(PEERS - 1)) for x in record["duckweed_rounds"]} - {None}
+        words += [f"refused: {why}" for why in refused if why]
+    elif record["back_after"] is not None:
+        words.append(f"steps again {record['back_after']:.0f} s after it was let go on")
+    code = record["exit_codes"][-1]
+    return "; ".join([*words, f"exit code {code}" if code is not None else "still running"])
+
+
+def environments() -> list[str]:
+    """What installed, and what did not with the reason."""
+    known = json.loads((RESULTS / "setup.json").read_text())
+    lines = ["| | requires | |", "|---|---|---|"]
+    for name, one in known.items():
+        lines.append(f"| {name} | {', '.join(one['requires'])} | {one['reason'] or 'installs'} |")
+    return lines
