@@ -44,7 +44,9 @@ def test_a_newcomer_counts_after_some_rounds_and_its_work_is_not_forgotten(round
     newcomer = PEERS - 1
     counted = [one.round for one in rounds[JOINS:] if newcomer in one.accepted]
     assert len(counted) >= 4
-    assert rounds[-1].standing[newcomer].work == rounds[-1].standing[0].work // ROUNDS * len(counted)
+    assert rounds[-1].standing[newcomer].work == rounds[-1].standing[0].work // ROUNDS * len(
+        counted
+    )
 
 
 def test_nobody_else_is_left_out_meanwhile(rounds):

@@ -36,14 +36,9 @@ SEED_LIMIT = 1 << 63
 DESCRIPTION_LIMIT = 2000  # characters
 DEFAULT_WIRE = "integer"
 AUDITED = 0.05  # of the contributions of an open run
-# What a run has whose specification says nothing: 34 short rounds, measured as seldom, in tokens, as thirteen rounds
-# of 20 steps are by default.
+# What a run has whose specification says nothing. Its many short rounds are measured as seldom, in tokens, as
+# thirteen rounds of 20 steps are by default.
 BUDGET: dict[str, object] = {"rounds.saving": 150.0, "rounds.evaluate": 8}
-# And where it trains on text: twice as many steps of half the sequences, at as many tokens, rounds and bytes, which is
-# worth 3 % of the loss of a short run (docs/parity.md).
-SMALLER_STEPS: dict[str, object] = {
-    "rounds.saving": 300.0, "inner.steps": 40, "inner.batch": 4, "inner.warmup": 40,
-}  # fmt: skip
 S = TypeVar("S")
 
 
@@ -323,11 +318,10 @@ def override(spec: RunSpec, changes: dict[str, object]) -> RunSpec:
 
 def start(changes: Mapping[str, object]) -> RunSpec:
     """The specification of who has none, with dotted keys set. Its rounds follow from a budget of bytes,
-    unless the changes say how many rounds there are, how long each is or how large its steps are, or name
-    another wire. Raises SpecError."""
-    own = changes.keys() & {"rounds.count", "inner.steps", "inner.batch", "wire.kind"}
-    budget = BUDGET | ({} if "task.kind" in changes else SMALLER_STEPS)
-    return override(RunSpec(), ({} if own else budget) | dict(changes))
+    unless the changes say how many rounds there are or how long each is, or name another wire. Raises
+    SpecError."""
+    own = changes.keys() & {"rounds.count", "inner.steps", "rounds.saving", "wire.kind"}
+    return override(RunSpec(), ({} if own else BUDGET) | dict(changes))
 
 
 def names_tokenizer(text: str, changes: Mapping[str, object]) -> bool:
