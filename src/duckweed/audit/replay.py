@@ -1,5 +1,5 @@
 """A contribution, done again: it is a pure function of the state that its round follows on, the span of
-data, and what its peer carried over from the last contribution that counted.
+data, and what its peer carried on from the one before it.
 
 Nothing here computes anything of its own: the functions are those by which a peer works. On the same
 machine with as many threads the result is the same to the last bit. Elsewhere it differs in a few codes
@@ -38,7 +38,7 @@ def replay(
 ) -> Replayed:
     """The contribution of a span to the round that follows on `state`.
 
-    carried: what the peer carried over; None: nothing, as before its first contribution that counted. It
+    carried: what the peer carried over; None: nothing, as before its first contribution. It
     stays as it is. earlier: the state one round before, where the first steps were trained ahead from it
     (rounds.overlap). report: is told of the steps. Raises Diverged, WireError.
     """

@@ -119,7 +119,7 @@ class Contributed(msgspec.Struct, frozen=True, omit_defaults=True):
     sizes: str = ""
     """Hash of the announced sizes of the tensors (merge.round.sizes_hash)."""
     before: str = ""
-    """Hash of what its peer carried over from its last contribution that counted, hex; "": nothing, or the
+    """Hash of what its peer carried on from one before (Closed.carrying), hex; "": nothing, or the
     run has no audits."""
     after: str = ""
     """Hash of what its peer carries on if this one counts."""

@@ -54,7 +54,7 @@ class Announcement(msgspec.Struct, forbid_unknown_fields=True, rename={"rms": "s
     ahead: Number = 0
     """Steps that were trained from the state one round before (rounds.overlap)."""
     before: HashOrNone = ""
-    """blake3 of what the peer carried over from its last contribution that counted (round.carried); "":
+    """blake3 of what the peer carried on from a contribution before (round.carried); "":
     nothing, or the run has no audits."""
     after: HashOrNone = ""
     """The same of what it carries on if this one counts."""

@@ -1,4 +1,4 @@
-"""What a peer carries from a contribution that counted to the next, and how auditors are shown it. No torch."""
+"""What a peer carries from one contribution to the next, and how auditors are shown it. No torch."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ PARAMETER = 16
 
 
 class Carried(msgspec.Struct):
-    """What a peer carries over from a contribution that counted to the rounds after it."""
+    """What a peer carries over from a contribution to the rounds after it (Closed.carrying)."""
 
     round: int  # of the contribution
     residual: np.ndarray  # what it did not send, f32[P]

@@ -55,7 +55,7 @@ class Worker:
         self.spec, self.layout, self.learner = spec, layout, learner
         self.carried = Carried(
             -1, np.zeros(layout.total, np.float32), {}
-        )  # from the last one that counted
+        )  # from the last one that left something (Closed.carrying)
         self._pending: Carried | None = None  # from the one whose round is open
         self._unsaved = b""  # the same as auditors are shown it, until it is on disk
         self.pace = 0.0  # seconds of an inner step, as measured before the run; 0: it was not
@@ -152,7 +152,7 @@ class Worker:
         write_arrays(path, {"residual": carried.residual, **sent, **carried.optimizer}, {})
 
     def load(self, path: Path, round_: int) -> bool:
-        """Carry on what `save` wrote for a round that counted. False if the file is missing or damaged."""
+        """Carry on what `save` wrote for a round that left it. False if the file is missing or damaged."""
         if found := self._read(path, round_):
             self.carried = found
         return found is not None

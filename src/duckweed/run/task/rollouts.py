@@ -47,7 +47,8 @@ class Rollouts(NamedTuple):
 
     def __add__(self, other: "Rollouts") -> "Rollouts":  # type: ignore[override]
         """Those of the steps that follow, behind these."""
-        return Rollouts(*(np.concatenate(pair) for pair in zip(self, other, strict=True)))
+        parts = (self._asdict(), other._asdict())
+        return Rollouts(**{name: np.concatenate([x[name] for x in parts]) for name in self._fields})
 
 
 def problems(spec: RunSpec, steps: int) -> int:

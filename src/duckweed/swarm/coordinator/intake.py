@@ -64,9 +64,7 @@ def _carried_objection(spec: RunSpec, history: RunHistory, said: Announcement) -
     if not said.after:
         return "the hash of what this peer carries is missing, which the audits of this run need"
     if said.before not in ("", history.carried.get(said.peer, "")):
-        return (
-            "this peer carries something else than its last contribution that counted has left it"
-        )
+        return "this peer carries something else than its last contribution that was judged has left it"
     return None
 
 

@@ -329,7 +329,10 @@ class Peer:
         if self.index not in closed.accepted:
             await self.ahead.drop()  # it builds on what did not count
             if reason := closed.rejected.get(self.index):
-                self.say(f"round {closed.round}: the work of this peer did not count: {reason}")
+                more = ". Who is new or was away counts after some rounds" if carries else ""
+                self.say(
+                    f"round {closed.round}: the work of this peer did not count: {reason}{more}"
+                )
         self._sent = None
         if self.ahead.round != closed.round + 1:
             await self.ahead.drop()
@@ -380,7 +383,7 @@ class Peer:
             self._sent = None
 
     def _recall(self, welcome: m.Welcome) -> None:
-        """Take up the residual of the last round that counted, and that of the contribution which is
+        """Take up the residual of the last round that left one, and that of the contribution which is
         in hand, if there is one; what is lost starts from zero."""
         worker, counted, handed = self.worker, welcome.last_accepted, welcome.handed
         if counted >= 0 and not worker.load(residual_path(self.home, counted), counted):
