@@ -20,6 +20,7 @@ from duckweed.learn.site.leader import leading as leading
 from duckweed.learn.site.member import Member
 from duckweed.learn.site.place import Place
 from duckweed.ledger.ledger import Ledger, LedgerError
+from duckweed.net import timeouts
 from duckweed.net.identity import Identity, load_or_create, verify
 from duckweed.net.timeouts import RETRY
 from duckweed.net.transport import LinkError
@@ -289,7 +290,7 @@ async def _elsewhere(home: PeerHome, kept: int) -> int:
     its own is at work."""
     asking = Identity(os.urandom(32))
     while True:
-        await asyncio.sleep(offers.LOOK * random.uniform(0.5, 1.5))  # not all at once
+        await asyncio.sleep(timeouts.PATHS_LOOK * random.uniform(0.5, 1.5))  # not all at once
         with contextlib.suppress(LinkError, OSError):
             offered = await _offers(home, asking)
             to = offers.stay_or_go(offered, kept)

@@ -12,6 +12,7 @@ from duckweed.family import begin
 from duckweed.family import serve as serving
 from duckweed.ledger.entries import PeerEntry, RoundEntry
 from duckweed.ledger.ledger import Ledger
+from duckweed.net import timeouts
 from duckweed.net.identity import load_or_create
 from duckweed.process.serving import Way
 from duckweed.round import founding
@@ -70,7 +71,7 @@ def served(family):
 
 def test_the_last_peer_of_a_path_leaves_and_one_of_the_other_takes_its_place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(offers, "LOOK", 1.0)
+    monkeypatch.setattr(timeouts, "PATHS_LOOK", 1.0)
     rule, calm = offers.stay_or_go, [True]  # nobody moves before all three are at work
     monkeypatch.setattr(offers, "stay_or_go", lambda of, at: at if calm else rule(of, at))
     spec = tiny.specification(tmp_path, CHANGES)

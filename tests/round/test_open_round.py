@@ -1,8 +1,9 @@
 """A round that waits for the rewards of its answers to be checked, but not for ever."""
 
 from duckweed.merge.round import Announcement
+from duckweed.net.timeouts import REWARDS_CHECK
 from duckweed.round.blocks import Span
-from duckweed.round.open_round import CHECKED, Member, OpenRound, Timings
+from duckweed.round.open_round import Member, OpenRound, Timings
 from duckweed.run.sections import Rounds
 from duckweed.run.task.written import Written
 
@@ -46,9 +47,9 @@ def test_false_rewards_take_a_contribution_out_and_the_round_closes_with_the_oth
 def test_a_check_that_takes_too_long_holds_up_nobody():
     open_ = with_both()
     open_.checked(0, "", Written())
-    open_.give_up_checks(CHECKED)
+    open_.give_up_checks(REWARDS_CHECK)
     assert not complete(open_)
-    open_.give_up_checks(CHECKED + 2.0)
+    open_.give_up_checks(REWARDS_CHECK + 2.0)
     assert list(open_.contributions) == [0]
     assert "not checked within" in open_.false[1]
     assert complete(open_)

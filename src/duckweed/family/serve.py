@@ -15,6 +15,7 @@ from duckweed.family import begin, rules
 from duckweed.family.begin import Family
 from duckweed.family.folder import COMMON
 from duckweed.family.train import Story, Told, hear, trained
+from duckweed.net import timeouts
 from duckweed.net.timeouts import VIEW
 from duckweed.process import environment, serving
 from duckweed.process.forkserver import ForkServer
@@ -144,7 +145,7 @@ class _OwnPeers:
             paths[to].here += 1
             self._paths[slot] = to
             self._idle.remove(slot)
-        if time.monotonic() - self._looked > offers.LOOK:
+        if time.monotonic() - self._looked > timeouts.PATHS_LOOK:
             self._looked = time.monotonic()
             self._move(paths, runs, say)
 
@@ -205,7 +206,7 @@ class _Offers:
 
     def _follow(self, path: int) -> None:
         """A successor leads a path: refer to it."""
-        if time.monotonic() - self._looked.get(path, -keeper.NOTES) >= keeper.NOTES:
+        if time.monotonic() - self._looked.get(path, -timeouts.PATHS_NOTE) >= timeouts.PATHS_NOTE:
             self._looked[path] = time.monotonic()
             folder, me = self._runs[path].folder, self._own[path].coordinator
             self.paths[path] = keeper.present(folder, self.paths[path], me)

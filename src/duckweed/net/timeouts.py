@@ -89,6 +89,14 @@ RANK_RESTART = 1.0  # until they are started again
 RANKS_QUICK = 60.0  # a site that ended sooner than that came to nothing
 PROCESS_SILENT = 120.0  # without any event until a local run is given up
 
+# --- rewards that are checked again, and the paths of a family
+
+REWARDS_ANSWER = 60.0  # for the process that checks the rewards of one contribution
+REWARDS_CHECK = 120.0  # that a round waits for the check of a contribution's rewards
+PATHS_LOOK = 120.0  # between two looks of a peer at how many peers the paths have
+PATHS_NOTE = 2.0  # between two notes of a successor of how far the paths are
+PATHS_KEEP = 20.0  # between two looks of a successor at whether a newer state can be kept
+
 # --- a mirror of a run
 
 MIRROR_LOOK = 30.0  # between two looks for what is to be sent, if no round closes

@@ -7,6 +7,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from duckweed.merge.round import Announcement
+from duckweed.net.timeouts import REWARDS_CHECK
 from duckweed.round.blocks import Span
 from duckweed.run.checked import Seconds
 from duckweed.run.sections import Rounds
@@ -15,7 +16,6 @@ from duckweed.wire.exact import median
 
 SLACK = 6.0  # median absolute deviations beyond the median that a peer may take
 IDLE = 3  # rounds in a row that a peer may let pass until nobody waits for it
-CHECKED = 120.0  # seconds that a round waits for the check of a contribution's rewards
 NAMED = 10  # at most this many peers are named as missing
 
 
@@ -192,9 +192,9 @@ class OpenRound(msgspec.Struct):
     def give_up_checks(self, now: float) -> None:
         """Do without the contributions whose check takes so long that the others need not wait for it."""
         for peer, since in list(self.unchecked.items()):
-            if now - since > CHECKED:
+            if now - since > REWARDS_CHECK:
                 self.checked(
-                    peer, f"its rewards were not checked within {CHECKED:.0f} s", Written()
+                    peer, f"its rewards were not checked within {REWARDS_CHECK:.0f} s", Written()
                 )
 
     def _drop(self, peer: int) -> None:

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET
 
 from duckweed.merge.round import Announcement
+from duckweed.net.timeouts import REWARDS_ANSWER
 from duckweed.run import plugins
 from duckweed.run.folder import RunFolder
 from duckweed.run.task.helper import Helper, HelperFailed, HelperFault
@@ -19,9 +20,6 @@ from duckweed.run.task.written import Written
 
 log = logging.getLogger(__name__)
 OTHER_END = "duckweed.learn.tasks.rewards"
-LONGEST = (
-    60.0  # seconds for one contribution, where its other end does not keep to a time of its own
-)
 NEAR = 1e-6  # between two losses that are the same
 
 
@@ -80,7 +78,7 @@ class Rewards:
             "block": said.block, "first": said.first, "steps": said.steps,
             "said": msgspec.to_builtins(told),
         }  # fmt: skip
-        found: dict[str, object] = self._helper.ask(question, LONGEST)
+        found: dict[str, object] = self._helper.ask(question, REWARDS_ANSWER)
         return found
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ import msgspec
 from duckweed.ledger.entries import GenesisEntry, RoundEntry, StateEntry
 from duckweed.ledger.ledger import Ledger, LedgerError
 from duckweed.net.identity import Identity, load_or_create
-from duckweed.net.timeouts import HANDOVER, RETRY
+from duckweed.net.timeouts import HANDOVER, PATHS_KEEP, PATHS_NOTE, RETRY
 from duckweed.net.transport import Endpoint, LinkError
 from duckweed.round import founding
 from duckweed.round.engine import Engine, FolderBlobs
@@ -34,8 +34,6 @@ from duckweed.volunteer import controls, peer_home
 from duckweed.volunteer.peer_home import PeerHome, PeerHomeError
 
 Say = Callable[[str], None]
-CARRIES = 20.0  # seconds between two looks at whether a newer state can be kept
-NOTES = 2.0  # seconds between two notes of how far the paths are
 
 
 class Keeper:
@@ -73,7 +71,7 @@ class Keeper:
         while True:
             if found := await asyncio.to_thread(noted, self._around, key):
                 offers.note(self._around, found)
-            await asyncio.sleep(NOTES)
+            await asyncio.sleep(PATHS_NOTE)
 
     async def _keep(self, path: int, home: PeerHome) -> None:
         folder, told = RunFolder(home.home), ""
@@ -140,7 +138,7 @@ async def _carry(folder: RunFolder) -> None:
     while True:
         with contextlib.suppress(OSError, LedgerError, StateError):
             await asyncio.to_thread(_carry_on, folder)
-        await asyncio.sleep(CARRIES)
+        await asyncio.sleep(PATHS_KEEP)
 
 
 def _carry_on(folder: RunFolder) -> None:

@@ -11,7 +11,6 @@ from duckweed.swarm.protocol.status import PathOffer
 FILE = "paths.json"
 COMMON = "common"
 """Name of the run that all peers train first, in the folder of a family."""
-LOOK = 120.0  # seconds between two looks at how many peers the paths have
 
 
 def note(folder: RunFolder, offers: Sequence[PathOffer]) -> None:
