@@ -7,11 +7,12 @@ errors are raised, each with a message for its reader (duckweed.run.error_words.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar
 
 from duckweed.learn.fit import Wish
 from duckweed.learn.site.place import Place
@@ -24,7 +25,7 @@ from duckweed.round.run_log import RunLog, run_log
 from duckweed.run import folder as folders
 from duckweed.run import plugins as plugin_files
 from duckweed.run import spec as specs
-from duckweed.run.events import RoundClosed
+from duckweed.run.events import Event, RoundClosed
 from duckweed.run.folder import RunFolder
 from duckweed.run.lock import alone
 from duckweed.run.plugins import Plugin
@@ -41,6 +42,8 @@ Specification = RunSpec | Path | str | Mapping[str, object]
 """A specification: made already; the path of a file; TOML text; or dotted keys over the defaults, such as
 {"inner.steps": 30}."""
 File = Path | str
+
+What = TypeVar("What")
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +153,34 @@ class Run:
         )
 
 
-class Training:
+class Stoppable(ABC, Generic[What]):
+    """What is trained by iterating over what happens in it, and stops in order when that is left."""
+
+    _events: Generator[What, None, None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def events(self) -> Generator[What, None, None]:
+        """All that happens (duckweed.run.events), the progress of each peer included."""
+        self.close()
+        self._events = self._all()
+        return self._events
+
+    def close(self) -> None:
+        """Stop it in order, if it is being trained."""
+        if self._events is not None:
+            self._events.close()
+
+    @abstractmethod
+    def _all(self) -> Generator[What, None, None]:
+        """Train what is left, and tell what happens."""
+
+
+class Training(Stoppable[Event]):
     """A run that is ready to be trained; to iterate over its rounds or events trains it.
 
     Left early, by `break` or by an error, it stops in order, and iterating again goes on, as does
@@ -164,13 +194,6 @@ class Training:
         self.summary: Summary | None = None
         """What came of it; None before it has ended."""
         self._session, self._start = session, start
-        self._events: Events | None = None
-
-    def __enter__(self) -> "Training":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def __iter__(self) -> Iterator[RoundClosed]:
         """The rounds as they close. Raises RunFailed; of a simulation, whatever ends a peer."""
@@ -178,17 +201,6 @@ class Training:
             for event in events:
                 if isinstance(event, RoundClosed):
                     yield event
-
-    def events(self) -> "Events":
-        """All that happens (duckweed.run.events), the progress of each peer included."""
-        self.close()
-        self._events = self._all()
-        return self._events
-
-    def close(self) -> None:
-        """Stop it in order, if it is being trained."""
-        if self._events is not None:
-            self._events.close()
 
     def _all(self) -> "Events":
         session = _session()

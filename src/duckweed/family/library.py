@@ -12,7 +12,7 @@ from duckweed import library
 from duckweed.family import folder as folders
 from duckweed.family.folder import FamilyFolder
 from duckweed.learn.fit import Wish
-from duckweed.library import File, Run, Specification, log
+from duckweed.library import File, Run, Specification, Stoppable, log
 from duckweed.net.link_spec import LinkSpec
 from duckweed.process import environment
 from duckweed.run import folder as run_folders
@@ -127,9 +127,9 @@ class Family:
         return routing.evaluate(self.folder, paths, field, encoding, device, log.info, limit, mix)
 
 
-class FamilyTraining:
-    """A family that is ready to be trained; to iterate over its rounds or events trains it. As `Training`, it stops in
-    order when it is left early, and goes on when it is iterated over again."""
+class FamilyTraining(Stoppable[Told]):
+    """A family that is ready to be trained; to iterate over its rounds or events, each with the name of its run, trains
+    it. As `Training`, it stops in order when it is left early, and goes on when it is iterated over again."""
 
     def __init__(self, session: "Session", start: Callable[[], "Story"]) -> None:
         self.family = Family(session.folder)
@@ -137,13 +137,6 @@ class FamilyTraining:
         self.figures: Figures | None = None
         """What came of it; None before it has ended."""
         self._session, self._start = session, start
-        self._events: Generator[Told, None, None] | None = None
-
-    def __enter__(self) -> "FamilyTraining":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def __iter__(self) -> Iterator[tuple[str, RoundClosed]]:
         """The rounds as they close, each with the name of its run: common, path-0, ... Raises RunFailed; of a
@@ -152,17 +145,6 @@ class FamilyTraining:
             for name, event in events:
                 if isinstance(event, RoundClosed):
                     yield name, event
-
-    def events(self) -> Generator[Told, None, None]:
-        """All that happens, with the name of the run in which it does."""
-        self.close()
-        self._events = self._all()
-        return self._events
-
-    def close(self) -> None:
-        """Stop it in order, if it is being trained."""
-        if self._events is not None:
-            self._events.close()
 
     def _all(self) -> Generator[Told, None, None]:
         from duckweed.family import harvest

@@ -56,11 +56,9 @@ def judge(
     remembered after this round, in which no work counts yet. block: tokens of a whole contribution. Those
     who are left out have less than half of the say, as with the filter alone."""
     away = {peer for peer, away in zip(compared.peers, compared.away, strict=False) if away}
-    grown = found.agreement.keys() - (away & found.out.keys())
-    standing = {
-        peer: _after(before.get(peer, NEW), peer, found) if peer in grown else before.get(peer, NEW)
-        for peer in found.agreement
-    }
+    standing = {peer: before.get(peer, NEW) for peer in found.agreement}
+    for peer in standing.keys() - (away & found.out.keys()):
+        standing[peer] = _after(standing[peer], peer, found)
     out = dict(found.out)
     for peer, one in standing.items():
         if not credit(one, block):
