@@ -18,8 +18,8 @@ import duckweed
 
 RESULTS = Path(__file__).parent / "results"
 TASKS = {
-    "chain_sum": {"min_terms": 3, "max_terms": 5, "min_digits": 1, "max_digits": 1},
-    "spell_backward": {"min_word_len": 3, "max_word_len": 7},
+    "chain_sum": {"min_terms": 2, "max_terms": 4, "min_digits": 1, "max_digits": 1},
+    "spell_backward": {"min_word_len": 4, "max_word_len": 9},
 }
 ROWS, HELD_OUT = 12_000, 0.05
 SEQUENCE, TOKENS = 160, 56

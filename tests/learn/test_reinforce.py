@@ -74,6 +74,25 @@ def test_an_answer_ends_with_a_stop_and_nothing_behind_it_counts(tmp_path):
     assert not found.nats[0, found.lengths[0] :].any()
 
 
+def test_an_answer_is_the_same_alone_and_among_others_that_end_earlier(tmp_path):
+    spec, ground = prepared(tmp_path)
+    model = founding.first_model(spec, ground).eval()
+    prompts = [[65, 66, 67], [68]] * 16
+    stops = [0, *range(100, 140)]  # about one token in six
+    found = write(model, prompts, range(32), 24, 1.0, stops)
+    assert found.lengths.min() < 5
+    assert found.lengths.max() > 8
+    for row, prompt in enumerate(prompts):
+        alone = write(model, [prompt], [row], 24, 1.0, stops)
+        length = int(alone.lengths[0])
+        assert found.lengths[row] == length
+        assert found.ended[row] == alone.ended[0]
+        assert found.ids[row, :length].tolist() == alone.ids[0, :length].tolist()
+        assert found.nats[row, :length] == pytest.approx(alone.nats[0, :length], abs=1e-4)
+        assert not found.nats[row, length:].any()
+        assert found.entropy[row] == pytest.approx(alone.entropy[0], abs=1e-4)
+
+
 # --- rewards and loss
 
 

@@ -4,6 +4,7 @@ a key of the answer, the position and the token: with Gumbel noise that is a dra
 another machine can write it again.
 """
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from duckweed.learn.data.permutation import GOLDEN
 
 MIX = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)  # of splitmix64, as in learn/data/permutation.py
+FULL = 7 / 8  # a batch of which no more rows are still being written is made smaller
 BITS = 24  # of a number between 0 and 1: as many as float32 has
 
 
@@ -51,32 +53,41 @@ def write(
 ) -> Answers:
     """An answer of up to `tokens` tokens to each prompt, written with its key until one of the `stops`; at
     temperature 0 the likeliest token each time. Keys and values of the tokens before are kept where the
-    model's code can do that."""
-    device = model.device
-    ids, mask = _left_padded(prompts, stops[0], device)
+    model's code can do that. A prompt that comes several times is read once, and answers that have ended
+    are left behind."""
+    device, count = model.device, len(prompts)
+    distinct = list(dict.fromkeys(tuple(prompt) for prompt in prompts))
+    place = {prompt: n for n, prompt in enumerate(distinct)}
     keyed = torch.tensor([_signed(key) for key in keys], device=device)
-    over = torch.zeros(len(prompts), dtype=torch.bool, device=device)
     ends = torch.tensor(list(stops), device=device)
-    drawn, nats, entropy = [], [], []
-    reader = _Reader(model, ids, mask, dtype)
+    ids = torch.full((count, tokens), -1, device=device)
+    nats, entropy = torch.zeros((2, count, tokens), device=device)
+    reader = _Reader(model, *_left_padded(distinct, stops[0], device), dtype)
+    row = torch.arange(count, device=device)  # which answer each row of the batch is
+    logits = reader.logits()
+    start = torch.tensor([place[tuple(prompt)] for prompt in prompts], device=device)
+    reader.choose(start)
+    logits, going = logits[start], torch.ones_like(row, dtype=torch.bool)
     for position in range(tokens):
-        logits = reader.logits()
-        chosen, cost, spread = _draw(logits, keyed, position, temperature)
-        chosen = torch.where(over, ends[0], chosen)
-        drawn.append(torch.where(over, -1, chosen))
-        nats.append(cost)
-        entropy.append(spread)
-        over = over | torch.isin(chosen, ends)
-        if bool(over.all()):
+        chosen, cost, spread = _draw(logits, keyed[row], position, temperature)
+        at = row[going]
+        ids[at, position], nats[at, position] = chosen[going], cost[going]
+        entropy[at, position] = spread[going]
+        going = going & ~torch.isin(chosen, ends)
+        left = int(going.sum())
+        if not left or position == tokens - 1:
             break
+        if left <= len(row) * FULL:
+            reader.choose(going.nonzero()[:, 0])
+            row, chosen, going = row[going], chosen[going], going[going]
         reader.take(chosen)
-    marked = torch.stack(drawn, 1)
-    counted = (marked >= 0).float()
-    lengths = counted.sum(1)
-    mean = (torch.stack(entropy, 1) * counted).sum(1) / lengths
+        logits = reader.logits()
+    used = slice(position + 1)
+    lengths = (ids >= 0).sum(1)
+    ended = torch.isin(ids.gather(1, lengths[:, None] - 1)[:, 0], ends)
     return Answers(
-        marked.clamp_min(0).cpu().numpy(), lengths.long().cpu().numpy(),
-        (torch.stack(nats, 1) * counted).cpu().numpy(), mean.cpu().numpy(), over.cpu().numpy(),
+        ids[:, used].clamp_min(0).cpu().numpy(), lengths.cpu().numpy(), nats[:, used].cpu().numpy(),
+        (entropy.sum(1) / lengths).cpu().numpy(), ended.cpu().numpy(),
     )  # fmt: skip
 
 
@@ -103,6 +114,8 @@ class _Reader:
         self.ids, self.mask, self.fresh = ids, mask, ids
         self.past: Any = None
         self.keeps = True
+        last = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self.last = {"logits_to_keep": 1} if last else {}
 
     def logits(self) -> torch.Tensor:
         """f32[n, vocabulary]"""
@@ -117,13 +130,21 @@ class _Reader:
                         position_ids=positions[:, -self.fresh.shape[1] :],
                         past_key_values=self.past,
                         use_cache=True,
+                        **self.last,
                     )
                     self.past = out.past_key_values
+                    self.keeps = hasattr(self.past, "reorder_cache")
                     return out.logits[:, -1].float()
                 except (TypeError, AttributeError, NotImplementedError, ValueError):
                     self.keeps = False  # its code cannot go on from them
-            out = self.model(input_ids=self.ids, attention_mask=self.mask)
+            out = self.model(input_ids=self.ids, attention_mask=self.mask, **self.last)
         return out.logits[:, -1].float()
+
+    def choose(self, rows: torch.Tensor) -> None:
+        """Go on with these rows alone, each as often as it is named."""
+        self.ids, self.mask = self.ids[rows], self.mask[rows]
+        if self.keeps:
+            self.past.reorder_cache(rows)
 
     def take(self, chosen: torch.Tensor) -> None:
         self.fresh = chosen[:, None]
