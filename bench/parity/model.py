@@ -58,11 +58,12 @@ class Stack:
             x = x + self._attend(
                 name + "self_attn.", self._norm(x, name + "input_layernorm"), batch
             )
-            y = self._norm(x, name + "post_attention_layernorm")
-            gate = silu(self._linear(y, name + "mlp.gate_proj"))
-            up = self._linear(y, name + "mlp.up_proj")
-            x = x + self._linear(gate * up, name + "mlp.down_proj")
+            x = x + self._feed(name + "mlp.", self._norm(x, name + "post_attention_layernorm"))
         return self._linear(self._norm(x, "model.norm"), "lm_head")
+
+    def _feed(self, name: str, x: Tensor) -> Tensor:
+        gate = silu(self._linear(x, name + "gate_proj"))
+        return self._linear(gate * self._linear(x, name + "up_proj"), name + "down_proj")
 
     def _linear(self, x: Tensor, name: str) -> Tensor:
         return torch.bmm(x, self.parameters[name + ".weight"].mT)

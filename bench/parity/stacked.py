@@ -30,6 +30,7 @@ from duckweed.wire.codec import codec_of
 MEASURED = 20  # every so many rounds bytes are counted
 
 
+BY_ADAM = ("embed", "lm_head", "router")  # in the names of matrices that AdamW steps, not Muon
 CACHED = 8  # matrices orthogonalised together: so many stay in the processor's cache
 # Odd quintics a x + b x^3 + c x^5 that, one after the other, bring singular values in [0.02, 1] to
 # 1 +- 0.1, each the best approximation of 1 on the interval that the one before leaves (Remez;
@@ -73,7 +74,7 @@ class Steps:
         adam, decayed = np.ones(layout.total, bool), np.zeros(layout.total, np.float32)
         for name, shape, part in zip(layout.names, layout.shapes, layout.slices(), strict=True):
             decayed[part] = len(shape) > 1
-            if muon and len(shape) == 2 and "embed" not in name and "lm_head" not in name:
+            if muon and len(shape) == 2 and not any(one in name for one in BY_ADAM):
                 adam[part] = False
                 self.named[f"muon.{name}"] = part, shape
                 key = (min(shape), max(shape))

@@ -1,11 +1,11 @@
-"""`python -m bench.paths run [NAME ...]`: trains the cells that have no record yet; `table` writes the tables of
-docs/paths-measured.md; `corpus` makes the texts and says how large they are; `routers` measures the routers before
+"""`python -m bench.paths run [NAME ...]`: trains the cells that have no record yet, and goes on with those that were
+stopped (without names: all of 66 thousand parameters a path); `list [NAME ...]` says how long each would take; `table` writes
+the tables of docs/paths-measured.md; `corpus` makes the texts and says how large they are; `routers` measures the routers before
 anything is trained; `paired` compares the forms window by window; `cost` measures bytes and memory of a peer, `churn` the
 loss where half of the peers are replaced."""
 
 import argparse
 import fnmatch
-import json
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -16,9 +16,13 @@ from bench.paths import churn, corpus, cost, plan, routers, swarm, table
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.paths", description=__doc__)
     parser.add_argument(
-        "command", choices=["corpus", "routers", "run", "paired", "cost", "churn", "table"]
+        "command", choices=["corpus", "routers", "run", "list", "paired", "cost", "churn", "table"]
     )
-    parser.add_argument("cells", nargs="*", default=["*"], help="names or patterns")
+    parser.add_argument(
+        "cells",
+        nargs="*",
+        help="names or patterns, as '0.3M-*-seed0'; left out: those of 66 thousand parameters",
+    )
     chosen = parser.parse_args()
     if chosen.command == "corpus":
         for name in corpus.SIZE:
@@ -45,14 +49,19 @@ def main() -> None:
     if chosen.command == "table":
         table.write()
         return
-    for name, cell in plan.CELLS.items():
-        path = table.RESULTS / f"{name}.json"
-        if not any(fnmatch.fnmatch(name, pattern) for pattern in chosen.cells):
+    names = plan.FIRST if not chosen.cells else list(plan.CELLS)
+    for name in names:
+        if chosen.cells and not any(fnmatch.fnmatch(name, one) for one in chosen.cells):
             continue
-        if not path.exists():
-            table.keep(name, swarm.run(cell))
-        one = json.loads(path.read_text())
-        print(f"{name:24} {one['bits_per_byte']:.4f}  {one['cpu_seconds']:.0f} s", flush=True)
+        found = table.records()
+        if chosen.command == "list":
+            done = "trained" if name in found else f"{plan.estimate(plan.CELLS[name]):,.0f} s"
+            print(f"{name:28} {done}")
+            continue
+        if name not in found:
+            table.keep(name, swarm.run(plan.resolved(name, found)))
+        one = table.records()[name]
+        print(f"{name:28} {one['bits_per_byte']:.4f}  {one['cpu_seconds']:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

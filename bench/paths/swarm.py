@@ -5,6 +5,7 @@ product's; contributions are exact means, without a wire. Who trains what, and w
 said here, so that forms can be tried that the product does not have.
 """
 
+import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,14 +15,13 @@ import numpy as np
 import torch
 from blake3 import blake3
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn.functional import log_softmax, scaled_dot_product_attention
+from torch.nn.functional import log_softmax
 
-from bench.parity.model import Stack
 from bench.parity.stacked import Steps
 from bench.paths import corpus as corpora
-from bench.paths import routers
+from bench.paths import routers, shapes
 from bench.paths.corpus import LENGTH, PREFIX, Corpus
+from bench.paths.stacks import Fast, Mixture
 from duckweed.learn.data.dataset import order
 from duckweed.learn.data.permutation import derive
 from duckweed.learn.data.router import UNIT
@@ -32,22 +32,21 @@ from duckweed.merge.outer import outer_step
 from duckweed.round.founding import cache_folder
 from duckweed.run.spec import RunSpec, override
 
-SHAPES = {  # width, layers, heads, width of the feed-forward part
-    "66k": (32, 3, 2, 128),
-    "136k": (48, 3, 3, 192),
-    "259k": (64, 4, 4, 208),
-    "295k": (64, 4, 4, 256),
-}
 QUICK, MIXED = 240, 300  # held-out windows of a point of a curve, and of the mixtures
 AT_ONCE = 20  # windows that are evaluated together
-MEASURED = 8  # every so many rounds
+MEASURED, POINTS = 8, 8  # a curve has a point after so many rounds, and at most so many points
+ARRAYS = "weights", "merged", "first", "second", "counts", "taken"
+TOLD = "done", "seconds", "lengths", "curve"
+SAVED = 60.0  # seconds of processor time after which what is trained is saved
+TOPS = {"top1": 1, "top2": 2}  # forms that are mixtures: experts of a token
 TEMPERATURE = 4.0  # of the router's posterior in a mixture
 
 
 @dataclass(frozen=True)
 class Cell:
     """One run. form: "dense" (all peers train one model), "none" (separate paths), "trunk" (feed-forward
-    parts by path, the rest in common)."""
+    parts by path, the rest in common), "top1" and "top2" (a mixture of `paths` experts, with as many values as so many
+    separate paths). With one peer there is nothing to merge: its steps are those of data parallelism."""
 
     form: str
     rate: float  # inner.learning_rate
@@ -65,15 +64,8 @@ class Cell:
     mix: bool = False  # whether mixtures of paths are measured at the end
 
 
-class Fast(Stack):
-    """The stacked model with torch's fused attention."""
-
-    def _attended(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return scaled_dot_product_attention(q, k, v, is_causal=True)
-
-
 def specification(cell: Cell) -> RunSpec:
-    width, layers, heads, inner = SHAPES[cell.shape]
+    width, layers, heads, inner = shapes.dimensions(cell.shape)
     return override(
         RunSpec(),
         {
@@ -98,18 +90,28 @@ class Swarm:
             architecture=self.spec.architecture,
         )  # fmt: skip
         model = models.build(config, "cpu", cell.seed)
-        self.layout = models.layout_of(model)
-        self.stack = Fast(config, self.layout, cell.peers, LENGTH)
-        self.reader = Fast(config, self.layout, 1, LENGTH)
+        self.layout, weights = models.layout_of(model), models.read_weights(model)
+        self.active, top = self.layout.total, TOPS.get(cell.form)
+        if top:
+            whole, deviation = cell.paths * self.layout.total, config.initializer_range
+            self.layout = shapes.mixture(self.layout, cell.paths, whole)
+            self.active = shapes.active(self.layout, cell.paths, top)
+            weights = shapes.first_weights(self.layout, deviation, cell.seed)
+
+        def stack(copies: int) -> Fast:
+            given = config, self.layout, copies, LENGTH
+            return Mixture(*given, cell.paths, top) if top else Fast(*given)
+
+        self.stack, self.reader = stack(cell.peers), stack(1)
         self.inner_steps = Steps(self.stack, self.spec)
-        self.paths = 1 if cell.form == "dense" else cell.paths
+        self.paths = cell.paths if cell.form in ("none", "trunk") else 1
         self.branch = round(cell.start * cell.rounds) if self.paths > 1 else cell.rounds
         self.router = routers.fitted(self.corpus, cell.corpus, self.paths, cell.seed)
         whole = np.arange(len(self.corpus.train))
         routed = self.router.paths(self.corpus.train)
         self.texts = [whole] + [np.flatnonzero(routed == path) for path in range(self.paths)]
         self.taken = np.zeros(1 + self.paths, int)  # blocks of each text, the whole one first
-        self.weights = np.repeat(models.read_weights(model)[None], self.paths, axis=0)
+        self.weights = np.repeat(weights[None], self.paths, axis=0)
         self.merged = np.zeros_like(self.weights)
         slots = max(cell.peers, self.paths)  # a path that waits keeps its moments
         self.first = torch.zeros(slots, self.layout.total)
@@ -118,6 +120,7 @@ class Swarm:
         self.common = self._common()
         self.lengths: list[list[float]] = []
         self.curve: list[list[float]] = []
+        self.done, self.seconds = 0, 0.0  # rounds, and their processor time
 
     def _common(self) -> NDArray[np.bool_]:
         """Of each value, whether all paths hold it in common, bool[P]."""
@@ -127,18 +130,27 @@ class Swarm:
         return common
 
     def run(self) -> dict[str, Any]:
-        """All rounds. Returns the record."""
-        began, cell = time.process_time(), self.cell
-        for number in range(cell.rounds):
+        """All rounds that are left. Returns the record."""
+        cell, every = self.cell, max(MEASURED, self.cell.rounds // POINTS)
+        self._resume()
+        saved = time.process_time()
+        began = saved - self.seconds
+        while self.done < cell.rounds:
+            number = self.done
             if number == self.branch and cell.moments == "dropped":
                 self.first.zero_()
                 self.second.zero_()
                 self.counts[:] = 0
-            self._round(number)
-            if (number + 1) % MEASURED == 0 and number + 1 < cell.rounds:
+            self._round(number, number % every == every - 1)
+            self.done += 1
+            if self.done % every == 0 and self.done < cell.rounds:
                 bits = self.bits(QUICK)
-                self.curve.append([self.tokens(number + 1), round(float(bits.mean()), 4)])
-                print(f"  round {number + 1}: {bits.mean():.4f}", flush=True)
+                self.curve.append([self.tokens(self.done), round(float(bits.mean()), 4)])
+                print(f"  round {self.done}: {bits.mean():.4f}", flush=True)
+            if time.process_time() - saved > SAVED or self.done == cell.rounds:
+                saved = time.process_time()
+                self.seconds = saved - began
+                self._save()
         np.savez(self.kept(), weights=self.weights)
         bits = self.bits(len(self.corpus.held_out))
         domains = self.corpus.held_out_domain
@@ -153,6 +165,7 @@ class Swarm:
             },
             "windows": len(bits),
             "held": self.layout.total,
+            "active": self.active,
             "total": common + self.paths * (self.layout.total - common),
             "common": common,
             "tokens": self.tokens(cell.rounds),
@@ -164,16 +177,35 @@ class Swarm:
             "cpu_seconds": round(time.process_time() - began, 1),
         }
 
-    def kept(self) -> Path:
+    def _save(self) -> None:
+        """What the rounds that are left go on from."""
+        part = self.kept("progress").with_suffix(".part.npz")
+        told = {name: getattr(self, name) for name in TOLD}
+        arrays: dict[str, Any] = {name: np.asarray(getattr(self, name)) for name in ARRAYS}
+        np.savez(part, told=np.array(json.dumps(told)), **arrays)
+        part.replace(self.kept("progress"))
+
+    def _resume(self) -> None:
+        """Go on where an earlier process was stopped."""
+        if not self.kept("progress").exists():
+            return
+        with np.load(self.kept("progress")) as found:
+            for name in ARRAYS:
+                np.copyto(np.asarray(getattr(self, name)), found[name])
+            for name, value in json.loads(str(found["told"])).items():
+                setattr(self, name, value)
+        print(f"  going on after round {self.done}", flush=True)
+
+    def kept(self, what: str = "weights") -> Path:
         """Where the weights are kept in the cache, so that more can be measured of them later."""
         name = blake3(repr(self.cell).encode()).hexdigest(8)
-        return cache_folder() / "bench-paths" / f"weights-{self.cell.form}-{name}.npz"
+        return cache_folder() / "bench-paths" / f"{what}-{self.cell.form}-{name}.npz"
 
     def tokens(self, rounds: int) -> int:
         cell = self.cell
         return rounds * cell.peers * cell.steps * cell.batch * LENGTH
 
-    def _round(self, number: int) -> None:
+    def _round(self, number: int, measured: bool) -> None:
         """Peers of a path, or all before the branch, train from its weights; then each part is merged over
         those who hold it."""
         cell = self.cell
@@ -192,7 +224,7 @@ class Swarm:
             gradient = own.mean(axis=0)
             if len(own) == 1:
                 gradient *= np.float32(cell.factor)
-            if number % MEASURED == MEASURED - 1 and path == held[0]:
+            if measured and path == held[0]:
                 self._measure(number, own, everyone, made)
             self.weights[path], self.merged[path] = outer_step(
                 self.spec.outer, self.weights[path], self.merged[path], gradient
@@ -322,7 +354,10 @@ class Swarm:
 
 def run(cell: Cell) -> dict[str, Any]:
     torch.set_num_threads(1)
-    return Swarm(cell).run()
+    swarm = Swarm(cell)
+    record = swarm.run()
+    swarm.kept("progress").unlink(missing_ok=True)
+    return record
 
 
 def paired(cells: dict[str, Cell]) -> dict[str, Any]:

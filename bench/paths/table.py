@@ -12,6 +12,12 @@ RESULTS = Path(__file__).parents[1] / "results" / "paths"
 DOCUMENT = Path(__file__).parents[2] / "docs" / "paths-measured.md"
 BEGIN, END = "<!-- {} -->\n", "<!-- end of {} -->"
 NAMES = {"dense": "one dense model", "none": "separate paths", "trunk": "common trunk"}
+FORBIDDEN = {
+    "ddp": "one dense model, data parallelism",
+    "whole": "dense model of the whole size",
+    "top1": "mixture of experts of the whole size, one of a token",
+    "top2": "the same, two of a token",
+}
 
 Record = dict[str, Any]
 
@@ -75,10 +81,10 @@ def routers(found: dict[str, Record]) -> list[str]:
 
 
 def rates(found: dict[str, Record]) -> list[str]:
-    lines = head("form", *(f"rate {rate}" for rate in plan.RATES))
-    for kind, name in NAMES.items():
-        cells = [bits(found.get(f"rate-{kind}-{rate}")) for rate in plan.RATES]
-        lines.append(row(name, *cells))
+    tried = sorted({*plan.RATES, *plan.RATES_ABOVE})
+    lines = head("form", *(f"rate {rate}" for rate in tried))
+    for kind, name in (NAMES | FORBIDDEN).items():
+        lines.append(row(name, *(bits(found.get(f"rate-{kind}-{rate}")) for rate in tried)))
     return lines
 
 
@@ -214,6 +220,44 @@ def mixtures(found: dict[str, Record]) -> list[str]:
     return lines
 
 
+def forbidden(found: dict[str, Record]) -> list[str]:
+    lines = head(
+        "model", "parameters, of which a token passes", "rate", "half the length", "seed 0", "seed 1", "seed 2",
+        "Python alone, half",
+    )  # fmt: skip
+    for kind, name in (NAMES | FORBIDDEN).items():
+        names = (f"half-{kind}", *(f"{kind}-seed{n}" for n in range(3)), f"python-{kind}")
+        cells = [(found.get(one), found.get(one.replace(kind, "dense"))) for one in names]
+        some = next((one for one, _ in cells if one), None)
+        if not some:
+            continue
+        active = some.get("active", some["held"])
+        size = f"{some['total']:,}, {active:,}"
+        told = [bits(one) if kind == "dense" else against(one, dense) for one, dense in cells]
+        lines.append(row(name, size, some["cell"]["rate"], *told))
+    return lines
+
+
+def asked(found: dict[str, Record]) -> list[str]:
+    lines = head("size of a path", "model", "K", "parameters in all", "rate", "seed 0", "seed 1", "seed 2", "Python alone")  # fmt: skip
+    for size in plan.LARGER:
+        for kind, name in (NAMES | FORBIDDEN).items():
+            for paths in plan.paths_of(kind):
+                own = plan.name_of(kind, paths)
+                ends = [f"{size}-{{}}-seed{n}" for n in range(3)] + [f"{size}-python-{{}}"]
+                cells = [found.get(end.format(own)) for end in ends]
+                dense = [found.get(end.format("dense")) for end in ends]
+                if not any(cells):
+                    continue
+                some = next(one for one in cells if one)
+                told = [against(*pair) or bits(pair[0]) for pair in zip(cells, dense, strict=True)]
+                count = paths if own != kind else ""
+                lines.append(
+                    row(size, name, count, f"{some['total']:,}", some["cell"]["rate"], *told)
+                )
+    return lines
+
+
 def sizes(found: dict[str, Record]) -> list[str]:
     """Dense sizes at equal tokens, and between which of them the paths are, linear in log size."""
     lines = head("model", "parameters of a peer", "bits per byte")
@@ -246,16 +290,6 @@ def interpolated(known: list[tuple[float, float]], value: float) -> float:
         if value >= y or (b, y) == known[-1]:
             return math.exp(a + (b - a) * (x - value) / (x - y))
     raise ValueError("no two sizes")
-
-
-def larger(found: dict[str, Record]) -> list[str]:
-    lines = head("form", "tokens per held parameter", "bits per byte")
-    dense = found.get("dense-295k")
-    for kind, name in NAMES.items():
-        if one := found.get(f"{kind}-295k"):
-            said = against(one, dense) if kind != "dense" and dense else bits(one)
-            lines.append(row(name, one["tokens_per_held"], said))
-    return lines
 
 
 def cost(found: dict[str, Record]) -> list[str]:
@@ -299,7 +333,7 @@ def churn(found: dict[str, Record]) -> list[str]:
 
 
 def left(found: dict[str, Record]) -> list[str]:
-    names = [f"`{name}`" for name in plan.CELLS if name not in found]
+    names = [f"`{name}`" for name in plan.FIRST if name not in found]
     return [", ".join(names) + "." if names else "Nothing is missing."]
 
 
@@ -310,11 +344,12 @@ TABLES = {
     "curve": curve,
     "single": single,
     "numbers": numbers,
+    "forbidden": forbidden,
+    "asked": asked,
     "choices": choices,
     "lengths": lengths,
     "mixtures": mixtures,
     "sizes": sizes,
-    "larger": larger,
     "rates": rates,
     "routers": routers,
     "left": left,

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from bench.paths import corpus as corpora
-from bench.paths import routers, table
+from bench.paths import plan, routers, table
 from bench.paths.corpus import LENGTH, Corpus
-from bench.paths.swarm import Cell, Swarm
+from bench.paths.swarm import Cell, Swarm, run
 
 SMALL = {"rounds": 2, "peers": 4, "steps": 1, "batch": 1, "paths": 2}
 
@@ -31,7 +31,7 @@ def text(monkeypatch, tmp_path):
 def trained(form: str, **more: object) -> Swarm:
     swarm = Swarm(Cell(form, 0.01, **(SMALL | more)))
     for number in range(swarm.cell.rounds):
-        swarm._round(number)
+        swarm._round(number, measured=False)
     return swarm
 
 
@@ -82,6 +82,38 @@ def test_a_record_has_what_the_tables_read(text):
     assert set(record["by_domain"]) == {"capital", "small"}
     mixed = record["mixed"]
     assert mixed["best path in hindsight"] <= mixed["routed"] <= mixed["mean over single paths"]
+
+
+@pytest.mark.parametrize("form", ["none", "top2"])
+def test_a_cell_that_was_stopped_goes_on_to_the_same_bits(text, form):
+    cell = Cell(form, 0.01, start=0.5, **SMALL)
+    stopped = Swarm(cell)
+    stopped._round(0, measured=False)
+    stopped.done = 1
+    stopped._save()
+    gone_on = Swarm(cell)
+    gone_on.run()
+    assert np.array_equal(gone_on.weights, trained(form, start=0.5).weights)
+    run(cell)
+    assert not stopped.kept("progress").exists()
+
+
+def test_a_cell_without_a_rate_takes_the_best_that_was_tried_and_says_which_are_missing():
+    bits = {0.005: 4.2, 0.01: 4.1, 0.02: 4.3}
+    found = {f"0.3M-rate-whole-{rate}": {"bits_per_byte": x} for rate, x in bits.items()}
+    cell = plan.resolved("0.3M-whole-k4-seed1", found)
+    assert (cell.rate, cell.shape, cell.seed, cell.peers) == (0.01, "295k x 4", 1, 1)
+    found.pop("0.3M-rate-whole-0.005")
+    with pytest.raises(LookupError, match=r"First: .* run 0.3M-rate-whole-0.005$"):
+        plan.resolved("0.3M-whole-k4-seed1", found)
+
+
+def test_all_kinds_of_a_size_see_as_many_tokens_as_twenty_for_each_value_of_a_path():
+    for size, held in (("66k", 65_760), ("0.3M", 295_488), ("1M", 1_016_960)):
+        for kind in plan.KINDS:
+            cell = plan.kind_of(kind, size)
+            tokens = cell.rounds * cell.peers * cell.steps * cell.batch * LENGTH
+            assert tokens / held == pytest.approx(20, rel=0.03)
 
 
 def test_an_equivalent_size_lies_between_the_dense_models_around_it():

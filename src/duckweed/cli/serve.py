@@ -136,6 +136,7 @@ def serve(
     at = "" if page == LAST else page
     if specification and (found := family_folders.find(specification)):
         specified.refuse_with_run(wanted, recipe)
+        families.check_ports(found.read_spec(), _port(listen))
         family = families.reopen(found, device, threads, plugin or (), "auto")
         families.serve(family, way, train, at, beside)
         return
@@ -149,6 +150,7 @@ def serve(
         spec, base = specified.specification(specification, recipe, wanted)
         name = name or folders.next_name(runs, specification.stem if specification else "serve")
         if spec.paths is not UNSET:
+            families.check_ports(spec, _port(listen))
             family = families.begin(spec, base, runs, name, device, threads, loaded, "auto", True)
             families.serve(family, way, train, at, beside)
             return
@@ -162,6 +164,12 @@ def serve(
             if not running.trained(run):
                 _serve(run, train, threads, way, shown, log or [], mirror)
             running.finish(run)
+
+
+def _port(listen: str | None) -> int:
+    """Of ADDRESS:PORT; 0 where none is named."""
+    port = (listen or "").rpartition(":")[2]
+    return int(port) if port.isdigit() else 0
 
 
 @contextlib.contextmanager

@@ -59,7 +59,15 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads of each peer.")] = 1,
     micro: Annotated[str, typer.Option(metavar="auto|N", help=running.MICRO)] = "auto",
-    port: Annotated[int, typer.Option(help="UDP port of the coordinator; 0: any.")] = 0,
+    port: Annotated[
+        int,
+        typer.Option(
+            help="UDP port of the coordinator; 0: any. Of a family: that of the common start, path k has the port "
+            "2 (k + 1) above it.",
+            min=0,
+            max=65535,
+        ),
+    ] = 0,
     simulate: Annotated[
         bool, typer.Option("--simulate", help="One process and a virtual clock: same result.")
     ] = False,
@@ -101,13 +109,13 @@ def train(
     if resume is not None:
         specified.refuse_with_run(wanted, recipe)
         if found := family_folders.find(resume):
-            families.refuse({"--port": port})
+            families.check_ports(found.read_spec(), port)
         folder = None if found else folders.find(resume)
     else:
         loaded = plugins.load(plugin or ())
         spec, base = specified.specification(specification, recipe, wanted)
         if spec.paths is not UNSET:
-            families.refuse({"--port": port})
+            families.check_ports(spec, port)
         if links:  # before a folder is made for the run
             parse_links(links, spec.rounds.peers)
     with contextlib.ExitStack() as stack:
@@ -127,7 +135,7 @@ def train(
             if simulate:
                 families.simulate(family, links, step_seconds, beside)
             else:
-                families.train(family, forks, beside)
+                families.train(family, forks, beside, port)
             return
         if folder:
             run = running.reopen(folder, device, threads, plugin or (), micro, simulated=simulate)

@@ -40,6 +40,12 @@ def of_path(spec: RunSpec, path: int, router: str) -> RunSpec:
     return _run(spec, spec.rounds.count - before, peers, branch)
 
 
+def port_of(first: int, number: int) -> int:
+    """Of the coordinator of that number after the one of the common start, which listens at port `first`; 0: any. One
+    more is left to each for the relay beside it."""
+    return first and first + 2 * number
+
+
 def needed(spec: RunSpec) -> list[int]:
     """Sequences of one inner step of all peers of each path."""
     hands = deal(spec.rounds.peers, paths_of(spec).count)

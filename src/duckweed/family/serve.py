@@ -34,8 +34,6 @@ SERVED = "serve"
 """Name of the invitation that `duckweed serve` prints."""
 AWAY = ("gone", "silent", "put out")
 """What a peer does that is not here any more (duckweed.swarm.coordinator.admission)."""
-PORTS = 2
-"""Each coordinator takes two, one of them for the relay beside it."""
 Begun = Callable[[Invitation, Serving], None]
 Finish = Callable[[], object]
 
@@ -111,7 +109,7 @@ def _shifted(way: Way, number: int) -> Way:
 
 def _further(address: str, number: int) -> str:
     host, _, port = address.rpartition(":")
-    return f"{host}:{int(port) + PORTS * number}" if int(port) else address
+    return f"{host}:{rules.port_of(int(port), number)}"
 
 
 class _OwnPeers:

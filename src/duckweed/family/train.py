@@ -32,20 +32,21 @@ class Told(NamedTuple):
 Story = Generator[Told, None, None]
 
 
-def train(family: Family, say: Say, forks: ForkServer | None = None) -> Story:
+def train(family: Family, say: Say, forks: ForkServer | None = None, port: int = 0) -> Story:
     """Train with processes what is not trained yet. As many peers are at work at once as the specification names:
     all of them in the common start; then those of the paths, of which the next begins when one has ended. To close
-    the iterator ends the processes in order. forks: as of LocalRun. Raises RunFailed."""
+    the iterator ends the processes in order. forks: as of LocalRun; port: of the coordinator of the common start, those
+    of the paths follow. Raises RunFailed."""
     with ExitStack() as stack:
         first = family.common
         if forks is None and first.device == "cpu":
             forks = stack.enter_context(ForkServer(environment.of_child(first.threads)))
         if not session.trained(first):
-            for event in session.train(first, forks=forks):
+            for event in session.train(first, port, forks):
                 yield Told(COMMON, first, event)
         if session.trained(first):
             begin.branch(family, say)
-            yield from _together(family, _untrained(family), forks)
+            yield from _together(family, _untrained(family), forks, port)
 
 
 def simulate(
@@ -95,7 +96,7 @@ def hear(path: int, run: Session, local: LocalRun, seconds: float) -> Story:
         raise RunFailed(f"{name_of(path)}: {error}") from error
 
 
-def _together(family: Family, waiting: list[int], forks: ForkServer | None) -> Story:
+def _together(family: Family, waiting: list[int], forks: ForkServer | None, port: int) -> Story:
     """Train paths side by side; those that wait begin as peers get free."""
     free = family.spec.rounds.peers
     hands = rules.deal(free, rules.paths_of(family.spec).count)
@@ -103,11 +104,12 @@ def _together(family: Family, waiting: list[int], forks: ForkServer | None) -> S
     with ExitStack() as stack:
         while waiting or at_work:
             while waiting and (peers := len(hands[waiting[0]])) <= free:
-                run = family.of_path(waiting[0])
+                path = waiting.pop(0)
+                run = family.of_path(path)
                 share = run.share(family.spec.rounds.peers)
                 local = LocalRun(run.folder, run.spec, run.device, run.threads, peers, share, forks)
-                stack.enter_context(local).start()
-                at_work[waiting.pop(0)], free = (run, local), free - peers
+                stack.enter_context(local).start(f"127.0.0.1:{rules.port_of(port, path + 1)}")
+                at_work[path], free = (run, local), free - peers
             for path, (run, local) in list(at_work.items()):
                 yield from hear(path, run, local, VIEW / len(at_work))
                 if local.over:

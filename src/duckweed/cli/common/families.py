@@ -30,6 +30,21 @@ if TYPE_CHECKING:
     from duckweed.swarm.blobs.mirroring import Mirroring
 
 console = PlainConsole()
+PORTS = (1 << 16) - 1  # the highest port
+
+
+def check_ports(spec: RunSpec, first: int) -> None:
+    """End the command where the coordinators of a family would listen at ports that there are not. first: port of that
+    of the common start; 0: any."""
+    from duckweed.family import rules
+
+    paths = rules.paths_of(spec).count
+    over = rules.port_of(first, paths) + 1 - PORTS
+    if first and over > 0:
+        fail(
+            f"port {first} is too high for a family of {paths} paths: each has a port of its own above it, and the "
+            f"last would be {PORTS + over}, where {PORTS} is the highest there is. Choose {first - over} or less"
+        )
 
 
 def begin(
@@ -107,11 +122,11 @@ def _told(family: Family) -> Family:
     return family
 
 
-def train(family: Family, forks: ForkServer | None, beside: Beside) -> None:
-    """Train what is left, with processes; then measure and export."""
+def train(family: Family, forks: ForkServer | None, beside: Beside, port: int) -> None:
+    """Train what is left, with processes; then measure and export. port: of the first coordinator; 0: any."""
     from duckweed.family import train as training
 
-    _watched(family, lambda say: training.train(family, say, forks), beside)
+    _watched(family, lambda say: training.train(family, say, forks, port), beside)
 
 
 def simulate(family: Family, links: str | None, step_seconds: float | None, beside: Beside) -> None:
@@ -304,10 +319,3 @@ def _closed(run: RunFolder) -> int:
 
     with closing(Ledger(run.ledger)) as ledger:
         return ledger.closed_rounds()
-
-
-def refuse(options: Mapping[str, object]) -> None:
-    """End the command if one of these options, name -> value, was given: a family does not take them."""
-    for name, value in options.items():
-        if value:
-            fail(f"{name} goes with a single run and not with a family of paths")
