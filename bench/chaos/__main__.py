@@ -20,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench.chaos import siege, storm
+from bench.chaos import storm
 from bench.chaos.arena import Arena
 from bench.chaos.storm import Blow
 from bench.chaos.verdict import Verdict, judge
@@ -74,6 +74,8 @@ def keep(name: str, found: dict[str, Any]) -> None:
 
 def besieged(given: argparse.Namespace) -> dict[str, Any]:
     """A storm of hostile peers; what there is so far is kept as it goes."""
+    from bench.chaos import siege  # it loads PyTorch
+
     machine = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.0f}"
     with tempfile.TemporaryDirectory() as place:
         return siege.compare(
@@ -93,7 +95,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--mixed", action="store_true", help="other faults too, and a villain")
     parser.add_argument("--replay", type=Path, help="the log of a storm")
-    parser.add_argument("--keep", type=Path, help="folder for logs and runs; must not exist")
+    parser.add_argument(
+        "--keep", type=Path, help="folder for logs and runs; a new one, but with --hostile"
+    )
     parser.add_argument("--hostile", type=int, default=0, help="how many of the peers are hostile")
     parser.add_argument("--minutes", type=float, default=60.0, help="of the storm of --hostile")
     given = parser.parse_args()

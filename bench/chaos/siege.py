@@ -22,7 +22,7 @@ from bench.fuzz.flood import open_files
 from bench.wan.runs import DUCKWEED, Stage
 from duckweed.run.events import RoundClosed
 
-PATIENCE = 300.0  # seconds without a closed round, or for a first sign, until the run is given up
+PATIENCE = 1200.0  # seconds without a closed round, or for a first sign, until the run is given up
 HOMEWARD = 120.0  # seconds for the peers to end after the coordinator: each measures the model
 PROBE = 10  # rounds of the run that tells how long a round is
 HUB, STRANGERS, CREW = "hub", "strangers", "crew"
