@@ -4,6 +4,10 @@ every five, between hosts of the laboratory; then the calm run with as many toke
 `--mixed` adds processes that hang, partitions, links of 1 Mbit/s and a villain. `--replay LOG` lets the
 storm of a log pass again. Every storm's log, `storm.jsonl`, and the words of all processes stay in
 --keep FOLDER. Writes bench/results/chaos.json; see docs/chaos.md.
+
+`--hostile N --peers M --minutes X` (no root): N of M peers of an open run are hostile, each attack in turn, with a
+flood of strangers beside them; then the calm run of the others. With --keep the same command goes on where it was
+interrupted.
 """
 
 import argparse
@@ -11,6 +15,7 @@ import json
 import math
 import os
 import tempfile
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -67,16 +72,39 @@ def keep(name: str, found: dict[str, Any]) -> None:
     RESULTS.write_text(json.dumps(record | {name: found}, indent=1) + "\n")
 
 
+def besieged(given: argparse.Namespace) -> dict[str, Any]:
+    """A storm of hostile peers; what there is so far is kept as it goes."""
+    from bench.chaos import siege  # it loads PyTorch
+
+    machine = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.0f}"
+    with tempfile.TemporaryDirectory() as place:
+        return siege.compare(
+            given.keep or Path(place),
+            lambda text: print(f"{time.strftime('%H:%M:%S')} {text}", flush=True),
+            lambda found: keep("hostile", found | {"machine": machine}),
+            peers=given.peers, hostile=given.hostile, minutes=given.minutes, rounds=given.rounds or 0,
+            steps=given.steps or 40, seed=given.seed,
+        )  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.chaos", description=__doc__)
     parser.add_argument("--peers", type=int, default=6)
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--steps", type=int, default=40, help="inner steps of a round")
+    parser.add_argument("--rounds", type=int, help="30; of --hostile: what fills the minutes")
+    parser.add_argument("--steps", type=int, help="inner steps of a round, 40")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--mixed", action="store_true", help="other faults too, and a villain")
     parser.add_argument("--replay", type=Path, help="the log of a storm")
-    parser.add_argument("--keep", type=Path, help="folder for logs and runs; must not exist")
+    parser.add_argument(
+        "--keep", type=Path, help="folder for logs and runs; a new one, but with --hostile"
+    )
+    parser.add_argument("--hostile", type=int, default=0, help="how many of the peers are hostile")
+    parser.add_argument("--minutes", type=float, default=60.0, help="of the storm of --hostile")
     given = parser.parse_args()
+    if given.hostile:
+        ended(besieged(given))
+        return
+    given.rounds, given.steps = given.rounds or 30, given.steps or 40
     if reason := unavailable():
         raise SystemExit(f"skipped: {reason}")
     facts = {name: getattr(given, name) for name in ("peers", "rounds", "steps", "seed")}
@@ -90,10 +118,15 @@ def main() -> None:
         )
     with tempfile.TemporaryDirectory() as place:
         found = compare(given.keep or Path(place), blows, **facts)
-    print(json.dumps(found, indent=1))
     if not given.replay:
         machine = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.0f}"
         keep("mixed" if given.mixed else "kills", found | {"machine": machine})
+    ended(found)
+
+
+def ended(found: dict[str, Any]) -> None:
+    """Show what was found."""
+    print(json.dumps(found, indent=1))
     if found["storm"]["faults"] or not math.isfinite(found["loss against calm"]):
         raise SystemExit("the run is not sound")
 

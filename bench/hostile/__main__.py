@@ -10,7 +10,9 @@ import os
 import platform
 import sys
 import time
+from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +23,10 @@ from bench.hostile.swarm import PEERS, Swarm, World, world
 from bench.hostile.table import RESULTS, read
 
 HONEST = "none"
-KNOWING = {"adaptive": adaptive.Adaptive, "patient": adaptive.Patient}
+KNOWING = {
+    "adaptive": adaptive.Adaptive, "patient": adaptive.Patient,
+    "returning": partial(adaptive.Returning, 1), "taking-turns": partial(adaptive.Returning, 2),
+}  # fmt: skip
 
 
 def cell(
@@ -62,12 +67,13 @@ def main() -> None:
     ask.add_argument("--share", nargs="+", type=float, default=[0, 0.1, 0.25, 0.4])
     ask.add_argument("--seeds", type=int, default=3)
     ask.add_argument("--rules", nargs="+", default=["filtered"])
+    ask.add_argument("--results", type=Path, default=RESULTS, help="where the lines go")
     ask.add_argument("--data", nargs="+", default=["identical", "uneven"])
     asked = ask.parse_args()
     torch.set_num_threads(1)
     rules.register()
     counts = [math.ceil(PEERS * share) for share in asked.share]
-    done = {tuple(row[key] for key in table.KEYS) for row in read()}
+    done = {tuple(row[key] for key in table.KEYS) for row in read(asked.results)}
     for seed, data in product(range(asked.seeds), asked.data):
         wanted = [
             (rule, attack, hostile, data, seed)
@@ -84,13 +90,13 @@ def main() -> None:
                 for key in [honest, *(k for k in left if k[2] == hostile and k != honest)]:
                     row = cell(found, *key)
                     if key not in done:
-                        note(row)
+                        note(row, asked.results)
                 found.memo.clear()
 
 
-def note(row: dict[str, Any]) -> None:
+def note(row: dict[str, Any], results: Path) -> None:
     """Keep a run, and show it."""
-    with RESULTS.open("a", encoding="utf-8") as file:
+    with results.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
     print(json.dumps(row), file=sys.stderr, flush=True)
 

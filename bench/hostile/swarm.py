@@ -247,7 +247,8 @@ class Swarm:
                 theirs, said = self.attack(view)
                 codes, sizes = [*codes, *theirs], [*sizes, *said]
             closed = self._close(number, codes, sizes)
-            out = sorted(set(range(len(codes))) - set(closed.accepted))
+            handed = {p for p, one in enumerate(codes) if one is not None}
+            out = sorted(handed - set(closed.accepted))
             record.left_out.append(out)
             gone.append({p - self.honest for p in out if p >= self.honest})
             past.append(honest)
@@ -259,9 +260,13 @@ class Swarm:
         record.bits = self._evaluate()
         return record
 
-    def _close(self, number: int, codes: list[np.ndarray], sizes: list[list[float]]) -> Closed:
+    def _close(
+        self, number: int, codes: list[np.ndarray | None], sizes: list[list[float]]
+    ) -> Closed:
         blobs, handed = MemoryBlobs(), []
         for peer, (one, said) in enumerate(zip(codes, sizes, strict=True)):
+            if one is None:  # it hands in nothing
+                continue
             blob = self.codec.blob(np.ascontiguousarray(one, np.int8))
             digest = blob_hash(blob)
             blobs[digest] = blob

@@ -12,11 +12,11 @@ KEYS = ("rule", "attack", "hostile", "data", "seed")
 Row = dict[str, Any]
 
 
-def read() -> list[Row]:
+def read(results: Path = RESULTS) -> list[Row]:
     """All runs so far, one JSON object a line."""
-    if not RESULTS.exists():
+    if not results.exists():
         return []
-    return [json.loads(line) for line in RESULTS.read_text("utf-8").splitlines() if line]
+    return [json.loads(line) for line in results.read_text("utf-8").splitlines() if line]
 
 
 def references(rows: list[Row]) -> dict[tuple[int, str, int], float]:

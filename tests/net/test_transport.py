@@ -115,6 +115,21 @@ def test_where_tcp_is_closed_large_bodies_go_over_iroh():
     play(scene, Server(len(BIG)))
 
 
+def test_who_is_dropped_by_a_crowded_listener_is_answered_over_iroh(monkeypatch):
+    monkeypatch.setattr(tcp, "TCP_HURRY", 20.0)
+
+    async def scene(link, here, there):
+        async def crowded(key, *_):
+            dropped.append(key)
+
+        dropped, here._listener._questions = [], crowded
+        _, back = await link.ask(b"big", BIG, body_limit=len(BIG))
+        assert back == BIG[::-1]
+        assert dropped == [CLIENT.id]
+
+    play(scene, Server(len(BIG)))
+
+
 def test_large_bodies_are_refused_over_tcp_as_well():
     async def scene(link, here, there):
         with pytest.raises(LinkError):

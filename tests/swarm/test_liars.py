@@ -10,7 +10,7 @@ import pytest
 from fixtures.coordinated import SPEC, play
 from fixtures.pretended import PEERS, state
 
-from duckweed.ledger.entries import PeerEntry
+from duckweed.ledger.entries import PeerEntry, Standing
 from duckweed.net import clock
 from duckweed.net.identity import Identity
 from duckweed.round.open_round import Timings
@@ -110,6 +110,21 @@ def test_votes_are_kept_of_rounds_that_can_be_voted_on_and_one_of_each_key(tmp_p
         for n in range(50):
             await run.ask(PEERS[0], m.Next(1, f"{n:064x}", True))
         assert {round_: len(of_round) for round_, of_round in votes.items()} == {1: 1}
+
+    play(tmp_path, scene)
+
+
+def test_keys_that_have_done_little_do_not_decide_which_state_is_right(tmp_path):
+    async def scene(run):
+        await run.start()
+        await run.round()
+        run.it.history.memory = {0: Standing(100_000), 1: Standing(900), 2: Standing(900)}
+        for liar in PEERS[1:3]:
+            await run.task_of(liar, 1, "bb" * 32)
+        assert 1 not in run.it.history.agreed
+        await run.task_of(PEERS[0], 1, "aa" * 32)
+        assert run.it.history.agreed[1] == "aa" * 32
+        assert (await run.ask(PEERS[1], m.Next(1, "bb" * 32, False))).fault
 
     play(tmp_path, scene)
 

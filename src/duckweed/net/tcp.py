@@ -59,6 +59,11 @@ class Unreachable(ConnectionError):
     """The peer cannot be reached over TCP; nothing was sent."""
 
 
+class Dropped(ConnectionError):
+    """The other side closed the connection before it had answered. A crowded listener does so with those whom
+    it does not know yet."""
+
+
 def _certificate(identity: Identity, context: ssl.SSLContext) -> None:
     """A certificate for the peer's key. Its name and dates mean nothing: nobody looks at them."""
     key = Ed25519PrivateKey.from_private_bytes(identity.secret)
@@ -185,13 +190,16 @@ class TcpPool:
         self, head: bytes, body: bytes, body_limit: int, patience: float
     ) -> tuple[bytes, bytes]:
         """Head and body of the answer. Raises Unreachable if the peer cannot be reached over TCP and nothing
-        was sent; TimeoutError, LinkError, OSError or IncompleteReadError if it broke later."""
+        was sent; Dropped, TimeoutError, LinkError or OSError if it broke later."""
         reader, writer = await self._connection()
         try:
             await framing.send(lambda data: _write(writer, data), head, body, self._pace)
             read = reader.readexactly
             answer = await framing.read_head(read, self._head_limit, patience)
             answered = answer, await framing.read_body(read, body_limit, self._pace)
+        except (ConnectionResetError, BrokenPipeError, asyncio.IncompleteReadError) as error:
+            self._drop(writer)
+            raise Dropped(f"{error}") from error
         except BaseException:  # cancelled, too: what follows would be half an answer
             self._drop(writer)
             raise

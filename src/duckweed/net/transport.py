@@ -102,7 +102,7 @@ class Link:
             if self.tcp_pool and max(len(body), body_limit) >= TCP_FROM:
                 try:
                     return await self.tcp_pool.ask(head, body, body_limit, patience)
-                except tcp.Unreachable as error:
+                except (tcp.Unreachable, tcp.Dropped) as error:
                     log.debug("a large body goes over QUIC: %s", error)
             stream = await within(STALL, self._connection.open_bi())
             sending, reply = stream.send(), stream.recv()

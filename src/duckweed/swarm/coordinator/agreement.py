@@ -1,7 +1,7 @@
 """Do all peers hold the same weights? The hash that most hold is written into the ledger."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from duckweed.round.history import RunHistory
 
@@ -13,17 +13,18 @@ class Agreement:
         self.history = history
         self._votes: dict[int, dict[int, str]] = defaultdict(dict)
 
-    def vote(self, round_: int, peer: int, held: str, voters: Sequence[int]) -> bool:
-        """Note which state a peer holds; voters: those who decide, of whom more than half must hold it.
-        The vote of others is noted and decides nothing. True if this vote decided."""
+    def vote(self, round_: int, peer: int, held: str, says: Mapping[int, int]) -> bool:
+        """Note which state a peer holds. says: those who decide, and the work that each has done; who holds the
+        state must have done more than half of it, since keys cost nothing. The vote of others is noted and
+        decides nothing. True if this vote decided."""
         if round_ in self.history.agreed:
             return False
         votes = self._votes[round_]
         votes[peer] = held
-        same = sum(votes.get(voter) == held for voter in voters)
-        if 2 * same <= len(voters):
+        same = [voter for voter in says if votes.get(voter) == held]
+        if 2 * sum(says[voter] for voter in same) <= sum(says.values()):
             return False
-        self.history.agree(round_, held, same)
+        self.history.agree(round_, held, len(same))
         self._votes.pop(round_)
         return True
 

@@ -5,7 +5,7 @@ finds everything else in the ledger. Its rounds are driven by duckweed.swarm.coo
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from msgspec import UNSET
 
@@ -301,15 +301,19 @@ class Coordinator:
             return m.Stop(
                 f"this peer is at round {number}, the run at {self.rounds.number}", fault=True
             )
-        if self.agreement.vote(number, member.index, question.hash, self._voters(number)):
+        if self.agreement.vote(number, member.index, question.hash, self._says(number)):
             await self.rounds.notify(news=True)
         if (reason := self.agreement.differs(number, question.hash)) is None:
             return None
         self._tell(member, StateDiffers(member.index, number))
         return m.Stop(reason, fault=True)
 
-    def _voters(self, number: int) -> Sequence[int]:
+    def _says(self, number: int) -> Mapping[int, int]:
+        """Who decides which state is the right one, and the tokens of its work; where the merge rule remembers
+        nobody's, all the same."""
         here = {member.index for member in self.rounds.here()}
         late = clock.now() - self._began > GATHER
         missed = {x.index for x in self.admission.by_index.values() if x.heard or late} - here
-        return voters(self.history.counted(number), here, missed)
+        memory = self.history.memory
+        deciding = voters(self.history.counted(number), here, missed)
+        return {peer: max(1, memory[peer].work) if peer in memory else 1 for peer in deciding}
