@@ -20,7 +20,7 @@ from bench.chaos.attacker import LIES
 from bench.chaos.verdict import judge
 from bench.fuzz.flood import open_files
 from bench.wan.runs import DUCKWEED, Stage
-from duckweed.run.events import RoundClosed
+from duckweed.run.events import FinalLoss, RoundClosed
 
 PATIENCE = 1200.0  # seconds without a closed round, or for a first sign, until the run is given up
 HOMEWARD = 120.0  # seconds for the peers to end after the coordinator: each measures the model
@@ -161,6 +161,10 @@ class Siege(Stage):
         """How many rounds are closed."""
         return len({x.round for x in self.events(RoundClosed)})
 
+    def over(self) -> bool:
+        """Whether the run was trained and measured before."""
+        return self.closed() == self.rounds and bool(self.events(FinalLoss))
+
     def _look(self) -> None:
         for name in self.honest:
             if self.processes[name].poll() and name not in self.fallen:
@@ -197,8 +201,9 @@ def play(place: Path, tell: Callable[[str], None], **facts: Any) -> dict[str, An
     with Loopback(hosts) as lab:
         siege = Siege(lab, place, tell=tell, **facts)
         tell(f"{place.name}: {siege.rounds} rounds, {siege.closed()} of them closed before")
-        siege.open()
-        siege.passes()
+        if not siege.over():
+            siege.open()
+            siege.passes()
     found = read(siege)
     done.write_text(json.dumps(found, indent=1) + "\n")
     return found

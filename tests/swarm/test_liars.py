@@ -225,6 +225,28 @@ def test_members_that_do_nothing_hold_the_others_up_for_a_deadline_at_most(
     play(tmp_path, scene, spec)
 
 
+def test_a_newcomer_is_not_waited_for_before_it_has_asked_for_work(tmp_path):
+    async def scene(run):
+        await run.start()
+        await run.round()
+        await run.join(KEYS[:2])
+        await run.round(1)
+        began = clock.now()
+        await run.round(2)  # which opened while they were there
+        assert clock.now() - began < 0.2
+        task = await run.task_of(KEYS[0], 3)
+        for number in range(3):
+            await run.hand_in(number, 3)
+        await asyncio.sleep(0.2)
+        assert (
+            run.it.rounds.number == 3
+        )  # it waits for the newcomer that has asked, and for no other
+        assert await run.ask(KEYS[0], *run.work(3, task)) == m.Ack()
+        await run.closed(3)
+
+    play(tmp_path, scene, LONG)
+
+
 def test_who_hands_something_in_at_once_does_not_close_the_first_round_alone(tmp_path):
     async def scene(run):
         await run.start()

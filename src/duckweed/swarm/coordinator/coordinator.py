@@ -172,6 +172,10 @@ class Coordinator:
     async def _admit(self, key: str, join: m.Join) -> m.Answer:
         member = self.admission.admit(key, join.secret, self.rounds.number)
         member.addresses, member.pace = join.addresses, member.pace or join.pace
+        if self.rounds.open and not member.counted:
+            member.idle = (
+                True  # keys cost nothing: nobody waits for one that has not asked for work
+            )
         log.info("peer %d joined: key %s, from %s", member.index, key[:10], member.origin)
         await self.rounds.notify()
         open_ = self.rounds.open

@@ -154,7 +154,8 @@ class RoundDriver:
         return self.next
 
     def assign(self, member: Member, round_: OpenRound) -> Span:
-        """What a peer is to train in a round."""
+        """What a peer is to train in a round. A newcomer is waited for from here on."""
+        member.idle = member.idle and member.passed > 0
         if member.index not in round_.assigned:
             usual = self.spec.schedule.steps_of(round_.number)
             budget = self._budgets([*self.here(), member], usual)[member.index]
