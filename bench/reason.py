@@ -27,6 +27,7 @@ TASKS: dict[str, dict[str, object]] = {
 }  # fmt: skip
 ROWS, HELD_OUT = 12_000, 0.05
 SEQUENCE, TOKENS = 160, 56
+MICRO = 64  # sequences trained at a time: more are no faster, and take more memory
 COMMON = {"model.source": "llama-0.5m", "model.sequence": SEQUENCE, "data.held_out": HELD_OUT}
 
 
@@ -82,7 +83,11 @@ def trained(base: Path, name: str, seed: int, facts: dict[str, object]) -> dict[
             training = duckweed.open(folder).simulate()
         else:
             training = duckweed.simulate(
-                COMMON | facts | {"seed": seed}, base=base, runs=base / "runs", name=name
+                COMMON | facts | {"seed": seed},
+                base=base,
+                runs=base / "runs",
+                name=name,
+                micro=MICRO,
             )
         for event in training:
             written = event.written.words() if event.written else f"loss {event.loss:.3f}"
