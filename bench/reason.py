@@ -5,7 +5,9 @@ clock, examines the model after each, and writes bench/results/reason-N.json (do
 """
 
 import argparse
+import ast
 import json
+import operator
 import random
 import re
 import time
@@ -17,32 +19,43 @@ import torch
 import duckweed
 
 RESULTS = Path(__file__).parent / "results"
-TASKS = {
+TASKS: dict[str, dict[str, object]] = {
     "chain_sum": {"min_terms": 2, "max_terms": 4, "min_digits": 1, "max_digits": 1},
-    "spell_backward": {"min_word_len": 4, "max_word_len": 9},
-}
+    "basic_arithmetic": {
+        "min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 1, "operators": ["+", "-", "*"],
+    },
+}  # fmt: skip
 ROWS, HELD_OUT = 12_000, 0.05
 SEQUENCE, TOKENS = 160, 56
+MICRO = 64  # sequences trained at a time: more are no faster, and take more memory
 COMMON = {"model.source": "llama-0.5m", "model.sequence": SEQUENCE, "data.held_out": HELD_OUT}
 
 
-def chain_sum(question: str) -> str:
-    """A sum from left to right, a step a line."""
-    terms = re.findall(r"\d+|[+-]", question.rpartition(":")[2])
-    total, lines = int(terms[0]), []
-    for sign, number in zip(terms[1::2], terms[2::2], strict=True):
-        after = total + int(number) if sign == "+" else total - int(number)
-        lines.append(f"{total}{sign}{number}={after}")
-        total = after
-    return "\n".join([*lines, f"Answer: {total}"])
+SIGNS = {ast.Add: ("+", operator.add), ast.Sub: ("-", operator.sub), ast.Mult: ("*", operator.mul)}
 
 
-def spell_backward(question: str) -> str:
-    """The letters from behind, the answer itself."""
-    return f"Answer: {question.rpartition(' ')[2][::-1]}"
+def steps(question: str) -> str:
+    """What stands in parentheses first, a step a line, then the answer."""
+    found = re.search(r"[-\d(][-+*() \d]*", question.rpartition(":")[2])
+    assert found
+    lines: list[str] = []
+    value = reckoned(ast.parse(found[0].strip(), mode="eval").body, lines)
+    return "\n".join([*lines, f"Answer: {value}"])
 
 
-WORKED = {"chain_sum": chain_sum, "spell_backward": spell_backward}
+def reckoned(node: ast.expr, lines: list[str]) -> int:
+    """Its value; each sum, difference and product on the way is a line."""
+    match node:
+        case ast.BinOp(left, sign, right):
+            one, other = reckoned(left, lines), reckoned(right, lines)
+            mark, reckon = SIGNS[type(sign)]
+            lines.append(f"{one}{mark}{other}={reckon(one, other)}")
+            return reckon(one, other)
+        case ast.UnaryOp(operand=operand):
+            return -reckoned(operand, lines)
+        case ast.Constant(int(value)):
+            return value
+    raise ValueError(ast.dump(node))
 
 
 def worked_solutions(path: Path, seed: int) -> None:
@@ -55,7 +68,7 @@ def worked_solutions(path: Path, seed: int) -> None:
         for key in range(ROWS // len(TASKS)):
             one = draw(environment, (seed << 40) + (number << 32) + key, False, HELD_OUT)
             question = environment.question(one)
-            solution = WORKED[name](question)
+            solution = steps(question)
             assert environment.score(one, solution.rpartition("Answer:")[2].strip()) == 1
             rows.append({"prompt": question, "completion": solution})
     random.Random(seed).shuffle(rows)
@@ -70,7 +83,11 @@ def trained(base: Path, name: str, seed: int, facts: dict[str, object]) -> dict[
             training = duckweed.open(folder).simulate()
         else:
             training = duckweed.simulate(
-                COMMON | facts | {"seed": seed}, base=base, runs=base / "runs", name=name
+                COMMON | facts | {"seed": seed},
+                base=base,
+                runs=base / "runs",
+                name=name,
+                micro=MICRO,
             )
         for event in training:
             written = event.written.words() if event.written else f"loss {event.loss:.3f}"
@@ -110,9 +127,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--sft", type=int, default=40, help="rounds of worked solutions")
+    parser.add_argument("--sft", type=int, default=60, help="rounds of worked solutions")
     parser.add_argument("--rl", type=int, default=30, help="rounds of reinforcement learning")
-    parser.add_argument("--rate", type=float, default=0.0003, help="of reinforcement learning")
+    parser.add_argument("--rate", type=float, default=0.004, help="of reinforcement learning")
+    parser.add_argument("--answers", type=int, default=2048, help="of a round, all peers together")
+    parser.add_argument("--steps", type=int, default=1, help="inner steps of a round")
     parser.add_argument("--peers", type=int, default=4, help="of reinforcement learning")
     parser.add_argument("--problems", type=int, default=200, help="held-out ones of each family")
     parser.add_argument("--name", default="", help="of the second run")
@@ -144,10 +163,12 @@ def main() -> None:
             "task.kind": "reinforce", "model.source": f"runs/{sft}", "model.weights": "given",
             "data.tokenizer": f"runs/{sft}/model", "task.tokens": TOKENS, "task.samples": 16,
             "task.environments": {name: {"settings": x} for name, x in TASKS.items()},
-            "rounds.peers": given.peers, "rounds.count": given.rl, "inner.steps": 1,
-            "inner.batch": 512 // given.peers, "inner.optimizer": "adamw", "inner.learning_rate": given.rate,
-            "inner.weight_decay": 0.0, "inner.warmup": 4, "inner.schedule": "constant",
-            "rounds.patience": 600.0, "rounds.evaluate": given.rl, "rounds.evaluate_tokens": 64 * TOKENS,
+            "rounds.peers": given.peers, "rounds.count": given.rl, "inner.steps": given.steps,
+            "inner.batch": given.answers // given.peers // given.steps, "inner.optimizer": "muon",
+            "inner.learning_rate": given.rate, "inner.momentum": 0.9, "inner.weight_decay": 0.0,
+            "inner.embedding_rate": 0.1, "inner.head_rate": 0.1, "inner.vector_rate": 0.1,
+            "inner.warmup": given.steps, "inner.decay": 0.5, "rounds.patience": 600.0, "rounds.evaluate": 5,
+            "rounds.evaluate_tokens": 256 * TOKENS,
         },
     )  # fmt: skip
     result["rl exam"] = examined(base / "runs" / rl, given.problems)

@@ -111,11 +111,12 @@ class Run:
         step_seconds: float | Sequence[float] | None = None,
         device: str = "auto",
         threads: int = 1,
+        micro: int | None = None,
     ) -> "Training":
         """Go on on a virtual clock. Arguments: see `simulate`."""
         environment.prepare()
         each = links_of(links, self.spec)
-        session = _session().reopen(self.folder, device, threads)
+        session = _session().reopen(self.folder, device, threads, wish=Wish(micro))
         return Training(self, session, lambda: _session().simulate(session, each, step_seconds))
 
     def generate(
@@ -276,6 +277,7 @@ def simulate(
     runs: File = "runs",
     device: str = "auto",
     threads: int = 1,
+    micro: int | None = None,
     plugins: Sequence[File] = (),
 ) -> Training:
     """The same in this process and on a virtual clock, as `duckweed train --simulate`: the same weights.
@@ -287,7 +289,7 @@ def simulate(
     base = Path(base) if base else base_of(given)
     spec = specification(given, changes, base)
     each = links_of(links, spec)
-    session = _Place(given, base, name, Path(runs), device, threads).found(spec, loaded, 1)
+    session = _Place(given, base, name, Path(runs), device, threads, micro).found(spec, loaded, 1)
     run = Run(session.folder, spec)
     return Training(run, session, lambda: _session().simulate(session, each, step_seconds))
 
@@ -372,7 +374,7 @@ class _Place(NamedTuple):
     runs: Path
     device: str
     threads: int
-    micro: int | None = None
+    micro: int | None
 
     def found(self, spec: RunSpec, loaded: Sequence[Plugin], peers: int) -> "Session":
         environment.prepare()
