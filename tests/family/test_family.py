@@ -297,7 +297,7 @@ def test_a_router_that_does_not_hash_right_is_refused(base, done, tmp_path):
 
 
 def test_text_that_feeds_too_few_paths_is_refused_before_anything_is_left(base):
-    with pytest.raises(DataError, match=r"path \d+ of 40 starves.*paths.count = \d+ might do"):
+    with pytest.raises(DataError, match=r"path \d+ of 40 starves.*paths.count: \d+ might do"):
         found(base, "starving", {"paths.count": 40})
     assert not (base / "runs" / "starving").exists()
     assert not list((base / "runs").glob(".starving*"))

@@ -1,5 +1,6 @@
 """Memory is counted before any is taken."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,30 @@ def test_a_model_that_does_not_fit_is_refused_with_how_much_it_needs(monkeypatch
     for part in ("llama-1b", f"{one / 1e9:.1f} GB for each peer", "10.0 GB free", "--peers"):
         assert part in str(error.value)
     assert f"4 x that is {4 * one / 1e9:.1f} GB" in str(error.value)
+
+
+@pytest.mark.parametrize(("changes", "said"), [({}, "model"), ({"paths.count": 4}, "path")])
+def test_a_peer_hears_what_is_needed_what_there_is_and_what_would_fit(monkeypatch, changes, said):
+    spec = override(RunSpec(), {"model.source": "llama-15m"} | changes)
+    model = skeleton("llama-15m", spec)
+    one = min(whole(model, spec, "cpu", Fit(1, checkpoint)) for checkpoint in (False, True))
+    monkeypatch.setattr(
+        memory, "available", lambda device: memory.PROCESS + (one - memory.PROCESS) // 3
+    )
+    with pytest.raises(OutOfMemory) as error:
+        check_memory(model, spec, "cpu", 1)
+    parameters = sum(p.numel() for p in model.parameters())
+    told = re.search(
+        r"a (\w+) of about (\S+) M parameters \(this one has (\S+) M\)", str(error.value)
+    )
+    assert told.group(1) == said
+    assert float(told.group(2)) == pytest.approx(parameters / 3e6, rel=0.01)
+    assert float(told.group(3)) == pytest.approx(parameters / 1e6, rel=0.01)
+    assert ("a path of this family" in str(error.value)) == (said == "path")
+    with pytest.raises(
+        OutOfMemory, match=r"--memory allows 0.1 GB; .* fit: nothing, since PyTorch alone"
+    ):
+        check_memory(model, spec, "cpu", 1, limit=1e8)
 
 
 def test_what_fits_passes(monkeypatch):

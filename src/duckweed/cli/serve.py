@@ -138,7 +138,7 @@ def serve(
         specified.refuse_with_run(wanted, recipe)
         families.check_ports(found.read_spec(), _port(listen))
         family = families.reopen(found, device, threads, plugin or (), "auto")
-        families.serve(family, way, train, at, beside)
+        families.serve(family, way, train, at, samples, beside)
         return
     if specification and specification.is_dir():
         specified.refuse_with_run(wanted, recipe)
@@ -152,7 +152,7 @@ def serve(
         if spec.paths is not UNSET:
             families.check_ports(spec, _port(listen))
             family = families.begin(spec, base, runs, name, device, threads, loaded, "auto", True)
-            families.serve(family, way, train, at, beside)
+            families.serve(family, way, train, at, samples, beside)
             return
         run = running.begin(spec, base, runs, name, device, threads, train, loaded)
     with _shown(run, page, samples) as shown:

@@ -83,9 +83,9 @@ def check(shares: Shares, needed: list[int], length: int) -> None:
             continue
         would = min(count - 1, total // (2 * max(needed)), sum(shares.held_out) // 4)
         advice = (
-            f"paths.count = {would} might do"
+            f"Give more text, or lower paths.count: {would} might do"
             if would >= 2
-            else "this text is too little for paths: leave [paths] out"
+            else "This text is too little for paths: give more, or leave [paths] out"
         )
         what = (
             f"{found} of {total:,} training sequences of {length} tokens, and a step of its peers takes {least}"
@@ -93,7 +93,7 @@ def check(shares: Shares, needed: list[int], length: int) -> None:
             else f"none of {sum(shares.held_out):,} held-out sequences, so that it could not be measured"
         )
         raise DataError(
-            f"data: path {path} of {count} starves: it is given {what}. {advice}, or more text"
+            f"data: path {path} of {count} starves: it is given {what}. {advice}"
         )
 
 
