@@ -284,6 +284,9 @@ def test_a_router_that_does_not_hash_right_is_refused(base, done, tmp_path):
     copy.router.write_bytes(data)
     with pytest.raises(FolderError, match=r"does not hash right.*Copy it again"):
         routing.route(copy, "pond")
+    copy.router.write_bytes(data[:1000])
+    with pytest.raises(FolderError, match=r"it is cut short or damaged\. Copy it again .*or from"):
+        routing.route(copy, "pond")
     run = copy.of_path(0)
     spec = specs.load(run.spec)
     blob = founding.router_of(run, spec)

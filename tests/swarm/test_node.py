@@ -318,6 +318,17 @@ def test_a_machine_that_was_away_takes_over_what_it_lacks_and_goes_on(tmp_path):
     play(tmp_path, scene)
 
 
+def test_a_leader_that_is_stopped_sends_no_peer_home_where_a_successor_goes_on(tmp_path):
+    async def scene(net, first, anna, ben):
+        await first.work(0, peers=[0])
+        asking = asyncio.create_task(first.ask(0, m.Next(0, state(0), True)))
+        await asyncio.sleep(0)
+        await first.node.stop("stopped")
+        assert isinstance(await asking, m.Wait)
+
+    play(tmp_path, scene)
+
+
 def test_a_voter_that_lacks_a_state_gets_that_of_another_and_keeps_none_but_the_agreed_one(
     tmp_path, monkeypatch
 ):

@@ -295,6 +295,15 @@ def invite(
     if (list_ or revoke) and (uses or expires or name):
         fail("--uses, --expires and --name are for new invitations")
     folder = folders.find(run)
+    led = [
+        path for path in sorted(folder.path.glob("path-*")) if (path / folder.serving.name).exists()
+    ]
+    if led and not folder.serving.exists():
+        fail(
+            f"{run} is the common start of a family, which is over, and its organiser led it. Of the family's paths "
+            f"this machine leads {', '.join(path.name for path in led)}; a newcomer is invited to one of them, and "
+            f"trains that one only: duckweed invite {run / led[0].name}"
+        )
     guests = GuestBook(folder.guests)
     if list_:
         _show(guests)

@@ -18,7 +18,7 @@ from duckweed.learn.model.network import LOGITS
 from duckweed.run.layout import Layout
 from duckweed.run.sections import Inner
 from duckweed.run.spec import RunSpec
-from duckweed.run.units import show_count
+from duckweed.run.units import show_count, show_size
 
 AGAIN = 1.8
 """What activations take that are computed again, as a multiple of their bytes: they come and go, and
@@ -166,18 +166,30 @@ def check_memory(
             f"{others[0].micro} at a time fit: --micro {others[0].micro}, or --micro auto"
         )
     what = (
-        spec.model.source if spec.paths is UNSET else f"a path of this family ({spec.model.source})"
+        f"a path of this family ({spec.model.source})"
+        if spec.paths is not UNSET
+        else spec.model.source
     )
-    each = f" for each peer, {peers} x that is {peers * one / 1e9:.1f} GB" if peers > 1 else ""
+    each = f" for each peer, {peers} x that is {show_size(peers * one)}" if peers > 1 else ""
+    free = available(device)
     has = (
-        f"--memory allows {limit / 1e9:.1f} GB"
-        if limit is not None and limit < available(device)
-        else f"{device} has {available(device) / 1e9:.1f} GB free"
+        f"--memory allows {show_size(limit)}"
+        if limit is not None and limit < free
+        else f"{device} has {show_size(free)} free"
     )
     raise OutOfMemory(
-        f"{what} needs about {one / 1e9:.1f} GB{each}, and {has}; that is with {least}. What would fit: "
+        f"{what} needs about {show_size(one)}{each}, and {has}; that is with {least}. What would fit: "
         f"{'fewer peers (--peers), ' if peers > 1 else ''}{_smaller(model, spec, there, one, device)}"
     )
+
+
+def check_limit(limit: float | None, device: str) -> None:
+    """Raises OutOfMemory where the user allows less than any peer takes. limit: bytes."""
+    if limit is not None and limit < PROCESS and not device.startswith("cuda"):
+        raise OutOfMemory(
+            f"--memory allows {show_size(limit)}, and Python and PyTorch alone take {show_size(PROCESS)}, without any "
+            "model; allow more"
+        )
 
 
 def _smaller(model: nn.Module, spec: RunSpec, there: int, needs: int, device: str) -> str:
@@ -187,7 +199,7 @@ def _smaller(model: nn.Module, spec: RunSpec, there: int, needs: int, device: st
     parameters = sum(p.numel() for p in model.parameters())
     share = (there - alone) / (needs - alone)
     if share <= 0:
-        return f"nothing, since PyTorch alone takes {alone / 1e9:.1f} GB of it"
+        return f"nothing else, since Python and PyTorch alone take {show_size(alone)}"
     kind = "model" if spec.paths is UNSET else "path"
     return (
         f"a shorter sequence, or a {kind} of about {show_count(share * parameters)} parameters (this one has "

@@ -92,9 +92,7 @@ def check(shares: Shares, needed: list[int], length: int) -> None:
             if found < least
             else f"none of {sum(shares.held_out):,} held-out sequences, so that it could not be measured"
         )
-        raise DataError(
-            f"data: path {path} of {count} starves: it is given {what}. {advice}"
-        )
+        raise DataError(f"data: path {path} of {count} starves: it is given {what}. {advice}")
 
 
 def prepare(dataset: Dataset, router: Router, length: int, path: int, cache: Path) -> Dataset:
