@@ -25,8 +25,9 @@ from duckweed.run import spec as specs
 from duckweed.run import state as states
 from duckweed.run import toml
 from duckweed.run.events import FinalLoss, RoundClosed
-from duckweed.run.folder import FolderError
+from duckweed.run.folder import FolderError, RunFolder
 from duckweed.run.spec import SpecError
+from duckweed.swarm.protocol.invitation import Invitation, publish
 
 COUNT, PREFIX = 2, 8
 CHANGES = {
@@ -226,6 +227,29 @@ def test_the_commands_take_a_family(done, base):
     again = runner.invoke(app, ["train", "--resume", at, "--simulate"])
     assert again.exit_code == 0, again.output  # it is finished, and says what came of it
     assert "bits per byte of held-out text" in again.output
+
+
+def test_a_machine_that_leads_a_path_is_told_what_a_newcomer_is_invited_to(done, tmp_path):
+    home = tmp_path / "anna"
+    shutil.copytree(done[0].folder.common.path, home)
+    led = RunFolder(home / "path-1")
+    led.path.mkdir()
+    publish(led, Invitation("ab" * 32, "cd" * 32, ("127.0.0.1:9",), ""))
+    refused = CliRunner().invoke(app, ["invite", str(home)])
+    assert refused.exit_code == 1
+    assert "this machine leads path-1" in " ".join(refused.stderr.split())
+    assert "duckweed invite" in refused.stderr
+
+
+def test_ports_that_there_are_not_are_refused_before_a_family_is_begun(done, base):
+    (base / "ports.toml").write_text(toml.write(tiny.specification(base, CHANGES)))
+    for words in (["train", "--port", "65532"], ["serve", "--listen", "127.0.0.1:65532"]):
+        refused = CliRunner().invoke(
+            app, [*words, str(base / "ports.toml"), "--runs", str(base / "none")]
+        )
+        assert refused.exit_code == 1
+        assert "Choose 65530 or less" in " ".join(refused.stderr.split())
+    assert not (base / "none").exists()
 
 
 def test_a_path_is_a_run_as_any_other_for_whoever_looks_at_it(done):
