@@ -152,9 +152,12 @@ def estimate(cell: Cell) -> float:
     if cell.form in ("top1", "top2"):
         shared = shapes.values(width, layers, 0)
         active = shared + int(cell.form[-1]) * (cell.paths * active - shared) // cell.paths
+    kind = "mixture" if cell.form in ("top1", "top2") else "stacked" if cell.peers > 1 else "one"
     tokens = cell.rounds * cell.peers * cell.steps * cell.batch * LENGTH
-    return tokens * (SECONDS_OF_A_LAYER * layers + SECONDS_OF_A_VALUE * active)
+    return tokens * (SECONDS_OF_A_LAYER * layers + SECONDS_OF_A_VALUE[kind] * active)
 
 
-SECONDS_OF_A_LAYER, SECONDS_OF_A_VALUE = 7e-6, 0.29e-9
-"""Of one token, by the records of 66 and 136 thousand values."""
+SECONDS_OF_A_LAYER = 7e-6
+SECONDS_OF_A_VALUE = {"stacked": 0.28e-9, "one": 0.17e-9, "mixture": 0.24e-9}
+"""Of one token: by the records of 66 and 136 thousand values, and by single steps at 0.3 million a path. At 1 million
+steps took 0.6 (stacked) to 0.8 (one) of what is said here."""

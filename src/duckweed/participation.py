@@ -57,17 +57,19 @@ AWAY = "the organiser of the family is not there any more; the same command goes
 
 def ready(limits: Controls, device: str) -> str:
     """Make this process ready to be a volunteer's peer: its priority, its memory and its threads are held
-    to the limits from now on. Returns the device as PyTorch names it."""
+    to the limits from now on. Returns the device as PyTorch names it. Raises OutOfMemory where they allow less than
+    any peer takes."""
     place = Place.here()
     if (
         place and limits.memory_bytes
     ):  # the processes of a site share what it allows on this machine
         own = limits.memory_bytes / place.beside / 1e6
         limits = msgspec.structs.replace(limits, memory=f"{own:.3f} MB")
+    device = choose(device)
+    memory.check_limit(limits.memory_bytes, device)
     memory.one_heap()
     torch.set_num_threads(limits.threads)
     threads.use(limits.threads)
-    device = choose(device)
     allow_files()
     hold_to(limits, device)
     return device

@@ -251,11 +251,12 @@ def needs(run: Session) -> list[str]:
     ]  # fmt: skip
 
 
-def sampler(run: Session) -> Sampler | None:
-    """What lets the model write beside the run; None where there is no room for a second model."""
-    if not Sampler.fits(founding.layout(run.folder).total):
+def sampler(run: Session, count: int = 1) -> Sampler | None:
+    """What lets the model write beside the run; None where there is no room for a second model of each of `count`
+    runs, which are served together."""
+    if not Sampler.fits(count * founding.layout(run.folder).total):
         return None
-    return Sampler(run.folder, run.spec, run.ground)
+    return Sampler(run.folder, run.spec, run.ground, count)
 
 
 def model_of(path: Path) -> Path:

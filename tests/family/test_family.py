@@ -25,8 +25,9 @@ from duckweed.run import spec as specs
 from duckweed.run import state as states
 from duckweed.run import toml
 from duckweed.run.events import FinalLoss, RoundClosed
-from duckweed.run.folder import FolderError
+from duckweed.run.folder import FolderError, RunFolder
 from duckweed.run.spec import SpecError
+from duckweed.swarm.protocol.invitation import Invitation, publish
 
 COUNT, PREFIX = 2, 8
 CHANGES = {
@@ -228,6 +229,29 @@ def test_the_commands_take_a_family(done, base):
     assert "bits per byte of held-out text" in again.output
 
 
+def test_a_machine_that_leads_a_path_is_told_what_a_newcomer_is_invited_to(done, tmp_path):
+    home = tmp_path / "anna"
+    shutil.copytree(done[0].folder.common.path, home)
+    led = RunFolder(home / "path-1")
+    led.path.mkdir()
+    publish(led, Invitation("ab" * 32, "cd" * 32, ("127.0.0.1:9",), ""))
+    refused = CliRunner().invoke(app, ["invite", str(home)])
+    assert refused.exit_code == 1
+    assert "this machine leads path-1" in " ".join(refused.stderr.split())
+    assert "duckweed invite" in refused.stderr
+
+
+def test_ports_that_there_are_not_are_refused_before_a_family_is_begun(done, base):
+    (base / "ports.toml").write_text(toml.write(tiny.specification(base, CHANGES)))
+    for words in (["train", "--port", "65532"], ["serve", "--listen", "127.0.0.1:65532"]):
+        refused = CliRunner().invoke(
+            app, [*words, str(base / "ports.toml"), "--runs", str(base / "none")]
+        )
+        assert refused.exit_code == 1
+        assert "Choose 65530 or less" in " ".join(refused.stderr.split())
+    assert not (base / "none").exists()
+
+
 def test_a_path_is_a_run_as_any_other_for_whoever_looks_at_it(done):
     folder = done[0].folder
     run = duckweed.open(folder.path / "path-0")
@@ -284,6 +308,9 @@ def test_a_router_that_does_not_hash_right_is_refused(base, done, tmp_path):
     copy.router.write_bytes(data)
     with pytest.raises(FolderError, match=r"does not hash right.*Copy it again"):
         routing.route(copy, "pond")
+    copy.router.write_bytes(data[:1000])
+    with pytest.raises(FolderError, match=r"it is cut short or damaged\. Copy it again .*or from"):
+        routing.route(copy, "pond")
     run = copy.of_path(0)
     spec = specs.load(run.spec)
     blob = founding.router_of(run, spec)
@@ -297,7 +324,7 @@ def test_a_router_that_does_not_hash_right_is_refused(base, done, tmp_path):
 
 
 def test_text_that_feeds_too_few_paths_is_refused_before_anything_is_left(base):
-    with pytest.raises(DataError, match=r"path \d+ of 40 starves.*paths.count = \d+ might do"):
+    with pytest.raises(DataError, match=r"path \d+ of 40 starves.*paths.count: \d+ might do"):
         found(base, "starving", {"paths.count": 40})
     assert not (base / "runs" / "starving").exists()
     assert not list((base / "runs").glob(".starving*"))

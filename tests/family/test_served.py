@@ -15,6 +15,7 @@ from duckweed.ledger.entries import PeerEntry, RoundEntry, StateEntry
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import load_or_create
 from duckweed.run import toml
+from duckweed.run.events import Sampled
 from duckweed.run.folder import RunFolder
 
 pytestmark = pytest.mark.slow
@@ -115,6 +116,7 @@ def test_peers_beside_it_train_all_paths_and_page_mirror_and_tools_have_each_run
         assert entries(run, StateEntry)[-1].hash
         assert json.loads((mirror / "index.json").read_text())["run"] == run_identity(run)
         assert list((run.path / "tensorboard").iterdir())
+        assert [x.text for x in run.records(Sampled)]  # what its model wrote for the page
 
 
 def run_identity(run):

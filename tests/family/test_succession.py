@@ -12,7 +12,7 @@ from fixtures import commands, tiny
 
 from duckweed.ledger.entries import RoundEntry, StateEntry, SuccessionEntry
 from duckweed.ledger.ledger import Ledger
-from duckweed.net.identity import verify
+from duckweed.net.identity import load_or_create, named, verify
 from duckweed.run import toml
 from duckweed.run.folder import RunFolder
 
@@ -22,7 +22,7 @@ PATIENCE = 250.0
 NAMES = ("anna", "ben")
 CHANGES = {
     "paths.count": 2, "paths.prefix": 8, "rounds.count": 8, "paths.common": 0.13, "rounds.peers": 2,
-    "rounds.patience": 10.0, "inner.steps": 10, "members.absence": 4.0, "rounds.evaluate": 100,
+    "rounds.patience": 10.0, "inner.steps": 10, "members.absence": 3.0, "rounds.evaluate": 100,
 }  # fmt: skip
 
 
@@ -50,11 +50,10 @@ def soon(true, *processes):
     return found
 
 
-def test_its_successors_lead_all_paths_to_their_end(tmp_path):
+def test_its_successors_lead_all_paths_to_their_end(tmp_path, monkeypatch):
     env = {"XDG_DATA_HOME": str(tmp_path / "data"), "COLUMNS": "1000"}
-    lines = [
-        commands.run(["identity", name], tmp_path, env).stdout.splitlines()[0] for name in NAMES
-    ]
+    monkeypatch.setenv("XDG_DATA_HOME", env["XDG_DATA_HOME"])
+    lines = [f"{name}:{load_or_create(named(name)).id}" for name in NAMES]
     spec = tiny.specification(tmp_path, CHANGES | {"members.successors": lines})
     (tmp_path / "t.toml").write_text(toml.write(spec))
     words = ["serve", "t.toml", "--name", "family", "--listen", "127.0.0.1:0", "--no-relay"]

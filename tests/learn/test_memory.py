@@ -1,5 +1,6 @@
 """Memory is counted before any is taken."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,10 @@ from fixtures import tiny
 from duckweed.learn import memory
 from duckweed.learn.arithmetic import in_hand
 from duckweed.learn.fit import Fit
-from duckweed.learn.memory import OutOfMemory, check_memory, needed, whole
+from duckweed.learn.memory import OutOfMemory, check_limit, check_memory, needed, whole
 from duckweed.learn.model import model as models
 from duckweed.run.spec import RunSpec, override
+from duckweed.run.units import show_size
 
 
 def skeleton(source, spec):
@@ -25,9 +27,47 @@ def test_a_model_that_does_not_fit_is_refused_with_how_much_it_needs(monkeypatch
     one = needed(model, spec, Fit(1, checkpoint=True)) + memory.PROCESS
     with pytest.raises(OutOfMemory) as error:
         check_memory(model, spec, "cpu", 4)
-    for part in ("llama-1b", f"{one / 1e9:.1f} GB for each peer", "10.0 GB free", "--peers"):
+    each, all_four = show_size(one), show_size(4 * one)
+    for part in (
+        "llama-1b",
+        f"{each} for each peer, 4 x that is {all_four}",
+        "10 GB free",
+        "--peers",
+    ):
         assert part in str(error.value)
-    assert f"4 x that is {4 * one / 1e9:.1f} GB" in str(error.value)
+
+
+@pytest.mark.parametrize(("changes", "said"), [({}, "model"), ({"paths.count": 4}, "path")])
+def test_a_peer_hears_what_is_needed_what_there_is_and_what_would_fit(monkeypatch, changes, said):
+    spec = override(RunSpec(), {"model.source": "llama-15m"} | changes)
+    model = skeleton("llama-15m", spec)
+    one = min(whole(model, spec, "cpu", Fit(1, checkpoint)) for checkpoint in (False, True))
+    monkeypatch.setattr(
+        memory, "available", lambda device: memory.PROCESS + (one - memory.PROCESS) // 3
+    )
+    with pytest.raises(OutOfMemory) as error:
+        check_memory(model, spec, "cpu", 1)
+    parameters = sum(p.numel() for p in model.parameters())
+    told = re.search(
+        r"a (\w+) of about (\S+) M parameters \(this one has (\S+) M\)", str(error.value)
+    )
+    assert told.group(1) == said
+    assert float(told.group(2)) == pytest.approx(parameters / 3e6, rel=0.01)
+    assert float(told.group(3)) == pytest.approx(parameters / 1e6, rel=0.01)
+    assert ("a path of this family" in str(error.value)) == (said == "path")
+    with pytest.raises(
+        OutOfMemory, match=r"--memory allows 100 MB; .*nothing else, since .* 470 MB"
+    ):
+        check_memory(model, spec, "cpu", 1, limit=1e8)
+
+
+def test_who_allows_less_than_any_peer_takes_hears_it_at_once():
+    with pytest.raises(
+        OutOfMemory, match="allows 300 MB, and Python and PyTorch alone take 470 MB"
+    ):
+        check_limit(3e8, "cpu")
+    check_limit(3e8, "cuda:0")
+    check_limit(None, "cpu")
 
 
 def test_what_fits_passes(monkeypatch):

@@ -102,9 +102,10 @@ def test_too_little_text_is_named_before_a_router_is_fitted(whole):
     ("shares", "needed", "said"),
     [
         (Shares([90, 3, 90], [9, 9, 9]), [4, 4, 4], r"path 1 of 3 starves: it is given 3 of 183 training"),
-        (Shares([9, 3], [9, 9]), [4, 4], "too little for paths: leave"),
+        (Shares([9, 3], [9, 9]), [4, 4], "too little for paths: give more, or leave"),
+        (Shares([900, 0], [90, 0]), [4, 4], r"path 1 of 2 starves.*too alike for paths: give text of several"),
         (Shares([90, 90, 90, 90], [9, 9, 0, 9]), [4, 4, 4, 4], r"path 2 of 4 starves.*none of 27 held-out"),
-        (Shares([90, 3, 90, 90], [9, 9, 9, 9]), [4] * 4, r"paths.count = 3 might do"),
+        (Shares([90, 3, 90, 90], [9, 9, 9, 9]), [4] * 4, r"paths.count: 3 might do"),
     ],
 )  # fmt: skip
 def test_a_path_that_starves_is_named_with_a_number_of_paths_that_would_do(shares, needed, said):

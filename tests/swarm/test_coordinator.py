@@ -10,12 +10,14 @@ import pytest
 from blake3 import blake3
 from fixtures.coordinated import SPEC, play
 from fixtures.golden import LAYOUT
-from fixtures.pretended import PEERS, origin, state
+from fixtures.pretended import PEERS, contribution, origin, state
+from msgspec.structs import replace
 
 from duckweed.ledger.entries import RUN
 from duckweed.round.open_round import Timings
 from duckweed.round.signed import signed_part
 from duckweed.run.events import ContributionRefused, RoundClosed, Said, StateDiffers
+from duckweed.run.sections import Branch
 from duckweed.run.spec import override
 from duckweed.swarm.coordinator import rounds as room
 from duckweed.swarm.protocol import messages as m
@@ -132,9 +134,25 @@ def test_a_signature_must_be_that_of_the_peer_over_what_it_says(tmp_path):
         ):
             forged = msgspec.structs.replace(question, signature=signature)
             answer = await run.ask(PEERS[1], forged, blob)
-            assert answer == m.Refused("the signature does not fit the announcement")
+            assert answer == m.Refused(
+                "the signature does not fit the announcement, or was made for another run"
+            )
 
     play(tmp_path, scene)
+
+
+def test_a_contribution_to_another_path_of_the_family_does_not_count(tmp_path):
+    family = override(SPEC, {"paths.count": 2, "paths.prefix": 8})
+    paths = [replace(family, branch=Branch(n, "ab" * 32, 2, 8)) for n in range(2)]
+
+    async def scene(run):
+        await run.start()
+        task = await run.task_of(PEERS[1])
+        answer = await run.ask(PEERS[1], *contribution(paths[0], 1, task))
+        assert "made for another path" in answer.reason
+        assert isinstance(await run.ask(PEERS[1], *run.work(1, task)), m.Ack)
+
+    play(tmp_path, scene, paths[1])
 
 
 def test_a_contribution_counts_once_however_often_it_is_sent(tmp_path):

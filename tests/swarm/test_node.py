@@ -3,22 +3,26 @@
 import asyncio
 import time
 
+import numpy as np
 import pytest
 from fixtures import pretended
 from fixtures.golden import LAYOUT
 from fixtures.pretended import COORDINATOR, PEERS, contribution, genesis, state
+from msgspec.structs import replace
 
 from duckweed.ledger.entries import RoundEntry
 from duckweed.ledger.ledger import Ledger, LedgerError
 from duckweed.net.identity import Identity, verify
 from duckweed.net.transport import Endpoint, LinkError
 from duckweed.run import folder as folders
+from duckweed.run import state as states
 from duckweed.run.events import RoundClosed
 from duckweed.run.spec import override
 from duckweed.swarm.coordinator import coordinator
 from duckweed.swarm.node import node as room
 from duckweed.swarm.node import replica
 from duckweed.swarm.node.node import Node
+from duckweed.swarm.peer import keeper
 from duckweed.swarm.protocol import messages as m
 
 KEYS = {"first": COORDINATOR} | {x: Identity(x.encode().ljust(32, b".")) for x in ("anna", "ben")}
@@ -310,6 +314,40 @@ def test_a_machine_that_was_away_takes_over_what_it_lacks_and_goes_on(tmp_path):
         for digest in closed.needed():
             assert leader.folder.blob(digest).exists()
         await first.start()
+
+    play(tmp_path, scene)
+
+
+def test_a_leader_that_is_stopped_sends_no_peer_home_where_a_successor_goes_on(tmp_path):
+    async def scene(net, first, anna, ben):
+        await first.work(0, peers=[0])
+        asking = asyncio.create_task(first.ask(0, m.Next(0, state(0), True)))
+        await asyncio.sleep(0)
+        await first.node.stop("stopped")
+        assert isinstance(await asking, m.Wait)
+
+    play(tmp_path, scene)
+
+
+def test_a_voter_that_lacks_a_state_gets_that_of_another_and_keeps_none_but_the_agreed_one(
+    tmp_path, monkeypatch
+):
+    made = states.first(LAYOUT, np.ones(LAYOUT.total, np.float32))
+    begun = replace(genesis(SPEC, KEYS["first"].id), state=made.hash())
+    monkeypatch.setitem(globals(), "genesis", lambda spec, key: begun)
+
+    async def scene(net, first, anna, ben):
+        await until(lambda: alike([first, anna, ben]))
+        for machine in (first, anna, ben):
+            machine.folder.states.mkdir(exist_ok=True)
+        replace(made, weights=made.weights + 1).save(anna.folder.state(0))
+        await keeper.fetch_state(ben.folder, ben.node, ben.said.append)
+        assert not ben.folder.saved_rounds()
+        made.save(first.folder.state(0))
+        await keeper.fetch_state(ben.folder, ben.node, ben.said.append)
+        assert states.load(ben.folder.state(0), LAYOUT).hash() == made.hash()
+        stranger, _ = await first.node.handle("ab" * 32, m.GetSavedState(), b"")
+        assert isinstance(stranger, m.Refused)
 
     play(tmp_path, scene)
 

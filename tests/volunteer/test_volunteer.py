@@ -172,7 +172,7 @@ def test_what_the_volunteer_allows_is_checked_before_anything_is_begun(served):
     members = served.status()["members"]
     for option, amount, words in (
         ("--disk", "10kB", "--disk allows 10 kB"),
-        ("--memory", "400MB", "--memory allows 0.4 GB"),
+        ("--memory", "400MB", "--memory allows 400 MB"),
     ):
         refused = duckweed(
             "join", line, *tiny.OWN, "--home", f"eve{option}", option, amount, cwd=base

@@ -138,7 +138,7 @@ def serve(
         specified.refuse_with_run(wanted, recipe)
         families.check_ports(found.read_spec(), _port(listen))
         family = families.reopen(found, device, threads, plugin or (), "auto")
-        families.serve(family, way, train, at, beside)
+        families.serve(family, way, train, at, samples, beside)
         return
     if specification and specification.is_dir():
         specified.refuse_with_run(wanted, recipe)
@@ -152,7 +152,7 @@ def serve(
         if spec.paths is not UNSET:
             families.check_ports(spec, _port(listen))
             family = families.begin(spec, base, runs, name, device, threads, loaded, "auto", True)
-            families.serve(family, way, train, at, beside)
+            families.serve(family, way, train, at, samples, beside)
             return
         run = running.begin(spec, base, runs, name, device, threads, train, loaded)
     with _shown(run, page, samples) as shown:
@@ -295,6 +295,15 @@ def invite(
     if (list_ or revoke) and (uses or expires or name):
         fail("--uses, --expires and --name are for new invitations")
     folder = folders.find(run)
+    led = [
+        path for path in sorted(folder.path.glob("path-*")) if (path / folder.serving.name).exists()
+    ]
+    if led and not folder.serving.exists():
+        fail(
+            f"{run} is the common start of a family, which is over, and its organiser led it. Of the family's paths "
+            f"this machine leads {', '.join(path.name for path in led)}; a newcomer is invited to one of them, and "
+            f"trains that one only: duckweed invite {run / led[0].name}"
+        )
     guests = GuestBook(folder.guests)
     if list_:
         _show(guests)

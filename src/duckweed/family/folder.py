@@ -43,20 +43,22 @@ class FamilyFolder:
 
     def read_router(self) -> Router:
         """Raises FolderError where it is missing or damaged, or is not the one that the paths were trained with."""
+        wanted, first = "", self.of_path(0)
+        again = "Copy it again from where the family was begun"
+        if first.founded:
+            wanted = getattr(specs.load(first.spec).branch, "router", "")
+            again += f", or from {first.blobs / wanted}"
         try:
             router = Router.from_bytes(self.router.read_bytes())
         except (OSError, DataError) as error:
-            raise FolderError(f"{self.router}: cannot be read as a router: {error}") from error
-        first = self.of_path(0)
-        if first.founded:
-            branch = specs.load(first.spec).branch
-            wanted = getattr(branch, "router", "")
-            if router.digest() != wanted:
-                raise FolderError(
-                    f"{self.router}: does not hash right ({router.digest()[:16]}; the paths were trained with "
-                    f"{wanted[:16]}). Copy it again from where the family was begun, or from "
-                    f"{first.blobs / wanted}"
-                )
+            raise FolderError(
+                f"{self.router}: cannot be read as a router: {error}. {again}"
+            ) from error
+        if wanted and router.digest() != wanted:
+            raise FolderError(
+                f"{self.router}: does not hash right ({router.digest()[:16]}; the paths were trained with "
+                f"{wanted[:16]}). {again}"
+            )
         return router
 
 

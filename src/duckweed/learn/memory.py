@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import psutil
 import torch
+from msgspec import UNSET
 from torch import nn
 
 from duckweed.learn import fit
@@ -17,6 +18,7 @@ from duckweed.learn.model.network import LOGITS
 from duckweed.run.layout import Layout
 from duckweed.run.sections import Inner
 from duckweed.run.spec import RunSpec
+from duckweed.run.units import show_count, show_size
 
 AGAIN = 1.8
 """What activations take that are computed again, as a multiple of their bytes: they come and go, and
@@ -163,16 +165,46 @@ def check_memory(
             f"{least} need about {one / 1e9:.1f} GB for each peer, and {there / 1e9:.1f} GB are there; "
             f"{others[0].micro} at a time fit: --micro {others[0].micro}, or --micro auto"
         )
+    what = (
+        f"a path of this family ({spec.model.source})"
+        if spec.paths is not UNSET
+        else spec.model.source
+    )
+    each = f" for each peer, {peers} x that is {show_size(peers * one)}" if peers > 1 else ""
     free = available(device)
-    if limit is not None and peers * one > limit:
-        raise OutOfMemory(
-            f"{spec.model.source} needs about {peers * one / 1e9:.1f} GB here, and --memory allows "
-            f"{limit / 1e9:.1f} GB; that is with {least}"
-        )
+    has = (
+        f"--memory allows {show_size(limit)}"
+        if limit is not None and limit < free
+        else f"{device} has {show_size(free)} free"
+    )
     raise OutOfMemory(
-        f"{spec.model.source} needs about {one / 1e9:.1f} GB for each peer, {peers} x that is "
-        f"{peers * one / 1e9:.1f} GB, and {device} has {free / 1e9:.1f} GB free; that is with {least}. Use "
-        "fewer peers (--peers), a smaller model or sequence"
+        f"{what} needs about {show_size(one)}{each}, and {has}; that is with {least}. What would fit: "
+        f"{'fewer peers (--peers), ' if peers > 1 else ''}{_smaller(model, spec, there, one, device)}"
+    )
+
+
+def check_limit(limit: float | None, device: str) -> None:
+    """Raises OutOfMemory where the user allows less than any peer takes. limit: bytes."""
+    if limit is not None and limit < PROCESS and not device.startswith("cuda"):
+        raise OutOfMemory(
+            f"--memory allows {show_size(limit)}, and Python and PyTorch alone take {show_size(PROCESS)}, without any "
+            "model; allow more"
+        )
+
+
+def _smaller(model: nn.Module, spec: RunSpec, there: int, needs: int, device: str) -> str:
+    """What would fit into so many bytes, in words. needs: bytes that this model needs; all but those of the process
+    itself are taken to grow with its parameters."""
+    alone = 0 if device.startswith("cuda") else PROCESS
+    parameters = sum(p.numel() for p in model.parameters())
+    share = (there - alone) / (needs - alone)
+    if share <= 0:
+        return f"nothing else, since Python and PyTorch alone take {show_size(alone)}"
+    kind = "model" if spec.paths is UNSET else "path"
+    return (
+        f"a shorter sequence, or a {kind} of about {show_count(share * parameters)} parameters (this one has "
+        f"{show_count(parameters)})"
+        + ("; a family of more such paths is as large in all" if kind == "path" else "")
     )
 
 

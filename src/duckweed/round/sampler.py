@@ -37,10 +37,13 @@ SHARE = 0.25  # of the memory that is free, at most
 
 class Sampler(threading.Thread):
     """Lets the model write from nothing, with the run's seed, every few rounds; the texts go into
-    metrics.jsonl. The states follow from the ledger and the blobs in the folder, so it asks nobody."""
+    metrics.jsonl. The states follow from the ledger and the blobs in the folder, so it asks nobody. It ends with the run's
+    last round."""
 
-    def __init__(self, folder: RunFolder, spec: RunSpec, ground: Ground) -> None:
+    def __init__(self, folder: RunFolder, spec: RunSpec, ground: Ground, count: int = 1) -> None:
+        """count: of the models that write on this machine; each rests for all of them."""
         super().__init__(name="sampler", daemon=True)
+        self._rest = REST * count
         self.folder, self.spec, self.ground = folder, spec, ground
         self.layout = founding.layout(folder)
         self._engine = Engine(spec, self.layout, FolderBlobs(folder))
@@ -70,9 +73,10 @@ class Sampler(threading.Thread):
         every = max(1, self.spec.schedule.rounds // TEXTS)
         try:
             while True:
-                ending, began = self._ending, time.monotonic()
+                closed, began = self._closed(), time.monotonic()
+                ending = self._ending or closed == self.spec.schedule.rounds
                 last = max(self._written, default=-every)
-                if self._closed() >= last + (1 if ending else every):
+                if closed >= last + (1 if ending else every):
                     self.write()
                 if ending:
                     return
@@ -80,9 +84,11 @@ class Sampler(threading.Thread):
                 self._wake.wait()
                 self._wake.clear()
                 # The first one also loads what writes, so it says nothing of the next.
-                self._pause(REST * (woke - began) if len(self._written) > 1 else 0.0)
+                self._pause(self._rest * (woke - began) if len(self._written) > 1 else 0.0)
         except (LedgerError, StateError, MergeError, OSError, RuntimeError, ValueError) as error:
             log.warning("no more texts of the model: %s", error)
+        finally:
+            self._state = None
 
     def _pause(self, seconds: float) -> None:
         closes = time.monotonic() + seconds

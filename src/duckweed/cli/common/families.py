@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from duckweed.run.folder import RunFolder
     from duckweed.run.plugins import Plugin
     from duckweed.run.spec import RunSpec
+    from duckweed.session import Session
     from duckweed.swarm.blobs.mirroring import Mirroring
 
 console = PlainConsole()
@@ -138,9 +139,12 @@ def simulate(family: Family, links: str | None, step_seconds: float | None, besi
     _watched(family, lambda say: training.simulate(family, say, each, step_seconds), beside)
 
 
-def serve(family: Family, way: Way, train: int, page: str | None, beside: Beside) -> None:
+def serve(
+    family: Family, way: Way, train: int, page: str | None, samples: bool, beside: Beside
+) -> None:
     """Coordinate what is left for peers on other machines; prints the invitation first. train: peers of this machine;
-    page: HOST:PORT of the page of all runs, "" for where it was the last time, None: there is none."""
+    page: HOST:PORT of the page of all runs, "" for where it was the last time, None: there is none; samples: whether
+    the models write texts for it."""
     from duckweed import session
     from duckweed.family import harvest
     from duckweed.family import serve as serving
@@ -184,8 +188,11 @@ def serve(family: Family, way: Way, train: int, page: str | None, beside: Beside
             names = [run.path.name for run in place.runs]
             pages = served_together(place.path, names, first.folder, page)
             beside.shown = stack.enter_context(pages)
+            beside.samples = samples
             url = beside.shown[first.folder.path.name].url
             console.print(f"The runs of the family are shown at {url}", soft_wrap=True)
+            if samples and not session.sampler(first, len(names)):
+                console.print("There is too little memory to let the models write beside it.")
         _watched(family, story, beside, "duckweed serve")
 
 
@@ -198,6 +205,8 @@ class Beside:
         it."""
         self.logs, self.mirror = logs, mirror
         self.shown: Mapping[str, Served] = {}
+        self.samples = False
+        """Whether the models write texts for the page."""
         self._of: dict[str, tuple[Tools, Mirroring | None]] = {}
         self._stack = ExitStack()
 
@@ -212,7 +221,7 @@ class Beside:
         from duckweed.run.events import RoundClosed
 
         if told.run not in self._of:
-            self._of[told.run] = self._begin(told.run, told.session.folder)
+            self._of[told.run] = self._begin(told.run, told.session)
         tools, mirror = self._of[told.run]
         tools.take(told.event)
         if mirror and isinstance(told.event, RoundClosed):
@@ -220,7 +229,8 @@ class Beside:
         if told.run in self.shown:
             self.shown[told.run].take(told.event)
 
-    def _begin(self, name: str, folder: RunFolder) -> tuple[Tools, Mirroring | None]:
+    def _begin(self, name: str, run: Session) -> tuple[Tools, Mirroring | None]:
+        from duckweed import session
         from duckweed.family.folder import COMMON
         from duckweed.pages.trackers import Tools
         from duckweed.swarm.blobs.mirroring import mirrored
@@ -229,9 +239,11 @@ class Beside:
         url = self.mirror
         if url and name != COMMON:
             url = mirror_of(url, name)
-        tools = self._stack.enter_context(Tools(folder, self.logs))
+        if self.samples and (sampler := session.sampler(run, len(self.shown))):
+            self.shown[name].let_write(sampler)
+        tools = self._stack.enter_context(Tools(run.folder, self.logs))
         say = lambda text: console.print(f"{name}: {text}", soft_wrap=True)  # noqa: E731
-        return tools, self._stack.enter_context(mirrored(folder, url, say))
+        return tools, self._stack.enter_context(mirrored(run.folder, url, say))
 
 
 def _watched(

@@ -78,23 +78,27 @@ def check(shares: Shares, needed: list[int], length: int) -> None:
     """Raises DataError if a path starves: it has fewer training sequences than its peers need for one step, or
     none is held out. needed: sequences of a step of all peers of each path."""
     count, total = len(needed), sum(shares.train)
+    fed = [
+        found >= least and held_out > 0
+        for found, held_out, least in zip(shares.train, shares.held_out, needed, strict=True)
+    ]
+    enough = min(total // (2 * max(needed)), sum(shares.held_out) // 4)
+    would = min(sum(fed), enough)
+    if would >= 2:
+        advice = f"Give more text, or lower paths.count: {would} might do"
+    elif enough >= count:
+        advice = "The sequences are too alike for paths: give text of several kinds, or leave [paths] out"
+    else:
+        advice = "This text is too little for paths: give more, or leave [paths] out"
     for path, (found, least) in enumerate(zip(shares.train, needed, strict=True)):
-        if found >= least and shares.held_out[path]:
+        if fed[path]:
             continue
-        would = min(count - 1, total // (2 * max(needed)), sum(shares.held_out) // 4)
-        advice = (
-            f"paths.count = {would} might do"
-            if would >= 2
-            else "this text is too little for paths: leave [paths] out"
-        )
         what = (
             f"{found} of {total:,} training sequences of {length} tokens, and a step of its peers takes {least}"
             if found < least
             else f"none of {sum(shares.held_out):,} held-out sequences, so that it could not be measured"
         )
-        raise DataError(
-            f"data: path {path} of {count} starves: it is given {what}. {advice}, or more text"
-        )
+        raise DataError(f"data: path {path} of {count} starves: it is given {what}. {advice}")
 
 
 def prepare(dataset: Dataset, router: Router, length: int, path: int, cache: Path) -> Dataset:

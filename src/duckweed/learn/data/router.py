@@ -125,13 +125,12 @@ class Router:
         expected = HEADER.size + count * (8 + 2 * ROWS)
         if len(data) != expected:
             raise DataError(
-                f"router: {len(data):,} bytes where {count} paths take {expected:,}; it is cut short or "
-                "damaged; fetch it again"
+                f"router: {len(data):,} bytes where {count} paths take {expected:,}; it is cut short or damaged"
             )
         biases = np.frombuffer(data, "<i8", count, HEADER.size).astype(np.int64)
         tables = np.frombuffer(data, "<i2", count * ROWS, HEADER.size + 8 * count).astype(np.int16)
         if tables.max() > 0 or biases.max() > BIAS or biases.min() < -BIAS:
-            raise DataError("router: values out of range; it is damaged; fetch it again")
+            raise DataError("router: values out of range; it is damaged")
         return cls(prefix, tables.reshape(count, BUCKETS + 1, BUCKETS), biases)
 
     def digest(self) -> str:

@@ -19,12 +19,23 @@ PAGE = "page"  # in local.json: where the page was served last
 class Served:
     """Takes the events of a run for its page."""
 
-    def __init__(self, url: str, site: Site, live: Live, sampler: Sampler | None) -> None:
-        self.url, self.site, self._live, self._sampler = url, site, live, sampler
+    def __init__(self, url: str, site: Site, live: Live) -> None:
+        self.url, self.site, self._live = url, site, live
+        self._sampler: Sampler | None = None
 
     def invite(self, terms: Terms) -> None:
         """How to take part, from now on."""
         self._live.terms = terms
+
+    def let_write(self, sampler: Sampler) -> None:
+        """Let the model write for the page, from now on."""
+        self._sampler = sampler
+        sampler.start()
+
+    def end(self, seconds: float = LAST_TEXT) -> None:
+        """Let the model write its last text, and wait for that so long."""
+        if self._sampler:
+            self._sampler.end(seconds)
 
     def seen(self, events: Generator[Event, None, None]) -> Generator[Event, None, None]:
         """The same events, noted for the page."""
@@ -50,13 +61,13 @@ def served(folder: RunFolder, at: str, sampler: Sampler | None) -> Iterator[Serv
     live = Live(Terms(""))
     site = Site(folder.path, {folder.path.name: live})
     with _again(site, folder, at) as url:
+        one = Served(url, site, live)
         if sampler:
-            sampler.start()
+            one.let_write(sampler)
         try:
-            yield Served(url, site, live, sampler)
+            yield one
         finally:
-            if sampler:
-                sampler.end(LAST_TEXT)
+            one.end()
 
 
 @contextlib.contextmanager
@@ -68,7 +79,13 @@ def served_together(
     lives = {name: Live(Terms("")) for name in names}
     site = Site(place, lives)
     with _again(site, kept, at) as url:
-        yield {name: Served(url, site, live, None) for name, live in lives.items()}
+        all_ = {name: Served(url, site, live) for name, live in lives.items()}
+        try:
+            yield all_
+        finally:
+            for seconds in (0.0, LAST_TEXT):  # all are told before one is waited for
+                for one in all_.values():
+                    one.end(seconds)
 
 
 @contextlib.contextmanager

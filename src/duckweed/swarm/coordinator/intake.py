@@ -32,7 +32,8 @@ def objection(
     if said.peer != member.index:
         return "a contribution in another peer's name"
     if not own(history.genesis_hash, member, question):
-        return "the signature does not fit the announcement"
+        elsewhere = "run" if spec.path is None else "path"
+        return f"the signature does not fit the announcement, or was made for another {elsewhere}"
     if open_ is None or open_.closing or said.round != open_.number:
         return f"round {said.round} is not open"
     span = open_.assigned.get(member.index)

@@ -139,6 +139,8 @@ class Node:
             return await self._of_the_ledger(peer, question, votes)
         if votes and isinstance(question, m.Fetch) and question.whole:
             return self.replica.store.blob(question.blob)
+        if votes and isinstance(question, m.GetSavedState | m.GetStatePiece):
+            return self.replica.store.give(question)
         if self.coordinator:
             if votes and isinstance(question, m.Join):
                 self.replica.note_voters([m.PeerAddress(peer, question.addresses)])

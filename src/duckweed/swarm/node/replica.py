@@ -340,12 +340,13 @@ class Replica:
             if row.kind != RoundEntry.kind or row.number <= held - self._recent:
                 continue
             for digest in _closed(row).needed():
-                if not await self._fetch_blob(digest, keys) and row.number > held:
+                if not await self.fetch_blob(digest, keys) and row.number > held:
                     raise LinkError(
                         f"no machine that was asked has blob {digest[:10]} of round {row.round}"
                     )
 
-    async def _fetch_blob(self, digest: str, keys: Sequence[str]) -> bool:
+    async def fetch_blob(self, digest: str, keys: Sequence[str]) -> bool:
+        """Fetch a blob from the first of these machines that gives it; False where none does."""
         place = self.folder.blob(digest)
         for key in () if place.exists() else dict.fromkeys(keys):
             with contextlib.suppress(LinkError):

@@ -18,6 +18,7 @@ from duckweed.learn.model import model as models
 from duckweed.learn.site.place import Place
 from duckweed.ledger.entries import StateEntry
 from duckweed.ledger.ledger import Ledger, LedgerError
+from duckweed.net.carrier import Endpoint
 from duckweed.net.identity import Identity, load_or_create
 from duckweed.net.timeouts import RETRY
 from duckweed.net.transport import LinkError
@@ -363,6 +364,29 @@ async def _state(
         return own
     raise gone or LinkError(
         "nobody gives a state that the run has agreed on; is an honest peer beside the coordinator?"
+    )
+
+
+async def state_of(
+    asked: Asks,
+    endpoint: Endpoint,
+    folder: RunFolder,
+    layout: Layout,
+    agreed: dict[int, str],
+    say: Say,
+) -> State:
+    """The newest state of one machine, which is kept here where it is the agreed one. agreed: as of `_state`. Raises
+    LinkError, NotAgreed."""
+    offered, _ = await asked.ask(m.GetSavedState())
+    links = PeerLinks(endpoint, Store(folder), asked)
+    try:
+        for donors in await links.donors(m.DonorList(agreed, []), offered):
+            wanted = agreed[donors[0].saved.round]
+            return await _download(donors, folder, layout, wanted, links, say)
+    finally:
+        links.close()
+    raise NotAgreed(
+        f"the state after round {offered.round} is not one that this machine knows of yet"
     )
 
 

@@ -23,12 +23,13 @@ from duckweed.run.folder import RunFolder, write_atomically
 from duckweed.run.layout import Layout
 from duckweed.run.state import StateError
 from duckweed.swarm.coordinator.guest_book import GuestBook
+from duckweed.swarm.node.node import Node
 from duckweed.swarm.node.replica import Known
 from duckweed.swarm.peer.bootstrap import Bootstrap
-from duckweed.swarm.peer.join import fetch_router, terms
+from duckweed.swarm.peer.join import NotAgreed, fetch_router, state_of, terms
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol import offers
-from duckweed.swarm.protocol.client import Client
+from duckweed.swarm.protocol.client import A, Client
 from duckweed.swarm.protocol.invitation import InvitationError, published
 from duckweed.volunteer import controls, peer_home
 from duckweed.volunteer.peer_home import PeerHome, PeerHomeError
@@ -113,9 +114,9 @@ class Keeper:
                 layout = await self._layout()
                 if node := await bootstrap.settle(spec, layout):
                     await node.replica.look_for_leader()  # and say where this machine listens
-                    await asyncio.to_thread(_first_state, self._around, folder, layout)
             assert bootstrap.voting is not None
-            carrying = asyncio.create_task(_carry(folder))
+            assert bootstrap.node is not None
+            carrying = asyncio.create_task(_carry(self._around, folder, bootstrap.node, say))
             try:
                 await bootstrap.voting
             finally:
@@ -133,12 +134,57 @@ def _first_state(around: RunFolder, folder: RunFolder, layout: Layout) -> None:
             state.save(folder.state(0))
 
 
-async def _carry(folder: RunFolder) -> None:
+async def _carry(around: RunFolder, folder: RunFolder, node: Node, say: Say) -> None:
     """Keep a state that others can go on from, should nobody train the path when this machine comes to lead it."""
     while True:
-        with contextlib.suppress(OSError, LedgerError, StateError):
+        with contextlib.suppress(OSError, LedgerError, StateError, LinkError, NotAgreed):
+            if not folder.saved_rounds():
+                await asyncio.to_thread(_first_state, around, folder, node.layout)
+            if not folder.saved_rounds():
+                await fetch_state(folder, node, say)
+            await _fetch_blobs(folder, node)
             await asyncio.to_thread(_carry_on, folder)
         await asyncio.sleep(PATHS_KEEP)
+
+
+async def fetch_state(folder: RunFolder, node: Node, say: Say) -> None:
+    """The newest state of a path from a machine that votes in it too, since this one came after the common start. Raises
+    LinkError, NotAgreed, LedgerError."""
+    for key in _others(node):
+        with contextlib.suppress(LinkError, NotAgreed):
+            agreed = agreed_states(node.replica.ledger)
+            await state_of(_Asked(node, key), node.endpoint, folder, node.layout, agreed, say)
+            return
+
+
+async def _fetch_blobs(folder: RunFolder, node: Node) -> None:
+    """What leads on from the newest state that is here, where it is missing: a voter fetches the latest by itself. Raises
+    LinkError, LedgerError."""
+    if not folder.saved_rounds():
+        return
+    newest = folder.saved_rounds()[-1]
+    closed = [entry.body.closed for entry in node.replica.ledger.entries(RoundEntry)][newest:]
+    for digest in [digest for one in closed for digest in one.needed()]:
+        await node.replica.fetch_blob(digest, _others(node))
+
+
+def _others(node: Node) -> list[str]:
+    """Keys of the machines that vote beside this one, the leader first."""
+    known = node.replica.known
+    return [key for key in dict.fromkeys([known.key, *known.at]) if key != node.endpoint.id]
+
+
+class _Asked:
+    """Questions to one of the machines that vote in a path."""
+
+    def __init__(self, node: Node, key: str) -> None:
+        self._node, self._key = node, key
+
+    async def ask(
+        self, question: m.Question[A], body: bytes = b"", *, body_limit: int = 0
+    ) -> tuple[A, bytes]:
+        """The answer and its body. Raises LinkError."""
+        return await self._node.replica.ask(self._key, question, body_limit)
 
 
 def _carry_on(folder: RunFolder) -> None:
