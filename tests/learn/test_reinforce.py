@@ -12,6 +12,7 @@ from duckweed.learn.data.reading import DataError
 from duckweed.learn.learner import Part
 from duckweed.learn.model import model as models
 from duckweed.learn.model.architecture import ModelError
+from duckweed.learn.tasks import pace as paces
 from duckweed.learn.tasks import problems as problems_of
 from duckweed.learn.tasks.environments import Rows
 from duckweed.learn.tasks.exam import Result
@@ -356,7 +357,7 @@ def test_a_batch_has_what_its_tokens_cost_by_the_weights_that_the_run_began_from
     assert np.abs(batch[START] - batch[THEN])[marked].max() > 0.01
     free = override(spec, {"task.kl": 0.0})
     other = founding.learner(free, ground, "cpu").train(state.weights, Part(0, 0, 2))
-    assert begun.written == other.written
+    assert np.array_equal(begun.rollouts.ids, other.rollouts.ids)
     assert not np.array_equal(begun.delta, other.delta)
 
 
@@ -385,6 +386,22 @@ def test_other_weights_than_those_that_the_run_began_from_are_refused(tmp_path):
         ModelError, match=r"runs/first.*not those that the run began from.*task\.kl"
     ):
         changed.train(state.weights, Part(0, 0, 1))
+
+
+def test_the_pace_of_a_machine_is_measured_without_a_trace_and_says_what_answers_are_like(tmp_path):
+    spec, ground = prepared(tmp_path)
+    one = founding.learner(spec, ground, "cpu")
+    models.write_weights(one.model, models.read_weights(founding.first_model(spec, ground)))
+    before = one.weights()
+    found = paces.measure(one)
+    assert np.array_equal(before, one.weights())
+    assert all(parameter.grad is None for parameter in one.model.parameters())
+    asked = [len(one.task.prompt_of(place)) for place in range(paces.GROUPS)]
+    assert found.question == pytest.approx(sum(asked) / len(asked))
+    assert 0 < found.filled <= 1
+    assert 0 < found.spread <= 1
+    assert min(found.train, found.check) > 0
+    assert one.task.written is None  # what was written to measure is not the peer's work
 
 
 def test_several_peers_learn_from_rewards_and_a_run_that_was_stopped_ends_in_the_same_state(

@@ -176,6 +176,10 @@ class Reinforcement(PolicyLoss):
         said = Written(failed=failed, entropy=entropy)
         self.written = packing.written(self.rollouts, self.task.samples, ends, said)
 
+    def prompt_of(self, place: int) -> list[int]:
+        """The question of a problem to train on, as the model reads it."""
+        return self._prompt(self.problems.at(place, False))
+
     def _prompt(self, problem: Problem) -> list[int]:
         return self.wording.prompt(self.problems.conversation(problem))
 
