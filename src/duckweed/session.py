@@ -17,12 +17,15 @@ from duckweed.learn.device import choose
 from duckweed.learn.fit import ANY, Fit, Wish
 from duckweed.learn.learner import Learner
 from duckweed.learn.model import model as models
+from duckweed.learn.model.architecture import ModelError
 from duckweed.learn.model.given import model_in
-from duckweed.learn.model.model import buffers_of, read_weights
+from duckweed.learn.model.model import buffers_of, read_weights, write_weights
 from duckweed.learn.model.presets import PRESETS
 from duckweed.learn.model.talk import Talk
 from duckweed.learn.registry import learner
+from duckweed.learn.single import SingleDevice
 from duckweed.learn.tasks import exam
+from duckweed.learn.tasks import pace as paces
 from duckweed.learn.tasks.exam import Result
 from duckweed.learn.tasks.problems import rows_of
 from duckweed.ledger.entries import StateEntry
@@ -47,7 +50,9 @@ from duckweed.run.folder import FolderError, RunFolder, write_atomically
 from duckweed.run.plugins import Plugin
 from duckweed.run.sections import DataSpec
 from duckweed.run.spec import RunSpec
+from duckweed.run.task.pace import Pace
 from duckweed.run.task.sections import Environment, Reinforce
+from duckweed.run.task.work import holds_start
 from duckweed.wire import threads as codec_threads
 from duckweed.wire.codec import codec_of
 
@@ -237,9 +242,14 @@ def needs(run: Session) -> list[str]:
         "Python's own" if text == "stdlib" else "get it from the organiser, and name it with --data"
     )
     source = run.spec.model.source
-    config = (
-        [] if source in PRESETS else [f"The model's configuration ({source}): --config names it."]
-    )
+    if holds_start(run.spec):
+        config = [
+            f"The model's first weights ({source}), which the loss asks: --config names them."
+        ]
+    elif source in PRESETS:
+        config = []
+    else:
+        config = [f"The model's configuration ({source}): --config names it."]
     most = codec_of(run.spec.wire, layout).blob_limit
     return [
         f"About {size(room)} of memory and {size(disk_needed(run.spec.inner, layout))} of disk; a graphics "
@@ -251,10 +261,32 @@ def needs(run: Session) -> list[str]:
     ]  # fmt: skip
 
 
+<<<<<<< HEAD
 def sampler(run: Session, count: int = 1) -> Sampler | None:
     """What lets the model write beside the run; None where there is no room for a second model of each of `count`
     runs, which are served together."""
     if not Sampler.fits(count * founding.layout(run.folder).total):
+=======
+def pace(
+    spec: RunSpec, base: Path, device: str, threads: int, files: Sequence[Path | str], say: Say
+) -> Pace:
+    """How fast this machine is at a run of reinforcement learning that has not begun. base: where relative paths start;
+    files: plug-ins. Raises PluginError, DataError, ModelError."""
+    plugins.load(files)
+    place = _device(device, threads)
+    ground = founding.prepare(spec, base, say)
+    one = founding.learner(spec, ground, place)
+    if not isinstance(one, SingleDevice):
+        raise ModelError("the pace of a learner of a plug-in cannot be measured")
+    write_weights(one.model, read_weights(founding.first_model(spec, ground)))
+    say("measuring how fast this machine writes, checks and trains")
+    return paces.measure(one)
+
+
+def sampler(run: Session) -> Sampler | None:
+    """What lets the model write beside the run; None where there is no room for a second model."""
+    if not Sampler.fits(founding.layout(run.folder).total):
+>>>>>>> h22
         return None
     return Sampler(run.folder, run.spec, run.ground, count)
 

@@ -108,6 +108,15 @@ def test_on_a_graphics_card_the_vectors_of_a_round_are_not_counted():
     assert here - there == memory.PROCESS + 4 * 4 * parameters
 
 
+def test_the_weights_that_a_run_began_from_are_counted_where_its_loss_asks_for_them():
+    plain = override(RunSpec(), {"task.kind": "reinforce", "model.sequence": 128})
+    held = override(plain, {"task.kl": 0.01})
+    model = skeleton("llama-1m", plain)
+    parameters = sum(p.numel() for p in model.parameters())
+    for device in ("cpu", "cuda"):
+        assert whole(model, held, device) == whole(model, plain, device) + 4 * parameters
+
+
 def test_the_machine_has_some_memory():
     assert 10**8 < memory.available("cpu") < 10**15
 

@@ -11,19 +11,27 @@ from duckweed.learn.data.chat import PLAIN
 from duckweed.learn.data.reading import DataError
 from duckweed.learn.learner import Part
 from duckweed.learn.model import model as models
+from duckweed.learn.model.architecture import ModelError
+from duckweed.learn.tasks import pace as paces
 from duckweed.learn.tasks import problems as problems_of
 from duckweed.learn.tasks.environments import Rows
 from duckweed.learn.tasks.exam import Result
-from duckweed.learn.tasks.policy import advantages, has_spread, policy_loss
+from duckweed.learn.tasks.policy import (
+    advantages,
+    cispo_loss,
+    has_spread,
+    policy_loss,
+    start_divergence,
+)
 from duckweed.learn.tasks.problems import answer_of
-from duckweed.learn.tasks.reinforce import GAIN, IDS, THEN, WRITTEN
+from duckweed.learn.tasks.reinforce import GAIN, IDS, START, THEN, WRITTEN
 from duckweed.learn.tasks.rollout import gumbel, write
 from duckweed.learn.tasks.verifier import Verifier
 from duckweed.process.simulation import Simulation
 from duckweed.round import export, founding
 from duckweed.run import plugins
 from duckweed.run.events import RoundClosed, Said
-from duckweed.run.spec import SpecError
+from duckweed.run.spec import SpecError, override
 from duckweed.run.task import work
 from duckweed.run.task.written import Written
 
@@ -120,6 +128,78 @@ def test_a_token_that_has_moved_far_enough_is_not_moved_further(gain, now, moves
     nats = torch.tensor([[-np.log(now)]]).float().requires_grad_()
     policy_loss(nats, then, torch.tensor([float(gain)]), torch.ones(1, 1), 0.2, 0.0).backward()
     assert bool(nats.grad.abs().sum() > 0) == bool(moves)
+
+
+def drawn(seed=3, vocabulary=5, rows=2):
+    """Made-up next tokens, every token of the vocabulary at each of `rows` places: logits now, and the logarithms of
+    what wrote them, of the start, f64[rows, vocabulary]."""
+    source = torch.Generator().manual_seed(seed)
+    now, then, start = torch.randn(3, rows, vocabulary, generator=source, dtype=torch.float64)
+    return now.requires_grad_(), then.log_softmax(-1), start.log_softmax(-1)
+
+
+OFTEN = torch.tensor([1, 4, 2, 1, 5], dtype=torch.float64)
+"""How often some older weights wrote each token of a vocabulary, so that means over what they wrote are exact."""
+
+
+def as_often(*values):
+    """Of each token one value, as rows of one token each."""
+    return [x.repeat_interleave(OFTEN.long())[:, None] for x in values]
+
+
+def test_cispo_is_its_formula_and_bounds_what_a_token_weighs_without_leaving_any_out():
+    now, then, _ = drawn(rows=4)
+    gain = torch.tensor([1.0, -1.0, 0.5, -2.0], dtype=torch.float64)
+    written = torch.ones(4, 5, dtype=torch.float64)
+    written[1, 3:] = 0
+    logs = now.log_softmax(-1)
+    total = torch.zeros((), dtype=torch.float64)
+    weights = []
+    for row in range(4):
+        for column in range(5):
+            if written[row, column]:
+                ratio = (logs[row, column] - then[row, column]).exp().item()
+                weights.append(min(ratio, 1.5))
+                total = total - weights[-1] * gain[row] * logs[row, column]
+    (wanted,) = torch.autograd.grad(total / written.sum(), now, retain_graph=True)
+    (found,) = torch.autograd.grad(cispo_loss(-logs, -then, gain, written, 1.5, 0.0), now)
+    torch.testing.assert_close(found, wanted)
+    assert max(weights) == 1.5  # of some token
+    assert min(weights) < 0.5
+    nats = (-logs).detach().requires_grad_()
+    cispo_loss(nats, -then, gain, written, 1.5, 0.0).backward()
+    assert bool((nats.grad != 0).eq(written > 0).all())
+
+
+def test_cispo_without_its_bound_has_the_gradient_of_the_advantage_that_is_to_be_expected():
+    now, _, _ = drawn(rows=1)
+    gain = torch.tensor([1.0, 0.0, -1.0, 2.0, 0.5], dtype=torch.float64)
+    (wanted,) = torch.autograd.grad(-(now.softmax(-1) @ gain).sum(), now)
+    then = OFTEN.log() - OFTEN.sum().log()
+    rows = as_often(-now.log_softmax(-1)[0], -then, gain)
+    loss = cispo_loss(rows[0], rows[1], rows[2][:, 0], torch.ones_like(rows[0]), 1e6, 0.0)
+    (found,) = torch.autograd.grad(loss, now)
+    torch.testing.assert_close(found, wanted)
+
+
+def test_the_divergence_from_the_start_has_the_gradient_of_the_exact_one_whoever_wrote():
+    now, _, start = drawn(rows=1)
+    logs, then = now.log_softmax(-1), OFTEN.log() - OFTEN.sum().log()
+    (wanted,) = torch.autograd.grad((logs.exp() * (logs - start)).sum(), now, retain_graph=True)
+    rows = as_often(-logs[0], -then, -start[0])
+    (found,) = torch.autograd.grad(start_divergence(*rows, torch.ones_like(rows[0])), now)
+    torch.testing.assert_close(found, wanted)
+
+
+def test_the_divergence_from_the_start_is_that_of_the_published_estimate_by_autograd():
+    now, then, start = drawn(rows=3)
+    logs, written = now.log_softmax(-1), torch.ones(3, 5, dtype=torch.float64)
+    ratio, apart = (logs - then).exp(), start - logs
+    (wanted,) = torch.autograd.grad(
+        (ratio * (apart.exp() - apart - 1)).mean(), now, retain_graph=True
+    )
+    (found,) = torch.autograd.grad(start_divergence(-logs, -then, -start, written), now)
+    torch.testing.assert_close(found, wanted)
 
 
 def test_the_answer_stands_behind_the_last_marker():
@@ -266,6 +346,80 @@ def test_a_batch_marks_what_was_written_and_its_costs(tmp_path):
     marked = batch[WRITTEN][:, 1:] > 0
     np.testing.assert_allclose(nats[marked], batch[THEN][:, 1:][marked], atol=1e-4)
     assert batch[GAIN].reshape(-1, spec.task.samples).sum(1) == pytest.approx(0, abs=1e-5)
+
+
+def test_the_second_form_of_the_loss_learns_too_and_in_another_way(tmp_path):
+    made = []
+    for facts in ({}, {"task.ratio": "cispo"}):
+        spec, ground = prepared(tmp_path, facts)
+        one = founding.learner(spec, ground, "cpu")
+        weights = models.read_weights(founding.first_model(spec, ground))
+        # The first step from the weights that wrote has ratios of one, where the forms agree.
+        made += [one.train(weights, Part(4, 1, steps)).delta for steps in (1, 3)]
+    np.testing.assert_allclose(made[0], made[2], atol=1e-5)
+    assert not np.array_equal(made[1], made[3])
+    with pytest.raises(SpecError, match=r"task\.bound"):
+        prepared(tmp_path, {"task.bound": 0.5})
+
+
+def test_a_batch_has_what_its_tokens_cost_by_the_weights_that_the_run_began_from(tmp_path):
+    spec = puzzle.specification(tmp_path, {"task.kl": 0.1})
+    folder, ground, state = tiny.found(tmp_path, "rl", spec)
+    one = founding.learner(spec, founding.reopen(folder, spec), "cpu")
+    begun = one.train(state.weights, Part(0, 0, 2))
+    batch = next(one.task.batches(Part(0, 0, 1), one.model))  # by the weights that were reached
+    marked = batch[WRITTEN] > 0
+    models.write_weights(one.model, state.weights)
+    tokens = torch.from_numpy(batch[IDS])
+    nats = one.network.nats(tokens[:, 1:], input_ids=tokens[:, :-1]).detach().numpy()
+    np.testing.assert_allclose(batch[START][:, 1:], nats, atol=1e-4)
+    assert np.abs(batch[START] - batch[THEN])[marked].max() > 0.01
+    free = override(spec, {"task.kl": 0.0})
+    other = founding.learner(free, ground, "cpu").train(state.weights, Part(0, 0, 2))
+    assert np.array_equal(begun.rollouts.ids, other.rollouts.ids)
+    assert not np.array_equal(begun.delta, other.delta)
+
+
+def test_a_run_held_near_its_start_ends_in_the_same_state_after_a_stop(tmp_path):
+    changes = {"task.kl": 0.05, "task.ratio": "cispo", "rounds.peers": 2, "rounds.patience": 300.0}
+    spec = puzzle.specification(tmp_path, changes)
+    _, ends = resumed.whole_and_stopped(tmp_path, spec, stop=1)
+    assert ends[0] == ends[1]
+
+
+def test_other_weights_than_those_that_the_run_began_from_are_refused(tmp_path):
+    first = puzzle.specification(tmp_path, {"rounds.peers": 1, "inner.steps": 1})
+    before, ground, _ = tiny.found(tmp_path, "first", first)
+    export.harvest(before, first, ground, "cpu")
+    spec = override(
+        first, {"task.kl": 0.1, "model.source": "runs/first", "model.weights": "given",
+                "data.tokenizer": "runs/first/model"},
+    )  # fmt: skip
+    folder, ground, state = tiny.found(tmp_path, "rl", spec)
+    founding.learner(spec, founding.reopen(folder, spec), "cpu").train(state.weights, Part(0, 0, 1))
+    other = founding.first_model(override(first, {"seed": 5}), ground)
+    models.export(other, before.model, ground.dataset.tokenizer.end)
+    changed = founding.learner(spec, founding.reopen(folder, spec), "cpu")
+    with pytest.raises(
+        ModelError, match=r"runs/first.*not those that the run began from.*task\.kl"
+    ):
+        changed.train(state.weights, Part(0, 0, 1))
+
+
+def test_the_pace_of_a_machine_is_measured_without_a_trace_and_says_what_answers_are_like(tmp_path):
+    spec, ground = prepared(tmp_path)
+    one = founding.learner(spec, ground, "cpu")
+    models.write_weights(one.model, models.read_weights(founding.first_model(spec, ground)))
+    before = one.weights()
+    found = paces.measure(one)
+    assert np.array_equal(before, one.weights())
+    assert all(parameter.grad is None for parameter in one.model.parameters())
+    asked = [len(one.task.prompt_of(place)) for place in range(paces.GROUPS)]
+    assert found.question == pytest.approx(sum(asked) / len(asked))
+    assert 0 < found.filled <= 1
+    assert 0 < found.spread <= 1
+    assert min(found.train, found.check) > 0
+    assert one.task.written is None  # what was written to measure is not the peer's work
 
 
 def test_several_peers_learn_from_rewards_and_a_run_that_was_stopped_ends_in_the_same_state(

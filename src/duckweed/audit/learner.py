@@ -76,6 +76,7 @@ def learner_of(claims: Claims, data: tuple[str, ...] | None, device: str, say: R
                 "this machine builds another model from the specification than the run has; install the "
                 "version of transformers that the run was begun with"
             )
+        ground.start = genesis.start
         return founding.learner(spec, ground, device)
     except (DataError, ModelError, FolderError) as error:
         raise NotHere(str(error)) from error

@@ -1,11 +1,13 @@
 """`duckweed plan`: what can this crowd train?"""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from duckweed.cli.common.errors import plain_errors
+from duckweed.cli.common.running import Plugins
 
 if TYPE_CHECKING:
     from duckweed.plan.answer import Answer
@@ -20,7 +22,10 @@ def register(app: typer.Typer) -> None:
 def plan(
     run: Annotated[
         Path | None,
-        typer.Argument(help="A run's folder: plan for its model, with what it measured."),
+        typer.Argument(
+            help="A run's folder: plan for its model, with what it measured. Or the specification of a run of "
+            "reinforcement learning (FILE.toml): what its steps take on this machine."
+        ),
     ] = None,
     model: Annotated[
         str,
@@ -63,10 +68,17 @@ def plan(
         bool, typer.Option("--list", help="Models and devices in the tables.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Of the sampled intervals.")] = 0,
+    plugin: Plugins = None,
+    threads: Annotated[
+        int, typer.Option(min=1, help="CPU threads of a peer, for the steps of a specification.")
+    ] = 1,
 ) -> None:
     """What can this crowd train, how long does it take, what binds, and what would have to change."""
     if presets:
         catalogue()
+        return
+    if run is not None and run.suffix == ".toml":
+        ahead(run, plugin or (), threads, json)
         return
     from duckweed.plan import saving as savings
     from duckweed.plan.answer import answer
@@ -87,6 +99,35 @@ def plan(
         saving=saving,
     )
     show(given, explain, json, html)
+
+
+def ahead(file: Path, plugin: Sequence[Path], threads: int, json: bool) -> None:
+    """What the steps of a run of reinforcement learning will take on this machine."""
+    from duckweed.cli.common.console import PlainConsole
+    from duckweed.plan.errors import PlanError
+    from duckweed.run import spec as specs
+    from duckweed.run.task.work import writes
+
+    spec = specs.load(file)
+    if not writes(spec):
+        raise PlanError(
+            f"{file}: is the specification of a run whose model writes nothing; what its steps take is measured when it "
+            "begins. Give --model and --crowd, or the folder of a run"
+        )
+    from duckweed import session
+    from duckweed.plan import reinforced
+
+    console = PlainConsole()
+    say = (lambda text: None) if json else lambda text: console.print(text, style="dim")
+    found = session.pace(spec, file.parent, "cpu", threads, plugin, say)
+    planned = reinforced.plan(spec, found)
+    if json:
+        import json as writer
+
+        typer.echo(writer.dumps(planned.tree(), indent=1))
+    else:
+        for line in planned.words():
+            console.print(line)
 
 
 def show(given: "Answer", explain: bool, json: bool, html: Path | None) -> None:

@@ -13,6 +13,7 @@ from typing import Protocol
 import msgspec
 import numpy as np
 import torch
+from torch import nn
 
 from duckweed.learn.fit import Fit, Say
 from duckweed.learn.optim.optimizer import OptimizerState
@@ -92,6 +93,12 @@ class Learner(Protocol):
         """Set the persistent buffers of the model, which are fixed in a run. Called once, after the
         learner is made, and only where the model has any."""
         raise NotImplementedError("this learner cannot train a model with persistent buffers")
+
+    def hold(self, begin: Callable[[], nn.Module]) -> None:
+        """Give the model with the weights that the run began from, on the CPU, to a task whose loss asks what they
+        say. Called once, after the learner is made, and only for such a task; begin: is not called before it is
+        needed, and raises ModelError."""
+        raise NotImplementedError("this learner cannot hold the weights that a run began from")
 
     def fit(self, ways: Sequence[Fit], say: Say) -> None:
         """Fit inner steps into memory in the first of these ways; where the device runs out of memory,

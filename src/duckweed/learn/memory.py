@@ -18,6 +18,7 @@ from duckweed.learn.model.network import LOGITS
 from duckweed.run.layout import Layout
 from duckweed.run.sections import Inner
 from duckweed.run.spec import RunSpec
+from duckweed.run.task.work import holds_start
 from duckweed.run.units import show_count, show_size
 
 AGAIN = 1.8
@@ -54,16 +55,20 @@ def needed(model: nn.Module, spec: RunSpec, way: Fit | None = None) -> int:
 
 
 def passing(model: nn.Module, spec: RunSpec, way: Fit | None = None) -> int:
-    """Bytes of a step beside weights and moments: gradients, activations, and what the optimizer has in
-    hand. All of it is added up, because glibc keeps what a pass has freed."""
+    """Bytes of a step beside weights and moments: gradients, activations, what the optimizer has in hand, and the
+    weights that the run began from, where the loss asks for them. All of it is added up, because glibc keeps what a
+    pass has freed."""
     way, inner, length = way or Fit(spec.inner.batch), spec.inner, spec.model.sequence
     micro, config = min(way.micro, inner.batch), cast(Any, model.config)
     at_once = max(1, LOGITS // (4 * config.vocab_size))
     activations = activation_bytes(model, micro * length, length, way.checkpoint, at_once)
-    gradients = 4 * _share(sum(p.numel() for p in model.parameters()), way)
+    parameters = sum(p.numel() for p in model.parameters())
+    gradients, start = 4 * _share(parameters, way), 4 * parameters * holds_start(spec)
     hands = in_hand(model, inner) // (way.processes if way.sharded else 1)
     gathered = _gathered(model) if way.sharded else 0
-    return gradients + int((AGAIN if way.checkpoint else 1) * activations) + hands + gathered
+    return (
+        start + gradients + int((AGAIN if way.checkpoint else 1) * activations) + hands + gathered
+    )
 
 
 def _share(numbers: int, way: Fit | None) -> int:

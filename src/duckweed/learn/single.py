@@ -3,11 +3,12 @@
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice, pairwise
 
 import numpy as np
 import torch
+from torch import nn
 from transformers import PretrainedConfig
 
 from duckweed.learn.device import precision_for, seeded
@@ -25,7 +26,7 @@ from duckweed.learn.model.network import Network
 from duckweed.learn.optim.optimizer import InnerOptimizer, OptimizerState
 from duckweed.learn.optim.registry import make_optimizer, optimizer_of
 from duckweed.learn.optim.schedule import learning_rate
-from duckweed.learn.task import Batch, Objective, Task
+from duckweed.learn.task import Batch, HoldsStart, Objective, Task
 from duckweed.run.error_words import out_of_memory
 from duckweed.run.spec import RunSpec
 
@@ -55,6 +56,10 @@ class SingleDevice(Learner):
 
     def fix(self, buffers: Mapping[str, torch.Tensor]) -> None:
         set_buffers(self.model, buffers)
+
+    def hold(self, begin: Callable[[], nn.Module]) -> None:
+        assert isinstance(self.task, HoldsStart)
+        self.task.hold(begin)
 
     def weights(self) -> np.ndarray:
         return read_weights(self.model)

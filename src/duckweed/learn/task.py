@@ -6,8 +6,8 @@ first batch is asked for, and its loss reads the rewards in its batches.
 The bounds of a count that the coordinator can check are in duckweed.run.task.work.
 """
 
-from collections.abc import Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -80,4 +80,13 @@ class Task(Objective, Protocol):
 
     def held_out(self, limit: int | None, batch: int) -> Iterator[Batch]:
         """About `limit` held-out tokens (None: all), always the same, `batch` sequences at a time."""
+        ...
+
+
+@runtime_checkable
+class HoldsStart(Protocol):
+    """A task whose loss asks what the weights say that the run began from."""
+
+    def hold(self, begin: Callable[[], nn.Module]) -> None:
+        """As of Learner.hold."""
         ...

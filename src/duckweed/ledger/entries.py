@@ -46,6 +46,9 @@ class GenesisEntry(Body, frozen=True):
     """Parameters of the model."""
     data: str
     """blake3 of the text, hex."""
+    start: str | msgspec.UnsetType = msgspec.UNSET
+    """blake3 of the first weights, hex, where the loss asks what they say, so that peers need them; unset: it does
+    not."""
 
 
 class PeerEntry(Body, frozen=True):

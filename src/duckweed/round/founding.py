@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
-from msgspec import UNSET
+from blake3 import blake3
+from msgspec import UNSET, UnsetType
 from platformdirs import user_cache_path
 from safetensors import torch as safetensors
 from torch import nn
@@ -26,6 +27,7 @@ from duckweed.learn.fit import ANY, Wish
 from duckweed.learn.learner import Learner, Part
 from duckweed.learn.model import checks
 from duckweed.learn.model import model as models
+from duckweed.learn.model.architecture import ModelError
 from duckweed.learn.model.given import given_weights
 from duckweed.learn.model.network import Network
 from duckweed.ledger.entries import GenesisEntry
@@ -39,7 +41,7 @@ from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec, SpecError
 from duckweed.run.state import State, first
 from duckweed.run.task.sections import Chat, Reinforce
-from duckweed.run.task.work import writes
+from duckweed.run.task.work import holds_start, writes
 from duckweed.wire.codec import codec_of, warm_up
 
 log = logging.getLogger(__name__)
@@ -67,6 +69,8 @@ class Ground(msgspec.Struct):
     source: str = ""
     """Of a joiner: where its model comes from on this machine, in place of what the specification, which came
     from the network, names."""
+    start: str | UnsetType = UNSET
+    """Hash of the run's first weights, where its loss asks what they say."""
 
 
 def prepare(spec: RunSpec, base: Path, say: Report, router: Path | None = None) -> Ground:
@@ -121,6 +125,8 @@ def learner(
         one.fit(ways, say)
     if ground.buffers:
         one.fix(ground.buffers)
+    if holds_start(spec):
+        one.hold(lambda: start_model(spec, ground))
     return one
 
 
@@ -141,6 +147,23 @@ def first_model(spec: RunSpec, ground: Ground, warn: Report = lambda text: None)
         models.write_weights(made, models.read_weights(given))
         models.set_buffers(made, models.buffers_of(given))
     return made
+
+
+def start_model(spec: RunSpec, ground: Ground) -> nn.Module:
+    """The same, once the run has begun. Raises ModelError where they are other weights by now, or on this machine."""
+    made = first_model(spec, ground)
+    if _hash_of(made) != ground.start:
+        raise ModelError(
+            f"the weights of {ground.source or spec.model.source!r} here are not those that the run began from, "
+            "which its loss (task.kl) asks for; put those back, or take them from where the organiser has them"
+        )
+    return made
+
+
+def _hash_of(model: nn.Module) -> str:
+    """blake3 of the weights of a model, hex."""
+    weights = np.ascontiguousarray(models.read_weights(model), "<f4")
+    return blake3(weights.view(np.uint8).data).hexdigest()
 
 
 def layout_here(spec: RunSpec, ground: Ground, skeleton: nn.Module) -> Layout:
@@ -179,6 +202,7 @@ def found(
     _try_out(spec, ground, first_one, folder, device, warn or say)
     warm_up(spec.wire)  # here, and not in each of the processes that begin next
     weights = models.read_weights(first_one)
+    ground.start = _hash_of(first_one) if holds_start(spec) else UNSET
     del first_one
 
     pace = _Pace(whole=writes(spec))
@@ -275,6 +299,7 @@ def genesis(
         scales=[float(x) for x in state.shared],
         parameters=layout.total,
         data=ground.dataset.manifest.hash,
+        start=ground.start,
     )
 
 
@@ -323,7 +348,11 @@ def keep(folder: RunFolder, ground: Ground, layout: Layout) -> None:
     if ground.buffers:
         write_atomically(folder.path / BUFFERS, safetensors.save(ground.buffers))
     facts = {"base": str(ground.base), "dataset": str(ground.dataset.folder)}
-    folder.note(facts | ({"source": ground.source} if ground.source else {}))
+    folder.note(
+        facts
+        | ({"source": ground.source} if ground.source else {})
+        | ({"start": ground.start} if ground.start is not UNSET else {})
+    )
 
 
 def reopen(folder: RunFolder, spec: RunSpec) -> Ground:
@@ -335,14 +364,15 @@ def reopen(folder: RunFolder, spec: RunSpec) -> Ground:
     base = Path(facts["base"])
     kept = folder.path / BUFFERS
     buffers = safetensors.load(kept.read_bytes()) if kept.is_file() else {}
+    start = facts.get("start", UNSET)
     if place.is_dir():
-        return Ground(base, Dataset.open(place), buffers, facts.get("source", ""))
+        return Ground(base, Dataset.open(place), buffers, facts.get("source", ""), start)
     if facts.get("source"):
         raise FolderError(
             f"{place}: the run's text, as it was prepared here, is gone; `duckweed join` prepares it again"
         )
     dataset = registry.prepare(spec, base, cache_folder(), router=router_of(folder, spec))
-    return Ground(base, dataset, buffers)
+    return Ground(base, dataset, buffers, start=start)
 
 
 def router_of(folder: RunFolder, spec: RunSpec) -> Path | None:

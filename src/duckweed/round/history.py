@@ -6,7 +6,7 @@ ledger has not happened, so that the next coordinator knows as much as one that 
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from duckweed.ledger.entries import (
     RUN,
@@ -52,6 +52,7 @@ class RunHistory:
         self.blocks = Blocks(spec.block_steps)  # which data is still to be trained
         self.shared: list[float] = []  # what the peers share in the next round, [K]
         self.tokens = ""  # hash of the training data
+        self.start: str | UnsetType = UNSET  # hash of the first weights, where peers need them
         self.windows = 1  # sequences in it
         self.wanted = spec.rounds.peers  # peers that the run begins with
         self.handed: dict[
@@ -78,6 +79,7 @@ class RunHistory:
             case GenesisEntry() as genesis:
                 self.agreed[0], self.shared = genesis.state, genesis.scales
                 self.tokens, self.windows = genesis.tokens, genesis.windows
+                self.start = genesis.start
             case PeerEntry(key=key):
                 self._add(key)
             case RoundEntry() as round_:

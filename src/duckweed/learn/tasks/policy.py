@@ -12,6 +12,9 @@ DPPO's with total variation (arXiv 2602.04879); the squared logarithm, which sta
 model that wrote, is from Kimi K2.5 (arXiv 2602.02276). trust = 0.2 and pull = 0.001 are what prime-rl has as
 its default. Against a ratio that is clipped (PPO, GRPO) the mask does not stop rare tokens early, whose ratio
 is large when their probability has hardly moved.
+
+The second form (`cispo_loss`) bounds the weight of a token and leaves out none, and a divergence from the
+weights that the run began from (`start_divergence`) may be added to either.
 """
 
 import numpy as np
@@ -51,4 +54,42 @@ def policy_loss(
     gain = advantage[:, None]
     keep = ~((gain > 0) & (moved > trust)) & ~((gain < 0) & (moved < -trust))
     each = pull * logs**2 - keep * gain * torch.exp(logs)
+    return (each * written).sum() / written.sum()
+
+
+def cispo_loss(
+    nats: torch.Tensor,
+    then: torch.Tensor,
+    advantage: torch.Tensor,
+    written: torch.Tensor,
+    bound: float,
+    pull: float,
+) -> torch.Tensor:
+    """CISPO (arXiv 2506.13585), arguments as of `policy_loss`: of a token, with sg what no gradient passes,
+
+        -sg(min(r, bound)) A log pi + pull (log r)^2
+
+    The weight has no lower bound, as its authors have it. The mean is over all tokens; pull = 0 is the published
+    form.
+    """
+    logs = (then - nats).clamp(-LOG_RATIO, LOG_RATIO) * written
+    weight = torch.exp(logs).clamp(max=bound).detach()
+    each = pull * logs**2 + weight * advantage[:, None] * nats
+    return (each * written).sum() / written.sum()
+
+
+def start_divergence(
+    nats: torch.Tensor, then: torch.Tensor, start: torch.Tensor, written: torch.Tensor
+) -> torch.Tensor:
+    """What has the gradient of the divergence KL(pi, sigma) of the next token, in the mean over written tokens; start:
+    what each costs by sigma, the model that the run began from, f32[b, l]. The others as of `policy_loss`.
+
+    Of a token it is sg(r (log pi - log sigma)) log pi. Its gradient is that of the estimate which DeepSeek-V3.2
+    (arXiv 2512.02556, equation 7) has, r (sigma / pi - log(sigma / pi) - 1): in that of the latter sigma / pi cancels, so
+    that here nothing large is subtracted from itself. The ratio makes it right for tokens that older weights
+    wrote. The value means nothing.
+    """
+    logs = (then - nats).clamp(-LOG_RATIO, LOG_RATIO)
+    apart = (start - nats).clamp(-LOG_RATIO, LOG_RATIO)
+    each = -(torch.exp(logs) * apart).detach() * nats
     return (each * written).sum() / written.sum()

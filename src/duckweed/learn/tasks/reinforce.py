@@ -6,7 +6,7 @@ each, in as many inner steps as the part has.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -20,9 +20,16 @@ from duckweed.learn.data.permutation import derive
 from duckweed.learn.data.reading import DataError
 from duckweed.learn.device import precision_for
 from duckweed.learn.learner import Part
+from duckweed.learn.model.network import Network
 from duckweed.learn.task import Batch, Forward
 from duckweed.learn.tasks import problems as found
-from duckweed.learn.tasks.policy import advantages, has_spread, policy_loss
+from duckweed.learn.tasks.policy import (
+    advantages,
+    cispo_loss,
+    has_spread,
+    policy_loss,
+    start_divergence,
+)
 from duckweed.learn.tasks.problems import Problem, Wording, right
 from duckweed.learn.tasks.rollout import Answers, write
 from duckweed.run.spec import RunSpec
@@ -32,9 +39,11 @@ from duckweed.run.task.sections import Reinforce
 from duckweed.run.task.written import Written
 
 log = logging.getLogger(__name__)
-IDS, WRITTEN, THEN, GAIN, MISSED, PLACE = "ids", "written", "then", "gain", "missed", "place"
+IDS, WRITTEN, THEN, START = "ids", "written", "then", "start"
+GAIN, MISSED, PLACE = "gain", "missed", "place"
 ENDLESS = 1 << 31  # problems to train on: as many as are numbered
 MOST = 1024  # held-out problems that are measured: a share of them is known to 3 points then
+READ = 32  # answers that the weights of the start read at once
 MEASURED = 64  # held-out problems at a time, at least: writing few takes as long as writing many
 
 
@@ -58,9 +67,14 @@ class PolicyLoss:
         was missed, for the loss itself is about zero whatever the model can do."""
         ids, task = batch[IDS], self.task
         nats = forward.nats(ids[:, 1:], task.temperature, input_ids=ids[:, :-1])
-        policy = policy_loss(
-            nats, batch[THEN][:, 1:], batch[GAIN], batch[WRITTEN][:, 1:], task.trust, task.pull
-        )
+        then, gain, written = batch[THEN][:, 1:], batch[GAIN], batch[WRITTEN][:, 1:]
+        if task.ratio == "cispo":
+            policy = cispo_loss(nats, then, gain, written, task.bound, task.pull)
+        else:
+            policy = policy_loss(nats, then, gain, written, task.trust, task.pull)
+        if task.kl:
+            start = batch[START][:, 1:]
+            policy = policy + task.kl * start_divergence(nats, then, start, written)
         return policy + (batch[MISSED].mean() - policy.detach())
 
     def count(self, batch: Batch) -> int:
@@ -82,6 +96,11 @@ class Reinforcement(PolicyLoss):
         self.room = spec.model.sequence - self.task.tokens  # for a question
         self.written: Written | None = None
         self.rollouts: Rollouts | None = None
+        self._begin: Callable[[], nn.Module] | None = None
+        self._start: Network | None = None
+
+    def hold(self, begin: Callable[[], nn.Module]) -> None:
+        self._begin = begin
 
     @property
     def sequences(self) -> int:
@@ -112,7 +131,7 @@ class Reinforcement(PolicyLoss):
         batches = min(part.steps, len(kept))
         edges = [len(kept) * n // max(1, batches) for n in range(batches + 1)]
         for first, last in pairwise(edges):
-            yield self._batch(kept[first:last])
+            yield self._batch(kept[first:last], model)
 
     def _groups(self, block: int, step: int, model: nn.Module) -> list[Group | None]:
         """The answers of one step, written together; None for a question that leaves no room for them."""
@@ -157,6 +176,10 @@ class Reinforcement(PolicyLoss):
         said = Written(failed=failed, entropy=entropy)
         self.written = packing.written(self.rollouts, self.task.samples, ends, said)
 
+    def prompt_of(self, place: int) -> list[int]:
+        """The question of a problem to train on, as the model reads it."""
+        return self._prompt(self.problems.at(place, False))
+
     def _prompt(self, problem: Problem) -> list[int]:
         return self.wording.prompt(self.problems.conversation(problem))
 
@@ -167,7 +190,7 @@ class Reinforcement(PolicyLoss):
             model, prompts, keys, self.task.tokens, self.task.temperature, self.wording.stops, dtype
         )
 
-    def _batch(self, groups: list[Group]) -> Batch:
+    def _batch(self, groups: list[Group], model: nn.Module) -> Batch:
         """Questions with their answers, filled up on the right to one length."""
         gains = [advantages(g.rewards[None], self.task.deviation)[0] for g in groups]
         rows = [
@@ -187,7 +210,23 @@ class Reinforcement(PolicyLoss):
             to = slice(len(prompt), len(prompt) + len(ids))
             batch[IDS][row, : to.start], batch[IDS][row, to] = prompt, ids
             batch[WRITTEN][row, to], batch[THEN][row, to] = 1, nats[: len(ids)]
+        if self.task.kl:
+            batch[START] = self._costs_at_start(batch[IDS], next(model.parameters()).device)
         return batch
+
+    @torch.no_grad()
+    def _costs_at_start(self, ids: NDArray[np.int64], device: torch.device) -> NDArray[np.float32]:
+        """What each token costs by the weights that the run began from, f32[b, l]; the first one costs nothing."""
+        if self._start is None:
+            assert self._begin
+            dtype = precision_for(device.type, self.spec.inner.precision)
+            self._start = Network(self._begin().to(device).eval(), device.type, dtype)
+        costs = np.zeros(ids.shape, np.float32)
+        for first in range(0, len(ids), READ):
+            some = torch.from_numpy(ids[first : first + READ]).to(device)
+            nats = self._start.nats(some[:, 1:], self.task.temperature, input_ids=some[:, :-1])
+            costs[first : first + READ, 1:] = nats.cpu().numpy()
+        return costs
 
     def held_out(self, limit: int | None, batch: int) -> Iterator[Batch]:
         """Places of held-out problems, as many as there are answers in `limit` tokens, at most MOST."""

@@ -60,11 +60,19 @@ class Reinforce(
     """Of an answer, at most; it must fit into `model.sequence` behind its question."""
     temperature: float = 1.0
     """Of the sampling, and of the probabilities that are trained."""
+    ratio: Literal["mask", "cispo"] = "mask"
+    """How the ratio of probabilities, now to when a token was written, is kept from doing harm: tokens that have
+    moved further than `trust` are left out (DPPO), or the weight of a token is at most `bound` (CISPO)."""
     trust: float = 0.2
-    """How far the probability of a token may have moved, in the direction that its advantage asks for, until
+    """Of "mask": how far the probability of a token may have moved, in the direction that its advantage asks for, until
     it is not moved further."""
     pull: float = 0.001
     """Factor of the squared logarithm of the ratio, which holds the model near the one that wrote."""
+    bound: float = 5.0
+    """Of "cispo": the most that a token weighs, as a multiple of one whose probability has not moved."""
+    kl: float = 0.0
+    """Factor of the divergence from the weights that the run began from. They are kept in memory, and what is written is
+    read once by them; 0: neither."""
     deviation: bool = False
     """Whether the advantages of a group are divided by their standard deviation."""
     seconds: float = 2.0
@@ -73,7 +81,8 @@ class Reinforce(
     def __post_init__(self) -> None:
         for name, low, high in (
             ("samples", 2, 4096), ("tokens", 1, 1 << 20), ("temperature", 0.01, 100),
-            ("trust", 0, 1), ("pull", 0, 100), ("seconds", 0.01, 3600),
+            ("trust", 0, 1), ("bound", 1, 1e6), ("pull", 0, 100), ("kl", 0, 100),
+            ("seconds", 0.01, 3600),
         ):  # fmt: skip
             check("task", name, getattr(self, name), low, high)
         for name in self.environments:

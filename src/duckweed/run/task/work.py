@@ -32,6 +32,11 @@ def writes(spec: RunSpec) -> bool:
     return kind_of(spec) == REINFORCE
 
 
+def holds_start(spec: RunSpec) -> bool:
+    """Whether the loss asks what the weights that the run began from say."""
+    return isinstance(spec.task, Reinforce) and spec.task.kl > 0
+
+
 def opening(spec: RunSpec) -> str:
     """With what a sample of a model begins: Python's own sources with a function, other text with nothing."""
     return "def " if spec.data.paths == ("stdlib",) and kind_of(spec) == TEXT else ""

@@ -59,6 +59,7 @@ def run_info(rounds: RoundDriver) -> m.RunInfo:
         sum(sizes) // len(sizes),
         down,
         last.seconds if last else 0.0,
+        rounds.history.start,
     )
 
 

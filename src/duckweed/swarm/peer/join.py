@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 from blake3 import blake3
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from torch import nn
 
 from duckweed.learn import registry
@@ -196,7 +196,9 @@ def _alone(
     router = founding.router_of(folder, spec)
     if router and isinstance(spec.paths, Paths) and not router.is_file():
         copy.router(router, spec.paths.count * ROUTER_LIMIT)
-    layout = _ground(spec, genesis.tokens, genesis.layout, folder, own, device, limits, say)[2]
+    layout = _ground(
+        spec, genesis.tokens, genesis.layout, genesis.start, folder, own, device, limits, say
+    )[2]
     state = copy.newest(spec, layout)
     with contextlib.closing(Ledger(folder.ledger)) as ledger:
         closed, over = ledger.closed_rounds(), ledger.last_round(StateEntry) == spec.rounds.count
@@ -239,7 +241,7 @@ async def _prepare(
     """All that taking part needs but the state, checked and measured, before the run knows of it."""
     speed_of_link = await measure_link(client, secret)
     ground, skeleton, layout = _ground(
-        spec, info.tokens, info.layout, folder, own, device, limits, say
+        spec, info.tokens, info.layout, info.start, folder, own, device, limits, say
     )
     await asyncio.to_thread(warm_up, spec.wire)  # it compiles: the connection must live meanwhile
     say("measuring how fast this machine trains")
@@ -269,11 +271,11 @@ def _wish(limits: Controls, device: str) -> Wish:
 
 
 def _ground(
-    spec: RunSpec, tokens: str, layout_digest: str, folder: RunFolder, own: Sources, device: str,
-    limits: Controls, say: Say,
+    spec: RunSpec, tokens: str, layout_digest: str, start: str | UnsetType, folder: RunFolder,
+    own: Sources, device: str, limits: Controls, say: Say,
 ) -> tuple[Ground, nn.Module, Layout]:  # fmt: skip
     """The run's data and model on this machine, if there is room for them; noted in the folder. tokens,
-    layout_digest: what the run has. Raises DataError, ModelError, OutOfMemory, PeerStopped."""
+    layout_digest, start: what the run has. Raises DataError, ModelError, OutOfMemory, PeerStopped."""
     router = founding.router_of(folder, spec)
     ground = _data(own.of(spec, Path.cwd(), limits.disk_bytes), tokens, say, router)
     skeleton = models.skeleton(founding.configuration(spec, ground))
@@ -286,6 +288,7 @@ def _ground(
             "this machine builds another model from the specification than the run has; "
             "install the same version of transformers as the organiser"
         )
+    ground.start = start
     check_disk(folder.path, spec, layout, limits)
     founding.keep(folder, ground, layout)
     return ground, skeleton, layout

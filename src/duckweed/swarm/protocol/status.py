@@ -21,6 +21,8 @@ class RunInfo(Answer, tag="terms"):
     up: Count = 0  # bytes that a peer sent in the last round; 0: not known yet
     down: Count = 0  # bytes that it fetched
     seconds: Seconds = 0.0  # how long that round took
+    # hash of the first weights, where peers need them
+    start: Digest | msgspec.UnsetType = msgspec.UNSET
 
 
 class PeerStatus(msgspec.Struct, forbid_unknown_fields=True):

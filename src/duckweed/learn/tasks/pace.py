@@ -1,0 +1,96 @@
+"""How fast this machine writes, checks and trains in reinforcement learning: a few seconds of each, with the run's own
+model and problems. Leaves no trace."""
+
+import time
+from collections.abc import Callable
+
+import msgspec
+import torch
+
+from duckweed.learn.learner import Part
+from duckweed.learn.optim.registry import make_optimizer
+from duckweed.learn.single import SingleDevice, rows
+from duckweed.learn.tasks.reinforce import IDS, Reinforcement
+from duckweed.learn.tasks.rollout import write
+from duckweed.run.task.pace import Pace
+
+FEW, MANY = 16, 64  # answers written at once
+POSITIONS = 6  # tokens written for a measurement
+GROUPS = 8  # written and checked to see what answers are like
+AGAIN = 3  # times; the least counts, for what disturbs a measurement only makes it longer
+
+
+def measure(one: SingleDevice) -> Pace:
+    """The pace of a learner whose model has the weights that it is to begin with."""
+    task, model = one.task, one.model
+    assert isinstance(task, Reinforcement)
+    inner = msgspec.structs.replace(one.spec.inner, batch=GROUPS * task.task.samples)
+    small = Reinforcement(msgspec.structs.replace(one.spec, inner=inner), task.dataset)
+    if task.task.kl:
+        small.hold(lambda: model)  # what it says does not matter here
+    batch = next(small.batches(Part(0, 0, 1), model))
+    told, rollouts = small.written, small.rollouts
+    assert told
+    assert rollouts
+    questions = [len(small.prompt_of(place)) for place in range(told.problems)]
+    question = sum(questions) / len(questions)
+    read, few = _writing(one, FEW, round(question))
+    _, many = _writing(one, MANY, round(question))
+    _, late = _writing(one, MANY, round(question) + task.task.tokens)
+    row = max(0.0, many - few) / (MANY - FEW)
+    past = max(0.0, late - many) / MANY / task.task.tokens
+    texts = small.wording.text(rollouts.answers()[0])
+    problem = small.problems.at(0, False)
+    model.train()
+    train = _least(lambda: one.loss(batch).backward()) / batch[IDS].size
+    stepper = make_optimizer(model, one.spec.inner)
+    step = _least(lambda: stepper.step(0.0, 1))
+    model.zero_grad(set_to_none=True)
+    return Pace(
+        position=max(0.0, few - FEW * row),
+        row=max(0.0, row - past * question),
+        past=past,
+        read=read,
+        check=_least(lambda: small.problems.score(problem, texts)),
+        train=train,
+        step=step,
+        question=question,
+        filled=float(rollouts.lengths.max()) / task.task.tokens,
+        spread=1.0 if told.flat == told.problems else rows(batch) / told.answers,
+    )
+
+
+def _writing(one: SingleDevice, answers: int, before: int) -> tuple[float, float]:
+    """Seconds of a token of a question for each answer, and of one position of all answers, behind so many tokens."""
+    task = one.task
+    assert isinstance(task, Reinforcement)
+    one.model.eval()
+    prompts, keys = [[task.wording.stops[0]] * before] * answers, list(range(answers))
+
+    def written(tokens: int) -> float:
+        return _least(
+            lambda: write(
+                one.model,
+                prompts,
+                keys,
+                tokens,
+                task.task.temperature,
+                task.wording.stops,
+                one.dtype,
+            )
+        )
+
+    first = written(1)
+    position = max(0.0, written(1 + POSITIONS) - first) / POSITIONS
+    return max(0.0, first - position) / answers / before, position
+
+
+def _least(work: Callable[[], object]) -> float:
+    found = []
+    for _ in range(AGAIN):
+        began = time.perf_counter()
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        found.append(time.perf_counter() - began)
+    return min(found)
