@@ -5,6 +5,7 @@ import sys
 from functools import cache
 from typing import Any, cast
 
+import msgspec
 import psutil
 import torch
 from torch import nn
@@ -17,6 +18,7 @@ from duckweed.learn.model.network import LOGITS
 from duckweed.run.layout import Layout
 from duckweed.run.sections import Inner
 from duckweed.run.spec import RunSpec
+from duckweed.run.task.work import writes
 
 AGAIN = 1.8
 """What activations take that are computed again, as a multiple of their bytes: they come and go, and
@@ -43,24 +45,39 @@ def needed(model: nn.Module, spec: RunSpec, way: Fit | None = None) -> int:
     after, what it has sent, what was merged, the weights and momentum that it began ahead from, and
     what decoding needs for a moment.
     """
+    return _kept(model, spec, way) + passing(model, spec, way)
+
+
+def in_main(model: nn.Module, spec: RunSpec) -> int:
+    """Bytes of main memory of a peer whose device keeps nothing (`Fit.offload`): all that is kept, gradients, and
+    three of the six times that Muon has matrices in hand; the other three are on the device."""
+    gradients = 4 * sum(p.numel() for p in model.parameters())
+    return _kept(model, spec) + gradients + in_hand(model, spec.inner) // 2 + PROCESS
+
+
+def _kept(model: nn.Module, spec: RunSpec, way: Fit | None = None) -> int:
+    """Bytes of weights, moments and the vectors of a round."""
     layout, inner = layout_of(model), spec.inner
     total, own = layout.total, own_moments(inner, layout)
     always = 3 * total + own + (1 + moments(inner)) * _share(total, way)
     if spec.rounds.overlap:
         always += 9 * total + (own if inner.orthogonal else 0)
-    return 4 * always + passing(model, spec, way)
+    return 4 * always
 
 
 def passing(model: nn.Module, spec: RunSpec, way: Fit | None = None) -> int:
     """Bytes of a step beside weights and moments: gradients, activations, and what the optimizer has in
-    hand. All of it is added up, because glibc keeps what a pass has freed."""
+    hand. All of it is added up, because glibc keeps what a pass has freed. Where states are in main memory: of the
+    device, to which the weights come that are at work."""
     way, inner, length = way or Fit(spec.inner.batch), spec.inner, spec.model.sequence
     micro, config = min(way.micro, inner.batch), cast(Any, model.config)
     at_once = max(1, LOGITS // (4 * config.vocab_size))
     activations = activation_bytes(model, micro * length, length, way.checkpoint, at_once)
     gradients = 4 * _share(sum(p.numel() for p in model.parameters()), way)
     hands = in_hand(model, inner) // (way.processes if way.sharded else 1)
-    gathered = _gathered(model) if way.sharded else 0
+    gathered = _gathered(model) if way.sharded or way.offload else 0
+    if way.offload:
+        gradients = 0
     return gradients + int((AGAIN if way.checkpoint else 1) * activations) + hands + gathered
 
 
@@ -70,8 +87,8 @@ def _share(numbers: int, way: Fit | None) -> int:
 
 
 def _gathered(model: nn.Module) -> int:
-    """Bytes of the parts of a sharded model that a process has whole at once: what is outside of all layers, and
-    two layers, of which one is on its way; of one of each also the gradient."""
+    """Bytes of the parts of a model that a device has at once where it keeps none (sharded, or in main memory): what
+    is outside of all layers, and two layers, of which one is on its way; of one of each also the gradient."""
     layers = [sum(p.numel() for p in layer.parameters()) for layer in layers_of(model)]
     outside = sum(p.numel() for p in model.parameters()) - sum(layers)
     return 4 * (2 * outside + 3 * max(layers, default=0))
@@ -125,7 +142,7 @@ def ways(model: nn.Module, spec: RunSpec, device: str, wish: Wish) -> list[Fit]:
     there = room(device, 1) if wish.room is None else wish.room
     margin = TRY if device.startswith("cuda") else 1.0
     falling: list[tuple[Fit, int]] = []  # a way that needs more than one before it helps nobody
-    for way in _all(model, spec, wish):
+    for way in _all(model, spec, device, wish):
         need = whole(model, spec, device, way)
         if not falling or need < falling[-1][1]:
             falling.append((way, need))
@@ -135,9 +152,12 @@ def ways(model: nn.Module, spec: RunSpec, device: str, wish: Wish) -> list[Fit]:
 
 def whole(model: nn.Module, spec: RunSpec, device: str, way: Fit | None = None) -> int:
     """Bytes that a peer takes of its device at its peak: `needed` and the process itself; on CUDA the
-    model, its moments and a step, because the vectors of a round are in main memory."""
+    model, its moments and a step, because the vectors of a round are in main memory; or only a step, because the
+    states are there, too."""
     if not device.startswith("cuda"):
         return needed(model, spec, way) + PROCESS
+    if way and way.offload:
+        return passing(model, spec, way)
     parameters = _share(sum(p.numel() for p in model.parameters()), way)
     return 4 * (1 + moments(spec.inner)) * parameters + passing(model, spec, way)
 
@@ -152,18 +172,21 @@ def check_memory(
 ) -> None:
     """Raises OutOfMemory if `peers` peers on this machine would need more than is free, or than
     `limit` bytes, where the user has set one, however a step is fitted."""
+    if wish.offload:
+        _check_offload(model, spec, device, wish)
     there = room(device, peers, limit)
-    least = min(_all(model, spec, wish), key=lambda way: needed(model, spec, way))
+    least = min(_all(model, spec, device, wish), key=lambda way: whole(model, spec, device, way))
     one = whole(model, spec, device, least)
     if one <= there:
         return
-    others = [x for x in _all(model, spec, ANY) if whole(model, spec, device, x) <= there]
+    free = msgspec.structs.replace(ANY, main=wish.main)
+    others = [x for x in _all(model, spec, device, free) if whole(model, spec, device, x) <= there]
     if others:
         raise OutOfMemory(
             f"{least} need about {one / 1e9:.1f} GB for each peer, and {there / 1e9:.1f} GB are there; "
             f"{others[0].micro} at a time fit: --micro {others[0].micro}, or --micro auto"
         )
-    free = available(device)
+    has = available(device)
     if limit is not None and peers * one > limit:
         raise OutOfMemory(
             f"{spec.model.source} needs about {peers * one / 1e9:.1f} GB here, and --memory allows "
@@ -171,11 +194,51 @@ def check_memory(
         )
     raise OutOfMemory(
         f"{spec.model.source} needs about {one / 1e9:.1f} GB for each peer, {peers} x that is "
-        f"{peers * one / 1e9:.1f} GB, and {device} has {free / 1e9:.1f} GB free; that is with {least}. Use "
-        "fewer peers (--peers), a smaller model or sequence"
+        f"{peers * one / 1e9:.1f} GB, and {device} has {has / 1e9:.1f} GB free; that is with {least}. Use "
+        "fewer peers (--peers), a smaller model or sequence" + _short(model, spec, device, wish)
     )
 
 
-def _all(model: nn.Module, spec: RunSpec, wish: Wish) -> list[Fit]:
-    can = bool(getattr(model, "supports_gradient_checkpointing", False))
-    return fit.ways(wish, spec.inner.batch, can)
+def _check_offload(model: nn.Module, spec: RunSpec, device: str, wish: Wish) -> None:
+    """Raises OutOfMemory where states cannot be kept in main memory, as the user wants them to be."""
+    if why := _no_offload(model, spec, device, wish):
+        raise OutOfMemory(f"--offload: {why}; leave it out (--no-offload)")
+    need = in_main(model, spec)
+    if need > wish.main:
+        raise OutOfMemory(
+            f"--offload keeps weights, gradients and moments of {spec.model.source} in main memory, which takes about "
+            f"{need / 1e9:.1f} GB of it with the vectors of a round, and {wish.main / 1e9:.1f} GB are there (free, and "
+            "within --memory); close other programs, or leave it out (--no-offload)"
+        )
+
+
+def _short(model: nn.Module, spec: RunSpec, device: str, wish: Wish) -> str:
+    """What is missing of main memory, where it could have held what the device cannot."""
+    need = in_main(model, spec)
+    if wish.main >= need or not wish.main or _no_offload(model, spec, device, wish):
+        return ""
+    return (
+        f"; its states could be in main memory (--offload) if there were {need / 1e9:.1f} GB, and there are "
+        f"{wish.main / 1e9:.1f} GB"
+    )
+
+
+def _no_offload(model: nn.Module, spec: RunSpec, device: str, wish: Wish) -> str:
+    """Why states stay on the device; empty: they may go."""
+    if not device.startswith("cuda"):
+        return f"{device} computes in main memory as it is"
+    if wish.processes > 1:
+        return "several processes share out the model instead (--shard)"
+    if writes(spec):
+        return "a model that writes answers is not computed layer by layer"
+    return "" if _recomputes(model) else "this model's activations cannot be computed again"
+
+
+def _recomputes(model: nn.Module) -> bool:
+    return bool(getattr(model, "supports_gradient_checkpointing", False))
+
+
+def _all(model: nn.Module, spec: RunSpec, device: str, wish: Wish) -> list[Fit]:
+    away = wish.main and not _no_offload(model, spec, device, wish)
+    enough = bool(away) and in_main(model, spec) <= wish.main
+    return fit.ways(wish, spec.inner.batch, _recomputes(model), enough)
