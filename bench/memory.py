@@ -1,14 +1,16 @@
 """Peak memory of a peer on a CPU beside what is predicted: `python -m bench.memory`, some minutes.
 
 Each case is a process of its own: two rounds as a peer goes through them (train a step, compress, apply)
-on made-up tokens; the peak is that of the resident memory of the whole process. The last two cases are
-one model with a large vocabulary, first with all logits at once. Writes bench/results/memory.json
+on made-up tokens; the peak is that of the resident memory of the whole process. Two cases are
+one model with a large vocabulary, first with all logits at once. The last ones are drawn at random (`drawn`), and no constant of the
+prediction was fitted to them. Writes bench/results/memory.json
 after each case, where what was measured already is not measured again, and prints the table of
 docs/learn.md.
 """
 
 import argparse
 import json
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +59,32 @@ CASES = [
     Case("128k words", 128_000, 256, 8, 8, architecture=THIN, parts=False),
     Case("128k words", 128_000, 256, 8, 8, architecture=THIN),
 ]
+
+
+def drawn(count: int, seed: int = 20) -> list[Case]:
+    """Small llamas of random shape, each with a step of random size, fitted in a random way."""
+    rng = random.Random(seed)
+    found: list[Case] = []
+    while len(found) < count:
+        heads, width = rng.choice([2, 4, 8]), rng.choice([64, 128, 192, 256, 320, 384])
+        shape = {
+            "layers": rng.randint(2, 10), "width": width, "heads": heads,
+            "kv_heads": rng.choice([heads, heads // 2]), "inner_width": 32 * rng.randint(width // 16, width // 8),
+        }  # fmt: skip
+        batch, sequence = rng.choice([4, 6, 8, 12]), rng.choice([64, 128, 192, 256, 384, 512])
+        case = Case(
+            f"drawn {len(found) + 1}", rng.choice([257, 1000, 4096, 16_000, 50_000]), sequence, batch,
+            rng.choice([batch, -(-batch // 2), -(-batch // 4)]), rng.random() < 0.4,
+            rng.choice(["muon", "muon", "normuon", "adamw", "lion"]), shape,
+        )  # fmt: skip
+        layer = 4 * width**2 + 3 * width * shape["inner_width"]
+        parameters = shape["layers"] * layer + 2 * width * case.vocabulary
+        if 200 * width <= parameters <= 25e6 and batch * sequence <= 2048:  # some seconds, some hundred MB
+            found.append(case)
+    return found
+
+
+DRAWN = drawn(12)
 
 
 def measure(case: Case) -> dict[str, float]:
@@ -169,7 +197,7 @@ def kept_rows() -> dict[Case, dict[str, float]]:
     """What was measured before, of cases that there still are."""
     if not RESULTS.is_file():
         return {}
-    known, found = {one.key: one for one in CASES}, {}
+    known, found = {one.key: one for one in [*CASES, *DRAWN]}, {}
     for row in json.loads(RESULTS.read_text()):
         case = msgspec.convert({k: row.pop(k) for k in Case.__struct_fields__}, Case)
         if case.key in known:
@@ -203,7 +231,7 @@ def main() -> None:
         print(json.dumps(measure(given.case)))
         return
     kept = kept_rows()
-    for case in CASES:
+    for case in [*CASES, *DRAWN]:
         if (case not in kept or given.again) and given.match in case.name:
             kept[case] = in_process(case)
             print(table({case: kept[case]}).splitlines()[-1], flush=True)
