@@ -79,7 +79,9 @@ def drawn(count: int, seed: int = 20) -> list[Case]:
         )  # fmt: skip
         layer = 4 * width**2 + 3 * width * shape["inner_width"]
         parameters = shape["layers"] * layer + 2 * width * case.vocabulary
-        if 200 * width <= parameters <= 25e6 and batch * sequence <= 2048:  # some seconds, some hundred MB
+        if (
+            200 * width <= parameters <= 25e6 and batch * sequence <= 2048
+        ):  # some seconds, some hundred MB
             found.append(case)
     return found
 
@@ -87,8 +89,37 @@ def drawn(count: int, seed: int = 20) -> list[Case]:
 DRAWN = drawn(12)
 
 
+def prepared(case: Case) -> tuple[Any, Any]:
+    """Specification, and configuration of the model."""
+    from duckweed.learn.model import model as models
+    from duckweed.run.spec import RunSpec, override
+
+    source = "llama-1m" if case.name.startswith("1m") else "llama-15m"
+    changes = {f"architecture.{key}": value for key, value in case.architecture.items()}
+    spec = override(
+        RunSpec(),
+        {
+            "model.source": source, "model.sequence": case.sequence, "inner.batch": case.batch,
+            "inner.steps": 1, "inner.warmup": 0, "inner.iterations": 1, "inner.optimizer": case.optimizer, "inner.precision": "fp32", **changes,
+        },
+    )  # fmt: skip
+    return spec, models.configuration(
+        source, Path(), case.vocabulary, case.sequence, architecture=spec.architecture
+    )
+
+
+def predict(case: Case) -> int:
+    """Bytes, before anything is allocated."""
+    from duckweed.learn import memory
+    from duckweed.learn.fit import Fit
+    from duckweed.learn.model import model as models
+
+    spec, config = prepared(case)
+    return memory.whole(models.skeleton(config), spec, "cpu", Fit(case.micro, case.checkpoint))
+
+
 def measure(case: Case) -> dict[str, float]:
-    """Bytes predicted and measured, in this process."""
+    """Bytes measured in this process."""
     import numpy as np
     import torch
 
@@ -103,7 +134,6 @@ def measure(case: Case) -> dict[str, float]:
     from duckweed.merge.outer import outer_step
     from duckweed.round.blocks import Span
     from duckweed.round.worker import Worker
-    from duckweed.run.spec import RunSpec, override
     from duckweed.run.state import first
     from duckweed.wire.codec import codec_of
 
@@ -120,21 +150,8 @@ def measure(case: Case) -> dict[str, float]:
     memory.one_heap()
     if not case.parts:
         network.LOGITS = 1 << 60
-    source = "llama-1m" if case.name.startswith("1m") else "llama-15m"
-    changes = {f"architecture.{key}": value for key, value in case.architecture.items()}
-    spec = override(
-        RunSpec(),
-        {
-            "model.source": source, "model.sequence": case.sequence, "inner.batch": case.batch,
-            "inner.steps": 1, "inner.warmup": 0, "inner.iterations": 1, "inner.optimizer": case.optimizer, "inner.precision": "fp32", **changes,
-        },
-    )  # fmt: skip
-    config = models.configuration(
-        source, Path(), case.vocabulary, case.sequence, architecture=spec.architecture
-    )
-    way, skeleton = Fit(case.micro, case.checkpoint), models.skeleton(config)
-    layout = models.layout_of(skeleton)
-    predicted = memory.whole(skeleton, spec, "cpu", way)
+    spec, config = prepared(case)
+    way, layout = Fit(case.micro, case.checkpoint), models.layout_of(models.skeleton(config))
     one = SingleDevice(spec, config, Made(), "cpu")
     one.fit([way], lambda text: None)
     weights = one.weights()
@@ -171,7 +188,7 @@ def measure(case: Case) -> dict[str, float]:
         memory.trim()
         _forget()
     return {
-        "parameters": layout.total, "predicted": predicted, "measured": max(training, compressing),
+        "parameters": layout.total, "measured": max(training, compressing),
         "training": training, "compressing": compressing,
     }  # fmt: skip
 
@@ -233,8 +250,10 @@ def main() -> None:
     kept = kept_rows()
     for case in [*CASES, *DRAWN]:
         if (case not in kept or given.again) and given.match in case.name:
-            kept[case] = in_process(case)
+            kept[case] = {"first_predicted": predict(case)} | in_process(case)
             print(table({case: kept[case]}).splitlines()[-1], flush=True)
+        if case in kept:
+            kept[case]["predicted"] = predict(case)
             rows = [msgspec.to_builtins(one) | found for one, found in kept.items()]
             RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
     print(table(kept))

@@ -3,7 +3,7 @@
 import ctypes
 import sys
 from functools import cache
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 import psutil
@@ -11,7 +11,13 @@ import torch
 from torch import nn
 
 from duckweed.learn import fit
-from duckweed.learn.arithmetic import activation_bytes, in_hand, moments
+from duckweed.learn.arithmetic import (
+    activation_bytes,
+    in_hand,
+    logits_bytes,
+    moment_count,
+    moments,
+)
 from duckweed.learn.fit import ANY, Fit, Wish
 from duckweed.learn.model.model import layers_of, layout_of
 from duckweed.learn.model.network import LOGITS
@@ -40,12 +46,17 @@ def needed(model: nn.Module, spec: RunSpec, way: Fit | None = None) -> int:
 
     There are always the model, global weights, outer momentum and residual, f32[P] each, and the
     moments, where they are kept twice: those of what counted last, and those of what is on its way. On top of it comes a
-    step (`passing`); compressing needs less.
+    step; at its end what Muon has in hand, or the pseudo-gradient. Or else, where that is more, compressing: the pseudo-gradient,
+    what is to be sent, what is sent, and a code of a byte each, beside what the passes have freed, because glibc keeps it (but for
+    the logits, which are so large that it does not).
     With overlap a peer applies a round while it trains ahead: weights and outer momentum before and
     after, what it has sent, what was merged, the weights and momentum that it began ahead from, and
     what decoding needs for a moment.
     """
-    return _kept(model, spec, way) + passing(model, spec, way)
+    step, parameters = _step(model, spec, way), sum(p.numel() for p in model.parameters())
+    training = sum(step) + max(0, 4 * parameters - step.hands)
+    compressing = step.gradients + step.layers + 13 * parameters
+    return _kept(model, spec, way) + max(training, compressing)
 
 
 def in_main(model: nn.Module, spec: RunSpec) -> int:
@@ -58,27 +69,41 @@ def in_main(model: nn.Module, spec: RunSpec) -> int:
 def _kept(model: nn.Module, spec: RunSpec, way: Fit | None = None) -> int:
     """Bytes of weights, moments and the vectors of a round."""
     layout, inner = layout_of(model), spec.inner
-    total, own = layout.total, own_moments(inner, layout)
-    always = 3 * total + own + (1 + moments(inner)) * _share(total, way)
+    total, moved = layout.total, moment_count(model, inner)
+    own = 0 if inner.state == "fresh" else moved
+    always = 3 * total + own + _share(total + moved, way)
     if spec.rounds.overlap:
         always += 9 * total + (own if inner.orthogonal else 0)
     return 4 * always
 
 
-def passing(model: nn.Module, spec: RunSpec, way: Fit | None = None) -> int:
-    """Bytes of a step beside weights and moments: gradients, activations, and what the optimizer has in
-    hand. All of it is added up, because glibc keeps what a pass has freed. Where states are in main memory: of the
-    device, to which the weights come that are at work."""
+class _Step(NamedTuple):
+    """Bytes of a step beside weights and moments. All of it is added up, because glibc keeps what a pass has freed. Where
+    states are in main memory: of the device, to which the weights come that are at work."""
+
+    gradients: int
+    layers: int
+    """Activations."""
+    logits: int
+    hands: int
+    """What the optimizer has in hand."""
+    gathered: int
+    """Weights that are on the device for a moment only."""
+
+
+def _step(model: nn.Module, spec: RunSpec, way: Fit | None = None) -> _Step:
     way, inner, length = way or Fit(spec.inner.batch), spec.inner, spec.model.sequence
     micro, config = min(way.micro, inner.batch), cast(Any, model.config)
     at_once = max(1, LOGITS // (4 * config.vocab_size))
-    activations = activation_bytes(model, micro * length, length, way.checkpoint, at_once)
+    layers = activation_bytes(model, micro * length, length, way.checkpoint)
+    logits = logits_bytes(model, micro * length, at_once)
     gradients = 4 * _share(sum(p.numel() for p in model.parameters()), way)
     hands = in_hand(model, inner) // (way.processes if way.sharded else 1)
     gathered = _gathered(model) if way.sharded or way.offload else 0
     if way.offload:
         gradients = 0
-    return gradients + int((AGAIN if way.checkpoint else 1) * activations) + hands + gathered
+    layers = int((AGAIN if way.checkpoint else 1) * layers)
+    return _Step(gradients, layers, logits, hands, gathered)
 
 
 def _share(numbers: int, way: Fit | None) -> int:
@@ -157,9 +182,9 @@ def whole(model: nn.Module, spec: RunSpec, device: str, way: Fit | None = None) 
     if not device.startswith("cuda"):
         return needed(model, spec, way) + PROCESS
     if way and way.offload:
-        return passing(model, spec, way)
-    parameters = _share(sum(p.numel() for p in model.parameters()), way)
-    return 4 * (1 + moments(spec.inner)) * parameters + passing(model, spec, way)
+        return sum(_step(model, spec, way))
+    kept = sum(p.numel() for p in model.parameters()) + moment_count(model, spec.inner)
+    return 4 * _share(kept, way) + sum(_step(model, spec, way))
 
 
 def check_memory(
