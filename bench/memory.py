@@ -250,7 +250,7 @@ def main() -> None:
     kept = kept_rows()
     for case in [*CASES, *DRAWN]:
         if (case not in kept or given.again) and given.match in case.name:
-            kept[case] = {"first_predicted": predict(case)} | in_process(case)
+            kept[case] = in_process(case) | {"predicted": predict(case)}
             print(table({case: kept[case]}).splitlines()[-1], flush=True)
         if case in kept:
             kept[case]["predicted"] = predict(case)

@@ -29,6 +29,8 @@ from duckweed.run.task.work import writes
 AGAIN = 1.8
 """What activations take that are computed again, as a multiple of their bytes: they come and go, and
 glibc does not fill all the gaps (measured, bench/memory.py)."""
+MAPPED = 1 << 25
+"""Bytes from which on glibc takes an array from the system and gives it back (DEFAULT_MMAP_THRESHOLD_MAX)."""
 PROCESS = 470_000_000
 """Bytes of Python, torch and transformers once they have trained anything (likewise)."""
 
@@ -47,8 +49,7 @@ def needed(model: nn.Module, spec: RunSpec, way: Fit | None = None) -> int:
     There are always the model, global weights, outer momentum and residual, f32[P] each, and the
     moments, where they are kept twice: those of what counted last, and those of what is on its way. On top of it comes a
     step; at its end what Muon has in hand, or the pseudo-gradient. Or else, where that is more, compressing: the pseudo-gradient,
-    what is to be sent, what is sent, and a code of a byte each, beside what the passes have freed, because glibc keeps it (but for
-    the logits, which are so large that it does not).
+    what is to be sent, what is sent, and a code of a byte each, beside what the passes have freed, because glibc keeps it.
     With overlap a peer applies a round while it trains ahead: weights and outer momentum before and
     after, what it has sent, what was merged, the weights and momentum that it began ahead from, and
     what decoding needs for a moment.
@@ -83,8 +84,9 @@ class _Step(NamedTuple):
 
     gradients: int
     layers: int
-    """Activations."""
+    """Activations, logits among them where these are small."""
     logits: int
+    """Where they are so large that glibc gives them back as soon as they are freed."""
     hands: int
     """What the optimizer has in hand."""
     gathered: int
@@ -102,6 +104,8 @@ def _step(model: nn.Module, spec: RunSpec, way: Fit | None = None) -> _Step:
     gathered = _gathered(model) if way.sharded or way.offload else 0
     if way.offload:
         gradients = 0
+    if logits < 3 * MAPPED:
+        layers, logits = layers + logits, 0
     layers = int((AGAIN if way.checkpoint else 1) * layers)
     return _Step(gradients, layers, logits, hands, gathered)
 
