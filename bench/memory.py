@@ -1,14 +1,16 @@
 """Peak memory of a peer on a CPU beside what is predicted: `python -m bench.memory`, some minutes.
 
 Each case is a process of its own: two rounds as a peer goes through them (train a step, compress, apply)
-on made-up tokens; the peak is that of the resident memory of the whole process. The last two cases are
-one model with a large vocabulary, first with all logits at once. Writes bench/results/memory.json
+on made-up tokens; the peak is that of the resident memory of the whole process. Two cases are
+one model with a large vocabulary, first with all logits at once. The last ones are drawn at random (`drawn`), and no constant of the
+prediction was fitted to them. Writes bench/results/memory.json
 after each case, where what was measured already is not measured again, and prints the table of
 docs/learn.md.
 """
 
 import argparse
 import json
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -59,8 +61,65 @@ CASES = [
 ]
 
 
+def drawn(count: int, seed: int = 20) -> list[Case]:
+    """Small llamas of random shape, each with a step of random size, fitted in a random way."""
+    rng = random.Random(seed)
+    found: list[Case] = []
+    while len(found) < count:
+        heads, width = rng.choice([2, 4, 8]), rng.choice([64, 128, 192, 256, 320, 384])
+        shape = {
+            "layers": rng.randint(2, 10), "width": width, "heads": heads,
+            "kv_heads": rng.choice([heads, heads // 2]), "inner_width": 32 * rng.randint(width // 16, width // 8),
+        }  # fmt: skip
+        batch, sequence = rng.choice([4, 6, 8, 12]), rng.choice([64, 128, 192, 256, 384, 512])
+        case = Case(
+            f"drawn {len(found) + 1}", rng.choice([257, 1000, 4096, 16_000, 50_000]), sequence, batch,
+            rng.choice([batch, -(-batch // 2), -(-batch // 4)]), rng.random() < 0.4,
+            rng.choice(["muon", "muon", "normuon", "adamw", "lion"]), shape,
+        )  # fmt: skip
+        layer = 4 * width**2 + 3 * width * shape["inner_width"]
+        parameters = shape["layers"] * layer + 2 * width * case.vocabulary
+        if (
+            200 * width <= parameters <= 25e6 and batch * sequence <= 2048
+        ):  # some seconds, some hundred MB
+            found.append(case)
+    return found
+
+
+DRAWN = drawn(12)
+
+
+def prepared(case: Case) -> tuple[Any, Any]:
+    """Specification, and configuration of the model."""
+    from duckweed.learn.model import model as models
+    from duckweed.run.spec import RunSpec, override
+
+    source = "llama-1m" if case.name.startswith("1m") else "llama-15m"
+    changes = {f"architecture.{key}": value for key, value in case.architecture.items()}
+    spec = override(
+        RunSpec(),
+        {
+            "model.source": source, "model.sequence": case.sequence, "inner.batch": case.batch,
+            "inner.steps": 1, "inner.warmup": 0, "inner.iterations": 1, "inner.optimizer": case.optimizer, "inner.precision": "fp32", **changes,
+        },
+    )  # fmt: skip
+    return spec, models.configuration(
+        source, Path(), case.vocabulary, case.sequence, architecture=spec.architecture
+    )
+
+
+def predict(case: Case) -> int:
+    """Bytes, before anything is allocated."""
+    from duckweed.learn import memory
+    from duckweed.learn.fit import Fit
+    from duckweed.learn.model import model as models
+
+    spec, config = prepared(case)
+    return memory.whole(models.skeleton(config), spec, "cpu", Fit(case.micro, case.checkpoint))
+
+
 def measure(case: Case) -> dict[str, float]:
-    """Bytes predicted and measured, in this process."""
+    """Bytes measured in this process."""
     import numpy as np
     import torch
 
@@ -75,7 +134,6 @@ def measure(case: Case) -> dict[str, float]:
     from duckweed.merge.outer import outer_step
     from duckweed.round.blocks import Span
     from duckweed.round.worker import Worker
-    from duckweed.run.spec import RunSpec, override
     from duckweed.run.state import first
     from duckweed.wire.codec import codec_of
 
@@ -92,21 +150,8 @@ def measure(case: Case) -> dict[str, float]:
     memory.one_heap()
     if not case.parts:
         network.LOGITS = 1 << 60
-    source = "llama-1m" if case.name.startswith("1m") else "llama-15m"
-    changes = {f"architecture.{key}": value for key, value in case.architecture.items()}
-    spec = override(
-        RunSpec(),
-        {
-            "model.source": source, "model.sequence": case.sequence, "inner.batch": case.batch,
-            "inner.steps": 1, "inner.warmup": 0, "inner.iterations": 1, "inner.optimizer": case.optimizer, "inner.precision": "fp32", **changes,
-        },
-    )  # fmt: skip
-    config = models.configuration(
-        source, Path(), case.vocabulary, case.sequence, architecture=spec.architecture
-    )
-    way, skeleton = Fit(case.micro, case.checkpoint), models.skeleton(config)
-    layout = models.layout_of(skeleton)
-    predicted = memory.whole(skeleton, spec, "cpu", way)
+    spec, config = prepared(case)
+    way, layout = Fit(case.micro, case.checkpoint), models.layout_of(models.skeleton(config))
     one = SingleDevice(spec, config, Made(), "cpu")
     one.fit([way], lambda text: None)
     weights = one.weights()
@@ -143,7 +188,7 @@ def measure(case: Case) -> dict[str, float]:
         memory.trim()
         _forget()
     return {
-        "parameters": layout.total, "predicted": predicted, "measured": max(training, compressing),
+        "parameters": layout.total, "measured": max(training, compressing),
         "training": training, "compressing": compressing,
     }  # fmt: skip
 
@@ -169,7 +214,7 @@ def kept_rows() -> dict[Case, dict[str, float]]:
     """What was measured before, of cases that there still are."""
     if not RESULTS.is_file():
         return {}
-    known, found = {one.key: one for one in CASES}, {}
+    known, found = {one.key: one for one in [*CASES, *DRAWN]}, {}
     for row in json.loads(RESULTS.read_text()):
         case = msgspec.convert({k: row.pop(k) for k in Case.__struct_fields__}, Case)
         if case.key in known:
@@ -203,10 +248,12 @@ def main() -> None:
         print(json.dumps(measure(given.case)))
         return
     kept = kept_rows()
-    for case in CASES:
+    for case in [*CASES, *DRAWN]:
         if (case not in kept or given.again) and given.match in case.name:
-            kept[case] = in_process(case)
+            kept[case] = in_process(case) | {"predicted": predict(case)}
             print(table({case: kept[case]}).splitlines()[-1], flush=True)
+        if case in kept:
+            kept[case]["predicted"] = predict(case)
             rows = [msgspec.to_builtins(one) | found for one, found in kept.items()]
             RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
     print(table(kept))

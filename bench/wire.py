@@ -1,10 +1,12 @@
-"""Speed and size of the wire: `python bench/wire.py`, or `speed` / `gradients` / `work` for a part.
+"""Speed and size of the wire: `python bench/wire.py`, or `speed` / `core` / `gradients` / `work` for a part.
 
 `speed`: synthetic pseudo-gradients of 10M and 100M values with rows and columns of uneven
 activity. MB/s count the f32 vector (4 bytes a value), against a plain copy of it by numpy.
 `gradients`: a Llama of 0.9M (bytes) and 1.8M (BPE of 4096) parameters, trained by four peers on
 the sources of the Python standard library, exchanging over the integer wire; the size of each
 kind of blob against the order-0 entropy of each tensor, at several rounds.
+`core`: what one core reaches in each of the codec's jobs, in processor time and beside copies of memory that are made in turn with it,
+and which part of it a second thread can take; and packing five ternary codes into a byte with zstandard behind, and zstandard alone.
 `work`: seconds a value of the slowest valid blob that is found, against an honest one: of values that
 say nothing or everything, and with headers altered at random.
 
@@ -24,19 +26,22 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from math import lgamma, log
 from pathlib import Path
+from statistics import median
 
 import numpy as np
+import zstandard
+from numba import njit
 
 from duckweed.run.layout import Layout
 from duckweed.run.sections import Wire
-from duckweed.wire import carry, codec_of, keep
+from duckweed.wire import carry, codec_of, keep, threads
 from duckweed.wire.codecs import sums as updates
 from duckweed.wire.codecs.dense import Dense
 from duckweed.wire.codecs.integer import Codes, Integer, quantise, steps
 from duckweed.wire.codecs.sparse import Sparse
 from duckweed.wire.codecs.sums import Sums
-from duckweed.wire.entropy.signed import put_integers
-from duckweed.wire.frame import WireError, Writer
+from duckweed.wire.entropy.signed import put_integers, take_integers
+from duckweed.wire.frame import Reader, WireError, Writer
 
 RESULTS = Path(__file__).parent / "results" / "wire.json"
 SPARSE_CODES = Integer(threshold=2.0, value=2.4)
@@ -152,6 +157,159 @@ def update_speed(millions: int, rate: Callable[[Callable[[], object]], int]) -> 
         "bits": round(8 * len(blob) / layout.total, 4),
         "bound": round(entropy(total.sums, layout), 4),
     }
+
+
+class InTurn:
+    """Processor seconds of some work and of copying a vector of its size, in turn, so that what else the machine does
+    meets both."""
+
+    def __init__(self, x: np.ndarray, repeat: int) -> None:
+        self.x, self.spare, self.repeat = x, x.copy(), repeat
+
+    def figures(self, work: Callable[[], object]) -> dict:
+        """MB/s of float32 and the share of a copy's speed, medians; on two threads, the part that is not shared out."""
+        work()
+        took, copied, alone = [], [], []
+        for _ in range(self.repeat):
+            copied.append(_used(lambda: np.copyto(self.spare, self.x))[0])
+            took.append(_used(work)[0])
+        threads.use(2)
+        for _ in range(self.repeat):
+            whole, main = _used(work)
+            alone.append(main / whole)
+        threads.use(1)
+        part = median(alone)
+        return {
+            "MB/s": round(self.x.nbytes / 1e6 / median(took)),
+            "of a copy": round(median(c / t for c, t in zip(copied, took, strict=True)), 3),
+            "not shared": f"{100 * part:.0f} %",
+            "2 threads": round(1 / (part + (1 - part) / 2), 2),
+        }
+
+
+def _used(work: Callable[[], object]) -> tuple[float, float]:
+    """Processor seconds of all threads, and those of this one."""
+    all_, this = time.process_time(), time.thread_time()
+    work()
+    return time.process_time() - all_, time.thread_time() - this
+
+
+def core(millions: int, repeat: int) -> list[dict]:
+    x, scales, layout = synthetic(millions, 1)
+    turn, rows = InTurn(x, repeat), []
+
+    def row(wire: str, job: str, work: Callable[[], object]) -> None:
+        rows.append({"wire": wire, "job": job, **turn.figures(work)})
+        print(rows[-1], file=sys.stderr, flush=True)
+
+    row("copy by numpy", "", lambda: np.copyto(turn.spare, x))
+    wires = {
+        "integer, threshold 1": Integer(),
+        "integer, threshold 2": SPARSE_CODES,
+        "int8": Dense("int8"),
+    }
+    for what, wire in wires.items():
+        codec = codec_of(wire, layout)
+        blob = codec.encode(x, scales).blob
+        row(what, "compress", lambda codec=codec: codec.encode(x, scales))
+        if isinstance(wire, Integer):
+            codes = quantise(wire, x, layout, scales)
+            row(what, "encode", lambda c=codes: put_integers(Writer(3, b"rate"), c, 1, layout))
+        row(what, "decode", lambda codec=codec, blob=blob: codec.decode(blob, scales))
+        found, total = codec.decode(blob, scales), codec.total(scales)
+        row(what, "accumulate", lambda total=total, found=found: total.add(found, 1))
+    return rows
+
+
+def packed(millions: int, repeat: int) -> list[dict]:
+    """Ternary codes of a given density by the integer wire, by five of them to a byte and zstandard, and by zstandard
+    alone; level 1."""
+    x, scales, layout = synthetic(millions, 1)
+    turn, rows = InTurn(x, repeat), []
+    relative = np.concatenate(
+        [np.abs(x[part]) / s for part, s in zip(layout.slices(), scales, strict=True)]
+    )
+    for density in (0.03, 0.1, 0.3):
+        wire = Integer(threshold=float(np.quantile(relative, 1 - density)), value=2.0)
+        codes = quantise(wire, x, layout, scales)
+        bound = entropy(codes, layout)
+
+        def integers(codes: np.ndarray = codes) -> bytes:
+            writer = Writer(3, b"rate")
+            put_integers(writer, codes, 1, layout)
+            return writer.blob()
+
+        ways: dict[str, tuple[Callable[[], bytes], Callable[[bytes], object]]] = {
+            "integer wire": (
+                integers,
+                lambda b: take_integers(Reader(b, 3, b"rate"), 1, layout, np.int8),
+            ),
+            "five to a byte, zstandard": (
+                lambda c=codes: SQUEEZE.compress(five_to_a_byte(c)),
+                lambda b: five_of_a_byte(
+                    np.frombuffer(EXPAND.decompress(b), np.uint8), layout.total
+                ),
+            ),
+            "zstandard alone": (
+                lambda c=codes: SQUEEZE.compress(c),
+                lambda b: np.frombuffer(EXPAND.decompress(b), np.int8),
+            ),
+        }
+        for way, (encode, decode) in ways.items():
+            blob = encode()
+            given = decode(blob)
+            assert np.array_equal(given[0] if isinstance(given, tuple) else given, codes), way
+            there, back = turn.figures(encode), turn.figures(lambda d=decode, b=blob: d(b))
+            rows.append({
+                "density": density, "way": way, "bits": round(8 * len(blob) / layout.total, 4),
+                "over the entropy": f"{100 * (8 * len(blob) / layout.total / bound - 1):+.1f} %",
+                "encode MB/s": there["MB/s"], "of a copy": there["of a copy"],
+                "decode MB/s": back["MB/s"], "of a copy ": back["of a copy"],
+            })  # fmt: skip
+            print(rows[-1], file=sys.stderr, flush=True)
+    return rows
+
+
+SQUEEZE, EXPAND = zstandard.ZstdCompressor(level=1), zstandard.ZstdDecompressor()
+
+
+def five_to_a_byte(codes: np.ndarray) -> np.ndarray:
+    """Ternary codes, int8[P], as uint8[P / 5 rounded up]."""
+    out = np.zeros(-(-len(codes) // 5), np.uint8)
+    _pack(codes, out)
+    return out
+
+
+def five_of_a_byte(packed: np.ndarray, count: int) -> np.ndarray:
+    out = np.empty(count, np.int8)
+    digits = np.arange(243)[:, None] // 3 ** np.arange(5) % 3 - 1
+    _unpack(packed, out, digits.astype(np.int8))
+    return out
+
+
+@njit(nogil=True)
+def _pack(codes, out):  # type: ignore[no-untyped-def]
+    whole = len(codes) // 5
+    for i in range(whole):
+        c = codes[5 * i : 5 * i + 5]
+        out[i] = np.uint8(
+            (c[0] + 1) + 3 * (c[1] + 1) + 9 * (c[2] + 1) + 27 * (c[3] + 1) + 81 * (c[4] + 1)
+        )
+    power = 1
+    for j in range(5 * whole, len(codes)):
+        out[whole] += np.uint8(power * (codes[j] + 1))
+        power *= 3
+
+
+@njit(nogil=True)
+def _unpack(packed, out, digits):  # type: ignore[no-untyped-def]
+    whole = len(out) // 5
+    for i in range(whole):
+        of, at = digits[packed[i]], out[5 * i : 5 * i + 5]
+        for j in range(5):
+            at[j] = of[j]
+    for j in range(5 * whole, len(out)):
+        out[j] = digits[packed[whole], j - 5 * whole]
 
 
 def gradients(vocabulary: int, wire: Integer, rounds: tuple[int, ...]) -> list[dict]:
@@ -341,6 +499,8 @@ def main() -> None:
         new["peak memory, GiB"] = round(
             resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 1
         )
+    if only in ("", "core"):
+        new["core"], new["packed"] = core(10, 3), packed(10, 3)
     if only in ("", "gradients"):
         sparser = Integer(threshold=2.0, value=2.4, feedback=0.9)
         new["gradients"] = gradients(256, Integer(), (1, 5, 10))
@@ -355,6 +515,17 @@ def main() -> None:
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     for name, columns in {
         "speed": ["what", "millions", "compress", "encode", "merge", "decode", "bits", "bound"],
+        "core": ["wire", "job", "MB/s", "of a copy", "not shared", "2 threads"],
+        "packed": [
+            "density",
+            "way",
+            "bits",
+            "over the entropy",
+            "encode MB/s",
+            "of a copy",
+            "decode MB/s",
+            "of a copy ",
+        ],
         "work": ["what", "millions", "honest, ns a value", "worst, ns a value", "times", "worst"],
         "gradients": ["vocabulary", "threshold", "round", "what", "bits", "bound", "change"],
     }.items():

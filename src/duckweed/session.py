@@ -261,12 +261,6 @@ def needs(run: Session) -> list[str]:
     ]  # fmt: skip
 
 
-<<<<<<< HEAD
-def sampler(run: Session, count: int = 1) -> Sampler | None:
-    """What lets the model write beside the run; None where there is no room for a second model of each of `count`
-    runs, which are served together."""
-    if not Sampler.fits(count * founding.layout(run.folder).total):
-=======
 def pace(
     spec: RunSpec, base: Path, device: str, threads: int, files: Sequence[Path | str], say: Say
 ) -> Pace:
@@ -283,10 +277,10 @@ def pace(
     return paces.measure(one)
 
 
-def sampler(run: Session) -> Sampler | None:
-    """What lets the model write beside the run; None where there is no room for a second model."""
-    if not Sampler.fits(founding.layout(run.folder).total):
->>>>>>> h22
+def sampler(run: Session, count: int = 1) -> Sampler | None:
+    """What lets the model write beside the run; None where there is no room for a second model of each of `count`
+    runs, which are served together."""
+    if not Sampler.fits(count * founding.layout(run.folder).total):
         return None
     return Sampler(run.folder, run.spec, run.ground, count)
 

@@ -258,3 +258,10 @@ def test_a_service_is_written_where_systemd_looks_for_it(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "set"))
     assert write(here, "text") == tmp_path / "set" / "systemd" / "user" / name
     assert (tmp_path / "set" / "systemd" / "user" / name).read_text() == "text"
+
+
+def test_states_in_main_memory_are_asked_for_by_one_process_only(tmp_path):
+    files.save(tmp_path, Controls(offload=True))
+    assert files.load(tmp_path).offload
+    with pytest.raises(ControlsError, match=r"--shard.*--no-offload"):
+        changed(files.load(tmp_path), {"processes": 2})

@@ -86,6 +86,14 @@ def join(
             help="Share out the model over these processes even if each could hold it. Default: only if it has to be.",
         ),
     ] = None,
+    offload: Annotated[
+        bool | None,
+        typer.Option(
+            "--offload/--no-offload",
+            help="Keep weights, gradients and moments in main memory while the GPU computes: slower, and a larger model "
+            "fits. Default: only if it has to be.",
+        ),
+    ] = None,
     nice: Annotated[int | None, typer.Option(help="0 to 19: how much it yields.")] = None,
     model: Annotated[
         bool | None,
@@ -118,7 +126,7 @@ def join(
     given = {
         "up": up, "down": down, "hours": hours, "pause_when_busy": pause_when_busy,
         "memory": memory, "disk": disk, "threads": threads, "model": model, "nice": nice, "micro": micro,
-        "processes": processes, "shard": shard,
+        "processes": processes, "shard": shard, "offload": offload,
     }  # fmt: skip
     place = Place.here()
     if place:

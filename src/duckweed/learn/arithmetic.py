@@ -99,7 +99,8 @@ def _optimizer(model: nn.Module, inner: Inner) -> float:
 def training_bytes(model: nn.Module, inner: Inner, sequence: int) -> int:
     """Bytes of training alone, each step in one pass: float32 weights, gradients, moments, activations."""
     parameters = sum(p.numel() for p in model.parameters())
-    passing = activation_bytes(model, inner.batch * sequence, sequence)
+    tokens = inner.batch * sequence
+    passing = activation_bytes(model, tokens, sequence) + logits_bytes(model, tokens)
     return 4 * parameters * (2 + moments(inner)) + passing
 
 
@@ -108,16 +109,14 @@ def activation_bytes(
     tokens: int,
     sequence: int,
     checkpoint: bool = False,
-    logits: int | None = None,
 ) -> int:
-    """Bytes that a forward and backward pass over so many tokens needs beside weights and gradients, in
+    """Bytes of the layers that a forward and backward pass over so many tokens needs beside weights and gradients, in
     float32 and with attention written out; counted from what autograd keeps of a Llama layer.
 
     Per token a layer keeps 6 widths for its two norms (what goes in, what is normalised, what comes
     out), 4 widths of all heads (queries, keys, values, what attention gives), a row of attention for
     each head, and 4 widths of the feed-forward part. checkpoint: all layers but one keep a width.
-    The layer that is in the backward pass needs as much again of attention, twice. logits: of how many
-    positions they are held at once, three times each (they, their log-softmax, the gradient); None: all.
+    The layer that is in the backward pass needs as much again of attention, twice.
     """
     config: Any = model.config
     width = _number(config, "hidden_size", 1024)
@@ -127,8 +126,17 @@ def activation_bytes(
     rows = heads * sequence
     layer = 6 * width + 4 * _attention_width(config) + rows + 4 * inner
     kept = layer + (layers - 1) * width if checkpoint else layers * layer
-    at_once = min(tokens, tokens if logits is None else logits)
-    return 4 * (tokens * (kept + 2 * rows + 3 * width) + 3 * at_once * config.vocab_size)
+    return 4 * tokens * (kept + 2 * rows + 3 * width)
+
+
+def logits_bytes(model: nn.Module, tokens: int, at_once: int | None = None) -> int:
+    """Bytes of the logits of so many tokens in a pass, three times (they, their log-softmax, the gradient). at_once:
+    of how many positions they are held together, at most (None: all); if these are fewer, the gradient of the head is there twice: what
+    was added up, and that of a part."""
+    config: Any = model.config
+    if at_once is None or tokens <= at_once:
+        return 4 * 3 * tokens * config.vocab_size
+    return 4 * config.vocab_size * (3 * at_once + _number(config, "hidden_size", 1024))
 
 
 def in_hand(model: nn.Module, inner: Inner) -> int:
@@ -138,6 +146,15 @@ def in_hand(model: nn.Module, inner: Inner) -> int:
         return 0
     together = (sum(p.numel() for p in group) for _, group in groups(hidden_matrices(model)))
     return 4 * 6 * max(together, default=0)
+
+
+def moment_count(model: nn.Module, inner: Inner) -> int:
+    """Numbers that the optimizer keeps: under Muon one for each of its matrices' and two for each of AdamW's, which
+    are most where the vocabulary is large."""
+    total = sum(p.numel() for p in model.parameters())
+    if not inner.orthogonal:
+        return moments(inner) * total
+    return 2 * total - sum(p.numel() for p in hidden_matrices(model))
 
 
 def moments(inner: Inner) -> int:

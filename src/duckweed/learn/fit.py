@@ -23,6 +23,10 @@ class Wish(msgspec.Struct, frozen=True):
     """That train together as one peer (duckweed.learn.site)."""
     shard: bool = False
     """Whether they are to share out the model, also where it fits into the memory of each."""
+    main: int = 0
+    """Bytes of main memory that a device may keep its states in; 0: they stay on the device."""
+    offload: bool = False
+    """Whether they are to be kept there, also where they fit on the device."""
 
 
 ANY = Wish()
@@ -39,12 +43,15 @@ class Fit(msgspec.Struct, frozen=True):
     """That share out the sequences of the step."""
     sharded: bool = False
     """Whether they share out the model and its moments, too."""
+    offload: bool = False
+    """Whether weights, gradients and moments stay in main memory (duckweed.learn.offload)."""
 
     def __str__(self) -> str:
         said = f"micro-batches of {self.micro} sequence{'' if self.micro == 1 else 's'}"
         said += f", shared out over {self.processes} processes" if self.processes > 1 else ""
         said += " as the model is" if self.sharded else ""
-        return f"{said} with activation checkpointing" if self.checkpoint else said
+        said += " with activation checkpointing" if self.checkpoint else ""
+        return f"{said} and all states in main memory" if self.offload else said
 
 
 class MicroError(ValueError):
@@ -62,18 +69,21 @@ def read_micro(text: str) -> int | None:
     )
 
 
-def ways(wish: Wish, batch: int, checkpoint: bool = True) -> list[Fit]:
+def ways(wish: Wish, batch: int, checkpoint: bool = True, offload: bool = False) -> list[Fit]:
     """The ways to fit a step of `batch` sequences, the fastest first and the one that needs least
-    memory last. checkpoint: whether the model can have its activations computed again."""
+    memory last. checkpoint: whether the model can have its activations computed again; offload: whether there is
+    other memory than the device's for what is kept."""
     share = -(-batch // wish.processes)
     sizes = _ladder(share) if wish.micro is None else [min(wish.micro, share)]
     sharded = [True] if wish.shard else [False, True][: 1 + (wish.processes > 1)]
-    return [
+    away = [Fit(micro, True, offload=True) for micro in sizes] if offload else []
+    here = [
         Fit(micro, again, wish.processes, apart)
         for apart in sharded
         for again in (False, True)[: 1 + checkpoint]
         for micro in sizes
     ]
+    return away if wish.offload and away else here + away
 
 
 def _ladder(batch: int) -> list[int]:

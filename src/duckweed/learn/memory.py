@@ -3,27 +3,36 @@
 import ctypes
 import sys
 from functools import cache
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
+import msgspec
 import psutil
 import torch
 from msgspec import UNSET
 from torch import nn
 
 from duckweed.learn import fit
-from duckweed.learn.arithmetic import activation_bytes, in_hand, moments
+from duckweed.learn.arithmetic import (
+    activation_bytes,
+    in_hand,
+    logits_bytes,
+    moment_count,
+    moments,
+)
 from duckweed.learn.fit import ANY, Fit, Wish
 from duckweed.learn.model.model import layers_of, layout_of
 from duckweed.learn.model.network import LOGITS
 from duckweed.run.layout import Layout
 from duckweed.run.sections import Inner
 from duckweed.run.spec import RunSpec
-from duckweed.run.task.work import holds_start
+from duckweed.run.task.work import holds_start, writes
 from duckweed.run.units import show_count, show_size
 
 AGAIN = 1.8
 """What activations take that are computed again, as a multiple of their bytes: they come and go, and
 glibc does not fill all the gaps (measured, bench/memory.py)."""
+MAPPED = 1 << 25
+"""Bytes from which on glibc takes an array from the system and gives it back (DEFAULT_MMAP_THRESHOLD_MAX)."""
 PROCESS = 470_000_000
 """Bytes of Python, torch and transformers once they have trained anything (likewise)."""
 
@@ -41,34 +50,69 @@ def needed(model: nn.Module, spec: RunSpec, way: Fit | None = None) -> int:
 
     There are always the model, global weights, outer momentum and residual, f32[P] each, and the
     moments, where they are kept twice: those of what counted last, and those of what is on its way. On top of it comes a
-    step (`passing`); compressing needs less.
+    step; at its end what Muon has in hand, or the pseudo-gradient. Or else, where that is more, compressing: the pseudo-gradient,
+    what is to be sent, what is sent, and a code of a byte each, beside what the passes have freed, because glibc keeps it.
     With overlap a peer applies a round while it trains ahead: weights and outer momentum before and
     after, what it has sent, what was merged, the weights and momentum that it began ahead from, and
     what decoding needs for a moment.
     """
+    step, parameters = _step(model, spec, way), sum(p.numel() for p in model.parameters())
+    training = sum(step) + max(0, 4 * parameters - step.hands)
+    compressing = step.gradients + step.layers + step.start + 13 * parameters
+    return _kept(model, spec, way) + max(training, compressing)
+
+
+def in_main(model: nn.Module, spec: RunSpec) -> int:
+    """Bytes of main memory of a peer whose device keeps nothing (`Fit.offload`): all that is kept, gradients, and
+    three of the six times that Muon has matrices in hand; the other three are on the device."""
+    gradients = 4 * sum(p.numel() for p in model.parameters())
+    return _kept(model, spec) + gradients + in_hand(model, spec.inner) // 2 + PROCESS
+
+
+def _kept(model: nn.Module, spec: RunSpec, way: Fit | None = None) -> int:
+    """Bytes of weights, moments and the vectors of a round."""
     layout, inner = layout_of(model), spec.inner
-    total, own = layout.total, own_moments(inner, layout)
-    always = 3 * total + own + (1 + moments(inner)) * _share(total, way)
+    total, moved = layout.total, moment_count(model, inner)
+    own = 0 if inner.state == "fresh" else moved
+    always = 3 * total + own + _share(total + moved, way)
     if spec.rounds.overlap:
         always += 9 * total + (own if inner.orthogonal else 0)
-    return 4 * always + passing(model, spec, way)
+    return 4 * always
 
 
-def passing(model: nn.Module, spec: RunSpec, way: Fit | None = None) -> int:
-    """Bytes of a step beside weights and moments: gradients, activations, what the optimizer has in hand, and the
-    weights that the run began from, where the loss asks for them. All of it is added up, because glibc keeps what a
-    pass has freed."""
+class _Step(NamedTuple):
+    """Bytes of a step beside weights and moments. All of it is added up, because glibc keeps what a pass has freed. Where
+    states are in main memory: of the device, to which the weights come that are at work."""
+
+    gradients: int
+    layers: int
+    """Activations, logits among them where these are small."""
+    logits: int
+    """Where they are so large that glibc gives them back as soon as they are freed."""
+    hands: int
+    """What the optimizer has in hand."""
+    gathered: int
+    """Weights that are on the device for a moment only."""
+    start: int
+    """The weights that the run began from, where the loss asks for them."""
+
+
+def _step(model: nn.Module, spec: RunSpec, way: Fit | None = None) -> _Step:
     way, inner, length = way or Fit(spec.inner.batch), spec.inner, spec.model.sequence
     micro, config = min(way.micro, inner.batch), cast(Any, model.config)
     at_once = max(1, LOGITS // (4 * config.vocab_size))
-    activations = activation_bytes(model, micro * length, length, way.checkpoint, at_once)
+    layers = activation_bytes(model, micro * length, length, way.checkpoint)
+    logits = logits_bytes(model, micro * length, at_once)
     parameters = sum(p.numel() for p in model.parameters())
     gradients, start = 4 * _share(parameters, way), 4 * parameters * holds_start(spec)
     hands = in_hand(model, inner) // (way.processes if way.sharded else 1)
-    gathered = _gathered(model) if way.sharded else 0
-    return (
-        start + gradients + int((AGAIN if way.checkpoint else 1) * activations) + hands + gathered
-    )
+    gathered = _gathered(model) if way.sharded or way.offload else 0
+    if way.offload:
+        gradients = 0
+    if logits < 3 * MAPPED:
+        layers, logits = layers + logits, 0
+    layers = int((AGAIN if way.checkpoint else 1) * layers)
+    return _Step(gradients, layers, logits, hands, gathered, start)
 
 
 def _share(numbers: int, way: Fit | None) -> int:
@@ -77,8 +121,8 @@ def _share(numbers: int, way: Fit | None) -> int:
 
 
 def _gathered(model: nn.Module) -> int:
-    """Bytes of the parts of a sharded model that a process has whole at once: what is outside of all layers, and
-    two layers, of which one is on its way; of one of each also the gradient."""
+    """Bytes of the parts of a model that a device has at once where it keeps none (sharded, or in main memory): what
+    is outside of all layers, and two layers, of which one is on its way; of one of each also the gradient."""
     layers = [sum(p.numel() for p in layer.parameters()) for layer in layers_of(model)]
     outside = sum(p.numel() for p in model.parameters()) - sum(layers)
     return 4 * (2 * outside + 3 * max(layers, default=0))
@@ -132,7 +176,7 @@ def ways(model: nn.Module, spec: RunSpec, device: str, wish: Wish) -> list[Fit]:
     there = room(device, 1) if wish.room is None else wish.room
     margin = TRY if device.startswith("cuda") else 1.0
     falling: list[tuple[Fit, int]] = []  # a way that needs more than one before it helps nobody
-    for way in _all(model, spec, wish):
+    for way in _all(model, spec, device, wish):
         need = whole(model, spec, device, way)
         if not falling or need < falling[-1][1]:
             falling.append((way, need))
@@ -142,11 +186,14 @@ def ways(model: nn.Module, spec: RunSpec, device: str, wish: Wish) -> list[Fit]:
 
 def whole(model: nn.Module, spec: RunSpec, device: str, way: Fit | None = None) -> int:
     """Bytes that a peer takes of its device at its peak: `needed` and the process itself; on CUDA the
-    model, its moments and a step, because the vectors of a round are in main memory."""
+    model, its moments and a step, because the vectors of a round are in main memory; or only a step, because the
+    states are there, too."""
     if not device.startswith("cuda"):
         return needed(model, spec, way) + PROCESS
-    parameters = _share(sum(p.numel() for p in model.parameters()), way)
-    return 4 * (1 + moments(spec.inner)) * parameters + passing(model, spec, way)
+    if way and way.offload:
+        return sum(_step(model, spec, way))
+    kept = sum(p.numel() for p in model.parameters()) + moment_count(model, spec.inner)
+    return 4 * _share(kept, way) + sum(_step(model, spec, way))
 
 
 def check_memory(
@@ -159,12 +206,15 @@ def check_memory(
 ) -> None:
     """Raises OutOfMemory if `peers` peers on this machine would need more than is free, or than
     `limit` bytes, where the user has set one, however a step is fitted."""
+    if wish.offload:
+        _check_offload(model, spec, device, wish)
     there = room(device, peers, limit)
-    least = min(_all(model, spec, wish), key=lambda way: needed(model, spec, way))
+    least = min(_all(model, spec, device, wish), key=lambda way: whole(model, spec, device, way))
     one = whole(model, spec, device, least)
     if one <= there:
         return
-    others = [x for x in _all(model, spec, ANY) if whole(model, spec, device, x) <= there]
+    freer = msgspec.structs.replace(ANY, main=wish.main)
+    others = [x for x in _all(model, spec, device, freer) if whole(model, spec, device, x) <= there]
     if others:
         raise OutOfMemory(
             f"{least} need about {one / 1e9:.1f} GB for each peer, and {there / 1e9:.1f} GB are there; "
@@ -185,6 +235,7 @@ def check_memory(
     raise OutOfMemory(
         f"{what} needs about {show_size(one)}{each}, and {has}; that is with {least}. What would fit: "
         f"{'fewer peers (--peers), ' if peers > 1 else ''}{_smaller(model, spec, there, one, device)}"
+        + _short(model, spec, device, wish)
     )
 
 
@@ -213,6 +264,46 @@ def _smaller(model: nn.Module, spec: RunSpec, there: int, needs: int, device: st
     )
 
 
-def _all(model: nn.Module, spec: RunSpec, wish: Wish) -> list[Fit]:
-    can = bool(getattr(model, "supports_gradient_checkpointing", False))
-    return fit.ways(wish, spec.inner.batch, can)
+def _check_offload(model: nn.Module, spec: RunSpec, device: str, wish: Wish) -> None:
+    """Raises OutOfMemory where states cannot be kept in main memory, as the user wants them to be."""
+    if why := _no_offload(model, spec, device, wish):
+        raise OutOfMemory(f"--offload: {why}; leave it out (--no-offload)")
+    need = in_main(model, spec)
+    if need > wish.main:
+        raise OutOfMemory(
+            f"--offload keeps weights, gradients and moments of {spec.model.source} in main memory, which takes about "
+            f"{need / 1e9:.1f} GB of it with the vectors of a round, and {wish.main / 1e9:.1f} GB are there (free, and "
+            "within --memory); close other programs, or leave it out (--no-offload)"
+        )
+
+
+def _short(model: nn.Module, spec: RunSpec, device: str, wish: Wish) -> str:
+    """What is missing of main memory, where it could have held what the device cannot."""
+    need = in_main(model, spec)
+    if wish.main >= need or not wish.main or _no_offload(model, spec, device, wish):
+        return ""
+    return (
+        f"; its states could be in main memory (--offload) if there were {need / 1e9:.1f} GB, and there are "
+        f"{wish.main / 1e9:.1f} GB"
+    )
+
+
+def _no_offload(model: nn.Module, spec: RunSpec, device: str, wish: Wish) -> str:
+    """Why states stay on the device; empty: they may go."""
+    if not device.startswith("cuda"):
+        return f"{device} computes in main memory as it is"
+    if wish.processes > 1:
+        return "several processes share out the model instead (--shard)"
+    if writes(spec):
+        return "a model that writes answers is not computed layer by layer"
+    return "" if _recomputes(model) else "this model's activations cannot be computed again"
+
+
+def _recomputes(model: nn.Module) -> bool:
+    return bool(getattr(model, "supports_gradient_checkpointing", False))
+
+
+def _all(model: nn.Module, spec: RunSpec, device: str, wish: Wish) -> list[Fit]:
+    away = wish.main and not _no_offload(model, spec, device, wish)
+    enough = bool(away) and in_main(model, spec) <= wish.main
+    return fit.ways(wish, spec.inner.batch, _recomputes(model), enough)

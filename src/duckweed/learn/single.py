@@ -4,6 +4,8 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from itertools import islice, pairwise
 
 import numpy as np
@@ -23,6 +25,7 @@ from duckweed.learn.model.model import (
     write_weights,
 )
 from duckweed.learn.model.network import Network
+from duckweed.learn.offload import HOME, Offloaded
 from duckweed.learn.optim.optimizer import InnerOptimizer, OptimizerState
 from duckweed.learn.optim.registry import make_optimizer, optimizer_of
 from duckweed.learn.optim.schedule import learning_rate
@@ -37,10 +40,15 @@ REPORT = 0.25  # seconds between two reports where a report stops the device
 class SingleDevice(Learner):
     """A model on a device, and the task that it is trained on."""
 
+    _offloaded: Offloaded | None = None
+    """The model, where its states are in main memory."""
+    _at_work: InnerOptimizer | None = None
+    """The optimizer of the part that is being trained."""
+
     def __init__(self, spec: RunSpec, config: PretrainedConfig, task: Task, device: str) -> None:
         self.spec, self.task, self.device = spec, task, device
         self.objective: Objective = task
-        self.model = build(config, device)
+        self.model = build(config, HOME, attention=device)  # to where it is kept in `_load`
         self.layout = layout_of(self.model)
         self.model.config.use_cache = False  # type: ignore[union-attr] # of keys and values, which no training step uses again
         self.dtype = precision_for(device, spec.inner.precision)
@@ -53,6 +61,11 @@ class SingleDevice(Learner):
         self._take()
         if ways[0] != Fit(self.spec.inner.batch):
             say(f"the {self.spec.inner.batch} sequences of a step are trained in {ways[0]}")
+
+    @property
+    def home(self) -> str:
+        """The device on which weights, gradients and moments lie between two uses; `device` computes."""
+        return HOME if self._ways[0].offload else self.device
 
     def fix(self, buffers: Mapping[str, torch.Tensor]) -> None:
         set_buffers(self.model, buffers)
@@ -89,14 +102,14 @@ class SingleDevice(Learner):
         began, spec = time.perf_counter(), self.spec
         with seeded(part.seed, self.device):
             self._load(weights, True)
-            stepper = self._stepper(part.seed, optimizer or {})
             losses, tokens = _Losses(self.device, report), 0
-            for steps, batch in enumerate(self.task.batches(part, self.model)):
-                number = part.number + steps
-                loss = self._gradients(batch, number)
-                stepper.step(learning_rate(spec.inner, number, spec.course), number)
-                tokens += self.task.count(batch)
-                losses.add(loss)
+            with self._stepping(part.seed, optimizer or {}) as stepper:
+                for steps, batch in enumerate(self.task.batches(part, self.model)):
+                    number = part.number + steps
+                    loss = self._gradients(batch, number)
+                    stepper.step(learning_rate(spec.inner, number, spec.course), number)
+                    tokens += self.task.count(batch)
+                    losses.add(loss)
         mean = losses.mean()
         state = self._state(stepper) if keep else {}
         reached = self.weights()
@@ -113,13 +126,25 @@ class SingleDevice(Learner):
 
     def _load(self, weights: np.ndarray, training: bool) -> None:
         """Weights f32[P] into the model, which is to be trained or only evaluated."""
+        self.model.to(self.home)
         write_weights(self.model, weights)
         self.model.train(training)
+
+    @contextmanager
+    def _stepping(self, seed: int, state: OptimizerState) -> Iterator[InnerOptimizer]:
+        """Inside, the optimizer of a part is known, so that its moments can be taken off the device."""
+        self._at_work = self._stepper(seed, state)
+        try:
+            yield self._at_work
+        finally:
+            self._at_work = None
 
     def _stepper(self, seed: int, state: OptimizerState) -> InnerOptimizer:
         """The optimizer of a part, with the state that it begins with, which is used up. seed: of what is
         random in the part."""
         stepper = make_optimizer(self.model, self.spec.inner)
+        if self._offloaded:
+            self._offloaded.prepare(stepper)
         stepper.restore(state)
         return stepper
 
@@ -150,14 +175,32 @@ class SingleDevice(Learner):
         total = torch.zeros((), device=self.device)
         for part in parts(batch, -(-rows(batch) // micro)):
             if count := self.objective.count(part):  # a mean over no tokens is no number
-                loss = self.loss(part) * (count / whole)
-                loss.backward()
-                total += loss.detach()
+                total += self._inside(partial(self._passed, part, count / whole))
         return total
 
+    def _passed(self, batch: Batch, weight: float) -> torch.Tensor:
+        """Forward and backward pass; returns the loss, times `weight`."""
+        loss = self.loss(batch) * weight
+        loss.backward()
+        return loss.detach()
+
+    def _inside(self, work: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """Compute with the model, wherever its weights are kept."""
+        return self._offloaded.inside(work) if self._offloaded else work()
+
     def _take(self) -> None:
-        if self._ways[0].checkpoint:
+        if self._ways[0].offload:
+            self._offload()
+        elif self._ways[0].checkpoint:
             self.network.checkpoint()
+
+    def _offload(self) -> None:
+        """Keep weights and moments in main memory from now on."""
+        if self._offloaded:
+            return
+        self._offloaded = Offloaded(self.model.to(HOME), self.device)
+        if self._at_work:
+            self._offloaded.prepare(self._at_work)
 
     def _fall_back(self, said: str) -> None:
         failed = self._ways[0]
@@ -188,7 +231,7 @@ class SingleDevice(Learner):
         nats, tokens = 0.0, 0
         for part in islice(self.task.held_out(limit, batch), share, None, shares):
             count = self.task.count(part)
-            nats += self.measure(part).item() * count
+            nats += self._inside(partial(self.measure, part)).item() * count
             tokens += count
         if not math.isfinite(nats):
             self._check(weights, "the weights that are evaluated")

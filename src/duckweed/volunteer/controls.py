@@ -17,7 +17,7 @@ from duckweed.run.folder import write_atomically
 FILE = "controls.toml"
 HEAD = """# What duckweed may take of this machine. Edit and save: a running peer reads it within seconds.
 # up, down: "5mbit"; hours: "22-07" (local time); memory, disk: "4GB"; memory, threads, micro,
-# processes, shard and nice need a restart of the peer; micro: "auto" or "4", the sequences trained at a time. Take a line out, or write "", for no limit.
+# processes, shard, offload and nice need a restart of the peer; micro: "auto" or "4", the sequences trained at a time. Take a line out, or write "", for no limit.
 """
 
 
@@ -48,6 +48,8 @@ class Controls(msgspec.Struct, forbid_unknown_fields=True):
     """That train together as one peer, each on a device of its own."""
     shard: bool = False
     """Whether these share out the model, also where it fits into the memory of each."""
+    offload: bool = False
+    """Whether weights, gradients and moments are kept in main memory, also where they fit on the device."""
     nice: int = 0
     """Priority that is given up: 0 (none) to 19."""
     model: bool = True
@@ -62,6 +64,11 @@ class Controls(msgspec.Struct, forbid_unknown_fields=True):
             raise ControlsError(f"threads = {self.threads}: must be between 1 and 1024")
         if not 1 <= self.processes <= 1024:
             raise ControlsError(f"processes = {self.processes}: must be between 1 and 1024")
+        if self.offload and self.processes > 1:
+            raise ControlsError(
+                "offload and processes: several processes share out the model instead (shard, --shard); leave one of "
+                "the two out (--no-offload)"
+            )
         if not 0 <= self.nice <= 19:
             raise ControlsError(f"nice = {self.nice}: must be between 0 and 19 (most yielding)")
         _ = self.micro_batch  # raises where it means nothing

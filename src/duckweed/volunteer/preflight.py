@@ -120,6 +120,8 @@ class Survey(msgspec.Struct, frozen=True):
     threads: int
     processes: int = 1
     """That are this peer."""
+    main: int = 0
+    """Bytes that it takes of main memory, as predicted, where the states of a GPU are there."""
 
     @property
     def up(self) -> int:
@@ -150,6 +152,7 @@ class Survey(msgspec.Struct, frozen=True):
         size = units.show_size
         threads = f", {self.threads} thread{'s' if self.threads > 1 else ''}"
         several = self.processes > 1
+        away = f"of the GPU, {size(self.main)} of main memory " if self.main else ""
         who = f"{self.processes} processes as one peer" if several else "This machine"
         device = f"{self.device.partition(':')[0]} each" if several else self.device
         return (
@@ -159,7 +162,7 @@ class Survey(msgspec.Struct, frozen=True):
             f"about {units.show_time(self.seconds)}, sends {most}{size(self.up)} and fetches "
             f"{most}{size(self.down)}, so {most}{size(self.up * hourly)} up and "
             f"{size(self.down * hourly)} down in an hour; it takes about {size(self.memory)} of "
-            f"memory {'in each process ' if several else ''}and {size(disk)} of disk. The coordinator is {self.link}."
+            f"memory {'in each process ' if several else ''}{away}and {size(disk)} of disk. The coordinator is {self.link}."
         )
 
 

@@ -54,12 +54,16 @@ def layout_of(model: nn.Module) -> Layout:
 
 
 def build(
-    config: PretrainedConfig, device: str = "cpu", seed: int = 0, zero_projections: bool = False
+    config: PretrainedConfig,
+    device: str = "cpu",
+    seed: int = 0,
+    zero_projections: bool = False,
+    attention: str = "",
 ) -> nn.Module:
     """A model with fresh weights drawn with `seed`, float32; zero_projections: what attention and
-    feed-forward parts add to the residual stream begins at zero."""
+    feed-forward parts add to the residual stream begins at zero; attention: the device that computes, if it is another."""
     with seeded(seed, "cpu"):
-        model = _from_config(config, device)
+        model = _from_config(config, attention or device)
     if zero_projections:
         with torch.no_grad():
             for name, parameter in model.named_parameters():

@@ -13,7 +13,7 @@ from torch import nn
 from duckweed.learn import registry
 from duckweed.learn.data.corpus import DataError
 from duckweed.learn.fit import Wish
-from duckweed.learn.memory import check_memory, room, trim, ways, whole
+from duckweed.learn.memory import check_memory, in_main, room, trim, ways, whole
 from duckweed.learn.model import model as models
 from duckweed.learn.site.place import Place
 from duckweed.ledger.entries import StateEntry
@@ -249,9 +249,19 @@ async def _prepare(
     learner = founding.learner(spec, ground, device, wish, say)
     speed = await measure_speed(learner, spec)
     trim()
-    memory = whole(skeleton, spec, device, ways(skeleton, spec, device, wish)[0])
+    way = ways(skeleton, spec, device, wish)[0]
+    memory, main = whole(skeleton, spec, device, way), in_main(skeleton, spec) if way.offload else 0
     found = Survey(
-        spec, layout, info, speed_of_link, speed, memory, device, limits.threads, wish.processes
+        spec,
+        layout,
+        info,
+        speed_of_link,
+        speed,
+        memory,
+        device,
+        limits.threads,
+        wish.processes,
+        main,
     )
     worker = Worker(spec, layout, learner)
     worker.pace = spec.tokens_per_step / speed
@@ -263,10 +273,11 @@ def _wish(limits: Controls, device: str) -> Wish:
     place = Place.here()
     beside = place.beside if place and device == "cpu" else 1
     there = room(device, beside, limits.memory_bytes)
+    main = room("cpu", 1, limits.memory_bytes)
     return (
         Wish(limits.micro_batch, there, place.size, limits.shard)
         if place
-        else Wish(limits.micro_batch, there)
+        else Wish(limits.micro_batch, there, main=main, offload=limits.offload)
     )
 
 
