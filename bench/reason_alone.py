@@ -1,7 +1,7 @@
 """The loss of reinforcement learning without peers, wire and merge: one model trains alone on its own answers.
 
-`python -m bench.reason_alone MODEL [--task chain_sum] [--rate 0.0003] [--steps 60]` begins from a model's folder, as
-bench/reason.py leaves one in runs/sft-0/model, and prints a line a step (docs/reason.md).
+`python -m bench.reason_alone MODEL [--task chain_sum] [--optimizer muon] [--rate 0.002] [--steps 60]` begins from a
+model's folder, as bench/reason.py leaves one in runs/sft-0/model, and prints a line a step (docs/reason.md).
 """
 
 import argparse
@@ -30,13 +30,19 @@ EXAM, EVERY, WARMUP = 64, 12, 5  # held-out problems with 8 answers each; steps 
 class Alone:
     """A model and the problems of one family."""
 
-    def __init__(self, folder: Path, name: str, rate: float) -> None:
+    def __init__(self, folder: Path, name: str, rate: float, optimizer: str = "adamw") -> None:
         self.model = model_in(folder)
         self.wording = Wording(tokenizers.load(folder))
         task = Reinforce({name: Environment(settings=TASKS[name])}, tokens=TOKENS, samples=SAMPLES)
         self.task, self.problems = task, Problems(task, 0, HELD_OUT)
         self.network, self.rate = Network(self.model, "cpu", torch.float32), rate
-        inner = Inner(optimizer="adamw", learning_rate=rate, weight_decay=0.0)
+        # As bench/reason.py has them; AdamW has but one rate.
+        ends = {
+            f"{part}_rate": 0.1 for part in ("embedding", "head", "vector") if optimizer == "muon"
+        }
+        inner = Inner(
+            optimizer=optimizer, learning_rate=rate, weight_decay=0.0, momentum=0.9, **ends
+        )
         self.optimizer = make_optimizer(self.model, inner)
 
     def written(
@@ -61,6 +67,12 @@ class Alone:
 
     def step(self, number: int) -> str:
         """One step; what it was like."""
+        said = self.gradient(number)
+        self.optimizer.step(self.rate * min(1.0, number / WARMUP), number)
+        return f"{number}: {said}"
+
+    def gradient(self, number: int) -> str:
+        """Write the answers of a step and add up their gradient; what they were like."""
         places = range((number - 1) * PROBLEMS, number * PROBLEMS)
         prompts, answers, rewards = self.written(places, False, SAMPLES, 7)
         spread = has_spread(rewards)
@@ -75,10 +87,9 @@ class Alone:
             gain = torch.from_numpy(gains[some])
             loss = policy_loss(nats, then, gain, written, self.task.trust, self.task.pull)
             (loss * (written.sum() / total)).backward()
-        self.optimizer.step(self.rate * min(1.0, number / WARMUP), number)
         return (
-            f"{number}: reward {rewards.mean():.3f}, {1 - spread.mean():.0%} of groups without spread, costs of "
-            f"tokens off by {off:.1e} nats at most"
+            f"reward {rewards.mean():.3f}, {1 - spread.mean():.0%} of groups without spread, costs of tokens off by "
+            f"{off:.1e} nats at most"
         )
 
     def _batch(
@@ -102,11 +113,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("--task", default="chain_sum", choices=TASKS)
-    parser.add_argument("--rate", type=float, default=0.0003)
+    parser.add_argument("--optimizer", default="muon", choices=("adamw", "muon"))
+    parser.add_argument("--rate", type=float, default=0.002)
     parser.add_argument("--steps", type=int, default=60)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    began, alone = time.perf_counter(), Alone(given.model, given.task, given.rate)
+    began, alone = time.perf_counter(), Alone(given.model, given.task, given.rate, given.optimizer)
     for number in range(given.steps + 1):
         if number:
             print(alone.step(number), flush=True)
