@@ -267,9 +267,10 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write so that after a crash either the old or the new contents are there, whole."""
+    """Write so that after a crash either the old or the new contents are there, whole. Several processes may write the
+    same file at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     with part.open("wb") as file:
         file.write(data)
         file.flush()

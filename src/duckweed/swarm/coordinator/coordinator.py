@@ -170,12 +170,11 @@ class Coordinator:
         return m.Refused(reason)
 
     async def _admit(self, key: str, join: m.Join) -> m.Answer:
+        new = key not in self.admission.members
         member = self.admission.admit(key, join.secret, self.rounds.number)
         member.addresses, member.pace = join.addresses, member.pace or join.pace
-        if self.rounds.open and not member.counted:
-            member.idle = (
-                True  # keys cost nothing: nobody waits for one that has not asked for work
-            )
+        if new and self.rounds.open:
+            member.idle = True  # keys cost nothing: it is waited for once it has asked for work
         log.info("peer %d joined: key %s, from %s", member.index, key[:10], member.origin)
         await self.rounds.notify()
         open_ = self.rounds.open
