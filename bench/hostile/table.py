@@ -7,6 +7,7 @@ from statistics import mean
 from typing import Any
 
 RESULTS = Path(__file__).parents[1] / "results" / "hostile.json"
+SHIPPED, HOSTILE = "filtered", 4
 KEYS = ("rule", "attack", "hostile", "data", "seed")
 
 Row = dict[str, Any]
@@ -29,28 +30,32 @@ def references(rows: list[Row]) -> dict[tuple[int, str, int], float]:
 
 
 def text(rows: list[Row]) -> str:
-    """Per rule and data: loss above the honest run's with as many honest peers, in per cent, as mean (and
-    the least and the greatest of the seeds)."""
+    """Of each attack by four of ten: loss above the honest run's with as many honest peers, in per cent, as mean (and
+    the least and the greatest of the seeds), as shipped, with text given out as in a run and uneven; whom it left out;
+    and by the filter without memory of rounds."""
     honest = references(rows)
-    found: dict[tuple[str, str], dict[tuple[str, int], list[Row]]] = defaultdict(
-        lambda: defaultdict(list)
-    )
+    found: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
     for row in rows:
-        if (row["hostile"], row["data"], row["seed"]) in honest:
-            found[row["rule"], row["data"]][row["attack"], row["hostile"]].append(row)
-    counts = sorted({row["hostile"] for row in rows})
-    lines = ["| rule | data | attack | " + " | ".join(f"{n} of 10" for n in counts) + " |"]
-    lines.append("| --- " * (3 + len(counts)) + "|")
-    for (rule, data), cells in found.items():
-        for attack in dict.fromkeys(attack for attack, _ in cells):
-            shown = [_shown(cells.get((attack, n), []), honest) for n in counts]
-            lines.append(f"| {rule} | {data} | {attack} | " + " | ".join(shown) + " |")
+        if row["hostile"] == HOSTILE and (HOSTILE, row["data"], row["seed"]) in honest:
+            found[row["attack"], row["rule"], row["data"]].append(row)
+    lines = [
+        "| attack | as shipped | hostile left out | honest left out | uneven data | without memory of rounds |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for attack in dict.fromkeys(attack for attack, rule, _ in found if rule == SHIPPED):
+        same, uneven = found[attack, SHIPPED, "identical"], found[attack, SHIPPED, "uneven"]
+        theirs = mean(row["left_out_hostile"] for row in same)
+        ours = mean(row["left_out_honest"] for row in same)
+        before = _shown(found[attack, "momentary", "identical"], honest)
+        lines.append(
+            f"| {attack} | {_shown(same, honest)} | {theirs:.0%} | {ours:.1%} | {_shown(uneven, honest)} | {before} |"
+        )
     return "\n".join(lines)
 
 
 def _shown(rows: list[Row], honest: dict[tuple[int, str, int], float]) -> str:
     if not rows:
-        return ""
+        return "not run"
     excess = [
         100 * (row["bits"] / honest[row["hostile"], row["data"], row["seed"]] - 1)
         if row["bits"] is not None
