@@ -1,6 +1,7 @@
 """What all tests share: quiet threads, and a cache of their own."""
 
 import os
+import signal
 
 import pytest
 from hypothesis import settings
@@ -10,6 +11,10 @@ from duckweed.process import environment
 environment.prepare()  # before torch is imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+# A shell lets what it starts in the background ignore Ctrl-C, and so would all commands that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says nothing about whether it is right; in CI the examples are always
 # the same, so that a failure there can be repeated.
