@@ -21,7 +21,7 @@ PACE = Pace(
 
 
 def test_a_step_is_what_its_tokens_take_one_after_the_other() -> None:
-    found, seconds = step(Reinforce(samples=8, tokens=30), 64, PACE), 64 * 20 * PACE.read
+    found, seconds = step(Reinforce(samples=8, tokens=30), 64, PACE), 64 / 8 * 20 * PACE.read
     for before in range(30):
         behind = 64 * (20 + before) * PACE.past if before else 0.0
         seconds += PACE.position + 64 * PACE.row + behind

@@ -36,11 +36,11 @@ def step(task: Reinforce, batch: int, pace: Pace) -> Step:
     """An inner step of `batch` answers. `task` may differ from that of the run that was measured in samples, tokens and
     divergence; what answers are like is taken to stay the same.
 
-    Writing P positions behind a question of Q tokens: the question is read, and of the positions behind the first the
-    t-th has Q + t tokens before it.
+    Writing P positions behind a question of Q tokens: the question is read, once for all answers to it, and of the
+    positions behind the first the t-th has Q + t tokens before it.
     """
     question, positions = pace.question, max(1.0, math.ceil(pace.filled * task.tokens))
-    read = pace.position + batch * (question * pace.read + pace.row)
+    read = pace.position + batch * (question * pace.read / task.samples + pace.row)
     before = (positions - 1) * question + positions * (positions - 1) / 2
     write = read + (positions - 1) * (pace.position + batch * pace.row) + before * batch * pace.past
     trained = batch * pace.spread * (question + positions)

@@ -61,11 +61,13 @@ def measure(one: SingleDevice) -> Pace:
 
 
 def _writing(one: SingleDevice, answers: int, before: int) -> tuple[float, float]:
-    """Seconds of a token of a question for each answer, and of one position of all answers, behind so many tokens."""
+    """Seconds of a token of a question, and of one position of all answers, behind so many tokens. Each answer is to a
+    question of its own, because one that comes several times is read once."""
     task = one.task
     assert isinstance(task, Reinforcement)
     one.model.eval()
-    prompts, keys = [[task.wording.stops[0]] * before] * answers, list(range(answers))
+    keys = list(range(answers))
+    prompts = [[key] + [task.wording.stops[0]] * (before - 1) for key in keys]
 
     def written(tokens: int) -> float:
         return _least(

@@ -15,7 +15,7 @@ class Pace(msgspec.Struct, frozen=True):
     past: float
     """The same, for each answer and each token before."""
     read: float
-    """Of a token of a question, for each answer."""
+    """Of a token of a question, which is read once for all answers to it."""
     check: float
     """Of the check of one answer."""
     train: float
