@@ -10,7 +10,7 @@ connections there are 10,000 at most, since these take real time). Then real pee
 by a false coordinator. Everything follows from the seed but the order in which messages arrive.
 
 Shown: what was sent and how it ended, what the coordinator counted, its memory before and after, and
-whether the run took any notice: its last state must be, bit for bit, that of the same run simulated
+whether the run took any notice: the first state after it must be, bit for bit, that of the same run simulated
 without any of this. Writes bench/results/fuzz.json.
 """
 
