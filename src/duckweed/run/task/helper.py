@@ -11,10 +11,14 @@ import queue
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
-BEGIN = 120.0  # seconds that imports may take on a busy machine
+import psutil
+
+BEGIN = 120.0  # seconds that imports may take
+PATIENCE = 5.0  # times as long as it may compute, its process may take on a busy machine, or asleep
 
 
 class HelperFailed(RuntimeError):
@@ -39,7 +43,8 @@ class Helper:
         self._running()
 
     def ask(self, question: dict[str, Any], seconds: float) -> Any:
-        """The answer. Raises HelperFailed; HelperFault, also where the process cannot begin."""
+        """The answer. seconds: of a processor that it may take, so that whether an answer comes in time does not
+        hang on what else the machine does. Raises HelperFailed; HelperFault, also where the process cannot begin."""
         return self._ask(self._running(), question, seconds)
 
     def close(self) -> None:
@@ -57,13 +62,14 @@ class Helper:
     ) -> Any:
         assert process.stdin is not None
         try:
+            began = _computed(process)
             process.stdin.write(json.dumps(question) + "\n")
             process.stdin.flush()
-            line = self._answers.get(timeout=seconds)
+            line = self._wait(process, began + seconds, PATIENCE * seconds)
         except queue.Empty:
             self.close()
             raise HelperFailed(f"it took longer than {seconds:g} s") from None
-        except OSError:
+        except (OSError, psutil.Error):
             line = ""
         if not line:
             self.close()
@@ -72,6 +78,17 @@ class Helper:
         if "error" in found:
             raise (HelperFault if found.get("fault") else HelperFailed)(found["error"])
         return found["value"]
+
+    def _wait(self, process: "subprocess.Popen[str]", computed: float, seconds: float) -> str:
+        """The next line, "" if there is none. computed: seconds of a processor that its process has taken when it
+        is too late, whatever the clock says; seconds: by the clock. Raises queue.Empty, psutil.Error."""
+        late = time.monotonic() + seconds
+        while True:
+            left = min(computed - _computed(process), late - time.monotonic())
+            if left <= 0:
+                raise queue.Empty
+            with contextlib.suppress(queue.Empty):
+                return self._answers.get(timeout=max(left, 0.05))
 
     def _running(self) -> "subprocess.Popen[str]":
         if self._process is not None:
@@ -96,6 +113,12 @@ class Helper:
             self.close()
             raise
         return process
+
+
+def _computed(process: "subprocess.Popen[str]") -> float:
+    """Seconds of a processor that a process has taken. Raises psutil.Error."""
+    taken = psutil.Process(process.pid).cpu_times()
+    return float(taken.user + taken.system)
 
 
 def _pass_on(process: "subprocess.Popen[str]", answers: "queue.SimpleQueue[str]") -> None:
