@@ -217,7 +217,7 @@ def check_memory(
     others = [x for x in _all(model, spec, device, freer) if whole(model, spec, device, x) <= there]
     if others:
         raise OutOfMemory(
-            f"{least} need about {one / 1e9:.1f} GB for each peer, and {there / 1e9:.1f} GB are there; "
+            f"{least} need about {show_size(one)} for each peer, and {show_size(there)} are there; "
             f"{others[0].micro} at a time fit: --micro {others[0].micro}, or --micro auto"
         )
     what = (
@@ -272,7 +272,7 @@ def _check_offload(model: nn.Module, spec: RunSpec, device: str, wish: Wish) -> 
     if need > wish.main:
         raise OutOfMemory(
             f"--offload keeps weights, gradients and moments of {spec.model.source} in main memory, which takes about "
-            f"{need / 1e9:.1f} GB of it with the vectors of a round, and {wish.main / 1e9:.1f} GB are there (free, and "
+            f"{show_size(need)} of it with the vectors of a round, and {show_size(wish.main)} are there (free, and "
             "within --memory); close other programs, or leave it out (--no-offload)"
         )
 
@@ -283,8 +283,8 @@ def _short(model: nn.Module, spec: RunSpec, device: str, wish: Wish) -> str:
     if wish.main >= need or not wish.main or _no_offload(model, spec, device, wish):
         return ""
     return (
-        f"; its states could be in main memory (--offload) if there were {need / 1e9:.1f} GB, and there are "
-        f"{wish.main / 1e9:.1f} GB"
+        f"; its states could be in main memory (--offload) if there were {show_size(need)}, and there are "
+        f"{show_size(wish.main)}"
     )
 
 

@@ -3,6 +3,7 @@
 import msgspec
 
 from duckweed.learn.arithmetic import Cost
+from duckweed.run.units import show_size
 
 
 class Bounds(msgspec.Struct, frozen=True):
@@ -27,5 +28,5 @@ class Bounds(msgspec.Struct, frozen=True):
         if ratio > self.token:
             return f"{ratio:.0f} times the FLOPs of a token, at most {self.token:g}"
         if child.memory > self.memory:
-            return f"takes {child.memory / 1e9:.1f} GB, at most {self.memory / 1e9:.1f} GB"
+            return f"takes {show_size(child.memory)}, at most {show_size(self.memory)}"
         return None

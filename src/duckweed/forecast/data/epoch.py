@@ -180,9 +180,9 @@ def refresh(folder: Path, urls: dict[str, str] | None = None, timeout: float = 6
     """Download Epoch's files into `folder`; the only function of the forecast that needs the
     network. A file replaces its forerunner only when all of them came and could be read."""
     urls = URLS if urls is None else urls
-    folder.mkdir(parents=True, exist_ok=True)
     fetched = {name: _fetch(url, timeout) for name, url in urls.items()}
     names = {name: _names(text, name) for name, text in fetched.items()}
+    folder.mkdir(parents=True, exist_ok=True)
     changes = []
     for name, text in fetched.items():
         path = folder / name
