@@ -161,7 +161,7 @@ def test_auto_takes_main_memory_where_no_other_way_fits_the_device(monkeypatch):
 @pytest.mark.parametrize(
     ("device", "wish", "says"),
     [
-        (CUDA, Wish(main=10**9, offload=True), r"takes about 4\.\d GB .* 1 GB are there"),
+        (CUDA, Wish(main=10**9, offload=True), r"takes about 4\.\d+ GB .* 1 GB are there"),
         ("cpu", Wish(main=10**12, offload=True), "cpu computes in main memory as it is"),
         (CUDA, Wish(main=10**12, offload=True, processes=2), "share out the model instead"),
     ],
