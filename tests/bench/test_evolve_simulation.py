@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.evolve_simulation import Plan, Study, World, study
+from bench.evolve.simulation import Plan, Study, World, study
 
 PLAN = Plan()
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench import gpu
+from bench.peer import gpu
 
 
 @pytest.mark.parametrize("way", ["duckweed", "plain", "offload"])

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from bench.interrupt import fork_server, interrupted, whole
+from bench.peer.interrupt import fork_server, interrupted, whole
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.rounds_clock import Clock, Costs
+from bench.peer.rounds_clock import Clock, Costs
 from duckweed.round.run_log import utilisation
 
 SLOW = Costs(train=10, compress=1, send=2, fetch=3, apply=1)  # exchange: 7 s

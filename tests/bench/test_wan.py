@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench import sharing
+from bench.scale import sharing
 from bench.wan import links
 from bench.wan.lab import Host, Lab, unavailable
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bench.published import blow_up, closed_form, constant_law, doublings
+from bench.outlook.published import blow_up, closed_form, constant_law, doublings
 from duckweed.forecast.field import Actors, Cut, Events, Paradigm, Shock
 from duckweed.forecast.law import NO_CEILING, Law, log_speed, slope
 from duckweed.forecast.outcome import explain, outcome, regime, regimes

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from bench.published import catch_up_years
+from bench.outlook.published import catch_up_years
 from duckweed.forecast.cadence import compute_gap, open_lags, record_cadence
 from duckweed.forecast.crossing import crossing, dates
 from duckweed.forecast.data.table import own_facts
@@ -37,7 +37,7 @@ def line(slope: float, points: int, noise: float, seed: int, start: float = 24.0
 
 def test_the_80_percent_interval_covers() -> None:
     """76 to 84 % of 1,000 simulated cases, for growth, level in 2028, and the date of crossing a
-    fixed level; bench/forecast.py prints more sizes and noises."""
+    fixed level; bench/outlook/forecast.py prints more sizes and noises."""
     rng, hits, points = np.random.default_rng(9), np.zeros(3), 12
     truth = np.array([0.7, 24 + 0.7 * 5, 2023 + 3.0 / 0.7])
     for case in range(1000):

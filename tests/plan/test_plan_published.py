@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bench import published
+from bench.outlook import published
 from duckweed.plan.exchange import Wire, find, volumes
 from duckweed.plan.inputs import crowd, models
 from duckweed.plan.report import report

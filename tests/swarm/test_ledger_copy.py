@@ -7,7 +7,7 @@ import msgspec
 import pytest
 import zstandard
 
-from bench.ledger_copy import LEADER, Crowd, of_round
+from bench.scale.ledger_copy import LEADER, Crowd, of_round
 from duckweed.net.framing import LinkError
 from duckweed.swarm.node import relay_tree, replica
 from duckweed.swarm.node.relay_tree import FANOUT, RelayTree

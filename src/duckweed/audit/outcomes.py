@@ -10,7 +10,7 @@ from duckweed.ledger.entries import AuditEntry, Outcome, Verdict
 AGREE = 4
 """Verdicts that must be the same, once one has found fault; all, where fewer can be asked, and at least two.
 With four, four peers of ten that lie together put out an honest one in 1.5 of 100 audits of one, three in none
-(bench/duty)."""
+(bench/trust/duty.py)."""
 LOSSES = 3
 """Times that a peer may fail to show its work, of its last WINDOW audits: the last of them puts it out."""
 WINDOW = 20

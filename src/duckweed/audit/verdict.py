@@ -1,5 +1,5 @@
 """How near a contribution must come to the one that was done again. The limits lie between what honest
-machines of different kinds reach and what the smallest of the cheats tried does (bench/audit, docs/audit.md)."""
+machines of different kinds reach and what the smallest of the cheats tried does (bench/trust/audit.py, docs/audit.md)."""
 
 from collections.abc import Iterator
 from typing import NamedTuple

@@ -30,7 +30,7 @@ from duckweed.run.units import show_count, show_size
 
 AGAIN = 1.8
 """What activations take that are computed again, as a multiple of their bytes: they come and go, and
-glibc does not fill all the gaps (measured, bench/memory.py)."""
+glibc does not fill all the gaps (measured, bench/peer/memory.py)."""
 MAPPED = 1 << 25
 """Bytes from which on glibc takes an array from the system and gives it back (DEFAULT_MMAP_THRESHOLD_MAX)."""
 PROCESS = 470_000_000

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from bench.evolve_simulation import World, final_runs
+from bench.evolve.simulation import World, final_runs
 from duckweed.evolve.statistics.multiplier import MultiplierError, Run, fit, reached
 
 BUDGETS = (1e12, 2e12, 4e12)

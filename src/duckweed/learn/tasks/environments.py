@@ -126,7 +126,7 @@ LEFT_OUT: dict[str, str] = {
     "rubiks_cube": UNCHECKED,
     "rush_hour": UNCHECKED,
 }
-"""Environments of reasoning-gym that are not offered, and why (bench/environments.py finds them)."""
+"""Environments of reasoning-gym that are not offered, and why (bench/reason/environments.py finds them)."""
 MADE_AT_ONCE = dict.fromkeys(("acre", "gsm_symbolic", "list_functions", "word_ladder"), 2000)
 """Environments that make all problems as they begin, and how many; another number is set as `size`."""
 

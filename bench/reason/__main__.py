@@ -1,0 +1,5 @@
+"""`python -m bench.reason FOLDER`: bench.reason.reasoner."""
+
+from bench.reason.reasoner import main
+
+main()

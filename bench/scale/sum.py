@@ -1,0 +1,110 @@
+"""Memory and time of one coordinator that closes a round: `python -m bench.scale.sum [PEERS MILLIONS [WIRE]]`.
+
+Contributions of made-up pseudo-gradients (bench/wire.py) lie on disk, as in a run. A process of its
+own checks, weighs and merges them; its peak memory is that of the whole process, numpy included.
+Writes bench/results/sum.json and prints the table of docs/merge.md.
+"""
+
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from bench.wire import synthetic, table
+from duckweed.merge.round import Announcement, blob_hash, close
+from duckweed.run.layout import Layout
+from duckweed.run.spec import RunSpec, override
+from duckweed.wire import codec_of
+
+RESULTS = Path(__file__).parents[1] / "results" / "sum.json"
+CASES = ((16, 20), (16, 50))
+WIRES: dict[str, dict[str, object]] = {
+    "integer": {"wire.kind": "integer"},
+    "integer, filtered": {"wire.kind": "integer", "merge.rule": "filtered"},
+    "dense bf16": {"wire.kind": "dense", "wire.dtype": "bf16"},
+}
+
+
+class Round(msgspec.Struct):
+    """What lies in the folder of a case, beside one file for each blob."""
+
+    changes: dict[str, Any]
+    layout: Layout
+    shared: list[float]
+    handed: list[Announcement]
+
+
+def make(folder: Path, changes: dict[str, object], peers: int, millions: int) -> None:
+    """Write a round: the contributions of `peers` peers, which are one vector, shifted."""
+    x, scales, layout = synthetic(millions, 1)
+    codec = codec_of(override(RunSpec(), changes).wire, layout)
+    announced, handed = codec.announce(x), []
+    for peer in range(peers):
+        blob = codec.encode(np.roll(x, peer), scales).blob
+        handed.append(
+            Announcement(
+                0, peer, peer, blob_hash(blob), len(blob), 1, steps=1, loss=3.0, rms=announced
+            )
+        )
+        (folder / handed[-1].blob).write_bytes(blob)
+    written = Round(dict(changes), layout, scales.tolist(), handed)
+    (folder / "round.json").write_bytes(msgspec.json.encode(written))
+
+
+def measure(folder: Path) -> dict[str, float]:
+    """Close the round in a folder. Memory in MB, before and at its peak."""
+    case = msgspec.json.decode((folder / "round.json").read_bytes(), type=Round)
+    spec = override(RunSpec(), case.changes)
+    before, began, worked = memory(), time.perf_counter(), time.process_time()
+    closed, update = close(
+        spec, case.layout, case.shared, case.handed, lambda h: (folder / h).read_bytes()
+    )
+    assert len(closed.accepted) == len(case.handed)
+    return {
+        "blob MB": round(case.handed[0].size / 1e6, 1),
+        "update MB": round(len(update) / 1e6, 1) if update else 0.0,
+        "seconds": round(time.perf_counter() - began, 1),
+        "cpu seconds": round(time.process_time() - worked, 1),
+        "MB before": round(before),
+        "peak MB": round(memory()),
+        "bytes a parameter": round((memory() - before) * 1e6 / case.layout.total, 1),
+    }
+
+
+def memory() -> float:
+    """The most memory that this process has had, in MB. (getrusage would count its parent's too.)"""
+    status = Path("/proc/self/status").read_text("ascii")
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["close"]:
+        print(json.dumps(measure(Path(sys.argv[2]))))
+        return
+    cases = [(int(sys.argv[1]), int(sys.argv[2]))] if len(sys.argv) > 2 else CASES
+    rows = json.loads(RESULTS.read_text("utf-8"))["rounds"] if RESULTS.exists() else []
+    wires = {sys.argv[3]: WIRES[sys.argv[3]]} if len(sys.argv) > 3 else WIRES
+    for peers, millions in cases:
+        for name, changes in wires.items():
+            with tempfile.TemporaryDirectory() as place:
+                make(Path(place), changes, peers, millions)
+                command = [sys.executable, "-m", "bench.scale.sum", "close", place]
+                done = subprocess.run(command, check=True, capture_output=True, text=True)
+            row = {"wire": name, "peers": peers, "millions": millions} | json.loads(done.stdout)
+            print(row, file=sys.stderr, flush=True)
+            same = ("wire", "peers", "millions")
+            rows = [old for old in rows if any(old[key] != row[key] for key in same)] + [row]
+            facts = {"machine": f"{platform.machine()}, numpy {np.__version__}", "rounds": rows}
+            RESULTS.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    print(table(rows, list(rows[0])))
+
+
+if __name__ == "__main__":
+    main()
