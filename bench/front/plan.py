@@ -102,6 +102,11 @@ small("h7-embeddings-0.5", constant(7), {"inner.embedding_rate": 0.5, "inner.hea
 small("h7-final-0", constant(7), {"inner.final": 0.0})
 small("h7-warmup-10", constant(7), {"inner.warmup": 10})
 small("h7-beta2-0.99", constant(7), {"inner.betas": (0.9, 0.99)})
+# Whether a run of four times the tokens wants another rate.
+for rate in (0.005, 0.01, 0.02):
+    small(f"h7-long-rate-{rate}", constant(7, 4 * TOTAL), {"inner.learning_rate": rate})
+    longer = DATA_PARALLEL | {"inner.learning_rate": rate}
+    small(f"ddp-long-rate-{rate}", [4 * TOTAL], longer)
 small("grow-37-x4-scaled", growing(37, 4), scale_power=0.7)
 
 
