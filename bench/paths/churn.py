@@ -17,12 +17,14 @@ from typing import Any
 from duckweed import session
 from duckweed.family import begin, harvest, rules
 from duckweed.family.folder import FamilyFolder
+from duckweed.learn.fit import Machine
 from duckweed.net.identity import load_or_create
 from duckweed.net.link_spec import LinkSpec
 from duckweed.process.simulation import SimulatedWorker, Simulation
 from duckweed.round import founding
 from duckweed.round.run_log import run_log
 from duckweed.run import state as states
+from duckweed.run.folder import Destination
 from duckweed.run.spec import RunSpec, override
 from duckweed.run.state import State
 from duckweed.swarm.protocol.errors import HandedBack
@@ -82,7 +84,9 @@ def measured(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _compared(base: Path, paths: int) -> dict[str, Any]:
     (base / "config.json").write_text(json.dumps(CONFIG))
     spec = override(RunSpec(), FACTS | {"paths.count": paths})
-    family = begin.found(spec, base, base / "runs", "calm", "cpu", 1, 1, (), _quiet, _quiet)
+    family = begin.found(
+        spec, Destination(base, base / "runs", "calm"), Machine("cpu"), (), _quiet, _quiet
+    )
     for _ in session.simulate(family.common, None, STEP):
         pass
     begin.branch(family, _quiet)

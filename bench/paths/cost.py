@@ -17,10 +17,11 @@ from typing import Any
 from duckweed import session
 from duckweed.family import begin
 from duckweed.family import train as training
+from duckweed.learn.fit import Machine
 from duckweed.net.link_spec import parse_links
 from duckweed.round import founding
 from duckweed.run.events import RoundClosed
-from duckweed.run.folder import RunFolder
+from duckweed.run.folder import Destination, RunFolder
 from duckweed.run.spec import RunSpec, override
 
 PEERS, COUNT, LOOK = 4, 4, 0.1
@@ -74,9 +75,9 @@ def _trained(
     at these; None: with processes."""
     each = parse_links(links, PEERS) if links else None
     runs, peak = base / "runs", [0]
-    place = base, runs, name, "cpu", 1, PEERS, ()
+    where = Destination(base, runs, name), Machine("cpu", 1, PEERS), ()
     if spec.paths:
-        family = begin.found(spec, *place, _quiet, _quiet)
+        family = begin.found(spec, *where, _quiet, _quiet)
         story: Any = (
             training.simulate(family, _quiet, each, STEP)
             if links
@@ -84,7 +85,7 @@ def _trained(
         )
         first = family.common.folder
     else:
-        run = session.found(spec, *place, _quiet, _quiet)
+        run = session.found(spec, *where, _quiet, _quiet)
         story = session.simulate(run, each, STEP) if links else session.train(run)
         first = run.folder
     with _watched(runs / name, peak):

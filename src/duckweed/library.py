@@ -12,9 +12,9 @@ from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping, S
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from duckweed.learn.fit import Wish
+from duckweed.learn.fit import Machine, Wish
 from duckweed.learn.site.place import Place
 from duckweed.ledger.entries import RUN, Body
 from duckweed.ledger.ledger import Entry, Ledger
@@ -26,7 +26,7 @@ from duckweed.run import folder as folders
 from duckweed.run import plugins as plugin_files
 from duckweed.run import spec as specs
 from duckweed.run.events import Event, RoundClosed
-from duckweed.run.folder import RunFolder
+from duckweed.run.folder import Destination, RunFolder
 from duckweed.run.lock import alone
 from duckweed.run.plugins import Plugin
 from duckweed.run.spec import RunSpec
@@ -261,8 +261,8 @@ def train(
     loaded = plugin_files.load(plugins)
     base = Path(base) if base else base_of(given)
     spec = specification(given, changes, base)
-    place = _Place(given, base, name, Path(runs), device, threads, micro)
-    session = place.found(spec, loaded, spec.rounds.peers)
+    machine = Machine(device, threads, spec.rounds.peers, Wish(micro))
+    session = _found(spec, destination_of(given, base, name, runs), machine, loaded)
     return Training(Run(session.folder, spec), session, lambda: _session().train(session, port))
 
 
@@ -289,7 +289,8 @@ def simulate(
     base = Path(base) if base else base_of(given)
     spec = specification(given, changes, base)
     each = links_of(links, spec)
-    session = _Place(given, base, name, Path(runs), device, threads, micro).found(spec, loaded, 1)
+    machine = Machine(device, threads, 1, Wish(micro))
+    session = _found(spec, destination_of(given, base, name, runs), machine, loaded)
     run = Run(session.folder, spec)
     return Training(run, session, lambda: _session().simulate(session, each, step_seconds))
 
@@ -365,26 +366,18 @@ def home_of(
     return peer_home, held
 
 
-class _Place(NamedTuple):
-    """Where a new run goes, as the caller has it."""
+def destination_of(given: Specification, base: Path, name: str | None, runs: File) -> Destination:
+    """Where a run that is specified so goes."""
+    file = file_of(given)
+    return Destination(
+        base, Path(runs), name or folders.next_name(Path(runs), file.stem if file else "train")
+    )
 
-    given: Specification
-    base: Path
-    name: str | None
-    runs: Path
-    device: str
-    threads: int
-    micro: int | None
 
-    def found(self, spec: RunSpec, loaded: Sequence[Plugin], peers: int) -> "Session":
-        environment.prepare()
-        file = file_of(self.given)
-        name = self.name or folders.next_name(self.runs, file.stem if file else "train")
-        session = _session()
-        return session.found(
-            spec, self.base, self.runs, name, self.device, self.threads, peers, loaded, log.info,
-            wish=Wish(self.micro),
-        )  # fmt: skip
+def _found(spec: RunSpec, to: Destination, machine: Machine, loaded: Sequence[Plugin]) -> "Session":
+    environment.prepare()
+    session: Session = _session().found(spec, to, machine, loaded, log.info)
+    return session
 
 
 def file_of(given: Specification) -> Path | None:

@@ -14,7 +14,7 @@ from duckweed.learn import memory
 from duckweed.learn.data import preparation
 from duckweed.learn.data.dataset import Dataset
 from duckweed.learn.device import choose
-from duckweed.learn.fit import ANY, Fit, Wish
+from duckweed.learn.fit import ANY, Fit, Machine, Wish
 from duckweed.learn.learner import Learner
 from duckweed.learn.model import model as models
 from duckweed.learn.model.architecture import ModelError
@@ -46,7 +46,7 @@ from duckweed.run import plugins, units
 from duckweed.run import spec as specs
 from duckweed.run import state as states
 from duckweed.run.events import Event, Said
-from duckweed.run.folder import FolderError, RunFolder, write_atomically
+from duckweed.run.folder import Destination, FolderError, RunFolder, write_atomically
 from duckweed.run.plugins import Plugin
 from duckweed.run.sections import DataSpec
 from duckweed.run.spec import RunSpec
@@ -96,28 +96,23 @@ class Evaluation(msgspec.Struct, frozen=True):
 
 def found(
     spec: RunSpec,
-    base: Path,
-    runs: Path,
-    name: str,
-    device: str,
-    threads: int,
-    peers: int,
+    place: Destination,
+    machine: Machine,
     loaded: Sequence[Plugin],
     say: Say,
     warn: Say | None = None,
-    wish: Wish = ANY,
 ) -> Session:
-    """A new run in the folder runs/name, which is there once the run is founded. base: where relative
-    paths start; peers: how many will share this machine; loaded: the plug-ins that the run needs;
-    say: what is being done; warn: what the user should know after that, too; wish: of each peer's memory.
+    """A new run, whose folder is there once it is founded. loaded: the plug-ins that it needs; say: what is being
+    done; warn: what the user should know after that, too.
 
     Raises FolderError, DataError, ModelError, MemoryError, OSError."""
-    with folders.founding(runs, name) as folder:
+    with folders.founding(place.runs, place.name) as folder:
         plugins.remember(folder, loaded)
-        device = _device(device, threads)
-        ground = founding.prepare(spec, base, say)
-        founding.found(spec, ground, folder, device, peers, say, warn, wish)
-    return Session(RunFolder(runs / name), spec, ground, device, threads, wish)
+        device = _device(machine.device, machine.threads)
+        ground = founding.prepare(spec, place.base, say)
+        founding.found(spec, ground, folder, device, machine.peers, say, warn, machine.wish)
+    there = RunFolder(place.runs / place.name)
+    return Session(there, spec, ground, device, machine.threads, machine.wish)
 
 
 def reopen(

@@ -17,6 +17,7 @@ from duckweed.family import folder as families
 from duckweed.family import train as training
 from duckweed.learn.data import dataset as datasets
 from duckweed.learn.data.reading import DataError
+from duckweed.learn.fit import Machine
 from duckweed.learn.model.generation import Mixed
 from duckweed.ledger.entries import StateEntry
 from duckweed.ledger.ledger import Ledger
@@ -25,7 +26,7 @@ from duckweed.run import spec as specs
 from duckweed.run import state as states
 from duckweed.run import toml
 from duckweed.run.events import FinalLoss, RoundClosed
-from duckweed.run.folder import FolderError, RunFolder
+from duckweed.run.folder import Destination, FolderError, RunFolder
 from duckweed.run.spec import SpecError
 from duckweed.swarm.protocol.invitation import Invitation, publish
 
@@ -42,7 +43,9 @@ def quiet(text):
 
 def found(base, name, changes=None):
     spec = tiny.specification(base, CHANGES | (changes or {}))
-    return begin.found(spec, base, base / "runs", name, "cpu", 1, 1, (), quiet, quiet)
+    return begin.found(
+        spec, Destination(base, base / "runs", name), Machine("cpu"), (), quiet, quiet
+    )
 
 
 def hashes(folder):
@@ -333,7 +336,7 @@ def test_text_that_feeds_too_few_paths_is_refused_before_anything_is_left(base):
 def test_a_section_branch_of_ones_own_is_refused(done, base):
     spec = specs.parse(toml.write(specs.load(base / "runs" / "whole" / "common" / "run.toml")))
     with pytest.raises(SpecError, match="written by duckweed"):
-        begin.found(spec, base, base / "runs", "own", "cpu", 1, 1, (), quiet, quiet)
+        begin.found(spec, Destination(base, base / "runs", "own"), Machine("cpu"), (), quiet, quiet)
 
 
 def test_without_enough_held_out_text_the_common_run_still_says_what_it_measured(done):

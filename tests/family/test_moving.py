@@ -10,6 +10,7 @@ from fixtures import tiny
 from duckweed import participation, session
 from duckweed.family import begin
 from duckweed.family import serve as serving
+from duckweed.learn.fit import Machine
 from duckweed.ledger.entries import PeerEntry, RoundEntry
 from duckweed.ledger.ledger import Ledger
 from duckweed.net import timeouts
@@ -17,7 +18,7 @@ from duckweed.net.identity import load_or_create
 from duckweed.process.serving import Way
 from duckweed.round import founding
 from duckweed.run import spec as specs
-from duckweed.run.folder import RunFolder
+from duckweed.run.folder import Destination, RunFolder
 from duckweed.swarm.protocol import offers
 from duckweed.volunteer.peer_home import PeerHome
 
@@ -75,7 +76,9 @@ def test_the_last_peer_of_a_path_leaves_and_one_of_the_other_takes_its_place(tmp
     rule, calm = offers.stay_or_go, [True]  # nobody moves before all three are at work
     monkeypatch.setattr(offers, "stay_or_go", lambda of, at: at if calm else rule(of, at))
     spec = tiny.specification(tmp_path, CHANGES)
-    family = begin.found(spec, tmp_path, tmp_path / "runs", "f", "cpu", 1, 1, (), quiet, quiet)
+    family = begin.found(
+        spec, Destination(tmp_path, tmp_path / "runs", "f"), Machine("cpu"), (), quiet, quiet
+    )
     for _ in session.simulate(family.common):
         pass
     runs, said = [family.folder.of_path(path) for path in range(2)], {}

@@ -9,10 +9,11 @@ from fixtures import commands, tiny
 
 from duckweed.family import begin
 from duckweed.family import train as training
+from duckweed.learn.fit import Machine
 from duckweed.ledger.entries import RoundEntry, StateEntry
 from duckweed.ledger.ledger import Ledger
 from duckweed.run import toml
-from duckweed.run.folder import RunFolder
+from duckweed.run.folder import Destination, RunFolder
 
 pytestmark = pytest.mark.slow
 
@@ -39,7 +40,9 @@ def quiet(text):
 def test_killed_in_the_common_start_and_between_its_paths_it_loses_no_closed_round(tmp_path):
     spec = tiny.specification(tmp_path, CHANGES)
     (tmp_path / "t.toml").write_text(toml.write(spec))
-    whole = begin.found(spec, tmp_path, tmp_path / "runs", "whole", "cpu", 1, 1, (), quiet, quiet)
+    whole = begin.found(
+        spec, Destination(tmp_path, tmp_path / "runs", "whole"), Machine("cpu"), (), quiet, quiet
+    )
     for _ in training.simulate(whole, quiet):
         pass
 

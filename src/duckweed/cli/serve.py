@@ -117,6 +117,7 @@ def serve(
 
     from duckweed.cli.common import families
     from duckweed.family import folder as family_folders
+    from duckweed.learn.fit import Machine
     from duckweed.pages import trackers
     from duckweed.process.serving import Way
     from duckweed.run import folder as folders
@@ -149,12 +150,13 @@ def serve(
         loaded = plugins.load(plugin or ())
         spec, base = specified.specification(specification, recipe, wanted)
         name = name or folders.next_name(runs, specification.stem if specification else "serve")
+        place = folders.Destination(base, runs, name)
         if spec.paths is not UNSET:
             families.check_ports(spec, _port(listen))
-            family = families.begin(spec, base, runs, name, device, threads, loaded, "auto", True)
+            family = families.begin(spec, place, Machine(device, threads), loaded, True)
             families.serve(family, way, train, at, samples, beside)
             return
-        run = running.begin(spec, base, runs, name, device, threads, train, loaded)
+        run = running.begin(spec, place, Machine(device, threads, train), loaded)
     with _shown(run, page, samples) as shown:
         if running.trained(run) and running.finished(run):
             running.finish(run)

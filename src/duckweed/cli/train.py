@@ -89,6 +89,7 @@ def train(
 
     from duckweed.cli.common import families
     from duckweed.family import folder as family_folders
+    from duckweed.learn.fit import Machine, Wish, read_micro
     from duckweed.net.link_spec import parse_links
     from duckweed.pages import trackers
     from duckweed.process import environment
@@ -122,14 +123,14 @@ def train(
         forks = None
         if not simulate and device in ("auto", "cpu"):  # it loads while the run is founded
             forks = stack.enter_context(ForkServer(environment.of_child(threads)))
-        if not folder and not name:
-            name = folders.next_name(runs, specification.stem if specification else "train")
+        if not folder and not found:
+            name = name or folders.next_name(runs, specification.stem if specification else "train")
+            place = folders.Destination(base, runs, name)
+            machine = Machine(device, threads, spec.rounds.peers, Wish(read_micro(micro)))
         if found:
             family = families.reopen(found, device, threads, plugin or (), micro)
         elif not folder and spec.paths is not UNSET:
-            family = families.begin(
-                spec, base, runs, str(name), device, threads, loaded, micro, simulate
-            )
+            family = families.begin(spec, place, machine, loaded, simulate)
         if family:
             beside = families.Beside(log or [], mirror)
             if simulate:
@@ -140,10 +141,7 @@ def train(
         if folder:
             run = running.reopen(folder, device, threads, plugin or (), micro, simulated=simulate)
         else:
-            peers = spec.rounds.peers
-            run = running.begin(
-                spec, base, runs, str(name), device, threads, peers, loaded, micro, simulate
-            )
+            run = running.begin(spec, place, machine, loaded, simulate)
         from duckweed import session
 
         stack.enter_context(running.stoppable(run, "duckweed train --resume"))

@@ -13,11 +13,11 @@ from duckweed.family import rules
 from duckweed.family.folder import COMMON, FamilyFolder, name_of
 from duckweed.learn.data import routed
 from duckweed.learn.data.routed import Shares
-from duckweed.learn.fit import ANY, Wish
+from duckweed.learn.fit import ANY, Machine, Wish
 from duckweed.round import export, founding
 from duckweed.run import folder as folders
 from duckweed.run import plugins, toml
-from duckweed.run.folder import write_atomically
+from duckweed.run.folder import Destination, write_atomically
 from duckweed.run.plugins import Plugin
 from duckweed.run.spec import RunSpec, SpecError
 from duckweed.session import Say, Session
@@ -42,33 +42,29 @@ class Family:
 
 def found(
     spec: RunSpec,
-    base: Path,
-    runs: Path,
-    name: str,
-    device: str,
-    threads: int,
-    peers: int,
+    place: Destination,
+    machine: Machine,
     loaded: Sequence[Plugin],
     say: Say,
     warn: Say,
-    wish: Wish = ANY,
 ) -> Family:
-    """A new family in the folder runs/name, which is there once its router is fitted and its common start is
-    founded. Arguments and errors as of `session.found`."""
+    """A new family, whose folder is there once its router is fitted and its common start is founded. Arguments and
+    errors as of `session.found`."""
     if spec.branch is not msgspec.UNSET:
         raise SpecError("section [branch] is written by duckweed: leave it out")
     paths, length = rules.paths_of(spec), spec.model.sequence
-    with folders.beginning(runs, name) as part:
+    with folders.beginning(place.runs, place.name) as part:
         family, first = FamilyFolder(part), rules.common(spec)
-        torch.set_num_threads(threads)
-        dataset = founding.prepare(first, base, say).dataset
+        torch.set_num_threads(machine.threads)
+        dataset = founding.prepare(first, place.base, say).dataset
         say(f"fitting the router of {paths.count} paths")
         router = routed.fit(dataset, length, paths.count, paths.prefix, spec.seed)
         routed.check(routed.shares(dataset, router, length), rules.needed(spec), length)
         write_atomically(family.spec, toml.write(spec).encode())
         write_atomically(family.router, router.to_bytes())
-        session.found(first, base, part, COMMON, device, threads, peers, loaded, say, warn, wish)
-    return reopen(FamilyFolder(runs / name), device, threads, (), wish)
+        session.found(first, Destination(place.base, part, COMMON), machine, loaded, say, warn)
+    there = FamilyFolder(place.runs / place.name)
+    return reopen(there, machine.device, machine.threads, (), machine.wish)
 
 
 def reopen(

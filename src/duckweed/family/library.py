@@ -11,11 +11,10 @@ from msgspec import UNSET
 from duckweed import library
 from duckweed.family import folder as folders
 from duckweed.family.folder import FamilyFolder
-from duckweed.learn.fit import Wish
+from duckweed.learn.fit import Machine, Wish
 from duckweed.library import File, Run, Specification, Stoppable, log
 from duckweed.net.link_spec import LinkSpec
 from duckweed.process import environment
-from duckweed.run import folder as run_folders
 from duckweed.run import plugins as plugin_files
 from duckweed.run.events import Event, RoundClosed
 from duckweed.run.folder import FolderError
@@ -233,12 +232,9 @@ def _found(
     environment.prepare()
     from duckweed.family import begin
 
-    file = library.file_of(given)
-    name = name or run_folders.next_name(Path(runs), file.stem if file else "train")
-    return begin.found(
-        spec, start, Path(runs), name, device, threads, peers or spec.rounds.peers, loaded, log.info,
-        log.warning, Wish(micro),
-    )  # fmt: skip
+    machine = Machine(device, threads, peers or spec.rounds.peers, Wish(micro))
+    place = library.destination_of(given, start, name, runs)
+    return begin.found(spec, place, machine, loaded, log.info, log.warning)
 
 
 def _reopen(folder: FamilyFolder, device: str, threads: int, micro: int | None) -> "Session":

@@ -32,6 +32,19 @@ class Wish(msgspec.Struct, frozen=True):
 ANY = Wish()
 
 
+class Machine(msgspec.Struct, frozen=True):
+    """What of this machine a run may use."""
+
+    device: str = "auto"
+    """As PyTorch names it; auto: the best that there is."""
+    threads: int = 1
+    """CPU threads of each peer."""
+    peers: int = 1
+    """How many share it."""
+    wish: Wish = ANY
+    """Of the memory of each peer."""
+
+
 class Fit(msgspec.Struct, frozen=True):
     """One way to fit an inner step into memory."""
 

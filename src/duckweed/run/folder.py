@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -264,6 +264,14 @@ def inside(folder: Path, name: str) -> Path:
             "of them no '.'"
         )
     return folder / name
+
+
+class Destination(NamedTuple):
+    """Where a new run goes: into the folder runs/name. base: where relative paths of its specification start."""
+
+    base: Path
+    runs: Path
+    name: str
 
 
 def write_atomically(path: Path, data: bytes) -> None:

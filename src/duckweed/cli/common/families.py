@@ -13,18 +13,19 @@ from rich.text import Text
 
 from duckweed.cli.common.console import PlainConsole
 from duckweed.cli.common.errors import STOPPED, fail
-from duckweed.cli.common.running import Tell, founded, successors
+from duckweed.cli.common.running import Tell, alone, founded, successors
 
 if TYPE_CHECKING:
     from duckweed.family.begin import Family
     from duckweed.family.folder import FamilyFolder
     from duckweed.family.train import Story, Told
+    from duckweed.learn.fit import Machine
     from duckweed.pages.family_page import Figures
     from duckweed.pages.live.served import Served
     from duckweed.pages.trackers import Tools
     from duckweed.process.forkserver import ForkServer
     from duckweed.process.serving import Way
-    from duckweed.run.folder import RunFolder
+    from duckweed.run.folder import Destination, RunFolder
     from duckweed.run.plugins import Plugin
     from duckweed.run.spec import RunSpec
     from duckweed.session import Session
@@ -49,27 +50,16 @@ def check_ports(spec: RunSpec, first: int) -> None:
 
 
 def begin(
-    spec: RunSpec,
-    base: Path,
-    runs: Path,
-    name: str,
-    device: str,
-    threads: int,
-    plugins: Sequence[Plugin],
-    micro: str,
-    simulated: bool,
+    spec: RunSpec, place: Destination, machine: Machine, plugins: Sequence[Plugin], simulated: bool
 ) -> Family:
-    """A new family in the folder runs/name; arguments as of `running.begin`."""
+    """A new family; arguments as of `running.begin`."""
 
     def make(say: Tell, warn: Tell) -> Family:
         from duckweed.family import begin as families
-        from duckweed.learn.fit import Wish, read_micro
 
-        peers = 1 if simulated else spec.rounds.peers
         return families.found(
-            spec, base, runs, name, device, threads, peers, plugins, say, warn,
-            Wish(read_micro(micro)),
-        )  # fmt: skip
+            spec, place, alone(machine) if simulated else machine, plugins, say, warn
+        )
 
     return _told(founded("family", make))
 

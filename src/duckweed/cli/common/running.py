@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
+import msgspec
 import typer
 
 from duckweed.cli.common.console import PlainConsole
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from duckweed.cli.views.live import View
-    from duckweed.run.folder import RunFolder
+    from duckweed.learn.fit import Machine
+    from duckweed.run.folder import Destination, RunFolder
     from duckweed.run.plugins import Plugin
     from duckweed.run.spec import RunSpec
     from duckweed.session import Events, Session
@@ -60,29 +62,26 @@ MirrorUrl = Annotated[
 
 def begin(
     spec: RunSpec,
-    base: Path,
-    runs: Path,
-    name: str,
-    device: str,
-    threads: int,
-    peers: int,
+    place: Destination,
+    machine: Machine,
     plugins: Sequence[Plugin] = (),
-    micro: str = "auto",
     simulated: bool = False,
 ) -> Session:
-    """A new run in the folder runs/name; peers: how many will share this machine; micro: as in --micro;
-    simulated: whether one process does the work of all of them."""
+    """A new run. simulated: whether one process does the work of all peers."""
 
     def make(say: Tell, warn: Tell) -> Session:
         from duckweed import session
-        from duckweed.learn.fit import Wish, read_micro
 
         return session.found(
-            spec, base, runs, name, device, threads, 1 if simulated else peers, plugins, say, warn,
-            Wish(read_micro(micro)),
-        )  # fmt: skip
+            spec, place, alone(machine) if simulated else machine, plugins, say, warn
+        )
 
-    return _told(founded("run", make), peers, simulated)
+    return _told(founded("run", make), machine.peers, simulated)
+
+
+def alone(machine: Machine) -> Machine:
+    """The machine with one peer on it."""
+    return msgspec.structs.replace(machine, peers=1)
 
 
 def founded(what: str, make: Callable[[Tell, Tell], T]) -> T:
