@@ -4,11 +4,12 @@ import json
 import re
 
 import pytest
-from fixtures import tiny
+from fixtures import commands, tiny
 from typer.testing import CliRunner
 
 from duckweed.cli import app
 from duckweed.evolve.campaign import create
+from duckweed.evolve.workers import local_worker
 from duckweed.run import recipe as recipes
 from duckweed.run.spec import RunSpec
 
@@ -71,6 +72,7 @@ QUICK = [
 @pytest.mark.slow
 def test_a_campaign_from_its_first_budget_to_its_recipe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(local_worker, "fork_server", commands.lent)
     (tmp_path / "config.json").write_text(json.dumps(MODEL))
     (tmp_path / "texts").mkdir()
     words = tiny.text(60000).split(" ")
