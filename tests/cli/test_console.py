@@ -107,7 +107,7 @@ PRINTS = """
 import sys
 from duckweed.cli.common.console import PlainConsole, use_any_terminal
 use_any_terminal()
-for n in range(2000):
+for n in range(1000):
     PlainConsole().print("round", n, "→ 1.5")
     PlainConsole(stderr=True).print("a warning")
 sys.exit(7)
@@ -129,4 +129,4 @@ def test_output_that_cannot_be_written_ends_nothing(monkeypatch, unbuffered):
     )
     os.close(writer)
     assert done.returncode == 7
-    assert done.stderr.decode().splitlines() == ["a warning"] * 2000
+    assert done.stderr.decode().splitlines() == ["a warning"] * 1000
