@@ -22,6 +22,7 @@ SMALL = {
     "inner.steps": 3,
     "inner.warmup": 5,
     "inner.batch": 2,
+    "rounds.evaluate_tokens": 4096,
 }
 
 
