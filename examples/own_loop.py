@@ -51,6 +51,6 @@ register_learner("averaging", Averaging)
 if __name__ == "__main__":
     docs = f"{Path(__file__).parents[1]}/docs/*.md"
     small = {"data.path": docs, "model.source": "llama-0.5m", "rounds.peers": 2}
-    small |= {"rounds.count": 3, "inner.steps": 10, "inner.batch": 4}
+    small |= {"rounds.count": 3, "inner.steps": 7, "inner.batch": 2}
     for closed in duckweed.simulate(small, plugins=[__file__]):
         print(f"round {closed.round}: {closed.loss:.3f} nats per token")

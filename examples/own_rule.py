@@ -19,9 +19,10 @@ SMALL = {
     "wire.kind": "dense",  # peers see each contribution, which `integer` adds up before
     "rounds.count": 3,
     "rounds.peers": 5,
-    "inner.steps": 5,
+    "inner.steps": 3,
     "inner.warmup": 5,
-    "inner.batch": 4,
+    "inner.batch": 2,
+    "rounds.evaluate_tokens": 4096,
 }
 
 

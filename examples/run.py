@@ -8,7 +8,7 @@ from pathlib import Path
 import duckweed
 
 DOCS = f"{Path(__file__).parents[1]}/docs/*.md"
-SMALL = {"model.source": "llama-0.5m", "rounds.peers": 2, "rounds.count": 3, "inner.steps": 10}
+SMALL = {"model.source": "llama-0.5m", "rounds.peers": 2, "rounds.count": 3, "inner.steps": 7}
 
 training = duckweed.train({"data.path": DOCS, **SMALL}, name="in-ten-lines")
 for closed in training:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from fixtures import tiny
+from fixtures import commands, tiny
 from rich.table import Table
 from rich.text import Text
 
@@ -94,12 +94,12 @@ def test_a_run_in_a_folder_with_brackets_on_an_old_terminal(tmp_path, name, envi
     spec = tiny.specification(place, {"rounds.peers": 1, "rounds.count": 2, "data.path": "*.txt"})
     (place / "run.toml").write_text(toml.write(spec))
     words = ("train", "run.toml", "--simulate", "--runs", "x[/red]y", "--name", name)
-    ended = duckweed(place, *words, **environment)
+    ended = commands.run(words, place, environment)
     assert ended.returncode == 0, ended.stderr
-    assert b"It learned" in ended.stdout
-    assert b" -> " in ended.stdout
-    assert f"x[/red]y/{name}/report.html".encode() in ended.stdout
-    told = duckweed(place, "generate", f"x[/red]y/{name}", "--tokens", "5", **environment)
+    assert "It learned" in ended.stdout
+    assert " -> " in ended.stdout
+    assert f"x[/red]y/{name}/report.html" in ended.stdout
+    told = commands.run(["generate", f"x[/red]y/{name}", "--tokens", "5"], place, environment)
     assert told.returncode == 0, told.stderr
 
 
@@ -107,7 +107,7 @@ PRINTS = """
 import sys
 from duckweed.cli.common.console import PlainConsole, use_any_terminal
 use_any_terminal()
-for n in range(2000):
+for n in range(1000):
     PlainConsole().print("round", n, "→ 1.5")
     PlainConsole(stderr=True).print("a warning")
 sys.exit(7)
@@ -129,4 +129,4 @@ def test_output_that_cannot_be_written_ends_nothing(monkeypatch, unbuffered):
     )
     os.close(writer)
     assert done.returncode == 7
-    assert done.stderr.decode().splitlines() == ["a warning"] * 2000
+    assert done.stderr.decode().splitlines() == ["a warning"] * 1000

@@ -382,7 +382,7 @@ def test_a_batch_has_what_its_tokens_cost_by_the_weights_that_the_run_began_from
 
 def test_a_run_held_near_its_start_ends_in_the_same_state_after_a_stop(tmp_path):
     changes = {"task.kl": 0.05, "task.ratio": "cispo", "rounds.peers": 2, "rounds.patience": 300.0}
-    spec = puzzle.specification(tmp_path, changes)
+    spec = puzzle.specification(tmp_path, changes | {"inner.steps": 2, "inner.batch": 32})
     _, ends = resumed.whole_and_stopped(tmp_path, spec, stop=1)
     assert ends[0] == ends[1]
 

@@ -7,14 +7,13 @@ import sys
 import psutil
 import pytest
 import torch
-from fixtures import tiny
+from fixtures import commands, tiny
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from typer.testing import CliRunner
 
 import duckweed
 from duckweed import session
-from duckweed.cli import app
 from duckweed.ledger.entries import GenesisEntry, RoundEntry
+from duckweed.process import local_run
 from duckweed.process.local_run import RunFailed
 from duckweed.run import toml
 from duckweed.run.events import RoundClosed
@@ -165,7 +164,13 @@ def test_links_that_make_no_sense_leave_no_folder(base, spec):
     assert not (base / "none").exists()
 
 
+@pytest.fixture
+def _one_fork_server(monkeypatch):
+    monkeypatch.setattr(local_run, "ForkServer", lambda environment: commands.lent())
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("_one_fork_server")
 def test_processes_end_when_the_iteration_is_left_and_the_command_goes_on(done, base, spec):
     with duckweed.train(spec, base=base, runs=base / "runs", name="processes") as training:
         kept = iter(training)  # as a traceback in a notebook keeps it
@@ -174,8 +179,8 @@ def test_processes_end_when_the_iteration_is_left_and_the_command_goes_on(done, 
         assert len(processes) == 4
     assert not any(map(psutil.pid_exists, processes))
     words = ["train", "--resume", str(training.run.path), "--device", "cpu"]
-    result = CliRunner().invoke(app, words)
-    assert result.exit_code == 0, result.output
+    result = commands.run(words, base)
+    assert result.returncode == 0, result.stdout + result.stderr
     assert training.run.finished
     assert training.run.history().state == done[0].run.history().state
 
@@ -194,11 +199,12 @@ print(sum(isinstance(e, duckweed.run.events.PeerEnded) for e in training.events(
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (run.returncode, run.stdout.strip()) == (0, "3"), run.stderr
     for words in (["show"], ["evaluate", "--data", str(base / "text.txt")]):
-        command = [sys.executable, "-m", "duckweed", *words, str(base / "runs" / "signs")]
-        subprocess.run(command, check=True, capture_output=True)
+        told = commands.run([*words, str(base / "runs" / "signs")], base)
+        assert told.returncode == 0, told.stderr
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_one_fork_server")
 def test_the_error_of_a_process_is_raised(base, spec):
     training = duckweed.train(spec, base=base, runs=base / "runs", name="broken")
     training.run.folder.spec.write_text("[wire]\nkind = 'theirs'\n")

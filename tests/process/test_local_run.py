@@ -146,9 +146,9 @@ def test_stopped_and_resumed_it_is_as_if_it_had_not_been_stopped(base, expected)
 
 
 def test_a_killed_peer_does_not_stop_the_run_and_its_block_is_trained_by_others(base):
-    # A block takes seconds to train: whoever is killed as round 1 opens has not handed it in, and
+    # A block takes a second to train: whoever is killed as round 1 opens has not handed it in, and
     # the others wait for it, and are still there when it is missed.
-    folder, spec = founded(base, "killed-peer", {"inner.steps": 400, "rounds.count": 3})
+    folder, spec = founded(base, "killed-peer", {"inner.steps": 150, "rounds.count": 3})
     victim: list[int] = []
 
     def kill(event):

@@ -12,7 +12,7 @@ import pytest
 from fixtures import commands, tiny
 
 from bench.wan.lab import Host, Lab, unavailable
-from duckweed.ledger.entries import RUN
+from duckweed.ledger.entries import RUN, RoundEntry, SuccessionEntry
 from duckweed.ledger.ledger import Ledger, LedgerError
 from duckweed.net.identity import load_or_create, verify
 from duckweed.run.folder import RunFolder
@@ -105,27 +105,24 @@ class Swarm:
         if number == signal.SIGKILL:
             self.processes[name].wait()
 
-    def entries(self, name):
-        """What the ledger of a machine says at this moment; it is checked."""
-        path = self.folders[name].ledger
-        with contextlib.suppress(LedgerError):
-            ledger = Ledger(path)
-            try:
-                ledger.verify(verify)
-                return list(ledger.entries(*RUN))
-            finally:
-                ledger.close()
+    def entries(self, name, *kinds):
+        """What the ledger of a machine says at this moment."""
+        with (
+            contextlib.suppress(LedgerError),
+            contextlib.closing(Ledger(self.folders[name].ledger)) as ledger,
+        ):
+            return list(ledger.entries(*(kinds or RUN)))
         return []
 
     def rounds(self, name):
-        return [e for e in self.entries(name) if e.kind == "round"]
+        return self.entries(name, RoundEntry)
 
     def terms(self, name):
-        return [e.body.term for e in self.entries(name) if e.kind == "succession"]
+        return [e.body.term for e in self.entries(name, SuccessionEntry)]
 
     def leader(self, name):
         """Which machine the ledger of a machine says leads."""
-        last = [e.body.key for e in self.entries(name) if e.kind == "succession"][-1]
+        last = self.entries(name, SuccessionEntry)[-1].body.key
         keys = {n: load_or_create(f.peer(0) / "key").id for n, f in self.folders.items()}
         keys["first"] = load_or_create(self.folders["first"].coordinator_key).id
         return next(n for n, key in keys.items() if key == last)
@@ -143,9 +140,12 @@ class Swarm:
         until(lambda: all(max(self.terms(x), default=0) >= term for x in names), self.said)
 
     def agrees(self):
-        """No two machines have closed the same round in two ways, nor agreed on two states."""
+        """No two machines have closed the same round in two ways, nor agreed on two states; all ledgers
+        hold."""
         seen = {}
-        for name in self.folders:
+        for name, folder in self.folders.items():
+            with contextlib.closing(Ledger(folder.ledger)) as ledger:
+                ledger.verify(verify)
             rounds = self.rounds(name)
             assert [e.round for e in rounds] == list(range(len(rounds)))
             for entry in self.entries(name)[: self.common()]:

@@ -6,9 +6,11 @@ import signal
 from pathlib import Path
 
 import pytest
+from fixtures import commands
 
 from duckweed.evolve.folder import CampaignFolder
 from duckweed.evolve.trial_spec import TrialSpec
+from duckweed.evolve.workers import local_worker
 from duckweed.evolve.workers.pool import Batch, Pool, Stopped, WorkerFailed
 from evolve.tiny_campaign import campaign, trial
 
@@ -123,7 +125,8 @@ def test_a_stop_ends_every_process(ground, undisturbed):
     assert not ground.folder.work.exists()
 
 
-def test_workers_that_cannot_start_are_given_up_with_the_reason(ground, tmp_path):
+def test_workers_that_cannot_start_are_given_up_with_the_reason(ground, tmp_path, monkeypatch):
+    monkeypatch.setattr(local_worker, "fork_server", commands.lent)
     broken = CampaignFolder(tmp_path)
     shutil.copyfile(ground.folder.spec, broken.spec)
     failures = []

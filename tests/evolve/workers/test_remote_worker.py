@@ -1,18 +1,16 @@
 """Trials on other machines, as real processes over real connections: given, taken back, audited."""
 
 import contextlib
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import msgspec
 import pytest
+from fixtures import commands
 
-from duckweed.evolve.workers import worker_protocol
+from duckweed.evolve.workers import local_worker, worker_protocol
 from duckweed.evolve.workers.audit import Audit
 from duckweed.evolve.workers.pool import Batch, Pool
 from duckweed.evolve.workers.remote_worker import Connections, RemoteWorker, invitations
@@ -22,48 +20,29 @@ from duckweed.swarm.protocol.invitation import Invitation, InvitationError
 from evolve.tiny_campaign import campaign, trial
 
 LIMIT = 600.0
-HONEST = "from duckweed.cli import main; main()"
-# Trains each trial with other seeds than asked for: as many tokens, other weights.
-LIAR = """
-import msgspec
-from duckweed.evolve.workers.worker_server import WorkerServer
-train = WorkerServer._train
-WorkerServer._train = lambda self, campaign, trial: train(
-    self, campaign, msgspec.structs.replace(trial, seed=trial.seed + 1))
-from duckweed.cli import main; main()
-"""
-# Trains until there is a file "die" in its home, then dies in the middle of a trial.
-MORTAL = """
-import os, signal
-from duckweed.evolve.workers.worker_server import WorkerServer
-train = WorkerServer._train
-def train_or_die(self, campaign, trial):
-    if (self.home.parent / "die").exists():
-        os.kill(os.getpid(), signal.SIGKILL)
-    return train(self, campaign, trial)
-WorkerServer._train = train_or_die
-from duckweed.cli import main; main()
-"""
 
 
 @contextlib.contextmanager
-def machine(home: Path, program: str = HONEST):
-    """A process of `duckweed evolve work` and its invitation."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, "evolve", "work", "--home", str(home), "--listen", "127.0.0.1:0"],
-        stdout=subprocess.PIPE, text=True, start_new_session=True, env=os.environ | {"COLUMNS": "4000"},
+def machine(home: Path, kind: str):
+    """A process of `duckweed evolve work` and its invitation. kind: as in `evolve.workers.machine`."""
+    said = home.parent / "machine.log"
+    process = commands.Command(
+        ["evolve", "work", "--home", home, "--listen", "127.0.0.1:0"], home.parent, said,
+        env={"COLUMNS": "4000", "MACHINE": kind}, module="evolve.workers.machine",
     )  # fmt: skip
-    assert process.stdout
     try:
-        for line in process.stdout:
-            if found := re.search(r"--workers (\S+)", line):
-                yield process, found.group(1)
-                break
+        while not (found := re.search(r"--workers (\S+)", process.said())):
+            assert process.poll() is None, process.said()
+            time.sleep(0.05)
+        yield process, found.group(1)
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
         process.wait()
-        process.stdout.close()
+
+
+@pytest.fixture(autouse=True)
+def _one_fork_server(monkeypatch):
+    monkeypatch.setattr(local_worker, "fork_server", commands.lent)
 
 
 class PoolWithRemotes:
@@ -116,7 +95,7 @@ def until(remotes: list[RemoteWorker]):
 @pytest.mark.slow
 def test_a_remote_worker_trains_the_same_weights_and_one_that_dies_loses_nothing(tmp_path):
     ground = PoolWithRemotes(tmp_path / "c")
-    with machine(tmp_path / "remote", MORTAL) as (process, line), ground.pool:
+    with machine(tmp_path / "remote", "mortal") as (process, line), ground.pool:
         (remote,) = ground.invite(line)
         until([remote])
         found = ground.run()
@@ -137,7 +116,7 @@ def test_a_remote_worker_trains_the_same_weights_and_one_that_dies_loses_nothing
 @pytest.mark.slow
 def test_a_remote_worker_that_lies_is_found_out_and_its_trials_are_run_elsewhere(tmp_path):
     ground = PoolWithRemotes(tmp_path / "c")
-    with machine(tmp_path / "remote", LIAR) as (_, line), ground.pool:
+    with machine(tmp_path / "remote", "liar") as (_, line), ground.pool:
         (remote,) = ground.invite(line)
         until([remote])
         found = ground.run()
