@@ -201,8 +201,6 @@ class Coordinator:
             closed = self.history.closed.get(question.round)
             if closed and not self._held_back(question.round):
                 return m.Apply(closed, self.audits.kept_by(member), self.audits.shown_by(member))
-            if self.rounds.stopping and len(self.rounds.voter.leadership.voters) == 1:
-                return m.Stop(self.rounds.stopping)  # else a successor goes on
             if question.round == self.spec.schedule.rounds:
                 if question.round in self.history.agreed:
                     return m.Stop(m.ALL_DONE)
