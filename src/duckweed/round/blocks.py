@@ -18,6 +18,10 @@ class Span(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=True):
     def end(self) -> int:
         return self.first + self.steps
 
+    def meets(self, other: "Span") -> bool:
+        """Whether they have a step in common."""
+        return self.block == other.block and self.first < other.end and other.first < self.end
+
 
 class Blocks:
     """Blocks of training data, each of `steps` inner steps, handed out in order. What a slow peer
@@ -30,6 +34,7 @@ class Blocks:
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
+        self.written: list[Span] = []  # to which others have written answers: handed out first
         self._next = 0
         self._pool: list[Span] = []
 
@@ -39,8 +44,9 @@ class Blocks:
         as are usual; rests only if there is more than one."""
         usual = usual or self.steps
         budget = min(budget or usual, usual)
-        rests = [span for span in self._pool if span.steps < usual]
-        whole = [span for span in self._pool if span.steps >= usual]
+        pool = sorted(self._pool, key=lambda span: not any(map(span.meets, self.written)))
+        rests = [span for span in pool if span.steps < usual]
+        whole = [span for span in pool if span.steps >= usual]
         offered = rests or whole if budget < usual else whole or rests[1:]
         found = offered[0] if offered else Span(self._next, 0, self.steps)
         taken = Span(found.block, found.first, min(budget, found.steps))
@@ -57,6 +63,10 @@ class Blocks:
         """Take certain spans, that were handed out before a restart."""
         for span in spans:
             self._remove(span)
+
+    def give_back(self, spans: Iterable[Span]) -> None:
+        """Spans that were handed out, and are to be handed out again."""
+        self._put(spans)
 
     def close_round(self, assigned: dict[int, Span], accepted: Iterable[int]) -> None:
         """assigned: peer -> span in a closed round; accepted: the peers whose work counted."""

@@ -76,17 +76,18 @@ class _Measured(Exception):
     """The training that is measured has lasted long enough."""
 
 
-def _whole_step(learner: Learner, spec: RunSpec) -> float:
-    """The same of a step with all that is written for it."""
-    began = time.perf_counter()
-    learner.train(learner.weights(), Part(0, 0, 1))
+def _whole_step(learner: Learner, spec: RunSpec, only_writes: bool) -> float:
+    """The same of a step with all that is written for it, or of what is written alone."""
+    began, work = time.perf_counter(), learner.write if only_writes else learner.train
+    work(learner.weights(), Part(0, 0, 1))
     return spec.tokens_per_step / (time.perf_counter() - began)
 
 
-async def measure_speed(learner: Learner, spec: RunSpec) -> float:
-    """Tokens a second of inner steps on this device, over some seconds. Leaves no trace."""
+async def measure_speed(learner: Learner, spec: RunSpec, only_writes: bool = False) -> float:
+    """Tokens a second of inner steps on this device, over some seconds. Leaves no trace. only_writes: of a peer that
+    trains nothing."""
     if writes(spec):
-        return await asyncio.to_thread(_whole_step, learner, spec)
+        return await asyncio.to_thread(_whole_step, learner, spec, only_writes)
     marks = [(0, time.perf_counter())]  # steps done, and when
 
     def stepped(steps: int, loss: float) -> None:
