@@ -208,8 +208,8 @@ def writing(model: nn.Module, spec: RunSpec, device: str) -> int:
     heads = config.num_attention_heads
     wide = getattr(config, "head_dim", None) or config.hidden_size // heads
     kept = (getattr(config, "num_key_value_heads", None) or heads) * wide
-    # One layer more: its keys and values are copied as they grow.
-    cache = 2 * 4 * rows * length * kept * (config.num_hidden_layers + 1)
+    # Of one layer they are there three times, while they grow and are read.
+    cache = 2 * 4 * rows * length * kept * (config.num_hidden_layers + 2)
     logits = DRAWING * rows * config.vocab_size
     if device.startswith("cuda"):
         return 4 * parameters + cache + logits

@@ -138,7 +138,8 @@ class Worker:
         kept."""
         part = training.part_of(self.spec, state.round, span, range(span.steps))
         work = self.learner.write(state.weights, part, report)
-        assert work.written and work.rollouts
+        assert work.written
+        assert work.rollouts
         blob = packing.encode(work.rollouts)
         writing = Writing(
             state.round, peer, span.block, span.first, span.steps, work.tokens, work.loss,
