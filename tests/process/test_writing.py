@@ -193,11 +193,11 @@ def test_a_volunteer_that_only_writes_loses_its_span_alone_when_it_is_killed(bas
         at = next(a for a in serving.bound if a.startswith("127."))
         line = str(Invitation(spec.identity, serving.id, (at,), folder.read_secret()))
         words = [
-            "join", line, "--answers-only", "--config", "config.json", "--home", base / "home",
-            "--plugin", plugin,
+            "join", line, "--answers-only", "--data", "rows.jsonl", "--config", "config.json",
+            "--home", base / "home", "--plugin", plugin,
         ]  # fmt: skip
         volunteer = commands.Command(words, base, base / "volunteer.log")
-        closes, killed, after = time.monotonic() + 120, None, 0
+        closes, killed, after = time.monotonic() + 240, None, 0
         for event in local.events():
             assert time.monotonic() < closes, (base / "volunteer.log").read_text()
             wrote = isinstance(event, RoundClosed) and event.writers is not msgspec.UNSET

@@ -268,18 +268,14 @@ def check_memory(
         f"{what} needs about {show_size(one)}{each}, and {has}; that is with {least}. What would fit: "
         f"{'fewer peers (--peers), ' if peers > 1 else ''}{_smaller(model, spec, there, one, device)}"
         + _short(model, spec, device, wish)
-        + _instead(model, spec, there, device)
     )
 
 
-def _instead(model: nn.Module, spec: RunSpec, there: int, device: str) -> str:
-    """What a machine can do for a run whose training it cannot hold."""
-    if spec.no_writers or (need := writing(model, spec, device)) > there:
+def instead(model: nn.Module, spec: RunSpec, device: str, limit: float | None) -> str:
+    """What a joiner can do for a run whose training its machine cannot hold; "": nothing."""
+    if spec.no_writers or (need := writing(model, spec, device)) > room(device, 1, limit):
         return ""
-    return (
-        f". To write answers that others learn from takes about {show_size(need)}: duckweed join INVITATION "
-        "--answers-only"
-    )
+    return f". To write answers, from which others learn, takes about {show_size(need)}: --answers-only"
 
 
 def check_limit(limit: float | None, device: str) -> None:

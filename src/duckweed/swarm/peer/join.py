@@ -14,9 +14,11 @@ from duckweed.learn import registry
 from duckweed.learn.data.corpus import DataError
 from duckweed.learn.fit import Wish
 from duckweed.learn.memory import (
+    OutOfMemory,
     check_memory,
     check_writing,
     in_main,
+    instead,
     room,
     trim,
     ways,
@@ -317,7 +319,11 @@ def _ground(
     if limits.answers_only:
         check_writing(skeleton, spec, device, limits.memory_bytes)
     else:
-        check_memory(skeleton, spec, device, beside, limits.memory_bytes, _wish(limits, device))
+        try:
+            check_memory(skeleton, spec, device, beside, limits.memory_bytes, _wish(limits, device))
+        except OutOfMemory as error:
+            other = instead(skeleton, spec, device, limits.memory_bytes)
+            raise OutOfMemory(f"{error}{other}") from error
     layout = founding.layout_here(spec, ground, skeleton)
     if layout.digest() != layout_digest:
         raise PeerStopped(
