@@ -14,6 +14,8 @@ from duckweed.audit.findings import Outcome
 from duckweed.audit.learner import learner_of
 from duckweed.merge.round import blob_hash
 from duckweed.process.local_run import LocalRun
+from duckweed.process.simulation import Simulation
+from duckweed.round import export, founding
 from duckweed.run import plugins
 from duckweed.run.events import ContributionRefused, Progress, RoundClosed
 from duckweed.run.task import rollouts as packing
@@ -100,6 +102,21 @@ def test_an_audit_does_the_answers_and_what_was_learnt_from_them_again_to_the_sa
         one = Contributions(claims, States(claims), learner, peer)
         findings = [one.audit(number) for number in handed_in(claims, peer)]
         assert [x.outcome for x in findings] == [Outcome.SAME] * (2 if peer == WRITER else 3)
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_state(base, run):
+    folder, ground, state = tiny.found(base, "stopped", written(base))
+    layout, spec = founding.layout(folder), written(base)
+    events = Simulation(folder, spec, layout, ground, state, "cpu").events()
+    for event in events:
+        if isinstance(event, RoundClosed) and event.round == 1:
+            break
+    events.close()
+    state = export.latest_state(folder, spec)
+    assert state.round == 2
+    again = Simulation(folder, spec, layout, ground, state, "cpu")
+    assert again.run().hash() == run[2].hash()
+    assert rounds(folder)[2].blocks == rounds(run[0])[2].blocks
 
 
 def test_with_more_staleness_a_peer_writes_less_often_and_others_learn_later(base):
@@ -197,14 +214,15 @@ def test_a_volunteer_that_only_writes_loses_its_span_alone_when_it_is_killed(bas
             "--home", base / "home", "--plugin", plugin,
         ]  # fmt: skip
         volunteer = commands.Command(words, base, base / "volunteer.log")
-        closes, killed, after = time.monotonic() + 240, None, 0
+        closes, killed, at_it, after = time.monotonic() + 240, None, 0, 0
         for event in local.events():
             assert time.monotonic() < closes, (base / "volunteer.log").read_text()
             wrote = isinstance(event, RoundClosed) and event.writers is not msgspec.UNSET
             if wrote and not held.exists():
                 held.write_text(str(volunteer.pid))  # from here on its answers take for ever
             elif isinstance(event, Progress) and held.exists() and killed is None:
-                if any(x.doing == "writing" for x in event.peers):
+                at_it += any(x.doing == "writing" for x in event.peers)
+                if at_it == 3:  # the first may be of answers that were checked before
                     volunteer.kill()
                     killed = event.round
             elif isinstance(event, RoundClosed) and killed is not None and event.round > killed:

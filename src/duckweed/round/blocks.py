@@ -64,14 +64,10 @@ class Blocks:
         for span in spans:
             self._remove(span)
 
-    def give_back(self, spans: Iterable[Span]) -> None:
-        """Spans that were handed out, and are to be handed out again."""
-        self._put(spans)
-
     def close_round(self, assigned: dict[int, Span], accepted: Iterable[int]) -> None:
         """assigned: peer -> span in a closed round; accepted: the peers whose work counted."""
         counted = set(accepted)
-        self._put(span for peer, span in assigned.items() if peer not in counted)
+        self.give_back(span for peer, span in assigned.items() if peer not in counted)
 
     def replay(self, assigned: dict[int, Span], accepted: Iterable[int]) -> None:
         """Take up a round of the past, as the ledger tells it."""
@@ -82,17 +78,18 @@ class Blocks:
     def _remove(self, taken: Span) -> None:
         fresh = range(self._next, taken.block + 1)
         self._next = max(self._next, taken.block + 1)
-        self._put(Span(block, 0, self.steps) for block in fresh)
+        self.give_back(Span(block, 0, self.steps) for block in fresh)
         for span in self._pool:
             if span.block == taken.block and span.first <= taken.first and taken.end <= span.end:
                 self._pool.remove(span)
                 before = Span(span.block, span.first, taken.first - span.first)
                 after = Span(span.block, taken.end, span.end - taken.end)
-                self._put(part for part in (before, after) if part.steps)
+                self.give_back(part for part in (before, after) if part.steps)
                 return
         raise ValueError(f"{taken} counted or was assigned before")
 
-    def _put(self, spans: Iterable[Span]) -> None:
+    def give_back(self, spans: Iterable[Span]) -> None:
+        """Spans that are to be handed out."""
         joined: list[Span] = []
         for span in sorted([*self._pool, *spans]):
             last = joined[-1] if joined else None

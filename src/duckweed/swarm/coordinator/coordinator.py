@@ -287,17 +287,16 @@ class Coordinator:
 
     async def _take_writing(self, member: Member, question: m.Wrote, body: bytes) -> m.Answer:
         """Answers of a peer that only writes."""
-        said, open_ = question.writing, self.rounds.open
-        task = self.rounds.writers.tasks.get(member.index)
-        if open_ and open_.closing and self.rounds.writers.due(task, open_.number):
-            task = None  # it is too late for it
-        if task and task.said and task.round == said.round:
+        said, task = question.writing, self.rounds.writers.tasks.get(member.index)
+        if task and task.round != said.round:
+            task = None
+        if task and task.said:
             return m.Ack()
-        span = task.span if task and task.round == said.round else None
+        span = task.span if task else None
         if reason := intake.writing_objection(
             self.spec, self.history, span, member, question, body
         ):
-            if task and span:
+            if task:
                 task.fault = reason
             member.worked(late=True)
             self._tell(member, ContributionRefused(member.index, reason))
@@ -306,9 +305,7 @@ class Coordinator:
         assert task is not None
         self.engine.blobs.write(said.rollouts, body)
         signed = msgspec.structs.replace(said, signature=question.signature.hex())
-        self.rounds.writers.take(member, signed, question.written)
-        self.rounds.check_writing(member.index, task)
-        await self.rounds.notify()
+        self.rounds.take_writing(member, task, signed, question.written)
         return m.Ack()
 
     async def _left(self, member: Member, reason: str) -> None:

@@ -11,13 +11,10 @@ from collections.abc import Iterator
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from duckweed.ledger.entries import Writing
 from duckweed.merge.round import Announcement
 from duckweed.round.open_round import Timings
-from duckweed.run.folder import RunFolder, write_atomically
+from duckweed.run.folder import RunFolder
 from duckweed.run.task.written import Written
-
-WRITINGS = "writings.json"
 
 
 class Handed(msgspec.Struct):
@@ -51,19 +48,3 @@ def of_round(folder: RunFolder, number: int) -> Iterator[Handed]:
         blobs = [said.blob] if said.rollouts is UNSET else [said.blob, said.rollouts]
         if said.round == number and all(folder.blob(x).is_file() for x in blobs):
             yield handed
-
-
-def keep_writings(folder: RunFolder, writings: list[tuple[Writing, Written]]) -> None:
-    """Keep the answers of peers that only write which no entry of the ledger lists yet."""
-    write_atomically(folder.path / WRITINGS, msgspec.json.encode(writings))
-
-
-def writings(folder: RunFolder, since: int) -> list[tuple[Writing, Written]]:
-    """Those that were kept and whose blobs are here, written by the weights of this round or a later one."""
-    try:
-        kept = msgspec.json.decode(
-            (folder.path / WRITINGS).read_bytes(), type=list[tuple[Writing, Written]]
-        )
-    except (FileNotFoundError, msgspec.DecodeError):
-        return []
-    return [x for x in kept if x[0].round >= since and folder.blob(x[0].rollouts).is_file()]

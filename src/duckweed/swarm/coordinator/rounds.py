@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 
 from msgspec import UNSET
 
+from duckweed.ledger.entries import Writing
 from duckweed.ledger.succession import Voter
 from duckweed.merge.round import Announcement
 from duckweed.net import clock
@@ -53,7 +54,7 @@ class RoundDriver:
         self.admission, self.traffic, self.voter, self.tell = admission, traffic, voter, tell
         self.spec = engine.spec
         self.rewards = Rewards(folder, lambda text: tell(Said(text)))
-        self.writers = WriterDesk(folder, history, self.spec)
+        self.writers = WriterDesk(self.spec)
         self.open: OpenRound | None = None  # the round that is being worked on
         self.next: OpenRound | None = None  # the one after it, if a peer trains for it already
         self.last: RoundClosed | None = None  # how the last round closed
@@ -80,8 +81,6 @@ class RoundDriver:
         """Open and close rounds until all are done or the run is stopped."""
         if writes(self.spec):
             self._later(self.rewards.begin())
-            for peer, task in self.writers.tasks.items():
-                self.check_writing(peer, task)
         if (
             self.number < self.spec.schedule.rounds
         ):  # else all that is left is to agree on the state
@@ -150,16 +149,17 @@ class RoundDriver:
             self._refused(said.peer, reason)
         await self.notify()
 
-    def check_writing(self, peer: int, task: Task) -> None:
-        """Have the rewards checked of answers that were taken from a peer that only writes."""
-        self._later(self._check_writing(peer, task))
+    def take_writing(self, member: Member, task: Task, said: Writing, told: Written) -> None:
+        """Take answers of a peer that only writes, whose blob is on disk, and have their rewards checked."""
+        task.said = said
+        member.worked(late=False)
+        self._later(self._check_writing(task, said, told))
 
-    async def _check_writing(self, peer: int, task: Task) -> None:
-        assert task.said
-        task.fault, task.told = await self.rewards.check(task.said, task.told)
+    async def _check_writing(self, task: Task, said: Writing, told: Written) -> None:
+        task.fault, _ = await self.rewards.check(said, told)
         task.checked = not task.fault
         if task.fault:
-            self._refused(peer, task.fault)
+            self._refused(said.peer, task.fault)
         await self.notify()
 
     def _refused(self, peer: int, reason: str) -> None:
@@ -192,12 +192,11 @@ class RoundDriver:
         return self.writers.span(member, round_)
 
     def _assign_writing(self, member: Member, open_: OpenRound) -> None:
-        """Give a peer that only writes a span, if it is its turn. It is waited for from here on."""
+        """Give a peer that only writes a span, if it is its turn."""
         if self.writers.turn(member, self.here(), open_.number):
-            member.idle = member.idle and member.passed > 0
             usual = self.spec.schedule.steps_of(open_.number)
             budget = self._budgets([*self.trainers(), member], usual)[member.index]
-            self.writers.assign(member, open_.number, budget, usual)
+            self.writers.assign(member, open_.number, self.history.blocks, budget, usual)
 
     def excuse(self, member: Member) -> None:
         """Let a peer do an audit in place of its work for the open round, which is given out again."""
@@ -229,7 +228,7 @@ class RoundDriver:
                 "the last round"
             )
         if self.open is None:
-            return f"waiting for peers: {sum(self._gathered_here())} of {self.spec.rounds.peers} are here"
+            return f"waiting for peers: {self._first_here()} of {self.spec.rounds.peers} are here"
         return self.open.waiting_for()
 
     # --- the leader, among voters that could lead (duckweed.ledger.succession)
@@ -284,11 +283,10 @@ class RoundDriver:
         """Those of them that train."""
         return [x for x in self.here() if not x.writes]
 
-    def _gathered_here(self) -> tuple[int, int]:
-        """How many of the peers that the run begins with are here: those that train, and those that only write."""
-        here, writers = self.here(), self.spec.writers
-        writing = sum(x.writes for x in here)
-        return min(len(here) - writing, self.spec.rounds.peers - writers), min(writing, writers)
+    def _first_here(self) -> int:
+        """How many of the peers that the run begins with are here; nobody who only writes stands for one that trains."""
+        training, here, writers = len(self.trainers()), len(self.here()), self.spec.writers
+        return min(training, self.spec.rounds.peers - writers) + min(here - training, writers)
 
     def _enough_here(self) -> bool:
         """A run begins with all its peers. A run that was begun by another coordinator, or before a
@@ -299,7 +297,7 @@ class RoundDriver:
         succeeded = self.voter.leadership.term > 0
         known = next(filter(None, self.history.counted(self.number)), here if succeeded else [])
         late = not here.isdisjoint(known) and now - self._gathered[1] > GATHER
-        enough = sum(self._gathered_here()) >= self.spec.rounds.peers or late
+        enough = self._first_here() >= self.spec.rounds.peers or late
         return self.ended or (enough and self.held(self.number - 1))
 
     def _complete(self) -> bool:
@@ -341,9 +339,9 @@ class RoundDriver:
                     open_.overdue(self.admission.by_index[peer], clock.now())
         if self.deposed:
             return None
-        due = self.writers.close(open_.number, self.admission.by_index.get)
+        due = self.writers.close(open_.number, self.admission.by_index)
         closed.rejected |= {peer: task.fault for peer, task in due if task.fault}
-        writings = {peer: task.said for peer, task in due if task.said and not task.fault}
+        writings = {peer: task.said for peer, task in due if task.said and task.checked}
         spans = [task.span for _, task in due]
         history.close(closed, open_.assigned, kept, open_.signatures, writings, spans)
         self.closed()

@@ -3,23 +3,20 @@
 A peer that only writes is given a span when a round opens, and `task.staleness` rounds for it. Then the entry of a round
 lists its answers, the span goes back to the others, and the next round learns from the answers. What it has not handed
 in, checked, by then is lost. A peer has one span at a time, so that with a staleness of k it writes in every k-th round.
+
+Nothing here is on disk: after a restart a peer that is given the same span again hands in again what it has.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
 from duckweed.ledger.entries import Writing
 from duckweed.net import clock
-from duckweed.round.answers import span_of
-from duckweed.round.blocks import Span
-from duckweed.round.history import RunHistory
+from duckweed.round.blocks import Blocks, Span
 from duckweed.round.open_round import Member
-from duckweed.run.folder import RunFolder
 from duckweed.run.spec import RunSpec
 from duckweed.run.task.sections import Reinforce
-from duckweed.run.task.written import Written
-from duckweed.swarm.coordinator import handed_in
 
 
 class Task(msgspec.Struct):
@@ -28,11 +25,9 @@ class Task(msgspec.Struct):
     round: int
     """By the weights that this round begins from."""
     span: Span
-    begun: float = 0.0
-    """When it was told."""
+    begun: float
     said: Writing | None = None
     """What it handed in, whose blob is on disk."""
-    told: Written = msgspec.field(default_factory=Written)
     checked: bool = False
     """Whether the rewards are what it says."""
     fault: str = ""
@@ -42,81 +37,47 @@ class Task(msgspec.Struct):
 class WriterDesk:
     """The spans of the peers that only write, while this machine leads the run."""
 
-    def __init__(self, folder: RunFolder, history: RunHistory, spec: RunSpec) -> None:
-        self.folder, self.history = folder, history
+    def __init__(self, spec: RunSpec) -> None:
         self.lag = spec.task.lag if isinstance(spec.task, Reinforce) else 1
         self._last = spec.schedule.rounds - 1 - self.lag  # what is written later nobody learns from
         self.tasks: dict[int, Task] = {}  # peer -> what it has to write
-        for said, told in handed_in.writings(folder, self.history.number - self.lag + 1):
-            self.history.blocks.hold([span_of(said)])
-            self.tasks[said.peer] = Task(said.round, span_of(said), said=said, told=told)
-
-    # --- what is given out
 
     def turn(self, member: Member, here: Sequence[Member], round_: int) -> bool:
         """Whether a peer that only writes begins with a span in this round. here: all that take part."""
-        writers = [x.index for x in here if x.writes]
-        place = writers.index(member.index) if member.index in writers else 0
+        place = sum(x.writes and x.index < member.index for x in here)
         free = member.index not in self.tasks
-        return free and round_ <= self._last and round_ % self.lag == place % self.lag
+        return free and round_ <= self._last and (round_ - place) % self.lag == 0
 
-    def assign(self, member: Member, round_: int, budget: int, usual: int) -> None:
-        """Give a peer a span of at most `budget` steps. usual: as of Blocks.take."""
-        self.tasks[member.index] = Task(round_, self.history.blocks.take(budget, usual))
+    def assign(self, member: Member, round_: int, blocks: Blocks, budget: int, usual: int) -> None:
+        """Give a peer a span; blocks, budget, usual: as of Blocks.take. It is waited for from here on."""
+        member.idle = member.idle and member.passed > 0
+        self.tasks[member.index] = Task(round_, blocks.take(budget, usual), clock.now())
 
     def span(self, member: Member, round_: int) -> Span | None:
         """What a peer is to write by the weights that a round begins from; None: nothing, or nothing more."""
         task = self.tasks.get(member.index)
-        if task is None or task.round != round_ or task.said or task.fault:
-            return None
-        task.begun = task.begun or clock.now()
-        return task.span
+        open_ = task is not None and task.round == round_ and not (task.said or task.fault)
+        return task.span if task and open_ else None
 
-    # --- what comes in
+    def _due(self, round_: int) -> list[tuple[int, Task]]:
+        """Those whose time is over when this round closes, by their peers' indices."""
+        return sorted((p, x) for p, x in self.tasks.items() if x.round <= round_ - self.lag + 1)
 
-    def take(self, member: Member, said: Writing, told: Written) -> Task:
-        """Note answers, whose blob is on disk. said: with its signature."""
-        task = self.tasks[member.index]
-        task.said, task.told = said, told
-        handed_in.keep_writings(
-            self.folder, [(x.said, x.told) for x in self.tasks.values() if x.said]
-        )
-        member.worked(late=False)
-        if task.begun:
-            member.pace = (clock.now() - task.begun) / task.span.steps
-        return task
-
-    # --- when a round closes
-
-    def due(self, task: Task | None, round_: int) -> bool:
-        """Whether the time for a span is over when this round closes."""
-        return task is not None and task.round <= round_ - self.lag + 1
-
-    def _due(self, round_: int) -> Iterator[tuple[int, Task]]:
-        return ((peer, task) for peer, task in self.tasks.items() if self.due(task, round_))
-
-    def wait(self, round_: int, expected: set[int]) -> bool:
+    def wait(self, round_: int, expected: Collection[int]) -> bool:
         """Whether a round has to wait for answers. expected: peers that are waited for."""
-        return any(
-            peer in expected and not (task.checked or task.fault)
-            for peer, task in self._due(round_)
-        )
+        due = self._due(round_)
+        return any(peer in expected and not (task.checked or task.fault) for peer, task in due)
 
-    def close(
-        self, round_: int, member_of: Callable[[int], Member | None]
-    ) -> list[tuple[int, Task]]:
-        """Those whose time was over when this round closed, whose spans go back to the others."""
-        due = sorted(self._due(round_), key=lambda one: one[0])
+    def close(self, round_: int, members: Mapping[int, Member]) -> list[tuple[int, Task]]:
+        """Those whose time was over when this round closed; their spans go back to the others."""
+        due = self._due(round_)
         for peer, task in due:
             del self.tasks[peer]
-            member = member_of(peer)
-            if task.said is None and not task.fault:
-                task.fault = "no answers were handed in before the round closed"
-                if member:
-                    member.passed, member.idle = member.passed + 1, not member.works_for(task.round)
-                    if task.begun:
-                        took = clock.now() - task.begun
-                        member.pace = max(member.pace, took / max(1, member.step))
-            elif not task.checked and not task.fault:
-                task.fault = "the rewards of its answers were not checked before the round closed"
+            if task.checked or task.fault:
+                continue
+            task.fault = "no answers were handed in, and checked, before the round closed"
+            if (member := members.get(peer)) and not task.said:
+                member.passed, member.idle = member.passed + 1, not member.works_for(task.round)
+                took = clock.now() - task.begun
+                member.pace = max(member.pace, took / max(1, member.step))
         return due

@@ -283,7 +283,7 @@ async def _prepare(
         memory,
         device,
         limits.threads,
-        limits.processes,
+        wish.processes if wish else 1,
         main,
         answers,
     )

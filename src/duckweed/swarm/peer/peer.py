@@ -10,7 +10,7 @@ from typing import Protocol
 from msgspec import UNSET
 
 from duckweed.learn.memory import trim
-from duckweed.ledger.entries import Closed, Writing
+from duckweed.ledger.entries import Closed
 from duckweed.merge.round import blob_hash, fetch_limit
 from duckweed.net import clock
 from duckweed.net.carrier import Endpoint as Carrier
@@ -18,7 +18,7 @@ from duckweed.net.identity import Identity, verify
 from duckweed.net.rate_limits import RateLimits
 from duckweed.net.timeouts import CONTROLS_CHECK, LAST_ENTRIES, LAST_WORD
 from duckweed.net.transport import Endpoint, LinkError
-from duckweed.round.answers import Given, given
+from duckweed.round import answers
 from duckweed.round.blocks import Span, lead
 from duckweed.round.open_round import Timings
 from duckweed.round.signed import ForeignRun, genesis_hash, signed_part, writing_part
@@ -278,7 +278,8 @@ class Peer:
     async def _write(self, task: m.Write) -> None:
         """Hand in answers, unless the volunteer wants the machine back before they are written."""
         span = Span(task.block, task.first, task.steps)
-        if not self._wrote or not _answers(self._wrote[0].writing, task):
+        done = self._wrote and self._wrote[0].writing
+        if not done or (done.round, answers.span_of(done)) != (task.round, span):
             self._set("writing")
             report = self._stepping(task.round, 0, span.steps, "writing")
             try:
@@ -290,18 +291,13 @@ class Peer:
             signature = self.identity.sign(writing_part(self.genesis, made.writing))
             self._wrote = m.Wrote(made.writing, signature, made.written), made.blob
             trim()
+        assert self._wrote
         self._set("sending")
         try:
             await self._client.ask(*self._wrote)
         except QuestionRefused as error:
             self.say(f"round {task.round}: not accepted: {error.reason}")
         self._set("waiting")
-
-    async def _given(self, task: m.Train, span: Span) -> Given:
-        """The answers of others that a task says to learn from."""
-        limit = blob_limit(self.worker.spec)
-        found = [(said, await self._fetch(said.rollouts, limit)) for said in task.answers]
-        return given(self.worker.spec, span, found)
 
     async def _make(self, task: m.Train) -> tuple[Contribution, tuple[float, int]]:
         """Evaluate if asked, train what is left of a block and compress it; nothing of what lies
@@ -329,9 +325,11 @@ class Peer:
         """What is left of a task. Raises HandedBack, Diverged."""
         self._set("training")
         span = span_of(task, self.worker.spec.block_steps)
-        answers = await self._given(task, span)
+        limit = blob_limit(self.worker.spec)
+        found = [(said, await self._fetch(said.rollouts, limit)) for said in task.answers]
+        given = answers.given(self.worker.spec, span, found)
         report = self._stepping(task.round, begun.steps if begun else 0, span.steps)
-        return await asyncio.to_thread(self.worker.train, self.state, span, report, begun, answers)
+        return await asyncio.to_thread(self.worker.train, self.state, span, report, begun, given)
 
     async def _go_on(self) -> None:
         """Begin with the next round, from the state that is held and what this peer has sent."""
@@ -491,12 +489,6 @@ def _words(error: BaseException) -> str:
     return (
         "ended by hand" if isinstance(error, asyncio.CancelledError) else f"{error}" or repr(error)
     )
-
-
-def _answers(said: Writing, task: m.Write) -> bool:
-    """Whether these are the answers for this task."""
-    done = said.round, said.block, said.first, said.steps
-    return done == (task.round, task.block, task.first, task.steps)
 
 
 def _is_for(question: m.Contribute, task: m.Train, steps: int) -> bool:
