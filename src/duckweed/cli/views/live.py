@@ -42,7 +42,7 @@ class View(LivePanel):
         self.spec = spec
         self._unit = "not solved" if writes(spec) else "bits/byte"
         self._written = ""  # what the models of the peers wrote in the last round, in words
-        self._by_writers = ""  # what those wrote who do not train, likewise
+        self._by_writers = ""  # what those wrote in it who do not train, likewise
         self._to_bits = 1 / math.log(2) / bytes_per_token
         self._began = time.monotonic()
         self._done, self._tokens, self._seconds = 0, 0, 0.0
@@ -73,10 +73,7 @@ class View(LivePanel):
         self._busy |= event.utilisation
         if event.written is not UNSET:
             self._written = event.written.words()
-        if event.writers is not UNSET:
-            count = f"{len(event.writers)} peer{'s' if len(event.writers) > 1 else ''}"
-            tokens = sum(event.writers.values())
-            self._by_writers = f"; {count} wrote {tokens:,} tokens for the next round"
+        self._by_writers = _by_writers(event)
         if event.held_out is not None:
             self._held_out = event.held_out
             self._first = self._first or self._held_out
@@ -143,6 +140,14 @@ class View(LivePanel):
         return Text(
             f"\nup {show_size(up)}   down {show_size(down)}   control {show_size(control)}", "dim"
         )
+
+
+def _by_writers(event: RoundClosed) -> str:
+    """What those wrote in a round who do not train, in words; "" where nobody did."""
+    if event.writers is UNSET:
+        return ""
+    peers = f"{len(event.writers)} peer{'s' if len(event.writers) > 1 else ''}"
+    return f"; {peers} wrote {sum(event.writers.values()):,} tokens for the next round"
 
 
 def words(event: Event) -> str:
