@@ -325,7 +325,7 @@ def join(
     hub (nothing on this machine is read on the run's word); home: folder of the peer (default: joined/RUN); identity: who to be (`duckweed
     identity`); dry_run: only say, to the log, what it would do; mirror: URL of the run's mirror; plugins: files of one's own that the run
     needs, never taken from the run; limits: up, down, hours, pause_when_busy, memory, disk, threads, micro,
-    nice, model
+    answers_only, nice, model
     (duckweed.volunteer.controls.Controls). Memory and nice hold for this whole process, and stay.
 
     Raises InvitationError, PeerHomeError, Busy, LinkError, SpecError, PluginError, DataError, ModelError,

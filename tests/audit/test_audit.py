@@ -250,7 +250,7 @@ def test_a_peer_that_lost_its_residual_in_a_restart_is_no_cheat(tmp_path):
         worker = simulation.workers[1]
         honest = worker.train
 
-        def train(state, span, report=None, begun=None):
+        def train(state, span, report=None, begun=None, given=None):
             if state.round == 1:
                 worker.carried = type(worker)(
                     worker.spec, worker.layout, worker.learner, 1, None,

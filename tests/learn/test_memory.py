@@ -119,6 +119,32 @@ def test_the_weights_that_a_run_began_from_are_counted_where_its_loss_asks_for_t
         assert whole(model, held, device) == whole(model, plain, device) + 4 * parameters
 
 
+def test_who_only_writes_needs_less_and_a_machine_that_cannot_train_is_told_so():
+    spec = override(RunSpec(), {"task.kind": "reinforce", "model.sequence": 128, "inner.batch": 64})
+    model = skeleton("llama-15m", spec)
+    for device in ("cpu", "cuda"):
+        assert memory.writing(model, spec, device) < whole(model, spec, device)
+    need = memory.writing(model, spec, "cpu")
+    memory.check_writing(model, spec, "cpu", need)
+    with pytest.raises(OutOfMemory, match=r"write answers with .* takes about"):
+        memory.check_writing(model, spec, "cpu", need - 1)
+    assert "--answers-only" in memory.instead(model, spec, "cpu", need)
+    assert not memory.instead(model, spec, "cpu", need - 1)
+    text = override(RunSpec(), {"model.sequence": 128})
+    assert not memory.instead(model, text, "cpu", 1e12)
+
+
+def test_more_answers_at_once_take_more_memory():
+    few, many = (
+        override(
+            RunSpec(), {"task.kind": "reinforce", "model.sequence": 128, "inner.batch": 512 * n}
+        )
+        for n in (1, 2)
+    )
+    model = skeleton("llama-1m", few)
+    assert memory.writing(model, many, "cpu") > memory.writing(model, few, "cpu")
+
+
 def test_the_machine_has_some_memory():
     assert 10**8 < memory.available("cpu") < 10**15
 

@@ -32,6 +32,7 @@ from duckweed.round import export, founding
 from duckweed.run import plugins
 from duckweed.run.events import RoundClosed, Said
 from duckweed.run.spec import SpecError, override
+from duckweed.run.task import rollouts as packing
 from duckweed.run.task import work
 from duckweed.run.task.written import Written
 
@@ -331,6 +332,39 @@ def test_a_block_is_written_and_counted_the_same_way_twice(tmp_path):
     assert work.objection(spec, 2, told.tokens) is None
     assert work.objection(spec, 2, 2 * spec.inner.batch * 4 + 1) is not None
     assert made[0].loss == pytest.approx(1 - told.reward / told.answers)
+
+
+def test_answers_of_another_peer_are_trained_on_with_the_costs_that_they_had_there(tmp_path):
+    spec, ground = prepared(tmp_path)
+    one = founding.learner(spec, ground, "cpu")
+    weights = models.read_weights(founding.first_model(spec, ground))
+    made = one.write(weights, Part(4, 1, 2))
+    own = one.train(weights, Part(4, 1, 2))
+    assert (
+        made.rollouts.ids.tobytes() == own.rollouts.ids.tobytes()
+    )  # what it would have trained on
+    parts = packing.split(made.rollouts, 2)
+    assert sum(len(part.ids) for part in parts) == made.tokens
+    given = {1: parts[0], 2: parts[1]}
+    same = one.train(weights, Part(4, 1, 2, given=given))
+    assert np.array_equal(same.delta, own.delta)
+    dearer = {1: parts[0]._replace(nats=parts[0].nats + np.float32(0.5)), 2: parts[1]}
+    moved = one.train(weights, Part(4, 1, 2, given=dearer))
+    assert not np.array_equal(moved.delta, own.delta)  # the ratio of its tokens begins above 1
+    first = next(one.task.batches(Part(4, 1, 2, given=dearer), one.model))
+    costs = first[THEN][first[WRITTEN] == 1]
+    assert np.isin(costs, np.concatenate([dearer[1].nats, dearer[2].nats])).all()
+
+
+def test_answers_that_fit_no_question_of_the_step_are_written_anew(tmp_path):
+    spec, ground = prepared(tmp_path)
+    one = founding.learner(spec, ground, "cpu")
+    weights = models.read_weights(founding.first_model(spec, ground))
+    own = one.train(weights, Part(4, 1, 1))
+    (part,) = packing.split(own.rollouts, 1)
+    strange = part._replace(ids=part.ids + 100_000)
+    again = one.train(weights, Part(4, 1, 1, given={1: strange}))
+    assert np.array_equal(again.rollouts.ids, own.rollouts.ids)
 
 
 def test_a_batch_marks_what_was_written_and_its_costs(tmp_path):

@@ -170,3 +170,11 @@ def test_peers_of_usual_speed_get_as_many_steps_as_their_round_has():
     assert blocks.share({0: 4, 1: 1, 2: 4}, 4) == {
         0: Span(0, 7, 4), 1: Span(0, 6, 1), 2: Span(0, 11, 4),
     }  # fmt: skip
+
+
+def test_spans_with_answers_of_others_are_handed_out_before_other_whole_ones():
+    blocks = Blocks(STEPS)
+    given_back = [blocks.take() for _ in range(3)]
+    blocks.give_back(given_back)
+    blocks.written = [Span(2, 0, STEPS)]
+    assert [blocks.take().block for _ in range(4)] == [2, 0, 1, 3]

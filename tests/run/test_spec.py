@@ -1,6 +1,7 @@
 """What run.toml may say, and what it is told when it says something else."""
 
 import itertools
+import re
 
 import msgspec
 import pytest
@@ -194,3 +195,23 @@ def test_the_identity_does_not_depend_on_the_way_to_a_specification():
     orders = [{"seed": 5}, {"wire.kind": "sparse"}, {"merge.rule": "contributors"}]
     for first, second in itertools.permutations(orders[:2]):
         assert override(override(RunSpec(), first | second), orders[2]).identity == spec.identity
+
+
+def test_peers_that_only_write_are_named_in_reinforcement_learning_alone_and_leave_other_runs_as_they_were():
+    reinforce = {"task.kind": "reinforce", "inner.batch": 16}
+    spec = override(RunSpec(), reinforce)
+    assert not spec.no_writers
+    assert "writers" not in toml.write(spec)
+    assert override(spec, {"task.writers": 1}).identity != spec.identity
+    assert [override(spec, {"task.writers": 2}).only_writes(n) for n in range(5)] == [
+        False, False, True, True, False,
+    ]  # fmt: skip
+    assert "reinforcement learning" in RunSpec().no_writers
+    for other, words in (
+        ({"rounds.overlap": 0.5}, "overlap"),
+        ({"members.join": "open"}, "task.ratio = 'cispo'"),
+        ({"rounds.peers": 2, "task.writers": 2}, "somebody has to train"),
+    ):
+        with pytest.raises(SpecError, match=re.escape(words)):
+            override(spec, {"task.writers": 1} | other)
+    assert not override(spec, {"members.join": "open", "task.ratio": "cispo"}).no_writers

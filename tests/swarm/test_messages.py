@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from duckweed.ledger.entries import Closed
+from duckweed.ledger.entries import Closed, Writing
 from duckweed.ledger.succession import Vote
 from duckweed.merge.round import Announcement
 from duckweed.round.open_round import Timings
@@ -18,10 +18,12 @@ from duckweed.swarm.protocol import messages as m
 ANNOUNCEMENT = Announcement(3, 1, 7, "ab" * 32, 100, 512, 4, 2.5, [0.5, 1.0])
 CLOSED = Closed(3, [0, 2], ["aa", "bb"], [1, 2], {1: "late"}, None, [0.25])
 CONTRIBUTE = m.Contribute(ANNOUNCEMENT, b"s" * 64, Timings(train=1.5), 10.0, 4)
+WRITING = Writing(3, 1, 7, 0, 4, 512, 0.5, "cd" * 32)
 WROTE = msgspec.structs.replace(ANNOUNCEMENT, rollouts="cd" * 32)
 QUESTIONS = [
     m.Join(m.PROTOCOL),
     m.Join(m.PROTOCOL, "s", ["10.77.0.2:7000"]),
+    m.Join(m.PROTOCOL, writes=True),
     m.GetRunInfo(m.PROTOCOL, "s"),
     m.Probe(1000),
     m.GetStatus(m.PROTOCOL),
@@ -31,6 +33,7 @@ QUESTIONS = [
     m.Progress("training", 4, 2, 3.5),
     CONTRIBUTE,
     m.Contribute(WROTE, b"s" * 64, Timings(), written=Written(problems=2, answers=16, reward=0.5)),
+    m.Wrote(WRITING, b"s" * 64, Written(problems=2, answers=16, reward=8.0)),
     m.Fetch("ef" * 32),
     m.Fetch("ef" * 32, True),
     m.GetBlobPiece("ef" * 32, 3),
@@ -69,6 +72,8 @@ ANSWERS = [
         {"strangers": 3},
     ),
     m.Train(4, 9, 0, 3, True),
+    m.Train(4, 9, 0, 3, True, answers=(WRITING,)),
+    m.Write(4, 9, 0, 2),
     m.Apply(CLOSED),
     m.Apply(CLOSED, (3, 2), ("ef" * 32,)),
     m.Audit(3, 1, 7, 0, 4, 512, 2.5, "ab" * 32, "", "cd" * 32),

@@ -100,7 +100,9 @@ def test_a_peer_that_cannot_apply_a_round_says_good_bye(tmp_path):
 def test_a_peer_that_gets_nonsense_says_what_it_asked_and_what_came(tmp_path):
     coordinator, error = play(tmp_path, lambda tensors: AtFault(tensors, m.Blob()))
     assert isinstance(error, PeerStopped)
-    assert "the answer to Next is not Train or Audit or Apply or Wait or Stop" in str(error)
+    assert "the answer to Next is not Train or Write or Audit or Apply or Wait or Stop" in str(
+        error
+    )
     assert "'blob' came" in str(error)
     assert coordinator.good_byes() == [str(error)[:200]]
 

@@ -265,3 +265,13 @@ def test_states_in_main_memory_are_asked_for_by_one_process_only(tmp_path):
     assert files.load(tmp_path).offload
     with pytest.raises(ControlsError, match=r"--shard.*--no-offload"):
         changed(files.load(tmp_path), {"processes": 2})
+
+
+def test_who_only_writes_answers_is_one_process_and_stays_so_until_it_trains_again(tmp_path):
+    only = changed(Controls(), {"answers_only": True})
+    files.save(tmp_path, only)
+    assert files.load(tmp_path).answers_only
+    assert "only writing answers" in only.said()
+    with pytest.raises(ControlsError, match="one process"):
+        changed(only, {"processes": 2})
+    assert not changed(only, {"answers_only": False, "processes": 2}).answers_only

@@ -186,6 +186,9 @@ def test_what_the_volunteer_allows_is_checked_before_anything_is_begun(served):
         )
         assert refused.returncode == 1
         assert words in " ".join(refused.stderr.split())
+    writer = duckweed("join", line, *tiny.OWN, "--home", "fay", "--answers-only", cwd=base)
+    assert writer.returncode == 1
+    assert "only in reinforcement learning" in " ".join(writer.stderr.split())
     assert served.status()["members"] == members
 
 

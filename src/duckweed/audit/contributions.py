@@ -15,9 +15,12 @@ from duckweed.audit.difference import Difference, difference
 from duckweed.audit.findings import Finding, NotHere, Outcome
 from duckweed.audit.replay import Replayed, replay
 from duckweed.learn.learner import Diverged, Learner
+from duckweed.ledger.entries import Writing
 from duckweed.merge.round import sizes_hash
+from duckweed.round import answers
+from duckweed.round.answers import Given
 from duckweed.round.blocks import Span, lead
-from duckweed.round.worker import Carried
+from duckweed.round.worker import Carried, Worker
 from duckweed.run.state import State
 
 Report = Callable[[int, int, int, int], None]
@@ -76,6 +79,8 @@ class Contributions:
         """Do the contribution to a round again, after those before it that it follows from and that were not
         done here yet. To be called in the order of the rounds."""
         try:
+            if said := self.claims.rounds[round_].writings.get(self.peer):
+                return self._written(said)
             for before in self.claims.carried(self.peer, round_):
                 if before > self._done:
                     self._again(before)
@@ -121,7 +126,7 @@ class Contributions:
         state = self.states.at(round_)
         done = replay(
             claims.spec, claims.layout, self.learner, state, span, link.carried,
-            peer=peer, earlier=earlier,
+            peer=peer, earlier=earlier, given=self._given(round_, span),
             report=lambda done, loss: self.report(round_, peer, done, span.steps),
         )  # fmt: skip
         made, found, wrong = done.contribution, None, []
@@ -135,6 +140,34 @@ class Contributions:
             )
         sizes = sizes_hash(made.announcement.rms)
         return _Trial(done, found, said.sizes in ("", sizes), wrong)
+
+    def _given(self, round_: int, span: Span) -> Given:
+        """The answers of others that a span of a round was learnt from. Raises NotHere."""
+        before = self.claims.rounds.get(round_ - 1)
+        writings = before.writings.values() if before else ()
+        found = [
+            (said, self.states.blobs.read(said.rollouts))
+            for said in answers.meeting(writings, span)
+        ]
+        return answers.given(self.claims.spec, span, found)
+
+    def _written(self, said: Writing) -> Finding:
+        """Write the answers of a peer again that only writes. Raises NotHere; Diverged, ValueError or ArithmeticError for
+        what no peer can have done."""
+        claims, span = self.claims, answers.span_of(said)
+        worker = Worker(claims.spec, claims.layout, self.learner)
+        made = worker.write(
+            self.states.at(said.round), self.peer, span,
+            lambda done, loss: self.report(said.round, self.peer, done, span.steps),
+        ).writing  # fmt: skip
+        told = f"answers to {said.steps} steps of block {said.block}, {said.tokens:,} tokens"
+        same = made.rollouts == said.rollouts
+        if not same:
+            told += "; its model wrote something else, as other weights do, and machines of another kind"
+        outcome = Outcome.SAME if same else Outcome.DIFFERS
+        return Finding(
+            "answers", outcome, said.round, self.peer, told, said.rollouts, made.rollouts
+        )
 
     def _limits(self, link: _Link) -> verdict.Limits:
         """How far off the next contribution may be."""
@@ -201,5 +234,6 @@ class Contributions:
 
 
 def handed_in(claims: Claims, peer: int) -> Iterator[int]:
-    """The rounds for which a peer handed something in, in order."""
-    return (n for n in sorted(claims.rounds) if peer in claims.rounds[n].contributions)
+    """The rounds whose entries list something of a peer, in order."""
+    entries = sorted(claims.rounds.items())
+    return (n for n, x in entries if peer in x.contributions or peer in x.writings)

@@ -9,6 +9,7 @@ machine with as many threads the result is the same to the last bit. Elsewhere i
 import msgspec
 
 from duckweed.learn.learner import Learner, Report
+from duckweed.round.answers import Given
 from duckweed.round.blocks import Span
 from duckweed.round.worker import Carried, Contribution, Worker
 from duckweed.run.layout import Layout
@@ -34,18 +35,19 @@ def replay(
     *,
     peer: int = 0,
     earlier: State | None = None,
+    given: Given | None = None,
     report: Report | None = None,
 ) -> Replayed:
     """The contribution of a span to the round that follows on `state`.
 
     carried: what the peer carried over; None: nothing, as before its first contribution. It
     stays as it is. earlier: the state one round before, where the first steps were trained ahead from it
-    (rounds.overlap). report: is told of the steps. Raises Diverged, WireError.
+    (rounds.overlap). given: answers of others that it was made from. report: is told of the steps. Raises Diverged, WireError.
     """
     worker = Worker(spec, layout, learner)
     if carried is not None:
         worker.carried = msgspec.structs.replace(carried)  # compressing forgets a field of it
     begun = worker.ahead(earlier, span, report) if earlier is not None else None
-    made = worker.compress(state, peer, worker.train(state, span, report, begun))
+    made = worker.compress(state, peer, worker.train(state, span, report, begun, given))
     worker.close_round(True)
     return Replayed(made, worker.carried)

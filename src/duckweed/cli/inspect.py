@@ -67,6 +67,7 @@ def show(run: Run) -> None:
     for entry in ledger.entries(RoundEntry, AuditEntry, SuccessionEntry):
         if isinstance(entry.body, RoundEntry):
             _rows(table, entry.body, states.get(entry.round + 1, "")[:12])
+            _writing_rows(table, entry.body)
         elif isinstance(entry.body, AuditEntry):
             _audit_row(table, entry.round, entry.body)
         elif isinstance(entry.body, SuccessionEntry):
@@ -130,6 +131,18 @@ def _rows(table: Table, entry: "RoundEntry", state: str) -> None:
             Text(f"no: {reason}", "red") if reason else "yes" if said else "audited another peer",
             state if row == 0 else "",
         )
+
+
+def _writing_rows(table: Table, entry: "RoundEntry") -> None:
+    """What peers wrote who do not train, and why it does not count."""
+    for peer, said in sorted(entry.writings.items()):
+        how = f"answers by the weights of round {said.round}, for round {entry.closed.round + 1}"
+        table.add_row(
+            "", str(peer), str(said.block), f"{said.tokens:,}", f"{said.loss:.3f}", "", "yes", how
+        )
+    for peer in sorted(entry.closed.rejected.keys() - entry.blocks):
+        told = Text(f"no: {entry.closed.rejected[peer]}", "red")
+        table.add_row("", str(peer), "", "-", "-", "", told, "answers")
 
 
 @plain_errors

@@ -94,6 +94,14 @@ def join(
             "fits. Default: only if it has to be.",
         ),
     ] = None,
+    answers_only: Annotated[
+        bool | None,
+        typer.Option(
+            "--answers-only/--train",
+            help="Only write answers, from which others learn: for machines that are too small or too slow to train. "
+            "In reinforcement learning alone. Default: train.",
+        ),
+    ] = None,
     nice: Annotated[int | None, typer.Option(help="0 to 19: how much it yields.")] = None,
     model: Annotated[
         bool | None,
@@ -127,6 +135,7 @@ def join(
         "up": up, "down": down, "hours": hours, "pause_when_busy": pause_when_busy,
         "memory": memory, "disk": disk, "threads": threads, "model": model, "nice": nice, "micro": micro,
         "processes": processes, "shard": shard, "offload": offload,
+        "answers_only": answers_only,
     }  # fmt: skip
     place = Place.here()
     if place:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from duckweed.cli.common.console import PlainConsole
 from duckweed.cli.common.errors import plain_errors
-from duckweed.run.units import show_size, show_time
+from duckweed.run.units import show_count, show_size, show_time
 
 if TYPE_CHECKING:
     from duckweed.run.folder import RunFolder
@@ -89,10 +89,13 @@ def _print(found: "Status", shown: int | None) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("peer", "key", "doing", "step", "loss", "counted", "heard"):
         table.add_column(name, justify="left" if name in ("key", "doing") else "right")
+    if wrote := any(x.wrote for x in found.peers):
+        table.add_column("wrote", justify="right")
     for x in found.peers[:shown]:
         table.add_row(
             str(x.peer), x.key[:10], x.doing, str(x.step or ""), f"{x.loss:.3f}" if x.loss else "",
             str(x.counted), f"{x.heard:.0f} s ago" if x.heard else "",
+            *([f"{show_count(x.wrote)} tokens" if x.wrote else ""] if wrote else []),
         )  # fmt: skip
     if table.row_count:
         console.print(table)

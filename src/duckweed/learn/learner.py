@@ -38,6 +38,8 @@ class Part(msgspec.Struct, frozen=True):
         0  # the first of these steps, counted over the run: sets learning rate and momentum
     )
     seed: int = 0  # of whatever is random in training, such as dropout
+    # Step within the block -> answers that others wrote, and that are learnt from instead of own ones.
+    given: Mapping[int, Rollouts] = {}
 
 
 class Work(msgspec.Struct):
@@ -76,6 +78,11 @@ class Learner(Protocol):
         which is used up; None or empty: a fresh one. keep: whether the state at the end is wanted.
         report is called after steps, not necessarily after each, and after the last. Raises Diverged."""
         ...
+
+    def write(self, weights: np.ndarray, part: Part, report: Report | None = None) -> Work:
+        """Write the answers of a part and train nothing: what `train` would write before its first step, with an empty
+        `delta`. report: is called after the answers of each step. Only for tasks that write."""
+        raise NotImplementedError("this learner cannot write answers without training")
 
     def evaluate(
         self,

@@ -36,6 +36,9 @@ MAPPED = 1 << 25
 PROCESS = 470_000_000
 """Bytes of Python, torch and transformers once they have trained anything (likewise)."""
 
+DRAWING = 44
+"""Bytes for each answer and word of the vocabulary while a token is drawn: logits, their logarithms, and noise of 64 bits."""
+
 TRY = 1.3  # a device on which a way to fit a step can be tried may be that much smaller than estimated
 
 _M_ARENA_MAX = -8  # as in malloc.h
@@ -196,6 +199,35 @@ def whole(model: nn.Module, spec: RunSpec, device: str, way: Fit | None = None) 
     return 4 * _share(kept, way) + sum(_step(model, spec, way))
 
 
+def writing(model: nn.Module, spec: RunSpec, device: str) -> int:
+    """Bytes of the device of a peer that only writes: the model; on a CPU also the weights and the outer momentum of the
+    state. On top of it comes what writing all answers of a step takes, keys, values and logits; or, where that is more,
+    applying a round: the next state, the gradient and what was merged."""
+    parameters, config = sum(p.numel() for p in model.parameters()), cast(Any, model.config)
+    rows, length = spec.inner.batch, spec.model.sequence
+    heads = config.num_attention_heads
+    wide = getattr(config, "head_dim", None) or config.hidden_size // heads
+    kept = (getattr(config, "num_key_value_heads", None) or heads) * wide
+    # Of one layer they are there three times, while they grow and are read.
+    cache = 2 * 4 * rows * length * kept * (config.num_hidden_layers + 2)
+    logits = DRAWING * rows * config.vocab_size
+    if device.startswith("cuda"):
+        return 4 * parameters + cache + logits
+    return PROCESS + 12 * parameters + max(cache + logits, 16 * parameters)
+
+
+def check_writing(model: nn.Module, spec: RunSpec, device: str, limit: float | None) -> None:
+    """Raises OutOfMemory if a peer that only writes would need more than is free, or than `limit` bytes, where the user
+    has set one."""
+    need, there = writing(model, spec, device), room(device, 1, limit)
+    if need > there:
+        raise OutOfMemory(
+            f"to write answers with {spec.model.source} takes about {show_size(need)}, and {show_size(there)} are "
+            "there (free, and within --memory); close other programs. Fewer answers at once (inner.batch) or a "
+            "smaller model would need less, but those are the organiser's to choose"
+        )
+
+
 def check_memory(
     model: nn.Module,
     spec: RunSpec,
@@ -237,6 +269,13 @@ def check_memory(
         f"{'fewer peers (--peers), ' if peers > 1 else ''}{_smaller(model, spec, there, one, device)}"
         + _short(model, spec, device, wish)
     )
+
+
+def instead(model: nn.Module, spec: RunSpec, device: str, limit: float | None) -> str:
+    """What a joiner can do for a run whose training its machine cannot hold; "": nothing."""
+    if spec.no_writers or (need := writing(model, spec, device)) > room(device, 1, limit):
+        return ""
+    return f". To write answers, from which others learn, takes about {show_size(need)}: --answers-only"
 
 
 def check_limit(limit: float | None, device: str) -> None:

@@ -29,7 +29,7 @@ from duckweed.learn.offload import HOME, Offloaded
 from duckweed.learn.optim.optimizer import InnerOptimizer, OptimizerState
 from duckweed.learn.optim.registry import make_optimizer, optimizer_of
 from duckweed.learn.optim.schedule import learning_rate
-from duckweed.learn.task import Batch, HoldsStart, Objective, Task
+from duckweed.learn.task import Batch, HoldsStart, Objective, Task, Writes
 from duckweed.run.error_words import out_of_memory
 from duckweed.run.spec import RunSpec
 
@@ -121,6 +121,16 @@ class SingleDevice(Learner):
             tokens, mean = written.tokens, 1 - written.reward / max(1, written.answers)
         seconds, rollouts = time.perf_counter() - began, self.task.rollouts
         return Work(delta, tokens, mean, seconds, state, written, rollouts)
+
+    def write(self, weights: np.ndarray, part: Part, report: Report | None = None) -> Work:
+        began = time.perf_counter()
+        assert isinstance(self.task, Writes)
+        self._load(weights, False)
+        self.task.write(part, self.model, report)
+        written, none = self.task.written, np.zeros(0, np.float32)
+        assert written
+        loss, seconds = 1 - written.reward / max(1, written.answers), time.perf_counter() - began
+        return Work(none, written.tokens, loss, seconds, {}, written, self.task.rollouts)
 
     # --- the steps of `train`
 

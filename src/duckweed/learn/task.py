@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from duckweed.learn.learner import Part
+from duckweed.learn.learner import Part, Report
 from duckweed.run.task.rollouts import Rollouts
 from duckweed.run.task.written import Written
 
@@ -80,6 +80,15 @@ class Task(Objective, Protocol):
 
     def held_out(self, limit: int | None, batch: int) -> Iterator[Batch]:
         """About `limit` held-out tokens (None: all), always the same, `batch` sequences at a time."""
+        ...
+
+
+@runtime_checkable
+class Writes(Protocol):
+    """A task whose batches are made of what the model writes."""
+
+    def write(self, part: Part, model: nn.Module, report: Report | None = None) -> None:
+        """Write all that `batches` would, and note it; report: as of Learner.write."""
         ...
 
 

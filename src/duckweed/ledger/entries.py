@@ -10,6 +10,8 @@ from typing import ClassVar, Literal, TypeVar
 
 import msgspec
 
+from duckweed.run.checked import Count, Hash, Nats, Number
+
 
 class Body(msgspec.Struct, frozen=True):
     """What an entry says. Fields that a newer version adds are passed over when an entry is read."""
@@ -132,6 +134,27 @@ class Contributed(msgspec.Struct, frozen=True, omit_defaults=True):
     """Its peer's, of all that it said (round.signed.signed_part), hex; "": a version before wrote it."""
 
 
+class Writing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a peer that only writes says of its answers, and what the ledger keeps of it."""
+
+    round: Number
+    """They were written by the weights that this round begins from."""
+    peer: Number
+    block: Count
+    """Whose problems they answer."""
+    first: Number
+    """The first inner step within the block."""
+    steps: Number
+    tokens: Count
+    """Of the answers."""
+    loss: Nats
+    """Mean of the reward that was missed."""
+    rollouts: Hash
+    """blake3 of the blob (duckweed.run.task.rollouts), hex."""
+    signature: str = ""
+    """The peer's, of all the rest (round.signed.writing_part), hex."""
+
+
 class RoundEntry(Body, frozen=True, omit_defaults=True):
     """A round was closed."""
 
@@ -145,6 +168,8 @@ class RoundEntry(Body, frozen=True, omit_defaults=True):
     """Peer -> what it handed in, counted or not."""
     parts: dict[int, tuple[int, int]] = {}
     """Peer -> first inner step and number of steps, where it was given a part of a block."""
+    writings: dict[int, Writing] = {}
+    """Peer that only writes -> its answers, which are learnt from in the round after this one."""
 
 
 class StateEntry(Body, frozen=True):

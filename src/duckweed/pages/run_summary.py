@@ -151,8 +151,13 @@ def tried(folder: RunFolder, spec: RunSpec) -> str:
 
 
 def _written(folder: RunFolder) -> str:
-    told = [x.written for x in folder.records(RoundClosed) if x.written is not UNSET][-LAST:]
-    return sum(told, Written()).words() if told else ""
+    rounds = list(folder.records(RoundClosed))
+    told = [x.written for x in rounds if x.written is not UNSET][-LAST:]
+    by_writers = [x.writers for x in rounds if x.writers is not UNSET]
+    peers = {peer for one in by_writers for peer in one}
+    tokens = sum(sum(one.values()) for one in by_writers)
+    more = f"; {len(peers)} only wrote, {tokens:,} tokens in the whole run" if peers else ""
+    return sum(told, Written()).words() + more if told else ""
 
 
 def fewer(factor: float) -> str:

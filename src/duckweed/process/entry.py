@@ -173,12 +173,15 @@ async def take_part(
     wish = Wish(read_micro(micro), room)
     learner = founding.learner(spec, ground, device, wish, say)
     worker = Worker(spec, layout, learner)
+    writes = spec.only_writes(slot)
     if measure:
-        worker.pace = spec.tokens_per_step / await measure_speed(learner, spec)
+        worker.pace = spec.tokens_per_step / await measure_speed(learner, spec, writes)
     home = folder.peer(slot)
     identity = load_or_create(home / "key")
     secret = folder.read_secret()
-    return await Peer(identity, worker, state, home, folder, coordinator, secret, say).run()
+    return await Peer(
+        identity, worker, state, home, folder, coordinator, secret, say, writes=writes
+    ).run()
 
 
 def _reason(error: Exception, folder: RunFolder) -> str:

@@ -24,9 +24,10 @@ from duckweed.net.identity import Identity, load_or_create
 from duckweed.net.link_spec import LinkSpec
 from duckweed.net.virtual import Network, VirtualLoop, spend
 from duckweed.round import founding
+from duckweed.round.answers import Given
 from duckweed.round.blocks import Span
 from duckweed.round.founding import Ground
-from duckweed.round.worker import Contribution, Trained, Worker
+from duckweed.round.worker import Contribution, Trained, Worker, Wrote
 from duckweed.run.events import UNSET, Event, PeerProgress, Progress, RoundClosed, Said, Tell
 from duckweed.run.folder import RunFolder
 from duckweed.run.layout import Layout
@@ -167,7 +168,7 @@ class Simulation:
         """Peer number n, to the end of the run; returns its last state."""
         peer = Peer(
             key, self.workers[n], self.state, self.folder.peer(n), self.folder, (to, []),
-            self.folder.read_secret(), self._say,
+            self.folder.read_secret(), self._say, writes=self.spec.only_writes(n),
         )  # fmt: skip
         endpoint = network.endpoint(key, self.links[n])
         try:
@@ -202,14 +203,26 @@ class SimulatedWorker(Worker):
         self.pace = pace or 0.0
 
     def train(
-        self, state: State, span: Span, report: Report | None = None, begun: Trained | None = None
+        self,
+        state: State,
+        span: Span,
+        report: Report | None = None,
+        begun: Trained | None = None,
+        given: Given | None = None,
     ) -> Trained:
         before, done = (begun.seconds, begun.steps) if begun else (0.0, 0)
         told: dict[int, float] = {}
-        trained = super().train(state, span, self._shown(state.round, told), begun)
-        steps = span.steps - done
-        trained.seconds = before + self._take_time(trained.seconds - before, steps, told, report)
+        trained = super().train(state, span, self._shown(state.round, told), begun, given)
+        steps, kind = span.steps - done, "step, others having written" if given else "step"
+        seconds = trained.seconds - before
+        trained.seconds = before + self._take_time(seconds, steps, told, report, kind)
         return trained
+
+    def write(self, state: State, peer: int, span: Span, report: Report | None = None) -> Wrote:
+        told: dict[int, float] = {}
+        made = super().write(state, peer, span, self._shown(state.round, told, "writing"))
+        self._take_time(made.seconds, span.steps, told, report, "written step")
+        return made
 
     def ahead(self, state: State, span: Span, report: Report | None = None) -> Trained:
         told: dict[int, float] = {}
@@ -218,13 +231,18 @@ class SimulatedWorker(Worker):
         return begun
 
     def _take_time(
-        self, seconds: float, steps: int, told: dict[int, float], report: Report | None
+        self,
+        seconds: float,
+        steps: int,
+        told: dict[int, float],
+        report: Report | None,
+        kind: str = "step",
     ) -> float:
         """Let steps that are done take their virtual time, and report those that were told (step ->
-        loss) when each would be done."""
+        loss) when each would be done. kind: what was done in them."""
         if not steps:
             return 0.0
-        took = self.pace * steps or self.costs.of("step", seconds, steps)
+        took = self.pace * steps or self.costs.of(kind, seconds, steps)
         for step, loss in told.items():
             if report:
                 asyncio.get_running_loop().call_later(took * step / steps, report, step, loss)
@@ -253,11 +271,11 @@ class SimulatedWorker(Worker):
             spend(self.costs.of("evaluate", time.perf_counter() - began, tokens))
         return nats, tokens
 
-    def _shown(self, round_: int, told: dict[int, float]) -> Report:
+    def _shown(self, round_: int, told: dict[int, float], what: str = "training") -> Report:
         """Tells of every step as it is computed, and keeps its loss."""
 
         def stepped(step: int, loss: float) -> None:
-            doing = PeerProgress(self.peer, "training", step, loss if isfinite(loss) else None)
+            doing = PeerProgress(self.peer, what, step, loss if isfinite(loss) else None)
             self.tell(Progress(round_, [doing]))
             told[step] = loss
 

@@ -18,6 +18,10 @@ class Span(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=True):
     def end(self) -> int:
         return self.first + self.steps
 
+    def meets(self, other: "Span") -> bool:
+        """Whether they have a step in common."""
+        return self.block == other.block and self.first < other.end and other.first < self.end
+
 
 class Blocks:
     """Blocks of training data, each of `steps` inner steps, handed out in order. What a slow peer
@@ -30,6 +34,7 @@ class Blocks:
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
+        self.written: list[Span] = []  # to which others have written answers: handed out first
         self._next = 0
         self._pool: list[Span] = []
 
@@ -39,8 +44,9 @@ class Blocks:
         as are usual; rests only if there is more than one."""
         usual = usual or self.steps
         budget = min(budget or usual, usual)
-        rests = [span for span in self._pool if span.steps < usual]
-        whole = [span for span in self._pool if span.steps >= usual]
+        pool = sorted(self._pool, key=lambda span: not any(map(span.meets, self.written)))
+        rests = [span for span in pool if span.steps < usual]
+        whole = [span for span in pool if span.steps >= usual]
         offered = rests or whole if budget < usual else whole or rests[1:]
         found = offered[0] if offered else Span(self._next, 0, self.steps)
         taken = Span(found.block, found.first, min(budget, found.steps))
@@ -61,7 +67,7 @@ class Blocks:
     def close_round(self, assigned: dict[int, Span], accepted: Iterable[int]) -> None:
         """assigned: peer -> span in a closed round; accepted: the peers whose work counted."""
         counted = set(accepted)
-        self._put(span for peer, span in assigned.items() if peer not in counted)
+        self.give_back(span for peer, span in assigned.items() if peer not in counted)
 
     def replay(self, assigned: dict[int, Span], accepted: Iterable[int]) -> None:
         """Take up a round of the past, as the ledger tells it."""
@@ -72,17 +78,18 @@ class Blocks:
     def _remove(self, taken: Span) -> None:
         fresh = range(self._next, taken.block + 1)
         self._next = max(self._next, taken.block + 1)
-        self._put(Span(block, 0, self.steps) for block in fresh)
+        self.give_back(Span(block, 0, self.steps) for block in fresh)
         for span in self._pool:
             if span.block == taken.block and span.first <= taken.first and taken.end <= span.end:
                 self._pool.remove(span)
                 before = Span(span.block, span.first, taken.first - span.first)
                 after = Span(span.block, taken.end, span.end - taken.end)
-                self._put(part for part in (before, after) if part.steps)
+                self.give_back(part for part in (before, after) if part.steps)
                 return
         raise ValueError(f"{taken} counted or was assigned before")
 
-    def _put(self, spans: Iterable[Span]) -> None:
+    def give_back(self, spans: Iterable[Span]) -> None:
+        """Spans that are to be handed out."""
         joined: list[Span] = []
         for span in sorted([*self._pool, *spans]):
             last = joined[-1] if joined else None

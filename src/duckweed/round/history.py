@@ -4,6 +4,7 @@ Read from the ledger when a machine begins to lead, and written into it from the
 ledger has not happened, so that the next coordinator knows as much as one that was killed.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from msgspec import UNSET, UnsetType
@@ -19,10 +20,12 @@ from duckweed.ledger.entries import (
     RoundEntry,
     Standing,
     StateEntry,
+    Writing,
 )
 from duckweed.ledger.ledger import Entry, Ledger, LedgerError, Row
 from duckweed.merge import trust
 from duckweed.merge.round import Announcement
+from duckweed.round.answers import span_of
 from duckweed.round.blocks import Blocks, Span
 from duckweed.round.round_record import assignments, ledger_entry
 from duckweed.run.folder import RunFolder
@@ -60,6 +63,8 @@ class RunHistory:
         ] = {}  # the last rounds -> what peers handed in
         self.recent_blobs: dict[str, int] = {}  # hash of a contribution -> the round it was for
         self.recent_rollouts: dict[str, int] = {}  # hash of rollouts -> the round they were for
+        self.writings: list[Writing] = []  # answers of others that the next round learns from
+        self.wrote: Counter[int] = Counter()  # peer that only writes -> tokens of its answers
         self.genesis_hash = ledger.hash_at(0) or ""  # by which peers tell this run from others
         self._spans: dict[int, dict[int, Span]] = {}  # the same -> what they were given
         self._entry_of: dict[int, int] = {}  # round -> its entry in the ledger
@@ -85,6 +90,9 @@ class RunHistory:
             case RoundEntry() as round_:
                 spans = assignments(round_, self.blocks.steps)
                 self.blocks.replay(spans, round_.closed.accepted)
+                answered = [span_of(said) for said in round_.writings.values()]
+                self.blocks.hold(answered)
+                self.blocks.give_back(answered)
                 self._note(entry.number, round_)
             case StateEntry(hash=digest):
                 self.agreed[entry.round] = digest
@@ -109,8 +117,12 @@ class RunHistory:
         for of_rounds in (self.handed, self._spans):
             of_rounds.pop(closed.round - REPLAYS, None)
         self._entry_of[closed.round] = number
+        self.writings = [said for _, said in sorted(entry.writings.items())]
+        self.wrote.update({said.peer: said.tokens for said in self.writings})
+        self.blocks.written = [span_of(said) for said in self.writings]
         handed = entry.contributions.values()
-        rollouts = (one.rollouts for one in handed if one.rollouts is not UNSET)
+        rollouts = [one.rollouts for one in handed if one.rollouts is not UNSET]
+        rollouts += [said.rollouts for said in self.writings]
         _remember(self.recent_blobs, (one.blob for one in handed), closed.round)
         _remember(self.recent_rollouts, rollouts, closed.round)
 
@@ -151,12 +163,16 @@ class RunHistory:
         assigned: dict[int, Span],
         handed: list[Announcement],
         signatures: Mapping[int, bytes],
+        writings: dict[int, Writing] | None = None,
+        answered: Iterable[Span] = (),
     ) -> None:
         """A round, with what was assigned in it and handed in, signed by each peer. What did not count is
-        given out again."""
-        body = ledger_entry(closed, assigned, handed, signatures, self.blocks.steps)
+        given out again. writings: of peers that only write, for the next round; answered: spans that such peers had
+        until now, whatever became of them."""
+        body = ledger_entry(closed, assigned, handed, signatures, self.blocks.steps, writings)
         entry = self.ledger.append(closed.round, body)
         self.blocks.close_round(assigned, closed.accepted)
+        self.blocks.give_back(answered)
         self._note(entry.number, body)
 
     def audit(self, round_: int, audit: AuditEntry) -> None:

@@ -6,8 +6,10 @@ from collections.abc import Collection, Iterable
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from duckweed.ledger.entries import Writing
 from duckweed.merge.round import Announcement
 from duckweed.net.timeouts import REWARDS_CHECK
+from duckweed.round import answers
 from duckweed.round.blocks import Span
 from duckweed.run.checked import Seconds
 from duckweed.run.sections import Rounds
@@ -66,6 +68,7 @@ class Member(msgspec.Struct):
         False  # whether it was forgiven for being late, since its work was last in time
     )
     told: tuple[int, int] = (-1, 0)  # a round, and how many events the peer has caused in it
+    writes: bool = False  # whether it only writes answers, for others to learn from
 
     @property
     def expected(self) -> bool:
@@ -81,7 +84,7 @@ class Member(msgspec.Struct):
 
     def works_for(self, round_: int) -> bool:
         """Whether it says that it is at work for a round."""
-        return self.here and self.at == round_ and self.doing in ("training", "sending")
+        return self.here and self.at == round_ and self.doing in ("training", "writing", "sending")
 
 
 class OpenRound(msgspec.Struct):
@@ -102,6 +105,7 @@ class OpenRound(msgspec.Struct):
     refused: set[int] = set()  # peers whose contribution cannot count
     excused: set[int] = set()  # peers that do an audit in place of their work
     closing: bool = False  # whether it is too late for contributions
+    writings: list[Writing] = []  # answers of peers that only write, which are learnt from
 
     def wants(self, peer: int, round_: int, contributed: bool) -> bool:
         """Whether a peer with the state before `round_` should train for this round. It should train
@@ -113,6 +117,11 @@ class OpenRound(msgspec.Struct):
     def lacks(self, peer: int) -> bool:
         """Whether a contribution of the peer may still come in."""
         return not self.closing and peer not in self.contributions.keys() | self.refused
+
+    def answers_for(self, peer: int) -> list[Writing]:
+        """The answers of others that the peer learns from."""
+        span = self.assigned.get(peer)
+        return answers.meeting(self.writings, span) if span else []
 
     def share(self, peer: int) -> int:
         """The peer's place in the round, from 0: which part of the held-out text it measures."""
@@ -135,7 +144,8 @@ class OpenRound(msgspec.Struct):
         self.seconds[peer] = now - self.opened
         self.timings[peer] = timings
         member.worked(late=False)
-        if 0 < timings.train < math.inf:
+        # How fast a peer is that wrote less than the others says nothing of the next round.
+        if 0 < timings.train < math.inf and not self.answers_for(peer):
             member.pace = timings.train / announcement.steps
         if nats[1] > 0:
             self.nats[peer] = nats
@@ -149,6 +159,7 @@ class OpenRound(msgspec.Struct):
         durations: Iterable[float],
         rules: Rounds,
         now: float,
+        writing: bool = False,
     ) -> bool:
         """Whether the round can close: all peers that are waited for have answered, or the time of the
         others is over. Then the quorum is one of those who have handed in and those who are at work: who
@@ -157,11 +168,12 @@ class OpenRound(msgspec.Struct):
         would close a round alone.
 
         expected: peers that are waited for. working: peers that say that they are at work for this round.
-        durations: seconds that peers needed in the rounds before."""
+        durations: seconds that peers needed in the rounds before. writing: whether answers are waited for that the next
+        round learns from."""
         if not self.contributions or self.unchecked:
             return False
         answered = self.contributions.keys() | self.refused | self.excused
-        if all(peer in answered for peer in self.assigned if peer in expected):
+        if not writing and all(peer in answered for peer in self.assigned if peer in expected):
             return True
         before = list(durations)
         limit = deadline([*before, *self.seconds.values()], rules.patience)
@@ -223,6 +235,8 @@ class OpenRound(msgspec.Struct):
             return f"round {self.number}: waiting for work that counts"
         if not missing and self.unchecked:
             return f"round {self.number}: the rewards of answers are being checked"
+        if not missing:
+            return f"round {self.number}: waiting for peers that write answers"
         more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
         peers = "peers" if len(missing) > 1 else "peer"
         return f"round {self.number}: waiting for {peers} {', '.join(missing[:NAMED])}{more}"

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from duckweed.ledger.entries import Closed, Contributed, RoundEntry
+from duckweed.ledger.entries import Closed, Contributed, RoundEntry, Writing
 from duckweed.merge.round import Announcement, sizes_hash
 from duckweed.round.blocks import Span
 from duckweed.round.open_round import OpenRound
@@ -20,6 +20,7 @@ def ledger_entry(
     handed: Iterable[Announcement],
     signatures: Mapping[int, bytes],
     steps: int,
+    writings: dict[int, Writing] | None = None,
 ) -> RoundEntry:
     """What the ledger keeps of a closed round. signatures: of each peer, over what it said; steps: inner
     steps of a whole block."""
@@ -30,6 +31,7 @@ def ledger_entry(
         parts={
             peer: (span.first, span.steps) for peer, span in assigned.items() if span.steps != steps
         },
+        writings=writings or {},
     )
 
 
@@ -93,9 +95,10 @@ def closed_event(
     traffic: dict[str, list[int]],
     epoch: int,
     evaluate_tokens: int,
+    writings: Mapping[int, Writing],
 ) -> RoundClosed:
     """The event of a round that was open for `seconds`. update_size to epoch are fields of `RoundClosed`;
-    evaluate_tokens: `rounds.evaluate_tokens`."""
+    evaluate_tokens: `rounds.evaluate_tokens`; writings: of peers that only write."""
     counted = [open_.contributions[peer] for peer in closed.accepted]
     written = [open_.written[peer] for peer in closed.accepted if peer in open_.written]
     timings = {peer: msgspec.to_builtins(x) for peer, x in open_.timings.items()}
@@ -115,4 +118,5 @@ def closed_event(
         traffic=traffic,
         epoch=epoch,
         written=sum(written[1:], written[0]) if written else msgspec.UNSET,
+        writers={peer: said.tokens for peer, said in writings.items()} or msgspec.UNSET,
     )

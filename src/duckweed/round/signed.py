@@ -11,7 +11,14 @@ from typing import Any
 
 import msgspec
 
-from duckweed.ledger.entries import AuditEntry, Contributed, GenesisEntry, PeerEntry, RoundEntry
+from duckweed.ledger.entries import (
+    AuditEntry,
+    Contributed,
+    GenesisEntry,
+    PeerEntry,
+    RoundEntry,
+    Writing,
+)
 from duckweed.ledger.leadership import unhex
 from duckweed.ledger.ledger import Ledger, Row, entry_hash
 from duckweed.merge.round import Announcement, sizes_hash
@@ -37,7 +44,7 @@ class Checked(msgspec.Struct, frozen=True):
     """What the signatures of a ledger's contributions are worth."""
 
     signed: int
-    """Contributions whose signature is their peer's."""
+    """Contributions, and answers of peers that only write, whose signature is their peer's."""
     unsigned: int
     """Contributions without a signature, as versions before the ledger kept them wrote them."""
     wrong: list[str]
@@ -63,6 +70,15 @@ def verdict_part(genesis: str, round_: int, peer: int, fits: bool, detail: str) 
     """The bytes that an auditor signs. genesis: hash of the run's first entry."""
     words = f"duckweed verdict 1\n{genesis}\n".encode()
     return words + msgspec.msgpack.encode([round_, peer, fits, detail])
+
+
+def writing_part(genesis: str, said: Writing) -> bytes:
+    """The bytes that a peer signs that only writes. genesis: hash of the run's first entry."""
+    facts = msgspec.to_builtins(said)
+    facts.pop("signature")
+    return f"duckweed writing 1\n{genesis}\n".encode() + msgspec.msgpack.encode(
+        facts, order="sorted"
+    )
 
 
 def genesis_hash(row: Row | None, spec: RunSpec, invited_by: str, verify: Verify) -> str:
@@ -104,6 +120,14 @@ def check(ledger: Ledger, verify: Verify, only: int | None = None) -> Checked:
                 signed += 1
             else:
                 wrong.append(f"round {entry.body.closed.round}, peer {peer}")
+        for peer, answers in entry.body.writings.items():
+            if only not in (None, peer):
+                continue
+            part = writing_part(genesis.hash, answers)
+            if answers.peer == peer and verify(keys.get(peer, ""), part, unhex(answers.signature)):
+                signed += 1
+            else:
+                wrong.append(f"round {answers.round}, answers of peer {peer}")
     for audit in ledger.entries(AuditEntry):
         for auditor, one in audit.body.verdicts.items():
             part = verdict_part(genesis.hash, audit.round, audit.body.peer, one.fits, one.detail)

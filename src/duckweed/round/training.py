@@ -5,6 +5,7 @@ import numpy as np
 
 from duckweed.learn.learner import Learner, Part, Report, Work
 from duckweed.learn.optim.optimizer import OptimizerState
+from duckweed.round.answers import Given
 from duckweed.round.blocks import Span
 from duckweed.run.spec import SEED_LIMIT, RunSpec
 from duckweed.run.state import State
@@ -29,6 +30,20 @@ class Trained(msgspec.Struct):
     rollouts: Rollouts | None = None  # the same in full
 
 
+def part_of(
+    spec: RunSpec, round_: int, span: Span, steps: range, given: Given | None = None
+) -> Part:
+    """Some of the steps of a span, counted within it, as a learner is told of them."""
+    return Part(
+        block=span.block,
+        first=span.first + steps.start,
+        steps=len(steps),
+        number=spec.schedule.begins(round_) + steps.start,
+        seed=(spec.seed + span.block + span.first + (steps.start << 32)) % SEED_LIMIT,
+        given=given or {},
+    )
+
+
 def steps_of(
     learner: Learner,
     spec: RunSpec,
@@ -38,17 +53,11 @@ def steps_of(
     steps: range,
     optimizer: OptimizerState,
     report: Report | None,
+    given: Given | None = None,
 ) -> Work:
     """Some of the steps of a span, counted within it. Their optimizer state is kept if a later step
     begins with it: one of the same span, or, unless inner.state = "fresh", of the next."""
-    inner = spec.inner
-    part = Part(
-        block=span.block,
-        first=span.first + steps.start,
-        steps=len(steps),
-        number=spec.schedule.begins(round_) + steps.start,
-        seed=(spec.seed + span.block + span.first + (steps.start << 32)) % SEED_LIMIT,
-    )
+    inner, part = spec.inner, part_of(spec, round_, span, steps, given)
     keep = inner.state != "fresh" or steps.stop < span.steps
     return learner.train(weights, part, optimizer, report, keep)
 
@@ -60,10 +69,13 @@ def whole(
     span: Span,
     carried: OptimizerState,
     report: Report | None,
+    given: Given | None = None,
 ) -> Trained:
     """All steps of a span, from the state that its round follows on. Raises Diverged."""
     optimizer, steps = learner.begin_round(carried, state.momentum), range(span.steps)
-    work = steps_of(learner, spec, state.weights, state.round, span, steps, optimizer, report)
+    work = steps_of(
+        learner, spec, state.weights, state.round, span, steps, optimizer, report, given
+    )
     return Trained(
         state.round, span, span.steps, 0,
         work.delta, work.tokens, work.loss, work.seconds, work.optimizer,

@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -11,9 +12,10 @@ from safetensors.numpy import load_file
 
 from duckweed.learn.learner import Learner, Report
 from duckweed.learn.memory import own_moments
-from duckweed.ledger.entries import Closed
+from duckweed.ledger.entries import Closed, Writing
 from duckweed.merge.round import Announcement, blob_hash
 from duckweed.round import ahead, training
+from duckweed.round.answers import Given
 from duckweed.round.blocks import Span
 from duckweed.round.carried import Carried, packed
 from duckweed.round.engine import Engine, MemoryBlobs
@@ -39,6 +41,15 @@ class Contribution(msgspec.Struct):
     written: Written | None = None
     rollouts: bytes = b""
     """What the model wrote for it, as a blob (duckweed.run.task.rollouts); b"": it writes nothing."""
+
+
+class Wrote(NamedTuple):
+    """What a peer that only writes made of one span."""
+
+    writing: Writing
+    written: Written
+    blob: bytes
+    seconds: float
 
 
 class Worker:
@@ -69,14 +80,19 @@ class Worker:
         return ahead.begin(self.learner, self.spec, state, span, own.optimizer, sent, report)
 
     def train(
-        self, state: State, span: Span, report: Report | None = None, begun: Trained | None = None
+        self,
+        state: State,
+        span: Span,
+        report: Report | None = None,
+        begun: Trained | None = None,
+        given: Given | None = None,
     ) -> Trained:
         """All steps of a span for the round that follows on `state`; or, where it was `begun` ahead,
-        those that are left, which use it up. report: is told of the steps of this call. Raises
-        Diverged."""
+        those that are left, which use it up. report: is told of the steps of this call. given: answers of others to
+        learn from, in runs where nothing is begun ahead. Raises Diverged."""
         carried = self.carried.optimizer
         if begun is None:
-            return training.whole(self.learner, self.spec, state, span, carried, report)
+            return training.whole(self.learner, self.spec, state, span, carried, report, given)
         assert (begun.round, begun.span) == (state.round, span)
         return ahead.finish(self.learner, self.spec, state, begun, carried, report)
 
@@ -116,6 +132,20 @@ class Worker:
         )
         seconds = time.perf_counter() - began
         return Contribution(announcement, encoded.blob, seconds, trained.written, rollouts)
+
+    def write(self, state: State, peer: int, span: Span, report: Report | None = None) -> Wrote:
+        """Answers for a span, by the weights of the state, for others to learn from; nothing is trained, and nothing
+        kept."""
+        part = training.part_of(self.spec, state.round, span, range(span.steps))
+        work = self.learner.write(state.weights, part, report)
+        assert work.written
+        assert work.rollouts
+        blob = packing.encode(work.rollouts)
+        writing = Writing(
+            state.round, peer, span.block, span.first, span.steps, work.tokens, work.loss,
+            blob_hash(blob),
+        )  # fmt: skip
+        return Wrote(writing, work.written, blob, work.seconds)
 
     def contribute(self, state: State, peer: int, block: int) -> Contribution:
         """Train a whole block from the state and compress the result. Raises Diverged, WireError."""

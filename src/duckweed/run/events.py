@@ -48,6 +48,8 @@ class RoundClosed(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", 
     """How often the data was used up before the round's last block."""
     written: Written | UnsetType = UNSET
     """What the models of the peers wrote, in reinforcement learning; of those that counted."""
+    writers: dict[int, int] | UnsetType = UNSET
+    """Peer that only writes -> tokens of its answers, from which the next round learns; unset: there are none."""
     virtual_clock: float | UnsetType = UNSET
     """Virtual seconds since the run began; only in a simulated run."""
 

@@ -80,6 +80,7 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"members.audits: {reason}")
         if isinstance(self.task, Reinforce):
             self.task.check_fits(self.inner.batch, self.model.sequence)
+            self._check_writers()
         self._check_paths()
         if self.inner.warmup >= self.course:
             raise ValueError(
@@ -119,6 +120,40 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
         if branch is not msgspec.UNSET and branch.path >= paths.count:
             raise ValueError(f"branch.path = {branch.path}: the paths are 0 to {paths.count - 1}")
+
+    def _check_writers(self) -> None:
+        """Raises ValueError where peers that only write cannot take part, and the specification has some."""
+        if self.writers and self.no_writers:
+            raise ValueError(f"task.writers: {self.no_writers}")
+        if self.writers >= self.rounds.peers:
+            raise ValueError(
+                f"task.writers = {self.writers}: must be less than rounds.peers = {self.rounds.peers}, since "
+                "somebody has to train"
+            )
+
+    @property
+    def writers(self) -> int:
+        """Of the peers that the run begins with, how many only write answers."""
+        named = isinstance(self.task, Reinforce) and self.task.writers
+        return named if isinstance(named, int) else 0
+
+    def only_writes(self, slot: int) -> bool:
+        """Whether this peer of the organiser's machine, counted from 0, only writes answers."""
+        return self.rounds.peers - self.writers <= slot < self.rounds.peers
+
+    @property
+    def no_writers(self) -> str:
+        """Why no peer of this run can only write answers; "" if peers can."""
+        if not isinstance(self.task, Reinforce):
+            return "only in reinforcement learning (task.kind = 'reinforce') are there answers to write"
+        if self.rounds.overlap:
+            return "with rounds.overlap peers begin a round before the answers of others are known"
+        if self.members.join == "open" and self.task.ratio != "cispo":
+            return (
+                "anyone may join this run, and nobody can check what a stranger says that its tokens cost; "
+                "task.ratio = 'cispo' bounds what a false cost does"
+            )
+        return ""
 
     @property
     def path(self) -> int | None:

@@ -17,7 +17,7 @@ from duckweed.run.folder import write_atomically
 FILE = "controls.toml"
 HEAD = """# What duckweed may take of this machine. Edit and save: a running peer reads it within seconds.
 # up, down: "5mbit"; hours: "22-07" (local time); memory, disk: "4GB"; memory, threads, micro,
-# processes, shard, offload and nice need a restart of the peer; micro: "auto" or "4", the sequences trained at a time. Take a line out, or write "", for no limit.
+# processes, shard, offload, answers_only and nice need a restart of the peer; micro: "auto" or "4", the sequences trained at a time. Take a line out, or write "", for no limit.
 """
 
 
@@ -50,6 +50,8 @@ class Controls(msgspec.Struct, forbid_unknown_fields=True):
     """Whether these share out the model, also where it fits into the memory of each."""
     offload: bool = False
     """Whether weights, gradients and moments are kept in main memory, also where they fit on the device."""
+    answers_only: bool = False
+    """Whether it only writes answers for others to learn from, in reinforcement learning."""
     nice: int = 0
     """Priority that is given up: 0 (none) to 19."""
     model: bool = True
@@ -68,6 +70,11 @@ class Controls(msgspec.Struct, forbid_unknown_fields=True):
             raise ControlsError(
                 "offload and processes: several processes share out the model instead (shard, --shard); leave one of "
                 "the two out (--no-offload)"
+            )
+        if self.answers_only and (self.offload or self.processes > 1):
+            raise ControlsError(
+                "answers_only: a peer that only writes answers is one process, with the model on its device; leave "
+                "offload and processes out (--no-offload, --processes 1)"
             )
         if not 0 <= self.nice <= 19:
             raise ControlsError(f"nice = {self.nice}: must be between 0 and 19 (most yielding)")
@@ -114,6 +121,8 @@ class Controls(msgspec.Struct, forbid_unknown_fields=True):
             words.append(f"{units.show_size(self.memory_bytes)} of memory")
         if self.disk_bytes:
             words.append(f"{units.show_size(self.disk_bytes)} of disk")
+        if self.answers_only:
+            words.append("only writing answers")
         if self.hours:
             begin, end = window(self.hours)
             words.append(f"from {_clock(begin)} to {_clock(end)}")

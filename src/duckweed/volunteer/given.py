@@ -20,7 +20,7 @@ class Given(msgspec.Struct, frozen=True):
     home: str
     """Its folder."""
     tokens: int
-    """That it was trained on, in contributions that counted."""
+    """That it was trained on, in contributions that counted, or that it wrote for others to learn from."""
     rounds: int
     """In which its work counted."""
     share: float

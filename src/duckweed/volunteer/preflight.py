@@ -15,6 +15,7 @@ from duckweed.round.worker import disk_needed
 from duckweed.run import units
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
+from duckweed.run.task.rollouts import blob_limit
 from duckweed.run.task.work import writes
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol.client import Asks
@@ -76,17 +77,18 @@ class _Measured(Exception):
     """The training that is measured has lasted long enough."""
 
 
-def _whole_step(learner: Learner, spec: RunSpec) -> float:
-    """The same of a step with all that is written for it."""
-    began = time.perf_counter()
-    learner.train(learner.weights(), Part(0, 0, 1))
+def _whole_step(learner: Learner, spec: RunSpec, only_writes: bool) -> float:
+    """The same of a step with all that is written for it, or of what is written alone."""
+    began, work = time.perf_counter(), learner.write if only_writes else learner.train
+    work(learner.weights(), Part(0, 0, 1))
     return spec.tokens_per_step / (time.perf_counter() - began)
 
 
-async def measure_speed(learner: Learner, spec: RunSpec) -> float:
-    """Tokens a second of inner steps on this device, over some seconds. Leaves no trace."""
+async def measure_speed(learner: Learner, spec: RunSpec, only_writes: bool = False) -> float:
+    """Tokens a second of inner steps on this device, over some seconds. Leaves no trace. only_writes: of a peer that
+    trains nothing."""
     if writes(spec):
-        return await asyncio.to_thread(_whole_step, learner, spec)
+        return await asyncio.to_thread(_whole_step, learner, spec, only_writes)
     marks = [(0, time.perf_counter())]  # steps done, and when
 
     def stepped(steps: int, loss: float) -> None:
@@ -122,10 +124,14 @@ class Survey(msgspec.Struct, frozen=True):
     """That are this peer."""
     main: int = 0
     """Bytes that it takes of main memory, as predicted, where the states of a GPU are there."""
+    answers: bool = False
+    """Whether it only writes answers."""
 
     @property
     def up(self) -> int:
-        """Bytes sent in a round; before the first, the most that a contribution can have."""
+        """Bytes sent in a round; before the first, the most that a contribution can have. Of answers always the most."""
+        if self.answers:
+            return blob_limit(self.spec)
         return self.terms.up or codec_of(self.spec.wire, self.layout).blob_limit
 
     @property
@@ -146,7 +152,7 @@ class Survey(msgspec.Struct, frozen=True):
 
     def sentence(self) -> str:
         """What will happen here and what it costs."""
-        most = "" if self.terms.up else "at most "
+        most = "" if self.terms.up and not self.answers else "at most "
         hourly = 3600 / self.seconds
         disk = disk_needed(self.spec.inner, self.layout)
         size = units.show_size
@@ -155,10 +161,17 @@ class Survey(msgspec.Struct, frozen=True):
         away = f"of the GPU, {size(self.main)} of main memory " if self.main else ""
         who = f"{self.processes} processes as one peer" if several else "This machine"
         device = f"{self.device.partition(':')[0]} each" if several else self.device
+        model = f"{self.spec.model.source} ({units.show_count(self.layout.total)} parameters)"
+        tokens = f"at about {self.speed:,.0f} tokens/s; a round of {self.tokens:,} tokens"
+        if self.answers:
+            answers = self.spec.schedule.most * self.spec.inner.batch
+            doing = (
+                f"write answers with {model}, from which others learn; {answers:,} of them take it "
+            )
+        else:
+            doing = f"train {model} {tokens} takes it "
         return (
-            f"{who} ({device}{threads if self.device == 'cpu' else ''}) will train "
-            f"{self.spec.model.source} ({units.show_count(self.layout.total)} parameters) at about "
-            f"{self.speed:,.0f} tokens/s; a round of {self.tokens:,} tokens takes it "
+            f"{who} ({device}{threads if self.device == 'cpu' else ''}) will {doing}"
             f"about {units.show_time(self.seconds)}, sends {most}{size(self.up)} and fetches "
             f"{most}{size(self.down)}, so {most}{size(self.up * hourly)} up and "
             f"{size(self.down * hourly)} down in an hour; it takes about {size(self.memory)} of "

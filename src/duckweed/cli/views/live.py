@@ -25,7 +25,13 @@ from duckweed.run.spec import RunSpec
 from duckweed.run.task.work import writes
 from duckweed.run.units import show_clock, show_size
 
-COLOURS = {"training": "green", "sending": "cyan", "applying": "cyan", "waiting": "yellow"}
+COLOURS = {
+    "training": "green",
+    "writing": "green",
+    "sending": "cyan",
+    "applying": "cyan",
+    "waiting": "yellow",
+}
 
 
 class View(LivePanel):
@@ -36,6 +42,7 @@ class View(LivePanel):
         self.spec = spec
         self._unit = "not solved" if writes(spec) else "bits/byte"
         self._written = ""  # what the models of the peers wrote in the last round, in words
+        self._by_writers = ""  # what those wrote in it who do not train, likewise
         self._to_bits = 1 / math.log(2) / bytes_per_token
         self._began = time.monotonic()
         self._done, self._tokens, self._seconds = 0, 0, 0.0
@@ -66,6 +73,7 @@ class View(LivePanel):
         self._busy |= event.utilisation
         if event.written is not UNSET:
             self._written = event.written.words()
+        self._by_writers = _by_writers(event)
         if event.held_out is not None:
             self._held_out = event.held_out
             self._first = self._first or self._held_out
@@ -78,7 +86,7 @@ class View(LivePanel):
             self.console.print(
                 f"{self._done} of {self.spec.schedule.rounds} rounds: {said}"
                 f"{held_out}, {event.seconds:.1f} s, "
-                f"{len(event.accepted)} peers",
+                f"{len(event.accepted)} peers{self._by_writers}",
                 highlight=False,
             )
 
@@ -105,7 +113,7 @@ class View(LivePanel):
         grid = Table.grid(padding=(0, 1))
         bar = ProgressBar(total=rounds, completed=self._done, width=40)
         grid.add_row(Text(f"{self._done} of {rounds} rounds"), bar)
-        written = [Text(f"answers: {self._written}")] if self._written else []
+        written = [Text(f"answers: {self._written}{self._by_writers}")] if self._written else []
         return Group(grid, bits, *written, pace, Text())
 
     def _table(self) -> RenderableType:
@@ -113,7 +121,7 @@ class View(LivePanel):
         for name in ("peer", "doing", "step", "loss", "computing"):
             table.add_column(name, justify="left" if name == "doing" else "right")
         for peer in sorted(self._peers.values(), key=lambda p: p.peer):
-            training = peer.doing == "training"
+            training = peer.doing in ("training", "writing")
             table.add_row(
                 str(peer.peer),
                 Text(peer.doing, COLOURS.get(peer.doing, "red")),
@@ -132,6 +140,14 @@ class View(LivePanel):
         return Text(
             f"\nup {show_size(up)}   down {show_size(down)}   control {show_size(control)}", "dim"
         )
+
+
+def _by_writers(event: RoundClosed) -> str:
+    """What those wrote in a round who do not train, in words; "" where nobody did."""
+    if event.writers is UNSET:
+        return ""
+    peers = f"{len(event.writers)} peer{'s' if len(event.writers) > 1 else ''}"
+    return f"; {peers} wrote {sum(event.writers.values()):,} tokens for the next round"
 
 
 def words(event: Event) -> str:

@@ -19,7 +19,7 @@ from duckweed.learn.data.dataset import Dataset
 from duckweed.learn.data.permutation import derive
 from duckweed.learn.data.reading import DataError
 from duckweed.learn.device import precision_for
-from duckweed.learn.learner import Part
+from duckweed.learn.learner import Part, Report
 from duckweed.learn.model.network import Network
 from duckweed.learn.task import Batch, Forward
 from duckweed.learn.tasks import problems as found
@@ -112,11 +112,30 @@ class Reinforcement(PolicyLoss):
     def batches(self, part: Part, model: nn.Module) -> Iterator[Batch]:
         """Answers in groups with spread, at most one batch for each step of the part: fewer where there are
         fewer groups than steps."""
+        groups = self._asked(part, model)
+        # Where none has spread all are taken: their gradient is zero, and only weights decay.
+        kept = [g for g in groups if has_spread(g.rewards[None])[0]] or groups
+        batches = min(part.steps, len(kept))
+        edges = [len(kept) * n // max(1, batches) for n in range(batches + 1)]
+        for first, last in pairwise(edges):
+            yield self._batch(kept[first:last], model)
+
+    def write(self, part: Part, model: nn.Module, report: Report | None = None) -> None:
+        """Note the answers of a part, and train on none."""
+        self._asked(part, model, report)
+
+    def _asked(self, part: Part, model: nn.Module, report: Report | None = None) -> list[Group]:
+        """The groups of a part, noted. report: is told of each step."""
         training, failed = model.training, self.problems.failed
+        asked: list[Group | None] = []
         model.eval()
         try:
-            steps = range(part.first, part.first + part.steps)
-            asked = [group for step in steps for group in self._groups(part.block, step, model)]
+            for done in range(part.steps):
+                step = part.first + done
+                asked += self._groups(part.block, step, model, part.given.get(step))
+                if report:
+                    rewards = [float(g.rewards.mean()) for g in asked if g]
+                    report(done + 1, 1 - sum(rewards) / max(1, len(rewards)))
         finally:
             model.train(training)
         groups = [group for group in asked if group]
@@ -126,15 +145,13 @@ class Reinforcement(PolicyLoss):
                 "task.tokens"
             )
         self._tell(asked, groups, self.problems.failed - failed)
-        # Where none has spread all are taken: their gradient is zero, and only weights decay.
-        kept = [g for g in groups if has_spread(g.rewards[None])[0]] or groups
-        batches = min(part.steps, len(kept))
-        edges = [len(kept) * n // max(1, batches) for n in range(batches + 1)]
-        for first, last in pairwise(edges):
-            yield self._batch(kept[first:last], model)
+        return groups
 
-    def _groups(self, block: int, step: int, model: nn.Module) -> list[Group | None]:
-        """The answers of one step, written together; None for a question that leaves no room for them."""
+    def _groups(
+        self, block: int, step: int, model: nn.Module, given: Rollouts | None
+    ) -> list[Group | None]:
+        """The answers of one step, written together, or `given`; None for a question that leaves no room for
+        them."""
         task = self.task
         places = list(found.places(self.spec, block, [step]))
         problems = [self.problems.at(place, False) for place in places]
@@ -143,19 +160,45 @@ class Reinforcement(PolicyLoss):
         groups: list[Group | None] = [None] * len(places)
         if not fitting:
             return groups
-        keys = [
-            derive(self.spec.seed, block, places[n], sample)
-            for n in fitting
-            for sample in range(task.samples)
-        ]
-        repeated = [prompts[n] for n in fitting for _ in range(task.samples)]
-        answers = self._write(model, repeated, keys)
+        if given is not None and self._fit(given, len(places), fitting):
+            answers = self._read(given)
+        else:
+            keys = [
+                derive(self.spec.seed, block, places[n], sample)
+                for n in fitting
+                for sample in range(task.samples)
+            ]
+            repeated = [prompts[n] for n in fitting for _ in range(task.samples)]
+            answers = self._write(model, repeated, keys)
         for at, n in enumerate(fitting):
             own = answers.of(slice(at * task.samples, (at + 1) * task.samples))
             texts = self.wording.texts(own)
             rewards = [self.problems.score(problems[n], text) for text in texts]
             groups[n] = Group(prompts[n], own, np.array(rewards, np.float32))
         return groups
+
+    def _fit(self, given: Rollouts, count: int, fitting: list[int]) -> bool:
+        """Whether these can be the answers to `count` questions, of which some leave room for them. Where the coordinator
+        could check nothing, anything may come."""
+        asked = np.isin(np.arange(count), fitting)
+        return np.array_equal(given.asked, asked) and bool(
+            (given.ids < self.wording.tokenizer.size).all()
+        )
+
+    def _read(self, given: Rollouts) -> Answers:
+        """Answers that another peer wrote. What a token costs is in the mean the entropy of what it was drawn from."""
+        lengths, width = given.lengths, int(given.lengths.max())
+        at = np.arange(width) < lengths[:, None]
+        ids, nats = np.zeros(at.shape, np.int64), np.zeros(at.shape, np.float32)
+        ids[at], nats[at] = given.ids, given.nats
+        last = ids[np.arange(len(ids)), lengths - 1]
+        return Answers(
+            ids,
+            lengths,
+            nats,
+            (nats.sum(1) / lengths).astype(np.float32),
+            np.isin(last, self.wording.stops),
+        )
 
     def _tell(self, asked: list[Group | None], groups: list[Group], failed: int) -> None:
         """Note what was written. failed: checks of it that did."""

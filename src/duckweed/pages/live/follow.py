@@ -57,7 +57,9 @@ class PeerSeen(msgspec.Struct):
     joined: int
     """The round before which it was admitted."""
     tokens: int = 0
-    """Of its contributions that counted."""
+    """Of its contributions that counted, or of the answers that it wrote for others."""
+    wrote: int = 0
+    """The latter alone."""
     counted: int = 0
     last: int = -1
     """The last round in which one counted."""
@@ -158,6 +160,10 @@ class Follower:
             peer = self.peers[index]
             peer.tokens, peer.counted = peer.tokens + said.tokens, peer.counted + 1
             peer.last, peer.left = closed.round, ""
+        for index, answers in entry.writings.items():
+            peer = self.peers[index]
+            peer.tokens, peer.wrote = peer.tokens + answers.tokens, peer.wrote + answers.tokens
+            peer.counted, peer.last, peer.left = peer.counted + 1, closed.round, ""
         for index, reason in closed.rejected.items():
             if index in self.peers:
                 self.peers[index].refused[reason] += 1

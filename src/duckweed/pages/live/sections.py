@@ -275,7 +275,7 @@ def _peers(run: Follower, live: Live | None) -> dict[str, Any]:
             f"{peer.computing:.0%}" if peer.computing is not None else "–",
             show_count(peer.tokens),
             f"{peer.tokens / total:.0%}",
-            peer.counted,
+            f"{peer.counted} (answers only)" if peer.wrote else peer.counted,
             _refused(peer),
         )
         for peer in order[:PEERS]

@@ -51,6 +51,20 @@ class Rollouts(NamedTuple):
         return Rollouts(**{name: np.concatenate([x[name] for x in parts]) for name in self._fields})
 
 
+def split(rollouts: Rollouts, steps: int) -> list[Rollouts]:
+    """Those of each of the `steps` inner steps that they are for."""
+    asked = rollouts.asked.reshape(steps, -1)
+    samples = len(rollouts.lengths) // max(1, int(asked.sum()))
+    rows = np.cumsum(asked.sum(1) * samples)[:-1]
+    lengths = np.split(rollouts.lengths, rows)
+    tokens = np.cumsum([int(x.sum()) for x in lengths])[:-1]
+    parts = zip(
+        asked, lengths, np.split(rollouts.ids, tokens), np.split(rollouts.nats, tokens),
+        np.split(rollouts.rewards, rows), strict=True,
+    )  # fmt: skip
+    return [Rollouts(*part) for part in parts]
+
+
 def problems(spec: RunSpec, steps: int) -> int:
     """Problems of `steps` inner steps."""
     assert isinstance(spec.task, Reinforce)

@@ -77,6 +77,16 @@ class Reinforce(
     """Whether the advantages of a group are divided by their standard deviation."""
     seconds: float = 2.0
     """That the check of one answer may take; after that it counts as wrong."""
+    writers: int | msgspec.UnsetType = msgspec.UNSET
+    """Of the `rounds.peers` that the run begins with, how many only write answers, the last ones of their machine. Unset:
+    none. Not a default, so that runs which do not name it keep their identity."""
+    staleness: int | msgspec.UnsetType = msgspec.UNSET
+    """Rounds that a peer that only writes has for its answers, and after which others learn from them. Unset: 1."""
+
+    @property
+    def lag(self) -> int:
+        """`staleness`, where it is not named too."""
+        return 1 if self.staleness is msgspec.UNSET else self.staleness
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -85,6 +95,9 @@ class Reinforce(
             ("seconds", 0.01, 3600),
         ):  # fmt: skip
             check("task", name, getattr(self, name), low, high)
+        if self.writers is not msgspec.UNSET:
+            check("task", "writers", self.writers, 0, 10_000)
+        check("task", "staleness", self.lag, 1, 64)
         for name in self.environments:
             if not re.fullmatch("[A-Za-z0-9_-]{1,64}", name):
                 raise ValueError(

@@ -7,6 +7,7 @@ finds everything else in the ledger. Its rounds are driven by duckweed.swarm.coo
 import logging
 from collections.abc import Mapping
 
+import msgspec
 from msgspec import UNSET
 
 from duckweed.ledger.ledger import Ledger, LedgerError
@@ -89,11 +90,11 @@ class Coordinator:
             return 0 if objection else m.PROBE_LIMIT
         if isinstance(question, m.Shown):
             return self.audits.limit(self.admission.members.get(peer), question)
-        if not isinstance(question, m.Contribute):
+        if not isinstance(question, m.Contribute | m.Wrote):
             return 0
         if not member:
             raise ValueError("a contribution of a stranger")
-        return contribution
+        return contribution if isinstance(question, m.Contribute) else blob_limit(self.spec)
 
     async def handle(
         self, peer: str, question: m.AnyQuestion, body: bytes
@@ -116,6 +117,8 @@ class Coordinator:
                 return self._refuse(peer, "not admitted", objection), b""
             if not isinstance(question, m.Join):
                 return status.answer(self.rounds, question, body)
+            if question.writes and self.spec.no_writers:
+                return self._refuse(peer, "not admitted", self.spec.no_writers), b""
             if objection := self.admission.crowd(peer):
                 return self._refuse(peer, "too many newcomers", objection), b""
             return await self._admit(peer, question), b""
@@ -138,6 +141,8 @@ class Coordinator:
                 return self._ahead(member, question), b""
             case m.Contribute():
                 return await self._take(member, question, body), b""
+            case m.Wrote():
+                return await self._take_writing(member, question, body), b""
             case m.Shown(blob=blob):
                 return self.audits.shown(member, blob, body), b""
             case m.Audited():
@@ -173,6 +178,7 @@ class Coordinator:
         new = key not in self.admission.members
         member = self.admission.admit(key, join.secret, self.rounds.number)
         member.addresses, member.pace = join.addresses, member.pace or join.pace
+        member.writes = join.writes
         if new and self.rounds.open:
             member.idle = True  # keys cost nothing: it is waited for once it has asked for work
         log.info("peer %d joined: key %s, from %s", member.index, key[:10], member.origin)
@@ -204,6 +210,9 @@ class Coordinator:
             if question.round == self.spec.schedule.rounds:
                 if question.round in self.history.agreed:
                     return m.Stop(m.ALL_DONE)
+            elif member.writes:
+                if span := self.rounds.writing(member, question.round):
+                    return m.Write(question.round, span.block, span.first, span.steps)
             elif (open_ := self.rounds.open) and open_.wants(
                 member.index, question.round, question.contributed
             ):
@@ -230,6 +239,7 @@ class Coordinator:
             evaluate=open_.number % self.spec.rounds.evaluate == 0,
             first=span.first,
             steps=span.steps,
+            answers=tuple(open_.answers_for(member.index)),
         )
 
     def _ahead(self, member: Member, question: m.Ahead) -> m.Answer:
@@ -271,6 +281,29 @@ class Coordinator:
         open_.take(member, said, signature, question.timings, nats, clock.now(), question.written)
         self.rounds.check_rewards(open_, member.index)
         await self.rounds.notify()
+        return m.Ack()
+
+    async def _take_writing(self, member: Member, question: m.Wrote, body: bytes) -> m.Answer:
+        """Answers of a peer that only writes."""
+        said, task = question.writing, self.rounds.writers.tasks.get(member.index)
+        if task and task.round != said.round:
+            task = None
+        if task and task.said:
+            return m.Ack()
+        span = task.span if task else None
+        if reason := intake.writing_objection(
+            self.spec, self.history, span, member, question, body
+        ):
+            if task:
+                task.fault = reason
+            member.worked(late=True)
+            self._tell(member, ContributionRefused(member.index, reason))
+            await self.rounds.notify()
+            return self._refuse(member.key, "contributions", reason)
+        assert task is not None
+        self.engine.blobs.write(said.rollouts, body)
+        signed = msgspec.structs.replace(said, signature=question.signature.hex())
+        self.rounds.take_writing(member, task, signed, question.written)
         return m.Ack()
 
     async def _left(self, member: Member, reason: str) -> None:

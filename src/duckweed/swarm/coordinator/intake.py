@@ -5,10 +5,11 @@ from msgspec import UNSET
 
 from duckweed.merge.round import Announcement, blob_hash, empty_hash
 from duckweed.net.identity import verify
-from duckweed.round.blocks import lead
+from duckweed.round.answers import span_of
+from duckweed.round.blocks import Span, lead
 from duckweed.round.history import RunHistory
 from duckweed.round.open_round import Member, OpenRound
-from duckweed.round.signed import signed_part
+from duckweed.round.signed import signed_part, writing_part
 from duckweed.run.checked import LOSS
 from duckweed.run.spec import RunSpec
 from duckweed.run.task import work
@@ -52,7 +53,7 @@ def objection(
     return (
         _carried_objection(spec, history, said)
         or work.objection(spec, span.steps, said.tokens)
-        or _rollouts_objection(spec, history, question, rollouts)
+        or _rollouts_objection(spec, history, open_, question, rollouts)
         or _held_out_objection(spec, question)
     )
 
@@ -70,7 +71,7 @@ def _carried_objection(spec: RunSpec, history: RunHistory, said: Announcement) -
 
 
 def _rollouts_objection(
-    spec: RunSpec, history: RunHistory, question: m.Contribute, rollouts: bytes
+    spec: RunSpec, history: RunHistory, open_: OpenRound, question: m.Contribute, rollouts: bytes
 ) -> str | None:
     """Why these cannot be the rollouts of a contribution; None if they can. Their rewards are checked later
     (duckweed.swarm.coordinator.rewards)."""
@@ -81,9 +82,38 @@ def _rollouts_objection(
         return "what the model wrote is missing, by which rewards are checked"
     if digest != blob_hash(rollouts):
         return "the rollouts are not those announced"
-    if digest in history.recent_rollouts:
+    learnt_from = {x.rollouts for x in open_.answers_for(question.announcement.peer)}
+    if digest in history.recent_rollouts and digest not in learnt_from:
         return f"these rollouts were handed in before, in round {history.recent_rollouts[digest]}"
     return None
+
+
+def writing_objection(
+    spec: RunSpec,
+    history: RunHistory,
+    span: Span | None,
+    member: Member,
+    question: m.Wrote,
+    rollouts: bytes,
+) -> str | None:
+    """Why the answers of a peer that only writes cannot be taken; None if they can. span: that it was given by the
+    weights which it names; rollouts: the body."""
+    said = question.writing
+    if said.peer != member.index:
+        return "answers in another peer's name"
+    part = writing_part(history.genesis_hash, said)
+    if said.signature or not verify(member.key, part, question.signature):
+        return "the signature does not fit the answers, or was made for another run"
+    if span != span_of(said):
+        return (
+            f"steps {said.first} to {said.first + said.steps} of block {said.block} are not assigned to this "
+            f"peer in round {said.round}, or no more: the answers come too late"
+        )
+    if said.rollouts != blob_hash(rollouts):
+        return "the answers are not those announced"
+    if said.rollouts in history.recent_rollouts:
+        return f"these rollouts were handed in before, in round {history.recent_rollouts[said.rollouts]}"
+    return work.objection(spec, said.steps, said.tokens)
 
 
 def own(genesis: str, member: Member, question: m.Contribute) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import msgspec
 from msgspec import UNSET
 
+from duckweed.ledger.entries import Writing
 from duckweed.merge.round import Announcement
 from duckweed.net.timeouts import REWARDS_ANSWER
 from duckweed.run import plugins
@@ -50,7 +51,7 @@ class Rewards:
                 )
         return not self._unable
 
-    async def check(self, said: Announcement, told: Written) -> tuple[str, Written]:
+    async def check(self, said: Announcement | Writing, told: Written) -> tuple[str, Written]:
         """Why a contribution cannot count, "" if it can, and what its rollouts add up to; their blob is on disk.
         told: what its peer says that they do. Where this machine cannot check anything, that is believed."""
         async with self._turn:  # one at a time: there is one process
@@ -70,7 +71,7 @@ class Rewards:
         written = msgspec.convert(found["written"], Written)
         return _misstated(said, told, written), written
 
-    def _ask(self, said: Announcement, told: Written) -> dict[str, object]:
+    def _ask(self, said: Announcement | Writing, told: Written) -> dict[str, object]:
         """Raises HelperFault, HelperFailed."""
         assert said.rollouts is not UNSET
         question = {
@@ -85,7 +86,7 @@ class Rewards:
         self._helper.close()
 
 
-def _misstated(said: Announcement, told: Written, written: Written) -> str:
+def _misstated(said: Announcement | Writing, told: Written, written: Written) -> str:
     """What is wrong with the tokens, the loss and the sums that a peer says; "" if nothing is."""
     if said.tokens != written.tokens:
         return f"{said.tokens:,} tokens claimed, {written.tokens:,} written"

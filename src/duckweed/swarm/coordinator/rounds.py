@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 
 from msgspec import UNSET
 
+from duckweed.ledger.entries import Writing
 from duckweed.ledger.succession import Voter
 from duckweed.merge.round import Announcement
 from duckweed.net import clock
@@ -30,6 +31,7 @@ from duckweed.swarm.coordinator.admission import Admission
 from duckweed.swarm.coordinator.guest_book import PUT_OUT
 from duckweed.swarm.coordinator.rewards import Rewards
 from duckweed.swarm.coordinator.traffic import Traffic
+from duckweed.swarm.coordinator.writers import Task, WriterDesk
 
 WATCHED = 3  # rounds in which almost no group has spread, until it is said
 log = logging.getLogger(__name__)
@@ -52,6 +54,7 @@ class RoundDriver:
         self.admission, self.traffic, self.voter, self.tell = admission, traffic, voter, tell
         self.spec = engine.spec
         self.rewards = Rewards(folder, lambda text: tell(Said(text)))
+        self.writers = WriterDesk(self.spec)
         self.open: OpenRound | None = None  # the round that is being worked on
         self.next: OpenRound | None = None  # the one after it, if a peer trains for it already
         self.last: RoundClosed | None = None  # how the last round closed
@@ -85,6 +88,10 @@ class RoundDriver:
         while self.number < self.spec.schedule.rounds and not self.ended:
             open_ = self.open = self.next or self._resume() or self._open(self.number)
             self.next, open_.opened = None, clock.now()
+            open_.writings = self.history.writings
+            for member in self.here():
+                if member.writes and member.expected:
+                    self._assign_writing(member, open_)
             await self.notify(news=True)
             event = None
             while event is None and not self.ended:
@@ -99,7 +106,7 @@ class RoundDriver:
 
     def _open(self, number: int) -> OpenRound:
         """A round with work for all peers that it waits for."""
-        expected = [x for x in self.here() if x.expected]
+        expected = [x for x in self.trainers() if x.expected]
         usual = self.spec.schedule.steps_of(number)
         budgets = self._budgets(expected, usual)
         return OpenRound(number, clock.now(), self.history.blocks.share(budgets, usual))
@@ -114,7 +121,7 @@ class RoundDriver:
         said = {peer: x.announcement for peer, x in kept.items()}
         spans = {peer: Span(a.block, a.first, a.steps) for peer, a in said.items()}
         self.history.blocks.hold(spans.values())
-        others = [x for x in self.here() if x.expected and x.index not in kept]
+        others = [x for x in self.trainers() if x.expected and x.index not in kept]
         usual = self.spec.schedule.steps_of(self.number)
         shared = self.history.blocks.share(self._budgets(others, usual), usual)
         open_ = OpenRound(self.number, clock.now(), spans | shared)
@@ -142,6 +149,19 @@ class RoundDriver:
             self._refused(said.peer, reason)
         await self.notify()
 
+    def take_writing(self, member: Member, task: Task, said: Writing, told: Written) -> None:
+        """Take answers of a peer that only writes, whose blob is on disk, and have their rewards checked."""
+        task.said = said
+        member.worked(late=False)
+        self._later(self._check_writing(task, said, told))
+
+    async def _check_writing(self, task: Task, said: Writing, told: Written) -> None:
+        task.fault, _ = await self.rewards.check(said, told)
+        task.checked = not task.fault
+        if task.fault:
+            self._refused(said.peer, task.fault)
+        await self.notify()
+
     def _refused(self, peer: int, reason: str) -> None:
         """Tell of a contribution that was taken and does not count."""
         self.tell(ContributionRefused(peer, reason))
@@ -158,11 +178,25 @@ class RoundDriver:
         member.idle = member.idle and member.passed > 0
         if member.index not in round_.assigned:
             usual = self.spec.schedule.steps_of(round_.number)
-            budget = self._budgets([*self.here(), member], usual)[member.index]
+            budget = self._budgets([*self.trainers(), member], usual)[member.index]
             round_.assigned[member.index] = self.history.blocks.take(budget, usual)
         if not self.spec.rounds.overlap or member.index not in round_.begun:
             round_.begun[member.index] = clock.now()
         return round_.assigned[member.index]
+
+    def writing(self, member: Member, round_: int) -> Span | None:
+        """What a peer that only writes is to write by the weights that a round begins from; None: nothing now."""
+        if self.open is None or self.open.closing or self.open.number != round_:
+            return None
+        self._assign_writing(member, self.open)
+        return self.writers.span(member, round_)
+
+    def _assign_writing(self, member: Member, open_: OpenRound) -> None:
+        """Give a peer that only writes a span, if it is its turn."""
+        if self.writers.turn(member, self.here(), open_.number):
+            usual = self.spec.schedule.steps_of(open_.number)
+            budget = self._budgets([*self.trainers(), member], usual)[member.index]
+            self.writers.assign(member, open_.number, self.history.blocks, budget, usual)
 
     def excuse(self, member: Member) -> None:
         """Let a peer do an audit in place of its work for the open round, which is given out again."""
@@ -181,7 +215,8 @@ class RoundDriver:
         await self.notify(news=True)
 
     def _budgets(self, members: list[Member], usual: int) -> dict[int, int]:
-        paces = {member.index: member.pace for member in members}
+        lag = self.writers.lag  # a peer that only writes has so many rounds for it
+        paces = {x.index: x.pace / (lag if x.writes else 1) for x in members}
         return budgets(paces, usual, self.spec.rounds.patience)
 
     def waiting_for(self) -> str:
@@ -193,7 +228,7 @@ class RoundDriver:
                 "the last round"
             )
         if self.open is None:
-            return f"waiting for peers: {len(self.here())} of {self.spec.rounds.peers} are here"
+            return f"waiting for peers: {self._first_here()} of {self.spec.rounds.peers} are here"
         return self.open.waiting_for()
 
     # --- the leader, among voters that could lead (duckweed.ledger.succession)
@@ -244,6 +279,15 @@ class RoundDriver:
             self.tell(PeerLeft(member.index, reason))
         return self.admission.here()
 
+    def trainers(self) -> list[Member]:
+        """Those of them that train."""
+        return [x for x in self.here() if not x.writes]
+
+    def _first_here(self) -> int:
+        """How many of the peers that the run begins with are here; nobody who only writes stands for one that trains."""
+        training, here, writers = len(self.trainers()), len(self.here()), self.spec.writers
+        return min(training, self.spec.rounds.peers - writers) + min(here - training, writers)
+
     def _enough_here(self) -> bool:
         """A run begins with all its peers. A run that was begun by another coordinator, or before a
         restart, goes on without the peers that do not come back, if a peer whose work counted is here."""
@@ -253,7 +297,7 @@ class RoundDriver:
         succeeded = self.voter.leadership.term > 0
         known = next(filter(None, self.history.counted(self.number)), here if succeeded else [])
         late = not here.isdisjoint(known) and now - self._gathered[1] > GATHER
-        enough = len(here) >= self.spec.rounds.peers or late
+        enough = self._first_here() >= self.spec.rounds.peers or late
         return self.ended or (enough and self.held(self.number - 1))
 
     def _complete(self) -> bool:
@@ -261,13 +305,15 @@ class RoundDriver:
         if self.ended:
             return True
         self.open.give_up_checks(clock.now())
-        waited_for = [x for x in self.here() if x.expected]
+        everybody = [x for x in self.here() if x.expected]
+        waited_for = [x for x in everybody if not x.writes]
         expected = {x.index for x in waited_for}
         working = {x.index for x in waited_for if x.works_for(self.open.number)}
         rules, now = self.spec.rounds, clock.now()
         steps = self.spec.schedule.steps_of(self.open.number)
         before = [steps * pace for pace in self._paces]
-        return self.open.complete(expected, working, before, rules, now)
+        writing = self.writers.wait(self.open.number, {x.index for x in everybody if x.writes})
+        return self.open.complete(expected, working, before, rules, now, writing)
 
     async def _close(self, open_: OpenRound) -> RoundClosed | None:
         """Write into the ledger how the round ends, and return what is to be told of it. None if it
@@ -293,7 +339,11 @@ class RoundDriver:
                     open_.overdue(self.admission.by_index[peer], clock.now())
         if self.deposed:
             return None
-        history.close(closed, open_.assigned, kept, open_.signatures)
+        due = self.writers.close(open_.number, self.admission.by_index)
+        closed.rejected |= {peer: task.fault for peer, task in due if task.fault}
+        writings = {peer: task.said for peer, task in due if task.said and task.checked}
+        spans = [task.span for _, task in due]
+        history.close(closed, open_.assigned, kept, open_.signatures, writings, spans)
         self.closed()
         self._was_held = self.held(open_.number)
         self.admission.counted(closed.accepted)
@@ -308,6 +358,7 @@ class RoundDriver:
             traffic=self.traffic.moved(),
             epoch=epoch(self.spec, open_.assigned.values(), self.history.windows),
             evaluate_tokens=self.spec.rounds.evaluate_tokens,
+            writings=writings,
         )
 
     async def _go_on(self, open_: OpenRound, rejected: dict[int, str]) -> None:

@@ -74,7 +74,10 @@ def status(rounds: RoundDriver) -> m.Status:
         rounds.number,
         rounds.spec.schedule.rounds,
         len(rounds.history.peers),
-        [_peer(x, now) for x in sorted(shown, key=lambda x: x.index)],
+        [
+            _peer(x, now, rounds.history.wrote[x.index])
+            for x in sorted(shown, key=lambda x: x.index)
+        ],
         last.loss if last else None,
         rounds.measured(),
         last.seconds if last else 0.0,
@@ -91,7 +94,7 @@ def _leader(rounds: RoundDriver) -> str:
     return leadership.name(leadership.leader) if len(leadership.voters) > 1 else ""
 
 
-def _peer(member: Member, now: float) -> m.PeerStatus:
+def _peer(member: Member, now: float, wrote: int) -> m.PeerStatus:
     return m.PeerStatus(
         member.index,
         member.key,
@@ -101,4 +104,5 @@ def _peer(member: Member, now: float) -> m.PeerStatus:
         member.loss if math.isfinite(member.loss) else 0.0,
         now - member.heard if member.heard else 0.0,
         member.counted,
+        wrote,
     )

@@ -15,7 +15,8 @@ class Traffic:
 
     def count(self, question: m.AnyQuestion, answer: m.Answer, received: int, sent: int) -> None:
         """Count a question and its answer."""
-        purpose = "contributions" if isinstance(question, m.Contribute) else "control"
+        work = isinstance(question, m.Contribute | m.Wrote)
+        purpose = "contributions" if work else "control"
         self._moved[purpose][0] += received
         purpose = "updates" if isinstance(answer, m.Blob) else "control"
         self._moved[purpose][1] += sent

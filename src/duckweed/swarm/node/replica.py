@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
-from duckweed.ledger.entries import Closed, PeerEntry, RoundEntry
+from duckweed.ledger.entries import PeerEntry, RoundEntry
 from duckweed.ledger.leadership import Leadership
 from duckweed.ledger.ledger import Ledger, LedgerError, Row
 from duckweed.ledger.succession import Voter
@@ -22,6 +22,7 @@ from duckweed.net.timeouts import CANVASS, IN_TOUCH, POLL, within
 from duckweed.run.folder import RunFolder, write_atomically, write_for_good
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
+from duckweed.run.task.rollouts import blob_limit
 from duckweed.swarm.blobs.store import Store
 from duckweed.swarm.node.relay_tree import WORTH, RelayTree
 from duckweed.swarm.protocol import messages as m
@@ -69,7 +70,7 @@ class Replica:
         self._tree = RelayTree()
         self._page: tuple[tuple[int, int], bytes] = (0, -1), b""  # entries as they were last given
         self.heard = clock.now()  # when the leader was heard
-        self._limit = fetch_limit(spec, layout)
+        self._limit = max(fetch_limit(spec, layout), blob_limit(spec))
         self._recent = 4 * spec.rounds.checkpoint  # entries whose blobs may still be needed
         self._voters: dict[str, float] = {}  # key of a voter -> when it acknowledged entries
         self._clients: dict[str, Client] = {}  # by key
@@ -333,13 +334,14 @@ class Replica:
                 break
 
     async def fetch_blobs(self, rows: Sequence[Row], keys: Sequence[str], held: int) -> None:
-        """Fetch the blobs that lead to the state after the rounds among the entries. A voter that
+        """Fetch the blobs that lead to the state after the rounds among the entries, and the answers that the next
+        round learns from. A voter that
         acknowledges a round must have its blobs, so that they cannot be lost. Of the entries up to
         `held`, which others have already, the newest are fetched if possible. Raises LinkError."""
         for row in rows:
             if row.kind != RoundEntry.kind or row.number <= held - self._recent:
                 continue
-            for digest in _closed(row).needed():
+            for digest in _needed(row):
                 if not await self.fetch_blob(digest, keys) and row.number > held:
                     raise LinkError(
                         f"no machine that was asked has blob {digest[:10]} of round {row.round}"
@@ -357,9 +359,10 @@ class Replica:
         return place.exists()
 
 
-def _closed(row: Row) -> Closed:
-    """How the round of an entry closed. Raises LinkError."""
+def _needed(row: Row) -> list[str]:
+    """Hashes of the blobs that others will ask for after the round of an entry. Raises LinkError."""
     try:
-        return msgspec.json.decode(row.body, type=RoundEntry).closed
+        entry = msgspec.json.decode(row.body, type=RoundEntry)
+        return [*entry.closed.needed(), *(said.rollouts for said in entry.writings.values())]
     except msgspec.DecodeError as error:
         raise LinkError(f"entry {row.number} makes no sense: {error}") from error

@@ -95,7 +95,8 @@ class CoordinatorClient:
     """Asks the coordinator, for as long as it takes.
 
     welcomed: called with every Welcome. aside: what else the user should hear while nobody answers; it
-    is said once. pace: seconds of an inner step on this machine, 0 where that was not measured.
+    is said once. pace: seconds of an inner step on this machine, 0 where that was not measured. writes: whether the peer
+    only writes answers.
     """
 
     def __init__(
@@ -107,9 +108,11 @@ class CoordinatorClient:
         welcomed: Callable[[m.Welcome], None],
         aside: Callable[[], str],
         pace: float = 0.0,
+        writes: bool = False,
     ) -> None:
         self.endpoint, self.leaders, self.secret, self.say = endpoint, leaders, secret, say
         self._welcomed, self._aside, self.pace = welcomed, aside, pace
+        self._writes = writes
         self._joined = False
         self._client: Client | None = None
         self._to = ""  # key of the machine at the other end
@@ -140,7 +143,7 @@ class CoordinatorClient:
             self._client = None
 
     def _join(self) -> m.Join:
-        return m.Join(m.PROTOCOL, self.secret, self.endpoint.offered, self.pace)
+        return m.Join(m.PROTOCOL, self.secret, self.endpoint.offered, self.pace, self._writes)
 
     def _admitted(self, welcome: m.Welcome) -> None:
         self._joined = True

@@ -13,7 +13,18 @@ from torch import nn
 from duckweed.learn import registry
 from duckweed.learn.data.corpus import DataError
 from duckweed.learn.fit import Wish
-from duckweed.learn.memory import check_memory, in_main, room, trim, ways, whole
+from duckweed.learn.memory import (
+    OutOfMemory,
+    check_memory,
+    check_writing,
+    in_main,
+    instead,
+    room,
+    trim,
+    ways,
+    whole,
+    writing,
+)
 from duckweed.learn.model import model as models
 from duckweed.learn.site.place import Place
 from duckweed.ledger.entries import StateEntry
@@ -125,6 +136,10 @@ async def _take_part(
     async with Bootstrap(invitation, folder, identity, limits, say) as bootstrap:
         client = await bootstrap.meet()
         info, spec = await terms(client, invitation)
+        if limits.answers_only and spec.no_writers:
+            raise PeerStopped(
+                f"--answers-only: this run takes nobody who only writes answers: {spec.no_writers}. To train: --train"
+            )
         if info.round >= spec.schedule.rounds and not folder.saved_rounds():
             if spec.paths is UNSET or spec.path is not None:
                 return await _over(client, invitation)
@@ -139,7 +154,8 @@ async def _take_part(
         say(found.sentence())
         if dry_run:
             return DRY
-        await client.ask(m.Join(m.PROTOCOL, invitation.secret))
+        joining = m.Join(m.PROTOCOL, invitation.secret, writes=limits.answers_only)
+        await client.ask(joining)
         node = await bootstrap.settle(spec, worker.layout)
         links = PeerLinks(bootstrap.endpoint, Store(folder), client, liars)
         agreed = agreed_states(node.replica.ledger) if node else None
@@ -157,12 +173,15 @@ async def _take_part(
         if node:
             peer = Peer(
                 identity, worker, state, folder.peer(0), folder, node.leader_address(),
-                invitation.secret, say, node,
+                invitation.secret, say, node, limits.answers_only,
             )  # fmt: skip
             return await bootstrap.stay(peer, node)
     meeting = (invitation.coordinator, list(invitation.addresses))
     secret = invitation.secret
-    return await Peer(identity, worker, state, folder.peer(0), folder, meeting, secret, say).run()
+    return await Peer(
+        identity, worker, state, folder.peer(0), folder, meeting, secret, say,
+        writes=limits.answers_only,
+    ).run()  # fmt: skip
 
 
 def _mirrored(
@@ -244,13 +263,17 @@ async def _prepare(
         spec, info.tokens, info.layout, info.start, folder, own, device, limits, say
     )
     await asyncio.to_thread(warm_up, spec.wire)  # it compiles: the connection must live meanwhile
-    say("measuring how fast this machine trains")
-    wish = _wish(limits, device)
+    answers = limits.answers_only
+    say(f"measuring how fast this machine {'writes answers' if answers else 'trains'}")
+    wish = None if answers else _wish(limits, device)
     learner = founding.learner(spec, ground, device, wish, say)
-    speed = await measure_speed(learner, spec)
+    speed = await measure_speed(learner, spec, answers)
     trim()
-    way = ways(skeleton, spec, device, wish)[0]
-    memory, main = whole(skeleton, spec, device, way), in_main(skeleton, spec) if way.offload else 0
+    memory, main = writing(skeleton, spec, device), 0
+    if wish:
+        way = ways(skeleton, spec, device, wish)[0]
+        memory = whole(skeleton, spec, device, way)
+        main = in_main(skeleton, spec) if way.offload else 0
     found = Survey(
         spec,
         layout,
@@ -260,8 +283,9 @@ async def _prepare(
         memory,
         device,
         limits.threads,
-        wish.processes,
+        wish.processes if wish else 1,
         main,
+        answers,
     )
     worker = Worker(spec, layout, learner)
     worker.pace = spec.tokens_per_step / speed
@@ -292,7 +316,14 @@ def _ground(
     skeleton = models.skeleton(founding.configuration(spec, ground))
     place = Place.here()
     beside = place.beside if place and device == "cpu" else 1
-    check_memory(skeleton, spec, device, beside, limits.memory_bytes, _wish(limits, device))
+    if limits.answers_only:
+        check_writing(skeleton, spec, device, limits.memory_bytes)
+    else:
+        try:
+            check_memory(skeleton, spec, device, beside, limits.memory_bytes, _wish(limits, device))
+        except OutOfMemory as error:
+            other = instead(skeleton, spec, device, limits.memory_bytes)
+            raise OutOfMemory(f"{error}{other}") from error
     layout = founding.layout_here(spec, ground, skeleton)
     if layout.digest() != layout_digest:
         raise PeerStopped(

@@ -18,12 +18,14 @@ from duckweed.net.identity import Identity, verify
 from duckweed.net.rate_limits import RateLimits
 from duckweed.net.timeouts import CONTROLS_CHECK, LAST_ENTRIES, LAST_WORD
 from duckweed.net.transport import Endpoint, LinkError
+from duckweed.round import answers
 from duckweed.round.blocks import Span, lead
 from duckweed.round.open_round import Timings
-from duckweed.round.signed import ForeignRun, genesis_hash, signed_part
+from duckweed.round.signed import ForeignRun, genesis_hash, signed_part, writing_part
 from duckweed.round.worker import Contribution, Trained, Worker, forget_before, residual_path
 from duckweed.run.folder import RunFolder
 from duckweed.run.state import State
+from duckweed.run.task.rollouts import blob_limit
 from duckweed.swarm.blobs.peer_links import PeerLinks
 from duckweed.swarm.blobs.store import Store
 from duckweed.swarm.peer.auditor import Auditor
@@ -60,7 +62,7 @@ class Peer:
 
     home: its own folder. shared: the folder where it saves states when it is asked to. coordinator: key
     and addresses, as the peer was given them. node: the node in this process, if this machine copies the
-    ledger.
+    ledger. writes: whether it only writes answers, for others to learn from.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Peer:
         secret: str,
         say: Callable[[str], None],
         node: OwnNode | None = None,
+        writes: bool = False,
     ) -> None:
         self.identity, self.worker, self.state, self.say = identity, worker, state, say
         self.home, self.shared, self.coordinator = home, shared, coordinator
@@ -82,7 +85,7 @@ class Peer:
         self.timings = Timings()
         self.saves = False
         self.ahead = Overlap(worker)
-        self.node, self.index = node, -1
+        self.node, self.index, self.writes = node, -1, writes
         self.genesis = ""  # hash of the run's first entry
         self.handed = -1  # the round for which the coordinator has this peer's contribution
         self.copy: LedgerCopy | None = None  # of the ledger, where no other is on this machine
@@ -90,6 +93,7 @@ class Peer:
             self.copy = LedgerCopy(shared.ledger, worker.spec.identity, identity)
         self._copying: asyncio.Task[None] | None = None
         self._sent: tuple[m.Contribute, bytes] | None = None  # to send again, should it be lost
+        self._wrote: tuple[m.Wrote, bytes] | None = None  # likewise, of a peer that only writes
         self._done_at = clock.now()  # when the work for the round before was done
 
     async def run(self) -> str:
@@ -117,6 +121,7 @@ class Peer:
             self._welcomed,
             self._aside,
             self.worker.pace,
+            self.writes,
         )
         self._auditor = Auditor(self.worker, self.home, self.identity, client, self.say)
         self._evidence = Evidence(self.home, client, self.say)
@@ -172,6 +177,8 @@ class Peer:
             match answer:
                 case m.Train():
                     await self._contribute(answer)
+                case m.Write():
+                    await self._write(answer)
                 case m.Apply():
                     self.timings.wait += clock.now() - began
                     if self.worker.spec.audits:
@@ -197,7 +204,9 @@ class Peer:
                         await self._client.ask(m.Leave(reason))
                     return reason
 
-    async def _what_now(self, question: m.Next) -> m.Train | m.Audit | m.Apply | m.Wait | m.Stop:
+    async def _what_now(
+        self, question: m.Next
+    ) -> m.Train | m.Write | m.Audit | m.Apply | m.Wait | m.Stop:
         """Raises TimeoutError where all rounds are done, and no coordinator is there to say so."""
         last = question.round == self.worker.spec.schedule.rounds
         async with asyncio.timeout(LAST_WORD if last and not self.node else None):
@@ -266,6 +275,30 @@ class Peer:
         self._sent = question, made.blob + made.rollouts
         await self._hand_in(*self._sent)
 
+    async def _write(self, task: m.Write) -> None:
+        """Hand in answers, unless the volunteer wants the machine back before they are written."""
+        span = Span(task.block, task.first, task.steps)
+        done = self._wrote and self._wrote[0].writing
+        if not done or (done.round, answers.span_of(done)) != (task.round, span):
+            self._set("writing")
+            report = self._stepping(task.round, 0, span.steps, "writing")
+            try:
+                made = await asyncio.to_thread(
+                    self.worker.write, self.state, self.index, span, report
+                )
+            except HandedBack:
+                return
+            signature = self.identity.sign(writing_part(self.genesis, made.writing))
+            self._wrote = m.Wrote(made.writing, signature, made.written), made.blob
+            trim()
+        assert self._wrote
+        self._set("sending")
+        try:
+            await self._client.ask(*self._wrote)
+        except QuestionRefused as error:
+            self.say(f"round {task.round}: not accepted: {error.reason}")
+        self._set("waiting")
+
     async def _make(self, task: m.Train) -> tuple[Contribution, tuple[float, int]]:
         """Evaluate if asked, train what is left of a block and compress it; nothing of what lies
         between stays in memory. Raises HandedBack, Diverged."""
@@ -292,8 +325,11 @@ class Peer:
         """What is left of a task. Raises HandedBack, Diverged."""
         self._set("training")
         span = span_of(task, self.worker.spec.block_steps)
+        limit = blob_limit(self.worker.spec)
+        found = [(said, await self._fetch(said.rollouts, limit)) for said in task.answers]
+        given = answers.given(self.worker.spec, span, found)
         report = self._stepping(task.round, begun.steps if begun else 0, span.steps)
-        return await asyncio.to_thread(self.worker.train, self.state, span, report, begun)
+        return await asyncio.to_thread(self.worker.train, self.state, span, report, begun, given)
 
     async def _go_on(self) -> None:
         """Begin with the next round, from the state that is held and what this peer has sent."""
@@ -408,9 +444,9 @@ class Peer:
 
     # --- talking
 
-    async def _fetch(self, digest: str) -> bytes:
-        spec, layout = self.worker.spec, self.worker.layout
-        limit = fetch_limit(spec, layout)
+    async def _fetch(self, digest: str, limit: int = 0) -> bytes:
+        """A blob of at most `limit` bytes; 0: of one that leads to the next state."""
+        limit = limit or fetch_limit(self.worker.spec, self.worker.layout)
         here = self.shared.blob(digest)
         if (
             (self.node or self.copy)
@@ -435,12 +471,14 @@ class Peer:
     def _set(self, doing: str) -> None:
         self.progress = m.Progress(doing, self.state.round, 0, self.progress.loss)  # type: ignore[arg-type]
 
-    def _stepping(self, round_: int, done: int, steps: int) -> Callable[[int, float], None]:
+    def _stepping(
+        self, round_: int, done: int, steps: int, doing: str = "training"
+    ) -> Callable[[int, float], None]:
         """What is to be called after every inner step for a round, from `done` to `steps`."""
         self.watch.steps = steps - done
 
         def stepped(step: int, loss: float) -> None:
-            self.progress = m.Progress("training", round_, done + step, loss)
+            self.progress = m.Progress(doing, round_, done + step, loss)  # type: ignore[arg-type]
             self.watch.stepped(step)
 
         return stepped

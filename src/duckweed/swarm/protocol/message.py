@@ -13,7 +13,7 @@ import msgspec
 from duckweed.net.framing import ADDRESS, ADDRESSES
 from duckweed.run.checked import TEXT, Hash, Number, Seconds, Text, plain
 
-PROTOCOL = 7
+PROTOCOL = 8
 HEAD_LIMIT = (
     1 << 20
 )  # bytes of an encoded message: an RMS and a scale for each of some thousand tensors

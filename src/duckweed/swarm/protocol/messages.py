@@ -55,6 +55,8 @@ from duckweed.swarm.protocol.peer import (
     Stop,
     Train,
     Welcome,
+    Write,
+    Wrote,
 )
 from duckweed.swarm.protocol.status import (  # noqa: F401
     PROBE_LIMIT,
@@ -81,6 +83,7 @@ AnyQuestion = (
     | Ahead
     | Progress
     | Contribute
+    | Wrote
     | Shown
     | Audited
     | Fetch
@@ -103,6 +106,7 @@ AnyAnswer = (
     | Paths
     | Status
     | Train
+    | Write
     | Apply
     | Audit
     | Wait

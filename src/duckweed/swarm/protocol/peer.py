@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from duckweed.ledger.entries import Writing
 from duckweed.ledger.ledger import Row
 from duckweed.merge.round import Announcement, Closed
 from duckweed.round.open_round import Timings
@@ -58,6 +59,17 @@ class Train(Answer, tag="train"):
     evaluate: bool  # measure that share of the held-out text first
     first: Number = 0  # inner step to begin with
     steps: Number = 0  # inner steps; 0: the whole block
+    # Answers of others for steps of this span, which the peer learns from instead of writing own ones.
+    answers: Annotated[tuple[Writing, ...], msgspec.Meta(max_length=4096)] = ()
+
+
+class Write(Answer, tag="write"):
+    """Write the answers of a span of a block, and train nothing."""
+
+    round: Number  # by the weights that it begins from
+    block: Count
+    first: Number  # inner step to begin with
+    steps: Number
 
 
 class Apply(Answer, tag="apply"):
@@ -107,9 +119,10 @@ class Join(Question[Welcome], tag="join"):
     # where other peers may reach it, to fetch what it has
     addresses: Addresses = msgspec.field(default_factory=list)
     pace: Seconds = 0.0  # of an inner step on this machine, as measured; 0: it was not
+    writes: bool = False  # whether it only writes answers, for others to learn from
 
 
-class Next(Question[Train | Audit | Apply | Wait | Stop], tag="next"):
+class Next(Question[Train | Write | Audit | Apply | Wait | Stop], tag="next"):
     """What now? Answered when there is something to do, or with Wait after a few seconds."""
 
     round: Number  # the peer holds the state after so many rounds
@@ -129,7 +142,7 @@ class Ahead(Question[Train | Wait], tag="ahead"):
 class Progress(Question[Ack], tag="progress"):
     """A sign of life."""
 
-    doing: Literal["starting", "training", "sending", "waiting", "applying"]
+    doing: Literal["starting", "training", "writing", "sending", "waiting", "applying"]
     round: Number  # for which it trains
     step: Number = 0
     loss: Nats = 0.0  # nats per token, of the last step; 0 where it is not finite
@@ -148,6 +161,14 @@ class Contribute(Question[Ack], tag="contribute"):
     nats: SumOfNats = 0.0  # sum over this peer's share of the held-out text, if it was asked for
     tokens: Count = 0  # in that share
     written: Written | msgspec.UnsetType = msgspec.UNSET  # by its model, in reinforcement learning
+
+
+class Wrote(Question[Ack], tag="wrote"):
+    """Answers that a peer wrote that trains nothing; the body is the blob."""
+
+    writing: Writing
+    signature: Signature  # by the peer's key, over round.signed.writing_part
+    written: Written  # the same as sums
 
 
 class Shown(Question[Ack], tag="shown"):

@@ -36,6 +36,7 @@ class PeerStatus(msgspec.Struct, forbid_unknown_fields=True):
     loss: Nats  # nats per token
     heard: Seconds  # seconds since its last sign of life
     counted: Number  # rounds in which its work counted
+    wrote: Count = 0  # tokens of the answers that it wrote for others to learn from
 
 
 class Status(Answer, tag="standing"):
