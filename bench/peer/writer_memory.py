@@ -1,5 +1,5 @@
 """Peak memory of a peer that only writes answers beside what `duckweed join --answers-only` predicts:
-`python -m bench.writer_memory`, some minutes.
+`python -m bench.peer.writer_memory`, some minutes.
 
 Each case is a process of its own: on random weights it writes the few tokens that fill the sequence, to all answers of a step, and applies a
 round, as a peer does (Worker.write draws and Engine.advance applies). The peak is that of the resident memory of the
@@ -100,7 +100,7 @@ def main() -> None:
     print("| model | vocabulary | answers | tokens | predicted MB | writing MB | applying MB |")
     print("|---|--:|--:|--:|--:|--:|--:|")
     for case in CASES:
-        command = [sys.executable, "-m", "bench.writer_memory", msgspec.json.encode(case).decode()]
+        command = [sys.executable, "-m", "bench.peer.writer_memory", msgspec.json.encode(case).decode()]
         said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         found = {key: value / 1e6 for key, value in json.loads(said.splitlines()[-1]).items()}
         print(
