@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from bench.memory import _forget, _peak
+from bench.peer.memory import _forget, _peak
 
 
 class Case(msgspec.Struct, frozen=True):
