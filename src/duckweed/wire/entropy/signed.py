@@ -49,6 +49,7 @@ def put_integers(
     activity.put(writer, found)
     table = _put_table(writer, numbers, largest, cap, found) if largest > 1 else FLAGS
     coded, signs = Table(table), Table(FLAGS)
+    _ = coded.rows, signs.rows  # before the threads ask for them
     runs = threads.each(
         lambda part: _write(part, numbers, found, coded, signs, rest, low),
         threads.stretches(layout.total, CHUNK),
@@ -96,18 +97,18 @@ def _write(
 
     count = part.stop - part.start
     symbols, lean, contexts = np.empty((3, count), np.uint8)
-    plain = low == 0 and table.size <= chunk.DIRECT
-    a_value = 1 if plain else low + 1 + max(0, table.size - chunk.DIRECT + 6)
+    direct = table.size <= chunk.DIRECT
+    a_value = low + 1 if direct else low + 1 + max(0, table.size - chunk.DIRECT + 6)
     raw = np.empty(count * a_value // 32 + 3, np.uint32)
     bits, leaning = chunk.split(
-        numbers, part.start, part.stop, plain, rest, low, found.offsets, found.widths,
+        numbers, part.start, part.stop, direct, rest, low, found.offsets, found.widths,
         found.column_starts, found.leans, found.leanings, symbols, lean, contexts, raw,
     )  # fmt: skip
     parts = [
         Symbols(symbols, found.paint(part), table),
         Symbols(lean[:leaning], contexts[:leaning], signs),
     ]
-    data = raw[: -(-bits // 32)].astype("<u4").view(np.uint8)
+    data = raw[: -(-bits // 32)].astype("<u4", copy=False).view(np.uint8)
     return stream.write(count, parts, data[: -(-bits // 8)])
 
 
@@ -129,11 +130,11 @@ def _read(
         )  # fmt: skip
         lean = np.empty(leaning + 1, np.uint8)
         run.take(lean[:leaning], contexts[:leaning], signs)
-    plain = low == 0 and table.size <= chunk.DIRECT
-    bits = chunk.raw_bits(symbols, part.start, part.stop, plain, low, found.offsets, found.leans)
+    direct = table.size <= chunk.DIRECT
+    bits = chunk.raw_bits(symbols, part.start, part.stop, direct, low, found.offsets, found.leans)
     raw = run.finish(bits)
     failed = chunk.join(
-        numbers, part.start, part.stop, plain, rest, low, largest, found.offsets, found.leans,
+        numbers, part.start, part.stop, direct, rest, low, largest, found.offsets, found.leans,
         symbols, lean, raw,
     )  # fmt: skip
     if failed:
@@ -155,9 +156,9 @@ def _put_table(
     from duckweed.wire.kernels import chunk
 
     def counts_of(part: slice) -> np.ndarray:
-        counts = np.zeros((LEVELS, chunk.symbol_of(largest) + 1), np.int64)
+        counts = np.zeros((4, LEVELS, chunk.symbol_of(largest) + 1), np.int64)
         chunk.count(counts, found.paint(part), numbers, part.start)
-        return counts
+        return counts.sum(axis=0)
 
     counts = sum(threads.each(counts_of, threads.stretches(len(numbers), CHUNK)))
     assert isinstance(counts, np.ndarray)

@@ -27,7 +27,14 @@ class Table:
         from duckweed.wire.kernels import rans
 
         self.frequencies, self.size = frequencies, frequencies.shape[1]
-        self.packed, self.inverse = rans.pack(frequencies)
+        self.packed = rans.pack(frequencies)
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """What the coder needs of every symbol, uint64[C * S, 4]."""
+        from duckweed.wire.kernels import rans
+
+        return rans.rows_of(self.frequencies)
 
     @cached_property
     def symbols(self) -> np.ndarray:
@@ -66,16 +73,14 @@ def write(values: int, parts: list[Symbols], raw: np.ndarray) -> Run:
     count = states_of(values)
     fill = np.zeros(2 * count, np.uint8)
     fill[: min(len(raw), 2 * count)] = raw[: 2 * count]
-    states = fill.view("<u2").astype(np.uint32) + np.uint32(_LOW)
+    states = fill.view("<u2").astype(np.uint64) + np.uint64(_LOW)
     words = np.empty(sum(len(part.symbols) for part in parts), np.uint16)
     at = len(words)
     for symbols, contexts, table in reversed(parts):
-        at = rans.encode(
-            symbols, contexts, table.size, table.packed, table.inverse, states, words[:at]
-        )
+        at = rans.encode(symbols, contexts, table.size, table.rows, states, words[:at])
     left = raw[2 * count :]
-    data = states.astype("<u4").tobytes() + words[at:].astype("<u2").tobytes() + left.tobytes()
-    return Run(len(words) - at, len(left), data)
+    coded = words[at:].astype("<u2", copy=False)
+    return Run(len(coded), len(left), b"".join([states.astype("<u4"), coded, left]))
 
 
 class Open:

@@ -21,6 +21,7 @@ _BELOW = DIRECT.bit_length() - DIRECT  # a symbol above is the bit length minus 
 TOO_LARGE = -1
 _WORD, _FULL, _UNIT = np.uint64(32), np.uint64(0xFFFFFFFF), np.uint64(1)
 _EIGHTH, _SEVEN = np.uint64(3), np.uint64(7)
+_FIFTH, _BELOW_WORD = np.uint64(5), np.uint64(31)
 
 
 def symbol_of(magnitude: int) -> int:
@@ -60,23 +61,24 @@ def paint(contexts, start, stop, offsets, widths, row_starts, column_starts, row
 
 @kernel
 def count(counts, contexts, numbers, start):  # type: ignore[no-untyped-def]
-    """Add up how often each symbol comes in each context, int64[64, S]."""
+    """Count how often each symbol comes in each context, int64[4, 64, S]; the sum of the four is meant: of equal
+    symbols that follow each other, none waits for the one before."""
     numbers = numbers[start : start + len(contexts)]
     for i in range(len(contexts)):
         magnitude = abs(np.int64(numbers[i]))
         symbol = magnitude if magnitude < DIRECT else _length(magnitude) - _BELOW
-        counts[contexts[i], symbol] += 1
+        counts[i & 3, contexts[i], symbol] += 1
 
 
 @kernel
 def split(  # type: ignore[no-untyped-def]
-    numbers, start, stop, plain, rest, low,
+    numbers, start, stop, direct, rest, low,
     offsets, widths, column_starts, leans, leanings,
     symbols, lean_symbols, lean_contexts, raw,
 ):  # fmt: skip
     """Fill in the symbols of start:stop, the symbols and contexts of their leaning signs, and the raw bits, uint32.
 
-    plain: no value has other raw bits than its sign. rest: uint8[P], the `low` further bits of each value.
+    direct: every magnitude is a symbol of its own. rest: uint8[P], the `low` further bits of each value, 5 at most.
     leans: uint8[T], whether a tensor's signs lean; leanings: uint8, the context of each column's signs.
     Returns how many bits and how many leaning signs there are.
     """
@@ -90,17 +92,23 @@ def split(  # type: ignore[no-untyped-def]
         # A tensor whose signs do not lean is taken whole, else a row of it.
         end = min(stop, i + width - column) if leans_here else min(stop, offsets[tensor + 1])
         here, out = numbers[i:end], symbols[i - start : end - start]
-        if plain and not leans_here:
-            for j in range(end - i):
-                number = np.int32(here[j])
-                out[j] = np.uint8(abs(number))
-                held |= np.uint64(number < 0) << bits
-                bits += np.uint64(number != 0)
-                if bits >= _WORD:
-                    raw[at] = np.uint32(held & _FULL)
-                    held >>= _WORD
-                    at += _UNIT
-                    bits -= _WORD
+        if direct and not leans_here:
+            beside = rest[i:end] if low else out
+            together = 4 if low else 32  # whose raw bits fit a word beside what is held
+            for first in range(0, end - i, together):
+                for j in range(first, min(first + together, end - i)):
+                    number = np.int32(here[j])
+                    out[j] = np.uint8(abs(number))
+                    if low:
+                        held |= np.uint64(beside[j]) << bits
+                        bits += np.uint64(low)
+                    held |= np.uint64(number < 0) << bits
+                    bits += np.uint64(number != 0)
+                raw[at] = np.uint32(held & _FULL)  # no branch: it could not be foreseen
+                full = bits >> _FIFTH
+                at += full
+                held >>= full << _FIFTH
+                bits &= _BELOW_WORD
         else:
             for j in range(end - i):
                 number = np.int64(here[j])
@@ -163,20 +171,20 @@ def leaning_signs(symbols, start, stop, offsets, widths, column_starts, leans, l
 
 
 @kernel
-def raw_bits(symbols, start, stop, plain, low, offsets, leans):  # type: ignore[no-untyped-def]
-    """How many raw bits the values of start:stop have. plain: as in `split`."""
+def raw_bits(symbols, start, stop, direct, low, offsets, leans):  # type: ignore[no-untyped-def]
+    """How many raw bits the values of start:stop have. direct: as in `split`."""
     tensor = np.searchsorted(offsets, start, side="right") - 1
     total = low * (stop - start)
     i = start
     while i < stop:
         end = min(stop, offsets[tensor + 1])
         here = symbols[i - start : end - start]
-        nonzero = 0
+        nonzero = np.int32(0)
         for j in range(len(here)):
-            nonzero += here[j] != 0
+            nonzero += np.int32(here[j] != 0)
         if not leans[tensor]:
             total += nonzero
-        if not plain:
+        if not direct:
             for j in range(len(here)):
                 if here[j] >= DIRECT:
                     total += np.int64(here[j]) + (_BELOW - 1)
@@ -186,7 +194,7 @@ def raw_bits(symbols, start, stop, plain, low, offsets, leans):  # type: ignore[
 
 @kernel
 def join(  # type: ignore[no-untyped-def]
-    numbers, start, stop, plain, rest, low, largest,
+    numbers, start, stop, direct, rest, low, largest,
     offsets, leans, symbols, lean_symbols, raw,
 ):  # fmt: skip
     """The inverse of `split`: fill in the numbers of start:stop, and `rest`. raw has at least eight bytes more
@@ -198,7 +206,16 @@ def join(  # type: ignore[no-untyped-def]
     while i < stop:
         end = min(stop, offsets[tensor + 1])
         here, out = symbols[i - start : end - start], numbers[i:end]
-        if plain and not leans[tensor]:
+        if direct and low and not leans[tensor]:
+            beside = rest[i:end]
+            for j in range(end - i):
+                symbol, byte = np.int32(here[j]), bit >> _EIGHTH
+                both = (np.uint64(raw[byte]) | np.uint64(raw[byte + _UNIT]) << np.uint64(8)) >> (bit & _SEVEN)
+                beside[j] = np.uint8(both & mask)
+                minus = np.int32((both >> wide) & _UNIT)
+                out[j] = (symbol ^ -minus) + minus
+                bit += wide + np.uint64(symbol != 0)
+        elif direct and not leans[tensor]:
             for j in range(end - i):
                 symbol = np.int32(here[j])
                 minus = np.int32(raw[bit >> _EIGHTH] >> np.uint8(bit & _SEVEN)) & np.int32(1)

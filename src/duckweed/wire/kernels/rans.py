@@ -18,38 +18,44 @@ from duckweed.wire.kernels.jit import kernel
 
 BITS = 14
 ONE = 1 << BITS
+_SHIFT_BITS = 46
 LOW = 1 << 16
 """The smallest state."""
 # All of 64 bits without a sign: numba makes floats of sums of different kinds.
 _LOW, _HALF, _SLOT = np.uint64(LOW), np.uint64(0xFFFF), np.uint64(ONE - 1)
-_ONE64, _WORD, _BITS = np.uint64(ONE), np.uint64(16), np.uint64(BITS)
-_SHIFT, _ROOM = np.uint64(46), np.uint64(32 - BITS)
+_WORD, _BITS, _SHIFT = np.uint64(16), np.uint64(BITS), np.uint64(_SHIFT_BITS)
 _ZERO, _UNIT, _FOUR = np.uint64(0), np.uint64(1), np.uint64(4)
 
 
 @kernel
-def encode(symbols, contexts, size, packed, inverse, states, words):  # type: ignore[no-untyped-def]
+def _put(k, x, rows, words, at):  # type: ignore[no-untyped-def]
+    """The state x after a symbol, whose row is k, and where the words begin."""
+    full = np.uint64(x >= rows[k, 0])  # no branch: it could not be foreseen
+    words[at - _UNIT] = np.uint16(x)
+    x >>= full << _FOUR
+    quotient = (x * rows[k, 1]) >> _SHIFT
+    return x + quotient * rows[k, 2] + rows[k, 3], at - full
+
+
+@kernel
+def encode(symbols, contexts, size, rows, states, words):  # type: ignore[no-untyped-def]
     """Code symbols, uint8[N], from the last to the first, the words downwards from the end of `words`, uint16 of
     N at least.
 
-    contexts: uint8[N], which of the tables a symbol is coded with; size: symbols of a table. packed: frequency
-    and start of each symbol of each table (see `pack`); inverse: ceil(2^46 / frequency). Changes the states and
-    returns where the words begin.
+    contexts: uint8[N], which of the tables a symbol is coded with; size: symbols of a table. rows: see `rows_of`.
+    Changes the states, uint64, of which there are a power of two, and returns where the words begin.
     """
-    last = np.uint64(len(states) - 1)  # their number is a power of two
+    count, last = len(symbols), len(states) - 1
     wide, at = np.uint64(size), np.uint64(len(words))
-    for i in range(len(symbols) - 1, -1, -1):
+    whole = count & ~7 if last == 7 else 0
+    for i in range(count - 1, whole - 1, -1):
         k = np.uint64(contexts[i]) * wide + np.uint64(symbols[i])
-        both = packed[k]
-        frequency = np.uint64(both >> _WORD)
-        lane = np.uint64(i) & last
-        x = np.uint64(states[lane])
-        full = np.uint64(x >= frequency << _ROOM)  # no branch: it could not be foreseen
-        words[at - _UNIT] = np.uint16(x & _HALF)
-        at -= full
-        x >>= full << _FOUR
-        quotient = (x * inverse[k]) >> _SHIFT
-        states[lane] = np.uint32(x + quotient * (_ONE64 - frequency) + (np.uint64(both) & _HALF))
+        states[i & last], at = _put(k, states[i & last], rows, words, at)
+    for start in range(whole - 8, -1, -8):
+        of, within = symbols[start : start + 8], contexts[start : start + 8]
+        for lane in range(7, -1, -1):  # a fixed number, so that the compiler lays the lanes out one after the other
+            k = np.uint64(within[lane]) * wide + np.uint64(of[lane])
+            states[lane], at = _put(k, states[lane], rows, words, at)
     return np.intp(at)
 
 
@@ -94,14 +100,24 @@ def decode_flags(symbols, contexts, packed, states, words, at):  # type: ignore[
     return np.intp(at)
 
 
-def pack(frequencies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def pack(frequencies: np.ndarray) -> np.ndarray:
     """For tables of frequencies, int64[C, S] that add up to 2^14 each: frequency and start of every symbol in
-    one number, uint32[C * S], and the inverse of the frequency, uint64[C * S]."""
-    starts = np.cumsum(frequencies, axis=1) - frequencies
-    packed = (frequencies << 16 | starts).astype(np.uint32).ravel()
+    one number, uint32[C * S]."""
+    return (frequencies << 16 | _starts(frequencies)).astype(np.uint32).ravel()
+
+
+def rows_of(frequencies: np.ndarray) -> np.ndarray:
+    """What `encode` needs of every symbol of such tables, uint64[C * S, 4]: the state from which on a word is put
+    out, the inverse of the frequency f, 2^14 - f, and where the symbol begins."""
     least = np.maximum(frequencies, 1)
-    inverse = (((1 << 46) + least - 1) // least).astype(np.uint64).ravel()
-    return packed, inverse
+    inverse = ((1 << _SHIFT_BITS) + least - 1) // least
+    limit = frequencies << 32 - BITS
+    rows = np.stack([limit, inverse, ONE - frequencies, _starts(frequencies)], axis=2)
+    return rows.reshape(-1, 4).astype(np.uint64)
+
+
+def _starts(frequencies: np.ndarray) -> np.ndarray:
+    return np.cumsum(frequencies, axis=1) - frequencies
 
 
 def symbols_of(frequencies: np.ndarray) -> np.ndarray:
