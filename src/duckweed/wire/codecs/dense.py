@@ -12,7 +12,7 @@ from duckweed.run.layout import Layout
 from duckweed.run.sections import Wire, check
 from duckweed.wire import chunks, threads
 from duckweed.wire.codec import Codec, finite, largest_bits, refuse
-from duckweed.wire.entropy.signed import max_integer_bytes, put_integers, take_integers
+from duckweed.wire.entropy.signed import max_integer_bytes, put_integers, take_integers, typical
 from duckweed.wire.frame import Reader, WireError, Writer
 from duckweed.wire.total import Decoded
 
@@ -140,8 +140,7 @@ def _write_int8(writer: Writer, x: np.ndarray, layout: Layout) -> Int8:
         threads.stretches(len(scales), BLOCKS),
     )
     refuse(max(most), x, layout)
-    typical = np.abs(codes[:: max(1, total >> 20)]).mean()
-    low = int(max(0, np.floor(np.log2(typical / 3 + 0.01))))
+    low = int(max(0, np.floor(np.log2(typical(codes) / 3 + 0.01))))
     writer.raw(scales.astype("<f4"))
     writer.varint(low)
     high, rest = codes, np.empty(total, np.uint8)

@@ -143,7 +143,7 @@ def _fit(rows: np.ndarray, columns: np.ndarray, cap: int, squares: float) -> Pla
         return flat
     a, b = _rasch(rows, columns, cap)
     no_rows, no_columns = _side(flat.rows, 0), _side(flat.columns, 0)
-    middle = float(np.median(a))
+    middle = _median(a)
     levels = [(flat.base, no_rows, no_columns)]
     if row_step:
         of_rows = _side(classes_of(a - middle, row_step), row_step)
@@ -170,6 +170,12 @@ class _Side(NamedTuple):
     """For each row or column, which of them it has."""
     sizes: np.ndarray
     """How many have each."""
+
+
+def _median(a: np.ndarray) -> float:
+    """What np.median gives, which takes several times as long for so few."""
+    ordered, half = np.sort(a), len(a) // 2
+    return float(ordered[half] if len(a) % 2 else (ordered[half - 1] + ordered[half]) / 2)
 
 
 def _side(classes: np.ndarray, step: int) -> _Side:

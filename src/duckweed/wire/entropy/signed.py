@@ -145,8 +145,15 @@ def _cap(numbers: np.ndarray, largest: int) -> int:
     """Where magnitudes stop to count for the map of activity: at about four times their mean."""
     if largest <= 1:
         return 1
-    sample = np.abs(numbers[:: max(1, len(numbers) >> 20)])
-    return int(max(1, min(np.rint(4 * sample.mean()), largest, _MAX_CAP)))
+    return int(max(1, min(np.rint(4 * typical(numbers)), largest, _MAX_CAP)))
+
+
+def typical(numbers: np.ndarray) -> float:
+    """The mean magnitude of about a million of the integers."""
+    from duckweed.wire.kernels import vectors
+
+    apart = max(1, len(numbers) >> 20)
+    return int(vectors.magnitudes(numbers, apart)) / -(-len(numbers) // apart)
 
 
 def _put_table(
@@ -156,9 +163,10 @@ def _put_table(
     from duckweed.wire.kernels import chunk
 
     def counts_of(part: slice) -> np.ndarray:
-        counts = np.zeros((4, LEVELS, chunk.symbol_of(largest) + 1), np.int64)
-        chunk.count(counts, found.paint(part), numbers, part.start)
-        return counts.sum(axis=0)
+        size, direct = chunk.symbol_of(largest) + 1, largest < chunk.DIRECT
+        counts = np.zeros((4, LEVELS * size), np.int32)
+        chunk.count(counts, found.paint(part), numbers, part.start, direct)
+        return counts.sum(axis=0, dtype=np.int64).reshape(LEVELS, size)
 
     counts = sum(threads.each(counts_of, threads.stretches(len(numbers), CHUNK)))
     assert isinstance(counts, np.ndarray)

@@ -31,7 +31,7 @@ class Table:
 
     @cached_property
     def rows(self) -> np.ndarray:
-        """What the coder needs of every symbol, uint64[C * S, 4]."""
+        """What the coder needs of every symbol, uint64[C * S * 4]."""
         from duckweed.wire.kernels import rans
 
         return rans.rows_of(self.frequencies)

@@ -60,14 +60,30 @@ def paint(contexts, start, stop, offsets, widths, row_starts, column_starts, row
 
 
 @kernel
-def count(counts, contexts, numbers, start):  # type: ignore[no-untyped-def]
-    """Count how often each symbol comes in each context, int64[4, 64, S]; the sum of the four is meant: of equal
-    symbols that follow each other, none waits for the one before."""
-    numbers = numbers[start : start + len(contexts)]
-    for i in range(len(contexts)):
+def count(counts, contexts, numbers, start, direct):  # type: ignore[no-untyped-def]
+    """Count how often each symbol comes in each context, int32[4, 64 * S]: the sum of the four is meant, so that of
+    equal symbols that follow each other none waits for the one before. direct: every magnitude is a symbol of its own."""
+    numbers, size = numbers[start : start + len(contexts)], np.uint64(counts.shape[1] // 64)
+    a, b, c, d = counts[0], counts[1], counts[2], counts[3]
+    whole = len(contexts) & ~3 if direct else 0
+    for i in range(0, whole, 4):
+        of, within = numbers[i : i + 4], contexts[i : i + 4]
+        a[np.uint64(within[0]) * size + np.uint64(abs(np.int32(of[0])))] += 1
+        b[np.uint64(within[1]) * size + np.uint64(abs(np.int32(of[1])))] += 1
+        c[np.uint64(within[2]) * size + np.uint64(abs(np.int32(of[2])))] += 1
+        d[np.uint64(within[3]) * size + np.uint64(abs(np.int32(of[3])))] += 1
+    for i in range(whole, len(contexts)):
         magnitude = abs(np.int64(numbers[i]))
         symbol = magnitude if magnitude < DIRECT else _length(magnitude) - _BELOW
-        counts[i & 3, contexts[i], symbol] += 1
+        a[np.uint64(contexts[i]) * size + np.uint64(symbol)] += 1
+
+
+@kernel
+def _flush(held, bits, raw, at):  # type: ignore[no-untyped-def]
+    """Put out a word if there is one, without a branch, which could not be foreseen."""
+    raw[at] = np.uint32(held & _FULL)
+    full = bits >> _FIFTH
+    return held >> (full << _FIFTH), bits & _BELOW_WORD, at + full
 
 
 @kernel
@@ -93,22 +109,34 @@ def split(  # type: ignore[no-untyped-def]
         end = min(stop, i + width - column) if leans_here else min(stop, offsets[tensor + 1])
         here, out = numbers[i:end], symbols[i - start : end - start]
         if direct and not leans_here:
-            beside = rest[i:end] if low else out
-            together = 4 if low else 32  # whose raw bits fit a word beside what is held
-            for first in range(0, end - i, together):
-                for j in range(first, min(first + together, end - i)):
-                    number = np.int32(here[j])
-                    out[j] = np.uint8(abs(number))
-                    if low:
-                        held |= np.uint64(beside[j]) << bits
-                        bits += np.uint64(low)
-                    held |= np.uint64(number < 0) << bits
-                    bits += np.uint64(number != 0)
-                raw[at] = np.uint32(held & _FULL)  # no branch: it could not be foreseen
-                full = bits >> _FIFTH
-                at += full
-                held >>= full << _FIFTH
-                bits &= _BELOW_WORD
+            for j in range(end - i):
+                out[j] = np.uint8(abs(np.int32(here[j])))
+            if low:
+                beside, wide = rest[i:end], np.uint64(low)
+                for first in range(0, end - i & ~3, 4):
+                    some, below = here[first : first + 4], beside[first : first + 4]
+                    for j in range(4):  # a fixed number: no loop is left
+                        held |= (np.uint64(below[j]) | np.uint64(some[j] < 0) << wide) << bits
+                        bits += wide + np.uint64(some[j] != 0)
+                    held, bits, at = _flush(held, bits, raw, at)
+                for j in range(end - i & ~3, end - i):
+                    held |= (np.uint64(beside[j]) | np.uint64(here[j] < 0) << wide) << bits
+                    bits += wide + np.uint64(here[j] != 0)
+                held, bits, at = _flush(held, bits, raw, at)
+            else:
+                for first in range(0, end - i & ~31, 32):
+                    for part in range(first, first + 32, 8):
+                        signs, found, some = np.uint64(0), np.uint64(0), here[part : part + 8]
+                        for j in range(8):  # a fixed number: no loop is left
+                            signs |= np.uint64(some[j] < 0) << found
+                            found += np.uint64(some[j] != 0)
+                        held |= signs << bits
+                        bits += found
+                    held, bits, at = _flush(held, bits, raw, at)
+                for j in range(end - i & ~31, end - i):
+                    held |= np.uint64(here[j] < 0) << bits
+                    bits += np.uint64(here[j] != 0)
+                held, bits, at = _flush(held, bits, raw, at)
         else:
             for j in range(end - i):
                 number = np.int64(here[j])

@@ -24,17 +24,18 @@ LOW = 1 << 16
 # All of 64 bits without a sign: numba makes floats of sums of different kinds.
 _LOW, _HALF, _SLOT = np.uint64(LOW), np.uint64(0xFFFF), np.uint64(ONE - 1)
 _WORD, _BITS, _SHIFT = np.uint64(16), np.uint64(BITS), np.uint64(_SHIFT_BITS)
-_ZERO, _UNIT, _FOUR = np.uint64(0), np.uint64(1), np.uint64(4)
+_ZERO, _UNIT, _TWO, _THREE, _FOUR = [np.uint64(n) for n in range(5)]
+_AT_ONCE = 4096
 
 
 @kernel
-def _put(k, x, rows, words, at):  # type: ignore[no-untyped-def]
-    """The state x after a symbol, whose row is k, and where the words begin."""
-    full = np.uint64(x >= rows[k, 0])  # no branch: it could not be foreseen
+def _put(x, row, rows, words, at):  # type: ignore[no-untyped-def]
+    """The state x after a symbol whose row begins there, and where the words begin."""
+    full = np.uint64(x >= rows[row])  # no branch: it could not be foreseen
     words[at - _UNIT] = np.uint16(x)
     x >>= full << _FOUR
-    quotient = (x * rows[k, 1]) >> _SHIFT
-    return x + quotient * rows[k, 2] + rows[k, 3], at - full
+    quotient = (x * rows[row + _UNIT]) >> _SHIFT
+    return x + quotient * rows[row + _TWO] + rows[row + _THREE], at - full
 
 
 @kernel
@@ -45,17 +46,25 @@ def encode(symbols, contexts, size, rows, states, words):  # type: ignore[no-unt
     contexts: uint8[N], which of the tables a symbol is coded with; size: symbols of a table. rows: see `rows_of`.
     Changes the states, uint64, of which there are a power of two, and returns where the words begin.
     """
-    count, last = len(symbols), len(states) - 1
-    wide, at = np.uint64(size), np.uint64(len(words))
-    whole = count & ~7 if last == 7 else 0
-    for i in range(count - 1, whole - 1, -1):
-        k = np.uint64(contexts[i]) * wide + np.uint64(symbols[i])
-        states[i & last], at = _put(k, states[i & last], rows, words, at)
-    for start in range(whole - 8, -1, -8):
-        of, within = symbols[start : start + 8], contexts[start : start + 8]
-        for lane in range(7, -1, -1):  # a fixed number, so that the compiler lays the lanes out one after the other
-            k = np.uint64(within[lane]) * wide + np.uint64(of[lane])
-            states[lane], at = _put(k, states[lane], rows, words, at)
+    count, last, at = len(symbols), len(states) - 1, np.uint64(len(words))
+    found = np.empty(_AT_ONCE, np.uint16)
+    for stop in range(count, 0, -_AT_ONCE):
+        start = max(0, stop - _AT_ONCE)
+        of, within, wide = symbols[start:stop], contexts[start:stop], np.uint16(size)
+        for i in range(len(of)):  # many at a time, apart from the states
+            found[i] = np.uint16((np.uint16(within[i]) * wide + np.uint16(of[i])) << np.uint16(2))
+        whole = (start + 7 & ~7) - start if last == 7 else stop - start
+        even = whole + (stop - start - whole & ~7)
+        for i in range(stop - start - 1, even - 1, -1):
+            lane = start + i & last
+            states[lane], at = _put(states[lane], np.uint64(found[i]), rows, words, at)
+        for first in range(even - 8, whole - 1, -8):
+            here = found[first : first + 8]
+            for lane in range(7, -1, -1):  # a fixed number, so that the lanes are laid out one after the other
+                states[lane], at = _put(states[lane], np.uint64(here[lane]), rows, words, at)
+        for i in range(whole - 1, -1, -1):
+            lane = start + i & last
+            states[lane], at = _put(states[lane], np.uint64(found[i]), rows, words, at)
     return np.intp(at)
 
 
@@ -107,13 +116,13 @@ def pack(frequencies: np.ndarray) -> np.ndarray:
 
 
 def rows_of(frequencies: np.ndarray) -> np.ndarray:
-    """What `encode` needs of every symbol of such tables, uint64[C * S, 4]: the state from which on a word is put
+    """What `encode` needs of every symbol of such tables, uint64[C * S * 4]: the state from which on a word is put
     out, the inverse of the frequency f, 2^14 - f, and where the symbol begins."""
     least = np.maximum(frequencies, 1)
     inverse = ((1 << _SHIFT_BITS) + least - 1) // least
     limit = frequencies << 32 - BITS
     rows = np.stack([limit, inverse, ONE - frequencies, _starts(frequencies)], axis=2)
-    return rows.reshape(-1, 4).astype(np.uint64)
+    return rows.astype(np.uint64).ravel()
 
 
 def _starts(frequencies: np.ndarray) -> np.ndarray:

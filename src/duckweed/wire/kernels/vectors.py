@@ -69,6 +69,15 @@ def add(total, codes, weight):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def magnitudes(numbers, apart):  # type: ignore[no-untyped-def]
+    """The sum of the magnitudes of every `apart`-th integer."""
+    total = np.int64(0)
+    for i in range(0, len(numbers), apart):
+        total += abs(np.int64(numbers[i]))
+    return total
+
+
+@kernel
 def present(found, numbers):  # type: ignore[no-untyped-def]
     """Mark the magnitudes that come, bool."""
     for i in range(len(numbers)):
