@@ -29,16 +29,6 @@ _AT_ONCE = 4096
 
 
 @kernel
-def _put(x, row, rows, words, at):  # type: ignore[no-untyped-def]
-    """The state x after a symbol whose row begins there, and where the words begin."""
-    full = np.uint64(x >= rows[row])  # no branch: it could not be foreseen
-    words[at - _UNIT] = np.uint16(x)
-    x >>= full << _FOUR
-    quotient = (x * rows[row + _UNIT]) >> _SHIFT
-    return x + quotient * rows[row + _TWO] + rows[row + _THREE], at - full
-
-
-@kernel
 def encode(symbols, contexts, size, rows, states, words):  # type: ignore[no-untyped-def]
     """Code symbols, uint8[N], from the last to the first, the words downwards from the end of `words`, uint16 of
     N at least.
@@ -47,24 +37,33 @@ def encode(symbols, contexts, size, rows, states, words):  # type: ignore[no-unt
     Changes the states, uint64, of which there are a power of two, and returns where the words begin.
     """
     count, last, at = len(symbols), len(states) - 1, np.uint64(len(words))
+    whole = count & ~7 if last == 7 else 0
+    for i in range(count - 1, whole - 1, -1):
+        row = (np.uint64(contexts[i]) * np.uint64(size) + np.uint64(symbols[i])) << _TWO
+        x = states[i & last]
+        full = np.uint64(x >= rows[row])
+        words[at - _UNIT] = np.uint16(x)
+        at -= full
+        x >>= full << _FOUR
+        quotient = (x * rows[row + _UNIT]) >> _SHIFT
+        states[i & last] = x + quotient * rows[row + _TWO] + rows[row + _THREE]
+    # The same for eight states, laid out one after the other; where the rows are is found for many at a time.
     found = np.empty(_AT_ONCE, np.uint16)
-    for stop in range(count, 0, -_AT_ONCE):
+    for stop in range(whole, 0, -_AT_ONCE):
         start = max(0, stop - _AT_ONCE)
         of, within, wide = symbols[start:stop], contexts[start:stop], np.uint16(size)
-        for i in range(len(of)):  # many at a time, apart from the states
-            found[i] = np.uint16((np.uint16(within[i]) * wide + np.uint16(of[i])) << np.uint16(2))
-        whole = (start + 7 & ~7) - start if last == 7 else stop - start
-        even = whole + (stop - start - whole & ~7)
-        for i in range(stop - start - 1, even - 1, -1):
-            lane = start + i & last
-            states[lane], at = _put(states[lane], np.uint64(found[i]), rows, words, at)
-        for first in range(even - 8, whole - 1, -8):
-            here = found[first : first + 8]
-            for lane in range(7, -1, -1):  # a fixed number, so that the lanes are laid out one after the other
-                states[lane], at = _put(states[lane], np.uint64(here[lane]), rows, words, at)
-        for i in range(whole - 1, -1, -1):
-            lane = start + i & last
-            states[lane], at = _put(states[lane], np.uint64(found[i]), rows, words, at)
+        for i in range(len(of)):
+            found[i] = (np.uint16(within[i]) * wide + np.uint16(of[i])) << np.uint16(2)
+        for group in range(len(of) // 8 - 1, -1, -1):
+            here = found[8 * group : 8 * group + 8]
+            for lane in range(7, -1, -1):
+                row, x = np.uint64(here[lane]), states[lane]
+                full = np.uint64(x >= rows[row])  # no branch: it could not be foreseen
+                words[at - _UNIT] = np.uint16(x)
+                at -= full
+                x >>= full << _FOUR
+                quotient = (x * rows[row + _UNIT]) >> _SHIFT
+                states[lane] = x + quotient * rows[row + _TWO] + rows[row + _THREE]
     return np.intp(at)
 
 
