@@ -135,7 +135,7 @@ def _read(
     raw = run.finish(bits)
     failed = chunk.join(
         numbers, part.start, part.stop, direct, rest, low, largest, found.offsets, found.leans,
-        symbols, lean, raw,
+        symbols, lean, raw, raw.view("<u4").astype(np.uint32, copy=False),
     )  # fmt: skip
     if failed:
         raise WireError(f"a coded integer is above the largest possible, {largest}")

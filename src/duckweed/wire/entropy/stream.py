@@ -114,14 +114,15 @@ class Open:
             raise WireError("coded stream cut short")
 
     def finish(self, bits: int) -> np.ndarray:
-        """After the last symbol: the bytes of the raw bits, with a few zeros behind. Raises WireError: some of
+        """After the last symbol: the bytes of the raw bits, with a few zeros behind, so that they are whole words of 32 bits. Raises WireError: some of
         the run is left over, or does not end where it began."""
         if left := len(self._words) - 1 - self._at:
             raise WireError(f"coded stream has {left} words too many")
         if (self.states >= 2 * _LOW).any() or (self.states < _LOW).any():
             raise WireError("coded stream does not end in the state it began with: damaged")
         fill = (self.states - np.uint32(_LOW)).astype("<u2").view(np.uint8)
-        raw = np.concatenate([fill, self._raw, np.zeros(_PAD, np.uint8)])
+        pad = _PAD + -(len(fill) + len(self._raw)) % 4
+        raw = np.concatenate([fill, self._raw, np.zeros(pad, np.uint8)])
         need = -(-bits // 8)
         if len(self._raw) != max(0, need - len(fill)):
             raise WireError(
