@@ -239,7 +239,7 @@ def codec_of(wire: Wire, layout: Layout) -> Codec:
 def warm_up(wire: Wire) -> None:
     """Code a little, so that all that the wire needs is compiled when this returns: the first time on a
     machine that takes some ten seconds, later one. To be called before a process serves or trains."""
-    layout = Layout.of({"even": (16, 16), "leaning": (64, 8)})
+    layout = Layout.of({"even": (16, 16), "leaning": (4096, 16)})  # leaning in few values, too
     codec = codec_of(wire, layout)
     draw = np.random.default_rng(0)
 
@@ -251,6 +251,7 @@ def warm_up(wire: Wire) -> None:
     shared = np.asarray(codec.first_shared(gradient), np.float32)
     encoded = [codec.compress(gradient(), shared) for _ in range(8)]
     decoded = [codec.decode(blob, shared) for blob in encoded]
+    _ = decoded[0].values
     if not codec.additive:
         return
     for weights in (

@@ -144,9 +144,7 @@ def _write_int8(writer: Writer, x: np.ndarray, layout: Layout) -> Int8:
     writer.raw(scales.astype("<f4"))
     writer.varint(low)
     high, rest = codes, np.empty(total, np.uint8)
-    threads.each(
-        lambda part: vectors.split_int8(high[part], rest[part], low), threads.parts(total)
-    )
+    threads.each(lambda part: vectors.split_int8(high[part], rest[part], low), threads.parts(total))
     put_integers(writer, high, _top(low), layout, rest, low)
     return Int8(high, rest, low, scales, layout)
 

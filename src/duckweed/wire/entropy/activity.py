@@ -226,7 +226,11 @@ def _cost(
     na, nb = of_rows.sizes, of_columns.sizes
     a = (base - HALF_LEVEL + of_rows.step * of_rows.which) / PER_NAT
     b = of_columns.step * of_columns.which / PER_NAT
-    nats = cap * na @ np.logaddexp(0, a[:, None] + b) @ nb - a[of_rows.of] @ rows - b[of_columns.of] @ columns
+    nats = (
+        cap * na @ np.logaddexp(0, a[:, None] + b) @ nb
+        - a[of_rows.of] @ rows
+        - b[of_columns.of] @ columns
+    )
     entropy = sum(float(-(n * np.log2(n / n.sum())).sum()) for n in (na, nb))
     return float(nats) / np.log(2) / dispersion + entropy
 

@@ -188,7 +188,13 @@ def split(  # type: ignore[no-untyped-def]
             for first in range(0, end - i, _AT_ONCE):
                 some, together = here[first : first + _AT_ONCE], 4 if low else 8
                 if low:
-                    _quads(parts, lengths, some, rest[i + first : i + first + len(some)], np.uint32(low))
+                    _quads(
+                        parts,
+                        lengths,
+                        some,
+                        rest[i + first : i + first + len(some)],
+                        np.uint32(low),
+                    )
                 else:
                     _octets(parts, lengths, some)
                 for j in range(len(some) // together):

@@ -1,4 +1,4 @@
-"""One step of fitting a map of activity."""
+"""Fitting a map of activity: which classes there are, and a step towards the most likely ones."""
 
 from __future__ import annotations
 
@@ -27,3 +27,23 @@ def newton(ours, sums, theirs, sizes, cap):  # type: ignore[no-untyped-def]
         ours[i] = max(-9.0, min(9.0, ours[i] + step))
         most = max(most, abs(step))
     return most
+
+
+@kernel
+def kinds(x):  # type: ignore[no-untyped-def]
+    """See duckweed.wire.entropy.tables.kinds."""
+    low, high = x[0], x[0]
+    for i in range(len(x)):
+        low, high = min(low, x[i]), max(high, x[i])
+    seen = np.zeros(high - low + 1, np.int64)
+    for i in range(len(x)):
+        seen[x[i] - low] += 1
+    which, sizes = np.empty(len(seen), np.int64), np.empty(len(seen), np.int64)
+    place, found = np.empty(len(seen), np.int64), 0
+    for k in range(len(seen)):
+        which[found], sizes[found], place[k] = low + k, seen[k], found
+        found += np.intp(seen[k] > 0)
+    of = np.empty(len(x), np.int64)
+    for i in range(len(x)):
+        of[i] = place[x[i] - low]
+    return which[:found], of, sizes[:found]
