@@ -155,7 +155,7 @@ def _fit(rows: np.ndarray, columns: np.ndarray, cap: int, squares: float) -> Pla
         levels.append((grid_of(middle), of_rows, no_columns))
     if column_step:
         levels.append((flat.base, no_rows, of_columns))
-    base, x, y = min(levels, key=lambda level: _cost(*level, rows, columns, cap, dispersion))
+    base, x, y = min(levels, key=lambda level: _cost(level, rows, columns, cap, dispersion))
     return Plane(base, x.step, x.classes, y.step, y.classes)
 
 
@@ -219,10 +219,14 @@ def _logit(rate: float) -> float:
 
 
 def _cost(
-    base: int, of_rows: _Side, of_columns: _Side, rows: np.ndarray, columns: np.ndarray, cap: int,
+    level: tuple[int, _Side, _Side],
+    rows: np.ndarray,
+    columns: np.ndarray,
+    cap: int,
     dispersion: float,
-) -> float:  # fmt: skip
+) -> float:
     """Bits for the values under these classes, and for the classes, both at their entropy."""
+    base, of_rows, of_columns = level
     na, nb = of_rows.sizes, of_columns.sizes
     a = (base - HALF_LEVEL + of_rows.step * of_rows.which) / PER_NAT
     b = of_columns.step * of_columns.which / PER_NAT

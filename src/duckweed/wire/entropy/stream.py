@@ -80,7 +80,7 @@ def write(values: int, parts: list[Symbols], raw: np.ndarray) -> Run:
         at = rans.encode(symbols, contexts, table.size, table.rows, states, words[:at])
     left = raw[2 * count :]
     coded = words[at:].astype("<u2", copy=False)
-    return Run(len(coded), len(left), b"".join([states.astype("<u4"), coded, left]))
+    return Run(len(coded), len(left), b"".join([states.astype("<u4").data, coded.data, left.data]))
 
 
 class Open:
