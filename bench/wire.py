@@ -525,7 +525,7 @@ def main() -> None:
             resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 1
         )
     if only in ("", "core"):
-        new["core"] = core(10, 5)
+        new["core"] = core(10, 7)
         new["core, load"] = [round(load, 1) for load in os.getloadavg()]
     if only in ("", "packed"):
         new["packed"] = packed(10, 3)
