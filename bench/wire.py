@@ -1,12 +1,13 @@
-"""Speed and size of the wire: `python bench/wire.py`, or `speed` / `core` / `gradients` / `work` for a part.
+"""Speed and size of the wire: `python bench/wire.py`, or `speed` / `core` / `packed` / `gradients` / `work` for a part.
 
 `speed`: synthetic pseudo-gradients of 10M and 100M values with rows and columns of uneven
 activity. MB/s count the f32 vector (4 bytes a value), against a plain copy of it by numpy.
 `gradients`: a Llama of 0.9M (bytes) and 1.8M (BPE of 4096) parameters, trained by four peers on
 the sources of the Python standard library, exchanging over the integer wire; the size of each
 kind of blob against the order-0 entropy of each tensor, at several rounds.
-`core`: what one core reaches in each of the codec's jobs, in processor time and beside copies of memory that are made in turn with it,
-and which part of it a second thread can take; and packing five ternary codes into a byte with zstandard behind, and zstandard alone.
+`core`: what one core reaches in each of the codec's jobs, in processor time and beside copies of memory that are made in turn with it;
+which part of it a second thread can take; and how much faster two threads are by the clock (figures of a machine with two idle cores only).
+`packed`: packing five ternary codes into a byte with zstandard behind, and zstandard alone, beside the integer wire.
 `work`: seconds a value of the slowest valid blob that is found, against an honest one: of values that
 say nothing or everything, and with headers altered at random.
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import platform
 import resource
 import sys
@@ -27,6 +29,7 @@ from functools import partial
 from math import lgamma, log
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import numpy as np
 import zstandard
@@ -160,38 +163,60 @@ def update_speed(millions: int, rate: Callable[[Callable[[], object]], int]) -> 
 
 
 class InTurn:
-    """Processor seconds of some work and of copying a vector of its size, in turn, so that what else the machine does
-    meets both."""
+    """Some work and copying a vector of its size, in turn; and the work with one and with two threads, in turn; so that what
+    else the machine does meets both. The work finds `spare` filled with x."""
 
     def __init__(self, x: np.ndarray, repeat: int) -> None:
         self.x, self.spare, self.repeat = x, x.copy(), repeat
 
     def figures(self, work: Callable[[], object]) -> dict:
-        """MB/s of float32 and the share of a copy's speed, medians; on two threads, the part that is not shared out."""
+        """In processor time, medians: MB/s of float32, the share of a copy's speed, and of two threads the part that the
+        first does alone. By the clock: how much faster two threads are, the median of pairs and that of the best of each."""
         work()
-        took, copied, alone = [], [], []
+        took, copied, alone, clock = [], [], [], {1: [0.0], 2: [0.0]}
+        for count in clock:  # the threads have started, their memory is there
+            self._timed(work, count)
         for _ in range(self.repeat):
-            copied.append(_used(lambda: np.copyto(self.spare, self.x))[0])
-            took.append(_used(work)[0])
-        threads.use(2)
-        for _ in range(self.repeat):
-            whole, main = _used(work)
-            alone.append(main / whole)
-        threads.use(1)
-        part = median(alone)
+            copied.append(_used(lambda: np.copyto(self.spare, self.x)).all)
+            one = self._timed(work, 1)
+            two = self._timed(work, 2)
+            took.append(one.all)
+            alone.append(two.this / two.all)
+            clock[1].append(one.clock)
+            clock[2].append(two.clock)
+        ones, twos = clock[1][1:], clock[2][1:]
         return {
             "MB/s": round(self.x.nbytes / 1e6 / median(took)),
             "of a copy": round(median(c / t for c, t in zip(copied, took, strict=True)), 3),
-            "not shared": f"{100 * part:.0f} %",
-            "2 threads": round(1 / (part + (1 - part) / 2), 2),
+            "not shared": f"{100 * median(alone):.0f} %",
+            "1 thread": round(self.x.nbytes / 1e6 / min(ones)),
+            "2 threads": round(self.x.nbytes / 1e6 / min(twos)),
+            "faster": round(min(ones) / min(twos), 2),
+            "faster, median": round(median(a / b for a, b in zip(ones, twos, strict=True)), 2),
         }
 
+    def _timed(self, work: Callable[[], object], count: int) -> Used:
+        np.copyto(self.spare, self.x)
+        threads.use(count)
+        used = _used(work)
+        threads.use(1)
+        return used
 
-def _used(work: Callable[[], object]) -> tuple[float, float]:
-    """Processor seconds of all threads, and those of this one."""
-    all_, this = time.process_time(), time.thread_time()
+
+class Used(NamedTuple):
+    """Seconds."""
+
+    all: float
+    """Of the processors."""
+    this: float
+    """Of the processors, by this thread."""
+    clock: float
+
+
+def _used(work: Callable[[], object]) -> Used:
+    all_, this, clock = time.process_time(), time.thread_time(), time.perf_counter()
     work()
-    return time.process_time() - all_, time.thread_time() - this
+    return Used(time.process_time() - all_, time.thread_time() - this, time.perf_counter() - clock)
 
 
 def core(millions: int, repeat: int) -> list[dict]:
@@ -211,7 +236,7 @@ def core(millions: int, repeat: int) -> list[dict]:
     for what, wire in wires.items():
         codec = codec_of(wire, layout)
         blob = codec.encode(x, scales).blob
-        row(what, "compress", lambda codec=codec: codec.encode(x, scales))
+        row(what, "compress", lambda codec=codec: codec.compress(turn.spare, scales))
         if isinstance(wire, Integer):
             codes = quantise(wire, x, layout, scales)
             row(what, "encode", lambda c=codes: put_integers(Writer(3, b"rate"), c, 1, layout))
@@ -500,7 +525,10 @@ def main() -> None:
             resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 1
         )
     if only in ("", "core"):
-        new["core"], new["packed"] = core(10, 3), packed(10, 3)
+        new["core"] = core(10, 7)
+        new["core, load"] = [round(load, 1) for load in os.getloadavg()]
+    if only in ("", "packed"):
+        new["packed"] = packed(10, 3)
     if only in ("", "gradients"):
         sparser = Integer(threshold=2.0, value=2.4, feedback=0.9)
         new["gradients"] = gradients(256, Integer(), (1, 5, 10))
@@ -515,7 +543,17 @@ def main() -> None:
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     for name, columns in {
         "speed": ["what", "millions", "compress", "encode", "merge", "decode", "bits", "bound"],
-        "core": ["wire", "job", "MB/s", "of a copy", "not shared", "2 threads"],
+        "core": [
+            "wire",
+            "job",
+            "MB/s",
+            "of a copy",
+            "not shared",
+            "1 thread",
+            "2 threads",
+            "faster",
+            "faster, median",
+        ],
         "packed": [
             "density",
             "way",

@@ -104,10 +104,12 @@ class Worker:
         assert (trained.round, trained.steps) == (state.round, trained.span.steps)
         wanted = feedback.carry(trained.delta, self.carried.residual, spec.wire.feedback)
         codec = codec_of(spec.wire, self.layout)
-        encoded = codec.encode(wanted, state.shared)
-        said = codec.announce(wanted)
-        kept = feedback.keep(wanted, encoded.sent, out=wanted)
-        sent = encoded.sent if spec.rounds.overlap else None
+        said, sent = codec.announce(wanted), None
+        if spec.rounds.overlap:
+            blob, sent = codec.encode(wanted, state.shared)
+            kept = feedback.keep(wanted, sent, out=wanted)
+        else:
+            blob, kept = codec.compress(wanted, state.shared), wanted
         self.carried.sent = None  # part of the state by now: nothing begins from it any more
         pending = self._pending = Carried(state.round, kept, trained.optimizer, sent)
         if spec.audits:
@@ -118,8 +120,8 @@ class Worker:
             round=state.round,
             peer=peer,
             block=trained.span.block,
-            blob=blob_hash(encoded.blob),
-            size=len(encoded.blob),
+            blob=blob_hash(blob),
+            size=len(blob),
             tokens=trained.tokens,
             steps=trained.span.steps,
             loss=trained.loss,
@@ -131,7 +133,7 @@ class Worker:
             rollouts=blob_hash(rollouts) if rollouts else UNSET,
         )
         seconds = time.perf_counter() - began
-        return Contribution(announcement, encoded.blob, seconds, trained.written, rollouts)
+        return Contribution(announcement, blob, seconds, trained.written, rollouts)
 
     def write(self, state: State, peer: int, span: Span, report: Report | None = None) -> Wrote:
         """Answers for a span, by the weights of the state, for others to learn from; nothing is trained, and nothing

@@ -50,6 +50,8 @@ class Codec(ABC):
     """What a merge rule may need of its total, beyond the mean."""
     additive: ClassVar[bool] = False
     """Whether the coordinator sums contributions, so that peers fetch `update` and not each one."""
+    refuses: ClassVar[bool] = False
+    """Whether `write` itself refuses what is not finite, as it reads the values (see `refuse`)."""
     measured: ClassVar[bool] = False
     """Whether the first shared values come from a first pseudo-gradient, trained as a run is founded."""
 
@@ -59,8 +61,10 @@ class Codec(ABC):
     # --- what every wire must say
 
     @abstractmethod
-    def write(self, writer: Writer, x: np.ndarray, shared: np.ndarray | None) -> np.ndarray:
-        """Write x, f32[P], finite. Returns what `read` gives for it, f32[P]."""
+    def write(
+        self, writer: Writer, x: np.ndarray, shared: np.ndarray | None
+    ) -> np.ndarray | Decoded:
+        """Write x, f32[P], finite. Returns what `read` gives for it, or its values, f32[P]."""
 
     @abstractmethod
     def read(self, reader: Reader, shared: np.ndarray | None) -> Decoded:
@@ -84,16 +88,26 @@ class Codec(ABC):
         Raises WireError: x has another length than the layout, holds NaN or infinity, or what is
         shared does not fit.
         """
+        blob, decoded = self._encode(x, shared)
+        return Encoded(blob, decoded.values)
+
+    def compress(self, x: np.ndarray, shared: np.ndarray | None) -> bytes:
+        """The blob of `encode`; in x, f32[P], stays what the blob leaves out: the residual of the next round.
+        Raises WireError; x is as it was then."""
+        blob, decoded = self._encode(x, shared)
+        decoded.leave(x)
+        return blob
+
+    def _encode(self, x: np.ndarray, shared: np.ndarray | None) -> tuple[bytes, Decoded]:
         x = np.asarray(x, np.float32)
         if x.shape != (self.layout.total,):
             raise WireError(f"values of shape {x.shape} for a layout of {self.layout.total} values")
-        if not finite(x):
-            where = int(np.flatnonzero(~np.isfinite(x))[0])
-            name = self.layout.names[int(np.searchsorted(self.layout.offsets, where, "right")) - 1]
-            raise WireError(f"non-finite value in tensor {name!r}: the training step diverged")
+        if not self.refuses:
+            refuse(largest_bits(x), x, self.layout)
         writer = Writer(self.header, self._agreed())
-        sent = self.write(writer, x, shared)
-        return Encoded(writer.blob(), sent)
+        written = self.write(writer, x, shared)
+        decoded = written if isinstance(written, Decoded) else Decoded(written)
+        return writer.blob(), decoded
 
     def decode(self, blob: bytes, shared: np.ndarray | None) -> Decoded:
         """What `encode` put into a blob. Raises WireError: the blob is damaged, cut short, too long,
@@ -178,11 +192,25 @@ def _middle(values: Sequence[float], last: float) -> float:
 
 def finite(x: np.ndarray) -> bool:
     """Whether all of float32 values are finite."""
+    return largest_bits(x) < _INFINITY
+
+
+def largest_bits(x: np.ndarray) -> int:
+    """The largest magnitude of float32 values, as bits."""
     from duckweed.wire.kernels import vectors
 
     bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
     most = threads.each(lambda part: vectors.largest_bits(bits[part]), threads.parts(len(bits)))
-    return max(most, default=0) < _INFINITY
+    return max(most, default=0)
+
+
+def refuse(largest: int, x: np.ndarray, layout: Layout) -> None:
+    """Raises WireError if the largest magnitude of x, as bits, is that of NaN or infinity."""
+    if largest < _INFINITY:
+        return
+    where = int(np.flatnonzero(~np.isfinite(x))[0])
+    name = layout.names[int(np.searchsorted(layout.offsets, where, "right")) - 1]
+    raise WireError(f"non-finite value in tensor {name!r}: the training step diverged")
 
 
 def entropy(shares: Sequence[float]) -> float:
@@ -211,7 +239,7 @@ def codec_of(wire: Wire, layout: Layout) -> Codec:
 def warm_up(wire: Wire) -> None:
     """Code a little, so that all that the wire needs is compiled when this returns: the first time on a
     machine that takes some ten seconds, later one. To be called before a process serves or trains."""
-    layout = Layout.of({"even": (16, 16), "leaning": (64, 8)})
+    layout = Layout.of({"even": (16, 16), "leaning": (4096, 16)})  # leaning in few values, too
     codec = codec_of(wire, layout)
     draw = np.random.default_rng(0)
 
@@ -221,8 +249,9 @@ def warm_up(wire: Wire) -> None:
         return x
 
     shared = np.asarray(codec.first_shared(gradient), np.float32)
-    encoded = [codec.encode(gradient(), shared).blob for _ in range(8)]
+    encoded = [codec.compress(gradient(), shared) for _ in range(8)]
     decoded = [codec.decode(blob, shared) for blob in encoded]
+    _ = decoded[0].values
     if not codec.additive:
         return
     for weights in (

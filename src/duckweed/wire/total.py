@@ -41,6 +41,10 @@ class Decoded:
         """The pseudo-gradient, f32[P]."""
         return self._values
 
+    def leave(self, x: np.ndarray) -> None:
+        """Take the values away from x, f32[P], in place."""
+        np.subtract(x, self.values, out=x)
+
 
 class Total(ABC):
     """A weighted sum of contributions. Its unit in each tensor is the codec's choice."""

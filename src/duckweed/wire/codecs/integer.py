@@ -12,7 +12,7 @@ import numpy as np
 from duckweed.run.layout import Layout
 from duckweed.run.sections import Wire, check
 from duckweed.wire import threads
-from duckweed.wire.codec import Codec, entropy, rms
+from duckweed.wire.codec import Codec, entropy, refuse, rms
 from duckweed.wire.codecs import sums
 from duckweed.wire.codecs.sums import Sums
 from duckweed.wire.entropy.signed import max_integer_bytes, put_integers, take_integers
@@ -53,6 +53,15 @@ class Codes(Decoded):
     def values(self) -> np.ndarray:
         return values(self.codes, self.steps, self.layout)
 
+    def leave(self, x: np.ndarray) -> None:
+        from duckweed.wire.kernels import vectors
+
+        def leave(of: threads.Within) -> None:
+            part, tensor = of
+            vectors.leave(x[part], self.codes[part], self.steps[tensor])
+
+        threads.each(leave, threads.within(self.layout.slices()))
+
 
 class IntegerCodec(Codec):
     """Peers share the scale of each tensor: the median of the RMS that they announced."""
@@ -61,6 +70,7 @@ class IntegerCodec(Codec):
     header = 3
     gives = frozenset({NORMS, CODES})
     additive = True
+    refuses = True
     measured = True
 
     @classmethod
@@ -72,10 +82,10 @@ class IntegerCodec(Codec):
         codes = [a - b for a, b in pairwise(above)]
         return entropy([1 - 2 * above[0], *codes, *codes])
 
-    def write(self, writer: Writer, x: np.ndarray, shared: np.ndarray | None) -> np.ndarray:
+    def write(self, writer: Writer, x: np.ndarray, shared: np.ndarray | None) -> Codes:
         codes = quantise(self.wire, x, self.layout, shared)
         put_integers(writer, codes, self.wire.levels, self.layout)
-        return values(codes, steps(self.wire, shared, self.layout), self.layout)
+        return Codes(codes, steps(self.wire, shared, self.layout), self.layout)
 
     def read(self, reader: Reader, shared: np.ndarray | None) -> Codes:
         step = steps(self.wire, shared, self.layout)
@@ -122,7 +132,7 @@ def steps(wire: Integer, scales: np.ndarray | None, layout: Layout) -> np.ndarra
 
 
 def quantise(wire: Integer, x: np.ndarray, layout: Layout, scales: np.ndarray | None) -> np.ndarray:
-    """The codes of x, int8[P]. A scale of 0 gives zeros. x must be finite."""
+    """The codes of x, int8[P]. A scale of 0 gives zeros. Raises WireError: x holds NaN or infinity."""
     step = steps(wire, scales, layout)
     assert scales is not None
     from duckweed.wire.kernels import vectors
@@ -132,16 +142,16 @@ def quantise(wire: Integer, x: np.ndarray, layout: Layout, scales: np.ndarray | 
     with np.errstate(over="ignore"):
         borders = np.float32(wire.threshold) * np.asarray(scales, np.float32)
 
-    def code(of: threads.Within) -> None:
-        part, tensor = of
+    def code(of: threads.Within) -> int:
+        """The largest magnitude of the part, as bits."""
+        (part, tensor), border = of, borders[of.number]
         if step[tensor] == 0:
-            return
+            return int(vectors.largest_bits(x[part].view(np.uint32)))
         if wire.levels == 1:
-            vectors.ternary(codes[part], x[part], borders[tensor])
-        else:
-            vectors.levels(codes[part], x[part], borders[tensor], step[tensor], wire.levels)
+            return int(vectors.ternary(codes[part], x[part], border))
+        return int(vectors.levels(codes[part], x[part], border, step[tensor], wire.levels))
 
-    threads.each(code, threads.within(layout.slices()))
+    refuse(max(threads.each(code, threads.within(layout.slices()))), x, layout)
     return codes
 
 

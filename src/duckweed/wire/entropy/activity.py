@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -138,39 +139,65 @@ def _fit(rows: np.ndarray, columns: np.ndarray, cap: int, squares: float) -> Pla
     dispersion = max(1.0, (squares / values - (total / values) ** 2) / fisher)
     a, b = _rasch(rows, columns, cap)
     row_step, column_step = (step_of(n * fisher / dispersion) for n in reversed(shape))
-    planes = [flat]
-    for use_rows, use_columns in ((True, True), (True, False), (False, True)):
-        if row_step >= use_rows and column_step >= use_columns:
-            middle = float(np.median(a)) if use_rows else _logit(rate)
-            planes.append(
-                Plane(
-                    grid_of(middle),
-                    row_step * use_rows,
-                    classes_of(a - middle, row_step) if use_rows else none[0],
-                    column_step * use_columns,
-                    classes_of(b, column_step) if use_columns else none[1],
-                )
-            )
-    return min(planes, key=lambda plane: _cost(plane, rows, columns, cap, dispersion))
+    if row_step == column_step == 0:
+        return flat
+    a, b = _rasch(rows, columns, cap)
+    no_rows, no_columns = _side(flat.rows, 0), _side(flat.columns, 0)
+    middle = _median(a)
+    levels = [(flat.base, no_rows, no_columns)]
+    if row_step:
+        of_rows = _side(classes_of(a - middle, row_step), row_step)
+    if column_step:
+        of_columns = _side(classes_of(b, column_step), column_step)
+    if row_step and column_step:
+        levels.append((grid_of(middle), of_rows, of_columns))
+    if row_step:
+        levels.append((grid_of(middle), of_rows, no_columns))
+    if column_step:
+        levels.append((flat.base, no_rows, of_columns))
+    base, x, y = min(levels, key=lambda level: _cost(level, rows, columns, cap, dispersion))
+    return Plane(base, x.step, x.classes, y.step, y.classes)
+
+
+class _Side(NamedTuple):
+    """Classes of the rows or of the columns."""
+
+    step: int
+    classes: np.ndarray
+    which: np.ndarray
+    """The classes that come, ascending."""
+    of: np.ndarray
+    """For each row or column, which of them it has."""
+    sizes: np.ndarray
+    """How many have each."""
+
+
+def _median(a: np.ndarray) -> float:
+    """What np.median gives, which takes several times as long for so few."""
+    ordered, half = np.sort(a), len(a) // 2
+    return float(ordered[half] if len(a) % 2 else (ordered[half - 1] + ordered[half]) / 2)
+
+
+def _side(classes: np.ndarray, step: int) -> _Side:
+    return _Side(step, classes, *kinds(classes))
 
 
 def _rasch(rows: np.ndarray, columns: np.ndarray, cap: int) -> tuple[np.ndarray, np.ndarray]:
     """Log-odds of rows, float64[R], and what columns add to them, float64[C]: Newton steps in
     turn on rows and columns, each lumped into groups of almost equal sums."""
+    from duckweed.wire.kernels import fit
+
     total, values = rows.sum(), len(rows) * len(columns)
     rate = (total + 0.5) / (values * cap + 1)
     ya, na, of_row = _lump(rows, len(columns) * cap, rate)
     yb, nb, of_column = _lump(columns, len(rows) * cap, rate)
     a = _log_odds(ya, len(columns) * cap, rate)
     b = _log_odds(yb, len(rows) * cap, rate) - _logit(rate)
+    na, nb = na.astype(np.float64), nb.astype(np.float64)
     for _ in range(6):
-        p = 1 / (1 + np.exp(-(a[:, None] + b)))
-        step = np.clip((ya - cap * p @ nb) / (cap * (p * (1 - p)) @ nb + 0.5), -1, 1)
-        a = np.clip(a + step, -9, 9)
-        p = 1 / (1 + np.exp(-(a[:, None] + b)))
-        more = np.clip((yb - cap * na @ p) / (cap * na @ (p * (1 - p)) + 0.5), -1, 1)
-        b = np.clip(b + more, -9, 9)
-        if max(np.abs(step).max(), np.abs(more).max()) < _CLOSE:
+        step = fit.newton(a, ya, b, nb, float(cap))
+        more = fit.newton(b, yb, a, na, float(cap))
+        if max(step, more) < _CLOSE:
             break
     return a[of_row], b[of_column]
 
@@ -192,14 +219,22 @@ def _logit(rate: float) -> float:
 
 
 def _cost(
-    plane: Plane, rows: np.ndarray, columns: np.ndarray, cap: int, dispersion: float
+    level: tuple[int, _Side, _Side],
+    rows: np.ndarray,
+    columns: np.ndarray,
+    cap: int,
+    dispersion: float,
 ) -> float:
-    """Bits for the values under the plane, and for its classes, both at their entropy."""
-    kinds_a, of_a, na = kinds(plane.rows)
-    kinds_b, of_b, nb = kinds(plane.columns)
-    a = (plane.base - HALF_LEVEL + plane.row_step * kinds_a) / PER_NAT
-    b = plane.column_step * kinds_b / PER_NAT
-    nats = cap * na @ np.logaddexp(0, a[:, None] + b) @ nb - a[of_a] @ rows - b[of_b] @ columns
+    """Bits for the values under these classes, and for the classes, both at their entropy."""
+    base, of_rows, of_columns = level
+    na, nb = of_rows.sizes, of_columns.sizes
+    a = (base - HALF_LEVEL + of_rows.step * of_rows.which) / PER_NAT
+    b = of_columns.step * of_columns.which / PER_NAT
+    nats = (
+        cap * na @ np.logaddexp(0, a[:, None] + b) @ nb
+        - a[of_rows.of] @ rows
+        - b[of_columns.of] @ columns
+    )
     entropy = sum(float(-(n * np.log2(n / n.sum())).sum()) for n in (na, nb))
     return float(nats) / np.log(2) / dispersion + entropy
 

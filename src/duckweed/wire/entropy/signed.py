@@ -49,6 +49,7 @@ def put_integers(
     activity.put(writer, found)
     table = _put_table(writer, numbers, largest, cap, found) if largest > 1 else FLAGS
     coded, signs = Table(table), Table(FLAGS)
+    _ = coded.rows, signs.rows  # before the threads ask for them
     runs = threads.each(
         lambda part: _write(part, numbers, found, coded, signs, rest, low),
         threads.stretches(layout.total, CHUNK),
@@ -96,18 +97,18 @@ def _write(
 
     count = part.stop - part.start
     symbols, lean, contexts = np.empty((3, count), np.uint8)
-    plain = low == 0 and table.size <= chunk.DIRECT
-    a_value = 1 if plain else low + 1 + max(0, table.size - chunk.DIRECT + 6)
+    direct = table.size <= chunk.DIRECT
+    a_value = low + 1 if direct else low + 1 + max(0, table.size - chunk.DIRECT + 6)
     raw = np.empty(count * a_value // 32 + 3, np.uint32)
     bits, leaning = chunk.split(
-        numbers, part.start, part.stop, plain, rest, low, found.offsets, found.widths,
+        numbers, part.start, part.stop, direct, rest, low, found.offsets, found.widths,
         found.column_starts, found.leans, found.leanings, symbols, lean, contexts, raw,
     )  # fmt: skip
     parts = [
         Symbols(symbols, found.paint(part), table),
         Symbols(lean[:leaning], contexts[:leaning], signs),
     ]
-    data = raw[: -(-bits // 32)].astype("<u4").view(np.uint8)
+    data = raw[: -(-bits // 32)].astype("<u4", copy=False).view(np.uint8)
     return stream.write(count, parts, data[: -(-bits // 8)])
 
 
@@ -129,12 +130,12 @@ def _read(
         )  # fmt: skip
         lean = np.empty(leaning + 1, np.uint8)
         run.take(lean[:leaning], contexts[:leaning], signs)
-    plain = low == 0 and table.size <= chunk.DIRECT
-    bits = chunk.raw_bits(symbols, part.start, part.stop, plain, low, found.offsets, found.leans)
+    direct = table.size <= chunk.DIRECT
+    bits = chunk.raw_bits(symbols, part.start, part.stop, direct, low, found.offsets, found.leans)
     raw = run.finish(bits)
     failed = chunk.join(
-        numbers, part.start, part.stop, plain, rest, low, largest, found.offsets, found.leans,
-        symbols, lean, raw,
+        numbers, part.start, part.stop, direct, rest, low, largest, found.offsets, found.leans,
+        symbols, lean, raw, raw.view("<u4").astype(np.uint32, copy=False),
     )  # fmt: skip
     if failed:
         raise WireError(f"a coded integer is above the largest possible, {largest}")
@@ -144,8 +145,15 @@ def _cap(numbers: np.ndarray, largest: int) -> int:
     """Where magnitudes stop to count for the map of activity: at about four times their mean."""
     if largest <= 1:
         return 1
-    sample = np.abs(numbers[:: max(1, len(numbers) >> 20)])
-    return int(max(1, min(np.rint(4 * sample.mean()), largest, _MAX_CAP)))
+    return int(max(1, min(np.rint(4 * typical(numbers)), largest, _MAX_CAP)))
+
+
+def typical(numbers: np.ndarray) -> float:
+    """The mean magnitude of about a million of the integers."""
+    from duckweed.wire.kernels import vectors
+
+    apart = max(1, len(numbers) >> 20)
+    return int(vectors.magnitudes(numbers, apart)) / -(-len(numbers) // apart)
 
 
 def _put_table(
@@ -155,9 +163,10 @@ def _put_table(
     from duckweed.wire.kernels import chunk
 
     def counts_of(part: slice) -> np.ndarray:
-        counts = np.zeros((LEVELS, chunk.symbol_of(largest) + 1), np.int64)
-        chunk.count(counts, found.paint(part), numbers, part.start)
-        return counts
+        size, direct = chunk.symbol_of(largest) + 1, largest < chunk.DIRECT
+        counts = np.zeros((4, LEVELS * size), np.int32)
+        chunk.count(counts, found.paint(part), numbers, part.start, direct)
+        return counts.sum(axis=0, dtype=np.int64).reshape(LEVELS, size)
 
     counts = sum(threads.each(counts_of, threads.stretches(len(numbers), CHUNK)))
     assert isinstance(counts, np.ndarray)

@@ -27,7 +27,14 @@ class Table:
         from duckweed.wire.kernels import rans
 
         self.frequencies, self.size = frequencies, frequencies.shape[1]
-        self.packed, self.inverse = rans.pack(frequencies)
+        self.packed = rans.pack(frequencies)
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """What the coder needs of every symbol, uint64[C * S * 4]."""
+        from duckweed.wire.kernels import rans
+
+        return rans.rows_of(self.frequencies)
 
     @cached_property
     def symbols(self) -> np.ndarray:
@@ -66,16 +73,14 @@ def write(values: int, parts: list[Symbols], raw: np.ndarray) -> Run:
     count = states_of(values)
     fill = np.zeros(2 * count, np.uint8)
     fill[: min(len(raw), 2 * count)] = raw[: 2 * count]
-    states = fill.view("<u2").astype(np.uint32) + np.uint32(_LOW)
+    states = fill.view("<u2").astype(np.uint64) + np.uint64(_LOW)
     words = np.empty(sum(len(part.symbols) for part in parts), np.uint16)
     at = len(words)
     for symbols, contexts, table in reversed(parts):
-        at = rans.encode(
-            symbols, contexts, table.size, table.packed, table.inverse, states, words[:at]
-        )
+        at = rans.encode(symbols, contexts, table.size, table.rows, states, words[:at])
     left = raw[2 * count :]
-    data = states.astype("<u4").tobytes() + words[at:].astype("<u2").tobytes() + left.tobytes()
-    return Run(len(words) - at, len(left), data)
+    coded = words[at:].astype("<u2", copy=False)
+    return Run(len(coded), len(left), b"".join([states.astype("<u4").data, coded.data, left.data]))
 
 
 class Open:
@@ -109,14 +114,15 @@ class Open:
             raise WireError("coded stream cut short")
 
     def finish(self, bits: int) -> np.ndarray:
-        """After the last symbol: the bytes of the raw bits, with a few zeros behind. Raises WireError: some of
+        """After the last symbol: the bytes of the raw bits, with a few zeros behind, so that they are whole words of 32 bits. Raises WireError: some of
         the run is left over, or does not end where it began."""
         if left := len(self._words) - 1 - self._at:
             raise WireError(f"coded stream has {left} words too many")
         if (self.states >= 2 * _LOW).any() or (self.states < _LOW).any():
             raise WireError("coded stream does not end in the state it began with: damaged")
         fill = (self.states - np.uint32(_LOW)).astype("<u2").view(np.uint8)
-        raw = np.concatenate([fill, self._raw, np.zeros(_PAD, np.uint8)])
+        pad = _PAD + -(len(fill) + len(self._raw)) % 4
+        raw = np.concatenate([fill, self._raw, np.zeros(pad, np.uint8)])
         need = -(-bits // 8)
         if len(self._raw) != max(0, need - len(fill)):
             raise WireError(

@@ -18,38 +18,52 @@ from duckweed.wire.kernels.jit import kernel
 
 BITS = 14
 ONE = 1 << BITS
+_SHIFT_BITS = 46
 LOW = 1 << 16
 """The smallest state."""
 # All of 64 bits without a sign: numba makes floats of sums of different kinds.
 _LOW, _HALF, _SLOT = np.uint64(LOW), np.uint64(0xFFFF), np.uint64(ONE - 1)
-_ONE64, _WORD, _BITS = np.uint64(ONE), np.uint64(16), np.uint64(BITS)
-_SHIFT, _ROOM = np.uint64(46), np.uint64(32 - BITS)
-_ZERO, _UNIT, _FOUR = np.uint64(0), np.uint64(1), np.uint64(4)
+_WORD, _BITS, _SHIFT = np.uint64(16), np.uint64(BITS), np.uint64(_SHIFT_BITS)
+_ZERO, _UNIT, _TWO, _THREE, _FOUR = [np.uint64(n) for n in range(5)]
+_AT_ONCE = 4096
 
 
 @kernel
-def encode(symbols, contexts, size, packed, inverse, states, words):  # type: ignore[no-untyped-def]
+def encode(symbols, contexts, size, rows, states, words):  # type: ignore[no-untyped-def]
     """Code symbols, uint8[N], from the last to the first, the words downwards from the end of `words`, uint16 of
     N at least.
 
-    contexts: uint8[N], which of the tables a symbol is coded with; size: symbols of a table. packed: frequency
-    and start of each symbol of each table (see `pack`); inverse: ceil(2^46 / frequency). Changes the states and
-    returns where the words begin.
+    contexts: uint8[N], which of the tables a symbol is coded with; size: symbols of a table. rows: see `rows_of`.
+    Changes the states, uint64, of which there are a power of two, and returns where the words begin.
     """
-    last = np.uint64(len(states) - 1)  # their number is a power of two
-    wide, at = np.uint64(size), np.uint64(len(words))
-    for i in range(len(symbols) - 1, -1, -1):
-        k = np.uint64(contexts[i]) * wide + np.uint64(symbols[i])
-        both = packed[k]
-        frequency = np.uint64(both >> _WORD)
-        lane = np.uint64(i) & last
-        x = np.uint64(states[lane])
-        full = np.uint64(x >= frequency << _ROOM)  # no branch: it could not be foreseen
-        words[at - _UNIT] = np.uint16(x & _HALF)
+    count, last, at = len(symbols), len(states) - 1, np.uint64(len(words))
+    whole = count & ~7 if last == 7 else 0
+    for i in range(count - 1, whole - 1, -1):
+        row = (np.uint64(contexts[i]) * np.uint64(size) + np.uint64(symbols[i])) << _TWO
+        x = states[i & last]
+        full = np.uint64(x >= rows[row])
+        words[at - _UNIT] = np.uint16(x)
         at -= full
         x >>= full << _FOUR
-        quotient = (x * inverse[k]) >> _SHIFT
-        states[lane] = np.uint32(x + quotient * (_ONE64 - frequency) + (np.uint64(both) & _HALF))
+        quotient = (x * rows[row + _UNIT]) >> _SHIFT
+        states[i & last] = x + quotient * rows[row + _TWO] + rows[row + _THREE]
+    # The same for eight states, laid out one after the other; where the rows are is found for many at a time.
+    found = np.empty(_AT_ONCE, np.uint16)
+    for stop in range(whole, 0, -_AT_ONCE):
+        start = max(0, stop - _AT_ONCE)
+        of, within, wide = symbols[start:stop], contexts[start:stop], np.uint16(size)
+        for i in range(len(of)):
+            found[i] = (np.uint16(within[i]) * wide + np.uint16(of[i])) << np.uint16(2)
+        for group in range(len(of) // 8 - 1, -1, -1):
+            here = found[8 * group : 8 * group + 8]
+            for lane in range(7, -1, -1):
+                row, x = np.uint64(here[lane]), states[lane]
+                full = np.uint64(x >= rows[row])  # no branch: it could not be foreseen
+                words[at - _UNIT] = np.uint16(x)
+                at -= full
+                x >>= full << _FOUR
+                quotient = (x * rows[row + _UNIT]) >> _SHIFT
+                states[lane] = x + quotient * rows[row + _TWO] + rows[row + _THREE]
     return np.intp(at)
 
 
@@ -94,14 +108,24 @@ def decode_flags(symbols, contexts, packed, states, words, at):  # type: ignore[
     return np.intp(at)
 
 
-def pack(frequencies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def pack(frequencies: np.ndarray) -> np.ndarray:
     """For tables of frequencies, int64[C, S] that add up to 2^14 each: frequency and start of every symbol in
-    one number, uint32[C * S], and the inverse of the frequency, uint64[C * S]."""
-    starts = np.cumsum(frequencies, axis=1) - frequencies
-    packed = (frequencies << 16 | starts).astype(np.uint32).ravel()
+    one number, uint32[C * S]."""
+    return (frequencies << 16 | _starts(frequencies)).astype(np.uint32).ravel()
+
+
+def rows_of(frequencies: np.ndarray) -> np.ndarray:
+    """What `encode` needs of every symbol of such tables, uint64[C * S * 4]: the state from which on a word is put
+    out, the inverse of the frequency f, 2^14 - f, and where the symbol begins."""
     least = np.maximum(frequencies, 1)
-    inverse = (((1 << 46) + least - 1) // least).astype(np.uint64).ravel()
-    return packed, inverse
+    inverse = ((1 << _SHIFT_BITS) + least - 1) // least
+    limit = frequencies << 32 - BITS
+    rows = np.stack([limit, inverse, ONE - frequencies, _starts(frequencies)], axis=2)
+    return rows.astype(np.uint64).ravel()
+
+
+def _starts(frequencies: np.ndarray) -> np.ndarray:
+    return np.cumsum(frequencies, axis=1) - frequencies
 
 
 def symbols_of(frequencies: np.ndarray) -> np.ndarray:
