@@ -7,6 +7,7 @@ nothing on the joiner's machine: what a peer trains on leaves its machine as wei
 
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -34,30 +35,69 @@ class Sources(msgspec.Struct, frozen=True):
         machine. here: folder in which relative names would be looked for; disk: bytes that the joiner
         allows. Raises DataError where what is left names something on this machine, or too much."""
         data, model = spec.data, spec.model
-        if self.data:
-            data = msgspec.structs.replace(data, path=self.data)
-        else:
-            for path in data.paths:
-                _check_text(path)
+        missing = _missing(self, spec, here)
+        if missing:
+            raise DataError(_words(missing))
+        if not self.data:
             _check_size(spec, disk)
-        if self.tokenizer:
-            data = msgspec.structs.replace(data, tokenizer=self.tokenizer)
-        elif data.tokenizer != "bytes" and not data.tokenizer.startswith("bpe:"):
-            _check_name("tokenizer", data.tokenizer, here)
-        if self.config:
-            model = msgspec.structs.replace(model, source=self.config)
-        elif model.source not in PRESETS:
-            _check_name("model", model.source, here, "config")
+        data = msgspec.structs.replace(
+            data, path=self.data or data.path, tokenizer=self.tokenizer or data.tokenizer
+        )
+        model = msgspec.structs.replace(model, source=self.config or model.source)
         return msgspec.structs.replace(spec, data=data, model=model)
 
 
-def _check_text(path: str) -> None:
-    if path != "stdlib" and not _DATA_ON_HUB.fullmatch(path):
-        raise DataError(
-            f"the run's text is at {path!r}, which is a place on a machine and not on the hub. What a peer "
+class _Missing(NamedTuple):
+    """What a specification names on some machine, and the joiner's word has to name."""
+
+    what: str
+    name: str
+    option: str
+    hidden: bool = False
+    """Whether it could be on the hub, but something of that name lies here."""
+
+
+def _missing(own: Sources, spec: RunSpec, here: Path) -> list[_Missing]:
+    found = []
+    if not own.data:
+        texts = [x for x in spec.data.paths if x != "stdlib" and not _DATA_ON_HUB.fullmatch(x)]
+        found += [_Missing("text", text, "data") for text in texts[:1]]
+    tokenizer, source = spec.data.tokenizer, spec.model.source
+    if not own.tokenizer and tokenizer != "bytes" and not tokenizer.startswith("bpe:"):
+        found += _not_on_hub("tokenizer", tokenizer, "tokenizer", here)
+    if not own.config and source not in PRESETS:
+        found += _not_on_hub("model", source, "config", here)
+    return found
+
+
+def _not_on_hub(what: str, name: str, option: str, here: Path) -> list[_Missing]:
+    """What is no name on the hub, or would be taken for a file or folder here instead."""
+    plain = bool(_ON_HUB.fullmatch(name)) and not name.endswith(".json") and ".." not in name
+    return [_Missing(what, name, option, plain)] if not plain or (here / name).exists() else []
+
+
+def _words(missing: list[_Missing]) -> str:
+    """Why nobody can join so, and what to do."""
+    if len(missing) > 1:
+        named = ", ".join(f"its {x.what} {x.name!r} (--{x.option})" for x in missing)
+        return (
+            f"the run names what lies on a machine and not on the hub: {named}. What a peer trains on leaves its machine "
+            "as weights, so nothing of yours is read on the run's word: get each from the organiser, and name it with "
+            "that option"
+        )
+    one = missing[0]
+    if one.what == "text":
+        return (
+            f"the run's text is at {one.name!r}, which is a place on a machine and not on the hub. What a peer "
             "trains on leaves its machine as weights, so no file of yours is read on the run's word: get "
             "the text from the organiser, and name it with --data"
         )
+    why = "and a file or folder of that name lies here" if one.hidden else "a place on a machine"
+    return (
+        f"the run's {one.what} is {one.name!r}, {why}. Nothing of yours is read on the run's word: get it from "
+        f"the organiser, and name it with --{one.option}"
+        + ("; or join from another folder" if one.hidden else "")
+    )
 
 
 def _check_size(spec: RunSpec, disk: float | None) -> None:
@@ -69,15 +109,3 @@ def _check_size(spec: RunSpec, disk: float | None) -> None:
                 f"the run's text comes from the hub and takes up to {show_size(needed)} here; your limit of "
                 f"disk is {show_size(disk)} (--disk)"
             )
-
-
-def _check_name(what: str, name: str, here: Path, option: str = "tokenizer") -> None:
-    """Refuse what is no name on the hub, and what would be taken for a file or folder here instead."""
-    plain = _ON_HUB.fullmatch(name) and not name.endswith(".json") and ".." not in name
-    if not plain or (here / name).exists():
-        why = "and a file or folder of that name lies here" if plain else "a place on a machine"
-        raise DataError(
-            f"the run's {what} is {name!r}, {why}. Nothing of yours is read on the run's word: get it from "
-            f"the organiser, and name it with --{option}"
-            + ("; or join from another folder" if plain else "")
-        )
