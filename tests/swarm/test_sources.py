@@ -97,9 +97,9 @@ def test_prepared_text_is_its_owners_alone(tmp_path):
 def test_all_that_the_joiner_has_to_name_is_said_at_once(here):
     spec = override(
         RunSpec(),
-        {"data.path": "x.txt", "data.tokenizer": "/x/model", "model.source": "runs/sft-1"},
+        {"data.path": "x.txt", "data.tokenizer": "/x/model", "model.source": "/x/sft-1"},
     )
     with pytest.raises(DataError) as error:
         Sources().of(spec, here)
-    for named in ("'x.txt' (--data)", "'/x/model' (--tokenizer)", "'runs/sft-1' (--config)"):
+    for named in ("'x.txt' (--data)", "'/x/model' (--tokenizer)", "'/x/sft-1' (--config)"):
         assert named in str(error.value)

@@ -228,7 +228,12 @@ class RoundDriver:
                 "the last round"
             )
         if self.open is None:
-            return f"waiting for peers: {self._first_here()} of {self.spec.rounds.peers} are here"
+            need, writers = self.spec.rounds.peers, self.spec.writers
+            if len(self.here()) - len(self.trainers()) > writers:  # who else writes is one too many
+                need -= writers
+                here = min(need, len(self.trainers()))
+                return f"waiting for peers that train: {here} of {need} are here"
+            return f"waiting for peers: {self._first_here()} of {need} are here"
         return self.open.waiting_for()
 
     # --- the leader, among voters that could lead (duckweed.ledger.succession)

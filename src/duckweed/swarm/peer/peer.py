@@ -16,7 +16,7 @@ from duckweed.net import clock
 from duckweed.net.carrier import Endpoint as Carrier
 from duckweed.net.identity import Identity, verify
 from duckweed.net.rate_limits import RateLimits
-from duckweed.net.timeouts import CONTROLS_CHECK, LAST_ENTRIES, LAST_WORD
+from duckweed.net.timeouts import CONTROLS_CHECK, HINT, LAST_ENTRIES, LAST_WORD
 from duckweed.net.transport import Endpoint, LinkError
 from duckweed.round import answers
 from duckweed.round.blocks import Span, lead
@@ -95,6 +95,7 @@ class Peer:
         self._sent: tuple[m.Contribute, bytes] | None = None  # to send again, should it be lost
         self._wrote: tuple[m.Wrote, bytes] | None = None  # likewise, of a peer that only writes
         self._done_at = clock.now()  # when the work for the round before was done
+        self._heard = ""  # what the user was told that the run waits for
 
     async def run(self) -> str:
         """Take part until the run ends; returns the reason. Raises PeerStopped, LinkError."""
@@ -190,9 +191,10 @@ class Peer:
                     self._set("training")
                     report = self._stepping(self.state.round, 0, answer.steps)
                     await self._auditor.audit(answer, self.genesis, report)
-                case m.Wait():
+                case m.Wait(reason=reason):
                     self.timings.wait += clock.now() - began
                     self._set("waiting")
+                    self._tell_waiting(reason)
                 case m.Stop(reason=reason, fault=fault):
                     if fault:
                         raise PeerStopped(reason)
@@ -203,6 +205,13 @@ class Peer:
                     with contextlib.suppress(QuestionRefused):  # it heard that already
                         await self._client.ask(m.Leave(reason))
                     return reason
+
+    def _tell_waiting(self, reason: str) -> None:
+        """Say what the run waits for, to who has just come and would see nothing happen."""
+        idle = clock.now() - self._done_at > HINT and self._sent is None and self._wrote is None
+        if self.copy and idle and reason != self._heard:
+            self.say(reason)
+            self._heard = reason
 
     async def _what_now(
         self, question: m.Next
