@@ -15,6 +15,7 @@ from duckweed.run.events import ContributionRefused, Said
 from duckweed.run.spec import override
 from duckweed.run.task.rollouts import blob_limit
 from duckweed.run.task.written import Written
+from duckweed.swarm.coordinator.fetch_groups import PIECES_FROM
 from duckweed.swarm.protocol import messages as m
 
 REINFORCE = override(SPEC, {
@@ -201,5 +202,22 @@ def test_answers_that_a_new_leader_lacks_are_written_anew_and_nobody_is_sent_for
         await begin(run)
         assert [await trained(run, number, 1) for number in (0, 1)] == [(), ()]
         assert any(isinstance(x, Said) and "answers" in x.text for x in run.events)
+
+    play(tmp_path, scene, REINFORCE)
+
+
+def test_answers_are_fetched_whole_since_no_other_peer_has_pieces_of_them(tmp_path):
+    async def scene(run):
+        await begin(run)
+        for number, peer in enumerate(PEERS):
+            where = [f"192.0.2.{number}:7"]
+            run.it.admission.members[peer.id].addresses = where
+        task, body = await task_of_writer(run, 0), bytes(2 * PIECES_FROM)
+        question = wrote(run, task, rollouts=blob_hash(body))
+        assert await run.ask(PEERS[WRITER], question, body) == m.Ack()
+        for number in (0, 1):
+            await trained(run, number, 0)
+        await run.closed(0)
+        assert await run.ask(PEERS[0], m.Fetch(blob_hash(body))) == m.Blob()
 
     play(tmp_path, scene, REINFORCE)
