@@ -221,3 +221,22 @@ def test_answers_are_fetched_whole_since_no_other_peer_has_pieces_of_them(tmp_pa
         assert await run.ask(PEERS[0], m.Fetch(blob_hash(body))) == m.Blob()
 
     play(tmp_path, scene, REINFORCE)
+
+
+def test_no_entry_lists_answers_beside_the_contribution_of_the_same_peer(tmp_path):
+    """Else it would be audited for one of them alone."""
+
+    async def scene(run):
+        await begin(run)
+        await run.ask(PEERS[WRITER], m.Join(m.PROTOCOL, run.folder.read_secret()))
+        await trained(run, WRITER, 0)
+        await run.ask(PEERS[WRITER], m.Join(m.PROTOCOL, run.folder.read_secret(), writes=True))
+        task = await task_of_writer(run, 0)
+        assert await run.ask(PEERS[WRITER], wrote(run, task), BODY) == m.Ack()
+        for number in (0, 1):
+            await trained(run, number, 0)
+        closed = await run.closed(0)
+        assert closed.accepted == [0, 1, 2]
+        assert not run.it.history.writings
+
+    play(tmp_path, scene, REINFORCE)

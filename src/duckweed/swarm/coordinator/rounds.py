@@ -354,7 +354,9 @@ class RoundDriver:
         # Who trained for this round before it began to write may have been accepted.
         faults = {peer: task.fault for peer, task in due if task.fault}
         closed.rejected |= {x: faults[x] for x in faults if x not in closed.accepted}
-        writings = {peer: task.said for peer, task in due if task.said and task.checked}
+        # An audit looks at one thing of a peer in a round: at its contribution, where there is one.
+        written = [(peer, x) for peer, x in due if peer not in open_.contributions]
+        writings = {peer: x.said for peer, x in written if x.said and x.checked}
         spans = [task.span for _, task in due]
         history.close(closed, open_.assigned, kept, open_.signatures, writings, spans)
         self.closed()
