@@ -100,7 +100,12 @@ def main() -> None:
     print("| model | vocabulary | answers | tokens | predicted MB | writing MB | applying MB |")
     print("|---|--:|--:|--:|--:|--:|--:|")
     for case in CASES:
-        command = [sys.executable, "-m", "bench.peer.writer_memory", msgspec.json.encode(case).decode()]
+        command = [
+            sys.executable,
+            "-m",
+            "bench.peer.writer_memory",
+            msgspec.json.encode(case).decode(),
+        ]
         said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         found = {key: value / 1e6 for key, value in json.loads(said.splitlines()[-1]).items()}
         print(

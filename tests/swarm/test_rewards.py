@@ -30,13 +30,13 @@ def test_where_the_problems_are_not_here_rewards_are_believed_and_that_is_said_o
 class Noting(Rewards):
     """Notes whose rewards it is asked about, and finds no fault."""
 
-    asked: list[int] = []
+    asked: tuple[int, ...] = ()
 
     async def _begun(self):
         return True
 
     def _ask(self, said, told):
-        self.asked = [*self.asked, said.peer]
+        self.asked = (*self.asked, said.peer)
         return {"wrong": ""}
 
 
@@ -49,4 +49,4 @@ def test_the_check_of_a_contribution_waits_for_that_of_one_writer_at_most(tmp_pa
         await asyncio.gather(*(rewards.check(x, Written()) for x in [*writings, SAID]))
 
     asyncio.run(checks())
-    assert rewards.asked == [5, SAID.peer, 6, 7]
+    assert rewards.asked == (5, SAID.peer, 6, 7)
