@@ -36,13 +36,12 @@ def formula(answer: str) -> bool:
     return _FORMULA.fullmatch(answer) is not None
 
 
-EVALUATED: dict[str, Callable[[str], bool]] = dict.fromkeys(
-    ("binary_matrix", "n_queens", "spiral_matrix", "string_insertion"), data
-) | dict.fromkeys(
-    (
-        "countdown", "intermediate_integration", "polynomial_multiplication", "puzzle24",
-        "simple_integration",
-    ),
-    formula,
+_DATA = ("binary_matrix", "n_queens", "spiral_matrix", "string_insertion")
+_FORMULAS = (
+    "countdown", "intermediate_integration", "polynomial_multiplication", "puzzle24",
+    "simple_integration",
 )  # fmt: skip
+EVALUATED: dict[str, Callable[[str], bool]] = {
+    **dict.fromkeys(_DATA, data), **dict.fromkeys(_FORMULAS, formula),
+}  # fmt: skip
 """Environments of reasoning-gym 0.1 whose check does that, and which answers it may have."""
