@@ -25,6 +25,7 @@ from duckweed.learn.tasks.policy import (
 )
 from duckweed.learn.tasks.problems import answer_of
 from duckweed.learn.tasks.reinforce import GAIN, IDS, START, THEN, WRITTEN
+from duckweed.learn.tasks.rewards import UNDONE
 from duckweed.learn.tasks.rollout import gumbel, write
 from duckweed.learn.tasks.verifier import Verifier
 from duckweed.process.simulation import Simulation
@@ -365,6 +366,27 @@ def test_answers_that_fit_no_question_of_the_step_are_written_anew(tmp_path):
     strange = part._replace(ids=part.ids + 100_000)
     again = one.train(weights, Part(4, 1, 1, given={1: strange}))
     assert np.array_equal(again.rollouts.ids, own.rollouts.ids)
+
+
+def test_answers_of_another_peer_that_make_checks_hang_do_so_a_few_times_alone(tmp_path):
+    """The coordinator has checked them, those that are called right first."""
+    spec, ground = prepared(tmp_path)
+    one = founding.learner(spec, ground, "cpu")
+    weights = models.read_weights(founding.first_model(spec, ground))
+    (part,) = packing.split(one.write(weights, Part(4, 1, 1)).rollouts, 1)
+    problems, hung = one.task.problems, []
+
+    def hang(problem, text):
+        problems.failed += 1
+        hung.append(text)
+        return 0.0
+
+    problems.score = hang
+    learnt = one.train(weights, Part(4, 1, 1, given={1: part})).rollouts
+    samples = spec.task.samples
+    assert UNDONE < len(hung) <= UNDONE + samples < len(part.rewards)
+    assert np.array_equal(learnt.rewards[len(hung) :], part.rewards[len(hung) :])
+    assert np.array_equal(learnt.ids, part.ids)
 
 
 def test_a_batch_marks_what_was_written_and_its_costs(tmp_path):

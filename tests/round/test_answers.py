@@ -6,6 +6,7 @@ from duckweed.ledger.entries import Writing
 from duckweed.merge.round import blob_hash
 from duckweed.round.answers import given, meeting
 from duckweed.round.blocks import Span
+from duckweed.run.checked import LOSS
 from duckweed.run.spec import RunSpec, override
 from duckweed.run.task import rollouts as packing
 from duckweed.run.task.rollouts import Rollouts
@@ -66,3 +67,11 @@ def test_answers_that_cannot_be_read_are_passed_over():
     good = packing.encode(made(3))
     found = [said(good, 7, 0, 3), said(good[:-3], 7, 3, 3), said(b"no answers", 7, 3, 3)]
     assert sorted(given(SPEC, Span(7, 0, 6), found)) == [0, 1, 2]
+
+
+def test_answers_with_costs_that_no_model_has_are_passed_over():
+    """Else whoever learns from them hands in sums that the coordinator does not take."""
+    for cost in (np.nan, np.inf, -1.0, 1e30, 2 * LOSS):
+        whole = made(3)
+        whole.nats[0] = cost
+        assert given(SPEC, Span(7, 0, 6), [said(packing.encode(whole), 7, 0, 3)]) == {}

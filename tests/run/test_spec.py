@@ -210,6 +210,8 @@ def test_peers_that_only_write_are_named_in_reinforcement_learning_alone_and_lea
     for other, words in (
         ({"rounds.overlap": 0.5}, "overlap"),
         ({"members.join": "open"}, "task.ratio = 'cispo'"),
+        ({"members.join": "open", "task.ratio": "cispo", "task.kl": 0.01}, "task.kl"),
+        ({"rounds.count": 2, "task.staleness": 2, "inner.warmup": 0}, "nobody would learn"),
         ({"rounds.peers": 2, "task.writers": 2}, "somebody has to train"),
     ):
         with pytest.raises(SpecError, match=re.escape(words)):

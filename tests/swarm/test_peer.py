@@ -3,10 +3,11 @@
 import asyncio
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from fixtures import tiny
-from fixtures.pretended import first_entry
+from fixtures.pretended import SPEC, first_entry
 
 from duckweed.ledger.entries import Closed
 from duckweed.merge.round import blob_hash
@@ -128,3 +129,14 @@ def test_a_client_loads_no_server(module):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_answers_that_name_a_peer_by_an_index_that_it_lost_are_signed_anew(tmp_path):
+    """A leader that took over may have lost that the peer was admitted, and number it anew."""
+    key, home = Identity(b"c" * 32), RunFolder(tmp_path)
+    worker, state = SimpleNamespace(spec=SPEC), SimpleNamespace(round=0)
+    peer = Peer(key, worker, state, tmp_path, home, (key.id, []), "", lambda text: None)
+    peer.index, peer._wrote = 3, ("answers", b"")
+    for index, kept in ((3, True), (4, False)):
+        peer._welcomed(m.Welcome(index, "", -1, "", "", genesis=first_entry(SPEC, key)))
+        assert bool(peer._wrote) is kept

@@ -11,10 +11,11 @@ from msgspec.structs import replace
 from duckweed.ledger.entries import Writing
 from duckweed.merge.round import blob_hash
 from duckweed.round.signed import writing_part
-from duckweed.run.events import ContributionRefused
+from duckweed.run.events import ContributionRefused, Said
 from duckweed.run.spec import override
 from duckweed.run.task.rollouts import blob_limit
 from duckweed.run.task.written import Written
+from duckweed.swarm.coordinator.fetch_groups import PIECES_FROM
 from duckweed.swarm.protocol import messages as m
 
 REINFORCE = override(SPEC, {
@@ -150,5 +151,92 @@ def test_a_writer_that_is_late_is_not_waited_for_and_its_span_is_trained_by_othe
         assert "too late" in late.reason
         blocks = [(await run.task_of(PEERS[number], 1)).block for number in (0, 1)]
         assert task.block in blocks
+
+    play(tmp_path, scene, REINFORCE)
+
+
+def test_a_writer_that_was_late_once_gets_as_much_as_others_again_when_it_is_in_time(tmp_path):
+    async def scene(run):
+        await begin(run)
+        await task_of_writer(run, 0)
+        await run.ask(PEERS[WRITER], m.Progress("writing", 0, step=1))
+        for number in (0, 1):
+            await trained(run, number, 0)
+        await run.closed(0)
+        writer = run.it.admission.by_index[WRITER]
+        assert (late := writer.pace) > 0
+        await asyncio.sleep(0.1)
+        task = await task_of_writer(run, 1)
+        assert await run.ask(PEERS[WRITER], wrote(run, task), BODY) == m.Ack()
+        assert writer.pace < late / 2
+
+    play(tmp_path, scene, REINFORCE)
+
+
+def test_work_that_counts_is_not_refused_too_where_its_peer_only_writes_from_then_on(tmp_path):
+    async def scene(run):
+        await begin(run)
+        await trained(run, 0, 0)
+        join = m.Join(m.PROTOCOL, run.folder.read_secret(), writes=True)
+        await run.ask(PEERS[0], join)
+        answer = await run.ask(PEERS[0], m.Next(0, state(0), True))
+        assert isinstance(answer, m.Write)
+        await trained(run, 1, 0)
+        closed = await run.closed(0)
+        assert closed.accepted == [0, 1]
+        assert list(closed.rejected) == [WRITER]
+
+    play(tmp_path, scene, REINFORCE)
+
+
+def test_answers_that_a_new_leader_lacks_are_written_anew_and_nobody_is_sent_for_them(tmp_path):
+    async def scene(run):
+        await begin(run)
+        task = await task_of_writer(run, 0)
+        assert await run.ask(PEERS[WRITER], wrote(run, task), BODY) == m.Ack()
+        for number in (0, 1):
+            await trained(run, number, 0)
+        await run.closed(0)
+        run.folder.blob(blob_hash(BODY)).unlink()
+        run.restart()
+        await begin(run)
+        assert [await trained(run, number, 1) for number in (0, 1)] == [(), ()]
+        assert any(isinstance(x, Said) and "answers" in x.text for x in run.events)
+
+    play(tmp_path, scene, REINFORCE)
+
+
+def test_answers_are_fetched_whole_since_no_other_peer_has_pieces_of_them(tmp_path):
+    async def scene(run):
+        await begin(run)
+        for number, peer in enumerate(PEERS):
+            where = [f"192.0.2.{number}:7"]
+            run.it.admission.members[peer.id].addresses = where
+        task, body = await task_of_writer(run, 0), bytes(2 * PIECES_FROM)
+        question = wrote(run, task, rollouts=blob_hash(body))
+        assert await run.ask(PEERS[WRITER], question, body) == m.Ack()
+        for number in (0, 1):
+            await trained(run, number, 0)
+        await run.closed(0)
+        assert await run.ask(PEERS[0], m.Fetch(blob_hash(body))) == m.Blob()
+
+    play(tmp_path, scene, REINFORCE)
+
+
+def test_no_entry_lists_answers_beside_the_contribution_of_the_same_peer(tmp_path):
+    """Else it would be audited for one of them alone."""
+
+    async def scene(run):
+        await begin(run)
+        await run.ask(PEERS[WRITER], m.Join(m.PROTOCOL, run.folder.read_secret()))
+        await trained(run, WRITER, 0)
+        await run.ask(PEERS[WRITER], m.Join(m.PROTOCOL, run.folder.read_secret(), writes=True))
+        task = await task_of_writer(run, 0)
+        assert await run.ask(PEERS[WRITER], wrote(run, task), BODY) == m.Ack()
+        for number in (0, 1):
+            await trained(run, number, 0)
+        closed = await run.closed(0)
+        assert closed.accepted == [0, 1, 2]
+        assert not run.it.history.writings
 
     play(tmp_path, scene, REINFORCE)

@@ -79,7 +79,9 @@ class Contributions:
         """Do the contribution to a round again, after those before it that it follows from and that were not
         done here yet. To be called in the order of the rounds."""
         try:
-            if said := self.claims.rounds[round_].writings.get(self.peer):
+            entry = self.claims.rounds[round_]
+            said = entry.writings.get(self.peer)
+            if said and self.peer not in entry.contributions:
                 return self._written(said)
             for before in self.claims.carried(self.peer, round_):
                 if before > self._done:

@@ -130,6 +130,11 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 f"task.writers = {self.writers}: must be less than rounds.peers = {self.rounds.peers}, since "
                 "somebody has to train"
             )
+        if self.writers and isinstance(self.task, Reinforce) and self.task.lag >= self.rounds.count:
+            raise ValueError(
+                f"task.staleness = {self.task.lag}: must be less than rounds.count = {self.rounds.count}; nobody "
+                "would learn from what peers write"
+            )
 
     @property
     def writers(self) -> int:
@@ -152,6 +157,11 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return (
                 "anyone may join this run, and nobody can check what a stranger says that its tokens cost; "
                 "task.ratio = 'cispo' bounds what a false cost does"
+            )
+        if self.members.join == "open" and self.task.kl:
+            return (
+                "anyone may join this run, and nothing bounds what a false cost of a stranger's token does to the "
+                "divergence from the start; leave task.kl out"
             )
         return ""
 

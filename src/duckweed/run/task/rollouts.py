@@ -12,6 +12,7 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
+from duckweed.run.checked import LOSS
 from duckweed.run.spec import RunSpec
 from duckweed.run.task.sections import Reinforce
 from duckweed.run.task.written import Written
@@ -167,5 +168,5 @@ def _check(rollouts: Rollouts, task: Reinforce) -> None:
         raise RolloutsError("the lengths of the answers are not those of their tokens")
     if not ((rewards >= 0) & (rewards <= 1)).all():  # also where one is no number
         raise RolloutsError("a reward that is not from 0 to 1")
-    if not ((nats >= 0) & np.isfinite(nats)).all():
+    if not ((nats >= 0) & (nats <= LOSS)).all():  # likewise
         raise RolloutsError("a cost of a token that no probability has")

@@ -151,8 +151,11 @@ class Coordinator:
                 return answer, b""
             case m.GetSavedState() | m.GetStatePiece() | m.GetBlobPiece():
                 return self.store.give(question)
-            case m.Fetch():
-                return fetch_groups.fetch(self.store, self.admission.here(), member, question)
+            case m.Fetch(blob=blob):
+                # Whoever learns from answers is alone with them: nobody else has pieces of them to give.
+                alone = any(x.rollouts == blob for x in self.history.writings)
+                here = [] if alone else self.admission.here()
+                return fetch_groups.fetch(self.store, here, member, question)
             case m.GetDonors():
                 return fetch_groups.donors(self.history.agreed, self.admission.here(), member), b""
             case m.IsMember(key=key):

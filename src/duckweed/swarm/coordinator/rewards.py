@@ -32,6 +32,7 @@ class Rewards:
         begin = {"folder": str(folder.path.resolve()), "plugins": plugins.loaded()}
         self._helper = Helper(OTHER_END, begin)
         self._turn = asyncio.Lock()
+        self._writers_turn = asyncio.Lock()  # so that a contribution waits for one of them at most
         self._unable = ""
 
     async def begin(self) -> None:
@@ -54,6 +55,12 @@ class Rewards:
     async def check(self, said: Announcement | Writing, told: Written) -> tuple[str, Written]:
         """Why a contribution cannot count, "" if it can, and what its rollouts add up to; their blob is on disk.
         told: what its peer says that they do. Where this machine cannot check anything, that is believed."""
+        if isinstance(said, Writing):
+            async with self._writers_turn:
+                return await self._check(said, told)
+        return await self._check(said, told)
+
+    async def _check(self, said: Announcement | Writing, told: Written) -> tuple[str, Written]:
         async with self._turn:  # one at a time: there is one process
             if not await self._begun():
                 return "", told

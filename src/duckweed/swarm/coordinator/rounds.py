@@ -88,7 +88,7 @@ class RoundDriver:
         while self.number < self.spec.schedule.rounds and not self.ended:
             open_ = self.open = self.next or self._resume() or self._open(self.number)
             self.next, open_.opened = None, clock.now()
-            open_.writings = self.history.writings
+            open_.writings = self._writings()
             for member in self.here():
                 if member.writes and member.expected:
                     self._assign_writing(member, open_)
@@ -103,6 +103,15 @@ class RoundDriver:
         self.open = None
         await self.notify(news=True)
         await self._until(lambda: self.ended or self.number in self.history.agreed)
+
+    def _writings(self) -> list[Writing]:
+        """The answers that the open round learns from. A machine that leads since a moment ago may lack some, and those
+        whom it sent for them could do nothing."""
+        found = [x for x in self.history.writings if self.folder.blob(x.rollouts).is_file()]
+        if lost := len(self.history.writings) - len(found):
+            text = f"round {self.number}: the answers of {lost} peers that only write are not here, and are written anew"
+            self.tell(Said(text))
+        return found
 
     def _open(self, number: int) -> OpenRound:
         """A round with work for all peers that it waits for."""
@@ -153,6 +162,8 @@ class RoundDriver:
         """Take answers of a peer that only writes, whose blob is on disk, and have their rewards checked."""
         task.said = said
         member.worked(late=False)
+        # Never more than before: small differences must not make the steps of a run depend on the clock.
+        member.pace = min(member.pace, (clock.now() - task.begun) / said.steps)
         self._later(self._check_writing(task, said, told))
 
     async def _check_writing(self, task: Task, said: Writing, told: Written) -> None:
@@ -345,8 +356,12 @@ class RoundDriver:
         if self.deposed:
             return None
         due = self.writers.close(open_.number, self.admission.by_index)
-        closed.rejected |= {peer: task.fault for peer, task in due if task.fault}
-        writings = {peer: task.said for peer, task in due if task.said and task.checked}
+        # Who trained for this round before it began to write may have been accepted.
+        faults = {peer: task.fault for peer, task in due if task.fault}
+        closed.rejected |= {x: faults[x] for x in faults if x not in closed.accepted}
+        # An audit looks at one thing of a peer in a round: at its contribution, where there is one.
+        written = [(peer, x) for peer, x in due if peer not in open_.contributions]
+        writings = {peer: x.said for peer, x in written if x.said and x.checked}
         spans = [task.span for _, task in due]
         history.close(closed, open_.assigned, kept, open_.signatures, writings, spans)
         self.closed()

@@ -425,7 +425,7 @@ class Peer:
         if first:
             self._recall(welcome)
         elif not known:
-            self._sent = None
+            self._sent = self._wrote = None  # they name another peer
 
     def _recall(self, welcome: m.Welcome) -> None:
         """Take up the residual of the last round that left one, and that of the contribution which is
