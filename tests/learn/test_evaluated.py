@@ -23,7 +23,8 @@ def test_an_answer_is_never_executed(name, tmp_path):
     for call in CALLS:
         assert one.score(3, call.format(str(tmp_path / "made"))) < 0.5
     assert not list(Path(tmp_path).iterdir())
-    assert one.score(3, "entry['answer']") < 0.1
+    for known in ("entry['answer']", "oracle_answer"):  # what the check itself holds
+        assert one.score(3, known) < 0.1
 
 
 @pytest.mark.parametrize("name", EVALUATED)
