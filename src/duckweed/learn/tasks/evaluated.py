@@ -22,8 +22,8 @@ def data(answer: str) -> bool:
         return True
     except (RecursionError, MemoryError):
         return False
-    if isinstance(read, ast.Name):  # a word; small letters may name what the check knows, such as the right answer
-        return read.id.isupper()
+    if isinstance(read, ast.Name):
+        return read.id.isupper()  # in small letters it may name what the check knows
     try:
         ast.literal_eval(read)
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
