@@ -17,7 +17,7 @@ import numpy as np
 from bench.fuzz.lies import Path as LiePath
 from bench.fuzz.lies import lied, plan
 from bench.fuzz.target import Ended, table
-from duckweed.ledger.entries import PeerEntry, RoundEntry, StateEntry
+from duckweed.ledger.entries import PeerEntry, RoundEntry, StateEntry, Writing
 from duckweed.ledger.ledger import Ledger, entry_hash
 from duckweed.merge.round import Announcement, blob_hash
 from duckweed.net.framing import LinkError
@@ -25,11 +25,12 @@ from duckweed.net.identity import Identity
 from duckweed.net.virtual import Network, VirtualLink
 from duckweed.process.simulation import Simulation
 from duckweed.round.open_round import Timings
-from duckweed.round.signed import signed_part, verdict_part
+from duckweed.round.signed import signed_part, verdict_part, writing_part
 from duckweed.run import events
 from duckweed.run.events import Event, RoundClosed
 from duckweed.run.state import State
 from duckweed.run.task.work import expected
+from duckweed.run.task.written import Written
 from duckweed.swarm.protocol import messages as m
 from duckweed.wire.codec import codec_of
 
@@ -175,6 +176,7 @@ class Liar:
             m.Leave: lambda: m.Leave("paused"),
             m.Shown: lambda: m.Shown(digest),
             m.Audited: self._verdict,
+            m.Wrote: self._answers,
             m.GetSavedState: m.GetSavedState,
             m.GetStatePiece: lambda: m.GetStatePiece(0, 0),
             m.GetEntries: lambda: m.GetEntries(0, -1, ""),
@@ -194,6 +196,11 @@ class Liar:
         round_ = max(0, self.round - 1)
         part = verdict_part(self.genesis, round_, 0, False, "distance 2")
         return m.Audited(round_, 0, True, False, "distance 2", self.me.sign(part))
+
+    def _answers(self) -> m.Wrote:
+        """What a peer that only writes could say in another run."""
+        said = Writing(self.round, max(0, self.index), 0, 0, 1, 32, 0.5, "ab" * 32)
+        return m.Wrote(said, self.me.sign(writing_part(self.genesis, said)), Written())
 
     def _forged(self, question: m.Contribute, blob: bytes) -> tuple[m.Contribute, bytes]:
         """A contribution whose blob is another, of which all else is true."""

@@ -88,6 +88,21 @@ def test_who_had_nothing_to_learn_from_has_copied_nobody(tmp_path):
     play(tmp_path, scene)
 
 
+def test_where_all_were_refused_they_are_given_their_work_again(tmp_path):
+    """As after a change of leaders: the new one has given out other blocks."""
+
+    async def scene(run):
+        await run.start()
+        for number in range(3):
+            assert isinstance(await run.hand_in(number, block=77), m.Refused)
+        answer = await run.ask(PEERS[0], m.Next(0, state(0), True))
+        assert isinstance(answer, m.Train)
+        assert await run.ask(PEERS[0], *run.work(0, answer)) == m.Ack()
+        assert (await run.closed(0)).accepted == [0]
+
+    play(tmp_path, scene)
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

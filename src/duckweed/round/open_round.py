@@ -103,6 +103,7 @@ class OpenRound(msgspec.Struct):
     unchecked: dict[int, float] = {}  # peer -> since when the rewards of its answers are checked
     false: dict[int, str] = {}  # peer -> what was found wrong with them
     refused: set[int] = set()  # peers whose contribution cannot count
+    misplaced: set[int] = set()  # those of them that were given other work by this machine
     excused: set[int] = set()  # peers that do an audit in place of their work
     closing: bool = False  # whether it is too late for contributions
     writings: list[Writing] = []  # answers of peers that only write, which are learnt from
@@ -116,7 +117,17 @@ class OpenRound(msgspec.Struct):
 
     def lacks(self, peer: int) -> bool:
         """Whether a contribution of the peer may still come in."""
-        return not self.closing and peer not in self.contributions.keys() | self.refused
+        # Where a new leader has refused the work of all, which the one before it gave out, nobody could close the round.
+        again = peer in self.misplaced and not self.contributions
+        given_up = peer in self.refused and not again
+        return not self.closing and peer not in self.contributions and not given_up
+
+    def refuse(self, peer: int, said: Announcement) -> None:
+        """A contribution of the peer cannot count."""
+        self.refused.add(peer)
+        span = self.assigned.get(peer)
+        if span is None or span.block != said.block:
+            self.misplaced.add(peer)
 
     def answers_for(self, peer: int) -> list[Writing]:
         """The answers of others that the peer learns from."""

@@ -267,7 +267,7 @@ class Coordinator:
         ):
             late = open_ is not None and said.round < open_.number
             if open_ is not None and not open_.closing and not late:
-                open_.refused.add(member.index)
+                open_.refuse(member.index, said)
             if late and intake.own(self.history.genesis_hash, member, question):
                 member.worked(late=True)
             self._tell(member, ContributionRefused(member.index, reason))
