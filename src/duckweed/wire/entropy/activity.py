@@ -137,7 +137,6 @@ def _fit(rows: np.ndarray, columns: np.ndarray, cap: int, squares: float) -> Pla
         return flat
     fisher = cap * rate * (1 - rate)  # of one value, if it were binomial; it may spread more
     dispersion = max(1.0, (squares / values - (total / values) ** 2) / fisher)
-    a, b = _rasch(rows, columns, cap)
     row_step, column_step = (step_of(n * fisher / dispersion) for n in reversed(shape))
     if row_step == column_step == 0:
         return flat
