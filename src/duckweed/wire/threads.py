@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import NamedTuple, TypeVar
 
 Part = TypeVar("Part")
@@ -22,13 +23,22 @@ def use(threads: int) -> None:
 
 
 def each(work: Callable[[Part], Result], parts: Iterable[Part]) -> list[Result]:
-    """`work` of every part, in their order. Work that holds the interpreter's lock gains nothing."""
+    """`work` of every part, in their order. It must not call `each` itself. Work that holds the interpreter's lock
+    gains nothing."""
     listed = list(parts)
-    threads = min(_count, len(listed))
-    if threads <= 1:
+    if min(_count, len(listed)) <= 1:
         return [work(part) for part in listed]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(work, listed))
+    return list(_pool(_count).map(work, listed))
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Kept, because to start a thread takes longer than the sums of a small tensor."""
+    return ThreadPoolExecutor(threads, "wire")
+
+
+if hasattr(os, "register_at_fork"):  # threads are not forked
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def stretches(count: int, length: int) -> list[slice]:
