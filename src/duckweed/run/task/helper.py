@@ -36,6 +36,7 @@ class Helper:
     def __init__(self, module: str, begin: dict[str, Any]) -> None:
         self.module, self._begin = module, begin
         self._process: subprocess.Popen[str] | None = None
+        self._account: psutil.Process | None = None  # of what that process computes
         self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def begin(self) -> None:
@@ -62,10 +63,10 @@ class Helper:
     ) -> Any:
         assert process.stdin is not None
         try:
-            began = _computed(process)
+            before = self._computed()
             process.stdin.write(json.dumps(question) + "\n")
             process.stdin.flush()
-            line = self._wait(process, began + seconds, PATIENCE * seconds)
+            line = self._wait(before, seconds)
         except queue.Empty:
             self.close()
             raise HelperFailed(f"it took longer than {seconds:g} s") from None
@@ -79,16 +80,21 @@ class Helper:
             raise (HelperFault if found.get("fault") else HelperFailed)(found["error"])
         return found["value"]
 
-    def _wait(self, process: "subprocess.Popen[str]", computed: float, seconds: float) -> str:
-        """The next line, "" if there is none. computed: seconds of a processor that its process has taken when it
-        is too late, whatever the clock says; seconds: by the clock. Raises queue.Empty, psutil.Error."""
-        late = time.monotonic() + seconds
-        while True:
-            left = min(computed - _computed(process), late - time.monotonic())
-            if left <= 0:
-                raise queue.Empty
+    def _wait(self, before: float, seconds: float) -> str:
+        """The next line, "" if there is none. before: what its process had computed when it was asked; seconds: of a
+        processor that it may take. Raises queue.Empty, psutil.Error."""
+        late, left = time.monotonic() + PATIENCE * seconds, seconds
+        while left > 0:
             with contextlib.suppress(queue.Empty):
                 return self._answers.get(timeout=max(left, 0.05))
+            left = min(before + seconds - self._computed(), late - time.monotonic())
+        raise queue.Empty
+
+    def _computed(self) -> float:
+        """Seconds of a processor that the process has taken. Raises psutil.Error."""
+        assert self._account is not None
+        taken = self._account.cpu_times()
+        return float(taken.user + taken.system)
 
     def _running(self) -> "subprocess.Popen[str]":
         if self._process is not None:
@@ -100,7 +106,7 @@ class Helper:
             # Some environments draw from sets, whose order is another in every process without it.
             env=os.environ | {"PYTHONHASHSEED": "0"},
         )  # fmt: skip
-        self._answers = queue.SimpleQueue()
+        self._account, self._answers = psutil.Process(process.pid), queue.SimpleQueue()
         threading.Thread(
             target=_pass_on, args=(process, self._answers), daemon=True, name=self.module
         ).start()
@@ -113,12 +119,6 @@ class Helper:
             self.close()
             raise
         return process
-
-
-def _computed(process: "subprocess.Popen[str]") -> float:
-    """Seconds of a processor that a process has taken. Raises psutil.Error."""
-    taken = psutil.Process(process.pid).cpu_times()
-    return float(taken.user + taken.system)
 
 
 def _pass_on(process: "subprocess.Popen[str]", answers: "queue.SimpleQueue[str]") -> None:
