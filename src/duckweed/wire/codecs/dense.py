@@ -18,7 +18,6 @@ from duckweed.wire.total import Decoded
 
 BLOCK = 4096
 BLOCKS = 64  # for one thread at a time
-_MOST = 2.67e36  # 127 times that is finite
 
 
 class Dense(
@@ -155,6 +154,8 @@ def _top(low: int) -> int:
 
 
 def _read_int8(reader: Reader, layout: Layout) -> np.ndarray:
+    from duckweed.wire.kernels import vectors
+
     starts = chunks.starts(layout, BLOCK)
     scales = reader.array("<f4", len(starts) - 1)
     if not (finite(scales) and (scales >= 0).all()):
@@ -166,6 +167,6 @@ def _read_int8(reader: Reader, layout: Layout) -> np.ndarray:
     values, most = Int8(high, rest, low, scales, layout).decode()
     if most > 127:
         raise WireError("a coded integer is above the largest possible, 127")
-    if scales.max() > _MOST and not finite(values):
+    if scales.max() > vectors.MOST and not finite(values):
         raise WireError("the blob holds values that are not finite")
     return values

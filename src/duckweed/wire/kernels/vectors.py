@@ -7,6 +7,9 @@ import numpy as np
 
 from duckweed.wire.kernels.jit import kernel
 
+MOST = np.float32(2.67e36)
+"""The largest scale of int8 codes: 127 times that is finite."""
+
 
 @kernel
 def largest_bits(bits):  # type: ignore[no-untyped-def]
@@ -114,7 +117,7 @@ def round_bf16(out, bits):  # type: ignore[no-untyped-def]
 def to_int8(codes, scales, x, starts):  # type: ignore[no-untyped-def]
     """Codes int8 of blocks of x, clip(rint(x / scale), -127, 127), at the scale max |x| / 127 of each block.
     starts: of each block, and the end, int64[B + 1]. Returns the largest magnitude of x as bits, uint32."""
-    top, most = np.float32(127), np.float32(2.67e36)  # 127 times that is finite
+    top, most = np.float32(127), MOST
     room, above = np.empty(1, np.uint32), np.uint32(0)
     for block in range(len(starts) - 1):
         here, code = x[starts[block] : starts[block + 1]], codes[starts[block] : starts[block + 1]]
