@@ -111,8 +111,7 @@ def found(
         device = _device(machine.device, machine.threads)
         ground = founding.prepare(spec, place.base, say)
         founding.found(spec, ground, folder, device, machine.peers, say, warn, machine.wish)
-    there = RunFolder(place.runs / place.name)
-    return Session(there, spec, ground, device, machine.threads, machine.wish)
+    return Session(RunFolder(place.path), spec, ground, device, machine.threads, machine.wish)
 
 
 def reopen(

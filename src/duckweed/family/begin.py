@@ -63,8 +63,7 @@ def found(
         write_atomically(family.spec, toml.write(spec).encode())
         write_atomically(family.router, router.to_bytes())
         session.found(first, Destination(place.base, part, COMMON), machine, loaded, say, warn)
-    there = FamilyFolder(place.runs / place.name)
-    return reopen(there, machine.device, machine.threads, (), machine.wish)
+    return reopen(FamilyFolder(place.path), machine.device, machine.threads, (), machine.wish)
 
 
 def reopen(

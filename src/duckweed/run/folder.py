@@ -273,6 +273,10 @@ class Destination(NamedTuple):
     runs: Path
     name: str
 
+    @property
+    def path(self) -> Path:
+        return self.runs / self.name
+
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write so that after a crash either the old or the new contents are there, whole. Several processes may write the
