@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,23 +78,10 @@ def prepared(model: str, size: Size, **changes: object) -> tuple[Any, Any]:
     return spec, models.configuration(model, Path(), VOCABULARY, size.sequence)
 
 
-def task_of(size: Size, **more: Any) -> Any:
-    """Made-up tokens."""
-    import numpy as np
+def task_of(size: Size) -> Any:
+    from bench.peer.made import Made
 
-    from duckweed.learn.task import Batch
-    from duckweed.learn.tasks.text import TOKENS, NextToken
-
-    class Made(NextToken):
-        def __init__(self) -> None:
-            self.rng = np.random.default_rng(0)
-
-        def batches(self, part: Any, model: Any) -> Iterator[Batch]:
-            for _ in range(part.steps):
-                shape = (size.batch, size.sequence + 1)
-                yield Batch({TOKENS: self.rng.integers(0, VOCABULARY, shape)})
-
-    return Made()
+    return Made(VOCABULARY, size.batch, size.sequence)
 
 
 def ours(model: str, size: Size, device: str, offload: bool) -> Callable[[], None]:
@@ -190,14 +177,13 @@ def peak_bytes(device: str) -> int | None:
 
 def peak_flops(device: str) -> float | None:
     """bf16 FLOPs a second of this card, by the planner's table."""
-    import csv
+    from duckweed.plan.device import find, names
 
     if not device.startswith("cuda"):
         return None
-    path = Path(__file__).parents[2] / "src" / "duckweed" / "plan" / "tables" / "devices.csv"
-    named = name_of(device).lower().replace(" ", "")
-    rows = [r for r in csv.DictReader(path.open()) if r["name"].partition("-")[0] in named]
-    return 1e12 * float(max(rows, key=lambda r: len(r["name"]))["bf16_tflops"]) if rows else None
+    here = name_of(device).lower().replace(" ", "")
+    known = [name for name in names() if name.partition("-")[0] in here]
+    return find(max(known, key=len)).bf16 if known else None
 
 
 def name_of(device: str) -> str:

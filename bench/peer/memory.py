@@ -123,28 +123,17 @@ def measure(case: Case) -> dict[str, float]:
     import numpy as np
     import torch
 
+    from bench.peer.made import Made, forget, peak
     from duckweed.learn import memory
     from duckweed.learn.fit import Fit
-    from duckweed.learn.learner import Part
     from duckweed.learn.model import model as models
     from duckweed.learn.model import network
     from duckweed.learn.single import SingleDevice
-    from duckweed.learn.task import Batch
-    from duckweed.learn.tasks.text import TOKENS, NextToken
     from duckweed.merge.outer import outer_step
     from duckweed.round.blocks import Span
     from duckweed.round.worker import Worker
     from duckweed.run.state import first
     from duckweed.wire.codec import codec_of
-
-    class Made(NextToken):
-        def __init__(self) -> None:
-            self.rng = np.random.default_rng(0)
-
-        def batches(self, part: Part, model: torch.nn.Module) -> Any:
-            for _ in range(part.steps):
-                shape = (case.batch, case.sequence + 1)
-                yield Batch({TOKENS: self.rng.integers(0, case.vocabulary, shape)})
 
     torch.set_num_threads(1)
     memory.one_heap()
@@ -152,7 +141,7 @@ def measure(case: Case) -> dict[str, float]:
         network.LOGITS = 1 << 60
     spec, config = prepared(case)
     way, layout = Fit(case.micro, case.checkpoint), models.layout_of(models.skeleton(config))
-    one = SingleDevice(spec, config, Made(), "cpu")
+    one = SingleDevice(spec, config, Made(case.vocabulary, case.batch, case.sequence), "cpu")
     one.fit([way], lambda text: None)
     weights = one.weights()
 
@@ -165,8 +154,8 @@ def measure(case: Case) -> dict[str, float]:
     training = compressing = 0
     for block in (0, 1):  # the second carries a residual and moments
         trained = worker.train(state, Span(block, 0, spec.inner.steps))
-        training = max(training, _peak())
-        _forget()
+        training = max(training, peak())
+        forget()
         made = worker.compress(state, 0, trained)
         del trained
         memory.trim()
@@ -183,25 +172,14 @@ def measure(case: Case) -> dict[str, float]:
                 )
             ),
         )
-        compressing = max(compressing, _peak())
+        compressing = max(compressing, peak())
         del made, update
         memory.trim()
-        _forget()
+        forget()
     return {
         "parameters": layout.total, "measured": max(training, compressing),
         "training": training, "compressing": compressing,
     }  # fmt: skip
-
-
-def _forget() -> None:
-    """Count the peak anew."""
-    Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak() -> int:
-    """Most bytes that this process has had resident since that was cleared."""
-    said = Path("/proc/self/status").read_text()
-    return 1024 * int(said.partition("VmHWM:")[2].split()[0])
 
 
 def in_process(case: Case) -> dict[str, float]:

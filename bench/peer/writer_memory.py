@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from bench.peer.memory import _forget, _peak
+from bench.peer.made import forget, peak
 
 
 class Case(msgspec.Struct, frozen=True):
@@ -80,17 +80,17 @@ def measure(case: Case) -> dict[str, int]:
     blobs = MemoryBlobs({closed.update: update, said.blob: encoded.blob})
     del made, encoded
     memory.trim()
-    _forget()
+    forget()
     room = case.sequence - case.tokens
     prompts = [
         [1 + n % 200] * room for n in range(case.batch // case.samples) for _ in range(case.samples)
     ]
     write(model, prompts, list(range(len(prompts))), case.tokens, 1.0, [case.vocabulary - 1])
-    writing = _peak()
+    writing = peak()
     memory.trim()
-    _forget()
+    forget()
     Engine(spec, layout, blobs).advance(state, closed)
-    return {"predicted": predicted, "writing": writing, "applying": _peak()}
+    return {"predicted": predicted, "writing": writing, "applying": peak()}
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bench.peer.made import peak
 from bench.wan.lab import Host, Lab, unavailable
 from bench.wan.runs import Served
 from duckweed.run.events import RoundClosed
@@ -78,12 +79,6 @@ def coding_seconds(size: int) -> float:
     return sum(
         4 * size / 1e6 / row["MB/s"] for row in rows if row["wire"] == WIRE and row["job"] in CODING
     )
-
-
-def peak(pid: int) -> int:
-    """Most bytes that a process has had resident."""
-    said = Path(f"/proc/{pid}/status").read_text()
-    return 1024 * int(said.partition("VmHWM:")[2].split()[0])
 
 
 def measured(run: Served) -> dict[str, Any]:
