@@ -43,15 +43,20 @@ def test_receiver_decodes_what_the_sender_says_it_sent(wire):
 floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.data(), st.sampled_from(WIRES))
-def test_any_shapes_and_finite_values(data, wire):
-    shapes = data.draw(st.lists(hnp.array_shapes(min_dims=0, max_side=12), min_size=1, max_size=4))
+@st.composite
+def shaped(draw, elements):
+    """A layout of any shapes, values in it, and a scale of each tensor."""
+    shapes = draw(st.lists(hnp.array_shapes(min_dims=0, max_side=12), min_size=1, max_size=4))
     layout = Layout.of({str(i): shape for i, shape in enumerate(shapes)})
-    x = data.draw(hnp.arrays(np.float32, layout.total, elements=floats))
-    scales = data.draw(
-        hnp.arrays(np.float32, len(shapes), elements=st.floats(0, 2.0**100, width=32))
-    )
+    x = draw(hnp.arrays(np.float32, layout.total, elements=elements))
+    scales = hnp.arrays(np.float32, len(shapes), elements=st.floats(0, 2.0**100, width=32))
+    return layout, x, draw(scales)
+
+
+@settings(max_examples=60, deadline=None)
+@given(shaped(floats), st.sampled_from(WIRES))
+def test_any_shapes_and_finite_values(drawn, wire):
+    layout, x, scales = drawn
     blob, sent = codec_of(wire, layout).encode(x, scales)
     assert codec_of(wire, layout).decode(blob, scales).values.tobytes() == sent.tobytes()
     assert np.isfinite(sent).all()

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from duckweed.run.layout import Layout
 from duckweed.wire import codec_of, feedback
@@ -16,6 +15,7 @@ from duckweed.wire.entropy.tables import ONE
 from duckweed.wire.frame import WireError
 from duckweed.wire.kernels import chunk, fit, rans, vectors
 
+from .test_contribution import shaped
 from .test_rans import drawn, table
 
 WIRES = [
@@ -132,14 +132,9 @@ def test_symbols_are_counted_by_context(seed, length, largest):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.data())
-def test_codes_are_those_of_numpy_bit_for_bit(data):
-    shapes = data.draw(st.lists(hnp.array_shapes(min_dims=0, max_side=12), min_size=1, max_size=3))
-    layout = Layout.of({str(i): shape for i, shape in enumerate(shapes)})
-    x = data.draw(hnp.arrays(np.float32, layout.total, elements=floats))
-    scales = data.draw(
-        hnp.arrays(np.float32, len(shapes), elements=st.floats(0, 2.0**100, width=32))
-    )
+@given(shaped(floats))
+def test_codes_are_those_of_numpy_bit_for_bit(vector):
+    layout, x, scales = vector
     for wire in (Integer(), Integer(threshold=0.2, value=0.4, levels=7)):
         codes = quantise(wire, x, layout, scales)
         for part, scale in zip(layout.slices(), scales, strict=True):
@@ -159,14 +154,9 @@ def test_codes_are_those_of_numpy_bit_for_bit(data):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.data(), st.sampled_from(WIRES))
-def test_compress_leaves_what_was_not_sent_bit_for_bit(data, wire):
-    shapes = data.draw(st.lists(hnp.array_shapes(min_dims=0, max_side=12), min_size=1, max_size=3))
-    layout = Layout.of({str(i): shape for i, shape in enumerate(shapes)})
-    x = data.draw(hnp.arrays(np.float32, layout.total, elements=floats))
-    scales = data.draw(
-        hnp.arrays(np.float32, len(shapes), elements=st.floats(0, 2.0**100, width=32))
-    )
+@given(shaped(floats), st.sampled_from(WIRES))
+def test_compress_leaves_what_was_not_sent_bit_for_bit(vector, wire):
+    layout, x, scales = vector
     codec, left = codec_of(wire, layout), x.copy()
     blob, sent = codec.encode(x, scales)
     with np.errstate(over="ignore"):  # what the integer wire sends of tiny values may be huge
