@@ -12,7 +12,7 @@ import pytest
 from fixtures import commands, tiny
 
 from duckweed import session
-from duckweed.ledger.entries import PeerEntry
+from duckweed.ledger.entries import PeerEntry, StateEntry
 from duckweed.pages.live import server, show, site
 from duckweed.pages.live.curve import POINTS, Line, plot, steps, thin
 from duckweed.pages.live.estimate import time_left
@@ -122,6 +122,14 @@ def test_only_what_is_new_is_read_and_the_whole_is_the_same(three):
     late.look()
     assert parts(early, now=0.0) == parts(late, now=0.0)
     assert early.done
+
+
+def test_a_run_is_done_though_an_earlier_state_is_agreed_on_after_the_last(three):
+    close(three, 3, 5.0)
+    append(three, 2, StateEntry("ab" * 32, 1))
+    follower = Follower(three)
+    follower.look()
+    assert follower.done
 
 
 def test_a_measurement_that_comes_before_its_round_is_kept_for_it(three):

@@ -13,12 +13,14 @@ from fixtures.golden import LAYOUT
 from fixtures.pretended import PEERS, contribution, origin, state
 from msgspec.structs import replace
 
-from duckweed.ledger.entries import RUN
+from duckweed.ledger.entries import RUN, StateEntry
 from duckweed.round.open_round import Timings
+from duckweed.round.run_log import run_log
 from duckweed.round.signed import signed_part
 from duckweed.run.events import ContributionRefused, RoundClosed, Said, StateDiffers
 from duckweed.run.sections import Branch
 from duckweed.run.spec import override
+from duckweed.session import is_trained
 from duckweed.swarm.coordinator import rounds as room
 from duckweed.swarm.protocol import messages as m
 
@@ -330,6 +332,23 @@ def test_the_run_ends_though_most_who_counted_in_the_last_round_are_gone(tmp_pat
         await asyncio.wait_for(run.task, 5)
 
     play(tmp_path, scene, override(SPEC, {"rounds.count": 1}))
+
+
+def test_a_run_is_done_though_an_earlier_state_is_agreed_on_after_the_last(tmp_path):
+    async def scene(run):
+        await run.start()
+        await run.round(
+            0, peers=[1]
+        )  # whose vote alone decides on the state after it, and who is slow
+        await run.round(1, peers=[0])
+        assert await run.ask(PEERS[0], m.Next(2, "ab" * 32, False)) == m.Stop("all rounds are done")
+        assert isinstance(await run.ask(PEERS[1], m.Next(1, state(1), True)), m.Apply)
+
+    run = play(tmp_path, scene)
+    states = [entry.round for entry in run.it.history.ledger.entries(StateEntry)]
+    assert states == [2, 1]
+    assert is_trained(run.folder, run.spec)
+    assert run_log(run.folder).state == "ab" * 32
 
 
 def test_a_full_disk_ends_the_run_with_its_own_words(tmp_path, monkeypatch):

@@ -13,7 +13,6 @@ from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import Identity, load_or_create
 from duckweed.process.simulation import Simulation
 from duckweed.round import founding
-from duckweed.round.history import agreed_states
 from duckweed.run import state as states
 from duckweed.run.folder import RunFolder
 from duckweed.swarm.blobs import mirror as mirrors
@@ -79,7 +78,7 @@ def everything(url, folder, spec, home):
     state = source.newest(spec, founding.layout(folder))
     with closing(Ledger(home.ledger)) as copy, closing(Ledger(folder.ledger)) as ledger:
         assert copy.head == ledger.head
-        assert agreed_states(ledger)[state.round] == state.hash()
+        assert ledger.agreed_states()[state.round] == state.hash()
     return state
 
 
@@ -122,7 +121,7 @@ def test_what_is_wrong_in_a_mirror_is_not_taken(run, tmp_path):
     home, source = taken(mirror.url, folder, spec, tmp_path / "home", said)
     source.ledger()
     with closing(Ledger(home.ledger)) as ledger:
-        agreed = agreed_states(ledger)
+        agreed = ledger.agreed_states()
     assert source.state(layout, agreed) != 3
     assert any("not the state that the peers agreed on" in x for x in said)
     newest.write_bytes(b"x" * (states.file_limit(layout) + 1))

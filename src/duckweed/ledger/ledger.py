@@ -17,7 +17,15 @@ from typing import Generic, TypeVar
 import msgspec
 from blake3 import blake3
 
-from duckweed.ledger.entries import B, Body, RoundEntry, SuccessionEntry, encode
+from duckweed.ledger.entries import (
+    B,
+    Body,
+    GenesisEntry,
+    RoundEntry,
+    StateEntry,
+    SuccessionEntry,
+    encode,
+)
 from duckweed.ledger.leadership import (
     Founder,
     Leadership,
@@ -192,9 +200,19 @@ class Ledger:
         return 0 if last is None else last + 1
 
     def last_round(self, kind: type[Body]) -> int | None:
-        """The round of the newest entry of a kind, None where there is none. Raises LedgerError."""
-        found = self._select("WHERE kind = ? ORDER BY number DESC LIMIT 1", kind.kind)
+        """The highest round that has an entry of a kind, None where there is none: a state may be agreed on after
+        those of later rounds. Raises LedgerError."""
+        found = self._select("WHERE kind = ? ORDER BY round DESC LIMIT 1", kind.kind)
         return found[0][2] if found else None
+
+    def agreed_states(self) -> dict[int, str]:
+        """Round -> hash of the state that it begins from. Raises LedgerError."""
+        agreed = {}
+        for entry in self.entries(GenesisEntry, StateEntry):
+            match entry.body:
+                case GenesisEntry(state=digest) | StateEntry(hash=digest):
+                    agreed[entry.round] = digest
+        return agreed
 
     def _read(self, row: tuple, kind: type[B]) -> Entry[B]:
         number, _, round_, text, digest, signature = row

@@ -16,7 +16,6 @@ from duckweed.ledger.ledger import Ledger
 from duckweed.round import founding
 from duckweed.round.engine import Engine, FolderBlobs
 from duckweed.round.founding import Ground
-from duckweed.round.history import agreed_states
 from duckweed.run import state as states
 from duckweed.run.events import FinalLoss
 from duckweed.run.folder import RunFolder
@@ -51,7 +50,7 @@ def agreed(folder: RunFolder, round_: int) -> str | None:
     """Hash of the state after so many rounds, as the peers agreed on it; None where the ledger has none.
     Raises LedgerError."""
     with closing(Ledger(folder.ledger)) as ledger:
-        return agreed_states(ledger).get(round_)
+        return ledger.agreed_states().get(round_)
 
 
 def check_agreed(folder: RunFolder, state: State) -> None:

@@ -205,16 +205,6 @@ def _remember(recent: dict[str, int], hashes: Iterable[str], round_: int) -> Non
         del recent[next(iter(recent))]
 
 
-def agreed_states(ledger: Ledger) -> dict[int, str]:
-    """Round -> hash of the state that it begins from, as a ledger has it. Raises LedgerError."""
-    agreed = {}
-    for entry in ledger.entries(GenesisEntry, StateEntry):
-        match entry.body:
-            case GenesisEntry(state=digest) | StateEntry(hash=digest):
-                agreed[entry.round] = digest
-    return agreed
-
-
 def _check(genesis: GenesisEntry, folder: RunFolder, spec: RunSpec, layout: Layout) -> None:
     """Whether the genesis is that of this run. Raises LedgerError."""
     if genesis.run != spec.identity:

@@ -7,7 +7,7 @@ from contextlib import closing
 
 import msgspec
 
-from duckweed.ledger.entries import GenesisEntry, PeerEntry, RoundEntry, StateEntry
+from duckweed.ledger.entries import PeerEntry, RoundEntry
 from duckweed.ledger.ledger import Ledger
 from duckweed.run.events import UNSET, FinalLoss, RoundClosed, RunEnded
 from duckweed.run.folder import RunFolder
@@ -68,7 +68,7 @@ class RunLog(msgspec.Struct, frozen=True):
     simulated: bool
     """Whether the times are on a virtual clock."""
     state: str
-    """Hash of the last state that the peers agreed on, hex."""
+    """Hash of the last state that the peers agreed on, hex; "" of an empty ledger."""
     head: str
     """Hash of the last entry of the ledger, hex."""
 
@@ -81,8 +81,7 @@ def run_log(folder: RunFolder) -> RunLog:
     """
     with closing(Ledger(folder.ledger)) as ledger:
         closed = {entry.round: entry.body for entry in ledger.entries(RoundEntry)}
-        first = [entry.body.state for entry in ledger.entries(GenesisEntry)]
-        agreed = [entry.body.hash for entry in ledger.entries(StateEntry)]
+        agreed = ledger.agreed_states()
         peers = sum(1 for _ in ledger.entries(PeerEntry))
         head = ledger.head
     lines: dict[int, tuple[RoundClosed, Traffic]] = {}
@@ -101,7 +100,7 @@ def run_log(folder: RunFolder) -> RunLog:
         traffic=moved,
         final=final,
         simulated=simulated,
-        state=["", *first, *agreed][-1],
+        state=agreed[max(agreed)] if agreed else "",
         head=head,
     )
 

@@ -151,7 +151,7 @@ class Follower:
             case RoundEntry() as closed:
                 self._round(number, closed)
             case StateEntry(hash=digest):
-                self.agreed = (round_, digest)
+                self.agreed = max(self.agreed, (round_, digest))
 
     def _round(self, number: int, entry: RoundEntry) -> None:
         closed = entry.closed

@@ -14,7 +14,6 @@ from duckweed.merge.round import blob_hash, fetch_limit
 from duckweed.net.framing import LinkError
 from duckweed.net.identity import Identity, verify
 from duckweed.round.engine import Engine, FolderBlobs
-from duckweed.round.history import agreed_states
 from duckweed.run import spec as specs
 from duckweed.run import state as states
 from duckweed.run.folder import RunFolder, write_atomically
@@ -176,7 +175,7 @@ class FromMirror:
         """With nobody to ask: the state after as many rounds as ledger, states and blobs of the mirror reach;
         it is in the folder then. None where there is none. Raises MirrorError, LedgerError."""
         with closing(Ledger(self.folder.ledger)) as ledger:
-            agreed = agreed_states(ledger)
+            agreed = ledger.agreed_states()
         round_ = self.state(layout, agreed)
         if round_ is None:
             return None

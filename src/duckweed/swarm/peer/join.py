@@ -35,7 +35,6 @@ from duckweed.net.timeouts import RETRY
 from duckweed.net.transport import LinkError
 from duckweed.round import founding
 from duckweed.round.founding import Ground
-from duckweed.round.history import agreed_states
 from duckweed.round.worker import Worker
 from duckweed.run import spec as specs
 from duckweed.run import state as states
@@ -158,7 +157,7 @@ async def _take_part(
         await client.ask(joining)
         node = await bootstrap.settle(spec, worker.layout)
         links = PeerLinks(bootstrap.endpoint, Store(folder), client, liars)
-        agreed = agreed_states(node.replica.ledger) if node else None
+        agreed = node.replica.ledger.agreed_states() if node else None
         behind = 0
         if copy:
             taken = await asyncio.to_thread(
@@ -193,7 +192,7 @@ def _mirrored(
         if agreed is None:
             copy.ledger()
             with contextlib.closing(Ledger(folder.ledger)) as ledger:
-                agreed = agreed_states(ledger)
+                agreed = ledger.agreed_states()
         after = now - BEHIND * worker.spec.rounds.checkpoint - 1
         round_ = copy.state(worker.layout, agreed, after)
         if round_ is not None:

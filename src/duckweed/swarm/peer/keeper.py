@@ -16,7 +16,6 @@ from duckweed.net.timeouts import HANDOVER, PATHS_KEEP, PATHS_NOTE, RETRY
 from duckweed.net.transport import Endpoint, LinkError
 from duckweed.round import founding
 from duckweed.round.engine import Engine, FolderBlobs
-from duckweed.round.history import agreed_states
 from duckweed.run import spec as specs
 from duckweed.run import state as states
 from duckweed.run.folder import RunFolder, write_atomically
@@ -152,7 +151,7 @@ async def fetch_state(folder: RunFolder, node: Node, say: Say) -> None:
     LinkError, NotAgreed, LedgerError."""
     for key in _others(node):
         with contextlib.suppress(LinkError, NotAgreed):
-            agreed = agreed_states(node.replica.ledger)
+            agreed = node.replica.ledger.agreed_states()
             await state_of(_Asked(node, key), node.endpoint, folder, node.layout, agreed, say)
             return
 
@@ -199,7 +198,7 @@ def _carry_on(folder: RunFolder) -> None:
     )
     with contextlib.closing(Ledger(folder.ledger)) as ledger:
         closed = [entry.body.closed for entry in ledger.entries(RoundEntry)][newest:]
-        agreed = agreed_states(ledger)
+        agreed = ledger.agreed_states()
     if len(closed) < spec.rounds.checkpoint:
         return
     state, engine = (
