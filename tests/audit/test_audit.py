@@ -286,7 +286,8 @@ def test_a_machine_of_another_kind_blames_no_honest_peer_and_finds_the_others(tm
     """Here: one that multiplies in bf16 where the peers did so in float32. What differs grows from one
     contribution to the next, until nothing can be told any more."""
     flip = audited.recoding(1, lambda values: -values)
-    folder = audited.simulated(tmp_path, changes={"rounds.count": 6}, prepare=flip)
+    changes = {"rounds.count": 6, "inner.precision": "fp32"}
+    folder = audited.simulated(tmp_path, changes=changes, prepare=flip)
     claims = Claims(folder)
     claims.spec = override(claims.spec, {"inner.precision": "bf16"})
     learner = learner_of(claims, None, "cpu", lambda text: None)

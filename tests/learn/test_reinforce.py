@@ -407,7 +407,8 @@ def test_a_batch_marks_what_was_written_and_its_costs(tmp_path):
 def test_the_second_form_of_the_loss_learns_too_and_in_another_way(tmp_path):
     made = []
     for facts in ({}, {"task.ratio": "cispo"}):
-        spec, ground = prepared(tmp_path, facts)
+        # In bf16 the few letters that are written here may be the same, and then no step is made.
+        spec, ground = prepared(tmp_path, facts | {"inner.precision": "fp32"})
         one = founding.learner(spec, ground, "cpu")
         weights = models.read_weights(founding.first_model(spec, ground))
         # The first step from the weights that wrote has ratios of one, where the forms agree.

@@ -17,7 +17,7 @@ from duckweed.learn.model.architecture import ModelError
 from duckweed.round import founding
 
 pytestmark = pytest.mark.slow
-SETTINGS = {"rounds.peers": 1, "rounds.count": 1, "inner.steps": 2, "inner.warmup": 1, "inner.batch": 1, "wire.kind": "dense", "model.sequence": 16}  # fmt: skip
+SETTINGS = {"rounds.peers": 1, "rounds.count": 1, "inner.steps": 2, "inner.warmup": 1, "inner.batch": 1, "wire.kind": "dense", "model.sequence": 16, "inner.precision": "fp32"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +62,12 @@ def test_every_architecture_is_trained_and_read_back_or_refused_at_the_start(bas
     ]
     assert abs(np.mean(losses) - nats / tokens) < 1e-3
     shutil.rmtree(folder.path)
+
+
+def test_a_model_that_bf16_breaks_is_refused_where_peers_may_use_it(base, dataset):
+    """It adds what its experts give, in bf16, to float32 in place."""
+    spec = tiny.specification(base, SETTINGS | {"inner.precision": "auto"})
+    (base / "config.json").write_text(json.dumps(facts("dbrx")))
+    folder = tiny.folders.create(base / "runs", "bf16")
+    with pytest.raises(ModelError, match='inner.precision = "fp32"'):
+        founding.found(spec, founding.Ground(base, dataset), folder, "cpu", 1, lambda text: None)

@@ -248,6 +248,8 @@ def _try_out(
     """Raises ModelError where the model cannot be trained, or its export is not read back as it was."""
     length, vocabulary = spec.model.sequence, ground.dataset.manifest.vocabulary
     checks.check_trains(first_one, length, vocabulary, device)
+    if spec.inner.precision != "fp32":
+        checks.check_bf16(first_one, length, vocabulary)
     if isinstance(spec.task, Chat) and spec.task.packing:
         checks.check_packs(first_one, length, vocabulary)
     if spec.model.weights == "given" and not isinstance(spec.task, Reinforce):

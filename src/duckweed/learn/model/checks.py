@@ -24,6 +24,8 @@ from duckweed.learn.model.model import buffers_of, quiet
 TOLERANCE = 1e-4
 """Of a past logit when the future changes, as a share of what changes there where that is less than 1; of
 a logit that is read back, as a share of the largest where that is more than 1; of a loss, in nats."""
+SHORT = 32
+"""Tokens of a step in bf16, which a CPU without AMX only emulates."""
 SAMPLE = (
     "The mill stood by the water. 1234567 ducks, 3.14159; in the year 1789!\n"
     "def f(x):\n\treturn {'a': x**2}  # naïve café — “quoted”, it's\r\n\n"
@@ -89,6 +91,26 @@ def check_trains(model: nn.Module, length: int, vocabulary: int, device: str = "
             )
     model.zero_grad(set_to_none=True)
     model.to("cpu").eval()
+
+
+def check_bf16(model: nn.Module, length: int, vocabulary: int) -> None:
+    """Raises ModelError unless the model can be trained a step where matrices are multiplied in bf16, as peers with
+    a GPU do; its weights stay as they are. Some code of transformers adds such products to float32 in place, which
+    PyTorch refuses."""
+    tokens = torch.arange(min(length, SHORT))[None] % vocabulary
+    try:
+        with seeded(0, "cpu"), torch.autocast("cpu", torch.bfloat16):
+            model.train()
+            logits = model(input_ids=tokens).logits
+            nn.functional.cross_entropy(logits.float().flatten(0, 1), tokens.flatten()).backward()
+    except Exception as error:  # of whatever kind its code raises
+        raise ModelError(
+            f"the model cannot be trained in bf16, as machines with a GPU would do ({brief(error)}); set "
+            'inner.precision = "fp32"'
+        ) from error
+    finally:
+        model.zero_grad(set_to_none=True)
+        model.eval()
 
 
 @torch.no_grad()
