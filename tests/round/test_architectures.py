@@ -69,5 +69,5 @@ def test_a_model_that_bf16_breaks_is_refused_where_peers_may_use_it(base, datase
     spec = tiny.specification(base, SETTINGS | {"inner.precision": "auto"})
     (base / "config.json").write_text(json.dumps(facts("dbrx")))
     folder = tiny.folders.create(base / "runs", "bf16")
-    with pytest.raises(ModelError, match='inner.precision = "fp32"'):
+    with pytest.raises(ModelError, match=r'inner\.precision = "fp32"'):
         founding.found(spec, founding.Ground(base, dataset), folder, "cpu", 1, lambda text: None)
