@@ -33,6 +33,7 @@ from duckweed.swarm.protocol.invitation import Invitation, publish
 COUNT, PREFIX = 2, 8
 CHANGES = {
     "paths.count": COUNT, "paths.prefix": PREFIX, "paths.common": 0.34, "rounds.patience": 60.0,
+    "inner.precision": "fp32",  # as transformers computes when it reads what was exported
 }  # fmt: skip
 NAMES = ["common", "path-0", "path-1"]
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import time
 
 import pytest
 from fixtures import commands, tiny
@@ -12,6 +13,7 @@ from fixtures import commands, tiny
 from duckweed.ledger.entries import RUN
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import load_or_create, verify
+from duckweed.process import local_run
 from duckweed.process.local_run import LocalRun, RunFailed
 from duckweed.process.simulation import Simulation
 from duckweed.round import founding
@@ -143,6 +145,21 @@ def test_stopped_and_resumed_it_is_as_if_it_had_not_been_stopped(base, expected)
     go(folder, spec)
     check_ledger(folder, spec)
     assert final(folder).hash() == hash_
+
+
+def test_a_peer_that_comes_as_all_is_done_is_sent_home(base, monkeypatch):
+    """Its coordinator has ended, and does not come back."""
+    monkeypatch.setattr(local_run, "PROCESS_GRACE", 4.0)
+    folder, spec = founded(base, "late", {"rounds.count": 1, "rounds.peers": 1})
+    with LocalRun(folder, spec, "cpu", 1, 1, forks=commands.forks()) as run:
+        run.start()
+        assert [e.round for e in run.events() if isinstance(e, RoundClosed)] == [0]
+        run.enlist(1)
+        closes = time.monotonic() + 60
+        for event in run.events():
+            assert not isinstance(event, ProcessFailed)
+            assert time.monotonic() < closes
+        assert run.over
 
 
 def test_a_killed_peer_does_not_stop_the_run_and_its_block_is_trained_by_others(base):

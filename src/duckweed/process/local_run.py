@@ -1,6 +1,7 @@
 """A run on this machine: one coordinator and several peers as processes, watched by this one."""
 
 import logging
+import math
 import queue
 import signal
 import threading
@@ -65,6 +66,7 @@ class LocalRun:
         self._children: dict[str, Child] = {}
         self._running = 0
         self._slots: set[int] = set()  # peers that run
+        self._led = math.inf  # when the coordinator ended
         self._lost = 0  # processes that ended with an error
         self._last = time.monotonic()  # when something was heard
         self._failed: set[tuple[str, int]] = set()  # who has told why it ended
@@ -156,6 +158,8 @@ class LocalRun:
         """The next event; None after the last, or where none comes for so many seconds. Raises RunFailed if
         nothing is heard for too long."""
         closes = time.monotonic() + seconds
+        if time.monotonic() - self._led > PROCESS_GRACE:
+            self._send_home()
         while True:
             try:
                 told = self._told.get(timeout=max(0.0, closes - time.monotonic()))
@@ -169,6 +173,8 @@ class LocalRun:
             self._running -= 1
             if told.role == "peer":
                 self._slots.discard(told.slot)
+            else:
+                self._led = time.monotonic()
             silent = told.code == ExitCode.FAILED and (told.role, told.slot) not in self._failed
             if silent or told.code not in FORESEEN:
                 name = _name(told.role, told.slot)
@@ -179,6 +185,11 @@ class LocalRun:
         if time.monotonic() - self._last > PROCESS_SILENT:
             raise RunFailed(f"no sign of life for {PROCESS_SILENT:.0f} s; see {self.folder.logs}")
         return None
+
+    def _send_home(self) -> None:
+        """Who came as the coordinator ended, all rounds being done, would look for it for good."""
+        for slot in self._slots:
+            self.dismiss(slot)
 
     def _wait_for(self, kind: type[E]) -> E:
         while not self.over:
