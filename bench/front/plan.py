@@ -129,6 +129,15 @@ for seed in (0, 1, 2):
     cell(f"saving-150-quarters-s{seed}", evenly(34, 4 * TOTAL), QUARTERS | {"seed": seed})
     halved = DATA_PARALLEL | HALVES | {"inner.batch": 16, "seed": seed}
     cell(f"ddp-halves-s{seed}", [2 * TOTAL], halved)
+LOWER: dict[str, Any] = {"inner.learning_rate": 0.007}
+cell("saving-150-halves-rate-0.007-s0", evenly(34, 2 * TOTAL), HALVES | LOWER)
+cell("ddp-halves-rate-0.007-s0", [2 * TOTAL], DATA_PARALLEL | HALVES | {"inner.batch": 16} | LOWER)
+for count in (3, 4):
+    small(
+        f"h7-halves-iterations-{count}",
+        constant(14, 2 * TOTAL),
+        HALVES | {"inner.iterations": count},
+    )
 for seed in (0, 1, 2):
     cell(f"h20-s{seed}", constant(20), {"seed": seed})
     cell(

@@ -2,7 +2,7 @@
 
 Writes bench/results/reason-plan.json. The pace of this machine is measured once for each model, with 8 samples to a
 problem and answers of at most 24 tokens. Then random runs are predicted from it, and done by `train --simulate`
-(without the harvest at its end). Models have random weights, and about every second answer is right.
+(without the harvest at its end); their first two rounds, in which memory is taken, do not count. Models have random weights, and about every second answer is right.
 
 All times are of the processor (of this process, one thread) and not of the clock on the wall, so that other work on the
 machine does not count; what a verifier's own process computes is not in them either.
@@ -36,7 +36,8 @@ from duckweed.run.task.sections import Reinforce
 
 RESULTS = Path(__file__).parents[1] / "results"
 MODELS = ("llama-0.5m", "llama-0.6m", "llama-1m")
-ROUNDS = 2
+ROUNDS = 5
+WARM = 2  # rounds that are left out: memory is taken in them
 
 
 def specification(where: Path, changes: dict[str, Any]) -> RunSpec:
@@ -92,12 +93,13 @@ def run(where: Path, name: str, drawn: dict[str, Any], links: str) -> dict[str, 
     whole = Simulation(folder, spec, layout, ground, state, "cpu", parse_links(links, peers))
     watched = Watched(whole.workers[0].learner)
     whole.run()
-    records = list(folder.records(RoundClosed))
+    records = list(folder.records(RoundClosed))[WARM:]
+    spans = watched.seconds[WARM * peers :]
     times = [times for record in records for times in record.timings.values()]
     return {
         "parameters": layout.total,
-        "span_s": median(watched.seconds),
-        "spans_s": watched.seconds,
+        "span_s": median(spans),
+        "spans_s": spans,
         "round_s": median(record.seconds for record in records),
         "coding_s": median(x.get("compress", 0.0) + x.get("apply", 0.0) for x in times),
         "sent": median(size for record in records for size in record.contribution_bytes),

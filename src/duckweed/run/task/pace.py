@@ -21,7 +21,7 @@ class Pace(msgspec.Struct, frozen=True):
     train: float
     """Of a token that is trained on; questions and what fills answers up to one length count."""
     step: float
-    """Of an optimizer step."""
+    """Of an optimizer step, and of a training pass whatever its tokens."""
     question: float
     """Tokens of a question with what is around it, in the mean."""
     filled: float
