@@ -50,6 +50,38 @@ def test_a_run_that_had_begun_goes_on_without_a_peer_that_does_not_come_back(tmp
     play(tmp_path, scene)
 
 
+def test_who_worked_before_a_restart_is_told_that_all_is_done_though_it_comes_late(
+    tmp_path, monkeypatch
+):
+    async def scene(run):
+        await run.start()
+        await run.round()
+        run.restart()
+        rounds = run.it.rounds
+        run.task = asyncio.create_task(rounds.run())
+        await run.join(PEERS[:2])
+        monkeypatch.setattr(room, "GATHER", 0.1)
+        await rounds.notify()
+        for number in range(2):
+            while not isinstance(await run.hand_in_if_open(number), m.Ack):
+                await asyncio.sleep(0.02)
+        monkeypatch.setattr(room, "GATHER", 30.0)
+        await run.closed(1)
+        for peer in PEERS[:2]:
+            await run.ask(peer, m.Next(2, state(2), True))
+        await asyncio.wait_for(run.task, 5)
+        for peer in PEERS[:2]:
+            await run.ask(peer, m.Leave("all rounds are done"))
+        assert rounds.attended()
+        await run.join([PEERS[2]])
+        assert isinstance(await run.ask(PEERS[2], m.Next(1, state(1), True)), m.Apply)
+        assert isinstance(await run.ask(PEERS[2], m.Next(2, state(2), True)), m.Stop)
+        await run.ask(PEERS[2], m.Leave("all rounds are done"))
+        assert not rounds.attended()
+
+    play(tmp_path, scene)
+
+
 def test_a_newcomer_cannot_decide_alone_which_state_is_right(tmp_path):
     """After a restart a liar may be the first to come back; nobody must be put out by its word."""
     liar = Identity(b"l" * 32)

@@ -69,6 +69,9 @@ class RoundDriver:
         self._written: list[Written] = []  # by the models of the peers in the last rounds
         self._was_held = False
         self._gathered = (0, clock.now())  # number of peers that are here, and since when
+        self._began, self._before = clock.now(), set[int]()
+        if self.spec.schedule.rounds not in history.agreed:
+            self._before.update(next(filter(None, history.counted(self.number)), ()))
         self.closed: Callable[[], None] = lambda: None  # called after every round
         self._background: set[asyncio.Task[None]] = set()
 
@@ -286,8 +289,13 @@ class RoundDriver:
         return self.held_out
 
     def attended(self) -> bool:
-        """Whether any peer is here, or must still hear that it was put out."""
-        return bool(self.here()) or self.admission.untold()
+        """Whether any peer is here, or must still hear that it was put out, or that all is done: who worked for the
+        coordinator before this one looks for it for a while, and without an answer for good."""
+        known = self.admission.by_index
+        looking = clock.now() - self._began < GATHER and not all(
+            known[x].heard for x in self._before
+        )
+        return bool(self.here()) or looking or self.admission.untold()
 
     def here(self) -> list[Member]:
         """The members that take part at this moment; tells who has left."""
