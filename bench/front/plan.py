@@ -138,6 +138,18 @@ for count in (3, 4):
         constant(14, 2 * TOTAL),
         HALVES | {"inner.iterations": count},
     )
+THREE: dict[str, Any] = {"inner.iterations": 3}
+for seed in (1, 2):
+    small(
+        f"h7-halves-iterations-3-s{seed}",
+        constant(14, 2 * TOTAL),
+        HALVES | THREE | {"seed": seed},
+    )
+small("ddp-halves-iterations-3", [2 * TOTAL], DATA_PARALLEL | HALVES | THREE | {"inner.batch": 16})
+for seed in (0, 1, 2):
+    both = HALVES | LOWER | THREE | {"seed": seed}
+    cell(f"saving-150-halves-3-s{seed}", evenly(34, 2 * TOTAL), both)
+    cell(f"ddp-halves-3-s{seed}", [2 * TOTAL], DATA_PARALLEL | both | {"inner.batch": 16})
 for seed in (0, 1, 2):
     cell(f"h20-s{seed}", constant(20), {"seed": seed})
     cell(
