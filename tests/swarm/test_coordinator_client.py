@@ -102,6 +102,19 @@ def test_a_peer_that_is_not_wanted_stops_and_says_why():
     play(scene)
 
 
+def test_who_wants_to_join_can_have_enough_of_waiting(monkeypatch):
+    monkeypatch.setattr(room, "REMIND", 0.1)
+
+    async def scene(endpoint):
+        async with machine(b"l", {m.Join: WELCOME}) as leader:
+            client = client_of(endpoint, leader, said := [])
+        with pytest.raises(LinkError):  # it has ended meanwhile
+            await client.join(limit=0.5)
+        assert "does not answer" in said[0]
+
+    play(scene)
+
+
 @pytest.mark.parametrize(
     ("addresses", "cause"),
     [(["127.0.0.1:1"], "loopback interface is down"), (["127.0.0.1:1", "10.9.8.7:1"], "duckweed doctor")],

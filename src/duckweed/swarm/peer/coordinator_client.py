@@ -4,6 +4,7 @@ becomes the leader."""
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -121,10 +122,11 @@ class CoordinatorClient:
 
     # --- joining and leaving
 
-    async def join(self) -> None:
-        """Raises PeerStopped if the coordinator does not want this peer."""
+    async def join(self, limit: float = math.inf) -> None:
+        """Raises PeerStopped if the coordinator does not want this peer, and LinkError if it has not answered for
+        `limit` seconds."""
         try:
-            welcome, _ = await self.ask(self._join())
+            welcome, _ = await self.ask(self._join(), limit=limit)
         except QuestionRefused as error:
             raise PeerStopped(f"not admitted: {error.reason}") from error
         self._admitted(welcome)
@@ -152,10 +154,16 @@ class CoordinatorClient:
     # --- questions
 
     async def ask(
-        self, question: m.Question[A], body: bytes = b"", *, body_limit: int = 0
+        self,
+        question: m.Question[A],
+        body: bytes = b"",
+        *,
+        body_limit: int = 0,
+        limit: float = math.inf,
     ) -> tuple[A, bytes]:
         """Ask until there is an answer: if the coordinator goes away, this waits for it, or for the next
-        leader. Raises QuestionRefused, and PeerStopped if the answer makes no sense."""
+        leader, and after `limit` seconds no longer. Raises LinkError then, QuestionRefused, and PeerStopped if the
+        answer makes no sense."""
         away_since, told, aside, hinted = 0.0, 0.0, "", False
         while True:
             try:
@@ -180,6 +188,8 @@ class CoordinatorClient:
                 await self._look_for_leader()
                 now = clock.now()
                 away_since = away_since or now
+                if now - away_since > limit:
+                    raise
                 if not told or now - told > REMIND:
                     gone = f" for {now - away_since:.0f} s" if told else ""
                     self.say(f"the coordinator does not answer{gone} ({error}); trying again")

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +17,7 @@ from duckweed.net import clock
 from duckweed.net.carrier import Endpoint as Carrier
 from duckweed.net.identity import Identity, verify
 from duckweed.net.rate_limits import RateLimits
-from duckweed.net.timeouts import CONTROLS_CHECK, HINT, LAST_ENTRIES, LAST_WORD
+from duckweed.net.timeouts import CONTROLS_CHECK, HINT, LAST_ENTRIES, LAST_WORD, PATH_JOIN
 from duckweed.net.transport import Endpoint, LinkError
 from duckweed.round import answers
 from duckweed.round.blocks import Span, lead
@@ -140,7 +141,8 @@ class Peer:
         else:
             tasks.append(asyncio.create_task(self._peer_links.serve()))
         try:
-            await client.join()
+            # A path may have ended while this machine read its text; there may be others to train.
+            await client.join(math.inf if self.worker.spec.path is None else PATH_JOIN)
             self._copy_entries()
             self._done_at = clock.now()
             return await self._take_part()
