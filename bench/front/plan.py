@@ -130,8 +130,13 @@ for seed in (0, 1, 2):
     halved = DATA_PARALLEL | HALVES | {"inner.batch": 16, "seed": seed}
     cell(f"ddp-halves-s{seed}", [2 * TOTAL], halved)
 LOWER: dict[str, Any] = {"inner.learning_rate": 0.007}
-cell("saving-150-halves-rate-0.007-s0", evenly(34, 2 * TOTAL), HALVES | LOWER)
-cell("ddp-halves-rate-0.007-s0", [2 * TOTAL], DATA_PARALLEL | HALVES | {"inner.batch": 16} | LOWER)
+for seed in (0, 1, 2):
+    lower = HALVES | LOWER | {"seed": seed}
+    cell(f"saving-150-halves-rate-0.007-s{seed}", evenly(34, 2 * TOTAL), lower)
+    halved = DATA_PARALLEL | lower | {"inner.batch": 16}
+    cell(f"ddp-halves-rate-0.007-s{seed}", [2 * TOTAL], halved)
+halved = DATA_PARALLEL | HALVES | {"inner.batch": 16, "inner.learning_rate": 0.005}
+cell("ddp-halves-rate-0.005-s0", [2 * TOTAL], halved)
 for count in (3, 4):
     small(
         f"h7-halves-iterations-{count}",
@@ -139,17 +144,11 @@ for count in (3, 4):
         HALVES | {"inner.iterations": count},
     )
 THREE: dict[str, Any] = {"inner.iterations": 3}
-for seed in (1, 2):
-    small(
-        f"h7-halves-iterations-3-s{seed}",
-        constant(14, 2 * TOTAL),
-        HALVES | THREE | {"seed": seed},
-    )
+small("h7-halves-iterations-3-s1", constant(14, 2 * TOTAL), HALVES | THREE | {"seed": 1})
 small("ddp-halves-iterations-3", [2 * TOTAL], DATA_PARALLEL | HALVES | THREE | {"inner.batch": 16})
-for seed in (0, 1, 2):
-    both = HALVES | LOWER | THREE | {"seed": seed}
-    cell(f"saving-150-halves-3-s{seed}", evenly(34, 2 * TOTAL), both)
-    cell(f"ddp-halves-3-s{seed}", [2 * TOTAL], DATA_PARALLEL | both | {"inner.batch": 16})
+both = HALVES | LOWER | THREE
+cell("saving-150-halves-3-s0", evenly(34, 2 * TOTAL), both)
+cell("ddp-halves-3-s0", [2 * TOTAL], DATA_PARALLEL | both | {"inner.batch": 16})
 for seed in (0, 1, 2):
     cell(f"h20-s{seed}", constant(20), {"seed": seed})
     cell(
