@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duckweed.run.schedule import Schedule, within
-from duckweed.run.spec import BUDGET, RunSpec, SpecError, override, parse, start
+from duckweed.run.spec import START, RunSpec, SpecError, override, parse, start
 from duckweed.run.toml import write
 
 schedules = st.integers(1, 5000).flatmap(
@@ -45,8 +45,8 @@ def test_without_a_budget_rounds_are_as_the_specification_says():
 
 
 def test_who_has_no_specification_has_a_budget_unless_rounds_are_named():
-    assert start({}).rounds.saving == BUDGET["rounds.saving"]
-    assert start({"rounds.peers": 2}).rounds.saving == BUDGET["rounds.saving"]
+    assert start({}).rounds.saving == START["rounds.saving"]
+    assert start({"rounds.peers": 2}).rounds.saving == START["rounds.saving"]
     assert start({"rounds.count": 5}) == override(RunSpec(), {"rounds.count": 5})
     assert start({"inner.steps": 5}) == override(RunSpec(), {"inner.steps": 5})
     assert start({"rounds.count": 5, "rounds.saving": 300.0}).schedule.steps == 100
