@@ -36,12 +36,12 @@ SEED_LIMIT = 1 << 63
 DESCRIPTION_LIMIT = 2000  # characters
 DEFAULT_WIRE = "integer"
 AUDITED = 0.05  # of the contributions of an open run
-START: dict[str, object] = {
-    "inner.batch": 4, "inner.steps": 40, "inner.warmup": 40, "inner.learning_rate": 0.007, "inner.iterations": 3,
-    "rounds.saving": 300.0, "rounds.evaluate": 8,
-}  # fmt: skip
-"""What a run has whose user has no specification: the recipe that came out best for as little training as 13 rounds of 40
-steps, at its bytes (docs/parity.md). Its many short rounds are measured as seldom, in tokens, as thirteen would be."""
+RECIPE: dict[str, object] = {"inner.batch": 4, "inner.steps": 40}
+"""How a run trains whose user has no specification: what came out best at as many tokens and bytes (docs/parity.md)."""
+BUDGET: dict[str, object] = {"rounds.saving": 300.0, "rounds.evaluate": 8}
+"""And its rounds, if the user does not name them either: many short ones, measured as seldom, in tokens, as 13 rounds of
+40 steps would be."""
+WARMUP = 40  # steps, and of a short run at most a tenth of them
 S = TypeVar("S")
 
 
@@ -366,10 +366,19 @@ def override(spec: RunSpec, changes: dict[str, object]) -> RunSpec:
 
 def start(changes: Mapping[str, object]) -> RunSpec:
     """The specification of who has none, with dotted keys set. Its rounds follow from a budget of bytes,
-    unless the changes say how many rounds there are or how long each is, or name another wire: then nothing of START
-    holds. Raises SpecError."""
+    unless the changes say how many rounds there are or how long each is, or name another wire; its learning rate from
+    how long it is. Raises SpecError."""
     own = changes.keys() & {"rounds.count", "inner.steps", "wire.kind"}
-    return override(RunSpec(), ({} if own else START) | dict(changes))
+    given = RECIPE | ({} if own else BUDGET) | dict(changes)
+    steps = override(RunSpec(), given | {"inner.warmup": 0}).total_steps
+    warmup = min(WARMUP, steps // 10)
+    return override(RunSpec(), {"inner.learning_rate": rate(steps), "inner.warmup": warmup} | given)
+
+
+def rate(steps: int) -> float:
+    """The peak of the learning rate that is right for a run of so many inner steps, measured from 260 to 6,000 of them with
+    Muon (docs/parity.md, "Learning rate"): the longer, the lower."""
+    return float(f"{0.0855 * max(steps, 100) ** -0.4:.2g}")
 
 
 def names_tokenizer(text: str, changes: Mapping[str, object]) -> bool:
