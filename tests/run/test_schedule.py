@@ -44,12 +44,23 @@ def test_without_a_budget_rounds_are_as_the_specification_says():
     assert "saving" not in write(spec)  # specifications of before keep their identity
 
 
+def test_who_has_no_specification_has_a_learning_rate_for_the_length_of_the_run():
+    rates = [start({"rounds.count": count}).inner.learning_rate for count in (1, 13, 26, 300)]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[1] == start({}).inner.learning_rate == 0.007
+    assert start({"inner.learning_rate": 0.5}).inner.learning_rate == 0.5
+    warmups = [start({"rounds.count": count}).inner.warmup for count in (1, 13, 300)]
+    assert warmups == [4, 40, 40]
+    assert start({"inner.warmup": 7}).inner.warmup == 7
+
+
 def test_who_has_no_specification_has_a_budget_unless_rounds_are_named():
-    assert start({}).rounds.saving == BUDGET["rounds.saving"]
+    assert start({}).schedule == Schedule(520, 34)
     assert start({"rounds.peers": 2}).rounds.saving == BUDGET["rounds.saving"]
-    assert start({"rounds.count": 5}) == override(RunSpec(), {"rounds.count": 5})
-    assert start({"inner.steps": 5}) == override(RunSpec(), {"inner.steps": 5})
-    assert start({"rounds.count": 5, "rounds.saving": 300.0}).schedule.steps == 100
+    assert start({"rounds.saving": 600.0}).schedule == Schedule(520, 17)
+    assert start({"rounds.count": 5}).schedule == Schedule(200, 5)
+    assert start({"inner.steps": 5}).schedule == Schedule(65, 13)
+    assert start({"rounds.count": 5, "rounds.saving": 300.0}).schedule.steps == 200
     assert parse(write(start({}))) == start({})
 
 
