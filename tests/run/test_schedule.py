@@ -49,6 +49,7 @@ def test_who_has_no_specification_has_a_learning_rate_for_the_length_of_the_run(
     assert rates == sorted(rates, reverse=True)
     assert rates[1] == start({}).inner.learning_rate == 0.007
     assert start({"inner.learning_rate": 0.5}).inner.learning_rate == 0.5
+    assert start({"inner.batch": 16}).inner.learning_rate > rates[1]
     warmups = [start({"rounds.count": count}).inner.warmup for count in (1, 13, 300)]
     assert warmups == [4, 40, 40]
     assert start({"inner.warmup": 7}).inner.warmup == 7

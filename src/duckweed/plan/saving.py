@@ -60,7 +60,7 @@ def check(saving: float) -> float:
     if not 1 <= saving <= MOST:
         raise PlanError(
             f"--saving {saving:g}: say how many times fewer bytes a machine is to send than with bf16 data "
-            f"parallelism, between 1 and {MOST:,.0f}; `duckweed train` has 150"
+            f"parallelism, between 1 and {MOST:,.0f}; `duckweed train` has 300"
         )
     return saving
 

@@ -38,7 +38,7 @@ Saving = Annotated[
         metavar="TIMES",
         help="A budget of bytes: each peer is to send so many times fewer than data parallelism would. How "
         "many rounds there are and how long each is follows from it. Without a specification and --rounds: "
-        "150.",
+        "300.",
     ),
 ]
 Seed = Annotated[int | None, typer.Option(help="Everything random follows from it.")]
