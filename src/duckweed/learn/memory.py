@@ -55,6 +55,7 @@ def needed(model: nn.Module, spec: RunSpec, way: Fit | None = None) -> int:
     moments, where they are kept twice: those of what counted last, and those of what is on its way. On top of it comes a
     step; at its end what Muon has in hand, or the pseudo-gradient. Or else, where that is more, compressing: the pseudo-gradient,
     what is to be sent, what is sent, and a code of a byte each, beside what the passes have freed, because glibc keeps it.
+    Or writing answers, in reinforcement learning.
     With overlap a peer applies a round while it trains ahead: weights and outer momentum before and
     after, what it has sent, what was merged, the weights and momentum that it began ahead from, and
     what decoding needs for a moment.
@@ -62,7 +63,7 @@ def needed(model: nn.Module, spec: RunSpec, way: Fit | None = None) -> int:
     step, parameters = _step(model, spec, way), sum(p.numel() for p in model.parameters())
     training = sum(step) + max(0, 4 * parameters - step.hands)
     compressing = step.gradients + step.layers + step.start + 13 * parameters
-    return _kept(model, spec, way) + max(training, compressing)
+    return _kept(model, spec, way) + max(training, compressing, _answers(model, spec))
 
 
 def in_main(model: nn.Module, spec: RunSpec) -> int:
@@ -193,27 +194,34 @@ def whole(model: nn.Module, spec: RunSpec, device: str, way: Fit | None = None) 
     states are there, too."""
     if not device.startswith("cuda"):
         return needed(model, spec, way) + PROCESS
+    step = max(sum(_step(model, spec, way)), _answers(model, spec))
     if way and way.offload:
-        return sum(_step(model, spec, way))
+        return step
     kept = sum(p.numel() for p in model.parameters()) + moment_count(model, spec.inner)
-    return 4 * _share(kept, way) + sum(_step(model, spec, way))
+    return 4 * _share(kept, way) + step
 
 
 def writing(model: nn.Module, spec: RunSpec, device: str) -> int:
     """Bytes of the device of a peer that only writes: the model; on a CPU also the weights and the outer momentum of the
-    state. On top of it comes what writing all answers of a step takes, keys, values and logits; or, where that is more,
+    state. On top of it comes what writing all answers of a step takes; or, where that is more,
     applying a round: the next state, the gradient and what was merged."""
-    parameters, config = sum(p.numel() for p in model.parameters()), cast(Any, model.config)
-    rows, length = spec.inner.batch, spec.model.sequence
+    parameters, answers = sum(p.numel() for p in model.parameters()), _answers(model, spec)
+    if device.startswith("cuda"):
+        return 4 * parameters + answers
+    return PROCESS + 12 * parameters + max(answers, 16 * parameters)
+
+
+def _answers(model: nn.Module, spec: RunSpec) -> int:
+    """Bytes that writing all answers of a step takes: keys, values and logits. 0 for another task."""
+    if not writes(spec):
+        return 0
+    config, rows, length = cast(Any, model.config), spec.inner.batch, spec.model.sequence
     heads = config.num_attention_heads
     wide = getattr(config, "head_dim", None) or config.hidden_size // heads
     kept = (getattr(config, "num_key_value_heads", None) or heads) * wide
-    # Of one layer they are there three times, while they grow and are read.
+    # Of one layer they are there three times, while rows are left behind and what is there is read.
     cache = 2 * 4 * rows * length * kept * (config.num_hidden_layers + 2)
-    logits = DRAWING * rows * config.vocab_size
-    if device.startswith("cuda"):
-        return 4 * parameters + cache + logits
-    return PROCESS + 12 * parameters + max(cache + logits, 16 * parameters)
+    return int(cache + DRAWING * rows * config.vocab_size)
 
 
 def check_writing(model: nn.Module, spec: RunSpec, device: str, limit: float | None) -> None:

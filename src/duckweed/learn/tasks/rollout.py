@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers.cache_utils import DynamicLayer
 
 from duckweed.learn.data.permutation import GOLDEN
 
@@ -66,7 +67,7 @@ def write(
     row = torch.arange(count, device=device)  # which answer each row of the batch is
     logits = reader.logits()
     start = torch.tensor([place[tuple(prompt)] for prompt in prompts], device=device)
-    reader.choose(start)
+    reader.choose(start, room=tokens)
     logits, going = logits[start], torch.ones_like(row, dtype=torch.bool)
     for position in range(tokens):
         chosen, cost, spread = _draw(logits, keyed[row], position, temperature)
@@ -140,16 +141,64 @@ class _Reader:
             out = self.model(input_ids=self.ids, attention_mask=self.mask, **self.last)
         return out.logits[:, -1].float()
 
-    def choose(self, rows: torch.Tensor) -> None:
-        """Go on with these rows alone, each as often as it is named."""
+    def choose(self, rows: torch.Tensor, room: int = 0) -> None:
+        """Go on with these rows alone, each as often as it is named. room: make it for so many tokens."""
         self.ids, self.mask = self.ids[rows], self.mask[rows]
-        if self.keeps:
+        if not self.keeps:
+            return
+        if not room:
             self.past.reorder_cache(rows)
+            return
+        for number, layer in enumerate(self.past.layers):
+            if type(layer) is DynamicLayer:
+                self.past.layers[number] = _RoomyLayer(layer, rows, room)
+            else:
+                layer.reorder_cache(rows)
 
     def take(self, chosen: torch.Tensor) -> None:
         self.fresh = chosen[:, None]
         self.ids = torch.cat([self.ids, self.fresh], 1)
         self.mask = torch.cat([self.mask, torch.ones_like(self.fresh)], 1)
+
+
+class _RoomyLayer(DynamicLayer):
+    """Keys and values of a layer, [n, heads, length, width], with room for what is to come: to write them anew, longer,
+    for each token takes time, and twice the memory and more, since what is freed is too small for what comes next."""
+
+    def __init__(self, filled: DynamicLayer, rows: torch.Tensor, room: int) -> None:
+        """Takes over these rows of a layer."""
+        super().__init__()
+        self.dtype, self.device, self.is_initialized = filled.dtype, filled.device, True
+        assert filled.keys is not None
+        assert filled.values is not None
+        self._take((filled.keys, filled.values), rows, filled.get_seq_length() + room)
+
+    def _take(self, states: Sequence[torch.Tensor], rows: torch.Tensor, room: int) -> None:
+        self._room, length = [], states[0].shape[2]
+        for before in states:
+            now = before.new_empty(len(rows), before.shape[1], room, before.shape[3])
+            torch.index_select(before, 0, rows, out=now[:, :, :length])
+            self._room.append(now)
+        self._show(length)
+
+    def _show(self, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+        keys, values = (one[:, :, :length] for one in self._room)
+        self.keys, self.values = keys, values
+        return keys, values
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        before = self.get_seq_length()
+        after = before + key_states.shape[2]
+        for one, new in zip(self._room, (key_states, value_states), strict=True):
+            one[:, :, before:after] = new
+        return self._show(after)
+
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+        length = self.get_seq_length()
+        written = [one[:, :, :length] for one in self._room]
+        self._take(written, beam_idx, self._room[0].shape[2])
 
 
 def _draw(
