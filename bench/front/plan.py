@@ -166,9 +166,8 @@ for seed in (0, 1, 2):
 WORDS = {
     "h20": "rounds of 20 steps",
     "saving-150-rate-0.01": "34 rounds, steps of 8 sequences",
-    "saving-150-halves": "34 rounds, steps of 4 sequences",
+    "saving-150-halves-rate-0.007": "34 rounds, steps of 4 sequences",
     "ddp-rate-0.01": "data parallelism",
-    "ddp-rate-0.02": "data parallelism, rate 0.02",
-    "ddp-halves": "data parallelism, steps of 4 sequences",
+    "ddp-halves-rate-0.007": "data parallelism, steps of 4 sequences",
 }
 """What the picture shows, and what it calls it."""
