@@ -164,6 +164,6 @@ WORDS = {
     "saving-150-rate-0.01": "34 rounds, steps of 8 sequences",
     "saving-150-halves-rate-0.007": "34 rounds, steps of 4 sequences",
     "ddp-rate-0.01": "data parallelism",
-    "ddp-halves-rate-0.007": "data parallelism, steps of 4 sequences",
+    "ddp-halves-rate-0.005": "data parallelism, steps of 4 sequences",
 }
 """What the picture shows, and what it calls it."""
