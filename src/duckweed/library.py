@@ -22,6 +22,7 @@ from duckweed.net.identity import adopt, verify
 from duckweed.net.link_spec import LinkSpec, parse_links
 from duckweed.process import environment
 from duckweed.round.run_log import RunLog, run_log
+from duckweed.run import defaults
 from duckweed.run import folder as folders
 from duckweed.run import plugins as plugin_files
 from duckweed.run import spec as specs
@@ -224,7 +225,7 @@ def specification(
         return specs.override(given, changes) if changes else given
     if isinstance(given, Mapping):
         changes = {**given, **changes}
-        spec = specs.start(changes)
+        spec = defaults.start(changes)
     elif file := file_of(given):
         spec, said = specs.load(file), file.read_text("utf-8")
     else:

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from duckweed.run.defaults import BUDGET, start
 from duckweed.run.schedule import Schedule, within
-from duckweed.run.spec import BUDGET, RunSpec, SpecError, override, parse, start
+from duckweed.run.spec import RunSpec, SpecError, override, parse
 from duckweed.run.toml import write
 
 schedules = st.integers(1, 5000).flatmap(
@@ -61,6 +62,8 @@ def test_who_has_no_specification_has_a_budget_unless_rounds_are_named():
     assert start({"rounds.saving": 600.0}).schedule == Schedule(520, 17)
     assert start({"rounds.count": 5}).schedule == Schedule(200, 5)
     assert start({"inner.steps": 5}).schedule == Schedule(65, 13)
+    assert start({"task.kind": "reinforce"}).schedule == Schedule(260, 34)
+    assert start({"task.kind": "reinforce"}).inner == RunSpec().inner
     assert start({"rounds.count": 5, "rounds.saving": 300.0}).schedule.steps == 200
     assert parse(write(start({}))) == start({})
 

@@ -25,12 +25,11 @@ def new(
     ),
 ) -> None:
     """Write a commented run specification to start from."""
-    from duckweed.run import spec as specs
-    from duckweed.run import toml
+    from duckweed.run import defaults, toml
 
     if path.exists():
         fail(f"{path} exists already; nothing was changed. Choose another name.")
-    path.write_text(toml.write(specs.start({}), notes=True), encoding="utf-8")
+    path.write_text(toml.write(defaults.start({}), notes=True), encoding="utf-8")
     console.print(f"Wrote {path}. Edit it, then: duckweed train {path}")
 
 

@@ -101,6 +101,7 @@ def specification(
 ) -> tuple["RunSpec", Path]:
     """The specification in a file (None: the defaults) with a recipe and changes laid over it, and the
     folder that its relative paths start from. Raises SpecError."""
+    from duckweed.run import defaults
     from duckweed.run import recipe as recipes
     from duckweed.run import spec as specs
 
@@ -108,7 +109,7 @@ def specification(
         spec = specs.load(file) if file else specs.RunSpec()
         spec = specs.override(recipes.lay(spec, recipe) if recipe else spec, wanted)
     else:
-        spec = specs.start(wanted)
+        spec = defaults.start(wanted)
     base = file.resolve().parent if file and "data.path" not in wanted else Path.cwd()
     said = file.read_text("utf-8") if file else ""
     if not specs.names_tokenizer(said, wanted):

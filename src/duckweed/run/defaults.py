@@ -1,0 +1,38 @@
+"""The specification of who has none: what `duckweed train` does without a file, and `duckweed new` writes down."""
+
+from collections.abc import Mapping
+
+from duckweed.run.spec import RunSpec, override
+
+RECIPE: dict[str, object] = {"inner.batch": 4, "inner.steps": 40}
+"""How it trains: what came out best at as many tokens and bytes (docs/parity.md)."""
+BUDGET: dict[str, object] = {"rounds.saving": 300.0, "rounds.evaluate": 8}
+"""And its rounds, if the user does not name them either: many short ones, measured as seldom, in tokens, as 13 rounds of
+40 steps would be."""
+WARMUP = 40  # steps, and of a short run at most a tenth of them
+
+
+def start(changes: Mapping[str, object]) -> RunSpec:
+    """The specification of who has none, with dotted keys set. Its rounds follow from a budget of bytes,
+    unless the changes say how many rounds there are or how long each is, or name another wire; its learning rate from
+    how long it is. Raises SpecError."""
+    own = changes.keys() & {"rounds.count", "inner.steps", "wire.kind"}
+    budget = {} if own else BUDGET
+    if changes.get("task.kind") == "reinforce":  # whose steps are of answers: the recipe is of text
+        usual = {} if own else {"rounds.saving": 150.0}  # the same bytes in half as many steps
+        return override(RunSpec(), budget | usual | dict(changes))
+    given = RECIPE | budget | dict(changes)
+    found = override(RunSpec(), given | {"inner.warmup": 0})
+    steps, tokens = found.total_steps, found.rounds.peers * found.tokens_per_step
+    own_length = {
+        "inner.learning_rate": rate(steps, tokens),
+        "inner.warmup": min(WARMUP, steps // 10),
+    }
+    return override(RunSpec(), own_length | given)
+
+
+def rate(steps: int, tokens: int) -> float:
+    """The peak of the learning rate for a run of so many inner steps of a peer, in each of which all peers together
+    read so many tokens. Fitted to the best of several rates with Muon at 260 to 6,000 steps of 512 to 4,096 tokens
+    (docs/parity.md, "The learning rate")."""
+    return float(f"{0.007 * (520 / max(steps, 100)) ** 0.4 * (tokens / 2048) ** 0.15:.2g}")
