@@ -140,6 +140,10 @@ class RunHistory:
         """Whose work counted in the rounds before this one, the last first."""
         return (self.closed[n].accepted for n in range(number - 1, -1, -1))
 
+    def counted_last(self) -> list[int]:
+        """Whose work counted in the last round in which any did."""
+        return next(filter(None, self.counted(self.number)), [])
+
     def entry_of(self, round_: int) -> int:
         """The entry of a closed round in the ledger; -1 where there is none."""
         return self._entry_of.get(round_, -1)

@@ -71,10 +71,7 @@ def check_trains(model: nn.Module, length: int, vocabulary: int, device: str = "
     before = buffers_of(model)
     tokens = torch.arange(length, device=device)[None] % vocabulary
     try:
-        with seeded(0, device):
-            model.train()
-            logits = model(input_ids=tokens).logits
-            nn.functional.cross_entropy(logits.float().flatten(0, 1), tokens.flatten()).backward()
+        _step(model, tokens, device)
     except Exception as error:  # of whatever kind its code raises
         reason = Reason.LENGTH if "length" in str(error).lower() else Reason.TRAIN
         raise Unsuited(reason, brief(error)) from error
@@ -99,10 +96,8 @@ def check_bf16(model: nn.Module, length: int, vocabulary: int) -> None:
     PyTorch refuses."""
     tokens = torch.arange(min(length, SHORT))[None] % vocabulary
     try:
-        with seeded(0, "cpu"), torch.autocast("cpu", torch.bfloat16):
-            model.train()
-            logits = model(input_ids=tokens).logits
-            nn.functional.cross_entropy(logits.float().flatten(0, 1), tokens.flatten()).backward()
+        with torch.autocast("cpu", torch.bfloat16):
+            _step(model, tokens, "cpu")
     except Exception as error:  # of whatever kind its code raises
         raise ModelError(
             f"the model cannot be trained in bf16, as machines with a GPU would do ({brief(error)}); set "
@@ -111,6 +106,14 @@ def check_bf16(model: nn.Module, length: int, vocabulary: int) -> None:
     finally:
         model.zero_grad(set_to_none=True)
         model.eval()
+
+
+def _step(model: nn.Module, tokens: torch.Tensor, device: str) -> None:
+    """Gradients of a model that is trained on tokens int64[1, l]."""
+    with seeded(0, device):
+        model.train()
+        logits = model(input_ids=tokens).logits
+        nn.functional.cross_entropy(logits.float().flatten(0, 1), tokens.flatten()).backward()
 
 
 @torch.no_grad()

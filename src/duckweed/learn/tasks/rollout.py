@@ -67,7 +67,8 @@ def write(
     row = torch.arange(count, device=device)  # which answer each row of the batch is
     logits = reader.logits()
     start = torch.tensor([place[tuple(prompt)] for prompt in prompts], device=device)
-    reader.choose(start, room=tokens)
+    reader.make_room(tokens)
+    reader.choose(start)
     logits, going = logits[start], torch.ones_like(row, dtype=torch.bool)
     for position in range(tokens):
         chosen, cost, spread = _draw(logits, keyed[row], position, temperature)
@@ -141,19 +142,18 @@ class _Reader:
             out = self.model(input_ids=self.ids, attention_mask=self.mask, **self.last)
         return out.logits[:, -1].float()
 
-    def choose(self, rows: torch.Tensor, room: int = 0) -> None:
-        """Go on with these rows alone, each as often as it is named. room: make it for so many tokens."""
-        self.ids, self.mask = self.ids[rows], self.mask[rows]
-        if not self.keeps:
-            return
-        if not room:
-            self.past.reorder_cache(rows)
-            return
-        for number, layer in enumerate(self.past.layers):
+    def make_room(self, tokens: int) -> None:
+        """For keys and values of so many tokens more, in layers that would grow with each of them."""
+        layers = self.past.layers if self.keeps else []
+        for number, layer in enumerate(layers):
             if type(layer) is DynamicLayer:
-                self.past.layers[number] = _RoomyLayer(layer, rows, room)
-            else:
-                layer.reorder_cache(rows)
+                layers[number] = _RoomyLayer(layer, tokens)
+
+    def choose(self, rows: torch.Tensor) -> None:
+        """Go on with these rows alone, each as often as it is named."""
+        self.ids, self.mask = self.ids[rows], self.mask[rows]
+        if self.keeps:
+            self.past.reorder_cache(rows)
 
     def take(self, chosen: torch.Tensor) -> None:
         self.fresh = chosen[:, None]
@@ -165,13 +165,14 @@ class _RoomyLayer(DynamicLayer):
     """Keys and values of a layer, [n, heads, length, width], with room for what is to come: to write them anew, longer,
     for each token takes time, and twice the memory and more, since what is freed is too small for what comes next."""
 
-    def __init__(self, filled: DynamicLayer, rows: torch.Tensor, room: int) -> None:
-        """Takes over these rows of a layer."""
+    def __init__(self, filled: DynamicLayer, room: int) -> None:
+        """Takes over what a layer holds."""
         super().__init__()
         self.dtype, self.device, self.is_initialized = filled.dtype, filled.device, True
         assert filled.keys is not None
         assert filled.values is not None
-        self._take((filled.keys, filled.values), rows, filled.get_seq_length() + room)
+        every = torch.arange(len(filled.keys), device=filled.device)
+        self._take((filled.keys, filled.values), every, filled.get_seq_length() + room)
 
     def _take(self, states: Sequence[torch.Tensor], rows: torch.Tensor, room: int) -> None:
         self._room, length = [], states[0].shape[2]

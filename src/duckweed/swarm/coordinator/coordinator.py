@@ -15,7 +15,7 @@ from duckweed.ledger.succession import Voter
 from duckweed.net import clock
 from duckweed.net.framing import Accept
 from duckweed.net.rate_limits import RateLimits
-from duckweed.net.timeouts import GATHER, POLL
+from duckweed.net.timeouts import POLL
 from duckweed.round.engine import Engine, FolderBlobs
 from duckweed.round.history import RunHistory
 from duckweed.round.open_round import Member, OpenRound
@@ -63,7 +63,6 @@ class Coordinator:
             folder, self.engine, self.history, self.admission, self.traffic, voter, tell
         )
         self.audits = AuditDesk(self.rounds, self.store)
-        self._began = clock.now()
 
     # --- questions
 
@@ -349,8 +348,8 @@ class Coordinator:
         """Who decides which state is the right one, and the tokens of its work; where the merge rule remembers
         nobody's, all the same."""
         here = {member.index for member in self.rounds.here()}
-        late = clock.now() - self._began > GATHER
-        missed = {x.index for x in self.admission.by_index.values() if x.heard or late} - here
+        known = self.admission.by_index.values()
+        missed = {x.index for x in known if x.heard or not self.rounds.gathering} - here
         memory = self.history.memory
         deciding = voters(self.history.counted(number), here, missed)
         return {peer: max(1, memory[peer].work) if peer in memory else 1 for peer in deciding}

@@ -69,9 +69,8 @@ class RoundDriver:
         self._written: list[Written] = []  # by the models of the peers in the last rounds
         self._was_held = False
         self._gathered = (0, clock.now())  # number of peers that are here, and since when
-        self._began, self._before = clock.now(), set[int]()
-        if self.spec.schedule.rounds not in history.agreed:
-            self._before.update(next(filter(None, history.counted(self.number)), ()))
+        done, self._began = self.spec.schedule.rounds in history.agreed, clock.now()
+        self._before = [] if done else history.counted_last()  # they worked for another coordinator
         self.closed: Callable[[], None] = lambda: None  # called after every round
         self._background: set[asyncio.Task[None]] = set()
 
@@ -292,10 +291,13 @@ class RoundDriver:
         """Whether any peer is here, or must still hear that it was put out, or that all is done: who worked for the
         coordinator before this one looks for it for a while, and without an answer for good."""
         known = self.admission.by_index
-        looking = clock.now() - self._began < GATHER and not all(
-            known[x].heard for x in self._before
-        )
+        looking = self.gathering and not all(known[x].heard for x in self._before)
         return bool(self.here()) or looking or self.admission.untold()
+
+    @property
+    def gathering(self) -> bool:
+        """Whether peers of the coordinator before this one may still be looking for it."""
+        return clock.now() - self._began <= GATHER
 
     def here(self) -> list[Member]:
         """The members that take part at this moment; tells who has left."""
@@ -319,7 +321,7 @@ class RoundDriver:
         if len(here) != self._gathered[0]:
             self._gathered = len(here), now
         succeeded = self.voter.leadership.term > 0
-        known = next(filter(None, self.history.counted(self.number)), here if succeeded else [])
+        known = self.history.counted_last() or (here if succeeded else [])
         late = not here.isdisjoint(known) and now - self._gathered[1] > GATHER
         enough = self._first_here() >= self.spec.rounds.peers or late
         return self.ended or (enough and self.held(self.number - 1))
