@@ -28,7 +28,7 @@ from duckweed import participation
 from duckweed.library import home_of
 from duckweed.merge.round import blob_hash
 from duckweed.round.worker import Contribution, Trained, Worker
-from duckweed.swarm.peer import join, peer
+from duckweed.swarm.peer import join, peer, preparation
 from duckweed.swarm.peer.auditor import Auditor
 from duckweed.swarm.peer.evidence import Evidence
 from duckweed.swarm.protocol import messages as m
@@ -230,7 +230,7 @@ def main() -> None:
     invitation, folder, name, lasts = sys.argv[1:]
     crew = Crew(Path(folder), name, int(lasts))
     HostileWorker.crew = Hiding.crew = crew
-    join.Worker, join.Peer = HostileWorker, HostilePeer  # type: ignore[misc]
+    preparation.Worker, join.Peer = HostileWorker, HostilePeer  # type: ignore[misc]
     peer.Auditor, peer.Evidence = Accomplice, Hiding  # type: ignore[misc]
     homes = crew.folder.parent / name
     number = max(0, len(list(homes.glob("*"))) - 1)  # begun again, it goes on

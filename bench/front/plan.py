@@ -135,6 +135,11 @@ for seed in (0, 1, 2):
     cell(f"saving-150-halves-rate-0.007-s{seed}", evenly(34, 2 * TOTAL), lower)
     halved = DATA_PARALLEL | lower | {"inner.batch": 16}
     cell(f"ddp-halves-rate-0.007-s{seed}", [2 * TOTAL], halved)
+cell(
+    "ddp-halves-rate-0.005-s1",
+    [2 * TOTAL],
+    DATA_PARALLEL | HALVES | {"inner.learning_rate": 0.005, "inner.batch": 16, "seed": 1},
+)
 for rate in (0.0035, 0.005):
     lower = HALVES | {"inner.learning_rate": rate}
     cell(f"saving-150-halves-rate-{rate}-s0", evenly(34, 2 * TOTAL), lower)
@@ -158,6 +163,23 @@ for seed in (0, 1, 2):
             [TOTAL],
             DATA_PARALLEL | {"inner.learning_rate": rate, "seed": seed},
         )
+# The shipped steps and rate with other numbers of rounds, uncompressed, with eight peers, and over five times the tokens.
+SHIPPED: dict[str, Any] = HALVES | LOWER
+for rounds in (51, 68):
+    for seed in (0, 1, 2):
+        cell(f"halves-{rounds}-rounds-s{seed}", evenly(rounds, 2 * TOTAL), SHIPPED | {"seed": seed})
+for seed in (0, 1):
+    cell(f"halves-dense-s{seed}", evenly(34, 2 * TOTAL), SHIPPED | DENSE | {"seed": seed})
+EIGHT: dict[str, Any] = HALVES | {"inner.learning_rate": 0.0078}
+cell("eight-halves", evenly(34, 2 * TOTAL), EIGHT | {"rounds.peers": 8})
+for rate in (0.005, 0.0078):
+    joined = DATA_PARALLEL | HALVES | {"inner.batch": 32, "inner.learning_rate": rate}
+    cell(f"ddp-eight-halves-rate-{rate}", [2 * TOTAL], joined)
+LONG = 10 * TOTAL  # steps: five times the tokens of `duckweed train` without arguments
+for rate in (0.0037, 0.0026):
+    lower = HALVES | {"inner.learning_rate": rate}
+    cell(f"ddp-fivefold-rate-{rate}", [LONG], DATA_PARALLEL | lower | {"inner.batch": 16})
+cell("fivefold", evenly(170, LONG), HALVES | {"inner.learning_rate": 0.0037})
 
 WORDS = {
     "h20": "rounds of 20 steps",

@@ -1,4 +1,4 @@
-"""How good and how fast the planner is: `python -m bench.outlook.plan` (minutes), parts: rounds, speed, cases.
+"""How good and how fast the planner is: `python -m bench.outlook.plan` (minutes), parts: rounds, delays, speed, cases.
 
 Writes bench/results/plan.json and bench/results/plan.md.
 
@@ -6,6 +6,7 @@ rounds: rounds of `duckweed train --simulate` against the planner's, for random 
 links, steps, step time, peers and wire. The planner gets the model's size, the links, the step time
 and its own tables for the bits; only the time for coding and applying is taken from the run itself,
 as this machine was shared while it ran.
+delays: by how many delays of one way a round is longer.
 speed: the search, and 1,000 samples of it.
 cases: published numbers beside the planner's.
 """
@@ -113,6 +114,20 @@ def rounds(count: int, seed: int) -> dict[str, Any]:
     return {"seed": seed, "rows": rows, "largest_error": max(errors), "median_error": median(errors),}  # fmt: skip
 
 
+def delays() -> dict[str, float]:
+    """Delays of one way in a round, from two runs that differ in nothing else."""
+    trips = (500, 1000)
+    with tempfile.TemporaryDirectory() as place:
+        runs = [
+            simulate(
+                Path(place), str(trip), MODELS[0], "integer-1.0", 2, 4, f"1000/1000 {trip}ms", 0.5
+            )
+            for trip in trips
+        ]
+    slow, slower = (run.seconds - run.coding for run in runs)
+    return {"delays": (slower - slow) / (trips[1] - trips[0]) * 2000}
+
+
 def speed() -> dict[str, Any]:
     """Seconds for one search, and for 1,000 samples of a search of at least 10,000 configurations."""
     target = Target(models.preset("llama-3-8b"), 1e12)
@@ -208,7 +223,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", default=["rounds", "speed", "cases"])
+    parser.add_argument("parts", nargs="*", default=["rounds", "delays", "speed", "cases"])
     parser.add_argument("--count", type=int, default=14)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
@@ -216,6 +231,9 @@ def main() -> None:
     results = json.loads(file.read_text()) if file.exists() else {}
     if "rounds" in given.parts:
         results["rounds"] = rounds(given.count, given.seed)
+    if "delays" in given.parts:
+        results["delays"] = delays()
+        print(results["delays"])
     if "speed" in given.parts:
         results["speed"] = speed()
     if "cases" in given.parts:

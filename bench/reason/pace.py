@@ -1,8 +1,9 @@
 """How well the planner knows what a step of reinforcement learning takes: `python -m bench.reason.pace` (some minutes).
 
-Writes bench/results/reason-plan.json. The pace of this machine is measured once for each model, with 8 samples to a
-problem and answers of at most 24 tokens. Then random runs are predicted from it, and done by `train --simulate`
-(without the harvest at its end); their first two rounds, in which memory is taken, do not count. Models have random weights, and about every second answer is right.
+Writes bench/results/reason-plan.json. Random runs are predicted from the pace of this machine with their model, 8 samples
+to a problem and answers of at most 24 tokens, whatever the run itself has; it is measured right before the run, as by
+somebody who plans a run and begins it. Then they are done by `train --simulate` (without the harvest at its end); their
+first two rounds, in which memory is taken, do not count. Models have random weights, and about every second answer is right.
 
 All times are of the processor (of this process, one thread) and not of the clock on the wall, so that other work on the
 machine does not count; what a verifier's own process computes is not in them either.
@@ -108,9 +109,7 @@ def run(where: Path, name: str, drawn: dict[str, Any], links: str) -> dict[str, 
     }
 
 
-def compared(
-    where: Path, number: int, draw: random.Random, pace: dict[str, Pace]
-) -> dict[str, Any]:
+def compared(where: Path, number: int, draw: random.Random) -> dict[str, Any]:
     """One random run, predicted and done."""
     samples, steps = draw.choice((4, 8, 16)), draw.choice((1, 2, 3))
     model, peers = draw.choice(MODELS), draw.choice((1, 2))
@@ -119,11 +118,10 @@ def compared(
         "inner.batch": samples * draw.choice((4, 6, 8)), "inner.steps": steps, "rounds.peers": peers,
     }  # fmt: skip
     up, down, trip = draw.choice((2, 10, 50)), draw.choice((10, 50)), draw.choice((10, 100))
-    if model not in pace:
-        pace[model] = pace_of(where, model)
+    pace = pace_of(where, model)
     found = run(where, f"r{number}", drawn, f"{up}/{down} {trip}ms")
     task = Reinforce(samples=samples, tokens=drawn["task.tokens"])
-    ours = reinforced.step(task, drawn["inner.batch"], pace[model])
+    ours = reinforced.step(task, drawn["inner.batch"], pace)
     size = found["parameters"] / 8
     whole = predict(
         Measured(
@@ -133,6 +131,7 @@ def compared(
     )  # fmt: skip
     return {
         **drawn, "links": f"{up}/{down} Mbit/s {trip} ms", **found,
+        "pace": {x: getattr(pace, x) for x in pace.__struct_fields__},
         "write_s": ours.write * steps, "check_s": ours.check * steps, "learn_s": ours.train * steps,
         "predicted_span_s": ours.seconds * steps, "predicted_round_s": whole.seconds,
         "error": ours.seconds * steps / found["span_s"] - 1,
@@ -147,14 +146,13 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     time.perf_counter = time.process_time
-    draw, pace, rows = random.Random(given.seed), {}, []
+    draw, rows = random.Random(given.seed), []
     with tempfile.TemporaryDirectory() as place:
         for number in range(given.count):
-            rows.append(row := compared(Path(place), number, draw, pace))
+            rows.append(row := compared(Path(place), number, draw))
             print(json.dumps(row), flush=True)
     result = {
-        "seed": given.seed, "pace": {name: {x: getattr(one, x) for x in one.__struct_fields__} for name, one in pace.items()},
-        "rows": rows, "largest_error": max(abs(row["error"]) for row in rows),
+        "seed": given.seed, "rows": rows, "largest_error": max(abs(row["error"]) for row in rows),
         "largest_round_error": max(abs(row["round_error"]) for row in rows),
     }  # fmt: skip
     RESULTS.mkdir(exist_ok=True)

@@ -1,10 +1,10 @@
 """How well an audit tells honest contributions from others: `python -m bench.trust.audit FOLDER PART`.
 
 PART is one of:
-`make`: two peers train some rounds of the demo's specification by the product's own workers; what an audit
+`make`: two peers train some rounds as `duckweed train` does without a specification, by the product's own workers; what an audit
 is given (state, span, what is carried, the contribution) goes into FOLDER, for the other parts.
 `machines`: processes with other threads, instruction sets and precisions do the contributions again.
-`chains`: the same without what the peer carried, which is recomputed too, from its first round on.
+`chains`: the same (of what is compared with the peer's own) without what the peer carried, which is recomputed too, from its first round on.
 `cheats`: contributions that were not made as they should be.
 `table`: prints the tables of docs/audit.md.
 
@@ -26,22 +26,24 @@ import numpy as np
 from duckweed.audit.difference import Difference, difference
 from duckweed.audit.replay import replay
 from duckweed.learn import memory
+from duckweed.learn.fit import Wish
 from duckweed.ledger.entries import Closed
 from duckweed.round import founding
 from duckweed.round.blocks import Span
 from duckweed.round.carried import Handed, distances, packed, unpacked
 from duckweed.round.engine import Engine, MemoryBlobs
 from duckweed.round.worker import Carried, Worker
+from duckweed.run import defaults
 from duckweed.run import folder as folders
 from duckweed.run import spec as specs
 from duckweed.run import state as states
 from duckweed.run.folder import RunFolder
-from duckweed.run.spec import RunSpec, override
+from duckweed.run.spec import override
 from duckweed.run.state import State
 from duckweed.wire.codec import codec_of
 
 RESULTS = Path(__file__).parents[1] / "results" / "audit.json"
-PEERS, ROUNDS, CASES = 2, 6, (0, 2, 5)
+PEERS, ROUNDS, CASES, STEPS = 2, 6, (0, 2, 5), 15
 """Of the run that is audited: of peer 0 the contributions to the rounds CASES are done again."""
 AVX2 = {
     "ATEN_CPU_CAPABILITY": "avx2",
@@ -53,18 +55,24 @@ SSE = {
     "ONEDNN_MAX_CPU_ISA": "SSE41",
     "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
 }
+WITHOUT_AMX = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}
+COMPILED = ", compiled"
 MACHINES: dict[str, tuple[dict[str, str], str]] = {
     "the same": ({}, "fp32"),
     "2 threads": ({"OMP_NUM_THREADS": "2"}, "fp32"),
     "AVX2": (AVX2, "fp32"),
     "AVX2, 2 threads": (AVX2 | {"OMP_NUM_THREADS": "2"}, "fp32"),
     "SSE": (SSE, "fp32"),
+    f"fp32{COMPILED}": ({}, "fp32"),
     "bf16": ({}, "bf16"),
+    f"bf16{COMPILED}": ({}, "bf16"),
     "bf16, 2 threads": ({"OMP_NUM_THREADS": "2"}, "bf16"),
-    "bf16, AVX2": (AVX2, "bf16"),
+    "bf16 without AMX": (WITHOUT_AMX, "bf16"),
+    f"bf16{COMPILED}, and bf16": ({}, "bf16"),
 }
 """Name -> environment beside OMP_NUM_THREADS=1, and the precision of products."""
-AGAINST = {"bf16, 2 threads": "bf16", "bf16, AVX2": "bf16"}
+AGAINST = {name: "bf16" for name in MACHINES if name.startswith("bf16") and name != "bf16"}
+del AGAINST[f"bf16{COMPILED}"]
 """Compared with what another machine of MACHINES made, and not with the peer's own (float32)."""
 NOISE = 10
 """Of `jitter`: one code in so many is set."""
@@ -73,13 +81,15 @@ NOISE = 10
 class Bench:
     """The run that is audited, as its folder has it."""
 
-    def __init__(self, place: Path, precision: str = "fp32") -> None:
+    def __init__(self, place: Path, precision: str = "fp32", compiled: bool = False) -> None:
         self.place, self.folder = place, RunFolder(place / "run")
         spec = specs.load(self.folder.spec)
         self.ground = founding.reopen(self.folder, spec)
         self.layout = founding.layout(self.folder)
         self.spec = override(spec, {"inner.precision": precision})
-        self.learner = founding.learner(self.spec, self.ground, "cpu")
+        self.learner = founding.learner(
+            self.spec, self.ground, "cpu", Wish(compile=compiled), print
+        )
 
     def state(self, round_: int) -> State:
         return states.load(self.folder.state(round_), self.layout)
@@ -137,8 +147,9 @@ def told(found: Difference) -> dict[str, Any]:
 
 def make(place: Path) -> None:
     """Two peers of the demo, some rounds; the first one's contributions and what it carried are kept."""
-    changes: dict[str, object] = {"rounds.peers": PEERS, "inner.precision": "fp32"}
-    spec = override(RunSpec(), changes)
+    spec = defaults.start(
+        {"rounds.count": 34, "inner.steps": STEPS, "rounds.peers": PEERS, "inner.precision": "fp32"}
+    )
     ground = founding.prepare(spec, place, print)
     folder = folders.create(place, "run")
     state = founding.found(spec, ground, folder, "cpu", 1, print)
@@ -162,17 +173,17 @@ def make(place: Path) -> None:
         print(f"round {number}: loss {made[0].announcement.loss:.3f}", flush=True)
 
 
-def work(place: Path, out: Path, precision: str, chain: bool) -> None:
+def work(place: Path, out: Path, precision: str, chain: bool, compiled: bool) -> None:
     """In a process of its own: do the contributions again."""
     import torch
 
     memory.one_heap()
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    bench = Bench(place, precision)
+    bench = Bench(place, precision, compiled)
     carried = None
     for number in range(ROUNDS) if chain else CASES:
         if not chain:
-            carried = bench.trust.carried(number)
+            carried = bench.carried(number)
         state, span = bench.state(number), bench.span(number)
         done = replay(bench.spec, bench.layout, bench.learner, state, span, carried)
         carried = done.carried
@@ -189,7 +200,8 @@ def elsewhere(place: Path, name: str, chain: bool) -> dict[str, Any]:
     out.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "bench.trust.audit", str(place), "work", str(out), precision]
     environment = os.environ | {"OMP_NUM_THREADS": "1"} | more
-    subprocess.run(command + ["chain"] * chain, check=True, env=environment)
+    command += ["chain"] * chain + ["compiled"] * (COMPILED in name)
+    subprocess.run(command, check=True, env=environment)
     bench, found = Bench(place), {}
     for number in range(ROUNDS) if chain else CASES:
         other = place / f"made {AGAINST[name]}" / f"{number}" if name in AGAINST else None
@@ -223,7 +235,7 @@ def trained(bench: Bench, number: int, **other: Any) -> bytes:
     learner = other.get("learner", bench.learner)
     begin = msgspec.structs.replace(other.get("state", state), round=number)
     worker = Worker(other.get("spec", bench.spec), bench.layout, learner)
-    worker.carried = other.get("carried", bench.trust.carried(number)) or worker.carried
+    worker.carried = other.get("carried", bench.carried(number)) or worker.carried
     done = worker.train(begin, other.get("span", span))
     if "steps" in other:  # the missing ones are claimed
         done.span = span
@@ -311,9 +323,10 @@ CHEATS: dict[str, Callable[[Bench, int], bytes | None]] = {
     "another peer's contribution": lambda bench, n: (bench.place / f"other-{n}").read_bytes(),
     "another block": lambda bench, n: trained(bench, n, span=bench.span(ROUNDS + n)),
     "from the state before (stale)": _stale,
-    "10 of 20 steps": _fewer(10),
-    "18 of 20 steps": _fewer(18),
-    "19 of 20 steps": _fewer(19),
+    "8 of 15 steps": _fewer(8),
+    "12 of 15 steps": _fewer(12),
+    "13 of 15 steps": _fewer(13),
+    "14 of 15 steps": _fewer(14),
     "half of each batch": _batch,
     "learning rate a tenth lower": _rate,
     "without what was carried": _without_carried,
@@ -333,7 +346,7 @@ def table() -> str:
     """The tables of docs/audit.md. Of a machine the largest figure of its rounds, of a cheat the least."""
     facts = json.loads(RESULTS.read_text("utf-8"))
     head = "| {} | codes that differ | distance | of the worst tensor |\n|---|---|---|---|\n"
-    names = {name: f"{name}, against bf16" if name in AGAINST else name for name in MACHINES}
+    names = {name: f"{name} (against bf16)" if name in AGAINST else name for name in MACHINES}
     machines = "".join(
         _row(names[name], found["rounds"].values(), max).rstrip("\n") + _carried_on(found["rounds"])
         for name, found in facts["machines"].items()
@@ -377,13 +390,14 @@ def main() -> None:
     if part == "make":
         make(place)
     elif part == "work":
-        work(place, Path(sys.argv[3]), sys.argv[4], "chain" in sys.argv)
+        work(place, Path(sys.argv[3]), sys.argv[4], "chain" in sys.argv, "compiled" in sys.argv)
     elif part == "cheats":
         write(part, cheats(place))
     elif part == "table":
         print(table())
     else:
-        wanted = sys.argv[3:] or list(MACHINES)
+        alone = [name for name in MACHINES if part == "machines" or name not in AGAINST]
+        wanted = sys.argv[3:] or alone
         known = json.loads(RESULTS.read_text("utf-8")).get(part, {}) if RESULTS.exists() else {}
         for name in wanted:
             known[name] = elsewhere(place, name, part == "chains")

@@ -29,7 +29,7 @@ from duckweed.learn.task import Batch
 from duckweed.learn.tasks.text import NextToken
 from duckweed.round.worker import Trained, Worker
 from duckweed.run.task import work
-from duckweed.swarm.peer import join
+from duckweed.swarm.peer import preparation
 
 
 def paced(batches: Iterable[Batch], seconds: float) -> Iterator[Batch]:
@@ -71,5 +71,5 @@ if __name__ == "__main__":
     LateWorker.later = float(sys.argv.pop(1))
     atexit.register(_tell)
     registry.TASKS[work.TEXT] = Paced
-    join.Worker = LateWorker  # type: ignore[misc]
+    preparation.Worker = LateWorker  # type: ignore[misc]
     cli.main()

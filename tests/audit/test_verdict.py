@@ -10,7 +10,9 @@ from duckweed.audit.verdict import LARGE, LOOSE, STRICT, Limits, faults, grown, 
 MEASURED = json.loads(
     (Path(__file__).parents[2] / "bench" / "results" / "audit.json").read_text("utf-8")
 )
-HIDDEN = ("19 of 20 steps", "a hundredth of the codes, flipped")
+HIDDEN = (
+    "14 of 15 steps", "13 of 15 steps", "learning rate a tenth lower", "a hundredth of the codes, flipped",
+)  # fmt: skip
 """What the loose limits let pass, as docs/audit.md says."""
 
 

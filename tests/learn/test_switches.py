@@ -26,7 +26,7 @@ def with_gradients(optimizer, gradients):
 def test_switches_that_are_off_change_no_bit():
     """The optimizer as it was before there were switches, written out."""
     for kind in ("adamw", "muon"):
-        plain = Inner(optimizer=kind)
+        plain = Inner(optimizer=kind, precision="fp32")
         model, twin = tiny(), tiny()
         new = make_optimizer(model, plain)
         matrices = hidden_matrices(twin) if kind == "muon" else []

@@ -33,7 +33,7 @@ def test_a_round_is_the_sum_of_its_parts() -> None:
     run = Measured(1_000_000, 4, 10, 0.5, 1.2, 2.4, 0.25, up=2e6, down=8e6, delay=0.1)
     found = predict(run)
     assert found.window == pytest.approx(5.0)
-    assert found.exchange == pytest.approx(1.2e6 / 2e6 + 2.4e6 / 8e6 + 0.3 + 0.25)
+    assert found.exchange == pytest.approx(1.2e6 / 2e6 + 2.4e6 / 8e6 + 0.8 + 0.25)
     assert found.seconds == pytest.approx(found.window + found.exchange)
 
 

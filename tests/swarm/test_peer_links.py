@@ -22,7 +22,7 @@ from duckweed.swarm.blobs import multi_fetch, peer_links, pieces
 from duckweed.swarm.blobs.peer_links import PeerLinks
 from duckweed.swarm.blobs.store import Store
 from duckweed.swarm.coordinator import fetch_groups
-from duckweed.swarm.peer import join
+from duckweed.swarm.peer.newest_state import newest
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol.client import QuestionRefused
 
@@ -233,7 +233,7 @@ def joined(path, lies, honest=1):
             new = peers.near[-1]
             folder = new.store.folder
             for _ in range(2):  # the second time it has all it needs, and the liars are known
-                state = await join._state(hub, new, folder, LAYOUT, None, said.append)
+                state = await newest(hub, new, folder, LAYOUT, None, said.append)
                 folder.state(4).unlink()
             return state, len(new.liars), sorted(x.name for x in folder.states.iterdir())
 

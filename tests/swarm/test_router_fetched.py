@@ -10,7 +10,7 @@ from duckweed.round import founding
 from duckweed.run import folder as folders
 from duckweed.run.sections import Branch
 from duckweed.run.spec import RunSpec, override
-from duckweed.swarm.peer.join import ROUTER_LIMIT, fetch_router
+from duckweed.swarm.peer.preparation import ROUTER_LIMIT, fetch_router
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol.errors import PeerStopped
 

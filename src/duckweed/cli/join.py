@@ -12,7 +12,7 @@ import typer
 
 from duckweed.cli.common.console import PlainConsole
 from duckweed.cli.common.errors import fail, plain_errors
-from duckweed.cli.common.running import MICRO, Plugins
+from duckweed.cli.common.running import COMPILE, MICRO, Plugins
 from duckweed.learn.site.place import LOST, Place
 
 if TYPE_CHECKING:
@@ -102,6 +102,9 @@ def join(
             "In reinforcement learning alone. Default: train.",
         ),
     ] = None,
+    compile_: Annotated[
+        bool | None, typer.Option("--compile/--no-compile", help=f"{COMPILE} Default: no.")
+    ] = None,
     nice: Annotated[int | None, typer.Option(help="0 to 19: how much it yields.")] = None,
     model: Annotated[
         bool | None,
@@ -135,7 +138,7 @@ def join(
         "up": up, "down": down, "hours": hours, "pause_when_busy": pause_when_busy,
         "memory": memory, "disk": disk, "threads": threads, "model": model, "nice": nice, "micro": micro,
         "processes": processes, "shard": shard, "offload": offload,
-        "answers_only": answers_only,
+        "answers_only": answers_only, "compile": compile_,
     }  # fmt: skip
     place = Place.here()
     if place:

@@ -138,7 +138,7 @@ def serve(
     if specification and (found := family_folders.find(specification)):
         specified.refuse_with_run(wanted, recipe)
         families.check_ports(found.read_spec(), _port(listen))
-        family = families.reopen(found, device, threads, plugin or (), "auto")
+        family = families.reopen(found, device, threads, plugin or ())
         families.serve(family, way, train, at, samples, beside)
         return
     if specification and specification.is_dir():

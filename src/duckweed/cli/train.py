@@ -58,6 +58,7 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads of each peer.")] = 1,
     micro: Annotated[str, typer.Option(metavar="auto|N", help=running.MICRO)] = "auto",
+    compile_: Annotated[bool, typer.Option("--compile", help=running.COMPILE)] = False,
     port: Annotated[
         int,
         typer.Option(
@@ -96,6 +97,7 @@ def train(
     from duckweed.run import folder as folders
     from duckweed.run import plugins
 
+    wish = Wish(read_micro(micro), compile=compile_)
     trackers.check(log or [])
     running.check_mirror(mirror)
     if resume is not None and specification is not None:
@@ -125,9 +127,9 @@ def train(
         if not folder and not found:
             name = name or folders.next_name(runs, specification.stem if specification else "train")
             place = folders.Destination(base, runs, name)
-            machine = Machine(device, threads, spec.rounds.peers, Wish(read_micro(micro)))
+            machine = Machine(device, threads, spec.rounds.peers, wish)
         if found:
-            family = families.reopen(found, device, threads, plugin or (), micro)
+            family = families.reopen(found, device, threads, plugin or (), wish)
         elif not folder and spec.paths is not UNSET:
             family = families.begin(spec, place, machine, loaded, simulate)
         if family:
@@ -138,7 +140,7 @@ def train(
                 families.train(family, forks, beside, port)
             return
         if folder:
-            run = running.reopen(folder, device, threads, plugin or (), micro, simulated=simulate)
+            run = running.reopen(folder, device, threads, plugin or (), wish, simulated=simulate)
         else:
             run = running.begin(spec, place, machine, loaded, simulate)
         from duckweed import session

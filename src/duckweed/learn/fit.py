@@ -27,6 +27,8 @@ class Wish(msgspec.Struct, frozen=True):
     """Bytes of main memory that a device may keep its states in; 0: they stay on the device."""
     offload: bool = False
     """Whether they are to be kept there, also where they fit on the device."""
+    compile: bool = False
+    """Whether layers are to be compiled (duckweed.learn.compiled): another rounding, and the same memory or less."""
 
 
 ANY = Wish()

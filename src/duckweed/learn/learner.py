@@ -112,6 +112,11 @@ class Learner(Protocol):
         in the next. Called at most once, after the learner is made; one that fits them by itself may
         ignore it. say: takes what the user should know, now and later."""
 
+    def compile(self, say: Say) -> None:
+        """Compile what trains, if that is possible here. Called at most once, after `fit`; one that cannot says so and
+        trains as before."""
+        say("--compile: this learner is not compiled; it trains as without")
+
     def begin_round(self, carried: OptimizerState, merged: np.ndarray) -> OptimizerState:
         """The optimizer state that a round begins with, in copies: `carried` stays as it is. merged:
         the last merged step f32[P] (the outer momentum), zeros before the first merge."""

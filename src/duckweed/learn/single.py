@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig
 
+from duckweed.learn.compiled import tried_out
 from duckweed.learn.device import precision_for, seeded
 from duckweed.learn.fit import Fit, Say
 from duckweed.learn.learner import Diverged, Learner, Part, Report, Work
@@ -61,6 +62,32 @@ class SingleDevice(Learner):
         self._take()
         if ways[0] != Fit(self.spec.inner.batch):
             say(f"the {self.spec.inner.batch} sequences of a step are trained in {ways[0]}")
+
+    def compile(self, say: Say) -> None:
+        if isinstance(self.task, Writes):
+            say(
+                "--compile: in reinforcement learning each step has other shapes; it trains as without"
+            )
+            return
+        if self._ways[0].offload:
+            say(
+                "--compile: layers whose weights come and go are not compiled; it trains as without"
+            )
+            return
+        say("compiling the layers; the first time this takes half a minute or more")
+        say(tried_out(self.model, self._try_step))
+
+    def _try_step(self) -> tuple[float, float]:
+        """Loss of the run's first step, and the length of its gradient. Leaves no trace."""
+        part = Part(0, 0, 1)
+        with seeded(part.seed, self.device):
+            self._load(self.weights(), True)
+            loss = self._gradients(next(iter(self.task.batches(part, self.model))), 0).item()
+            length = nn.utils.get_total_norm(
+                [p.grad for p in self.model.parameters() if p.grad is not None]
+            ).item()
+            self.model.zero_grad(set_to_none=True)
+        return loss, length
 
     @property
     def home(self) -> str:

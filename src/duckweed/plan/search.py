@@ -25,8 +25,9 @@ Array = NDArray[np.float64]
 SAMPLE, LAYOUT, WIRE, STEPS, LATE, MICRO, CAP = range(7)
 AXES = 7
 DAY = 86400.0
-MESSAGES = 3
-"""Delays of one way in an exchange: the contribution, the question for the update, and its answer."""
+MESSAGES = 8
+"""Delays of one way in an exchange, four questions and their answers: the contribution, what came of the round, the
+update, and what to do next. Measured in virtual time: `python -m bench.outlook.plan delays`."""
 BYTES_TO_JOIN = 2.0
 """bytes a parameter: a newcomer fetches the bf16 weights of its shard and begins with fresh optimizer
 state."""

@@ -14,6 +14,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from duckweed.learn.fit import Wish, read_micro
 from duckweed.ledger.entries import StateEntry
 from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import load_or_create, verify
@@ -144,17 +145,15 @@ async def take_part(
     slot: int,
     coordinator: tuple[str, list[str]],
     device: str,
-    micro: str,
-    room: int | None,
+    wish: Wish,
     measure: bool,
 ) -> str:
-    """Be peer number `slot` of this machine until the run ends; returns the reason. micro: as in --micro;
-    room: bytes of memory that this peer may count on. measure: whether the coordinator is to know how fast
+    """Be peer number `slot` of this machine until the run ends; returns the reason. wish: what is asked of this
+    peer. measure: whether the coordinator is to know how fast
     this peer is, since others will take part from elsewhere."""
     import torch
 
     from duckweed.learn import memory
-    from duckweed.learn.fit import Wish, read_micro
     from duckweed.round import founding
     from duckweed.round.worker import Worker
     from duckweed.run import state as states
@@ -170,7 +169,6 @@ async def take_part(
     def say(text: str) -> None:
         tell(Said(text, slot))
 
-    wish = Wish(read_micro(micro), room)
     learner = founding.learner(spec, ground, device, wish, say)
     worker = Worker(spec, layout, learner)
     writes = spec.only_writes(slot)
@@ -203,6 +201,7 @@ def main() -> int:
     parser.add_argument("--measure", action="store_true")
     parser.add_argument("--micro", default="auto")
     parser.add_argument("--room", type=int)
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--address", default="127.0.0.1:0")
     parser.add_argument("--relays", nargs="*", default=[])
     parser.add_argument("--relay-port", type=int)
@@ -224,14 +223,14 @@ def main() -> int:
                 asyncio.run(coordinate(folder, *way, given.stays))
         else:
             meeting = (given.coordinator, given.addresses)
+            wish = Wish(read_micro(given.micro), given.room, compile=given.compile)
             reason = asyncio.run(
                 take_part(
                     folder,
                     given.slot,
                     meeting,
                     given.device,
-                    given.micro,
-                    given.room,
+                    wish,
                     given.measure,
                 )
             )

@@ -115,7 +115,7 @@ class LocalRun:
         """Let one more peer of this machine take part, once the run is started; of one slot there is one at a time."""
         self._launch(
             "peer", slot, "--slot", str(slot), "--device", self.device,
-            *self._memory(), *["--measure"] * (self.peers < self.spec.rounds.peers),
+            *self._wished(), *["--measure"] * (self.peers < self.spec.rounds.peers),
             "--coordinator", *self._at,
         )  # fmt: skip
 
@@ -149,9 +149,10 @@ class LocalRun:
             yield event
             seconds = 0.0
 
-    def _memory(self) -> list[str]:
+    def _wished(self) -> list[str]:
         micro, room = self.wish.micro, self.wish.room
         said = ["--micro", "auto" if micro is None else str(micro)]
+        said += ["--compile"] if self.wish.compile else []
         return said if room is None else [*said, "--room", str(room)]
 
     def _next_event(self, seconds: float = VIEW) -> Event | None:

@@ -127,6 +127,8 @@ def learner(
         one.fix(ground.buffers)
     if holds_start(spec):
         one.hold(lambda: start_model(spec, ground))
+    if wish and wish.compile:
+        one.compile(say)
     return one
 
 
@@ -209,7 +211,7 @@ def found(
 
     def gradient() -> np.ndarray:
         say("measuring the first scales")
-        one = learner(spec, ground, device, wish)
+        one = learner(spec, ground, device, wish, say)
         return first_gradient(spec, one, weights, pace.stepped)
 
     state = first(layout, weights, codec_of(spec.wire, layout).first_shared(gradient))

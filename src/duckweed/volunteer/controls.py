@@ -17,7 +17,7 @@ from duckweed.run.folder import write_atomically
 FILE = "controls.toml"
 HEAD = """# What duckweed may take of this machine. Edit and save: a running peer reads it within seconds.
 # up, down: "5mbit"; hours: "22-07" (local time); memory, disk: "4GB"; memory, threads, micro,
-# processes, shard, offload, answers_only and nice need a restart of the peer; micro: "auto" or "4", the sequences trained at a time. Take a line out, or write "", for no limit.
+# processes, shard, offload, compile, answers_only and nice need a restart of the peer; micro: "auto" or "4", the sequences trained at a time. Take a line out, or write "", for no limit.
 """
 
 
@@ -50,6 +50,8 @@ class Controls(msgspec.Struct, forbid_unknown_fields=True):
     """Whether these share out the model, also where it fits into the memory of each."""
     offload: bool = False
     """Whether weights, gradients and moments are kept in main memory, also where they fit on the device."""
+    compile: bool = False
+    """Whether its layers are compiled before it trains."""
     answers_only: bool = False
     """Whether it only writes answers for others to learn from, in reinforcement learning."""
     nice: int = 0

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from duckweed.family.begin import Family
     from duckweed.family.folder import FamilyFolder
     from duckweed.family.train import Story, Told
-    from duckweed.learn.fit import Machine
+    from duckweed.learn.fit import Machine, Wish
     from duckweed.pages.family_page import Figures
     from duckweed.pages.live.served import Served
     from duckweed.pages.trackers import Tools
@@ -65,14 +65,18 @@ def begin(
 
 
 def reopen(
-    folder: FamilyFolder, device: str, threads: int, plugins: Sequence[Path], micro: str
+    folder: FamilyFolder,
+    device: str,
+    threads: int,
+    plugins: Sequence[Path],
+    wish: Wish | None = None,
 ) -> Family:
     """A family that exists; arguments as of `running.reopen`."""
     with console.status("loading PyTorch"):
         from duckweed.family import begin as families
-        from duckweed.learn.fit import Wish, read_micro
+        from duckweed.learn.fit import ANY
 
-        family = families.reopen(folder, device, threads, plugins, Wish(read_micro(micro)))
+        family = families.reopen(folder, device, threads, plugins, wish or ANY)
     return _told(family)
 
 

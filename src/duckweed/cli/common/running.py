@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from duckweed.cli.views.live import View
-    from duckweed.learn.fit import Machine
+    from duckweed.learn.fit import Machine, Wish
     from duckweed.run.folder import Destination, RunFolder
     from duckweed.run.plugins import Plugin
     from duckweed.run.spec import RunSpec
@@ -104,17 +104,17 @@ def reopen(
     device: str,
     threads: int,
     plugins: Sequence[Path],
-    micro: str = "auto",
+    wish: Wish | None = None,
     peers: int | None = None,
     simulated: bool = False,
 ) -> Session:
-    """A run that exists. micro: as in --micro; peers, simulated: as of `begin`, None: all peers are on this
-    machine. Raises FolderError if it never began, MicroError."""
+    """A run that exists. wish: what is asked of each peer; peers, simulated: as of `begin`, None: all peers are on this
+    machine. Raises FolderError if it never began."""
     with console.status("loading PyTorch"):
         from duckweed import session
-        from duckweed.learn.fit import Wish, read_micro
+        from duckweed.learn.fit import ANY
 
-        run = session.reopen(folder, device, threads, plugins, Wish(read_micro(micro)))
+        run = session.reopen(folder, device, threads, plugins, wish or ANY)
     return _told(run, run.spec.rounds.peers if peers is None else peers, simulated)
 
 
@@ -267,6 +267,10 @@ def successors(spec: RunSpec) -> str:
 MICRO = (
     "Sequences of a step that are trained at a time, or auto: as many as fit into memory. The result is "
     "the same up to rounding."
+)
+COMPILE = (
+    "Compile the layers (torch.compile) before training, and say how much faster that is. Half a minute or more the "
+    "first time; it needs a C++ compiler. The result is the same up to rounding."
 )
 
 

@@ -33,6 +33,7 @@ class Muon(AdamW):
             inner.iterations,
             self.normalise,
             inner.cautious,
+            inner.precision,
         )
 
     def elementwise_parameters(self) -> Iterable[nn.Parameter]:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from duckweed.audit.duty import Claim, Unable, examine
 from duckweed.learn.learner import Report
-from duckweed.merge.round import blob_hash
 from duckweed.net.framing import LinkError
 from duckweed.net.identity import Identity
 from duckweed.round.blocks import Span
@@ -17,6 +16,7 @@ from duckweed.round.worker import Worker
 from duckweed.run import state as states
 from duckweed.run.checked import TEXT, plain
 from duckweed.run.state import State, StateError
+from duckweed.swarm.peer.blob_fetch import BlobFetch, WrongBlob
 from duckweed.swarm.peer.coordinator_client import CoordinatorClient
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol.client import QuestionRefused
@@ -35,10 +35,11 @@ class Auditor:
         home: Path,
         identity: Identity,
         client: CoordinatorClient,
+        fetch: BlobFetch,
         say: Callable[[str], None],
     ) -> None:
         self.worker, self.home, self.identity = worker, home, identity
-        self.client, self.say = client, say
+        self.client, self.fetch, self.say = client, fetch, say
 
     def keep(self, rounds: Collection[int], state: State) -> None:
         """Keep the states that these rounds follow on, `state` maybe one of them, and no others."""
@@ -76,23 +77,16 @@ class Auditor:
             state = states.load(self._path(task.round), worker.layout)
             contribution = codec_of(worker.spec.wire, worker.layout).blob_limit
             carried = carried_limit(worker.layout)
-            blob = await self._fetch(task.blob, contribution)
-            before = await self._fetch(task.before, carried) if task.before else b""
-            after = await self._fetch(task.after, carried)
+            blob = await self.fetch.whole(task.blob, contribution)
+            before = await self.fetch.whole(task.before, carried) if task.before else b""
+            after = await self.fetch.whole(task.after, carried)
             span = Span(task.block, task.first, task.steps)
             claim = Claim(span, task.tokens, task.loss, blob, before, after)
             found = await asyncio.to_thread(
                 examine, worker.spec, worker.layout, worker.learner, state, claim, report
             )
-        except (OSError, StateError, LinkError, Unable, MemoryError) as error:
+        except (OSError, StateError, LinkError, WrongBlob, Unable, MemoryError) as error:
             return False, [], f"{error}" or type(error).__name__
         except HandedBack:
             return False, [], "the volunteer wants the machine back"
         return True, found.wrong, found.detail
-
-    async def _fetch(self, digest: str, limit: int) -> bytes:
-        """Raises LinkError."""
-        _, blob = await self.client.ask(m.Fetch(digest, whole=True), body_limit=limit)
-        if blob_hash(blob) != digest:
-            raise LinkError(f"the coordinator sent something else as blob {digest[:10]}")
-        return blob

@@ -25,7 +25,9 @@ from duckweed.swarm.coordinator.guest_book import GuestBook
 from duckweed.swarm.node.node import Node
 from duckweed.swarm.node.replica import Known
 from duckweed.swarm.peer.bootstrap import Bootstrap
-from duckweed.swarm.peer.join import NotAgreed, fetch_router, state_of, terms
+from duckweed.swarm.peer.join import terms
+from duckweed.swarm.peer.newest_state import NotAgreed, state_of
+from duckweed.swarm.peer.preparation import fetch_router
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol import offers
 from duckweed.swarm.protocol.client import A, Client

@@ -2,6 +2,7 @@
 leader, or from a peer that the leader names, each checked before it is kept."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import closing
@@ -9,6 +10,8 @@ from pathlib import Path
 
 from duckweed.ledger.ledger import Ledger, LedgerError, Row
 from duckweed.net.identity import Identity, verify
+from duckweed.net.timeouts import LAST_ENTRIES
+from duckweed.net.transport import LinkError
 from duckweed.swarm.protocol import copied
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol.client import QuestionRefused
@@ -98,3 +101,40 @@ class LedgerCopy:
                     raise LedgerError(
                         f"{self.path}: the leader gave the ledger of another run ({founded[:12]})"
                     )
+
+
+class Copying:
+    """A copy that grows beside a peer's work. ask, ask_peer: as of `LedgerCopy.pull`; say: hears once why the copy
+    does not grow any more."""
+
+    def __init__(
+        self, copy: LedgerCopy, ask: Ask, ask_peer: AskPeer, say: Callable[[str], None]
+    ) -> None:
+        self.copy, self._ask, self._ask_peer, self._say = copy, ask, ask_peer, say
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Copy what is new, unless that is being done."""
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._pull())
+
+    async def end(self) -> None:
+        """Wait for the copy to have the end of the ledger, but not for long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_ENTRIES):
+                if self._task:
+                    await self._task
+                await self._pull()
+
+    def close(self) -> None:
+        if self._task:
+            self._task.cancel()
+
+    async def _pull(self) -> None:
+        before = self.copy.fault
+        try:
+            await self.copy.pull(self._ask, self._ask_peer)
+        except LinkError as error:
+            log.info("the ledger could not be copied: %s", error)
+        if self.copy.fault != before:
+            self._say(self.copy.fault)

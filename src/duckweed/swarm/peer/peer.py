@@ -12,12 +12,12 @@ from msgspec import UNSET
 
 from duckweed.learn.memory import trim
 from duckweed.ledger.entries import Closed
-from duckweed.merge.round import blob_hash, fetch_limit
+from duckweed.merge.round import fetch_limit
 from duckweed.net import clock
 from duckweed.net.carrier import Endpoint as Carrier
 from duckweed.net.identity import Identity, verify
 from duckweed.net.rate_limits import RateLimits
-from duckweed.net.timeouts import CONTROLS_CHECK, HINT, LAST_ENTRIES, LAST_WORD, PATH_JOIN
+from duckweed.net.timeouts import CONTROLS_CHECK, HINT, LAST_WORD, PATH_JOIN
 from duckweed.net.transport import Endpoint, LinkError
 from duckweed.round import answers
 from duckweed.round.blocks import Span, lead
@@ -30,9 +30,10 @@ from duckweed.run.task.rollouts import blob_limit
 from duckweed.swarm.blobs.peer_links import PeerLinks
 from duckweed.swarm.blobs.store import Store
 from duckweed.swarm.peer.auditor import Auditor
+from duckweed.swarm.peer.blob_fetch import BlobFetch
 from duckweed.swarm.peer.coordinator_client import CoordinatorClient, Invited, Leaders
 from duckweed.swarm.peer.evidence import Evidence
-from duckweed.swarm.peer.ledger_copy import LedgerCopy
+from duckweed.swarm.peer.ledger_copy import Copying, LedgerCopy
 from duckweed.swarm.peer.overlap import Overlap, span_of
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol.client import QuestionRefused
@@ -92,7 +93,7 @@ class Peer:
         self.copy: LedgerCopy | None = None  # of the ledger, where no other is on this machine
         if not node and not shared.coordinator_key.exists():
             self.copy = LedgerCopy(shared.ledger, worker.spec.identity, identity)
-        self._copying: asyncio.Task[None] | None = None
+        self._copying: Copying | None = None
         self._sent: tuple[m.Contribute, bytes] | None = None  # to send again, should it be lost
         self._wrote: tuple[m.Wrote, bytes] | None = None  # likewise, of a peer that only writes
         self._done_at = clock.now()  # when the work for the round before was done
@@ -125,7 +126,6 @@ class Peer:
             self.worker.pace,
             self.writes,
         )
-        self._auditor = Auditor(self.worker, self.home, self.identity, client, self.say)
         self._evidence = Evidence(self.home, client, self.say)
         self._peer_links = PeerLinks(
             endpoint,
@@ -133,6 +133,15 @@ class Peer:
             client,
             rate_limits=self.node.rate_limits if self.node else None,
         )
+        # A coordinator on this machine keeps the same folder; then its word is what counts.
+        folder = self.shared if self.node or self.copy else None
+        self._fetch = BlobFetch(client, self._peer_links, folder, self.say)
+        self._auditor = Auditor(
+            self.worker, self.home, self.identity, client, self._fetch, self.say
+        )
+        if self.copy:
+            ask_peer = self._peer_links.ask
+            self._copying = Copying(self.copy, client.ask_once, ask_peer, self.say)
         if holder := self.node or self.copy:
             self._peer_links.copied = holder.copied
         tasks = [asyncio.create_task(client.beat(lambda: self.progress))]
@@ -143,7 +152,8 @@ class Peer:
         try:
             # A path may have ended while this machine read its text; there may be others to train.
             await client.join(math.inf if self.worker.spec.path is None else PATH_JOIN)
-            self._copy_entries()
+            if self._copying:
+                self._copying.begin()
             self._done_at = clock.now()
             return await self._take_part()
         except (asyncio.CancelledError, Exception) as error:
@@ -155,8 +165,10 @@ class Peer:
         finally:
             await self.ahead.drop()
             self._evidence.close()
-            for task in [*tasks, *([self._copying] if self._copying else [])]:
+            for task in tasks:
                 task.cancel()
+            if self._copying:
+                self._copying.close()
             self._peer_links.close()
             client.close()
 
@@ -203,7 +215,8 @@ class Peer:
                     # The peer that was to save it may be gone.
                     if self.saves or not self.shared.state(self.state.round).exists():
                         self.state.save(self.shared.state(self.state.round))
-                    await self._copy_end()
+                    if self._copying:
+                        await self._copying.end()
                     with contextlib.suppress(QuestionRefused):  # it heard that already
                         await self._client.ask(m.Leave(reason))
                     return reason
@@ -231,32 +244,6 @@ class Peer:
             f"all rounds are done, and the coordinator has not answered for {LAST_WORD:.0f} s since; the last "
             "state is kept as this machine has it"
         )
-
-    # --- the ledger
-
-    def _copy_entries(self) -> None:
-        """Copy what is new in the ledger, beside the work."""
-        if self.copy and (self._copying is None or self._copying.done()):
-            self._copying = asyncio.create_task(self._copy(self.copy))
-
-    async def _copy(self, copy: LedgerCopy) -> None:
-        before = copy.fault
-        try:
-            await copy.pull(self._client.ask_once, self._peer_links.ask)
-        except LinkError as error:
-            log.info("the ledger could not be copied: %s", error)
-        if copy.fault != before:
-            self.say(copy.fault)
-
-    async def _copy_end(self) -> None:
-        """Wait for the copy to have the end of the ledger, but not for long."""
-        if not self.copy:
-            return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LAST_ENTRIES):
-                if self._copying:
-                    await self._copying
-                await self._copy(self.copy)
 
     # --- a round
 
@@ -385,7 +372,8 @@ class Peer:
             await self.ahead.drop()
             await self._go_on()
         began = clock.now()
-        blobs = {digest: await self._fetch(digest) for digest in closed.needed()}
+        limit = fetch_limit(worker.spec, worker.layout)
+        blobs = await self._fetch.all(closed.needed(), limit)
         self.timings.fetch = clock.now() - began
         began = clock.now()
         self.state = await asyncio.to_thread(worker.advance, self.state, closed, blobs)
@@ -395,7 +383,8 @@ class Peer:
         if self.node:
             with contextlib.suppress(LinkError):  # with the next round, then
                 await self.node.copy()
-        self._copy_entries()
+        if self._copying:
+            self._copying.begin()
 
     # --- the volunteer's wishes
 
@@ -452,32 +441,6 @@ class Peer:
             self.state.save(self.shared.state(self.state.round))
             for old in self.shared.saved_rounds()[1:-2]:
                 self.shared.state(old).unlink(missing_ok=True)
-
-    # --- talking
-
-    async def _fetch(self, digest: str, limit: int = 0) -> bytes:
-        """A blob of at most `limit` bytes; 0: of one that leads to the next state."""
-        limit = limit or fetch_limit(self.worker.spec, self.worker.layout)
-        here = self.shared.blob(digest)
-        if (
-            (self.node or self.copy)
-            and here.exists()
-            and blob_hash(blob := here.read_bytes()) == digest
-        ):
-            return blob
-        answer, blob = await self._client.ask(m.Fetch(digest), body_limit=limit)
-        if isinstance(answer, m.BlobManifest) and answer.size <= limit:
-            try:
-                blob = await self._peer_links.blob(digest, answer)
-            except (LinkError, ValueError) as error:
-                self.say(f"fetching from the coordinator alone: {error}")
-        if blob_hash(blob) != digest:
-            _, blob = await self._client.ask(m.Fetch(digest, whole=True), body_limit=limit)
-        if blob_hash(blob) != digest:
-            raise PeerStopped(
-                f"the coordinator sent something else as blob {digest[:10]}; it is at fault"
-            )
-        return blob
 
     def _set(self, doing: str) -> None:
         self.progress = m.Progress(doing, self.state.round, 0, self.progress.loss)  # type: ignore[arg-type]
