@@ -57,12 +57,12 @@ def test_who_has_no_specification_has_a_learning_rate_for_the_length_of_the_run(
 
 
 def test_who_has_no_specification_has_a_budget_unless_rounds_are_named():
-    assert start({}).schedule == Schedule(520, 34)
+    assert start({}).schedule == Schedule(520, 51)
     assert start({"rounds.peers": 2}).rounds.saving == BUDGET["rounds.saving"]
     assert start({"rounds.saving": 600.0}).schedule == Schedule(520, 17)
     assert start({"rounds.count": 5}).schedule == Schedule(200, 5)
     assert start({"inner.steps": 5}).schedule == Schedule(65, 13)
-    assert start({"task.kind": "reinforce"}).schedule == Schedule(260, 34)
+    assert start({"task.kind": "reinforce"}).schedule == Schedule(260, 51)
     assert start({"task.kind": "reinforce"}).inner == RunSpec().inner
     assert start({"rounds.count": 5, "rounds.saving": 300.0}).schedule.steps == 200
     assert parse(write(start({}))) == start({})

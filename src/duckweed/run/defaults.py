@@ -6,7 +6,7 @@ from duckweed.run.spec import RunSpec, override
 
 RECIPE: dict[str, object] = {"inner.batch": 4, "inner.steps": 40}
 """How it trains: what came out best at as many tokens and bytes (docs/parity.md)."""
-BUDGET: dict[str, object] = {"rounds.saving": 300.0, "rounds.evaluate": 8}
+BUDGET: dict[str, object] = {"rounds.saving": 200.0, "rounds.evaluate": 12}
 """And its rounds, if the user does not name them either: many short ones, measured as seldom, in tokens, as 13 rounds of
 40 steps would be."""
 WARMUP = 40  # steps, and of a short run at most a tenth of them
@@ -19,7 +19,7 @@ def start(changes: Mapping[str, object]) -> RunSpec:
     own = changes.keys() & {"rounds.count", "inner.steps", "wire.kind"}
     budget = {} if own else BUDGET
     if changes.get("task.kind") == "reinforce":  # whose steps are of answers: the recipe is of text
-        usual = {} if own else {"rounds.saving": 150.0}  # the same bytes in half as many steps
+        usual = {} if own else {"rounds.saving": 100.0}  # the same bytes in half as many steps
         return override(RunSpec(), budget | usual | dict(changes))
     given = RECIPE | budget | dict(changes)
     found = override(RunSpec(), given | {"inner.warmup": 0})
