@@ -11,7 +11,7 @@ BIN := .venv/bin
 # Three at a time on two cores: many tests wait for processes. Who has nothing left takes tests of the others.
 .PHONY: setup demo fast test long lab lint clean
 setup: .venv/.ready
-demo: .venv/.ready  ## four peers on this machine train a small model for about three minutes
+demo: .venv/.ready  ## four peers on this machine train a small model for about two minutes
 	$(BIN)/duckweed train
 fast: .venv/.ready  ## the fast tests
 	$(BIN)/python -m pytest -m "not slow and not long" -n 3 --dist worksteal

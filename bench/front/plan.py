@@ -185,6 +185,7 @@ WORDS = {
     "h20": "rounds of 20 steps",
     "saving-150-rate-0.01": "34 rounds, steps of 8 sequences",
     "saving-150-halves-rate-0.007": "34 rounds, steps of 4 sequences",
+    "halves-51-rounds": "51 rounds, steps of 4 sequences (as shipped)",
     "ddp-rate-0.01": "data parallelism",
     "ddp-halves-rate-0.005": "data parallelism, steps of 4 sequences",
 }

@@ -42,6 +42,7 @@ def tried_out(model: nn.Module, step: Step) -> str:
         again, after = _timed(step)
     except Exception as error:  # of many kinds: there is no compiler, or it does not know the model
         layers.undo()
+        model.zero_grad(set_to_none=True)  # the step may have failed half way
         return f"--compile: torch.compile fails here ({_first_line(error)}); it trains as without"
     if not all(math.isclose(x, y, rel_tol=NEAR) for x, y in zip(found, again, strict=True)):
         layers.undo()

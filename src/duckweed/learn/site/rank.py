@@ -6,7 +6,7 @@ import torch
 from transformers import PretrainedConfig
 
 from duckweed.learn.device import precision_for
-from duckweed.learn.fit import Fit
+from duckweed.learn.fit import Fit, Say
 from duckweed.learn.memory import OutOfMemory
 from duckweed.learn.model.model import build, hollow, layout_of
 from duckweed.learn.model.network import Network
@@ -50,6 +50,9 @@ class Rank(SingleDevice):
             self.network = self.spread.inside(lambda: Network(self.model, self.device, self.dtype))
         self.spread.apart()
         self._take()
+
+    def compile(self, say: Say) -> None:
+        say("--compile: a site of several processes is not compiled; it trains as without")
 
     def begin(self, listed: list[Listed], state: OptimizerState | None) -> InnerOptimizer:
         """The optimizer with the state that it begins with. state: on rank 0, where it is used up."""
