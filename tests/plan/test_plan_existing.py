@@ -1,6 +1,7 @@
 """Planning for a run that exists, from what its folder says."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,8 @@ def test_a_round_is_the_sum_of_its_parts() -> None:
     assert found.window == pytest.approx(5.0)
     assert found.exchange == pytest.approx(1.2e6 / 2e6 + 2.4e6 / 8e6 + 0.8 + 0.25)
     assert found.seconds == pytest.approx(found.window + found.exchange)
+    alone = predict(replace(run, peers=1))  # a peer exchanges with its coordinator
+    assert alone.exchange == pytest.approx(found.exchange)
 
 
 def test_a_run_s_folder_gives_model_speed_links_and_sizes(tmp_path: Path) -> None:

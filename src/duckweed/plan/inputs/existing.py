@@ -68,13 +68,12 @@ class Predicted:
 
 
 def predict(run: Measured) -> Predicted:
-    """The planner's round for a run like this: whole replicas, exchange after the steps, alike peers."""
-    flop = 6.0 * run.parameters
+    """The planner's round for a run like this: whole replicas, exchange after the steps, alike peers. A peer that is
+    alone exchanges with its coordinator as others do, where the planner's lone machine exchanges nothing."""
+    flop, peers = 6.0 * run.parameters, max(2, run.peers)
     model = replace(tiny(run.parameters), flop=flop, context=1)
     card = device_by_hand(PLENTY, flop / run.step, "cpu", "as measured")
-    group = Group(
-        run.peers, card, host=PLENTY, up=run.up, down=run.down, latency=run.delay, stay=1e15
-    )
+    group = Group(peers, card, host=PLENTY, up=run.up, down=run.down, latency=run.delay, stay=1e15)
     values = assumptions.medians(**nominal(), mfu_cpu=1.0, coding=run.coding / run.parameters * 1e9)
     wire = Wire("as measured", "dense", run.up_bits)
     space = Space((Layout(),), ((wire, "store"),), (run.steps,), (False,), (1,), (math.inf,))
