@@ -98,11 +98,17 @@ class Run:
         return found + ([(len(told.rounds), told.final[0])] if told.final else [])
 
     def train(
-        self, *, device: str = "auto", threads: int = 1, port: int = 0, micro: int | None = None
+        self,
+        *,
+        device: str = "auto",
+        threads: int = 1,
+        port: int = 0,
+        micro: int | None = None,
+        compile: bool = False,
     ) -> "Training":
         """Go on from the last closed round, as `duckweed train --resume`. Arguments: see `train`."""
         environment.prepare()
-        session = _session().reopen(self.folder, device, threads, wish=Wish(micro))
+        session = _session().reopen(self.folder, device, threads, wish=Wish(micro, compile=compile))
         return Training(self, session, lambda: _session().train(session, port))
 
     def simulate(
@@ -113,11 +119,12 @@ class Run:
         device: str = "auto",
         threads: int = 1,
         micro: int | None = None,
+        compile: bool = False,
     ) -> "Training":
         """Go on on a virtual clock. Arguments: see `simulate`."""
         environment.prepare()
         each = links_of(links, self.spec)
-        session = _session().reopen(self.folder, device, threads, wish=Wish(micro))
+        session = _session().reopen(self.folder, device, threads, wish=Wish(micro, compile=compile))
         return Training(self, session, lambda: _session().simulate(session, each, step_seconds))
 
     def generate(
@@ -247,6 +254,7 @@ def train(
     threads: int = 1,
     port: int = 0,
     micro: int | None = None,
+    compile: bool = False,
     plugins: Sequence[File] = (),
 ) -> Training:
     """Begin a run on this machine, one process for each peer, as `duckweed train`. It trains while the
@@ -256,13 +264,13 @@ def train(
     of its file, else the current one); name, runs: its folder is runs/name (default: the next that is
     free); device: auto, cpu, cuda, cuda:N or mps; threads: CPU threads of each peer; port: UDP port of the
     coordinator, 0: any; micro: sequences of a step that are trained at a time (None: as many as fit
-    into memory); plugins: files of one's own that each process loads.
+    into memory); compile: whether layers are compiled first; plugins: files of one's own that each process loads.
 
     Raises SpecError, PluginError, FolderError, DataError, ModelError, MemoryError, OSError."""
     loaded = plugin_files.load(plugins)
     base = Path(base) if base else base_of(given)
     spec = specification(given, changes, base)
-    machine = Machine(device, threads, spec.rounds.peers, Wish(micro))
+    machine = Machine(device, threads, spec.rounds.peers, Wish(micro, compile=compile))
     session = _found(spec, destination_of(given, base, name, runs), machine, loaded)
     return Training(Run(session.folder, spec), session, lambda: _session().train(session, port))
 
@@ -279,6 +287,7 @@ def simulate(
     device: str = "auto",
     threads: int = 1,
     micro: int | None = None,
+    compile: bool = False,
     plugins: Sequence[File] = (),
 ) -> Training:
     """The same in this process and on a virtual clock, as `duckweed train --simulate`: the same weights.
@@ -290,7 +299,7 @@ def simulate(
     base = Path(base) if base else base_of(given)
     spec = specification(given, changes, base)
     each = links_of(links, spec)
-    machine = Machine(device, threads, 1, Wish(micro))
+    machine = Machine(device, threads, 1, Wish(micro, compile=compile))
     session = _found(spec, destination_of(given, base, name, runs), machine, loaded)
     run = Run(session.folder, spec)
     return Training(run, session, lambda: _session().simulate(session, each, step_seconds))
@@ -325,7 +334,7 @@ def join(
     text lies here, and config, tokenizer: its model's configuration and tokenizer, where these are not on the
     hub (nothing on this machine is read on the run's word); home: folder of the peer (default: joined/RUN); identity: who to be (`duckweed
     identity`); dry_run: only say, to the log, what it would do; mirror: URL of the run's mirror; plugins: files of one's own that the run
-    needs, never taken from the run; limits: up, down, hours, pause_when_busy, memory, disk, threads, micro,
+    needs, never taken from the run; limits: up, down, hours, pause_when_busy, memory, disk, threads, micro, compile,
     answers_only, nice, model
     (duckweed.volunteer.controls.Controls). Memory and nice hold for this whole process, and stay.
 
