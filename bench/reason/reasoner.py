@@ -134,6 +134,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=0.004, help="of reinforcement learning")
     parser.add_argument("--answers", type=int, default=2048, help="of a round, all peers together")
     parser.add_argument("--steps", type=int, default=1, help="inner steps of a round")
+    parser.add_argument("--ratio", default="mask", help="form of the policy's loss: mask or cispo")
     parser.add_argument("--peers", type=int, default=4, help="of reinforcement learning")
     parser.add_argument("--problems", type=int, default=200, help="held-out ones of each family")
     parser.add_argument("--name", default="", help="of the second run")
@@ -163,7 +164,7 @@ def main() -> None:
         base, rl, seed,
         {
             "task.kind": "reinforce", "model.source": f"runs/{sft}", "model.weights": "given",
-            "data.tokenizer": f"runs/{sft}/model", "task.tokens": TOKENS, "task.samples": 16,
+            "data.tokenizer": f"runs/{sft}/model", "task.tokens": TOKENS, "task.samples": 16, "task.ratio": given.ratio,
             "task.environments": {name: {"settings": x} for name, x in TASKS.items()},
             "rounds.peers": given.peers, "rounds.count": given.rl, "inner.steps": given.steps,
             "inner.batch": given.answers // given.peers // given.steps, "inner.optimizer": "muon",

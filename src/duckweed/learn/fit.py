@@ -28,7 +28,7 @@ class Wish(msgspec.Struct, frozen=True):
     offload: bool = False
     """Whether they are to be kept there, also where they fit on the device."""
     compile: bool = False
-    """Whether layers are to be compiled (duckweed.learn.compiled): another rounding, and the same memory or less."""
+    """Whether layers are to be compiled (duckweed.learn.compiled), which rounds otherwise."""
 
 
 ANY = Wish()
