@@ -135,15 +135,11 @@ for seed in (0, 1, 2):
     cell(f"saving-150-halves-rate-0.007-s{seed}", evenly(34, 2 * TOTAL), lower)
     halved = DATA_PARALLEL | lower | {"inner.batch": 16}
     cell(f"ddp-halves-rate-0.007-s{seed}", [2 * TOTAL], halved)
-cell(
-    "ddp-halves-rate-0.005-s1",
-    [2 * TOTAL],
-    DATA_PARALLEL | HALVES | {"inner.learning_rate": 0.005, "inner.batch": 16, "seed": 1},
-)
-for rate in (0.0035, 0.005):
-    lower = HALVES | {"inner.learning_rate": rate}
-    cell(f"saving-150-halves-rate-{rate}-s0", evenly(34, 2 * TOTAL), lower)
-    cell(f"ddp-halves-rate-{rate}-s0", [2 * TOTAL], DATA_PARALLEL | lower | {"inner.batch": 16})
+for rate, seed in ((0.0035, 0), (0.005, 0), (0.005, 1)):
+    lower = HALVES | {"inner.learning_rate": rate, "seed": seed}
+    cell(f"saving-150-halves-rate-{rate}-s{seed}", evenly(34, 2 * TOTAL), lower)
+    halved = DATA_PARALLEL | lower | {"inner.batch": 16}
+    cell(f"ddp-halves-rate-{rate}-s{seed}", [2 * TOTAL], halved)
 THREE: dict[str, Any] = {"inner.iterations": 3}
 small("h7-halves-iterations-3-s1", constant(14, 2 * TOTAL), HALVES | THREE | {"seed": 1})
 small("ddp-halves-iterations-3", [2 * TOTAL], DATA_PARALLEL | HALVES | THREE | {"inner.batch": 16})

@@ -154,16 +154,15 @@ def curve(found: dict[str, Record]) -> list[str]:
 def numbers(found: dict[str, Record]) -> list[str]:
     dense = found.get("half-dense")
     lines = head(
-        "K", NAMES["none"], NAMES["trunk"], "parameters in all: separate, trunk",
-        f"{FORBIDDEN['whole']}, data parallelism", f"{FORBIDDEN['top1']}, likewise",
+        "K", NAMES["none"], NAMES["trunk"], f"{FORBIDDEN['whole']}, data parallelism",
+        f"{FORBIDDEN['top1']}, likewise", "parameters in all: separate, trunk",
     )  # fmt: skip
     for count in (2, 4, 8, 16):
         end = "" if count == 8 else f"-k{count}"
         cells = [found.get(f"half-{kind}{end}") for kind in ("none", "trunk")]
         sizes = ", ".join(f"{one['total']:,}" for one in cells if one)
-        cluster = [found.get(f"half-{kind}{end}") for kind in ("whole", "top1")]
-        told = [against(one, dense) for one in (*cells, *cluster)]
-        lines.append(row(count, *told[:2], sizes, *told[2:]))
+        cells += [found.get(f"half-{kind}{end}") for kind in ("whole", "top1")]
+        lines.append(row(count, *(against(one, dense) for one in cells), sizes))
     return lines
 
 

@@ -34,12 +34,10 @@ Step = Callable[[], tuple[float, float]]
 
 def tried_out(model: nn.Module, step: Step) -> str:
     """Compile the layers of a model, unless that fails here or gives something else; what came of it, in words."""
-    found, before = _timed(step)
-    layers, began = Compiled(model), time.perf_counter()
+    found, _, before = _timed(step)
+    layers = Compiled(model)
     try:
-        step()
-        taken = time.perf_counter() - began
-        again, after = _timed(step)
+        again, taken, after = _timed(step)
     except Exception as error:  # of many kinds: there is no compiler, or it does not know the model
         layers.undo()
         model.zero_grad(set_to_none=True)  # the step may have failed half way
@@ -56,14 +54,14 @@ def tried_out(model: nn.Module, step: Step) -> str:
     )
 
 
-def _timed(step: Step) -> tuple[tuple[float, float], float]:
-    """What a step gives, and the median of its seconds."""
-    seconds, found = [], step()
-    for _ in range(AGAIN):
+def _timed(step: Step) -> tuple[tuple[float, float], float, float]:
+    """What a step gives; seconds of the first time, and the median of those after it."""
+    seconds = []
+    for _ in range(1 + AGAIN):
         began = time.perf_counter()
         found = step()
         seconds.append(time.perf_counter() - began)
-    return found, median(seconds)
+    return found, seconds[0], median(seconds[1:])
 
 
 def _first_line(error: Exception) -> str:

@@ -14,12 +14,13 @@ from rich.text import Text
 from duckweed.cli.common.console import PlainConsole
 from duckweed.cli.common.errors import STOPPED, fail
 from duckweed.cli.common.running import Tell, alone, founded, successors
+from duckweed.learn.fit import ANY, Wish
 
 if TYPE_CHECKING:
     from duckweed.family.begin import Family
     from duckweed.family.folder import FamilyFolder
     from duckweed.family.train import Story, Told
-    from duckweed.learn.fit import Machine, Wish
+    from duckweed.learn.fit import Machine
     from duckweed.pages.family_page import Figures
     from duckweed.pages.live.served import Served
     from duckweed.pages.trackers import Tools
@@ -69,14 +70,13 @@ def reopen(
     device: str,
     threads: int,
     plugins: Sequence[Path],
-    wish: Wish | None = None,
+    wish: Wish = ANY,
 ) -> Family:
     """A family that exists; arguments as of `running.reopen`."""
     with console.status("loading PyTorch"):
         from duckweed.family import begin as families
-        from duckweed.learn.fit import ANY
 
-        family = families.reopen(folder, device, threads, plugins, wish or ANY)
+        family = families.reopen(folder, device, threads, plugins, wish)
     return _told(family)
 
 

@@ -12,12 +12,13 @@ import typer
 
 from duckweed.cli.common.console import PlainConsole
 from duckweed.cli.common.errors import STOPPED
+from duckweed.learn.fit import ANY, Wish
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from duckweed.cli.views.live import View
-    from duckweed.learn.fit import Machine, Wish
+    from duckweed.learn.fit import Machine
     from duckweed.run.folder import Destination, RunFolder
     from duckweed.run.plugins import Plugin
     from duckweed.run.spec import RunSpec
@@ -104,7 +105,7 @@ def reopen(
     device: str,
     threads: int,
     plugins: Sequence[Path],
-    wish: Wish | None = None,
+    wish: Wish = ANY,
     peers: int | None = None,
     simulated: bool = False,
 ) -> Session:
@@ -112,9 +113,8 @@ def reopen(
     machine. Raises FolderError if it never began."""
     with console.status("loading PyTorch"):
         from duckweed import session
-        from duckweed.learn.fit import ANY
 
-        run = session.reopen(folder, device, threads, plugins, wish or ANY)
+        run = session.reopen(folder, device, threads, plugins, wish)
     return _told(run, run.spec.rounds.peers if peers is None else peers, simulated)
 
 

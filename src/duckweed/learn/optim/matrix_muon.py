@@ -18,8 +18,8 @@ A, B, C = 3.4445, -4.7750, 2.0315
 
 def orthogonalise(g: torch.Tensor, iterations: int = 5) -> torch.Tensor:
     """The nearest semi-orthogonal matrices, roughly. g: [..., m, n]; same shape and dtype back."""
-    tall = g.size(-2) > g.size(-1)
-    x = (g.mT if tall else g).flatten(0, -3) if g.dim() > 2 else (g.mT if tall else g)[None]
+    tall, x = g.size(-2) > g.size(-1), g.reshape(-1, *g.shape[-2:])
+    x = x.mT if tall else x
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(iterations):
         gram = x @ x.mT

@@ -104,37 +104,39 @@ class LedgerCopy:
 
 
 class Copying:
-    """A copy that grows beside a peer's work. ask, ask_peer: as of `LedgerCopy.pull`; say: hears once why the copy
-    does not grow any more."""
+    """A copy that grows beside a peer's work; None: there is none to grow. ask, ask_peer: as of `LedgerCopy.pull`; say:
+    hears once why the copy does not grow any more."""
 
     def __init__(
-        self, copy: LedgerCopy, ask: Ask, ask_peer: AskPeer, say: Callable[[str], None]
+        self, copy: LedgerCopy | None, ask: Ask, ask_peer: AskPeer, say: Callable[[str], None]
     ) -> None:
         self.copy, self._ask, self._ask_peer, self._say = copy, ask, ask_peer, say
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
         """Copy what is new, unless that is being done."""
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._pull())
+        if self.copy and (self._task is None or self._task.done()):
+            self._task = asyncio.create_task(self._pull(self.copy))
 
     async def end(self) -> None:
         """Wait for the copy to have the end of the ledger, but not for long."""
+        if self.copy is None:
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_ENTRIES):
                 if self._task:
                     await self._task
-                await self._pull()
+                await self._pull(self.copy)
 
     def close(self) -> None:
         if self._task:
             self._task.cancel()
 
-    async def _pull(self) -> None:
-        before = self.copy.fault
+    async def _pull(self, copy: LedgerCopy) -> None:
+        before = copy.fault
         try:
-            await self.copy.pull(self._ask, self._ask_peer)
+            await copy.pull(self._ask, self._ask_peer)
         except LinkError as error:
             log.info("the ledger could not be copied: %s", error)
-        if self.copy.fault != before:
-            self._say(self.copy.fault)
+        if copy.fault != before:
+            self._say(copy.fault)

@@ -93,7 +93,6 @@ class Peer:
         self.copy: LedgerCopy | None = None  # of the ledger, where no other is on this machine
         if not node and not shared.coordinator_key.exists():
             self.copy = LedgerCopy(shared.ledger, worker.spec.identity, identity)
-        self._copying: Copying | None = None
         self._sent: tuple[m.Contribute, bytes] | None = None  # to send again, should it be lost
         self._wrote: tuple[m.Wrote, bytes] | None = None  # likewise, of a peer that only writes
         self._done_at = clock.now()  # when the work for the round before was done
@@ -139,9 +138,7 @@ class Peer:
         self._auditor = Auditor(
             self.worker, self.home, self.identity, client, self._fetch, self.say
         )
-        if self.copy:
-            ask_peer = self._peer_links.ask
-            self._copying = Copying(self.copy, client.ask_once, ask_peer, self.say)
+        self._copying = Copying(self.copy, client.ask_once, self._peer_links.ask, self.say)
         if holder := self.node or self.copy:
             self._peer_links.copied = holder.copied
         tasks = [asyncio.create_task(client.beat(lambda: self.progress))]
@@ -152,8 +149,7 @@ class Peer:
         try:
             # A path may have ended while this machine read its text; there may be others to train.
             await client.join(math.inf if self.worker.spec.path is None else PATH_JOIN)
-            if self._copying:
-                self._copying.begin()
+            self._copying.begin()
             self._done_at = clock.now()
             return await self._take_part()
         except (asyncio.CancelledError, Exception) as error:
@@ -167,8 +163,7 @@ class Peer:
             self._evidence.close()
             for task in tasks:
                 task.cancel()
-            if self._copying:
-                self._copying.close()
+            self._copying.close()
             self._peer_links.close()
             client.close()
 
@@ -215,8 +210,7 @@ class Peer:
                     # The peer that was to save it may be gone.
                     if self.saves or not self.shared.state(self.state.round).exists():
                         self.state.save(self.shared.state(self.state.round))
-                    if self._copying:
-                        await self._copying.end()
+                    await self._copying.end()
                     with contextlib.suppress(QuestionRefused):  # it heard that already
                         await self._client.ask(m.Leave(reason))
                     return reason
@@ -324,7 +318,8 @@ class Peer:
         self._set("training")
         span = span_of(task, self.worker.spec.block_steps)
         limit = blob_limit(self.worker.spec)
-        found = [(said, await self._fetch(said.rollouts, limit)) for said in task.answers]
+        blobs = await self._fetch.all([said.rollouts for said in task.answers], limit)
+        found = [(said, blobs[said.rollouts]) for said in task.answers]
         given = answers.given(self.worker.spec, span, found)
         report = self._stepping(task.round, begun.steps if begun else 0, span.steps)
         return await asyncio.to_thread(self.worker.train, self.state, span, report, begun, given)
@@ -383,8 +378,7 @@ class Peer:
         if self.node:
             with contextlib.suppress(LinkError):  # with the next round, then
                 await self.node.copy()
-        if self._copying:
-            self._copying.begin()
+        self._copying.begin()
 
     # --- the volunteer's wishes
 
