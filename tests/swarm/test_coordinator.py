@@ -416,3 +416,20 @@ def test_everything_that_is_begun_in_the_background_is_kept_until_it_is_done(tmp
         assert answer == m.Wait("another machine leads the run now")
 
     play(tmp_path, scene)
+
+
+def test_who_decides_on_the_last_state_decides_on_those_that_others_left_open(tmp_path):
+    """Who should have decided on an earlier one hung as it was its turn, and may never come back."""
+
+    async def scene(run):
+        await run.start()
+        await run.round(0, peers=[1])
+        assert await run.hand_in(0, 1) == m.Ack()
+        assert await run.hand_in(2, 1) == m.Ack()
+        await run.closed(1)
+        await run.ask(PEERS[0], m.Next(2, state(2), False))
+        assert 1 not in run.it.history.agreed
+        assert await run.ask(PEERS[2], m.Next(2, state(2), False)) == m.Stop("all rounds are done")
+
+    agreed = play(tmp_path, scene).it.history.agreed
+    assert (agreed[1], agreed[2]) == (state(1), state(2))

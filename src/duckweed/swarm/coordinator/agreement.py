@@ -16,17 +16,27 @@ class Agreement:
     def vote(self, round_: int, peer: int, held: str, says: Mapping[int, int]) -> bool:
         """Note which state a peer holds. says: those who decide, and the work that each has done; who holds the
         state must have done more than half of it, since keys cost nothing. The vote of others is noted and
-        decides nothing. True if this vote decided."""
+        decides nothing. True if this vote decided. Then the same peers decide on earlier states that are still open:
+        who should have done so may be gone for good."""
         if round_ in self.history.agreed:
             return False
-        votes = self._votes[round_]
-        votes[peer] = held
-        same = [voter for voter in says if votes.get(voter) == held]
-        if 2 * sum(says[voter] for voter in same) <= sum(says.values()):
+        self._votes[round_][peer] = held
+        if not self._decide(round_, says):
             return False
-        self.history.agree(round_, held, len(same))
-        self._votes.pop(round_)
+        for earlier in sorted(n for n in self._votes if n < round_):
+            self._decide(earlier, says)
         return True
+
+    def _decide(self, round_: int, says: Mapping[int, int]) -> bool:
+        """Write down the state that more than half hold, if there is one."""
+        votes = self._votes[round_]
+        for held in {votes[voter] for voter in says if voter in votes}:
+            same = [voter for voter in says if votes.get(voter) == held]
+            if 2 * sum(says[voter] for voter in same) > sum(says.values()):
+                self.history.agree(round_, held, len(same))
+                self._votes.pop(round_)
+                return True
+        return False
 
     def differs(self, round_: int, held: str) -> str | None:
         """Why a peer with this state must not go on; None while nothing speaks against it."""
