@@ -167,7 +167,7 @@ for rounds in (51, 68):
 for seed in (0, 1):
     cell(f"halves-dense-s{seed}", evenly(34, 2 * TOTAL), SHIPPED | DENSE | {"seed": seed})
 EIGHT: dict[str, Any] = HALVES | {"inner.learning_rate": 0.0078}
-cell("eight-halves", evenly(34, 2 * TOTAL), EIGHT | {"rounds.peers": 8})
+cell("eight-halves", evenly(51, 2 * TOTAL), EIGHT | {"rounds.peers": 8})
 for rate in (0.005, 0.0078):
     joined = DATA_PARALLEL | HALVES | {"inner.batch": 32, "inner.learning_rate": rate}
     cell(f"ddp-eight-halves-rate-{rate}", [2 * TOTAL], joined)
@@ -175,7 +175,7 @@ LONG = 10 * TOTAL  # steps: five times the tokens of `duckweed train` without ar
 for rate in (0.0037, 0.0026):
     lower = HALVES | {"inner.learning_rate": rate}
     cell(f"ddp-fivefold-rate-{rate}", [LONG], DATA_PARALLEL | lower | {"inner.batch": 16})
-cell("fivefold", evenly(170, LONG), HALVES | {"inner.learning_rate": 0.0037})
+cell("fivefold", evenly(255, LONG), HALVES | {"inner.learning_rate": 0.0037})
 
 WORDS = {
     "h20": "rounds of 20 steps",

@@ -135,7 +135,9 @@ def main() -> None:
     parser.add_argument("--answers", type=int, default=2048, help="of a round, all peers together")
     parser.add_argument("--steps", type=int, default=1, help="inner steps of a round")
     parser.add_argument("--ratio", default="mask", help="form of the policy's loss: mask or cispo")
-    parser.add_argument("--peers", type=int, default=4, help="of reinforcement learning")
+    parser.add_argument("--peers", type=int, default=4, help="that train by reinforcement learning")
+    parser.add_argument("--writers", type=int, default=0, help="peers more that only write answers")
+    parser.add_argument("--staleness", type=int, default=1, help="rounds that these have for them")
     parser.add_argument("--problems", type=int, default=200, help="held-out ones of each family")
     parser.add_argument("--name", default="", help="of the second run")
     given = parser.parse_args()
@@ -165,8 +167,9 @@ def main() -> None:
         {
             "task.kind": "reinforce", "model.source": f"runs/{sft}", "model.weights": "given",
             "data.tokenizer": f"runs/{sft}/model", "task.tokens": TOKENS, "task.samples": 16, "task.ratio": given.ratio,
+            "task.writers": given.writers, "task.staleness": given.staleness,
             "task.environments": {name: {"settings": x} for name, x in TASKS.items()},
-            "rounds.peers": given.peers, "rounds.count": given.rl, "inner.steps": given.steps,
+            "rounds.peers": given.peers + given.writers, "rounds.count": given.rl, "inner.steps": given.steps,
             "inner.batch": given.answers // given.peers // given.steps, "inner.optimizer": "muon",
             "inner.learning_rate": given.rate, "inner.momentum": 0.9, "inner.weight_decay": 0.0,
             "inner.embedding_rate": 0.1, "inner.head_rate": 0.1, "inner.vector_rate": 0.1,
