@@ -40,6 +40,13 @@ def test_a_round_is_the_sum_of_its_parts() -> None:
     assert alone.exchange == pytest.approx(found.exchange)
 
 
+def test_a_model_below_a_million_parameters_sends_what_it_sends() -> None:
+    run = Measured(250_000, 2, 10, 0.5, 1.2, 2.4, 0.25, up=2e6, down=8e6, delay=0.1)
+    found = predict(run)
+    assert found.window == pytest.approx(5.0)
+    assert found.exchange == pytest.approx(0.3e6 / 2e6 + 0.6e6 / 8e6 + 0.8 + 0.25)
+
+
 def test_a_run_s_folder_gives_model_speed_links_and_sizes(tmp_path: Path) -> None:
     asked = read(a_run(tmp_path / "r"), Request())
     target, people, fixed, notes = asked.target, asked.crowd, asked.fixed, asked.notes

@@ -15,7 +15,7 @@ from duckweed.run.task.pace import Pace
 from duckweed.run.task.sections import Reinforce
 
 PACE = Pace(
-    position=0.01, row=1e-4, past=1e-6, read=2e-5, check=1e-3, train=5e-5, step=0.02, question=20.0,
+    position=0.01, row=1e-4, past=1e-6, read=2e-5, check=1e-3, train=5e-5, fresh=1e-5, step=0.02, question=20.0,
     filled=1.0, spread=0.75,
 )  # fmt: skip
 
@@ -54,8 +54,35 @@ def test_a_run_is_its_rounds_and_said_in_words() -> None:
     spec = override(RunSpec(), changes)
     made = plan(spec, PACE)
     assert (made.steps, made.rounds) == (3, 10)
-    assert made.tree()["run"] == pytest.approx(10 * 3 * made.step.seconds)
+    fresh = 64 * 0.75 * (20 + 64) * 1e-5  # once a round
+    assert made.tree()["run"] == pytest.approx(10 * (3 * made.step.seconds + fresh))
     assert "75% of the groups had spread" in made.words()[2]
+
+
+def test_peers_that_only_write_shorten_a_round_where_there_are_enough_for_every_trainer() -> None:
+    def planned(trainers: int, writers: int, staleness: int):
+        changes = {
+            "task.kind": "reinforce", "task.samples": 8, "inner.batch": 64, "inner.steps": 3,
+            "rounds.count": 10, "rounds.peers": trainers + writers, "task.writers": writers,
+            "task.staleness": staleness,
+        }  # fmt: skip
+        return plan(override(RunSpec(), changes), PACE)
+
+    one = step(Reinforce(samples=8), 64, PACE)
+    learning, writing = one.check + one.train, one.write + one.check
+    assert writing > learning
+    made = planned(2, 2, 1)
+    assert made.round == pytest.approx(3 * writing)
+    alone = 3 * one.seconds + one.fresh  # nobody has written for the first
+    assert made.run == pytest.approx(alone + 9 * 3 * writing)
+    assert made.slower == pytest.approx(1)
+    assert "2 peers only write" in made.words()[1]
+    with_time = planned(2, 16, 8)
+    assert with_time.round == pytest.approx(3 * learning + one.fresh)
+    assert with_time.slower == pytest.approx(8 * with_time.round / (3 * writing))
+    few = planned(2, 3, 2)
+    assert few.round == pytest.approx(alone)
+    assert "that takes 4, 2 for each peer that trains" in few.words()[1]
 
 
 def test_the_command_measures_this_machine_for_a_specification(tmp_path, monkeypatch) -> None:

@@ -26,6 +26,8 @@ class Step:
     write: float
     check: float
     train: float
+    fresh: float
+    """More in the first step of a round."""
 
     @property
     def seconds(self) -> float:
@@ -45,7 +47,8 @@ def step(task: Reinforce, batch: int, pace: Pace) -> Step:
     write = read + (positions - 1) * (pace.position + batch * pace.row) + before * batch * pace.past
     trained = batch * pace.spread * (question + positions)
     passes = 1 + FORWARD * (task.kl > 0)
-    return Step(write, batch * pace.check, trained * pace.train * passes + pace.step)
+    train = trained * pace.train * passes + pace.step
+    return Step(write, batch * pace.check, train, trained * pace.fresh)
 
 
 @dataclass(frozen=True)
@@ -58,18 +61,51 @@ class Planned:
     steps: int
     """Inner steps of a round, in the mean."""
     rounds: int
-    peers: int
+    trainers: int
+    writers: int
+    """Peers that only write."""
+    lag: int
+    """Rounds that these have for their answers."""
     pace: Pace
 
     @property
+    def alone(self) -> float:
+        """Seconds of a round in which the trainers write all that they learn from."""
+        return self.steps * self.step.seconds + self.step.fresh
+
+    @property
+    def fed(self) -> bool:
+        """Whether every trainer learns from the answers of others. A peer that only writes hands in a span in every
+        `lag`-th round; one trainer that has to write itself makes a round as long as if all had to."""
+        return bool(self.writers) and self.writers // self.lag >= self.trainers
+
+    @property
     def round(self) -> float:
-        """Seconds of the steps of a round."""
-        return self.steps * self.step.seconds
+        """Seconds of the steps of a round, but for the first rounds, for which nobody has written yet."""
+        if not self.fed:
+            return self.alone
+        return max(self.learning, self.steps * (self.step.write + self.step.check) / self.lag)
+
+    @property
+    def learning(self) -> float:
+        """Seconds of the steps of a round in which others have written all; a trainer checks rewards itself."""
+        return self.steps * (self.step.check + self.step.train) + self.step.fresh
+
+    @property
+    def run(self) -> float:
+        """Seconds of the steps of all rounds."""
+        first = min(self.lag, self.rounds)
+        return first * self.alone + (self.rounds - first) * self.round
+
+    @property
+    def slower(self) -> float:
+        """How many times the time of this machine one that only writes may take without holding the others up."""
+        return self.lag * self.round / (self.steps * (self.step.write + self.step.check))
 
     def words(self) -> list[str]:
         """For a person."""
         step, show = self.step, units.show_time
-        answers = self.steps * self.batch * self.peers
+        answers = self.steps * self.batch * self.trainers
         spread = (
             f"{self.pace.spread:.0%} of the groups had spread, and the longest answer {self.pace.filled:.0%} of "
             "task.tokens; both change as the model learns"
@@ -77,9 +113,27 @@ class Planned:
         return [
             f"A step of {self.batch} answers takes {show(step.seconds)} on this machine: {show(step.write)} to write "
             f"them, {show(step.check)} to check them, {show(step.train)} to train on them",
-            f"A round of {self.steps} steps takes {show(self.round)} and gives {answers:,} answers of {self.peers} "
-            f"such peers; {self.rounds} rounds take {show(self.rounds * self.round)}. Exchange comes on top of it",
+            *self._written(),
+            f"A round of {self.steps} steps takes {show(self.round)} and gives {answers:,} answers to {self.trainers} "
+            f"such peers that train; {self.rounds} rounds take {show(self.run)}. Exchange comes on top of it",
             f"As measured with the first weights: {spread}",
+        ]
+
+    def _written(self) -> list[str]:
+        """What the peers that only write are worth, where there are some."""
+        if not self.writers:
+            return []
+        if self.fed:
+            text = f"{units.show_time(self.alone)} a round without them"
+        else:
+            need = self.trainers * self.lag
+            text = (
+                f"too few to make rounds shorter: with task.staleness = {self.lag} that takes {need}, {self.lag} for each "
+                "peer that trains"
+            )
+        return [
+            f"{self.writers} peers only write, {text}. Such a peer may take {self.slower:.1f} times as long as this "
+            "machine before others wait for it"
         ]
 
     def tree(self) -> dict[str, Any]:
@@ -87,14 +141,19 @@ class Planned:
         return {
             "step": {**asdict(self.step), "seconds": self.step.seconds},
             "answers": self.batch, "steps": self.steps, "round": self.round, "rounds": self.rounds,
-            "peers": self.peers, "run": self.rounds * self.round, "pace": msgspec.structs.asdict(self.pace),
+            "peers": self.trainers + self.writers, "writers": self.writers, "staleness": self.lag,
+            "round without writers": self.alone, "run": self.run, "pace": msgspec.structs.asdict(self.pace),
         }  # fmt: skip
 
 
 def plan(spec: RunSpec, pace: Pace) -> Planned:
     """A run of reinforcement learning as it is specified."""
-    assert isinstance(spec.task, Reinforce)
+    task = spec.task
+    assert isinstance(task, Reinforce)
     rounds = spec.schedule
     steps = max(1, round(rounds.steps / rounds.rounds))
-    one = step(spec.task, spec.inner.batch, pace)
-    return Planned(one, spec.inner.batch, steps, rounds.rounds, spec.rounds.peers, pace)
+    one = step(task, spec.inner.batch, pace)
+    trainers = spec.rounds.peers - spec.writers
+    return Planned(
+        one, spec.inner.batch, steps, rounds.rounds, trainers, spec.writers, task.lag, pace
+    )

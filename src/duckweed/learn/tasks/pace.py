@@ -9,6 +9,7 @@ import msgspec
 import torch
 
 from duckweed.learn.learner import Part
+from duckweed.learn.memory import trim
 from duckweed.learn.optim.registry import make_optimizer
 from duckweed.learn.single import SingleDevice, rows
 from duckweed.learn.tasks.reinforce import IDS, Reinforcement
@@ -46,6 +47,7 @@ def measure(one: SingleDevice) -> Pace:
     few_rows = {name: array[: max(1, len(array) // 4)] for name, array in batch.items()}
     part = _typical(lambda: one.loss(few_rows).backward())
     whole = _typical(lambda: one.loss(batch).backward())
+    anew = _typical(lambda: one.loss(batch).backward(), before=trim)
     # What a pass takes whatever its tokens is at most half of it: the rest, by noise, would be nothing.
     size, more = batch[IDS].size, batch[IDS].size - few_rows[IDS].size
     train = min(whole / size, max(whole / size / 2, (whole - part) / max(1, more)))
@@ -59,6 +61,7 @@ def measure(one: SingleDevice) -> Pace:
         read=read,
         check=_typical(lambda: small.problems.score(problem, texts)),
         train=train,
+        fresh=max(0.0, anew - whole) / size,
         step=step,
         question=question,
         filled=float(rollouts.lengths.max()) / task.task.tokens,
@@ -93,10 +96,11 @@ def _writing(one: SingleDevice, answers: int, before: int) -> tuple[float, float
     return max(0.0, first - position) / answers / before, position
 
 
-def _typical(work: Callable[[], object]) -> float:
-    """Seconds of it; the first time, when memory is taken, does not count."""
+def _typical(work: Callable[[], object], before: Callable[[], object] = lambda: None) -> float:
+    """Seconds of it; the first time does not count. before: what is done before each, whose time does not count."""
     found = []
     for _ in range(1 + AGAIN):
+        before()
         began = time.perf_counter()
         work()
         if torch.cuda.is_available():

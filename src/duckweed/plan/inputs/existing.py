@@ -74,8 +74,10 @@ def predict(run: Measured) -> Predicted:
     model = replace(tiny(run.parameters), flop=flop, context=1)
     card = device_by_hand(PLENTY, flop / run.step, "cpu", "as measured")
     group = Group(peers, card, host=PLENTY, up=run.up, down=run.down, latency=run.delay, stay=1e15)
-    values = assumptions.medians(**nominal(), mfu_cpu=1.0, coding=run.coding / run.parameters * 1e9)
-    wire = Wire("as measured", "dense", run.up_bits)
+    share = run.parameters / model.shape.total  # below 1: the planner knows no model so small
+    coding = run.coding / model.shape.total * 1e9
+    values = assumptions.medians(**nominal(), mfu_cpu=1.0, coding=coding)
+    wire = Wire("as measured", "dense", run.up_bits * share)
     space = Space((Layout(),), ((wire, "store"),), (run.steps,), (False,), (1,), (math.inf,))
     terms = evaluate(Target(model, 1.0), Crowd((group,)), space, values).pools[0].terms
     window = float(terms["window"].ravel()[0])

@@ -20,6 +20,8 @@ class Pace(msgspec.Struct, frozen=True):
     """Of the check of one answer."""
     train: float
     """Of a token that is trained on; questions and what fills answers up to one length count."""
+    fresh: float
+    """The same, more in the first step of a round: memory was given back to the system after the round before."""
     step: float
     """Of an optimizer step, and of a training pass whatever its tokens."""
     question: float
