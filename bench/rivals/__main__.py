@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="of 20 steps")
     parser.add_argument("--batch", type=int, default=8, help="sequences of a step")
     parser.add_argument("--limit", type=float, default=300.0, help="seconds for a run")
-    asked = parser.parse_args()
+    asked = parser.parse_intermixed_args()
     if asked.command == "setup":
         setup(asked.names or list(REQUIRES))
     elif asked.command == "run":

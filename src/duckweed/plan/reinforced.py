@@ -114,7 +114,7 @@ class Planned:
             f"A step of {self.batch} answers takes {show(step.seconds)} on this machine: {show(step.write)} to write "
             f"them, {show(step.check)} to check them, {show(step.train)} to train on them",
             *self._written(),
-            f"A round of {self.steps} steps takes {show(self.round)} and gives {answers:,} answers to {self.trainers} "
+            f"A round of {self.steps} step{'s' * (self.steps > 1)} takes {show(self.round)} and gives {answers:,} answers to {self.trainers} "
             f"such peers that train; {self.rounds} rounds take {show(self.run)}. Exchange comes on top of it",
             f"As measured with the first weights: {spread}",
         ]
