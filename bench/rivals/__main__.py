@@ -1,7 +1,7 @@
 """duckweed beside its rivals on the work of `make demo`.
 
     python -m bench.rivals setup [NAME ...]          makes an environment for each rival
-    python -m bench.rivals run [NAME ...] [--fault kill|stop|nan|x1000] [--rounds 3] [--batch 8]
+    python -m bench.rivals run [NAME ...] [--fault kill|stop|slow|nan|x1000|hub] [--rounds 3] [--batch 8]
     python -m bench.rivals table                     writes the tables of docs/rivals.md
 
 Linux, root: each peer gets a network namespace, so that its bytes can be counted. A run that has a record is not
@@ -17,12 +17,14 @@ from bench.rivals.environments import REQUIRES, RESULTS, setup
 
 
 def main() -> None:
+    from bench.rivals.measure import FAULTS
+
     parser = argparse.ArgumentParser(
         prog="python -m bench.rivals", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )  # fmt: skip
     parser.add_argument("command", choices=["setup", "run", "table"])
     parser.add_argument("names", nargs="*", help="contestants; all, if none is named")
-    parser.add_argument("--fault", default="", choices=["", "kill", "stop", "nan", "x1000"])
+    parser.add_argument("--fault", default="", choices=["", *FAULTS])
     parser.add_argument("--rounds", type=int, default=3, help="of 20 steps")
     parser.add_argument("--batch", type=int, default=8, help="sequences of a step")
     parser.add_argument("--limit", type=float, default=300.0, help="seconds for a run")

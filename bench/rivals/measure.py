@@ -20,9 +20,10 @@ from duckweed.run.folder import RunFolder
 
 PEERS = work.PEERS
 ROOT = Path(__file__).parents[2]
-FAULTS = ("kill", "stop", "nan", "x1000")
-BACK = 5.0  # seconds until a peer that was killed is started again
+FAULTS = ("kill", "stop", "slow", "nan", "x1000", "hub")
+BACK = 5.0  # seconds until what was killed is started again
 STOPPED = 30.0
+SLOWER = 5  # as many times as slow: it is stopped for all of a second but a fifth
 VICTIM = PEERS - 1
 Line = dict[str, Any]
 
@@ -136,6 +137,16 @@ class Run:
         return list(folder.records(RoundClosed)) if folder.path.exists() else []
 
     @property
+    def honest(self) -> range:
+        """The peers that have no fault."""
+        return range(VICTIM if self.fault not in ("", "hub") else PEERS)
+
+    @property
+    def victim(self) -> Process:
+        """What has the fault: a peer, or what runs on the hub."""
+        return self.processes[0] if self.fault == "hub" else self.peers[VICTIM]
+
+    @property
     def total(self) -> int:
         """How many of `steps_of` there are in a whole run."""
         if self.who.stepwise:
@@ -144,10 +155,9 @@ class Run:
 
     def over(self) -> bool:
         """Whether the run is over: all who have no fault are done or gone."""
-        honest = range(VICTIM if self.fault else PEERS)
         if self.who.name == "flower":
             return any(x["what"] == "ended" for x in self.lines("hub"))
-        return all(self.peers[n].poll() is not None or self.ended(n) for n in honest)
+        return all(self.peers[n].poll() is not None or self.ended(n) for n in self.honest)
 
     def ended(self, number: int) -> bool:
         """Whether a peer has measured its model, after its last step."""
@@ -177,28 +187,32 @@ def measure(name: str, rounds: int, batch: int, fault: str, limit: float) -> dic
 def watch(run: Run, closes: float) -> list[float]:
     """Wait for the end, and do the fault when a third is done. Returns when it happened, and when it was over."""
     happened: list[float] = []
-    victim = run.peers[VICTIM]
     while time.time() < closes and not run.over():
         now = time.time()
-        if run.fault in ("kill", "stop"):
+        if run.fault in ("kill", "stop", "hub"):
             if not happened and len(run.steps_of(VICTIM)) > run.total // 3:
-                victim.signal(signal.SIGKILL if run.fault == "kill" else signal.SIGSTOP)
+                run.victim.signal(signal.SIGSTOP if run.fault == "stop" else signal.SIGKILL)
                 happened.append(now)
-            elif len(happened) == 1 and now > happened[0] + (BACK if run.fault == "kill" else STOPPED):  # fmt: skip
-                if run.fault == "kill":
-                    victim.poll()
-                    victim.start()
+            elif len(happened) == 1 and now > happened[0] + (STOPPED if run.fault == "stop" else BACK):  # fmt: skip
+                if run.fault == "stop":
+                    run.victim.signal(signal.SIGCONT)
                 else:
-                    victim.signal(signal.SIGCONT)
+                    run.victim.poll()
+                    run.victim.start()
                 happened.append(now)
-        time.sleep(0.3)
+        if run.fault == "slow" and run.steps_of(VICTIM):
+            run.victim.signal(signal.SIGCONT)
+            time.sleep(1 / SLOWER)
+            run.victim.signal(signal.SIGSTOP)
+            time.sleep(1 - 1 / SLOWER)
+        else:
+            time.sleep(0.3)
     return happened
 
 
 def told(run: Run, began: float, happened: list[float]) -> dict[str, Any]:
     """The record."""
     over, finished = time.time(), bool(bits(run)) and run.over()
-    honest = range(VICTIM if run.fault else PEERS)
     times = {number: run.steps_of(number) for number in range(PEERS)}
     codes = [peer.poll() for peer in run.peers]
     moved = [run.hosts.moved(f"peer{number}") for number in range(PEERS)]
@@ -206,7 +220,7 @@ def told(run: Run, began: float, happened: list[float]) -> dict[str, Any]:
     for process in reversed(run.processes):
         process.end()
     peers = [p for p in run.processes if p.host != "hub"]
-    gaps = [gap(times[number], happened[0] if happened else 0.0) for number in honest]
+    gaps = [gap(times[number], happened[0] if happened else 0.0) for number in run.honest]
     back = [t for t in times[VICTIM] if len(happened) > 1 and t > happened[1]]
     return {
         "contestant": run.who.name,
@@ -218,7 +232,7 @@ def told(run: Run, began: float, happened: list[float]) -> dict[str, Any]:
         "bits_per_byte": bits(run),
         "steps_done": [len(times[number]) for number in range(PEERS)],
         "exit_codes": codes,
-        "tokens_per_second": speed(run, times, honest),
+        "tokens_per_second": speed(run, times, run.honest),
         "seconds": round(over - began, 1),
         "cpu_seconds_peers": [round(p.cpu, 1) for p in peers],
         "cpu_seconds_hub": round(sum(p.cpu for p in run.processes if p.host == "hub"), 1),

@@ -91,11 +91,15 @@ def faults() -> list[str]:
 
 def victim(record: Record) -> str:
     """What became of the peer that had the fault."""
+    if record["fault"] == "hub":
+        return "none"
     words = []
     if record["duckweed_rounds"]:
-        counted = sum(PEERS - 1 in x["accepted"] for x in record["duckweed_rounds"])
-        words.append(f"counted in {counted} of {len(record['duckweed_rounds'])} rounds")
-        refused = {x["rejected"].get(str(PEERS - 1)) for x in record["duckweed_rounds"]} - {None}
+        rounds = record["duckweed_rounds"]
+        # Peers are counted as they came, not by their hosts: the faulty one is who counted least often.
+        counted, faulty = min((sum(n in x["accepted"] for x in rounds), n) for n in range(PEERS))
+        words.append(f"counted in {counted} of {len(rounds)} rounds")
+        refused = {x["rejected"].get(str(faulty)) for x in rounds} - {None}
         words += [f"refused: {why}" for why in refused if why]
     elif record["back_after"] is not None:
         words.append(f"steps again {record['back_after']:.0f} s after it was let go on")
