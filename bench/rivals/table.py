@@ -82,11 +82,17 @@ def faults() -> list[str]:
             if (one := records(fault).get(name)) is None:
                 continue
             usual = f" (without a fault {clean['longest_gap']:.0f} s)" if clean else ""
-            end = "all others to the end" if one["finished"] else "not within the limit"
-            end += f", {quality(one)} bits per byte"
             others = f"longest gap {one['longest_gap']:.0f} s{usual}"
-            lines.append(f"| {name} | {fault} | {others} | {end} | {victim(one)} |")
+            lines.append(f"| {name} | {fault} | {others} | {end(one)} | {victim(one)} |")
     return lines
+
+
+def end(record: Record) -> str:
+    """What became of the peers that had no fault."""
+    if record["finished"]:
+        return f"all others to the end, {quality(record)} bits per byte"
+    codes = record["exit_codes"][: PEERS if record["fault"] == "hub" else PEERS - 1]
+    return "all others ended with an error" if all(codes) else "not within the limit"
 
 
 def victim(record: Record) -> str:
