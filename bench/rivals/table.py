@@ -92,7 +92,8 @@ def end(record: Record) -> str:
     if record["finished"]:
         return f"all others to the end, {quality(record)} bits per byte"
     codes = record["exit_codes"][: PEERS if record["fault"] == "hub" else PEERS - 1]
-    return "all others ended with an error" if all(codes) else "not within the limit"
+    ended = all(code is not None for code in codes)
+    return "all others ended, without a model" if ended else "not within the limit"
 
 
 def victim(record: Record) -> str:
