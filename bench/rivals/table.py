@@ -1,6 +1,7 @@
 """The tables of docs/rivals.md, from the records."""
 
 import json
+import math
 import statistics
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,8 @@ def faults() -> list[str]:
             if (one := records(fault).get(name)) is None:
                 continue
             usual = f" (without a fault {clean['longest_gap']:.0f} s)" if clean else ""
-            others = f"longest gap {one['longest_gap']:.0f} s{usual}"
+            gap = one["longest_gap"]
+            others = f"longest gap {gap:.0f} s{usual}" if math.isfinite(gap) else "no step more"
             lines.append(f"| {name} | {fault} | {others} | {end(one)} | {victim(one)} |")
     return lines
 
