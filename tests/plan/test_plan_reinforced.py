@@ -59,6 +59,13 @@ def test_a_run_is_its_rounds_and_said_in_words() -> None:
     assert "75% of the groups had spread" in made.words()[2]
 
 
+def test_where_no_group_had_spread_training_is_counted_as_if_all_had() -> None:
+    task, none = Reinforce(samples=8, tokens=30), msgspec.structs.replace(PACE, spread=0.0)
+    assert step(task, 64, none) == step(task, 64, msgspec.structs.replace(PACE, spread=1.0))
+    spec = override(RunSpec(), {"task.kind": "reinforce", "task.samples": 8, "inner.batch": 64})
+    assert "no group of answers had spread" in plan(spec, none).words()[2]
+
+
 def test_peers_that_only_write_shorten_a_round_where_there_are_enough_for_every_trainer() -> None:
     def planned(trainers: int, writers: int, staleness: int):
         changes = {

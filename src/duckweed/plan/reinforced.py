@@ -45,7 +45,7 @@ def step(task: Reinforce, batch: int, pace: Pace) -> Step:
     read = pace.position + batch * (question * pace.read / task.samples + pace.row)
     before = (positions - 1) * question + positions * (positions - 1) / 2
     write = read + (positions - 1) * (pace.position + batch * pace.row) + before * batch * pace.past
-    trained = batch * pace.spread * (question + positions)
+    trained = batch * (pace.spread or 1.0) * (question + positions)
     passes = 1 + FORWARD * (task.kl > 0)
     train = trained * pace.train * passes + pace.step
     return Step(write, batch * pace.check, train, trained * pace.fresh)
@@ -106,17 +106,17 @@ class Planned:
         """For a person."""
         step, show = self.step, units.show_time
         answers = self.steps * self.batch * self.trainers
-        spread = (
-            f"{self.pace.spread:.0%} of the groups had spread, and the longest answer {self.pace.filled:.0%} of "
-            "task.tokens; both change as the model learns"
-        )
+        spread = f"{self.pace.spread:.0%} of the groups had spread"
+        if not self.pace.spread:
+            spread = "no group of answers had spread, so that training is counted as if all had"
+        longest = f"the longest answer took {self.pace.filled:.0%} of task.tokens"
         return [
             f"A step of {self.batch} answers takes {show(step.seconds)} on this machine: {show(step.write)} to write "
             f"them, {show(step.check)} to check them, {show(step.train)} to train on them",
             *self._written(),
             f"A round of {self.steps} step{'s' * (self.steps > 1)} takes {show(self.round)} and gives {answers:,} answers to {self.trainers} "
             f"such peers that train; {self.rounds} rounds take {show(self.run)}. Exchange comes on top of it",
-            f"As measured with the first weights: {spread}",
+            f"As measured with the first weights: {spread}, and {longest}; both change as the model learns",
         ]
 
     def _written(self) -> list[str]:

@@ -65,7 +65,7 @@ def measure(one: SingleDevice) -> Pace:
         step=step,
         question=question,
         filled=float(rollouts.lengths.max()) / task.task.tokens,
-        spread=1.0 if told.flat == told.problems else rows(batch) / told.answers,
+        spread=0.0 if told.flat == told.problems else rows(batch) / told.answers,
     )
 
 

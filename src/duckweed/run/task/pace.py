@@ -29,4 +29,4 @@ class Pace(msgspec.Struct, frozen=True):
     filled: float
     """Length of the longest answer, as a share of its limit: until then all are written on."""
     spread: float
-    """Share of the groups that have spread, and so are trained on."""
+    """Share of the groups that have spread, and so are trained on. 0: none had, so that nothing is known."""
