@@ -40,9 +40,8 @@ from duckweed.run.task.pace import Pace
 RESULTS = Path(__file__).parents[1] / "results"
 MODELS = ("llama-0.5m", "llama-0.6m", "llama-1m")
 ROUNDS = 6
-WARM = (
-    3  # rounds that are left out: memory is taken in them, and nobody has written for the first yet
-)
+# Rounds that are left out: memory is taken in them, and nobody has written for the first yet.
+WARM = 3
 
 
 def specification(where: Path, changes: dict[str, Any]) -> RunSpec:

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 FAULTS = ("kill", "stop", "slow", "nan", "x1000", "hub")
 BACK = 5.0  # seconds until what was killed is started again
 STOPPED = 30.0
-SLOWER = 5  # as many times as slow: it is stopped for all of a second but a fifth
+SLOWER = 5  # times as slow
 VICTIM = PEERS - 1
 Line = dict[str, Any]
 
@@ -187,27 +187,39 @@ def measure(name: str, rounds: int, batch: int, fault: str, limit: float) -> dic
 def watch(run: Run, closes: float) -> list[float]:
     """Wait for the end, and do the fault when a third is done. Returns when it happened, and when it was over."""
     happened: list[float] = []
+    lasts = STOPPED if run.fault == "stop" else BACK
     while time.time() < closes and not run.over():
         now = time.time()
-        if run.fault in ("kill", "stop", "hub"):
-            if not happened and len(run.steps_of(VICTIM)) > run.total // 3:
-                run.victim.signal(signal.SIGSTOP if run.fault == "stop" else signal.SIGKILL)
-                happened.append(now)
-            elif len(happened) == 1 and now > happened[0] + (STOPPED if run.fault == "stop" else BACK):  # fmt: skip
-                if run.fault == "stop":
-                    run.victim.signal(signal.SIGCONT)
-                else:
-                    run.victim.poll()
-                    run.victim.start()
-                happened.append(now)
         if run.fault == "slow" and run.steps_of(VICTIM):
-            run.victim.signal(signal.SIGCONT)
-            time.sleep(1 / SLOWER)
-            run.victim.signal(signal.SIGSTOP)
-            time.sleep(1 - 1 / SLOWER)
+            crawl(run.victim)
+        elif run.fault not in ("kill", "stop", "hub") or len(happened) == 2:
+            time.sleep(0.3)
+        elif not happened and len(run.steps_of(VICTIM)) > run.total // 3:
+            run.victim.signal(signal.SIGSTOP if run.fault == "stop" else signal.SIGKILL)
+            happened.append(now)
+        elif happened and now > happened[0] + lasts:
+            undo(run)
+            happened.append(now)
         else:
             time.sleep(0.3)
     return happened
+
+
+def crawl(victim: Process) -> None:
+    """A second in which it works for a fifth."""
+    victim.signal(signal.SIGCONT)
+    time.sleep(1 / SLOWER)
+    victim.signal(signal.SIGSTOP)
+    time.sleep(1 - 1 / SLOWER)
+
+
+def undo(run: Run) -> None:
+    """Let what was stopped go on; start what was killed again."""
+    if run.fault == "stop":
+        run.victim.signal(signal.SIGCONT)
+    else:
+        run.victim.poll()
+        run.victim.start()
 
 
 def told(run: Run, began: float, happened: list[float]) -> dict[str, Any]:

@@ -131,8 +131,9 @@ class Planned:
                 f"too few to make rounds shorter: with task.staleness = {self.lag} that takes {need}, {self.lag} for each "
                 "peer that trains"
             )
+        who = f"{self.writers} peers only write" if self.writers > 1 else "1 peer only writes"
         return [
-            f"{self.writers} peers only write, {text}. Such a peer may take {self.slower:.1f} times as long as this "
+            f"{who}, {text}. Such a peer may take {self.slower:.1f} times as long as this "
             "machine before others wait for it"
         ]
 
