@@ -47,6 +47,17 @@ def test_only_what_the_assistant_says_and_the_end_of_its_turn_is_learnt(tmp_path
     assert "?\nAssistant:\n=1" in text
 
 
+def test_a_limit_of_bytes_leaves_out_the_row_that_it_would_cut(tmp_path):
+    found = [{"prompt": f"{n}?", "completion": f"={n};"} for n in range(100, 140)]
+    _, ground = prepared(tmp_path, {"data.limit": 1000}, found)
+    both = learnt(ground.dataset) + learnt(ground.dataset, 1)
+    ends = sorted(both.split(END))
+    assert 10 < len(ends) < len(found)
+    assert ends == ["", *(row["completion"] for row in found[: len(ends) - 1])]
+    with pytest.raises(DataError, match="the first row is larger than the limit of 5 bytes"):
+        prepared(tmp_path, {"data.limit": 5}, found)
+
+
 def test_prompt_and_completion_messages_and_parquet_are_the_same_conversations(tmp_path):
     found = talk.rows(60)
     _, ground = prepared(tmp_path, found=found)

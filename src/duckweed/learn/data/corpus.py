@@ -46,11 +46,12 @@ def documents(
             found = _from_hub(name, spec.field, of or formats.text_of)
         else:
             found = _from_files(name, base, spec, reading, of)
-        for text in _limited(_clean(found, spec.charset, reading), remaining, reading):
+        clean = _clean(found, spec.charset, reading)
+        for text in _limited(clean, remaining, reading, whole=of is not None):
             reading.documents += 1
             reading.bytes += len(text.encode())
             yield text
-        if spec.limit is not None and reading.bytes >= spec.limit:
+        if spec.limit is not None and reading.limited:
             break
     if not reading.bytes:
         raise DataError(_nothing_left(spec, reading))
@@ -188,8 +189,11 @@ def _decoded(text: str | bytes) -> str | None:
         return None
 
 
-def _limited(texts: Iterator[str], limit: int | None, reading: Reading) -> Iterator[str]:
-    """Stops after `limit` bytes of UTF-8; the last text is cut at a character."""
+def _limited(
+    texts: Iterator[str], limit: int | None, reading: Reading, whole: bool
+) -> Iterator[str]:
+    """Stops after `limit` bytes of UTF-8. The last text is cut at a character, or left out where only whole ones are of
+    use, as rows are."""
     if limit is None:
         yield from texts
         return
@@ -197,7 +201,8 @@ def _limited(texts: Iterator[str], limit: int | None, reading: Reading) -> Itera
         data = text.encode()
         if len(data) >= limit:
             reading.limited = True
-            if cut := data[:limit].decode(errors="ignore"):
+            cut = data[:limit].decode(errors="ignore")
+            if cut and (cut == text or not whole):
                 yield cut
             return
         limit -= len(data)
@@ -209,6 +214,8 @@ def _nothing_left(spec: DataSpec, reading: Reading) -> str:
     hint = "give a file with text"
     if reading.left_out["binary"]:
         hint = "unpack archives and export documents as text first"
+    if reading.limited:
+        hint = f"the first row is larger than the limit of {spec.limit} bytes"
     return f"data: no text in {', '.join(spec.paths)} ({found}); {hint}"
 
 
