@@ -1,6 +1,6 @@
 """Memory and time of one coordinator that closes a round: `python -m bench.scale.sum [PEERS MILLIONS [WIRE]]`.
 
-Contributions of made-up pseudo-gradients (bench/wire.py) lie on disk, as in a run. A process of its
+Contributions of made-up pseudo-gradients (bench/wire/vector.py) lie on disk, as in a run. A process of its
 own checks, weighs and merges them; its peak memory is that of the whole process, numpy included.
 Writes bench/results/sum.json and prints the table of docs/merge.md.
 """
@@ -17,7 +17,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from bench.wire import synthetic, table
+from bench.wire.table import table
+from bench.wire.vector import synthetic
 from duckweed.merge.round import Announcement, blob_hash, close
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec, override

@@ -1,0 +1,1 @@
+"""Speed and size of the wire (docs/wire.md)."""
