@@ -177,6 +177,46 @@ for rate in (0.0037, 0.0026):
     cell(f"ddp-fivefold-rate-{rate}", [LONG], DATA_PARALLEL | lower | {"inner.batch": 16})
 cell("fivefold", evenly(255, LONG), HALVES | {"inner.learning_rate": 0.0037})
 
+
+def coded(levels: int, threshold: float, value: float) -> dict[str, Any]:
+    """The integer wire with codes of several levels."""
+    return {"wire.levels": levels} | ternary(threshold, value)
+
+
+# How far momenta turn to the last merged step, against how long rounds are.
+for steps, shares in ((14, (0.0, 0.05, 0.1)), (10, (0.0, 0.05)), (5, (0.0, 0.05, 0.1))):
+    for share in shares:
+        guided = HALVES | DENSE | {"inner.guide": share}
+        small(f"h{steps}-guide-{share}-dense", constant(steps, 2 * TOTAL), guided)
+for steps, shares in ((10, (0.0, 0.03, 0.1)), (7, (0.0, 0.03))):
+    for share in shares:
+        guided = HALVES | {"inner.guide": share}
+        small(f"h{steps}-guide-{share}", constant(steps, 2 * TOTAL), guided)
+for name, steps, codes in (
+    ("h10-1.1-1.7", 10, coded(3, 1.1, 1.7)),
+    ("h10-1.2-1.8", 10, coded(3, 1.2, 1.8)),
+    ("h7-1.5-2.1", 7, coded(3, 1.5, 2.1)),
+):
+    small(f"{name}-levels-3", constant(steps, 2 * TOTAL), HALVES | {"inner.guide": 0.03} | codes)
+# Both, with the demo's model.
+GUIDED: dict[str, Any] = SHIPPED | {"inner.guide": 0.03}
+cell("guided-51-rounds", evenly(51, 2 * TOTAL), GUIDED)
+cell("guided-51-rounds-dense", evenly(51, 2 * TOTAL), GUIDED | DENSE)
+cell("guided-51-rounds-levels-2", evenly(51, 2 * TOTAL), GUIDED | coded(2, 1.1, 1.7))
+cell("guided-68-rounds-levels-2", evenly(68, 2 * TOTAL), GUIDED | coded(2, 1.1, 1.7))
+cell("guided-76-rounds-levels-3", evenly(76, 2 * TOTAL), GUIDED | coded(3, 1.2, 1.8))
+TWO_LEVELS: dict[str, Any] = GUIDED | coded(2, 1.1, 1.7)  # as `duckweed train` has it
+for seed in (0, 1, 2):
+    cell(f"shipped-s{seed}", evenly(70, 2 * TOTAL), TWO_LEVELS | {"seed": seed})
+cell("shipped-rate-0.005", evenly(70, 2 * TOTAL), TWO_LEVELS | {"inner.learning_rate": 0.005})
+eight = TWO_LEVELS | {"rounds.peers": 8, "inner.learning_rate": 0.0078}
+cell("shipped-eight", evenly(82, 2 * TOTAL), eight)
+lower = DATA_PARALLEL | HALVES | {"inner.batch": 16, "inner.learning_rate": 0.005}
+cell("ddp-guided-0.1-rate-0.005", evenly(52, 2 * TOTAL), lower | {"inner.guide": 0.1})
+for rate, seed in ((0.0025, 0), (0.0035, 1)):
+    lower = DATA_PARALLEL | HALVES | {"inner.batch": 16, "inner.learning_rate": rate, "seed": seed}
+    cell(f"ddp-halves-rate-{rate}-s{seed}", [2 * TOTAL], lower)
+
 WORDS = {
     "h20": "rounds of 20 steps",
     "saving-150-rate-0.01": "34 rounds, steps of 8 sequences",

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from bench.parity.cells import FP32, Cell, integer, sparse
+from bench.parity.cells import FP32, Cell, integer, sparse, steps
 
 H15: dict[str, Any] = {"inner.steps": 15}  # half as many tokens at 200 rounds
 EIGHT: dict[str, Any] = {"rounds.peers": 8, "model.sequence": 64}  # the same tokens a step in all
@@ -183,4 +183,15 @@ CELLS: list[Cell] = [
     ddp("short-ddp-batch-4", 0.004, 0, SHORT, BATCH),
     swarm("fp32-h15-eight", 0.004, 1, H15, FP32, EIGHT),
     ddp("ddp-muon-4e-3-eight", 0.004, 1, H15, EIGHT),
+    # Two levels, and shorter rounds with weaker guides, over the tokens of 300 rounds of 20.
+    *(
+        swarm(name, 0.0028, seed, length, wire, PLAIN, guide(share))
+        for seed in (0, 1)
+        for name, length, wire, share in (
+            ("levels-2-h10-guide-0.05", steps(10, 6000), integer(1.6, 2.1, 1.0, 2), 0.05),
+            ("levels-2-h20-guide-0.1", H20, integer(1.1, 1.7, 1.0, 2), 0.1),
+            ("levels-2-h5-guide-0.02", steps(5, 6000), integer(1.1, 1.7, 1.0, 2), 0.02),
+            ("levels-2-h10-guide-0.03", steps(10, 6000), integer(1.1, 1.7, 1.0, 2), 0.03),
+        )
+    ),
 ]

@@ -124,6 +124,9 @@ for size in LARGER:
             for seed in (0, 1, 2):
                 tuned(f"{size}-{own}-seed{seed}", tried, kind_of(kind, size, paths, seed=seed))
             tuned(f"{size}-python-{own}", tried, kind_of(kind, size, paths, corpus="python"))
+    for kind in TUNED:  # as weak as rounds of ten steps want it (docs/parity.md)
+        own, tried = name_of(kind, 8), f"{size}-rate-{kind}-"
+        tuned(f"{size}-{own}-guide-0.04", tried, kind_of(kind, size, guide=0.04))
 
 
 def resolved(name: str, found: Mapping[str, Mapping[str, Any]]) -> Cell:

@@ -62,6 +62,7 @@ class Cell:
     steps: int = 10  # inner steps of a round
     batch: int = 2  # windows of an inner step of a peer
     mix: bool = False  # whether mixtures of paths are measured at the end
+    guide: float = 0.1  # inner.guide
 
 
 def specification(cell: Cell) -> RunSpec:
@@ -73,7 +74,7 @@ def specification(cell: Cell) -> RunSpec:
             "architecture.heads": heads, "architecture.kv_heads": heads,
             "architecture.inner_width": inner, "architecture.tied": False,
             "inner.learning_rate": cell.rate, "inner.warmup": min(20, cell.rounds * cell.steps // 2),
-            "inner.batch": cell.batch, "inner.steps": cell.steps,
+            "inner.batch": cell.batch, "inner.steps": cell.steps, "inner.guide": cell.guide,
             "rounds.count": cell.rounds, "rounds.peers": cell.peers, "seed": cell.seed,
         },
     )  # fmt: skip

@@ -56,8 +56,22 @@ def test_who_has_no_specification_has_a_learning_rate_for_the_length_of_the_run(
     assert start({"inner.warmup": 7}).inner.warmup == 7
 
 
+def test_who_has_no_specification_is_guided_less_the_shorter_rounds_are():
+    guides = [start({"rounds.saving": saving}).inner.guide for saving in (20.0, 150.0, 400.0, 2e3)]
+    assert guides == sorted(guides)
+    assert guides[0] < guides[-1] == RunSpec().inner.guide == 0.1
+    assert start({"inner.guide": 0.2}).inner.guide == 0.2
+
+
+def test_who_has_no_specification_has_finer_codes_where_the_integer_wire_goes_between_friends():
+    levels = [start(changes).wire.levels for changes in ({}, {"members.join": "open"})]
+    assert levels == [2, 1]
+    assert start({"wire.levels": 7}).wire.levels == 7
+    assert start({"wire.kind": "dense"}).wire == override(RunSpec(), {"wire.kind": "dense"}).wire
+
+
 def test_who_has_no_specification_has_a_budget_unless_rounds_are_named():
-    assert start({}).schedule == Schedule(520, 51)
+    assert start({}).schedule == Schedule(520, 70)
     assert start({"rounds.peers": 2}).rounds.saving == BUDGET["rounds.saving"]
     assert start({"rounds.saving": 600.0}).schedule == Schedule(520, 17)
     assert start({"rounds.count": 5}).schedule == Schedule(200, 5)

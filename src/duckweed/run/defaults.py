@@ -6,7 +6,10 @@ from duckweed.run.spec import RunSpec, override
 
 RECIPE: dict[str, object] = {"inner.batch": 4, "inner.steps": 40}
 """How it trains: what came out best at as many tokens and bytes (docs/parity.md)."""
-BUDGET: dict[str, object] = {"rounds.saving": 200.0, "rounds.evaluate": 12}
+CODES: dict[str, object] = {"wire.levels": 2, "wire.threshold": 1.1, "wire.value": 1.7}
+"""What it sends, likewise, over the integer wire. Not in open runs: what strangers can do was measured with codes
+of one level (docs/merge.md), and a code of 2 is twice as large a step."""
+BUDGET: dict[str, object] = {"rounds.saving": 150.0, "rounds.evaluate": 12}
 """And its rounds, if the user does not name them either: many short ones, measured as seldom, in tokens, as 13 rounds of
 40 steps would be."""
 WARMUP = 40  # steps, and of a short run at most a tenth of them
@@ -19,16 +22,22 @@ def start(changes: Mapping[str, object]) -> RunSpec:
     own = changes.keys() & {"rounds.count", "inner.steps", "wire.kind"}
     budget = {} if own else BUDGET
     if changes.get("task.kind") == "reinforce":  # whose steps are of answers: the recipe is of text
-        usual = {} if own else {"rounds.saving": 100.0}  # the same bytes in half as many steps
+        usual = {} if own else {"rounds.saving": 100.0}  # 51 rounds of half as many steps
         return override(RunSpec(), budget | usual | dict(changes))
-    given = RECIPE | budget | dict(changes)
+    given = RECIPE | _codes(changes) | budget | dict(changes)
     found = override(RunSpec(), given | {"inner.warmup": 0})
     steps, tokens = found.total_steps, found.rounds.peers * found.tokens_per_step
     own_length = {
         "inner.learning_rate": rate(steps, tokens),
         "inner.warmup": min(WARMUP, steps // 10),
+        "inner.guide": guide(steps / found.schedule.rounds),
     }
     return override(RunSpec(), own_length | given)
+
+
+def _codes(changes: Mapping[str, object]) -> dict[str, object]:
+    open_to_all = changes.get("members.join") == "open"
+    return {} if open_to_all or changes.get("wire.kind", "integer") != "integer" else CODES
 
 
 def rate(steps: int, tokens: int) -> float:
@@ -36,3 +45,10 @@ def rate(steps: int, tokens: int) -> float:
     read so many tokens. Fitted to the best of several rates with Muon at 260 to 6,000 steps of 512 to 4,096 tokens
     (docs/parity.md, "The learning rate")."""
     return float(f"{0.007 * (520 / max(steps, 100)) ** 0.4 * (tokens / 2048) ** 0.15:.2g}")
+
+
+def guide(steps: float) -> float:
+    """How far momenta turn to the last merged step, for rounds of so many inner steps. A merged step of few steps is
+    mostly noise, and a momentum that is turned to it every few steps is little else. Fitted to the best of several at 5 to
+    20 steps (docs/parity.md, "The guide")."""
+    return float(f"{min(0.1, 0.004 * steps):.1g}")
