@@ -184,7 +184,12 @@ def coded(levels: int, threshold: float, value: float) -> dict[str, Any]:
 
 
 # How far momenta turn to the last merged step, against how long rounds are.
-for steps, shares in ((14, (0.0, 0.05, 0.1)), (10, (0.0, 0.05)), (5, (0.0, 0.05, 0.1))):
+for steps, shares in (
+    (14, (0.0, 0.05, 0.1)),
+    (10, (0.0, 0.05)),
+    (5, (0.0, 0.02, 0.05, 0.1)),
+    (2, (0.0, 0.1)),
+):
     for share in shares:
         guided = HALVES | DENSE | {"inner.guide": share}
         small(f"h{steps}-guide-{share}-dense", constant(steps, 2 * TOTAL), guided)
