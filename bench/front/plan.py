@@ -168,7 +168,7 @@ for seed in (0, 1):
     cell(f"halves-dense-s{seed}", evenly(34, 2 * TOTAL), SHIPPED | DENSE | {"seed": seed})
 EIGHT: dict[str, Any] = HALVES | {"inner.learning_rate": 0.0078}
 cell("eight-halves", evenly(51, 2 * TOTAL), EIGHT | {"rounds.peers": 8})
-for rate in (0.005, 0.0078):
+for rate in (0.0035, 0.005, 0.0078):
     joined = DATA_PARALLEL | HALVES | {"inner.batch": 32, "inner.learning_rate": rate}
     cell(f"ddp-eight-halves-rate-{rate}", [2 * TOTAL], joined)
 LONG = 10 * TOTAL  # steps: five times the tokens of `duckweed train` without arguments
@@ -226,8 +226,9 @@ WORDS = {
     "h20": "rounds of 20 steps",
     "saving-150-rate-0.01": "34 rounds, steps of 8 sequences",
     "saving-150-halves-rate-0.007": "34 rounds, steps of 4 sequences",
-    "halves-51-rounds": "51 rounds, steps of 4 sequences (as shipped)",
+    "halves-51-rounds": "51 rounds, steps of 4 sequences",
+    "shipped": "70 rounds, weaker guide, two levels (as shipped)",
     "ddp-rate-0.01": "data parallelism",
-    "ddp-halves-rate-0.005": "data parallelism, steps of 4 sequences",
+    "ddp-halves-rate-0.0035": "data parallelism, steps of 4 sequences",
 }
 """What the picture shows, and what it calls it."""
