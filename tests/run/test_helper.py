@@ -23,8 +23,8 @@ def helper():
 def test_a_process_that_waits_for_a_busy_machine_is_not_late(helper):
     helper._process.send_signal(signal.SIGSTOP)
     going_on = threading.Timer(1.0, helper._process.send_signal, [signal.SIGCONT])
-    going_on.start()
     began = time.monotonic()
+    going_on.start()
     assert helper.ask(QUESTION, 0.5) == 1
     assert time.monotonic() - began >= 1.0
     going_on.join()
