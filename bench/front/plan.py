@@ -184,19 +184,17 @@ def coded(levels: int, threshold: float, value: float) -> dict[str, Any]:
 
 
 # How far momenta turn to the last merged step, against how long rounds are.
-for steps, shares in (
-    (14, (0.0, 0.05, 0.1)),
-    (10, (0.0, 0.05)),
-    (5, (0.0, 0.02, 0.05, 0.1)),
-    (2, (0.0, 0.1)),
+for end, wire, steps, shares in (
+    ("-dense", DENSE, 14, (0.0, 0.05, 0.1)),
+    ("-dense", DENSE, 10, (0.0, 0.05)),
+    ("-dense", DENSE, 5, (0.0, 0.02, 0.05, 0.1)),
+    ("-dense", DENSE, 2, (0.0, 0.1)),
+    ("", {}, 10, (0.0, 0.03, 0.1)),
+    ("", {}, 7, (0.0, 0.03)),
 ):
     for share in shares:
-        guided = HALVES | DENSE | {"inner.guide": share}
-        small(f"h{steps}-guide-{share}-dense", constant(steps, 2 * TOTAL), guided)
-for steps, shares in ((10, (0.0, 0.03, 0.1)), (7, (0.0, 0.03))):
-    for share in shares:
-        guided = HALVES | {"inner.guide": share}
-        small(f"h{steps}-guide-{share}", constant(steps, 2 * TOTAL), guided)
+        guided = HALVES | wire | {"inner.guide": share}
+        small(f"h{steps}-guide-{share}{end}", constant(steps, 2 * TOTAL), guided)
 for name, steps, codes in (
     ("h10-1.1-1.7", 10, coded(3, 1.1, 1.7)),
     ("h10-1.2-1.8", 10, coded(3, 1.2, 1.8)),
@@ -216,11 +214,12 @@ for seed in (0, 1, 2):
 cell("shipped-rate-0.005", evenly(70, 2 * TOTAL), TWO_LEVELS | {"inner.learning_rate": 0.005})
 eight = TWO_LEVELS | {"rounds.peers": 8, "inner.learning_rate": 0.0078}
 cell("shipped-eight", evenly(82, 2 * TOTAL), eight)
-lower = DATA_PARALLEL | HALVES | {"inner.batch": 16, "inner.learning_rate": 0.005}
-cell("ddp-guided-0.1-rate-0.005", evenly(52, 2 * TOTAL), lower | {"inner.guide": 0.1})
+joined = DATA_PARALLEL | HALVES | {"inner.batch": 16}
+guided = joined | {"inner.learning_rate": 0.005, "inner.guide": 0.1}
+cell("ddp-guided-0.1-rate-0.005", evenly(52, 2 * TOTAL), guided)
 for rate, seed in ((0.0025, 0), (0.0035, 1)):
-    lower = DATA_PARALLEL | HALVES | {"inner.batch": 16, "inner.learning_rate": rate, "seed": seed}
-    cell(f"ddp-halves-rate-{rate}-s{seed}", [2 * TOTAL], lower)
+    own = {"inner.learning_rate": rate, "seed": seed}
+    cell(f"ddp-halves-rate-{rate}-s{seed}", [2 * TOTAL], joined | own)
 
 WORDS = {
     "h20": "rounds of 20 steps",

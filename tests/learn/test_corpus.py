@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from fixtures.documents import PACKED, read, refused, write
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,20 +20,7 @@ from duckweed.learn.data.reading import DataError, Reading
 from duckweed.run.sections import DataSpec
 
 
-def read(base, path, **settings):
-    return list(documents(DataSpec(path=path, **settings), base))
-
-
-def write(path, content):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
-
-
-COMPRESS = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}
-
-
-@pytest.mark.parametrize("suffix", COMPRESS)
+@pytest.mark.parametrize("suffix", PACKED)
 def test_reads_text_json_lines_and_parquet_plain_or_compressed(tmp_path, suffix):
     texts = ["first\r\ntext", "zweiter äöü 漢字 🎉"]
     rows = "\n".join(json.dumps({"id": i, "text": t}) for i, t in enumerate(texts)) + "\n\n"
@@ -43,7 +31,7 @@ def test_reads_text_json_lines_and_parquet_plain_or_compressed(tmp_path, suffix)
         ("a.jsonl", rows.encode()),
         ("a.parquet", (tmp_path / "plain.parquet").read_bytes()),
     ):
-        write(tmp_path / (name + suffix), COMPRESS[suffix](content))
+        write(tmp_path / (name + suffix), PACKED[suffix](content))
     assert read(tmp_path, "a.txt" + suffix) == texts[:1]
     assert read(tmp_path, "a.jsonl" + suffix) == texts
     assert read(tmp_path, "a.parquet" + suffix) == texts
@@ -51,7 +39,7 @@ def test_reads_text_json_lines_and_parquet_plain_or_compressed(tmp_path, suffix)
 
 def test_several_compressed_frames_are_one_file(tmp_path):
     for suffix in (".gz", ".zst"):
-        write(tmp_path / f"a.txt{suffix}", COMPRESS[suffix](b"one ") + COMPRESS[suffix](b"two"))
+        write(tmp_path / f"a.txt{suffix}", PACKED[suffix](b"one ") + PACKED[suffix](b"two"))
         assert read(tmp_path, f"a.txt{suffix}") == ["one two"]
 
 
@@ -146,9 +134,7 @@ BAD_FILES = [
 
 @pytest.mark.parametrize(("name", "content", "message"), BAD_FILES)
 def test_a_bad_file_is_named_with_what_is_wrong(tmp_path, name, content, message):
-    write(tmp_path / name, content)
-    with pytest.raises(DataError, match=message):
-        read(tmp_path, name)
+    refused(tmp_path, name, content, message)
 
 
 def test_an_unknown_column_names_those_there_are(tmp_path):
