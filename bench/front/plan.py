@@ -221,6 +221,21 @@ for rate, seed in ((0.0025, 0), (0.0035, 1)):
     own = {"inner.learning_rate": rate, "seed": seed}
     cell(f"ddp-halves-rate-{rate}-s{seed}", [2 * TOTAL], joined | own)
 
+# The shipped run with larger models, in bf16: as many steps, rounds and tokens.
+LARGER: dict[str, dict[str, Any]] = {
+    size: {
+        "architecture.width": width, "architecture.layers": layers, "architecture.heads": width // 64,
+        "architecture.kv_heads": width // 64, "architecture.inner_width": inner, "inner.precision": "bf16",
+    }
+    for size, width, layers, inner in (("4M", 256, 5, 704), ("15M", 448, 6, 1216))
+}  # fmt: skip
+for size, model in LARGER.items():
+    for rate in (0.0035, 0.0025, 0.005):
+        cell(f"ddp-{size}-rate-{rate}", [2 * TOTAL], joined | model | {"inner.learning_rate": rate})
+    for rate in (0.007, 0.005):
+        lower = TWO_LEVELS | model | {"inner.learning_rate": rate}
+        cell(f"shipped-{size}-rate-{rate}", evenly(70, 2 * TOTAL), lower)
+
 WORDS = {
     "h20": "rounds of 20 steps",
     "saving-150-rate-0.01": "34 rounds, steps of 8 sequences",

@@ -19,7 +19,8 @@ from bench.fuzz.lies import lied, plan
 from bench.fuzz.target import Ended, table
 from duckweed.ledger.entries import PeerEntry, RoundEntry, StateEntry, Writing
 from duckweed.ledger.ledger import Ledger, entry_hash
-from duckweed.merge.round import Announcement, blob_hash
+from duckweed.merge.announcement import Announcement
+from duckweed.merge.round import blob_hash
 from duckweed.net.framing import LinkError
 from duckweed.net.identity import Identity
 from duckweed.net.virtual import Network, VirtualLink

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from duckweed.merge.round import Announcement
+from duckweed.merge.announcement import Announcement
 from duckweed.net.identity import Identity
 from duckweed.round.open_round import Timings
 from duckweed.run.folder import RunFolder

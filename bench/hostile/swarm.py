@@ -29,7 +29,8 @@ from duckweed.learn.model import model as models
 from duckweed.learn.optim.muon import guide
 from duckweed.learn.optim.schedule import learning_rate
 from duckweed.ledger.entries import Closed, Standing
-from duckweed.merge.round import Announcement, blob_hash
+from duckweed.merge.announcement import Announcement
+from duckweed.merge.round import blob_hash
 from duckweed.merge.trust import Memory, recall
 from duckweed.round import founding
 from duckweed.round.engine import Engine, MemoryBlobs

@@ -22,7 +22,8 @@ import torch
 
 from bench.peer.rounds_clock import Clock, Costs
 from duckweed.learn.model import model as models
-from duckweed.merge.round import Announcement, blob_hash
+from duckweed.merge.announcement import Announcement
+from duckweed.merge.round import blob_hash
 from duckweed.net.link_spec import parse_links
 from duckweed.process.simulation import Simulation
 from duckweed.round import founding

@@ -55,7 +55,8 @@ def measure(case: Case) -> dict[str, int]:
     from duckweed.learn import memory
     from duckweed.learn.model import model as models
     from duckweed.learn.tasks.rollout import write
-    from duckweed.merge.round import Announcement, blob_hash, close
+    from duckweed.merge.announcement import Announcement
+    from duckweed.merge.round import blob_hash, close
     from duckweed.round.engine import Engine, MemoryBlobs
     from duckweed.run.state import first
     from duckweed.wire.codec import codec_of

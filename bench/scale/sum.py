@@ -1,7 +1,8 @@
 """Memory and time of one coordinator that closes a round: `python -m bench.scale.sum [PEERS MILLIONS [WIRE]]`.
 
 Contributions of made-up pseudo-gradients (bench/wire/vector.py) lie on disk, as in a run. A process of its
-own checks, weighs and merges them; its peak memory is that of the whole process, numpy included.
+own takes them one after the other, as a coordinator does while others still train, and closes the round after the last
+one; its peak memory is that of the whole process, numpy included.
 Writes bench/results/sum.json and prints the table of docs/merge.md.
 """
 
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import msgspec
@@ -19,10 +21,13 @@ import numpy as np
 
 from bench.wire.table import table
 from bench.wire.vector import synthetic
-from duckweed.merge.round import Announcement, blob_hash, close
+from duckweed.merge.announcement import Announcement
+from duckweed.merge.round import blob_hash
+from duckweed.round.engine import Engine
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec, override
 from duckweed.wire import codec_of
+from duckweed.wire.codec import warm_up
 
 RESULTS = Path(__file__).parents[1] / "results" / "sum.json"
 CASES = ((16, 20), (16, 50))
@@ -31,6 +36,19 @@ WIRES: dict[str, dict[str, object]] = {
     "integer, filtered": {"wire.kind": "integer", "merge.rule": "filtered"},
     "dense bf16": {"wire.kind": "dense", "wire.dtype": "bf16"},
 }
+
+
+class Here:
+    """The blobs of a case."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def read(self, digest: str) -> bytes:
+        return (self.folder / digest).read_bytes()
+
+    def write(self, digest: str, blob: bytes) -> None:
+        (self.folder / digest).write_bytes(blob)
 
 
 class Round(msgspec.Struct):
@@ -45,13 +63,14 @@ class Round(msgspec.Struct):
 def make(folder: Path, changes: dict[str, object], peers: int, millions: int) -> None:
     """Write a round: the contributions of `peers` peers, which are one vector, shifted."""
     x, scales, layout = synthetic(millions, 1)
-    codec = codec_of(override(RunSpec(), changes).wire, layout)
+    spec = override(RunSpec(), changes)
+    codec, tokens = codec_of(spec.wire, layout), spec.tokens_per_block
     announced, handed = codec.announce(x), []
     for peer in range(peers):
         blob = codec.encode(np.roll(x, peer), scales).blob
         handed.append(
             Announcement(
-                0, peer, peer, blob_hash(blob), len(blob), 1, steps=1, loss=3.0, rms=announced
+                0, peer, peer, blob_hash(blob), len(blob), tokens, steps=1, loss=3.0, rms=announced
             )
         )
         (folder / handed[-1].blob).write_bytes(blob)
@@ -63,15 +82,22 @@ def measure(folder: Path) -> dict[str, float]:
     """Close the round in a folder. Memory in MB, before and at its peak."""
     case = msgspec.json.decode((folder / "round.json").read_bytes(), type=Round)
     spec = override(RunSpec(), case.changes)
+    warm_up(spec.wire)
     before, began, worked = memory(), time.perf_counter(), time.process_time()
-    closed, update = close(
-        spec, case.layout, case.shared, case.handed, lambda h: (folder / h).read_bytes()
-    )
+    engine = Engine(spec, case.layout, Here(folder))
+    arrivals, taken = engine.arrivals(case.shared), []
+    for said in case.handed:
+        engine.take(arrivals, said)
+        taken.append(time.perf_counter() - began - sum(taken))
+    closed = engine.close(case.shared, case.handed, arrivals=arrivals)
+    seconds = time.perf_counter() - began
     assert len(closed.accepted) == len(case.handed)
+    update = (folder / closed.update).stat().st_size if closed.update else 0
     return {
         "blob MB": round(case.handed[0].size / 1e6, 1),
-        "update MB": round(len(update) / 1e6, 1) if update else 0.0,
-        "seconds": round(time.perf_counter() - began, 1),
+        "update MB": round(update / 1e6, 1),
+        "s each": round(median(taken), 2),
+        "s after the last": round(seconds - sum(taken[:-1]), 1),
         "cpu seconds": round(time.process_time() - worked, 1),
         "MB before": round(before),
         "peak MB": round(memory()),

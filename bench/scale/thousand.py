@@ -27,7 +27,8 @@ import numpy as np
 
 from duckweed.ledger.entries import GenesisEntry
 from duckweed.ledger.ledger import Ledger, entry_hash
-from duckweed.merge.round import Announcement, blob_hash
+from duckweed.merge.announcement import Announcement
+from duckweed.merge.round import blob_hash
 from duckweed.net.identity import Identity, load_or_create
 from duckweed.net.timeouts import BEAT, PATIENCE, RETRY
 from duckweed.net.transport import Endpoint, Link, LinkError

@@ -13,7 +13,7 @@ from duckweed.learn.fit import Fit, Wish, ways
 from duckweed.learn.model import model as models
 from duckweed.learn.site.group import Hello, Pulse, check
 from duckweed.learn.site.place import Place, SiteError
-from duckweed.merge.round import Announcement
+from duckweed.merge.announcement import Announcement
 from duckweed.round import founding
 from duckweed.round.blocks import Span
 from duckweed.run.spec import RunSpec

@@ -8,9 +8,10 @@ from fixtures.golden import gathered
 from bench.hostile.attacks import ATTACKS
 from bench.hostile.swarm import PlainInteger, PlainIntegerCodec, View
 from duckweed.merge import gram as grams
+from duckweed.merge.announcement import Announcement
 from duckweed.merge.filter import Compared, find_outliers
 from duckweed.merge.gram import Gram, products, sample
-from duckweed.merge.round import Announcement, advance, blob_hash
+from duckweed.merge.round import advance, blob_hash
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec, override
 from duckweed.run.state import State

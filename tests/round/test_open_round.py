@@ -1,6 +1,6 @@
 """A round that waits for the rewards of its answers to be checked, but not for ever."""
 
-from duckweed.merge.round import Announcement
+from duckweed.merge.announcement import Announcement
 from duckweed.net.timeouts import REWARDS_CHECK
 from duckweed.round.blocks import Span
 from duckweed.round.open_round import Member, OpenRound, Timings

@@ -17,7 +17,7 @@ from duckweed.ledger.entries import (
     encode,
 )
 from duckweed.ledger.ledger import Ledger
-from duckweed.merge.round import Announcement
+from duckweed.merge.announcement import Announcement
 from duckweed.net.identity import verify
 from duckweed.round.signed import Checked, ForeignRun, check, genesis_hash, verdict_part
 from duckweed.run import toml

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from duckweed.ledger.entries import Closed, Writing
 from duckweed.ledger.succession import Vote
-from duckweed.merge.round import Announcement
+from duckweed.merge.announcement import Announcement
 from duckweed.round.open_round import Timings
 from duckweed.round.signed import signed_part
 from duckweed.run.task.written import Written

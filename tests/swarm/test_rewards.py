@@ -3,7 +3,7 @@
 import asyncio
 
 from duckweed.ledger.entries import Writing
-from duckweed.merge.round import Announcement
+from duckweed.merge.announcement import Announcement
 from duckweed.run import folder as folders
 from duckweed.run.task.written import Written
 from duckweed.swarm.coordinator.rewards import Rewards

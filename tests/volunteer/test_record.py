@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from duckweed.cli import app
 from duckweed.ledger.entries import Closed, Contributed, PeerEntry, RoundEntry
 from duckweed.ledger.ledger import Ledger, LedgerError
-from duckweed.merge.round import Announcement, sizes_hash
+from duckweed.merge.announcement import Announcement, sizes_hash
 from duckweed.net.identity import Identity, load_or_create
 from duckweed.round.signed import signed_part
 from duckweed.run import toml

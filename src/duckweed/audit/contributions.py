@@ -16,7 +16,7 @@ from duckweed.audit.findings import Finding, NotHere, Outcome
 from duckweed.audit.replay import Replayed, replay
 from duckweed.learn.learner import Diverged, Learner
 from duckweed.ledger.entries import Writing
-from duckweed.merge.round import sizes_hash
+from duckweed.merge.announcement import sizes_hash
 from duckweed.round import answers
 from duckweed.round.answers import Given
 from duckweed.round.blocks import Span, lead

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from duckweed.audit.difference import Difference
-from duckweed.merge.round import Announcement
+from duckweed.merge.announcement import Announcement
 
 LARGE = 1000  # codes that a tensor has at least, to be judged alone
 LOSS = 0.01  # by what share of itself a mean training loss may be off

@@ -122,7 +122,7 @@ class Contributed(msgspec.Struct, frozen=True, omit_defaults=True):
     ahead: int = 0
     """Inner steps that began from the state one round before (rounds.overlap)."""
     sizes: str = ""
-    """Hash of the announced sizes of the tensors (merge.round.sizes_hash)."""
+    """Hash of the announced sizes of the tensors (merge.announcement.sizes_hash)."""
     before: str = ""
     """Hash of what its peer carried on from one before (Closed.carrying), hex; "": nothing, or the
     run has no audits."""

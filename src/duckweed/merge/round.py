@@ -1,6 +1,6 @@
 """A round, closed and applied: from announced contributions to the next state of every peer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
@@ -8,63 +8,23 @@ from blake3 import blake3
 
 from duckweed.ledger.entries import Closed
 from duckweed.merge import check, trust
+from duckweed.merge.announcement import Announcement
+from duckweed.merge.arrivals import Arrivals, Read
 from duckweed.merge.filter import Compared
 from duckweed.merge.gram import Gram
 from duckweed.merge.outer import outer_step
 from duckweed.merge.rules import WEIGHT_LIMIT, find_rule, weights_of
-from duckweed.run.checked import Count, Hash, HashOrNone, Nats, Number, Size
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State
 from duckweed.wire.codec import Codec, codec_of
-from duckweed.wire.frame import WireError
 from duckweed.wire.total import Total
-
-Read = Callable[[str], bytes]
-"""The bytes of a blob by its hash."""
 
 PEER_LIMIT = 4096
 
 
 class MergeError(ValueError):
     """A closed round that does not lead to valid weights."""
-
-
-class Announcement(msgspec.Struct, forbid_unknown_fields=True, rename={"rms": "sizes"}):
-    """What a peer says of its contribution."""
-
-    round: Number
-    peer: Number
-    block: Count
-    """The block of training data that it was trained on."""
-    blob: Hash
-    """blake3 of the contribution, 64 hex digits."""
-    size: Count
-    """Bytes of the contribution."""
-    tokens: Count
-    """Tokens that it was trained on: its weight follows from them."""
-    steps: Number
-    """Inner steps."""
-    loss: Nats
-    """Mean training loss, nats per token."""
-    rms: list[Size]
-    """Root mean square of each tensor of what the peer wanted to send, [T] (Codec.announce)."""
-    first: Number = 0
-    """The first inner step within the block."""
-    ahead: Number = 0
-    """Steps that were trained from the state one round before (rounds.overlap)."""
-    before: HashOrNone = ""
-    """blake3 of what the peer carried on from a contribution before (round.carried); "":
-    nothing, or the run has no audits."""
-    after: HashOrNone = ""
-    """The same of what it carries on if this one counts."""
-    rollouts: Hash | msgspec.UnsetType = msgspec.UNSET
-    """The same of what the model wrote for it (duckweed.run.task.rollouts); unset: it writes nothing."""
-
-
-def sizes_hash(rms: list[float]) -> str:
-    """Stands for the announced sizes in the ledger: 32 hex digits of blake3."""
-    return blake3(msgspec.msgpack.encode(rms)).hexdigest(16)
 
 
 def blob_hash(blob: bytes) -> str:
@@ -91,16 +51,18 @@ def close(
     announcements: Sequence[Announcement],
     read: Read,
     memory: trust.Memory = trust.NOTHING,
+    arrivals: Arrivals | None = None,
 ) -> tuple[Closed, bytes | None]:
     """Check, weigh and merge the contributions of one round, in the order of their peers.
 
     shared: what the contributions were encoded with, [K]. read: gives the bytes of a contribution;
-    one at a time is held. memory: what the rounds before have left, where the rule remembers. Returns the
+    one at a time is held. memory: what the rounds before have left, where the rule remembers. arrivals: what was
+    done with some of them as they came; used up, and without effect on the result. Returns the
     record and, for additive wires, the merged blob. A round in which nothing was accepted changes nothing.
     """
     announcements = sorted(announcements, key=lambda a: a.peer)
     number = announcements[0].round
-    codec, common = codec_of(spec.wire, layout), np.array(shared, np.float32)
+    codec = codec_of(spec.wire, layout)
     copies = check.copies([a.blob for a in announcements])
     if copies:
         empty = empty_hash(codec, shared)
@@ -109,16 +71,16 @@ def close(
     faults = {position: reason for position, reason in objections if reason}
     # Most rounds accept all of these, so they are added up as they are checked.
     hoped = [p for p in range(len(announcements)) if p not in copies | faults]
-    total, norms = codec.total(common) if codec.additive else None, {}
     filter_, standing = find_rule(spec.rule).filter, dict[int, trust.Standing]()
     gram = Gram(layout, [a.blob for a in announcements]) if filter_ else None
+    if gram or arrivals is None:  # what a filter looks at depends on all that was handed in
+        arrivals = Arrivals(codec, shared, gram)
     hoped_for = _weighed(spec, [announcements[p] for p in hoped], memory)
     for position, weight in zip(hoped, hoped_for, strict=True):
-        try:
-            blob = read(announcements[position].blob)
-            norms[position] = _add(codec, total, blob, common, weight, gram)
-        except WireError as error:
-            faults[position] = f"cannot be decoded: {error}"
+        arrivals.take(announcements[position], read, weight)
+        if reason := arrivals.fault(announcements[position]):
+            faults[position] = reason
+    norms = {p: arrivals.norm(announcements[p]) for p in hoped if p not in faults}
     large = check.too_large({p: norm for p, norm in norms.items() if norm is not None})
     if gram and filter_:
         position_of = {announcements[p].peer: p for p in norms}
@@ -134,11 +96,8 @@ def close(
     kept = [position for position in hoped if position not in reasons]
     accepted = [announcements[p] for p in kept]
     weights = _weighed(spec, accepted, standing)
-    if total and kept and (large or total.weights != weights):
-        total = codec.total(common)
-        for a, weight in zip(accepted, weights, strict=True):
-            _add(codec, total, read(a.blob), common, weight)
-    update = codec.update(total) if total and kept else None
+    total = arrivals.total(accepted, weights, read) if kept else None
+    update = codec.update(total) if total else None
     standing = trust.counted(standing, {a.peer: a.tokens for a in accepted}, number)
     return (
         Closed(
@@ -153,23 +112,6 @@ def close(
         ),
         update,
     )
-
-
-def _add(
-    codec: Codec,
-    total: Total | None,
-    blob: bytes,
-    shared: np.ndarray,
-    weight: int,
-    gram: Gram | None = None,
-) -> float | None:
-    """Decode a contribution and add it, if there is a total. Returns its norm. Raises WireError."""
-    contribution = codec.decode(blob, shared)
-    if total:
-        total.add(contribution, weight)
-    if gram:
-        gram.add(contribution.codes)  # type: ignore[attr-defined]
-    return codec.norm(contribution)
 
 
 def _weighed(

@@ -7,12 +7,16 @@ are blobs by their hashes: in a run's folder, or in memory.
 from collections.abc import Sequence
 from typing import Protocol
 
-from duckweed.merge.round import Announcement, Closed, advance, close
+from duckweed.merge.announcement import Announcement
+from duckweed.merge.arrivals import Arrivals
+from duckweed.merge.round import Closed, advance, close
+from duckweed.merge.rules import find_rule
 from duckweed.merge.trust import NOTHING, Memory
 from duckweed.run.folder import RunFolder, write_atomically
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State
+from duckweed.wire.codec import codec_of
 
 
 class Blobs(Protocol):
@@ -52,16 +56,32 @@ class Engine:
     def __init__(self, spec: RunSpec, layout: Layout, blobs: Blobs) -> None:
         self.spec, self.layout, self.blobs = spec, layout, blobs
 
+    def arrivals(self, shared: Sequence[float]) -> Arrivals:
+        """Nothing yet, of a round whose contributions are encoded with what is shared, [K]."""
+        return Arrivals(codec_of(self.spec.wire, self.layout), shared)
+
+    def take(self, arrivals: Arrivals, said: Announcement) -> None:
+        """Check a contribution, whose blob is here, and add it up, so that `close` has less to do."""
+        if not find_rule(
+            self.spec.rule
+        ).filter:  # else all are looked at once more when all are here
+            tokens = self.spec.schedule.steps_of(said.round) * self.spec.tokens_per_step
+            arrivals.early(said, self.blobs.read(said.blob), tokens)
+
     def close(
         self,
         shared: Sequence[float],
         handed: Sequence[Announcement],
         memory: Memory = NOTHING,
+        arrivals: Arrivals | None = None,
     ) -> Closed:
         """Check, weigh and merge the contributions of a round, whose blobs are here, one at a time.
         shared: what they were encoded with (State.shared), [K]. memory: what the rounds before have left
-        of each peer. The merged blob, if the wire has one, is written before this returns."""
-        closed, update = close(self.spec, self.layout, shared, handed, self.blobs.read, memory)
+        of each peer. arrivals: those of this round, if some were taken. The merged blob, if the wire has one, is written
+        before this returns."""
+        closed, update = close(
+            self.spec, self.layout, shared, handed, self.blobs.read, memory, arrivals
+        )
         if update is not None:
             assert closed.update is not None
             self.blobs.write(closed.update, update)

@@ -24,7 +24,7 @@ from duckweed.ledger.entries import (
 )
 from duckweed.ledger.ledger import Entry, Ledger, LedgerError, Row
 from duckweed.merge import trust
-from duckweed.merge.round import Announcement
+from duckweed.merge.announcement import Announcement
 from duckweed.round.answers import span_of
 from duckweed.round.blocks import Blocks, Span
 from duckweed.round.round_record import assignments, ledger_entry

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from duckweed.ledger.entries import Writing
-from duckweed.merge.round import Announcement
+from duckweed.merge.announcement import Announcement
 from duckweed.net.timeouts import REWARDS_CHECK
 from duckweed.round import answers
 from duckweed.round.blocks import Span

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from duckweed.ledger.entries import Closed, Contributed, RoundEntry, Writing
-from duckweed.merge.round import Announcement, sizes_hash
+from duckweed.merge.announcement import Announcement, sizes_hash
 from duckweed.round.blocks import Span
 from duckweed.round.open_round import OpenRound
 from duckweed.round.run_log import typical_loss, utilisation

@@ -21,7 +21,7 @@ from duckweed.ledger.entries import (
 )
 from duckweed.ledger.leadership import unhex
 from duckweed.ledger.ledger import Ledger, Row, entry_hash
-from duckweed.merge.round import Announcement, sizes_hash
+from duckweed.merge.announcement import Announcement, sizes_hash
 from duckweed.round.round_record import assignments
 from duckweed.run.sections import Inner
 from duckweed.run.spec import RunSpec

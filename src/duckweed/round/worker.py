@@ -13,7 +13,8 @@ from safetensors.numpy import load_file
 from duckweed.learn.learner import Learner, Report
 from duckweed.learn.memory import own_moments
 from duckweed.ledger.entries import Closed, Writing
-from duckweed.merge.round import Announcement, blob_hash
+from duckweed.merge.announcement import Announcement
+from duckweed.merge.round import blob_hash
 from duckweed.round import ahead, training
 from duckweed.round.answers import Given
 from duckweed.round.blocks import Span

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -49,6 +50,9 @@ class Decoded:
 class Total(ABC):
     """A weighted sum of contributions. Its unit in each tensor is the codec's choice."""
 
+    exact: ClassVar[bool] = False
+    """Whether it comes to the same in whatever order contributions are added. Then it can be multiplied and arranged."""
+
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self.weights: list[int] = []
@@ -57,6 +61,14 @@ class Total(ABC):
     @abstractmethod
     def add(self, contribution: Decoded, weight: int) -> None:
         """Add one contribution, of which nothing needs to be kept."""
+
+    def multiply(self, factor: int) -> None:
+        """Let all contributions so far weigh `factor` times as much, if the sum is exact."""
+        raise NotImplementedError
+
+    def arrange(self, order: Sequence[int]) -> None:
+        """As if they had been added in this order, a permutation of 0..M-1, if the sum is exact."""
+        raise NotImplementedError
 
     @abstractmethod
     def mean(self) -> np.ndarray:

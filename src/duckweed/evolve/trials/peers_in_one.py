@@ -10,7 +10,8 @@ import numpy as np
 
 from duckweed.learn.learner import Learner
 from duckweed.ledger.entries import Closed
-from duckweed.merge.round import Announcement, blob_hash
+from duckweed.merge.announcement import Announcement
+from duckweed.merge.round import blob_hash
 from duckweed.round.blocks import Blocks
 from duckweed.round.engine import Engine, MemoryBlobs
 from duckweed.round.founding import first_gradient

@@ -281,7 +281,7 @@ class Coordinator:
         handed = Handed(said, signature, question.timings, nats, question.written)
         handed_in.note(self.store.folder, handed, first=not open_.contributions)
         open_.take(member, said, signature, question.timings, nats, clock.now(), question.written)
-        self.rounds.check_rewards(open_, member.index)
+        self.rounds.look_into(open_, member.index)
         await self.rounds.notify()
         return m.Ack()
 

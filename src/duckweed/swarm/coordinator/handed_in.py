@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from duckweed.merge.round import Announcement
+from duckweed.merge.announcement import Announcement
 from duckweed.round.open_round import Timings
 from duckweed.run.folder import RunFolder
 from duckweed.run.task.written import Written

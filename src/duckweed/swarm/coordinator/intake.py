@@ -3,7 +3,8 @@ which part of the data. Whether it counts is judged when the round closes (duckw
 
 from msgspec import UNSET
 
-from duckweed.merge.round import Announcement, blob_hash, empty_hash
+from duckweed.merge.announcement import Announcement
+from duckweed.merge.round import blob_hash, empty_hash
 from duckweed.net.identity import verify
 from duckweed.round.answers import span_of
 from duckweed.round.blocks import Span, lead

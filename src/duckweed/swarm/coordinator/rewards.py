@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET
 
 from duckweed.ledger.entries import Writing
-from duckweed.merge.round import Announcement
+from duckweed.merge.announcement import Announcement
 from duckweed.net.timeouts import REWARDS_ANSWER
 from duckweed.run import plugins
 from duckweed.run.folder import RunFolder

@@ -5,6 +5,7 @@ by one insert into the ledger. What is not in the ledger has not happened.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -13,7 +14,8 @@ from msgspec import UNSET
 
 from duckweed.ledger.entries import Writing
 from duckweed.ledger.succession import Voter
-from duckweed.merge.round import Announcement
+from duckweed.merge.announcement import Announcement
+from duckweed.merge.arrivals import Arrivals
 from duckweed.net import clock
 from duckweed.net.timeouts import GATHER, STATE_CHECK
 from duckweed.net.wakeup import Wakeup
@@ -73,6 +75,8 @@ class RoundDriver:
         self._before = [] if done else history.counted_last()  # they worked for another coordinator
         self.closed: Callable[[], None] = lambda: None  # called after every round
         self._background: set[asyncio.Task[None]] = set()
+        self._arrivals: Arrivals | None = None  # what is done already with those of the open round
+        self._adding = asyncio.Lock()  # held while that is worked on
 
     @property
     def number(self) -> int:
@@ -88,6 +92,7 @@ class RoundDriver:
         ):  # else all that is left is to agree on the state
             await self._until(self._enough_here)
         while self.number < self.spec.schedule.rounds and not self.ended:
+            self._arrivals = self.engine.arrivals(self.history.shared)
             open_ = self.open = self.next or self._resume() or self._open(self.number)
             self.next, open_.opened = None, clock.now()
             open_.writings = self._writings()
@@ -141,15 +146,23 @@ class RoundDriver:
             open_.take(
                 member, x.announcement, x.signature, x.timings, x.nats, clock.now(), x.written
             )
-            self.check_rewards(open_, peer)
+            self.look_into(open_, peer)
         return open_
 
-    def check_rewards(self, open_: OpenRound, peer: int) -> None:
-        """Have the rewards of a contribution checked that was just taken, if its peer's model writes."""
+    def look_into(self, open_: OpenRound, peer: int) -> None:
+        """Have a contribution added up that was just taken, and its rewards checked, if its peer's model writes."""
         said = open_.contributions[peer]
+        self._later(self._add(said))
         if said.rollouts is not UNSET and peer in open_.written:
             open_.unchecked[peer] = clock.now()
             self._later(self._check_rewards(open_, said, open_.written[peer]))
+
+    async def _add(self, said: Announcement) -> None:
+        arrivals = self._arrivals
+        async with self._adding:
+            if arrivals and arrivals is self._arrivals:  # the round has not begun to close
+                with contextlib.suppress(OSError):  # then it fails to close, and says so
+                    await asyncio.to_thread(self.engine.take, arrivals, said)
 
     async def _check_rewards(self, open_: OpenRound, said: Announcement, told: Written) -> None:
         reason, written = await self.rewards.check(said, told)
@@ -349,10 +362,11 @@ class RoundDriver:
         crowded |= {peer: PUT_OUT for peer in open_.contributions if peer in self.history.out}
         kept = [a for peer, a in sorted(open_.contributions.items()) if peer not in crowded]
         # In a thread: a thousand contributions take a while, and peers want to be heard meanwhile.
-        history = self.history
-        closed = await asyncio.to_thread(
-            self.engine.close, history.shared, kept, dict(history.memory)
-        )
+        history, arrivals, self._arrivals = self.history, self._arrivals, None
+        async with self._adding:
+            closed = await asyncio.to_thread(
+                self.engine.close, history.shared, kept, dict(history.memory), arrivals
+            )
         if not closed.accepted:
             await self._go_on(open_, closed.rejected)
             return None

@@ -7,7 +7,8 @@ import msgspec
 
 from duckweed.ledger.entries import Writing
 from duckweed.ledger.ledger import Row
-from duckweed.merge.round import Announcement, Closed
+from duckweed.merge.announcement import Announcement
+from duckweed.merge.round import Closed
 from duckweed.round.open_round import Timings
 from duckweed.run.checked import (
     Count,

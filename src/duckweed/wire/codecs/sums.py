@@ -20,6 +20,8 @@ _KIND = 4
 class Sums(Total):
     """Of codes. The unit of a tensor is what a code of 1 stands for."""
 
+    exact = True
+
     def __init__(self, layout: Layout, steps: np.ndarray, levels: int) -> None:
         """steps: what a code of 1 stands for in each tensor, f32[T]. levels: the largest code."""
         super().__init__(layout)
@@ -33,9 +35,7 @@ class Sums(Total):
         from duckweed.wire.kernels import vectors
 
         codes: np.ndarray = contribution.codes  # type: ignore[attr-defined]
-        wanted = _smallest(self.levels * (sum(self.weights) + weight), np.int16)
-        if np.dtype(wanted).itemsize > self.sums.itemsize:
-            self.sums = self.sums.astype(wanted)
+        self._hold(sum(self.weights) + weight)
         parts = threads.within(self.layout.slices())
         squares = threads.each(
             lambda of: vectors.add(self.sums[of.part], codes[of.part], np.int32(weight)), parts
@@ -45,6 +45,24 @@ class Sums(Total):
             found[of.number] += int(square)
         self.squares.append(found)
         self.weights.append(weight)
+
+    def multiply(self, factor: int) -> None:
+        if factor == 1:
+            return
+        self._hold(sum(self.weights) * factor)
+        for part in threads.parts(len(self.sums)):
+            self.sums[part] *= self.sums.dtype.type(factor)
+        self.weights = [weight * factor for weight in self.weights]
+
+    def arrange(self, order: Sequence[int]) -> None:
+        self.weights = [self.weights[place] for place in order]
+        self.squares = [self.squares[place] for place in order]
+
+    def _hold(self, weights: int) -> None:
+        """Have room for the sum of codes that weigh so much in all."""
+        wanted = _smallest(self.levels * weights, np.int16)
+        if np.dtype(wanted).itemsize > self.sums.itemsize:
+            self.sums = self.sums.astype(wanted)
 
     def mean(self) -> np.ndarray:
         total, count = self.sums.astype(np.float32), np.float32(sum(self.weights))
