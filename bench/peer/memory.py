@@ -44,6 +44,7 @@ class Case(msgspec.Struct, frozen=True):
         return hash(self.key)
 
 
+NAMED = ("1m", "125m")  # cases of models that duckweed knows by name; of all others the shape is given, or llama-15m's
 THIN = {"layers": 2, "width": 64, "heads": 2, "kv_heads": 2, "inner_width": 192}
 CASES = [
     Case("1m", BYTES, 256, 16, 16),
@@ -56,6 +57,7 @@ CASES = [
     Case("15m", BYTES, 1024, 4, 4),
     Case("15m", BYTES, 1024, 4, 4, True),
     Case("38m", BYTES, 256, 8, 2, architecture=MIDDLE),
+    Case("125m", BYTES, 256, 4, 4),
     Case("128k words", 128_000, 256, 8, 8, architecture=THIN, parts=False),
     Case("128k words", 128_000, 256, 8, 8, architecture=THIN),
 ]
@@ -94,7 +96,7 @@ def prepared(case: Case) -> tuple[Any, Any]:
     from duckweed.learn.model import model as models
     from duckweed.run.spec import RunSpec, override
 
-    source = "llama-1m" if case.name.startswith("1m") else "llama-15m"
+    source = next((f"llama-{size}" for size in NAMED if case.name.startswith(size)), "llama-15m")
     changes = {f"architecture.{key}": value for key, value in case.architecture.items()}
     spec = override(
         RunSpec(),

@@ -433,3 +433,27 @@ def test_who_decides_on_the_last_state_decides_on_those_that_others_left_open(tm
 
     agreed = play(tmp_path, scene).it.history.agreed
     assert (agreed[1], agreed[2]) == (state(1), state(2))
+
+
+def test_contributions_are_added_up_while_others_are_still_awaited(tmp_path, monkeypatch):
+    read = []
+
+    async def scene(run):
+        give = run.it.engine.blobs.read
+        monkeypatch.setattr(
+            run.it.engine.blobs, "read", lambda blob: read.append(blob) or give(blob)
+        )
+        await run.start()
+        for number in (2, 0):
+            await run.hand_in(number, 0)
+        async with asyncio.timeout(20):
+            while len(read) < 2:
+                await asyncio.sleep(0.01)
+        early = list(read)
+        await run.hand_in(1, 0)
+        closed = await run.closed(0)
+        assert closed.accepted == [0, 1, 2]
+        assert sorted(early) == sorted(closed.blobs[peer] for peer in (0, 2))
+        assert sorted(read) == sorted(closed.blobs)
+
+    play(tmp_path, scene)
