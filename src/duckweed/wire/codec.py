@@ -219,10 +219,9 @@ def entropy(shares: Sequence[float]) -> float:
 
 
 def rms(x: np.ndarray, layout: Layout) -> list[float]:
-    """Root mean square of each tensor of x, [T]."""
-    return [
-        float(np.sqrt(np.mean(np.square(x[part], dtype=np.float64)))) for part in layout.slices()
-    ]
+    """Root mean square of each tensor of x, [T], the same bits on every machine."""
+    parts = [x[part] for part in layout.slices()]
+    return [math.sqrt(squared_norm(part) / max(1, part.size)) for part in parts]
 
 
 def codec_type(wire: Wire) -> type[Codec]:
