@@ -1,6 +1,6 @@
 """Peak memory of a peer on a CPU beside what is predicted: `python -m bench.peer.memory`, some minutes.
 
-Each case is a process of its own: two rounds as a peer goes through them (train a step, compress, apply)
+Each case is a process of its own: two rounds as a peer goes through them (train four steps, compress, apply)
 on made-up tokens; the peak is that of the resident memory of the whole process. Two cases are
 one model with a large vocabulary, first with all logits at once. The last ones are drawn at random (`drawn`), and no constant of the
 prediction was fitted to them. Writes bench/results/memory.json
@@ -44,7 +44,10 @@ class Case(msgspec.Struct, frozen=True):
         return hash(self.key)
 
 
-NAMED = ("1m", "125m")  # cases of models that duckweed knows by name; of all others the shape is given, or llama-15m's
+NAMED = (
+    "1m",
+    "125m",
+)  # cases of models that duckweed knows by name; of all others the shape is given, or llama-15m's
 THIN = {"layers": 2, "width": 64, "heads": 2, "kv_heads": 2, "inner_width": 192}
 CASES = [
     Case("1m", BYTES, 256, 16, 16),
@@ -102,7 +105,7 @@ def prepared(case: Case) -> tuple[Any, Any]:
         RunSpec(),
         {
             "model.source": source, "model.sequence": case.sequence, "inner.batch": case.batch,
-            "inner.steps": 1, "inner.warmup": 0, "inner.iterations": 1, "inner.optimizer": case.optimizer, "inner.precision": "fp32", **changes,
+            "inner.steps": 4, "inner.warmup": 0, "inner.iterations": 1, "inner.optimizer": case.optimizer, "inner.precision": "fp32", **changes,
         },
     )  # fmt: skip
     return spec, models.configuration(

@@ -14,6 +14,8 @@ from duckweed.merge.round import blob_hash
 from duckweed.round.engine import Engine, MemoryBlobs
 from duckweed.run.spec import RunSpec, override
 from duckweed.wire import codec_of
+from duckweed.wire.codecs.integer import Codes
+from duckweed.wire.codecs.sums import Sums
 
 SHARED = [0.375] * len(LAYOUT.names)
 EVERY_RULE = dict.fromkeys(CASES) | {"integer-1 filtered": None}
@@ -105,6 +107,38 @@ def test_a_contribution_of_less_than_a_block_is_read_once_more_and_no_other():
     found, _, reads = closed(spec, handed, [said for said, _ in handed])
     assert found.weights == [2, 2, 1, 2]
     assert reads == {handed[2][0].blob: 1}
+
+
+@pytest.mark.parametrize("late", [0, 3])
+def test_what_comes_at_the_last_moment_costs_one_reading_each(late):
+    """Peer 0 has trained half a block."""
+    spec = specification("integer-3 mean")
+    handed = [contribution(spec, peer, whole(spec) // (1 + (peer == 0))) for peer in range(6)]
+    early = [said for said, _ in handed if said.peer != late]
+    found, update, reads = closed(spec, handed, early)
+    assert found.weights == [1, 2, 2, 2, 2, 2]
+    assert sum(reads.values()) == 2
+    assert (found, update) == closed(spec, handed, [])[:2]
+
+
+def test_a_sum_that_could_not_be_added_to_is_formed_anew(monkeypatch):
+    spec = specification("integer-3 mean")
+    handed = [contribution(spec, peer, whole(spec)) for peer in range(3)]
+    blobs = MemoryBlobs({said.blob: blob for said, blob in handed})
+    engine = Engine(spec, LAYOUT, blobs)
+    arrivals = engine.arrivals(SHARED)
+    engine.take(arrivals, handed[0][0])
+
+    def half(total: Sums, contribution: Codes, weight: int) -> None:
+        total.sums[: LAYOUT.total // 2] += contribution.codes[: LAYOUT.total // 2]
+        raise MemoryError
+
+    with monkeypatch.context() as change:
+        change.setattr(Sums, "add", half)
+        with pytest.raises(MemoryError):
+            engine.take(arrivals, handed[1][0])
+    found = engine.close(SHARED, [said for said, _ in handed], arrivals=arrivals)
+    assert (found, blobs[found.update]) == closed(spec, handed, [])[:2]
 
 
 def test_what_is_refused_after_it_was_added_leaves_no_trace():

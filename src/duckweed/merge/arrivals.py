@@ -31,21 +31,28 @@ class Arrivals:
         self._added: dict[
             Key, int
         ] = {}  # what is in the total, in its order, and how it is weighed there
+        self.sound = True
+        """Whether the sum is what it should be: not where adding to it has failed half way."""
         self._norms: dict[Key, float | None] = {}
         self._faults: dict[Key, str] = {}
 
-    def early(self, said: Announcement, blob: bytes, tokens: int) -> None:
-        """Take a contribution while others are still to come. tokens: of a whole block."""
+    def early(self, said: Announcement, read: Read, tokens: int) -> None:
+        """Take a contribution, what it will weigh not being known. tokens: of a whole block."""
+        if self._total is not None and not self._total.exact:
+            return  # its sum is formed in one order, and so at the end
         if any(said.blob == other for _, other in self._norms):
-            return  # a copy, which will hardly count
+            return  # a copy, which will hardly count, or the same again
         fit = said.tokens == tokens and not self._codec.objection(said.rms)
-        exact = self._total is not None and self._total.exact
-        self._take(said, blob, int(fit and exact))
+        self._take(said, read(said.blob), int(fit))
 
     def take(self, said: Announcement, read: Read, weight: int) -> None:
         """Take a contribution, unless it has been taken. weight: what it weighs if all count."""
-        if (said.peer, said.blob) not in self._norms.keys() | self._faults.keys():
+        if not self.taken(said):
             self._take(said, read(said.blob), weight)
+
+    def taken(self, said: Announcement) -> bool:
+        """Whether a contribution has been taken."""
+        return (said.peer, said.blob) in self._norms.keys() | self._faults.keys()
 
     def fault(self, said: Announcement) -> str:
         """Why a contribution that was taken cannot count; "" if it can."""
@@ -89,7 +96,9 @@ class Arrivals:
         if self._gram:
             self._gram.add(contribution.codes)  # type: ignore[attr-defined]
         if self._total is not None and weight:
+            sound, self.sound = self.sound, False
             self._total.add(contribution, weight)
+            self.sound = sound
             self._added[key] = weight
 
     def _factor(self, wanted: Mapping[Key, int]) -> int:

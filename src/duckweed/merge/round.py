@@ -73,7 +73,8 @@ def close(
     hoped = [p for p in range(len(announcements)) if p not in copies | faults]
     filter_, standing = find_rule(spec.rule).filter, dict[int, trust.Standing]()
     gram = Gram(layout, [a.blob for a in announcements]) if filter_ else None
-    if gram or arrivals is None:  # what a filter looks at depends on all that was handed in
+    # What a filter looks at depends on all that was handed in.
+    if gram or arrivals is None or not arrivals.sound:
         arrivals = Arrivals(codec, shared, gram)
     hoped_for = _weighed(spec, [announcements[p] for p in hoped], memory)
     for position, weight in zip(hoped, hoped_for, strict=True):

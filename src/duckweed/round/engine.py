@@ -61,12 +61,11 @@ class Engine:
         return Arrivals(codec_of(self.spec.wire, self.layout), shared)
 
     def take(self, arrivals: Arrivals, said: Announcement) -> None:
-        """Check a contribution, whose blob is here, and add it up, so that `close` has less to do."""
-        if not find_rule(
-            self.spec.rule
-        ).filter:  # else all are looked at once more when all are here
+        """Check a contribution, whose blob is here, and add it up, unless that was done: `close` has less to do then."""
+        # A filter looks at all once more when all are here.
+        if not arrivals.taken(said) and not find_rule(self.spec.rule).filter:
             tokens = self.spec.schedule.steps_of(said.round) * self.spec.tokens_per_step
-            arrivals.early(said, self.blobs.read(said.blob), tokens)
+            arrivals.early(said, self.blobs.read, tokens)
 
     def close(
         self,
@@ -79,6 +78,9 @@ class Engine:
         shared: what they were encoded with (State.shared), [K]. memory: what the rounds before have left
         of each peer. arrivals: those of this round, if some were taken. The merged blob, if the wire has one, is written
         before this returns."""
+        if arrivals:
+            for said in handed:
+                self.take(arrivals, said)
         closed, update = close(
             self.spec, self.layout, shared, handed, self.blobs.read, memory, arrivals
         )

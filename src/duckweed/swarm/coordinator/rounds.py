@@ -160,7 +160,8 @@ class RoundDriver:
     async def _add(self, said: Announcement) -> None:
         arrivals = self._arrivals
         async with self._adding:
-            if arrivals and arrivals is self._arrivals:  # the round has not begun to close
+            # Not where the round has begun to close by now.
+            if arrivals and arrivals is self._arrivals and not self.ended:
                 with contextlib.suppress(OSError):  # then it fails to close, and says so
                     await asyncio.to_thread(self.engine.take, arrivals, said)
 
