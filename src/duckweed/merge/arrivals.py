@@ -28,9 +28,7 @@ class Arrivals:
         """shared: what the contributions are encoded with, [K]. gram: is told of their codes."""
         self._codec, self._shared, self._gram = codec, np.array(shared, np.float32), gram
         self._total = codec.total(self._shared) if codec.additive else None
-        self._added: dict[
-            Key, int
-        ] = {}  # what is in the total, in its order, and how it is weighed there
+        self._added: dict[Key, int] = {}  # what is in the total, in its order, by its weight there
         self.sound = True
         """Whether the sum is what it should be: not where adding to it has failed half way."""
         self._norms: dict[Key, float | None] = {}
