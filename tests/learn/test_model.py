@@ -12,6 +12,7 @@ from duckweed.learn.model import model as models
 from duckweed.learn.model.given import given_weights
 from duckweed.learn.model.model import ModelError
 from duckweed.learn.model.presets import PRESETS
+from duckweed.run.defaults import SIZES
 
 # With the byte tokenizer's 257 entries, and with the vocabulary that the shape was published with.
 COUNTS = {
@@ -40,6 +41,8 @@ def test_every_preset_has_its_number_of_parameters(tmp_path, preset, vocabulary)
 
 def test_counts_cover_all_presets_and_meet_the_published_sizes():
     assert {preset for preset, _ in COUNTS} == set(PRESETS)
+    over_bytes = {preset: count for (preset, words), count in COUNTS.items() if words == 257}
+    assert pytest.approx(over_bytes, rel=0.01) == SIZES
     assert COUNTS["llama-1b", 128_256] == pytest.approx(1.24e9, rel=0.01)
     assert COUNTS["qwen3-0.6b", 151_936] == pytest.approx(0.6e9, rel=0.01)
 

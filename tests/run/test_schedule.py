@@ -51,6 +51,11 @@ def test_who_has_no_specification_has_a_learning_rate_for_the_length_of_the_run(
     assert rates[1] == start({}).inner.learning_rate == 0.007
     assert start({"inner.learning_rate": 0.5}).inner.learning_rate == 0.5
     assert start({"inner.batch": 16}).inner.learning_rate > rates[1]
+    sizes = [
+        start({"model.source": f"llama-{x}"}).inner.learning_rate for x in ("0.5m", "1m", "15m")
+    ]
+    assert sizes == sorted(sizes, reverse=True)
+    assert 0.003 < sizes[2] < sizes[1] == 0.007 < sizes[0]
     warmups = [start({"rounds.count": count}).inner.warmup for count in (1, 13, 300)]
     assert warmups == [4, 40, 40]
     assert start({"inner.warmup": 7}).inner.warmup == 7

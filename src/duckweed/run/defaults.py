@@ -12,6 +12,13 @@ of one level (docs/merge.md), and a code of 2 is twice as large a step."""
 BUDGET: dict[str, object] = {"rounds.saving": 150.0, "rounds.evaluate": 12}
 """And its rounds, if the user does not name them either: many short ones, measured as seldom, in tokens, as 13 rounds of
 40 steps would be."""
+SIZE = 1.07e6
+SIZES = {
+    "llama-0.5m": 0.51e6, "llama-0.6m": 0.67e6, "llama-1m": SIZE, "llama-15m": 14.4e6, "llama-125m": 114e6,
+    "llama-1b": 974e6, "qwen3-0.6b": 441e6, "deepseek-v3-mini": 2.3e6,
+}  # fmt: skip
+"""Parameters of the models that duckweed knows by name, over bytes. Of others the learning rate is that of the first
+size."""
 WARMUP = 40  # steps, and of a short run at most a tenth of them
 
 
@@ -28,7 +35,7 @@ def start(changes: Mapping[str, object]) -> RunSpec:
     found = override(RunSpec(), given | {"inner.warmup": 0})
     steps, tokens = found.total_steps, found.rounds.peers * found.tokens_per_step
     own_length = {
-        "inner.learning_rate": rate(steps, tokens),
+        "inner.learning_rate": rate(steps, tokens, SIZES.get(found.model.source, SIZE)),
         "inner.warmup": min(WARMUP, steps // 10),
         "inner.guide": guide(steps / found.schedule.rounds),
     }
@@ -40,11 +47,12 @@ def _codes(changes: Mapping[str, object]) -> dict[str, object]:
     return {} if open_to_all or changes.get("wire.kind", "integer") != "integer" else CODES
 
 
-def rate(steps: int, tokens: int) -> float:
+def rate(steps: int, tokens: int, parameters: float = SIZE) -> float:
     """The peak of the learning rate for a run of so many inner steps of a peer, in each of which all peers together
-    read so many tokens. Fitted to the best of several rates with Muon at 260 to 6,000 steps of 512 to 4,096 tokens
-    (docs/parity.md, "The learning rate")."""
-    return float(f"{0.007 * (520 / max(steps, 100)) ** 0.4 * (tokens / 2048) ** 0.15:.2g}")
+    read so many tokens, of a model of so many parameters. Fitted to the best of several rates with Muon at 260 to 6,000
+    steps of 512 to 4,096 tokens, and 0.2 to 15 million parameters (docs/parity.md, "The learning rate")."""
+    length = (520 / max(steps, 100)) ** 0.4
+    return float(f"{0.007 * length * (tokens / 2048) ** 0.15 * (SIZE / parameters) ** 0.25:.2g}")
 
 
 def guide(steps: float) -> float:
