@@ -230,7 +230,7 @@ LARGER: dict[str, dict[str, Any]] = {
     for size, width, layers, inner in (("4M", 256, 5, 704), ("15M", 448, 6, 1216))
 }  # fmt: skip
 for size, model in LARGER.items():
-    for rate in (0.0035, 0.0025, 0.0018):
+    for rate in (0.0035, 0.0025, 0.0018, 0.0013):
         cell(f"ddp-{size}-rate-{rate}", [2 * TOTAL], joined | model | {"inner.learning_rate": rate})
     for rate in (0.007, 0.005, 0.0035):
         lower = TWO_LEVELS | model | {"inner.learning_rate": rate}
