@@ -44,10 +44,8 @@ class Case(msgspec.Struct, frozen=True):
         return hash(self.key)
 
 
-NAMED = (
-    "1m",
-    "125m",
-)  # cases of models that duckweed knows by name; of all others the shape is given, or llama-15m's
+NAMED = ("1m", "125m")
+"""How the names of those cases begin whose model is a preset; of others the shape is given, or is llama-15m's."""
 THIN = {"layers": 2, "width": 64, "heads": 2, "kv_heads": 2, "inner_width": 192}
 CASES = [
     Case("1m", BYTES, 256, 16, 16),

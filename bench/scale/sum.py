@@ -23,7 +23,8 @@ from bench.wire.table import table
 from bench.wire.vector import synthetic
 from duckweed.merge.announcement import Announcement
 from duckweed.merge.round import blob_hash
-from duckweed.round.engine import Engine
+from duckweed.round.engine import Engine, FolderBlobs
+from duckweed.run.folder import RunFolder
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec, override
 from duckweed.wire import codec_of
@@ -36,19 +37,6 @@ WIRES: dict[str, dict[str, object]] = {
     "integer, filtered": {"wire.kind": "integer", "merge.rule": "filtered"},
     "dense bf16": {"wire.kind": "dense", "wire.dtype": "bf16"},
 }
-
-
-class Here:
-    """The blobs of a case."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def read(self, digest: str) -> bytes:
-        return (self.folder / digest).read_bytes()
-
-    def write(self, digest: str, blob: bytes) -> None:
-        (self.folder / digest).write_bytes(blob)
 
 
 class Round(msgspec.Struct):
@@ -73,7 +61,7 @@ def make(folder: Path, changes: dict[str, object], peers: int, millions: int) ->
                 0, peer, peer, blob_hash(blob), len(blob), tokens, steps=1, loss=3.0, rms=announced
             )
         )
-        (folder / handed[-1].blob).write_bytes(blob)
+        FolderBlobs(RunFolder(folder)).write(handed[-1].blob, blob)
     written = Round(dict(changes), layout, scales.tolist(), handed)
     (folder / "round.json").write_bytes(msgspec.json.encode(written))
 
@@ -84,7 +72,8 @@ def measure(folder: Path) -> dict[str, float]:
     spec = override(RunSpec(), case.changes)
     warm_up(spec.wire)
     before, began, worked = memory(), time.perf_counter(), time.process_time()
-    engine = Engine(spec, case.layout, Here(folder))
+    blobs = RunFolder(folder)
+    engine = Engine(spec, case.layout, FolderBlobs(blobs))
     arrivals, taken = engine.arrivals(case.shared), []
     for said in case.handed:
         engine.take(arrivals, said)
@@ -92,7 +81,7 @@ def measure(folder: Path) -> dict[str, float]:
     closed = engine.close(case.shared, case.handed, arrivals=arrivals)
     seconds = time.perf_counter() - began
     assert len(closed.accepted) == len(case.handed)
-    update = (folder / closed.update).stat().st_size if closed.update else 0
+    update = blobs.blob(closed.update).stat().st_size if closed.update else 0
     return {
         "blob MB": round(case.handed[0].size / 1e6, 1),
         "update MB": round(update / 1e6, 1),

@@ -18,7 +18,7 @@ from duckweed.wire.codecs.integer import Codes
 from duckweed.wire.codecs.sums import Sums
 
 SHARED = [0.375] * len(LAYOUT.names)
-EVERY_RULE = dict.fromkeys(CASES) | {"integer-1 filtered": None}
+EVERY_RULE = [*CASES, "integer-1 filtered"]
 
 
 class Counting(MemoryBlobs):
@@ -49,13 +49,19 @@ def contribution(spec: RunSpec, peer: int, tokens: int, factor: float = 1.0):
     return announce(0, peer, blob, wanted, tokens), blob
 
 
-def closed(spec: RunSpec, handed: list, early: list[Announcement]):
-    """How the round closes, its update, and how often blobs were read when it closed."""
+def begun(spec: RunSpec, handed: list, early: list[Announcement]):
+    """The blobs that were handed in, an engine, and what it has taken already."""
     blobs = Counting({said.blob: blob for said, blob in handed})
     engine = Engine(spec, LAYOUT, blobs)
     arrivals = engine.arrivals(SHARED)
     for said in early:
         engine.take(arrivals, said)
+    return blobs, engine, arrivals
+
+
+def closed(spec: RunSpec, handed: list, early: list[Announcement]):
+    """How the round closes, its update, and how often blobs were read when it closed."""
+    blobs, engine, arrivals = begun(spec, handed, early)
     before = blobs.reads.copy()
     found = engine.close(SHARED, [said for said, _ in handed], arrivals=arrivals)
     senders = Counter(said.blob for said, _ in handed)
@@ -124,10 +130,7 @@ def test_what_comes_at_the_last_moment_costs_one_reading_each(late):
 def test_a_sum_that_could_not_be_added_to_is_formed_anew(monkeypatch):
     spec = specification("integer-3 mean")
     handed = [contribution(spec, peer, whole(spec)) for peer in range(3)]
-    blobs = MemoryBlobs({said.blob: blob for said, blob in handed})
-    engine = Engine(spec, LAYOUT, blobs)
-    arrivals = engine.arrivals(SHARED)
-    engine.take(arrivals, handed[0][0])
+    blobs, engine, arrivals = begun(spec, handed, [handed[0][0]])
 
     def half(total: Sums, contribution: Codes, weight: int) -> None:
         total.sums[: LAYOUT.total // 2] += contribution.codes[: LAYOUT.total // 2]
@@ -146,10 +149,6 @@ def test_what_is_refused_after_it_was_added_leaves_no_trace():
     handed = [contribution(spec, peer, whole(spec)) for peer in range(4)]
     stays = handed[:3]
     found, update, _ = closed(spec, stays, [said for said, _ in stays])
-    blobs = Counting({said.blob: blob for said, blob in handed})
-    engine = Engine(spec, LAYOUT, blobs)
-    arrivals = engine.arrivals(SHARED)
-    for said, _ in handed:
-        engine.take(arrivals, said)
+    blobs, engine, arrivals = begun(spec, handed, [said for said, _ in handed])
     assert engine.close(SHARED, [said for said, _ in stays], arrivals=arrivals) == found
     assert blobs[found.update] == update

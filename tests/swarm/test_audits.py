@@ -5,27 +5,19 @@ import asyncio
 import msgspec
 import pytest
 from fixtures import pretended
+from fixtures.auditing import EVERYBODY, SPEC, SUBJECT, Members, carried, scene
 from fixtures.coordinated import play
-from fixtures.pretended import MANY, state
+from fixtures.pretended import MANY
 
 from duckweed.audit import draw
 from duckweed.audit.draw import LONGEST
-from duckweed.audit.outcomes import unfounded
 from duckweed.ledger.entries import AuditEntry, PeerEntry
 from duckweed.merge.round import blob_hash
-from duckweed.net.identity import verify
-from duckweed.round.signed import check, verdict_part
+from duckweed.round.signed import verdict_part
 from duckweed.run.spec import override
 from duckweed.swarm.coordinator import audits as room
 from duckweed.swarm.coordinator.guest_book import PUT_OUT
 from duckweed.swarm.protocol import messages as m
-
-SPEC = override(
-    pretended.SPEC,
-    {"rounds.patience": 1.0, "rounds.count": 40, "rounds.peers": 7, "members.audits": 0.05},
-)
-EVERYBODY = range(7)
-SUBJECT = 1
 
 
 @pytest.fixture(autouse=True)
@@ -42,102 +34,6 @@ def drawn(monkeypatch):
     )
     monkeypatch.setattr(room, "SLOW_LINE", 1e12)
     return chosen
-
-
-def carried(number, round_):
-    """What a peer carries after its contribution to a round."""
-    return f"{number} after round {round_}".encode() if round_ >= 0 else b""
-
-
-class Members:
-    """The peers of a run: what each does when it is asked. silent: those that say nothing when they audit."""
-
-    def __init__(self, run):
-        self.run, self.gone, self.silent = run, set(), set()
-        self.told = {}  # peer -> its last Apply
-        self.asked = {}  # peer -> the last audit that it was asked for
-        self.lied = {}  # peer -> what it says of every audit; else that all fits
-
-    async def start(self):
-        await self.run.join(MANY)
-        self.run.task = asyncio.create_task(self.run.it.rounds.run())
-        await asyncio.sleep(0)
-
-    async def next(self, number, round_):
-        return await self.run.ask(MANY[number], m.Next(round_, state(round_), False))
-
-    async def round(self, round_):
-        """All who are there train or audit, and apply what comes of it. Returns who has audited."""
-        here = [x for x in EVERYBODY if x not in self.gone]
-        audited = []
-        for number in here:
-            answer = await self.next(number, round_)
-            if isinstance(answer, m.Audit):
-                audited.append(number)
-                self.asked[number] = answer
-                if number not in self.silent:
-                    assert (
-                        await self.verdict(number, answer, self.lied.get(number, True)) == m.Ack()
-                    )
-                continue
-            assert isinstance(answer, m.Train), answer
-            said = {"after": blob_hash(carried(number, round_))}
-            work = pretended.contribution(self.run.spec, number, answer, **said)
-            assert await self.run.ask(MANY[number], *work) == m.Ack()
-        await self.run.closed(round_)
-        for number in here:
-            answer = await self.next(number, round_)
-            if isinstance(answer, m.Apply):
-                self.told[number] = answer
-            else:
-                assert answer == m.Refused(PUT_OUT)
-                self.gone.add(number)
-        return audited
-
-    async def rounds(self, begin, end):
-        for number in range(begin, end):
-            await self.round(number)
-
-    async def verdict(self, number, task, fits, signer=None, done=True):
-        part = verdict_part(self.run.it.history.genesis_hash, task.round, task.peer, fits, "seen")
-        signature = (signer or MANY[number]).sign(part)
-        question = m.Audited(task.round, task.peer, done, fits, "seen", signature)
-        return await self.run.ask(MANY[number], question)
-
-    async def show(self, number, round_):
-        """The peer shows what is asked for of its contribution to a round."""
-        things = [carried(number, round_), self.contribution(number, round_)]
-        for wanted in self.told[number].show:
-            data = {blob_hash(x): x for x in things}[wanted]
-            assert await self.run.ask(MANY[number], m.Shown(wanted), data) == m.Ack()
-
-    def contribution(self, number, round_):
-        task = m.Train(round_, 0, 0, 1, False, steps=4)
-        return pretended.contribution(self.run.spec, number, task)[1]
-
-    @property
-    def ended(self):
-        return dict(self.run.it.history.audited)
-
-    @property
-    def case(self):
-        (case,) = self.run.it.audits.cases.values()
-        return case
-
-
-def scene(path, act, spec=SPEC):
-    """Round 0 is closed, in which the subject's contribution was drawn; then the scene."""
-
-    async def all_of_it(run):
-        members = Members(run)
-        await members.start()
-        await members.round(0)
-        await act(members)
-        claimed = list(run.it.history.audits())
-        assert list(unfounded(claimed)) == []
-        assert check(run.it.history.ledger, verify).wrong == []
-
-    return play(path, all_of_it, spec, seconds=2000.0)
 
 
 def test_work_that_is_drawn_is_shown_done_again_by_one_peer_and_paid_for(tmp_path):

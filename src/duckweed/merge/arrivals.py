@@ -38,19 +38,15 @@ class Arrivals:
         """Take a contribution, what it will weigh not being known. tokens: of a whole block."""
         if self._total is not None and not self._total.exact:
             return  # its sum is formed in one order, and so at the end
-        if any(said.blob == other for _, other in self._norms):
-            return  # a copy, which will hardly count, or the same again
+        if self._taken(said) or any(said.blob == other for _, other in self._norms):
+            return  # a copy will hardly count
         fit = said.tokens == tokens and not self._codec.objection(said.rms)
         self._take(said, read(said.blob), int(fit))
 
     def take(self, said: Announcement, read: Read, weight: int) -> None:
         """Take a contribution, unless it has been taken. weight: what it weighs if all count."""
-        if not self.taken(said):
+        if not self._taken(said):
             self._take(said, read(said.blob), weight)
-
-    def taken(self, said: Announcement) -> bool:
-        """Whether a contribution has been taken."""
-        return (said.peer, said.blob) in self._norms.keys() | self._faults.keys()
 
     def fault(self, said: Announcement) -> str:
         """Why a contribution that was taken cannot count; "" if it can."""
@@ -71,17 +67,19 @@ class Arrivals:
         if not factor:
             self._total, self._added, factor = self._codec.total(self._shared), {}, 1
         missing = [key for key in wanted if key not in self._added]
-        if not missing and factor == 1 and list(wanted) == list(self._added):
-            return self._total
-        place = {key: n for n, key in enumerate([*self._added, *missing])}
-        if self._added:
+        if factor != 1:
             self._total.multiply(factor)
         for peer, blob in missing:
             self._total.add(self._codec.decode(read(blob), self._shared), wanted[peer, blob])
+        place = {key: n for n, key in enumerate([*self._added, *missing])}
         order = [place[key] for key in wanted]
         if order != sorted(order):
             self._total.arrange(order)
         return self._total
+
+    def _taken(self, said: Announcement) -> bool:
+        key = said.peer, said.blob
+        return key in self._norms or key in self._faults
 
     def _take(self, said: Announcement, blob: bytes, weight: int) -> None:
         key = said.peer, said.blob
@@ -94,9 +92,11 @@ class Arrivals:
         if self._gram:
             self._gram.add(contribution.codes)  # type: ignore[attr-defined]
         if self._total is not None and weight:
-            sound, self.sound = self.sound, False
-            self._total.add(contribution, weight)
-            self.sound = sound
+            try:
+                self._total.add(contribution, weight)
+            except BaseException:
+                self.sound = False
+                raise
             self._added[key] = weight
 
     def _factor(self, wanted: Mapping[Key, int]) -> int:
@@ -104,6 +104,6 @@ class Arrivals:
         assert self._total is not None
         if not self._total.exact:
             return int(list(wanted.items()) == list(self._added.items()))
-        factors = {wanted.get(key, 0) / weight for key, weight in self._added.items()}
-        factor = factors.pop() if len(factors) == 1 else float(not self._added)
-        return int(factor) if factor == int(factor) else 0
+        ratios = {divmod(wanted.get(key, 0), weight) for key, weight in self._added.items()}
+        (factor, rest), *others = ratios or {(1, 0)}
+        return 0 if rest or others else factor

@@ -62,8 +62,7 @@ class Engine:
 
     def take(self, arrivals: Arrivals, said: Announcement) -> None:
         """Check a contribution, whose blob is here, and add it up, unless that was done: `close` has less to do then."""
-        # A filter looks at all once more when all are here.
-        if not arrivals.taken(said) and not find_rule(self.spec.rule).filter:
+        if not find_rule(self.spec.rule).filter:  # it looks at all of them when all are here
             tokens = self.spec.schedule.steps_of(said.round) * self.spec.tokens_per_step
             arrivals.early(said, self.blobs.read, tokens)
 

@@ -13,12 +13,12 @@ BUDGET: dict[str, object] = {"rounds.saving": 150.0, "rounds.evaluate": 12}
 """And its rounds, if the user does not name them either: many short ones, measured as seldom, in tokens, as 13 rounds of
 40 steps would be."""
 SIZE = 1.07e6
+"""Parameters of the model that the rate was fitted to first, and that one of unknown size is taken for."""
 SIZES = {
     "llama-0.5m": 0.51e6, "llama-0.6m": 0.67e6, "llama-1m": SIZE, "llama-15m": 14.4e6, "llama-125m": 114e6,
     "llama-1b": 974e6, "qwen3-0.6b": 441e6, "deepseek-v3-mini": 2.3e6,
 }  # fmt: skip
-"""Parameters of the models that duckweed knows by name, over bytes. Of others the learning rate is that of the first
-size."""
+"""Those of the models that duckweed knows by name, over bytes."""
 WARMUP = 40  # steps, and of a short run at most a tenth of them
 
 

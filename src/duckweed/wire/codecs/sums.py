@@ -47,8 +47,6 @@ class Sums(Total):
         self.weights.append(weight)
 
     def multiply(self, factor: int) -> None:
-        if factor == 1:
-            return
         self._hold(sum(self.weights) * factor)
         for part in threads.parts(len(self.sums)):
             self.sums[part] *= self.sums.dtype.type(factor)
