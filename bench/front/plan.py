@@ -235,6 +235,14 @@ for size, model in LARGER.items():
     for rate in (0.007, 0.005, 0.0035):
         lower = TWO_LEVELS | model | {"inner.learning_rate": rate}
         cell(f"shipped-{size}-rate-{rate}", evenly(70, 2 * TOTAL), lower)
+for size, rate in (("4M", 0.0025), ("15M", 0.0018)):  # the best of each, with a second seed
+    for name, changes, best in (("ddp", joined, rate), ("shipped", TWO_LEVELS, 0.0035)):
+        own = LARGER[size] | {"inner.learning_rate": best, "seed": 1}
+        lengths = evenly(70, 2 * TOTAL) if name == "shipped" else [2 * TOTAL]
+        cell(f"{name}-{size}-rate-{best}-s1", lengths, changes | own)
+# What the wire costs at as many rounds, and the shipped run over five times the tokens.
+cell("shipped-dense", evenly(70, 2 * TOTAL), GUIDED | DENSE)
+cell("shipped-fivefold", evenly(350, LONG), TWO_LEVELS | {"inner.learning_rate": 0.0037})
 
 WORDS = {
     "h20": "rounds of 20 steps",
