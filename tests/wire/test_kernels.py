@@ -187,3 +187,12 @@ def test_a_step_of_the_fit_is_that_of_newton():
     moved = a.copy()
     assert fit.newton(moved, sums, b, size, cap) == pytest.approx(np.abs(step).max(), rel=1e-9)
     assert moved == pytest.approx(np.clip(a + step, -9, 9), rel=1e-9)
+
+
+@pytest.mark.parametrize("length", [1, 2, 1000])
+def test_kinds_are_those_that_numpy_finds(length):
+    x = np.random.default_rng(length).integers(-63, 64, length)
+    for got, wanted in zip(
+        fit.kinds(x), np.unique(x, return_inverse=True, return_counts=True), strict=True
+    ):
+        assert got.tolist() == wanted.tolist()

@@ -11,7 +11,6 @@ from duckweed.wire.entropy.tables import (
     ONE,
     chained,
     frequencies,
-    kinds,
     put_indices,
     take_indices,
 )
@@ -49,12 +48,3 @@ def test_indices_take_six_bits_each_and_their_padding_is_checked(count):
     if 6 * count % 8:
         with pytest.raises(WireError, match="padding"):
             take_indices(Reader(blob[:-1] + bytes([blob[-1] | 128]), 9, b"test"), count)
-
-
-@pytest.mark.parametrize("length", [1, 2, 1000])
-def test_kinds_are_those_that_numpy_finds(length):
-    x = np.random.default_rng(length).integers(-63, 64, length)
-    for got, wanted in zip(
-        kinds(x), np.unique(x, return_inverse=True, return_counts=True), strict=True
-    ):
-        assert got.tolist() == wanted.tolist()

@@ -25,19 +25,10 @@ from duckweed.run.layout import Layout
 from duckweed.wire import threads
 from duckweed.wire.entropy import small
 from duckweed.wire.entropy.signs import Signs, lean
-from duckweed.wire.entropy.tables import (
-    HALF_LEVEL,
-    MAX_CLASS,
-    PER_NAT,
-    classes_of,
-    grid_of,
-    kinds,
-    step_of,
-)
+from duckweed.wire.entropy.tables import MAX_CLASS
 from duckweed.wire.frame import Reader, WireError, Writer
 
 _AT_ONCE = 1 << 18  # values summed at a time
-_CLOSE = 0.02  # nats: a fit that moves less is done
 
 
 @dataclass(frozen=True)
@@ -84,158 +75,69 @@ def matrix(shape: tuple[int, ...]) -> tuple[int, int]:
     return math.prod(shape) // columns, columns
 
 
-@dataclass(frozen=True)
-class Sums:
+def measure(numbers: np.ndarray, cap: int, layout: Layout) -> Map:
+    """Fit the maps to numbers [P], of whose magnitudes all above `cap` count as `cap`."""
+    tensors = [
+        numbers[part].reshape(matrix(shape))
+        for part, shape in zip(layout.slices(), layout.shapes, strict=True)
+    ]
+    sums = sums_of(tensors, cap)
+    fits = threads.each(lambda of: _fit(of, cap), sums)
+    return Map(layout, [plane for plane, _ in fits], [signs for _, signs in fits])
+
+
+class Sums(NamedTuple):
     """What a map is fitted to: sums over a tensor of C columns, of min(magnitude, cap)."""
 
     rows: np.ndarray  # int64[R]
     columns: np.ndarray  # int64[C]
-    squares: float  # sum of squares over the tensor
     nonzero: np.ndarray  # how many of a column are not zero, int64[C]
     minus: np.ndarray  # and how many are negative, int64[C]
+    squares: float  # sum of squares over the tensor
 
 
-def measure(numbers: np.ndarray, cap: int, layout: Layout) -> Map:
-    """Fit the maps to numbers [P], of whose magnitudes all above `cap` count as `cap`."""
-    sums = [
-        sums_of(numbers[part].reshape(matrix(shape)), cap)
-        for part, shape in zip(layout.slices(), layout.shapes, strict=True)
-    ]
-    planes = [_fit(s.rows, s.columns, cap, s.squares) for s in sums]
-    return Map(layout, planes, [lean(s.nonzero, s.minus, len(s.rows)) for s in sums])
-
-
-def sums_of(numbers: np.ndarray, cap: int) -> Sums:
-    """The sums of a tensor [R, C]."""
+def sums_of(tensors: list[np.ndarray], cap: int) -> list[Sums]:
+    """The sums of tensors [R, C] each."""
     from duckweed.wire.kernels import sums as kernels
 
-    rows = np.empty(len(numbers), np.int64)
+    rows = [np.empty(len(tensor), np.int64) for tensor in tensors]
 
-    def of(part: slice) -> tuple[np.ndarray, int]:
+    def of(some: threads.Within) -> tuple[np.ndarray, int]:
         """Of some rows: column sums, counts of nonzero and negative int32[3, C], sum of squares."""
+        part, number = some
+        numbers, own = tensors[number][part], rows[number][part]
         found = np.zeros((3, numbers.shape[1]), np.int32)
         if cap > 1:
-            return found, kernels.sizes(numbers[part], cap, rows[part], *found)
-        kernels.flags(numbers[part], rows[part], found[0], found[2])
+            return found, kernels.sizes(numbers, cap, own, *found)
+        kernels.flags(numbers, own, found[0], found[2])
         found[1] = found[0]
-        return found, int(rows[part].sum())
+        return found, int(own.sum())
 
-    parts = threads.stretches(len(numbers), max(1, _AT_ONCE // numbers.shape[1]))
-    found = threads.each(of, parts)
-    columns, nonzero, minus = np.array([f for f, _ in found]).sum(axis=0, dtype=np.int64)
-    return Sums(rows, columns, float(sum(squares for _, squares in found)), nonzero, minus)
-
-
-def _fit(rows: np.ndarray, columns: np.ndarray, cap: int, squares: float) -> Plane:
-    shape = len(rows), len(columns)
-    values, total = shape[0] * shape[1], int(rows.sum())
-    trials = values * cap
-    rate = min(max(total / trials, 0.5 / trials), 1 - 0.5 / trials)
-    none = [np.zeros(n, np.int64) for n in shape]
-    flat = Plane(grid_of(_logit(rate)), 0, none[0], 0, none[1])
-    if min(shape) == 1 or not 0 < total < trials:
-        return flat
-    fisher = cap * rate * (1 - rate)  # of one value, if it were binomial; it may spread more
-    dispersion = max(1.0, (squares / values - (total / values) ** 2) / fisher)
-    row_step, column_step = (step_of(n * fisher / dispersion) for n in reversed(shape))
-    if row_step == column_step == 0:
-        return flat
-    a, b = _rasch(rows, columns, cap)
-    no_rows, no_columns = _side(flat.rows, 0), _side(flat.columns, 0)
-    middle = _median(a)
-    levels = [(flat.base, no_rows, no_columns)]
-    if row_step:
-        of_rows = _side(classes_of(a - middle, row_step), row_step)
-    if column_step:
-        of_columns = _side(classes_of(b, column_step), column_step)
-    if row_step and column_step:
-        levels.append((grid_of(middle), of_rows, of_columns))
-    if row_step:
-        levels.append((grid_of(middle), of_rows, no_columns))
-    if column_step:
-        levels.append((flat.base, no_rows, of_columns))
-    base, x, y = min(levels, key=lambda level: _cost(level, rows, columns, cap, dispersion))
-    return Plane(base, x.step, x.classes, y.step, y.classes)
+    parts = [
+        threads.Within(part, number)
+        for number, tensor in enumerate(tensors)
+        for part in threads.stretches(len(tensor), max(1, _AT_ONCE // tensor.shape[1]))
+    ]
+    columns = [np.zeros((3, tensor.shape[1]), np.int64) for tensor in tensors]
+    squares = [0] * len(tensors)
+    for (_, number), (found, more) in zip(parts, threads.each(of, parts), strict=True):
+        columns[number] += found
+        squares[number] += more
+    return [
+        Sums(by_row, c[0], c[1], c[2], float(square))
+        for by_row, c, square in zip(rows, columns, squares, strict=True)
+    ]
 
 
-class _Side(NamedTuple):
-    """Classes of the rows or of the columns."""
-
-    step: int
-    classes: np.ndarray
-    which: np.ndarray
-    """The classes that come, ascending."""
-    of: np.ndarray
-    """For each row or column, which of them it has."""
-    sizes: np.ndarray
-    """How many have each."""
-
-
-def _median(a: np.ndarray) -> float:
-    """What np.median gives, which takes several times as long for so few."""
-    ordered, half = np.sort(a), len(a) // 2
-    return float(ordered[half] if len(a) % 2 else (ordered[half - 1] + ordered[half]) / 2)
-
-
-def _side(classes: np.ndarray, step: int) -> _Side:
-    return _Side(step, classes, *kinds(classes))
-
-
-def _rasch(rows: np.ndarray, columns: np.ndarray, cap: int) -> tuple[np.ndarray, np.ndarray]:
-    """Log-odds of rows, float64[R], and what columns add to them, float64[C]: Newton steps in
-    turn on rows and columns, each lumped into groups of almost equal sums."""
+def _fit(sums: Sums, cap: int) -> tuple[Plane, Signs]:
     from duckweed.wire.kernels import fit
 
-    total, values = rows.sum(), len(rows) * len(columns)
-    rate = (total + 0.5) / (values * cap + 1)
-    ya, na, of_row = _lump(rows, len(columns) * cap, rate)
-    yb, nb, of_column = _lump(columns, len(rows) * cap, rate)
-    a = _log_odds(ya, len(columns) * cap, rate)
-    b = _log_odds(yb, len(rows) * cap, rate) - _logit(rate)
-    na, nb = na.astype(np.float64), nb.astype(np.float64)
-    for _ in range(6):
-        step = fit.newton(a, ya, b, nb, float(cap))
-        more = fit.newton(b, yb, a, na, float(cap))
-        if max(step, more) < _CLOSE:
-            break
-    return a[of_row], b[of_column]
-
-
-def _log_odds(yes: np.ndarray, trials: int, rate: float) -> np.ndarray:
-    """Log-odds of yes / trials, drawn a little towards the rate of the whole."""
-    return np.log((yes + rate) / (trials - yes + 1 - rate))
-
-
-def _lump(sums: np.ndarray, trials: int, rate: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean sum and size of each group, and the group of each member."""
-    key = np.rint(8 * _log_odds(sums, trials, rate))
-    _, group, size = kinds(key.astype(np.int64))
-    return np.bincount(group, sums) / size, size, group
-
-
-def _logit(rate: float) -> float:
-    return float(np.log(rate / (1 - rate)))
-
-
-def _cost(
-    level: tuple[int, _Side, _Side],
-    rows: np.ndarray,
-    columns: np.ndarray,
-    cap: int,
-    dispersion: float,
-) -> float:
-    """Bits for the values under these classes, and for the classes, both at their entropy."""
-    base, of_rows, of_columns = level
-    na, nb = of_rows.sizes, of_columns.sizes
-    a = (base - HALF_LEVEL + of_rows.step * of_rows.which) / PER_NAT
-    b = of_columns.step * of_columns.which / PER_NAT
-    nats = (
-        cap * na @ np.logaddexp(0, a[:, None] + b) @ nb
-        - a[of_rows.of] @ rows
-        - b[of_columns.of] @ columns
+    rows, columns = np.empty(len(sums.rows), np.int64), np.empty(len(sums.columns), np.int64)
+    base, row_step, column_step = fit.plane(
+        sums.rows, sums.columns, cap, sums.squares, rows, columns
     )
-    entropy = sum(float(-(n * np.log2(n / n.sum())).sum()) for n in (na, nb))
-    return float(nats) / np.log(2) / dispersion + entropy
+    plane = Plane(base, row_step, rows, column_step, columns)
+    return plane, lean(sums.nonzero, sums.minus, len(rows))
 
 
 def put(writer: Writer, found: Map) -> None:

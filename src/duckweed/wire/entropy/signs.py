@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from duckweed.wire.entropy.tables import HALF_LEVEL, LEVELS, PER_NAT, classes_of, kinds, step_of
+from duckweed.wire.entropy.tables import HALF_LEVEL, LEVELS
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,7 @@ class Signs:
 def lean(count: np.ndarray, minus: np.ndarray, rows: int) -> Signs:
     """Step and class of each column of one tensor [rows, C], of which `count` are not zero and `minus` are
     negative, int64[C]; step 0 where signs do not lean enough to pay for the classes."""
-    total = int(count.sum())
-    step = step_of(total / len(count) / 4) if total and rows > 1 else 0
-    if step:
-        classes = classes_of(np.log((minus + 0.5) / (count - minus + 0.5)), step)
-        logit = classes * (step / PER_NAT)
-        nats = count @ np.logaddexp(0, logit) - minus @ logit
-        size = kinds(classes)[2]
-        side = -(size * np.log2(size / size.sum())).sum()
-        if nats / np.log(2) + side < 0.99 * total - 64:
-            return Signs(step, classes)
-    return Signs(0, np.zeros(len(count), np.int64))
+    from duckweed.wire.kernels import fit
+
+    classes = np.empty(len(count), np.int64)
+    return Signs(fit.lean(count, minus, rows, classes), classes)

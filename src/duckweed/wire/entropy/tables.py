@@ -28,7 +28,6 @@ LEVELS = len(GRID)
 HALF_LEVEL = LEVELS // 2
 FLAGS = np.stack([ONE - GRID, GRID], axis=1)
 """Of yes and no, where the level is the rate of yes, int64[64, 2]."""
-_MAX_STEP = 7
 MAX_CLASS = 63
 _MIDDLES = (GRID[1:] + GRID[:-1]) // 2
 
@@ -37,31 +36,6 @@ def nearest(yes: np.ndarray, count: np.ndarray) -> np.ndarray:
     """Index of the grid point nearest to the rate yes / count; of one half where count is 0."""
     rate = (yes * ONE + count // 2) // np.maximum(count, 1)
     return np.where(count > 0, np.searchsorted(_MIDDLES, rate), HALF_LEVEL).astype(np.uint8)
-
-
-def grid_of(logit: float) -> int:
-    """The grid point nearest to a rate with these log-odds."""
-    return int(np.clip(np.rint(logit * PER_NAT), -HALF_LEVEL, HALF_LEVEL - 1)) + HALF_LEVEL
-
-
-def step_of(fisher: float) -> int:
-    """Grid points from one class to the next; 0 where a class says too little to be sent."""
-    step = PER_NAT * np.sqrt(12 / fisher)
-    return 0 if step > 2 * _MAX_STEP else int(np.clip(np.rint(step), 1, _MAX_STEP))
-
-
-def classes_of(logits: np.ndarray, step: int) -> np.ndarray:
-    """Log-odds in whole steps, int64."""
-    classes = np.rint(logits * (PER_NAT / step)).astype(np.int64)
-    return np.clip(classes, -MAX_CLASS, MAX_CLASS)
-
-
-def kinds(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The numbers that come among small integers int64[N], ascending; for each of the N which of them it is;
-    how often each comes."""
-    from duckweed.wire.kernels import fit
-
-    return fit.kinds(np.ascontiguousarray(x, np.int64))
 
 
 def chained(counts: np.ndarray) -> np.ndarray:
