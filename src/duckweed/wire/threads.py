@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from typing import NamedTuple, TypeVar
 
@@ -23,12 +23,29 @@ def use(threads: int) -> None:
 
 
 def each(work: Callable[[Part], Result], parts: Iterable[Part]) -> list[Result]:
-    """`work` of every part, in their order. It must not call `each` itself. Work that holds the interpreter's lock
-    gains nothing."""
+    """`work` of every part, in their order. Work that holds the interpreter's lock gains nothing.
+
+    Raises what `work` raises, when no thread is at work any more."""
     listed = list(parts)
-    if min(_count, len(listed)) <= 1:
+    helpers = min(_count, len(listed)) - 1
+    if helpers < 1:
         return [work(part) for part in listed]
-    return list(_pool(_count).map(work, listed))
+    found: dict[int, Result] = {}
+    numbers = iter(range(len(listed)))  # common to all threads; one step of it cannot be interrupted
+
+    def take() -> None:
+        for number in numbers:
+            found[number] = work(listed[number])
+
+    helping = [_pool(_count).submit(take) for _ in range(helpers)]
+    try:
+        take()
+    finally:  # one that has not begun comes too late
+        wait([helper for helper in helping if not helper.cancel()])
+    for helper in helping:
+        if not helper.cancelled():
+            helper.result()
+    return [found[number] for number in range(len(listed))]
 
 
 @cache
