@@ -175,14 +175,17 @@ class Worker:
         return self.learner.evaluate(state.weights, limit, share, shares)
 
     def save(self, path: Path) -> None:
-        """Write what `close_round(True)` would keep, atomically, before the contribution is sent."""
+        """Write what `close_round(True)` would keep, atomically, before the contribution is sent. It is there if the
+        process is killed. If the machine fails it may not be, and what a wait for the disk would cost every round is
+        more than what is lost then: what one contribution left out."""
         carried = self._pending or self.carried
         if self._unsaved and self._pending:
             write_atomically(path, self._unsaved)
             self._unsaved = b""
             return
         sent = {} if carried.sent is None else {"sent": carried.sent}
-        write_arrays(path, {"residual": carried.residual, **sent, **carried.optimizer}, {})
+        arrays = {"residual": carried.residual, **sent, **carried.optimizer}
+        write_arrays(path, arrays, {}, sync=False)
 
     def load(self, path: Path, round_: int) -> bool:
         """Carry on what `save` wrote for a round that left it. False if the file is missing or damaged."""

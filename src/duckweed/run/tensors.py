@@ -12,10 +12,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], facts: dict[str, str]) -> None:
+def write_arrays(
+    path: Path, arrays: Mapping[str, np.ndarray], facts: dict[str, str], sync: bool = True
+) -> None:
     """Write named arrays and facts about them as safetensors, the same bytes for the same contents, so
-    that peers that hold one state give one file to a newcomer, a piece each. Raises OSError, also for a
-    full disk."""
+    that peers that hold one state give one file to a newcomer, a piece each. sync: wait for the disk; without, a
+    file may be damaged if the machine itself fails, and is whole if no more than the process ends. Raises OSError,
+    also for a full disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # Several peers of one machine may save the same state at the same time.
     part = path.with_suffix(f".{os.getpid()}.part")
@@ -24,7 +27,8 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], facts: dict[str, 
         with part.open("r+b") as file:
             _order(file)
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         part.replace(path)
     except SafetensorError as error:
         code = errno.ENOSPC if "No space" in str(error) else errno.EIO

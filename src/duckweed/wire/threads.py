@@ -31,7 +31,9 @@ def each(work: Callable[[Part], Result], parts: Iterable[Part]) -> list[Result]:
     if helpers < 1:
         return [work(part) for part in listed]
     found: dict[int, Result] = {}
-    numbers = iter(range(len(listed)))  # common to all threads; one step of it cannot be interrupted
+    numbers = iter(
+        range(len(listed))
+    )  # common to all threads; one step of it cannot be interrupted
 
     def take() -> None:
         for number in numbers:

@@ -168,7 +168,7 @@ class Peer:
             client.close()
 
     async def _take_part(self) -> str:
-        digest = self.state.hash()
+        digest = await asyncio.to_thread(self.state.hash)
         while True:
             if self.watch.leaving():
                 await self._client.leave("its volunteer let it go")
@@ -183,7 +183,7 @@ class Peer:
             try:
                 answer = await self._what_now(question)
             except TimeoutError:
-                return self._end_alone()
+                return await self._end_alone()
             match answer:
                 case m.Train():
                     await self._contribute(answer)
@@ -195,7 +195,7 @@ class Peer:
                         self._auditor.keep(answer.keep, self.state)
                         await self._evidence.show(self.state.round, answer.show)
                     await self._apply(answer.closed)
-                    digest = self.state.hash()
+                    digest = await asyncio.to_thread(self.state.hash)
                 case m.Audit():
                     self._set("training")
                     report = self._stepping(self.state.round, 0, answer.steps)
@@ -209,7 +209,7 @@ class Peer:
                         raise PeerStopped(reason)
                     # The peer that was to save it may be gone.
                     if self.saves or not self.shared.state(self.state.round).exists():
-                        self.state.save(self.shared.state(self.state.round))
+                        await asyncio.to_thread(self._save_last)
                     await self._copying.end()
                     with contextlib.suppress(QuestionRefused):  # it heard that already
                         await self._client.ask(m.Leave(reason))
@@ -231,8 +231,8 @@ class Peer:
             answer, _ = await self._client.ask(question)
         return answer
 
-    def _end_alone(self) -> str:
-        self.state.save(self.shared.state(self.state.round))
+    async def _end_alone(self) -> str:
+        await asyncio.to_thread(self._save_last)
         self.shared.note({"over": m.ALL_DONE})
         return (
             f"all rounds are done, and the coordinator has not answered for {LAST_WORD:.0f} s since; the last "
@@ -245,7 +245,7 @@ class Peer:
         """Hand in the work for a round and, with overlap, begin the next meanwhile; unless the
         volunteer wants the machine back before the block is trained."""
         self.saves = task.share == 0
-        self._save_state()
+        await asyncio.to_thread(self._save_state)
         steps = self.worker.spec.block_steps
         if self._sent and _is_for(self._sent[0], task, steps):
             await self._hand_in(*self._sent)
@@ -256,7 +256,7 @@ class Peer:
             return
         await self._go_on()
         # On disk before it is sent: once it counts, the residual must not be lost.
-        self.worker.save(residual_path(self.home, task.round))
+        await asyncio.to_thread(self.worker.save, residual_path(self.home, task.round))
         if self.worker.spec.audits:
             self._evidence.keep(task.round, made.announcement.blob, made.blob)
         self.timings.compress = made.compress_seconds
@@ -354,7 +354,7 @@ class Peer:
         worker, carries = self.worker, self.index in closed.carrying()
         worker.close_round(carries, closed.round)
         if carries:
-            forget_before(self.home, closed.round)
+            await asyncio.to_thread(forget_before, self.home, closed.round)
         if self.index not in closed.accepted:
             await self.ahead.drop()  # it builds on what did not count
             if reason := closed.rejected.get(self.index):
@@ -425,6 +425,9 @@ class Peer:
     def _aside(self) -> str:
         done = self.ahead.done
         return f"round {self.ahead.round} is begun, as far as it can be, and kept" if done else ""
+
+    def _save_last(self) -> None:
+        self.state.save(self.shared.state(self.state.round))
 
     def _save_state(self) -> None:
         every = self.worker.spec.rounds.checkpoint
