@@ -183,6 +183,8 @@ CELLS: list[Cell] = [
     ddp("short-ddp-batch-4", 0.004, 0, SHORT, BATCH),
     swarm("fp32-h15-eight", 0.004, 1, H15, FP32, EIGHT),
     ddp("ddp-muon-4e-3-eight", 0.004, 1, H15, EIGHT),
+    ddp("ddp-muon-2e-3-h30", 0.002, 1),
+    ddp("ddp-muon-2e-3-h30-guide-0.1", 0.002, 1, guide(0.1)),
     # Two levels, and shorter rounds with weaker guides, over the tokens of 300 rounds of 20.
     *(
         swarm(name, 0.0028, seed, length, wire, PLAIN, guide(share))

@@ -27,6 +27,9 @@ def main() -> None:
     parser.add_argument("--fault", default="", choices=["", *FAULTS])
     parser.add_argument("--rounds", type=int, default=3, help="of 20 steps")
     parser.add_argument("--batch", type=int, default=8, help="sequences of a step")
+    parser.add_argument(
+        "--rate", type=float, default=0.0, help="of learning; 0: the contestant's own"
+    )
     parser.add_argument("--limit", type=float, default=300.0, help="seconds for a run")
     asked = parser.parse_intermixed_args()
     if asked.command == "setup":
@@ -50,9 +53,10 @@ def run(name: str, asked: argparse.Namespace) -> None:
     )  # so that hosts are cleared away
     RESULTS.mkdir(parents=True, exist_ok=True)
     kind = asked.fault or f"{asked.rounds}x20-batch-{asked.batch}"
+    kind += f"-rate-{asked.rate:g}" if asked.rate else ""
     path = RESULTS / f"{name}-{kind}.json"
     if not path.exists():
-        record = measure(name, asked.rounds, asked.batch, asked.fault, asked.limit)
+        record = measure(name, asked.rounds, asked.batch, asked.fault, asked.limit, asked.rate)
         path.write_text(json.dumps(record, indent=1) + "\n")
     print(line(json.loads(path.read_text())), flush=True)
 

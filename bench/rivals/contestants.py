@@ -9,32 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.rivals.environments import python
+from duckweed.run import defaults, toml
+from duckweed.run.spec import RunSpec, override
 
 EVERY = 20  # steps between two exchanges, where the contestant does not exchange at every step
 FLOWER = Path(__file__).parent / "flower_app"
-SPECIFICATION = """[inner]
-steps = {every}
-batch = {batch}
-
-[rounds]
-count = {rounds}
-saving = 150
-peers = {peers}
-evaluate = 1000
-evaluate_tokens = 131072
-patience = 15
-"""
 
 
 @dataclass(frozen=True)
 class Contest:
-    """What one run is made of. hub: its address; start(host, command, log, environment)."""
+    """What one run is made of. hub: its address; rate: of learning, 0 for the contestant's own; start(host, command, log, environment)."""
 
     place: Path
     hub: str
     rounds: int
     batch: int
     peers: int
+    rate: float
     start: Callable[..., None]
     said: Callable[[str], str]
 
@@ -127,11 +118,7 @@ def submit(contest: Contest) -> None:
 
 def coordinator(contest: Contest) -> dict[str, str]:
     specification = contest.place / "run.toml"
-    specification.write_text(
-        SPECIFICATION.format(
-            every=EVERY, batch=contest.batch, rounds=contest.rounds, peers=contest.peers
-        )
-    )
+    specification.write_text(toml.write(shipped(contest)))
     listen = ["--listen", f"{contest.hub}:7000"]
     serve = [sys.executable, "-m", "duckweed", "serve"]
     first = [*serve, str(specification), *listen, "--name", "contest", "--runs", str(contest.place)]
@@ -140,6 +127,23 @@ def coordinator(contest: Contest) -> dict[str, str]:
     both = f"[ -d {known} ] && exec {shlex.join(again)} || exec {shlex.join(first)}"
     contest.start("hub", ["sh", "-c", both])
     return {"RIVALS_INVITATION": contest.hears("hub", r"(duckweed1:\S+)")}
+
+
+def shipped(contest: Contest) -> RunSpec:
+    """What `duckweed train` does in so many steps, of so many sequences each."""
+    steps = EVERY * contest.rounds
+    length: dict[str, object] = {
+        "inner.steps": EVERY, "inner.batch": contest.batch, "inner.warmup": min(40, steps // 10),
+        "rounds.count": contest.rounds, "rounds.peers": contest.peers, "rounds.patience": 15.0,
+        "rounds.evaluate": 1000, "rounds.evaluate_tokens": 131072,
+    }  # fmt: skip
+    spec = override(defaults.start({}), length)
+    own = {
+        "inner.learning_rate": contest.rate
+        or defaults.rate(steps, contest.peers * spec.tokens_per_step),
+        "inner.guide": defaults.guide(steps / spec.schedule.rounds),
+    }
+    return override(spec, own)
 
 
 def join(number: int, given: dict[str, str]) -> list[str]:

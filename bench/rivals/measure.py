@@ -85,12 +85,12 @@ class Process:
 class Run:
     """A contestant at work in `place`."""
 
-    def __init__(self, who: Contestant, hosts: Hosts, place: Path, rounds: int, batch: int, fault: str) -> None:  # fmt: skip
+    def __init__(self, who: Contestant, hosts: Hosts, place: Path, rounds: int, batch: int, fault: str, rate: float) -> None:  # fmt: skip
         self.who, self.hosts, self.place, self.fault = who, hosts, place, fault
         self.steps, self.batch = rounds * EVERY, batch
         self.processes: list[Process] = []
         self.hub = hosts.address("peer0" if who.name in ("ddp", "plain") else "hub")
-        self.contest = Contest(place, self.hub, rounds, batch, PEERS, self.on_hub, self.said)
+        self.contest = Contest(place, self.hub, rounds, batch, PEERS, rate, self.on_hub, self.said)
         self.given = self.environment("hub", 0) | who.hub(self.contest)
         self.peers = [self.peer(number) for number in range(PEERS)]
         who.after(self.contest)
@@ -101,6 +101,7 @@ class Run:
             "RIVALS_LOG": str(self.place / f"{host}.jsonl"), "RIVALS_OPTIMIZER": self.who.optimizer,
             "RIVALS_PEERS": str(PEERS), "RIVALS_EVERY": str(EVERY), "RIVALS_PLACE": str(self.place),
             "RIVALS_ENVIRONMENT": self.who.environment, "RIVALS_STEPS": str(self.steps), "RIVALS_HERE": self.hosts.address(host),
+            "RIVALS_RATE": str(self.contest.rate or ""),
         }  # fmt: skip
 
     def on_hub(self, host: str, command: list[str], more: dict[str, str] | None = None) -> None:
@@ -151,7 +152,7 @@ class Run:
         """How many of `steps_of` there are in a whole run."""
         if self.who.stepwise:
             return self.steps
-        return max(1, round(self.steps / 7.75))
+        return contestants.shipped(self.contest).schedule.rounds
 
     def over(self) -> bool:
         """Whether the run is over: all who have no fault are done or gone."""
@@ -166,7 +167,9 @@ class Run:
         return any(x["what"] == "ended" for x in self.lines(f"peer{number}"))
 
 
-def measure(name: str, rounds: int, batch: int, fault: str, limit: float) -> dict[str, Any]:
+def measure(
+    name: str, rounds: int, batch: int, fault: str, limit: float, rate: float
+) -> dict[str, Any]:
     """Run one contestant; what it cost, and how it ended. limit: seconds from the start of its processes."""
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -175,7 +178,7 @@ def measure(name: str, rounds: int, batch: int, fault: str, limit: float) -> dic
         place = Path(folder)
         work.write(place / "work", rounds * EVERY, batch)
         began = time.time()
-        run = Run(contestants.ALL[name], hosts, place, rounds, batch, fault)
+        run = Run(contestants.ALL[name], hosts, place, rounds, batch, fault, rate)
         try:
             happened = watch(run, began + limit)
             return told(run, began, happened)
@@ -239,6 +242,7 @@ def told(run: Run, began: float, happened: list[float]) -> dict[str, Any]:
         "fault": run.fault,
         "steps": run.steps,
         "batch": run.batch,
+        "rate": run.contest.rate,
         "optimizer": run.who.optimizer,
         "finished": finished,
         "bits_per_byte": bits(run),

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
 
-WARMUP, FINAL, DECAY, CLIP = 20, 0.1, 0.3, 1.0  # as duckweed's defaults
+WARMUP, FINAL, DECAY, CLIP = 40, 0.1, 0.3, 1.0  # as duckweed's defaults
 RATES = {"muon": 0.01, "adamw": 0.004}
 WEIGHT_DECAY = 0.1
 
@@ -70,7 +70,8 @@ class Training:
     def __init__(self, work: Path, index: int, optimizer: str, log: Path, fault: str = "") -> None:
         torch.set_num_threads(1)
         facts = json.loads((work / "work.json").read_text())
-        self.steps, self.rate, self.fault = facts["steps"], RATES[optimizer], fault
+        self.steps, self.fault = facts["steps"], fault
+        self.rate = float(os.environ.get("RIVALS_RATE") or RATES[optimizer])
         self.step = 0  # the one being trained
         self.windows = np.load(work / "tokens.npy", mmap_mode="r")[index]
         self.held_out = np.load(work / "held_out.npy")
@@ -141,8 +142,8 @@ class Training:
 
 def rate_at(peak: float, step: int, steps: int) -> float:
     """Warm-up, constant, and linearly to a tenth over the last 30 %: duckweed's schedule of the same run."""
-    if step < WARMUP:
-        return peak * (step + 1) / WARMUP
+    if step < (warmup := min(WARMUP, steps // 10)):
+        return peak * (step + 1) / warmup
     start = steps * (1 - DECAY)
     return peak * (1 - (1 - FINAL) * max(0.0, (step - start) / max(1.0, steps - start)))
 

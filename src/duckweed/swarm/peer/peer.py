@@ -292,18 +292,15 @@ class Peer:
         self._set("waiting")
 
     async def _make(self, task: m.Train) -> tuple[Contribution, tuple[float, int]]:
-        """Evaluate if asked, train what is left of a block and compress it; nothing of what lies
-        between stays in memory. Raises HandedBack, Diverged."""
+        """Evaluate if asked, train what is left of a block and compress it. Raises HandedBack, Diverged."""
         begun = await self.ahead.take(task)
         nats = await self._evaluate(task)
         trained = await self._train(task, begun)
         now = clock.now()
         self.timings.train, self.timings.wall = trained.seconds, now - self._done_at
         self._done_at = now
-        made = await asyncio.to_thread(self.worker.compress, self.state, self.index, trained)
-        del begun, trained
-        trim()  # before the next block is begun
-        return made, nats
+        trim()  # what training has used, before compressing takes as much again
+        return await asyncio.to_thread(self.worker.compress, self.state, self.index, trained), nats
 
     async def _evaluate(self, task: m.Train) -> tuple[float, int]:
         if not task.evaluate:
