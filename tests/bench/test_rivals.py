@@ -1,24 +1,39 @@
 """What the bench of rivals gives them to train with is what duckweed trains with."""
 
 import math
+from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from bench.rivals import training
+from bench.rivals.contestants import EVERY, Contest, shipped
 from bench.rivals.measure import gap
 from duckweed.learn.optim.registry import make_optimizer
 from duckweed.learn.optim.schedule import learning_rate
+from duckweed.run.defaults import start
 from duckweed.run.sections import Inner
 
 
-@pytest.mark.parametrize("steps", [40, 60, 260])
-def test_rivals_have_duckweeds_schedule_of_the_learning_rate(steps: int) -> None:
-    inner = Inner()
+@pytest.mark.parametrize(("rounds", "batch"), [(2, 2), (3, 8), (26, 4)])
+def test_rivals_have_the_schedule_of_what_duckweed_ships(rounds: int, batch: int) -> None:
+    here = Contest(Path(), "", rounds, batch, 4, 0.0, lambda *_: None, lambda _: "")
+    spec = shipped(here)
+    steps, inner = spec.total_steps, spec.inner
+    assert steps == rounds * EVERY
     ours = [learning_rate(inner, step, steps) for step in range(steps)]
     theirs = [training.rate_at(inner.learning_rate, step, steps) for step in range(steps)]
     assert theirs == pytest.approx(ours)
+
+
+def test_the_whole_demo_is_that_of_train_without_arguments() -> None:
+    here = Contest(Path(), "", 26, 4, 4, 0.0, lambda *_: None, lambda _: "")
+    ours, theirs = start({}), shipped(here)
+    assert (theirs.schedule, theirs.wire) == (ours.schedule, ours.wire)
+    usual = msgspec.structs.replace(theirs.inner, steps=ours.inner.steps)
+    assert (usual, theirs.data) == (ours.inner, ours.data)
 
 
 def model() -> LlamaForCausalLM:
