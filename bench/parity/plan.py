@@ -194,6 +194,7 @@ CELLS: list[Cell] = [
             ("levels-2-h14-guide-0.06", steps(14, 6000), integer(1.45, 1.95, 1.0, 2), 0.06),
             ("levels-2-h20-guide-0.1", H20, integer(1.1, 1.7, 1.0, 2), 0.1),
             ("levels-2-h5-guide-0.02", steps(5, 6000), integer(1.1, 1.7, 1.0, 2), 0.02),
+            ("levels-2-h3-guide-0.01", steps(3, 6000), integer(1.6, 2.1, 1.0, 2), 0.01),
             ("levels-2-h10-guide-0.03", steps(10, 6000), integer(1.1, 1.7, 1.0, 2), 0.03),
         )
     ),
