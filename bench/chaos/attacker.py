@@ -33,7 +33,8 @@ from duckweed.swarm.peer.auditor import Auditor
 from duckweed.swarm.peer.evidence import Evidence
 from duckweed.swarm.protocol import messages as m
 from duckweed.wire.codec import codec_of
-from duckweed.wire.codecs.integer import steps, values
+from duckweed.wire.codecs.integer import steps
+from duckweed.wire.codecs.sums import values
 
 CODES = [name for name, attack in ATTACKS.items() if not hasattr(attack, "trains")]
 """Attacks that alter the codes of a contribution, or the sizes announced with it."""

@@ -39,8 +39,8 @@ from duckweed.run.spec import RunSpec, override
 from duckweed.run.state import State, first
 from duckweed.wire import feedback
 from duckweed.wire.codec import codec_of, register_wire
-from duckweed.wire.codecs.integer import Codes, Integer, IntegerCodec, quantise, steps, values
-from duckweed.wire.codecs.sums import Sums
+from duckweed.wire.codecs.integer import Codes, Integer, IntegerCodec, quantise, steps
+from duckweed.wire.codecs.sums import Sums, values
 from duckweed.wire.frame import Reader, Writer
 from duckweed.wire.total import Decoded, Total
 

@@ -17,7 +17,7 @@ from duckweed.merge.rules import WEIGHT_LIMIT, find_rule, weights_of
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State
-from duckweed.wire.codec import Codec, codec_of
+from duckweed.wire.codec import Codec, codec_of, finite
 from duckweed.wire.total import Total
 
 PEER_LIMIT = 4096
@@ -140,7 +140,7 @@ def advance(spec: RunSpec, layout: Layout, state: State, closed: Closed, read: R
         return msgspec.structs.replace(state, round=state.round + 1, shared=shared)
     gradient = find_rule(spec.rule)(_total(spec, layout, state, closed, read))
     weights, momentum = outer_step(spec.outer, state.weights, state.momentum, gradient)
-    if not np.isfinite(weights).all():
+    if not finite(weights):
         raise MergeError(f"round {closed.round} leads to weights that are not finite")
     return State(state.round + 1, state.layout, weights, momentum, shared)
 

@@ -103,7 +103,8 @@ class Worker:
         WireError."""
         spec, began = self.spec, time.perf_counter()
         assert (trained.round, trained.steps) == (state.round, trained.span.steps)
-        wanted = feedback.carry(trained.delta, self.carried.residual, spec.wire.feedback)
+        delta, residual = trained.delta, self.carried.residual
+        wanted = feedback.carry(delta, residual, spec.wire.feedback, out=delta)
         codec = codec_of(spec.wire, self.layout)
         said, sent = codec.announce(wanted), None
         if spec.rounds.overlap:

@@ -21,6 +21,7 @@ from duckweed.run.registry import WIRES
 from duckweed.run.sections import Wire
 from duckweed.wire import threads
 from duckweed.wire.exact import median, squared_norm
+from duckweed.wire.feedback import carry
 from duckweed.wire.frame import HEADER, Reader, WireError, Writer, fingerprint
 from duckweed.wire.total import CONTRIBUTIONS, NORMS, Decoded, FloatTotal, Total
 
@@ -220,8 +221,8 @@ def entropy(shares: Sequence[float]) -> float:
 
 def rms(x: np.ndarray, layout: Layout) -> list[float]:
     """Root mean square of each tensor of x, [T], the same bits on every machine."""
-    parts = [x[part] for part in layout.slices()]
-    return [math.sqrt(squared_norm(part) / max(1, part.size)) for part in parts]
+    squares = threads.each(lambda part: squared_norm(x[part]), layout.slices())
+    return [math.sqrt(s / max(1, n)) for s, n in zip(squares, layout.sizes, strict=True)]
 
 
 def codec_type(wire: Wire) -> type[Codec]:
@@ -236,8 +237,12 @@ def codec_of(wire: Wire, layout: Layout) -> Codec:
 
 @cache
 def warm_up(wire: Wire) -> None:
-    """Code a little, so that all that the wire needs is compiled when this returns: the first time on a
-    machine that takes some ten seconds, later one. To be called before a process serves or trains."""
+    """Code a little, so that all that a round needs of the wire's kernels is compiled when this returns: the first time
+    on a machine that takes some ten seconds, later one. To be called before a process serves or trains."""
+    from duckweed.wire.kernels import vectors
+
+    one = np.float32(1)
+    vectors.outer(*np.ones((5, 16), np.float32), one, one)
     layout = Layout.of({"even": (16, 16), "leaning": (4096, 16)})  # leaning in few values, too
     codec = codec_of(wire, layout)
     draw = np.random.default_rng(0)
@@ -248,7 +253,7 @@ def warm_up(wire: Wire) -> None:
         return x
 
     shared = np.asarray(codec.first_shared(gradient), np.float32)
-    encoded = [codec.compress(gradient(), shared) for _ in range(8)]
+    encoded = [codec.compress(carry(gradient(), gradient(), 1.0), shared) for _ in range(8)]
     decoded = [codec.decode(blob, shared) for blob in encoded]
     _ = decoded[0].values
     if not codec.additive:
@@ -260,7 +265,7 @@ def warm_up(wire: Wire) -> None:
         total = codec.total(shared, codec.gives)
         for contribution, weight in zip(decoded, weights, strict=False):
             total.add(contribution, weight)
-        codec.read_update(codec.update(total), shared, len(weights))
+        codec.read_update(codec.update(total), shared, len(weights)).mean()
 
 
 def register_wire(codec: type[Codec]) -> type[Codec]:

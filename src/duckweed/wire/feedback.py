@@ -9,13 +9,24 @@ from __future__ import annotations
 
 import numpy as np
 
+from duckweed.wire import threads
 
-def carry(delta: np.ndarray, residual: np.ndarray, beta: float) -> np.ndarray:
-    """What to compress: ``delta + beta * residual``, f32[P]. ``beta = 0`` ignores the residual."""
+
+def carry(
+    delta: np.ndarray, residual: np.ndarray, beta: float, out: np.ndarray | None = None
+) -> np.ndarray:
+    """What to compress: ``delta + beta * residual``, f32[P]. ``beta = 0`` ignores the residual. ``out``: where to
+    put it, for example ``delta`` itself."""
+    from duckweed.wire.kernels import vectors
+
+    delta = np.asarray(delta, np.float32)
     if beta == 0:
-        return np.asarray(delta, np.float32)
-    x = np.multiply(residual, np.float32(beta), dtype=np.float32)
-    x += delta
+        return delta
+    x = np.empty_like(delta) if out is None else out
+    threads.each(
+        lambda part: vectors.carry(x[part], delta[part], residual[part], np.float32(beta)),
+        threads.parts(len(x)),
+    )
     return x
 
 

@@ -51,7 +51,7 @@ class Codes(Decoded):
 
     @property
     def values(self) -> np.ndarray:
-        return values(self.codes, self.steps, self.layout)
+        return sums.values(self.codes, self.steps, self.layout)
 
     def leave(self, x: np.ndarray) -> None:
         from duckweed.wire.kernels import vectors
@@ -153,17 +153,3 @@ def quantise(wire: Integer, x: np.ndarray, layout: Layout, scales: np.ndarray | 
 
     refuse(max(threads.each(code, threads.within(layout.slices()))), x, layout)
     return codes
-
-
-def values(codes: np.ndarray, step: np.ndarray, layout: Layout) -> np.ndarray:
-    """What the codes stand for: ``code * step`` with one float32 multiplication each, f32[P]."""
-    from duckweed.wire.kernels import vectors
-
-    out = np.empty(layout.total, np.float32)
-
-    def scale(of: threads.Within) -> None:
-        part, tensor = of
-        vectors.scale(out[part], codes[part], step[tensor])
-
-    threads.each(scale, threads.within(layout.slices()))
-    return out

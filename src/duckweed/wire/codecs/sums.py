@@ -63,10 +63,7 @@ class Sums(Total):
             self.sums = self.sums.astype(wanted)
 
     def mean(self) -> np.ndarray:
-        total, count = self.sums.astype(np.float32), np.float32(sum(self.weights))
-        for part, step in zip(self.layout.slices(), self.steps, strict=True):
-            total[part] *= step / count
-        return total
+        return values(self.sums, self.steps / np.float32(sum(self.weights)), self.layout)
 
     def norms(self) -> list[list[float]]:
         return [
@@ -78,6 +75,21 @@ class Sums(Total):
         for part, step, wanted in zip(self.layout.slices(), self.steps, lengths, strict=True):
             stretch(total[part], wanted * float(step), math.sqrt(_square(self.sums[part])))
         return total
+
+
+def values(codes: np.ndarray, steps: np.ndarray, layout: Layout) -> np.ndarray:
+    """What codes, int8[P], or sums of them stand for: ``code * step`` with one float32 multiplication each, f32[P].
+    steps: of each tensor, f32[T]."""
+    from duckweed.wire.kernels import vectors
+
+    out = np.empty(layout.total, np.float32)
+
+    def scale(of: threads.Within) -> None:
+        part, tensor = of
+        vectors.scale(out[part], codes[part], steps[tensor])
+
+    threads.each(scale, threads.within(layout.slices()))
+    return out
 
 
 def _square(x: np.ndarray) -> int:

@@ -61,6 +61,22 @@ def leave(x, codes, step):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def carry(out, delta, residual, beta):  # type: ignore[no-untyped-def]
+    """out = beta * residual + delta: a float32 multiplication, then a float32 addition."""
+    for i in range(len(out)):
+        out[i] = beta * residual[i] + delta[i]
+
+
+@kernel
+def outer(after, moved, weights, momentum, gradient, rate, mu):  # type: ignore[no-untyped-def]
+    """moved = mu * momentum + gradient; after = weights - rate * (mu * moved + gradient), each operation of float32
+    rounded."""
+    for i in range(len(after)):
+        moved[i] = mu * momentum[i] + gradient[i]
+        after[i] = weights[i] - rate * (mu * moved[i] + gradient[i])
+
+
+@kernel
 def add(total, codes, weight):  # type: ignore[no-untyped-def]
     """total += weight * codes, integers that hold it; returns the sum of squares of the codes."""
     square = np.int64(0)
