@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from duckweed import session
-from duckweed.family import begin, harvest, rules
+from duckweed.family import begin, harvest
 from duckweed.family.folder import FamilyFolder
 from duckweed.learn.fit import Machine
 from duckweed.net.identity import load_or_create
@@ -23,6 +23,7 @@ from duckweed.net.link_spec import LinkSpec
 from duckweed.process.simulation import SimulatedWorker, Simulation
 from duckweed.round import founding
 from duckweed.round.run_log import run_log
+from duckweed.run import family as rules
 from duckweed.run import state as states
 from duckweed.run.folder import Destination
 from duckweed.run.spec import RunSpec, override

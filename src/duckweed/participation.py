@@ -5,7 +5,7 @@ import contextlib
 import os
 import random
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -30,6 +30,7 @@ from duckweed.process.environment import allow_files
 from duckweed.round import export, founding
 from duckweed.run import spec as specs
 from duckweed.run.error_words import EXPECTED, words
+from duckweed.run.family import name_of
 from duckweed.run.folder import RunFolder
 from duckweed.run.lock import alone
 from duckweed.run.sections import Paths
@@ -52,6 +53,7 @@ from duckweed.wire import threads
 
 STANDING = 60.0  # seconds between two sentences on what a peer has given
 PATIENCE = 60.0  # seconds for which an organiser of a family may be away between two paths
+Look = Callable[..., Awaitable[list[m.PathOffer]]]
 AWAY = "the organiser of the family is not there any more; the same command goes on when it is back"
 
 
@@ -107,7 +109,7 @@ async def join(
 
     Raises LinkError, DataError, ModelError, OutOfMemory, ControlsError, PeerStopped."""
     reason = await _one(home, data, device, say, dry_run, config, tokenizer, mirror)
-    if reason == m.ALL_DONE and _parts(home):
+    if reason.startswith(m.ALL_DONE) and _parts(home):
         return await _train_paths(home, data, device, say, dry_run, config, tokenizer, mirror)
     return reason
 
@@ -148,10 +150,11 @@ async def _train_paths(
     own_number, elsewhere = int(load_or_create(home.peer / "key").id[:8], 16), None
     lost: float | None = None  # since when no path can be reached
     keeping = _keeper(home, say)
+    look = _look(home, keeping)
     while True:
-        offered = await _offered(home, say)
-        if keeping and offered:
-            offers.note(RunFolder(home.home), offered)
+        if keeping:
+            await keeping.all_but(None)
+        offered = await _offered(look, say)
         for path, offer in enumerate(offered):  # this machine may know it before the organiser does
             offer.over |= path in over
         number, elsewhere = elsewhere, None
@@ -160,17 +163,15 @@ async def _train_paths(
         if number is None:
             reason = m.ALL_DONE if offered else AWAY
             break
-        offer, own = offered[number], _home_of(home, number, offered[number])
+        offer, own = offered[number], keeper.home_of(home, number, offered[number])
         if keeping:
-            await keeping.all_but(
-                number, {n: _home_of(home, n, x) for n, x in enumerate(offered) if not x.over}
-            )
+            await keeping.all_but(number)
         say(f"training path {number} ({offer.tokens:,} tokens and {offer.here} peers so far)")
-        at = offers.mirror_of(mirror, f"path-{number}") if mirror else ""
+        at = offers.mirror_of(mirror, name_of(number)) if mirror else ""
         try:
             with alone(own.lock, wait=False):
                 taking_part = _one(own, data, device, say, dry_run, config, tokenizer, at)
-                reason, elsewhere = await _until_needed_elsewhere(home, number, taking_part)
+                reason, elsewhere = await _until_needed_elsewhere(look, number, taking_part)
         except (
             LinkError
         ) as error:  # an organiser who is restarted begins the paths' coordinators anew
@@ -187,6 +188,9 @@ async def _train_paths(
         elif reason.startswith((m.ALL_DONE, OVER)):
             over.add(number)
             done |= {number: own} if reason.startswith(m.ALL_DONE) else {}
+            if len(over) == len(offered):  # nobody need be there to say so
+                reason = m.ALL_DONE
+                break
         else:
             break
     if keeping:
@@ -198,14 +202,14 @@ async def _train_paths(
 
 
 def _keeper(home: PeerHome, say: Say) -> keeper.Keeper | None:
-    """What keeps the paths that this machine does not train, where it is named as a successor of the family."""
+    """What keeps the runs that this machine does not train, where it is named as a successor of the family."""
     folder, key = RunFolder(home.home), load_or_create(home.peer / "key").id
     if key not in dict(specs.load(folder.spec).members.heirs):
         return None
     say(
         "this machine is named as a successor: it keeps the ledgers of all paths, and may come to lead them"
     )
-    return keeper.Keeper(folder, say)
+    return keeper.Keeper(home, say)
 
 
 def _takeover(home: PeerHome) -> float:
@@ -215,12 +219,12 @@ def _takeover(home: PeerHome) -> float:
 
 
 async def _until_needed_elsewhere(
-    home: PeerHome, number: int, taking_part: Coroutine[Any, Any, str]
+    look: Look, number: int, taking_part: Coroutine[Any, Any, str]
 ) -> tuple[str, int | None]:
     """Train path `number` until it ends, with the reason, or until another path needs this peer more: its number. Raises
     what taking part raises."""
     working = asyncio.create_task(taking_part)
-    looking = asyncio.create_task(_elsewhere(home, number))
+    looking = asyncio.create_task(_elsewhere(look, number))
     try:
         await asyncio.wait([working, looking], return_when=asyncio.FIRST_COMPLETED)
         return (working.result(), None) if working.done() else ("", looking.result())
@@ -230,30 +234,33 @@ async def _until_needed_elsewhere(
         await asyncio.wait([working, looking])
 
 
-def _home_of(home: PeerHome, number: int, offer: m.PathOffer) -> PeerHome:
-    """The folder of this peer in a path of the family whose common start it trained in `home`."""
-    invitation = Invitation(offer.run, offer.coordinator, tuple(offer.addresses), offer.secret)
-    own = PeerHome.of(str(invitation), home.home / f"path-{number}")
-    key = own.peer / "key"
-    if not key.exists():
-        key.touch(mode=0o600)
-        key.write_bytes((home.peer / "key").read_bytes())
-    controls.save(own.peer, controls.load(home.peer))
-    return own
+def _look(home: PeerHome, keeping: keeper.Keeper | None) -> Look:
+    """What tells of the paths. Its argument: the key to ask by, where somebody has to be asked."""
+
+    async def look(identity: Identity | None = None) -> list[m.PathOffer]:
+        if keeping:
+            return keeping.offered()
+        try:
+            return await _offers(home, identity or load_or_create(home.peer / "key"))
+        except LinkError:
+            if found := await _of_successors(home):
+                return found
+            raise
+
+    return look
 
 
-async def _offered(home: PeerHome, say: Say) -> list[m.PathOffer]:
-    """The paths that the organiser serves, once there are any; none where nobody answers for a while."""
+async def _offered(look: Look, say: Say) -> list[m.PathOffer]:
+    """The paths of the family, once there is one to train or all are over; none where nobody answers for a while."""
     told, closes = "", time.monotonic() + PATIENCE
     while True:
         words = "the common start is done; waiting for the paths to begin"
         try:
-            if found := await _offers(home, load_or_create(home.peer / "key")):
+            found = await look()
+            if offers.open_to(found) or (found and all(offer.over for offer in found)):
                 return found
             closes = time.monotonic() + PATIENCE
         except LinkError as error:
-            if found := await _of_successors(home):
-                return found
             words = f"the organiser of the family cannot be reached ({error}); trying again"
             if time.monotonic() > closes:
                 return []
@@ -277,24 +284,22 @@ async def _offers(home: PeerHome, identity: Identity) -> list[m.PathOffer]:
 
 
 async def _of_successors(home: PeerHome) -> list[m.PathOffer]:
-    """The paths of a family whose organiser is away, as its successors know them; none where none are named."""
-    around, key = RunFolder(home.home), load_or_create(home.peer / "key").id
-    members = specs.load(around.spec).members
-    if not members.successors:
+    """The paths of a family whose common start nobody leads, as its successors tell who lead a path; none where none are
+    named."""
+    around = RunFolder(home.home)
+    if not specs.load(around.spec).members.successors:
         return []
-    if key in dict(members.heirs):
-        return keeper.noted(around, key)
     return await keeper.ask_voters([x.parent for x in around.path.glob("path-*/voters.json")])
 
 
-async def _elsewhere(home: PeerHome, kept: int) -> int:
+async def _elsewhere(look: Look, kept: int) -> int:
     """The path that needs this peer more than the one that it trains, once there is one. It asks by another key, since
     its own is at work."""
     asking = Identity(os.urandom(32))
     while True:
         await asyncio.sleep(timeouts.PATHS_LOOK * random.uniform(0.5, 1.5))  # not all at once
         with contextlib.suppress(LinkError, OSError):
-            offered = await _offers(home, asking)
+            offered = await look(asking)
             to = offers.stay_or_go(offered, kept)
             if to != kept and random.random() < offers.urge(offered, kept, to):
                 return to

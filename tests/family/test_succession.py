@@ -1,4 +1,5 @@
-"""A family whose organiser is killed for good once its paths have begun: its successors lead them to their end."""
+"""A family whose organiser is killed: its successors lead the paths to their end, whether these had begun or not, and the
+organiser that comes back follows."""
 
 import contextlib
 import json
@@ -10,8 +11,8 @@ import time
 import pytest
 from fixtures import commands, tiny
 
-from duckweed.ledger.entries import RoundEntry, StateEntry, SuccessionEntry
-from duckweed.ledger.ledger import Ledger
+from duckweed.ledger.entries import GenesisEntry, RoundEntry, StateEntry, SuccessionEntry
+from duckweed.ledger.ledger import Ledger, LedgerError
 from duckweed.net.identity import load_or_create, named, verify
 from duckweed.run import toml
 from duckweed.run.folder import RunFolder
@@ -24,70 +25,162 @@ CHANGES = {
     "paths.count": 2, "paths.prefix": 8, "rounds.count": 8, "paths.common": 0.13, "rounds.peers": 2,
     "rounds.patience": 10.0, "inner.steps": 10, "members.absence": 3.0, "rounds.evaluate": 100,
 }  # fmt: skip
+LONG_START = {"rounds.peers": 3, "paths.common": 0.5}
 
 
 def entries(run, *kinds):
-    if not run.ledger.exists():
-        return []
-    with contextlib.closing(Ledger(run.ledger)) as ledger:
+    with (
+        contextlib.suppress(LedgerError),  # it is not there yet, or is being made
+        contextlib.closing(Ledger(run.ledger)) as ledger,
+    ):
         return [entry.body for entry in ledger.entries(*kinds)]
+    return []
 
 
-def knows(home, path, other):
-    """Whether a successor knows where the other one listens for a path."""
-    with contextlib.suppress(FileNotFoundError):
-        return other in json.loads((home / f"path-{path}" / "voters.json").read_text())["at"]
-    return False
+def genesis(run):
+    """Hash of the first entry of a run."""
+    with contextlib.closing(Ledger(run.ledger)) as ledger:
+        ledger.verify(verify)
+        return ledger.hash_at(0)
 
 
-def soon(true, *processes):
-    closes = time.monotonic() + PATIENCE
-    while not (found := true()):
-        said = "\n".join(x.said() for x in processes)
-        assert all(x.poll() is None for x in processes), said
-        assert time.monotonic() < closes, said
-        time.sleep(0.05)
-    return found
+class Scene:
+    """The organiser's command, those of peers, and their folders."""
+
+    def __init__(self, base, changes):
+        self.base = base
+        self.env = {"XDG_DATA_HOME": str(base / "data"), "COLUMNS": "1000"}
+        lines = [f"{name}:{load_or_create(named(name)).id}" for name in NAMES]
+        self.keys = dict(line.split(":") for line in lines)
+        self.spec = tiny.specification(base, CHANGES | changes | {"members.successors": lines})
+        (base / "t.toml").write_text(toml.write(self.spec))
+        self.family, self.running, self.ended = base / "runs" / "family", {}, []
+
+    def command(self, name, *words):
+        command = commands.Command(words, self.base, self.base / f"{name}.out", env=self.env)
+        self.running[name] = command
+        return command
+
+    def serve(self, *words):
+        serving = self.command("serve", "serve", *words, "--no-relay")
+        return self.soon(lambda: re.search(r"duckweed1:\S+", serving.said())).group()
+
+    def join(self, line, *names):
+        for name in names:
+            who = ["--identity", name] if name in NAMES else []
+            self.command(name, "join", line, "--home", name, *who, *tiny.OWN)
+
+    def kill(self, name):
+        command = self.running.pop(name)
+        os.kill(command.pid, signal.SIGKILL)
+        command.wait(PATIENCE)
+
+    def said(self):
+        return "\n".join(f"--- {x.name}\n{x.read_text()}" for x in sorted(self.base.glob("*.out")))
+
+    def soon(self, true, ending=False):
+        """Wait for something to become true while all commands run, or are ending; returns it."""
+        closes = time.monotonic() + PATIENCE
+        while not (found := true()):
+            assert ending or all(x.poll() is None for x in self.running.values()), self.said()
+            assert time.monotonic() < closes, self.said()
+            time.sleep(0.05)
+        return found
+
+    def all_end_well(self):
+        self.soon(lambda: all(x.poll() is not None for x in self.running.values()), ending=True)
+        codes = {name: command.poll() for name, command in self.running.items()}
+        assert set(codes.values()) == {0}, f"{codes}\n{self.said()}"
+
+    def run(self, name, path):
+        return RunFolder(self.base / name / f"path-{path}")
+
+    def led(self, path):
+        """The path as the organiser has it."""
+        return RunFolder(self.family / f"path-{path}")
+
+    def acquainted(self, part=""):
+        """Whether each successor knows where the other one listens for a run."""
+        found = []
+        for name, other in zip(NAMES, reversed(NAMES), strict=True):
+            with contextlib.suppress(FileNotFoundError):
+                known = json.loads((self.base / name / part / "voters.json").read_text())
+                found.append(self.keys[other] in known["at"])
+        return found == [True, True]
 
 
-def test_its_successors_lead_all_paths_to_their_end(tmp_path, monkeypatch):
-    env = {"XDG_DATA_HOME": str(tmp_path / "data"), "COLUMNS": "1000"}
-    monkeypatch.setenv("XDG_DATA_HOME", env["XDG_DATA_HOME"])
-    lines = [f"{name}:{load_or_create(named(name)).id}" for name in NAMES]
-    spec = tiny.specification(tmp_path, CHANGES | {"members.successors": lines})
-    (tmp_path / "t.toml").write_text(toml.write(spec))
-    words = ["serve", "t.toml", "--name", "family", "--listen", "127.0.0.1:0", "--no-relay"]
-    serving = commands.Command(words, tmp_path, tmp_path / "served", env=env)
-    line = soon(lambda: re.search(r"duckweed1:\S+", serving.said()), serving).group()
-    peers = [
-        commands.Command(
-            ["join", line, "--home", name, "--identity", name, *tiny.OWN],
-            tmp_path, tmp_path / f"{name}.out", env=env,
+@pytest.fixture
+def scene(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+
+    def begin(changes):
+        made.append(Scene(tmp_path, changes))
+        return made[0]
+
+    made = []
+    yield begin
+    for command in made[0].running.values():
+        command.kill()
+
+
+def test_its_successors_lead_all_paths_to_their_end(scene):
+    it = scene({})
+    line = it.serve("t.toml", "--name", "family", "--listen", "127.0.0.1:0")
+    it.join(line, *NAMES)
+    it.soon(
+        lambda: (
+            any(entries(it.led(path), RoundEntry) for path in range(2))
+            and all(it.acquainted(f"path-{path}") for path in range(2))
         )
-        for name in NAMES
-    ]  # fmt: skip
-    paths = [RunFolder(tmp_path / "runs" / "family" / f"path-{n}") for n in range(2)]
-    keys = [identity.partition(":")[2] for identity in lines]
-    soon(
-        lambda: any(entries(run, RoundEntry) for run in paths)
-        and all(
-            knows(tmp_path / name, path, other)
-            for name, other in zip(NAMES, reversed(keys), strict=True)
-            for path in range(2)
-        ),
-        serving, *peers,
-    )  # fmt: skip
-    os.kill(serving.pid, signal.SIGKILL)
-    codes = [peer.wait(PATIENCE) for peer in peers]
-    assert codes == [0, 0], "\n".join(peer.said() for peer in peers)
-
+    )
+    it.kill("serve")
+    it.all_end_well()
     taken = 0
     for name in NAMES:
-        for number in range(2):
-            run = RunFolder(tmp_path / name / f"path-{number}")
+        for path in range(2):
+            run = it.run(name, path)
             assert entries(run, SuccessionEntry)
-            with contextlib.closing(Ledger(run.ledger)) as ledger:
-                ledger.verify(verify)
-                assert ledger.last_round(StateEntry) == 7
+            assert genesis(run) == genesis(it.led(path))
+            assert entries(run, StateEntry)
             taken += (run.model / "config.json").is_file()
     assert taken >= 2
+
+
+def test_lost_in_the_common_start_it_leaves_successors_who_begin_the_paths_for_all_peers(scene):
+    it = scene(LONG_START)
+    line = it.serve("t.toml", "--name", "family", "--listen", "127.0.0.1:0")
+    it.join(line, *NAMES, "carl")
+    it.soon(lambda: entries(RunFolder(it.family / "common"), RoundEntry) and it.acquainted())
+    it.kill("serve")
+    it.all_end_well()
+    assert not it.led(0).path.exists()
+    for path in range(2):
+        first, second = (it.run(name, path) for name in NAMES)
+        assert genesis(first) == genesis(second)
+        for run in (first, second):
+            with contextlib.closing(Ledger(run.ledger)) as ledger:
+                assert ledger.last_round(StateEntry) == 4
+    named_first = {entries(it.run("anna", path), GenesisEntry)[0].coordinator for path in range(2)}
+    assert named_first.isdisjoint(it.keys.values())  # the organiser's, who can come back
+    models = [it.run(name, path).model / "config.json" for name in it.running for path in range(2)]
+    assert sum(model.is_file() for model in models) >= 2
+    assert "training path" in it.running["carl"].said()
+
+
+def test_back_again_the_organiser_follows_in_the_family_that_its_successors_began(scene):
+    it = scene(LONG_START | {"rounds.count": 60, "paths.common": 0.05})
+    line = it.serve("t.toml", "--name", "family", "--listen", "127.0.0.1:0")
+    it.join(line, *NAMES, "carl")
+    it.soon(lambda: entries(RunFolder(it.family / "common"), RoundEntry) and it.acquainted())
+    it.kill("serve")
+    it.soon(lambda: any(entries(it.run("anna", path), RoundEntry) for path in range(2)))
+    assert it.serve("runs/family") == line  # who has it can still come
+    it.soon(lambda: all(it.led(path).ledger.exists() for path in range(2)))
+    it.join(line, "dora")  # and does
+    it.soon(lambda: "training path" in it.running["dora"].said())
+    it.all_end_well()
+    assert "bits per byte of held-out text" in it.running["serve"].said()
+    assert (it.family / "report.html").is_file()
+    for path in range(2):
+        assert genesis(it.led(path)) == genesis(it.run("anna", path))
+        assert entries(it.led(path), SuccessionEntry)

@@ -19,7 +19,7 @@ from duckweed.swarm.node.replica import Known
 from duckweed.swarm.peer import keeper
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol import offers
-from duckweed.swarm.protocol.invitation import Invitation, publish
+from duckweed.swarm.protocol.invitation import Invitation
 from duckweed.volunteer.peer_home import PeerHome
 
 GONE = Identity(b"g" * 32)
@@ -54,22 +54,34 @@ def test_a_peer_asks_the_voters_of_a_path_that_it_has_trained(tmp_path):
     asyncio.run(scene())
 
 
-def test_a_successor_knows_who_leads_a_path_and_how_far_it_is(tmp_path):
+def test_a_successor_knows_who_leads_a_path_who_votes_in_it_and_how_far_it_is(tmp_path):
     around, me = RunFolder(tmp_path), Identity(b"m" * 32).id
     run = Run(tmp_path, PATH)  # its folder becomes that of path 0
     run.it.history.ledger.close()
     run.folder.path.rename(tmp_path / "path-0")
     folder = RunFolder(tmp_path / "path-0")
     offers.note(around, [offer(PATH.identity, "s"), offer("ef" * 32, "other")])
-    assert keeper.noted(around, me) == offers.read(around)  # no copies are here yet
-    other = Known(1, KEY.id, {KEY.id: ["127.0.0.1:7"]})
-    (folder.path / "voters.json").write_bytes(msgspec.json.encode(other))
-    folder.spec.write_text(toml.write(PATH))
-    first, second = keeper.noted(around, me)
-    assert (first.coordinator, first.addresses) == (KEY.id, ["127.0.0.1:7"])
-    assert (first.secret, first.over) == ("s", False)
-    assert second == offer("ef" * 32, "other")
-    (folder.path / "voters.json").write_bytes(msgspec.json.encode(Known(2, me, {})))
-    publish(folder, Invitation(PATH.identity, me, ("127.0.0.1:8",), ""))
-    first, _ = keeper.noted(around, me)
-    assert (first.coordinator, first.addresses) == (me, ["127.0.0.1:8"])
+    assert keeper.noted(around) == offers.read(around)  # no copies are here yet
+    both = {KEY.id: ["127.0.0.1:7"], me: ["127.0.0.1:8"]}
+    for leader in both:
+        known = Known(1, leader, both)
+        (folder.path / "voters.json").write_bytes(msgspec.json.encode(known))
+        folder.spec.write_text(toml.write(PATH))
+        first, second = keeper.noted(around)
+        assert (first.coordinator, first.addresses) == (leader, both[leader])
+        assert {x.key: x.addresses for x in first.voters} == both
+        assert (first.secret, first.over) == ("s", False)
+        assert second == offer("ef" * 32, "other")
+
+
+def test_a_path_whose_leader_nobody_has_met_is_offered_as_led_by_nobody(tmp_path):
+    run = Run(tmp_path, PATH)
+    run.it.history.ledger.close()
+    run.folder.spec.write_text(toml.write(PATH))
+    mine = {KEY.id: ["127.0.0.1:8"]}
+    known = Known(0, GONE.id, mine)
+    (run.folder.path / "voters.json").write_bytes(msgspec.json.encode(known))
+    unled = replace(offer(PATH.identity, "s"), addresses=[])
+    found = keeper.present(run.folder, unled)
+    assert (found.coordinator, found.addresses) == (GONE.id, [])
+    assert found.voters == [m.PeerAddress(KEY.id, ["127.0.0.1:8"])]

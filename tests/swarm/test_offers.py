@@ -18,8 +18,11 @@ from duckweed.swarm.protocol.offers import choose, stay_or_go, urge
 SOMEBODY = Identity(b"z" * 32)
 
 
-def offer(tokens=0, here=0, wanted=1, rounds=1, over=False):
-    return m.PathOffer("ab" * 32, "cd" * 32, [], "s", wanted, here, rounds, tokens, over)
+AT = ["127.0.0.1:9"]
+
+
+def offer(tokens=0, here=0, wanted=1, rounds=1, over=False, at=AT):
+    return m.PathOffer("ab" * 32, "cd" * 32, at, "s", wanted, here, rounds, tokens, over)
 
 
 def test_the_path_with_the_fewest_tokens_comes_first():
@@ -27,6 +30,15 @@ def test_the_path_with_the_fewest_tokens_comes_first():
     assert choose([offer(30), offer(10, over=True), offer(20)]) == 2
     assert choose([offer(over=True), offer(over=True)]) is None
     assert choose([]) is None
+
+
+def test_a_path_that_nobody_leads_is_left_alone():
+    led, alone = offer(50, here=4), offer(at=[])
+    assert choose([alone, led]) == 1
+    assert choose([alone, offer(over=True)]) is None
+    assert offers.open_to([alone, led, offer(over=True)]) == [1]
+    assert stay_or_go([led, alone], 0) == 0
+    assert stay_or_go([offer(here=1, wanted=2, rounds=0), offer(50, at=[])], 0) == 0
 
 
 def test_a_path_that_waits_for_its_last_peer_is_filled_before_another_is_begun():
@@ -107,6 +119,14 @@ def test_who_leads_a_path_tells_of_the_others_as_organiser_and_as_successor(tmp_
     assert offers.read_beside(path) == [offer(7, 1)]
 
 
+def test_the_machines_that_vote_in_a_path_are_those_of_its_own_offer(tmp_path):
+    path, other = RunFolder(tmp_path / "path-0"), replace(offer(), run="ef" * 32)
+    ben = m.PeerAddress("be" * 32, ["127.0.0.1:8"])
+    offers.note(RunFolder(tmp_path), [replace(offer(), voters=[ben]), other])
+    assert offers.voters(path, "ab" * 32) == [m.PeerAddress("cd" * 32, AT), ben]
+    assert offers.voters(path, "99" * 32) == []
+
+
 def test_the_coordinator_tells_of_paths_to_who_has_the_secret_and_to_nobody_else(tmp_path):
     async def scene(run):
         offers.note(run.folder, [offer(5, 1)])
@@ -119,7 +139,7 @@ def test_the_coordinator_tells_of_paths_to_who_has_the_secret_and_to_nobody_else
         told = await run.ask(SOMEBODY, m.GetPaths(m.PROTOCOL, secret))
         assert told.paths == [offer(5, 1)]
         without = await run.ask(SOMEBODY, m.GetRouter(m.PROTOCOL, secret))
-        assert without == m.Refused("this run trains no path of a family")
+        assert without == m.Refused("this run has no router")
 
     play(tmp_path, scene, SPEC)
 

@@ -302,8 +302,8 @@ def invite(
     ]
     if led and not folder.serving.exists():
         fail(
-            f"{run} is the common start of a family, which is over, and its organiser led it. Of the family's paths "
-            f"this machine leads {', '.join(path.name for path in led)}; a newcomer is invited to one of them, and "
+            f"{run} is the common start of a family, which another machine leads. Of the family's paths this machine "
+            f"leads {', '.join(path.name for path in led)}; a newcomer is invited to one of them, and "
             f"trains that one only: duckweed invite {run / led[0].name}"
         )
     guests = GuestBook(folder.guests)

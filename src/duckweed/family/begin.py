@@ -9,14 +9,16 @@ import msgspec
 import torch
 
 from duckweed import session
-from duckweed.family import rules
 from duckweed.family.folder import COMMON, FamilyFolder, name_of
 from duckweed.learn.data import routed
 from duckweed.learn.data.routed import Shares
+from duckweed.learn.data.router import Router
 from duckweed.learn.fit import ANY, Machine, Wish
-from duckweed.round import export, founding
+from duckweed.net.identity import lend, load_or_create
+from duckweed.round import branching, founding
+from duckweed.run import family as rules
 from duckweed.run import folder as folders
-from duckweed.run import plugins, toml
+from duckweed.run import toml
 from duckweed.run.folder import Destination, write_atomically
 from duckweed.run.plugins import Plugin
 from duckweed.run.spec import RunSpec, SpecError
@@ -54,16 +56,29 @@ def found(
         raise SpecError("section [branch] is written by duckweed: leave it out")
     paths, length = rules.paths_of(spec), spec.model.sequence
     with folders.beginning(place.runs, place.name) as part:
-        family, first = FamilyFolder(part), rules.common(spec)
+        family = FamilyFolder(part)
         torch.set_num_threads(machine.threads)
-        dataset = founding.prepare(first, place.base, say).dataset
+        dataset = founding.prepare(rules.common(spec), place.base, say).dataset
         say(f"fitting the router of {paths.count} paths")
         router = routed.fit(dataset, length, paths.count, paths.prefix, spec.seed)
         routed.check(routed.shares(dataset, router, length), rules.needed(spec), length)
         write_atomically(family.spec, toml.write(spec).encode())
         write_atomically(family.router, router.to_bytes())
+        first = _common(spec, router, family)
         session.found(first, Destination(place.base, part, COMMON), machine, loaded, say, warn)
+        if kept := founding.router_of(family.common, first):
+            write_atomically(kept, router.to_bytes())
     return reopen(FamilyFolder(place.path), machine.device, machine.threads, (), machine.wish)
+
+
+def _common(spec: RunSpec, router: Router, family: FamilyFolder) -> RunSpec:
+    """The common start. Where successors are named, it says what the paths will begin from, so that they can begin them:
+    the router, and the keys of their first coordinators, which are on this machine."""
+    if not spec.members.successors:
+        return rules.common(spec)
+    paths = range(rules.paths_of(spec).count)
+    keys = tuple(load_or_create(family.key(path)).id for path in paths)
+    return rules.common(spec, router.digest(), keys)
 
 
 def reopen(
@@ -89,24 +104,15 @@ def branch(family: Family, say: Say) -> None:
     ]
     if not waiting:
         return
-    first = family.common
-    state = export.latest_state(first.folder, first.spec)
-    export.check_agreed(first.folder, state)
-    state = msgspec.structs.replace(state, round=0)
-    layout, router = founding.layout(first.folder), family.folder.read_router()
+    first, router = family.common, family.folder.read_router()
+    start = branching.start(first.folder, first.ground, router)
     for path in waiting:
-        spec = rules.of_path(family.spec, path, router.digest())
         say(f"beginning path {path}: the text that is routed to it")
         with folders.founding(family.folder.path, name_of(path)) as folder:
-            plugins.remember(folder, plugins.load_of(first.folder))
-            write_atomically(founding.router_of(folder, spec), router.to_bytes())  # type: ignore[arg-type]
-            ground = founding.prepare(
-                spec, first.ground.base, lambda text: None, family.folder.router
-            )
-            ground.buffers, ground.source = first.ground.buffers, first.ground.source
-            founding.check_room(folder, spec, layout)
-            seconds = first.folder.local().get("step_seconds", 0.0)
-            founding.begin(spec, ground, layout, folder, state, seconds)
+            key = family.folder.key(path)
+            if key.is_file():
+                lend(key, folder.coordinator_key)
+            branching.begin(start, path, folder, load_or_create(folder.coordinator_key))
 
 
 def shares(family: Family) -> Shares:

@@ -5,6 +5,7 @@ from pathlib import Path
 from duckweed.learn.data.reading import DataError
 from duckweed.learn.data.router import Router
 from duckweed.run import spec as specs
+from duckweed.run.family import name_of as name_of
 from duckweed.run.folder import FAMILY, FolderError, RunFolder
 from duckweed.run.sections import Paths
 from duckweed.run.spec import RunSpec
@@ -29,6 +30,10 @@ class FamilyFolder:
     def of_path(self, path: int) -> RunFolder:
         """The run of a path; it is there once the common start is done."""
         return RunFolder(self.path / name_of(path))
+
+    def key(self, path: int) -> Path:
+        """The key of a path's first coordinator until the path begins, where it is named beforehand."""
+        return self.path / "keys" / str(path)
 
     @property
     def runs(self) -> list[RunFolder]:
@@ -60,11 +65,6 @@ class FamilyFolder:
                 f"{wanted[:16]}). {again}"
             )
         return router
-
-
-def name_of(path: int) -> str:
-    """How the run of a path is called in its family's folder."""
-    return f"path-{path}"
 
 
 def find(path: Path) -> FamilyFolder | None:

@@ -3,12 +3,12 @@
 import msgspec
 
 from duckweed import session
-from duckweed.family import rules
 from duckweed.family.begin import Family
 from duckweed.family.folder import FamilyFolder, name_of
 from duckweed.pages.family_page import Figures, PathFigures, family_page
 from duckweed.round import export, founding
 from duckweed.round.run_log import run_log
+from duckweed.run import family as rules
 from duckweed.run.events import FinalLoss
 from duckweed.run.folder import FolderError, write_atomically
 from duckweed.session import Say, Session

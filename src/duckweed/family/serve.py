@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing
 import msgspec
 
 from duckweed import session
-from duckweed.family import begin, rules
+from duckweed.family import begin
 from duckweed.family.begin import Family
 from duckweed.family.folder import COMMON
 from duckweed.family.train import Story, Told, hear, trained
@@ -21,7 +21,9 @@ from duckweed.process import environment, serving
 from duckweed.process.forkserver import ForkServer
 from duckweed.process.local_run import LocalRun
 from duckweed.process.serving import Way
+from duckweed.round.history import complete
 from duckweed.round.run_log import run_log
+from duckweed.run import family as rules
 from duckweed.run.events import Event, Following, ProcessFailed, Progress, RoundClosed, Serving
 from duckweed.session import Say, Session
 from duckweed.swarm.coordinator.guest_book import GuestBook
@@ -60,7 +62,7 @@ def serve(
         offers.note(first.folder, [])
         at = serving.serve(first.folder, first.spec, common, way, stays=True)
         begun(published(first.folder).with_secret(secret_of(first)), at)
-        while not session.trained(first):
+        while not (session.trained(first) and complete(first.folder)):
             yield from (Told(COMMON, first, event) for event in common.heard(VIEW))
         begin.branch(family, say)
         at_work: dict[int, tuple[Session, LocalRun]] = {}
@@ -73,8 +75,8 @@ def serve(
             found.add(run, over)
         found.note()
         while at_work:
-            for _ in common.heard(0.0):
-                pass
+            for event in common.heard(0.0):
+                found.hear(event)
             for path, (run, processes) in list(at_work.items()):
                 for told in hear(path, run, processes, VIEW / len(at_work)):
                     found.take(path, told.event)
@@ -167,6 +169,9 @@ class _Offers:
         self._runs: list[Session] = []
         self._own: list[PathOffer] = []  # as this machine leads them
         self._looked: dict[int, float] = {}  # path -> when it was looked at who leads it
+        self._leads = (
+            True  # whether this machine leads the common start, and so is the one that tells
+        )
 
     def add(self, run: Session, over: bool) -> None:
         """The next path, which is served, or over."""
@@ -189,6 +194,11 @@ class _Offers:
         self._own.append(msgspec.structs.replace(offer))
         self._runs.append(run)
 
+    def hear(self, event: Event) -> None:
+        """What happened to the common start."""
+        if isinstance(event, Following | Progress):
+            self._leads = isinstance(event, Progress)
+
     def take(self, path: int, event: Event) -> None:
         """What happened to a path."""
         offer = self.paths[path]
@@ -206,15 +216,25 @@ class _Offers:
         """A successor leads a path: refer to it."""
         if time.monotonic() - self._looked.get(path, -timeouts.PATHS_NOTE) >= timeouts.PATHS_NOTE:
             self._looked[path] = time.monotonic()
-            folder, me = self._runs[path].folder, self._own[path].coordinator
-            self.paths[path] = keeper.present(folder, self.paths[path], me)
+            self.paths[path] = keeper.present(self._runs[path].folder, self.paths[path])
 
     def end(self, path: int) -> None:
         """A path is done."""
         self.paths[path].over, self.paths[path].here = True, 0
 
     def note(self) -> None:
-        """Write it down for the coordinator of the common start, where it has changed."""
-        if self._noted != self.paths:
+        """Write it down for the coordinator of the common start, where it has changed. While another machine leads that,
+        its coordinator here writes down what it hears there."""
+        if not self._leads:
+            self._adopt(offers.read(self._folder))
+        elif self._noted != self.paths:
             offers.note(self._folder, self.paths)
             self._noted = [msgspec.structs.replace(offer) for offer in self.paths]
+
+    def _adopt(self, told: list[PathOffer]) -> None:
+        """Let in whoever has the invitations of the successors that began the paths, and give out those."""
+        for path, offer in enumerate(told):
+            if offer.secret not in ("", self.paths[path].secret):
+                with closing(GuestBook(self._runs[path].folder.guests)) as guests:
+                    guests.adopt(offer.secret, keeper.FAMILY)
+                self.paths[path].secret = offer.secret

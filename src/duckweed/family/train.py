@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from typing import NamedTuple
 
 from duckweed import session
-from duckweed.family import begin, rules
+from duckweed.family import begin
 from duckweed.family.begin import Family
 from duckweed.family.folder import COMMON, name_of
 from duckweed.net.link_spec import LinkSpec
@@ -13,6 +13,7 @@ from duckweed.net.timeouts import VIEW
 from duckweed.process import environment
 from duckweed.process.forkserver import ForkServer
 from duckweed.process.local_run import LocalRun, RunFailed
+from duckweed.run import family as rules
 from duckweed.run import spec as specs
 from duckweed.run.events import Event
 from duckweed.run.folder import RunFolder

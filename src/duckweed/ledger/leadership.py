@@ -30,6 +30,14 @@ class Leadership(msgspec.Struct, frozen=True):
     leader: str  # public key of the voter that leads in this term
     since: int  # number of the entry that the term began with
     absence: float  # after so many seconds without a leader, the next voter in line is a candidate
+    # Public keys of those who may sign the first entry. That of a path follows from its family's common start, so that
+    # it is the same whoever begins the path: any voter may.
+    founders: tuple[str, ...] = ()
+
+    def signed(self, number: int, digest: str, signature: object, verify: Verify) -> bool:
+        """Whether one who may write it has signed entry `number`, which has this hash."""
+        keys = (self.leader,) if number else self.founders
+        return any(verify(key, digest.encode(), unhex(signature)) for key in keys)
 
     def owner(self, term: int) -> str:
         """The one voter that may lead in a term."""
@@ -68,12 +76,14 @@ def founded(founder: Founder) -> Leadership:
     key = founder.coordinator or founder.key
     try:
         members = specs.members(founder.spec, "the genesis")
+        branch = specs.branch(founder.spec, "the genesis")
     except specs.SpecError as error:
         raise LeadershipError(str(error)) from error
     if key in dict(members.heirs):
         raise LeadershipError("the first coordinator is named as its own successor")
     keys, names = zip((key, "the first coordinator"), *members.heirs, strict=True)
-    return Leadership(founder.run, keys, names, 0, key, 0, members.absence)
+    founders = keys if branch.path >= 0 else (key,)
+    return Leadership(founder.run, keys, names, 0, key, 0, members.absence, founders)
 
 
 def succeeded(

@@ -33,7 +33,6 @@ from duckweed.ledger.leadership import (
     Verify,
     founded,
     succeeded,
-    unhex,
 )
 
 Sign = Callable[[bytes], bytes]
@@ -163,7 +162,7 @@ class Ledger:
         the last one here or is not signed by the leader."""
         digest = entry_hash(self.head, row.number, row.kind, row.round, row.body)
         leadership = _leadership(self.path, self.leadership, row.number, row.kind, row.body, verify)
-        signed = verify(leadership.leader, digest.encode(), unhex(row.signature))
+        signed = leadership.signed(row.number, digest, row.signature, verify)
         if row.number != self.number + 1 or not signed:
             raise LedgerError(
                 f"{self.path}: entry {row.number} of another machine does not follow on entry "
@@ -238,7 +237,7 @@ class Ledger:
                     "the ledger was changed after it was written"
                 )
             leadership = _leadership(self.path, leadership, number, kind, body, verify)
-            if not verify(leadership.leader, digest.encode(), unhex(signature)):
+            if not leadership.signed(number, digest, signature, verify):
                 raise LedgerError(f"{self.path}: entry {number} is not signed by the leader")
             previous, count = digest, count + 1
         return count

@@ -61,13 +61,17 @@ def adopt(place: Path, name: str) -> None:
         raise IdentityError(
             f"this machine has no identity {name!r}; make it: duckweed identity {name}"
         )
-    wanted = load_or_create(source)
-    if place.exists() and load_or_create(place).id != wanted.id:
+    if place.exists() and load_or_create(place).id != load_or_create(source).id:
         raise IdentityError(
             f"{place} holds another key, that of the peer which lives there; use a new --home"
         )
+    lend(source, place)
+
+
+def lend(source: Path, place: Path) -> None:
+    """From now on a key of this machine is used at `place`, too, unless there is one."""
     if not place.exists():
-        _write(place, wanted.secret)
+        _write(place, load_or_create(source).secret)
 
 
 def _write(path: Path, secret: bytes) -> None:

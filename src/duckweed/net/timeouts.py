@@ -68,6 +68,8 @@ TCP_IDLE_SERVER = 3 * TCP_IDLE  # the same for the answering side
 TCP_UNACKNOWLEDGED = 8.0  # without an acknowledgement until the kernel gives a connection up
 RELAY_HELLO = 10.0  # for a client of a relay to prove its key
 RELAY_PING = 15.0  # between a relay's pings of a client, and for the answer to one
+PORT_FREED = 3.0  # for a port to get free that an endpoint of this machine had before
+PORT_CHECK = 0.1  # between two tries to have it
 DOCTOR_TRY = 6.0  # for each attempt of `duckweed doctor`
 
 # --- processes on one machine

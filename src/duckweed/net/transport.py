@@ -13,6 +13,7 @@ wrong is mended in iroh_patches.py.
 
 import asyncio
 import contextlib
+import gc
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -29,12 +30,19 @@ from iroh import (
     preset_minimal,
 )
 
-from duckweed.net import framing, iroh_patches, tcp
+from duckweed.net import clock, framing, iroh_patches, tcp
 from duckweed.net.framing import Accept, LinkError, Service
 from duckweed.net.identity import Identity
 from duckweed.net.rate_limits import RateLimits
 from duckweed.net.strangers import Strangers
-from duckweed.net.timeouts import PING_AFTER, PING_ANSWER, STALL, within
+from duckweed.net.timeouts import (
+    PING_AFTER,
+    PING_ANSWER,
+    PORT_CHECK,
+    PORT_FREED,
+    STALL,
+    within,
+)
 from duckweed.net.token_bucket import Pace
 
 __all__ = ["Endpoint", "Link", "LinkError", "is_loopback", "is_relay"]
@@ -188,13 +196,17 @@ class Endpoint:
         """An endpoint that can reach these addresses, through the relays among them.
 
         It is bound to loopback if all addresses are on this machine, unless `farther` ones will have to
-        be reached too. port: preferred, if it is free. Raises LinkError.
+        be reached too. port: preferred, if it is free, or gets free at once: others know this machine by it, and an
+        endpoint that was closed a moment ago holds it a little longer. Raises LinkError.
         """
         here = "127.0.0.1" if all(map(is_loopback, addresses)) and not farther else "0.0.0.0"
         relays = [x for x in addresses if is_relay(x)]
-        if port:
+        closes = clock.now() + PORT_FREED
+        while port and clock.now() < closes:
             with contextlib.suppress(LinkError):
                 return await cls.bind(identity, head_limit, f"{here}:{port}", relays)
+            gc.collect()  # iroh keeps a port until nothing refers to the closed endpoint any more
+            await asyncio.sleep(PORT_CHECK)
         return await cls.bind(identity, head_limit, f"{here}:0", relays)
 
     @property

@@ -11,14 +11,15 @@ import math
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from duckweed.learn.fit import Wish, read_micro
 from duckweed.ledger.entries import StateEntry
-from duckweed.ledger.ledger import Ledger
+from duckweed.ledger.ledger import Ledger, LedgerError
 from duckweed.net.identity import load_or_create, verify
-from duckweed.net.timeouts import PROCESS_GRACE, VIEW
+from duckweed.net.timeouts import PATHS_NOTE, PROCESS_GRACE, VIEW
 from duckweed.process import environment, logs
 from duckweed.process.child import ExitCode
 from duckweed.run import events, plugins
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from duckweed.swarm.node.node import Node
 
 log = logging.getLogger(__name__)
+Say = Callable[[str], None]
 SHOWN = 200  # peers of which it is told a second
 
 
@@ -103,13 +105,13 @@ async def coordinate(
     direct = [x for x in endpoint.addresses if not is_relay(x)]
     tell(Serving(identity.id, endpoint.bound, direct, relay_port))
     serving = asyncio.create_task(node.serve())
-    showing = asyncio.create_task(_show(node))
+    beside = [asyncio.create_task(_show(node)), asyncio.create_task(_catch_up(node, say))]
     try:
         await node.run()
         if not over:  # that is told once, of the run itself
             folder.record(node.account(relay.bytes if relay else 0))
     finally:
-        for task in (serving, showing):
+        for task in (serving, *beside):
             task.cancel()
         await endpoint.close()
         if relay:
@@ -133,6 +135,22 @@ async def _show(node: "Node") -> None:
         rounds = coordinator.rounds
         tell(Progress(rounds.number, peers, coordinator.traffic.moved(), rounds.waiting_for()))
         await asyncio.sleep(max(VIEW, len(peers) / SHOWN))
+
+
+async def _catch_up(node: "Node", say: Say) -> None:
+    """While another machine leads, see that the newest state can be had here: this machine may have been away for so long
+    that it does not get all updates that it missed."""
+    from duckweed.net.framing import LinkError
+    from duckweed.round.history import complete
+
+    while True:
+        if node.coordinator is None and not await asyncio.to_thread(complete, node.folder):
+            from duckweed.swarm.peer.keeper import fetch_state  # it loads PyTorch
+            from duckweed.swarm.peer.newest_state import NotAgreed
+
+            with contextlib.suppress(LinkError, NotAgreed, LedgerError):
+                await fetch_state(node.folder, node, say)
+        await asyncio.sleep(PATHS_NOTE)
 
 
 def _doing(member: "Member") -> str:

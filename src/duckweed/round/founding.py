@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from duckweed.learn.model.given import given_weights
 from duckweed.learn.model.network import Network
 from duckweed.ledger.entries import GenesisEntry
 from duckweed.ledger.ledger import Ledger
-from duckweed.net.identity import load_or_create
+from duckweed.net.identity import Identity, load_or_create
 from duckweed.net.timeouts import VIEW_DATA
 from duckweed.round.worker import disk_needed
 from duckweed.run import toml, units
@@ -220,23 +221,24 @@ def found(
         steps = min(TIMED, spec.total_steps)
         one = learner(spec, ground, device, wish)
         one.train(weights, Part(0, 0, steps), report=pace.stepped)
-    begin(spec, ground, layout, folder, state, pace.seconds)
+    folder.note({"step_seconds": pace.seconds})
+    identity = load_or_create(folder.coordinator_key)
+    begin(spec, ground, layout, folder, state, identity, identity.id)
     return state
 
 
 def begin(
-    spec: RunSpec, ground: Ground, layout: Layout, folder: RunFolder, state: State, seconds: float
-) -> None:
-    """Write a run's folder; the ledger, whose genesis entry names the first state, is the last. seconds: of an
-    inner step on this machine."""
+    spec: RunSpec, ground: Ground, layout: Layout, folder: RunFolder, state: State,
+    identity: Identity, coordinator: str,
+) -> None:  # fmt: skip
+    """Write a run's folder; the ledger, whose genesis entry names the first state, is the last. identity: signs that
+    entry; coordinator: public key of the run's first one."""
     write_atomically(folder.spec, toml.write(spec).encode())
     keep(folder, ground, layout)
-    folder.note({"step_seconds": seconds})
     state.save(folder.state(0))
-    identity = load_or_create(folder.coordinator_key)
-    ledger = Ledger(folder.ledger, identity.sign)
-    ledger.append(0, genesis(spec, ground, layout, state, identity.id))
-    ledger.close()
+    with closing(Ledger(folder.ledger, identity.sign)) as ledger:
+        if ledger.number < 0:  # a machine that was ended here before may have got so far
+            ledger.append(0, genesis(spec, ground, layout, state, coordinator))
 
 
 def _try_out(
@@ -380,9 +382,10 @@ def reopen(folder: RunFolder, spec: RunSpec) -> Ground:
 
 
 def router_of(folder: RunFolder, spec: RunSpec) -> Path | None:
-    """Where the router of a path's family lies: among the blobs of its run, so that peers can fetch it as any
-    other. None of a run that trains no path."""
-    return None if spec.path is None else folder.blob(spec.branch.router)  # type: ignore[union-attr]
+    """Where the router of a family lies: among the blobs of a run that names it, so that peers can fetch it as any
+    other. None of a run that names none."""
+    branch = spec.branch
+    return None if branch is UNSET or not branch.router else folder.blob(branch.router)
 
 
 def layout(folder: RunFolder) -> Layout:

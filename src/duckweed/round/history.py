@@ -6,6 +6,7 @@ ledger has not happened, so that the next coordinator knows as much as one that 
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 
 from msgspec import UNSET, UnsetType
 
@@ -218,3 +219,12 @@ def _check(genesis: GenesisEntry, folder: RunFolder, spec: RunSpec, layout: Layo
         )
     if genesis.layout != layout.digest():
         raise LedgerError(f"{folder.path}: layout.json was changed after the run began")
+
+
+def complete(folder: RunFolder) -> bool:
+    """Whether all is here that leads from the newest saved state to the end of the ledger. Raises LedgerError."""
+    saved = folder.saved_rounds()
+    with closing(Ledger(folder.ledger)) as ledger:
+        rounds = [entry.body.closed for entry in ledger.entries(RoundEntry)]
+    needed = [digest for one in rounds[saved[-1] :] for digest in one.needed()] if saved else []
+    return bool(saved) and all(folder.blob(digest).is_file() for digest in needed)

@@ -97,7 +97,8 @@ def genesis_hash(row: Row | None, spec: RunSpec, invited_by: str, verify: Verify
             "the coordinator shows the first entry of another run, in which this peer's words could be "
             "misused; ask the organiser for a new invitation"
         )
-    if not verify(genesis.coordinator, digest.encode(), unhex(row.signature)):
+    signers = founders if spec.path is not None else {genesis.coordinator}
+    if not any(verify(key, digest.encode(), unhex(row.signature)) for key in signers):
         raise ForeignRun("the first entry of the run's ledger is not signed by its coordinator")
     return digest
 

@@ -304,14 +304,23 @@ class Branch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Section `[branch]`, which duckweed writes: which run of a family this one is."""
 
     path: int = -1  # the path; -1: the common start
-    router: str = ""  # digest of the router (duckweed.learn.data.router); of the common start: ""
+    # Digest of the router (duckweed.learn.data.router); of a common start "", unless successors are named.
+    router: str = ""
     begins: int = 0  # inner steps of each peer before this run
     ends: int = (
         1  # and of the whole family, from the first of the common start to the last of a path
     )
+    # Of a common start whose members name successors: the public key of each path's first coordinator. By these, and by
+    # the router, the paths are the same runs whoever begins them.
+    coordinators: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         if not -1 <= self.path < MOST_PATHS or not 0 <= self.begins < self.ends:
             raise ValueError("branch: a path from -1 on, and steps that begin before they end")
         if self.path >= 0 and not re.fullmatch(KEY, self.router):
             raise ValueError("branch.router: the digest of the router, 64 hex digits")
+        for key in self.coordinators or ():
+            if not re.fullmatch(KEY, key):
+                raise ValueError(
+                    f"branch.coordinators: {key!r} is not a public key (64 hex digits)"
+                )

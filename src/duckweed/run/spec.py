@@ -117,6 +117,8 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
         if branch is not msgspec.UNSET and branch.path >= paths.count:
             raise ValueError(f"branch.path = {branch.path}: the paths are 0 to {paths.count - 1}")
+        if branch is not msgspec.UNSET and len(branch.coordinators or ()) not in (0, paths.count):
+            raise ValueError(f"branch.coordinators: one for each of {paths.count} paths, or none")
 
     def _check_writers(self) -> None:
         """Raises ValueError where peers that only write cannot take part, and the specification has some."""
@@ -309,6 +311,11 @@ def members(text: str, source: str) -> Members:
     """Section `[members]` of TOML text, whatever the other sections say: they may need a plug-in that is
     not loaded. Raises SpecError."""
     return _section(text, source, "members", Members)
+
+
+def branch(text: str, source: str) -> Branch:
+    """Section `[branch]`, likewise; of a run that has none, as of a common start."""
+    return _section(text, source, "branch", Branch)
 
 
 def rounds(text: str, source: str) -> Rounds:

@@ -39,7 +39,7 @@ PORTS = (1 << 16) - 1  # the highest port
 def check_ports(spec: RunSpec, first: int) -> None:
     """End the command where the coordinators of a family would listen at ports that there are not. first: port of that
     of the common start; 0: any."""
-    from duckweed.family import rules
+    from duckweed.run import family as rules
 
     paths = rules.paths_of(spec).count
     over = rules.port_of(first, paths) + 1 - PORTS
@@ -83,8 +83,8 @@ def reopen(
 def _told(family: Family) -> Family:
     """Says what was understood, before anything is trained."""
     from duckweed.family import begin as families
-    from duckweed.family import rules
     from duckweed.round import founding
+    from duckweed.run import family as rules
     from duckweed.run.units import show_count
 
     spec, first = family.spec, family.common

@@ -16,7 +16,9 @@ from duckweed.swarm.protocol import offers
 PEERS_LISTED = 2000  # peers in one answer at most; those that are here come first
 
 
-Outside = m.GetRunInfo | m.GetStatus | m.Probe | m.GetPaths | m.GetRouter
+Lasting = m.GetRunInfo | m.GetStatus | m.GetPaths | m.GetRouter
+"""What machines may ask that are not members, also of a run that is over."""
+Outside = Lasting | m.Probe
 """What machines may ask that are not members."""
 
 
@@ -29,7 +31,7 @@ def answer(rounds: RoundDriver, question: Outside, body: bytes) -> tuple[m.Answe
     if isinstance(question, m.GetRouter):
         branch = rounds.spec.branch
         if isinstance(branch, UnsetType) or not branch.router:
-            return m.Refused("this run trains no path of a family"), b""
+            return m.Refused("this run has no router"), b""
         return m.Blob(), rounds.engine.blobs.read(branch.router)
     return run_info(rounds) if isinstance(question, m.GetRunInfo) else status(rounds), b""
 

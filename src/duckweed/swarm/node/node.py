@@ -2,6 +2,7 @@
 it is the leader."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 
@@ -18,10 +19,11 @@ from duckweed.run.folder import RunFolder
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
 from duckweed.swarm.blobs.peer_links import PeerLinks, PeerQuestion
+from duckweed.swarm.coordinator import status
 from duckweed.swarm.coordinator.coordinator import Coordinator
 from duckweed.swarm.node.election import Election
 from duckweed.swarm.node.replica import Replica
-from duckweed.swarm.protocol import copied
+from duckweed.swarm.protocol import copied, offers
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol.server import accepting
 from duckweed.wire.codec import warm_up
@@ -85,7 +87,10 @@ class Node:
         self.peer_links: PeerLinks | None = None  # of the peer in this process, if there is one
         self.rate_limits = RateLimits(self._knows)
         self.over = ""  # why the run ends here
-        self.stays = False  # whether the coordinator of a run that is over answers until `stop`
+        self.stays = False  # whether this machine answers until `stop`, though the run is over
+        self._desk: Coordinator | None = (
+            None  # of a run that is over, while another machine leads it
+        )
         self._moved: dict[str, list[int]] = {}
 
     def _knows(self, key: str) -> bool:
@@ -141,6 +146,8 @@ class Node:
             return self.replica.store.blob(question.blob)
         if votes and isinstance(question, m.GetSavedState | m.GetStatePiece):
             return self.replica.store.give(question)
+        if votes and isinstance(question, m.GetPaths):
+            return m.Paths(offers.read(self.folder)), b""
         if self.coordinator:
             if votes and isinstance(question, m.Join):
                 self.replica.note_voters([m.PeerAddress(peer, question.addresses)])
@@ -150,6 +157,8 @@ class Node:
             return await self.peer_links.answer(peer, question, body)
         if self.replica.knows(peer):
             return self.replica.leader(), b""
+        if self._desk and isinstance(question, status.Lasting):
+            return await self._desk.handle(peer, question, body)
         self.rate_limits.fault(peer, "strangers")
         leader, term = self.replica.name(self.replica.known.key), self.replica.known.term
         return m.Refused(
@@ -248,10 +257,12 @@ class Node:
         while not self.over:
             if voter.leads:
                 await self._coordinate(voter)
-            elif self._done():
-                self.over = m.ALL_DONE
-            else:
+            elif not self.done:
                 await self._follow(election)
+            elif self.stays:
+                await self._stay(election)
+            else:
+                self.over = m.ALL_DONE
 
     async def stop(self, reason: str) -> None:
         """End the run here; what is not closed has not happened."""
@@ -259,15 +270,30 @@ class Node:
         if self.coordinator:
             await self.coordinator.rounds.stop(reason)
 
-    def _done(self) -> bool:
+    @property
+    def done(self) -> bool:
         """Whether the ledger tells of the end of the run."""
         return self.replica.ledger.last_round(StateEntry) == self.spec.schedule.rounds
 
-    async def _follow(self, election: Election) -> None:
-        """Keep up with the leader, for a moment; if there was none for too long, stand for election."""
+    async def _stay(self, election: Election) -> None:
+        """Once the run is over, follow on: the common start of a family is where newcomers hear of its paths, and where
+        the machines that vote in them find each other."""
+        self._desk = self._desk or Coordinator(
+            self.folder, self.spec, self.layout, self.replica.ledger, self.tell, election.voter, self.rate_limits,
+        )  # fmt: skip
+        if await self._follow(election):
+            with contextlib.suppress(LinkError):
+                key = self.replica.known.key
+                answer, _ = await self.replica.ask(key, m.GetPaths(m.PROTOCOL))
+                if answer.paths:
+                    offers.note(self.folder, answer.paths)
+
+    async def _follow(self, election: Election) -> bool:
+        """Keep up with the leader, for a moment; if there was none for too long, stand for election. False: there was
+        none."""
         try:
             await self.replica.pull()
-            return
+            return True
         except LinkError as error:
             log.info("no entries from the leader: %s", error)
             await self.replica.look_for_leader()
@@ -275,10 +301,12 @@ class Node:
             await election.stand()
         if not election.voter.leads:
             await asyncio.sleep(RETRY)
+        return False
 
     async def _coordinate(self, voter: Voter) -> None:
         ledger = self.replica.ledger
         log.info("%s leads the run in term %d", self.endpoint.id[:10], voter.leadership.term)
+        self._desk = None
         self.coordinator = Coordinator(
             self.folder, self.spec, self.layout, ledger, self.tell, voter, self.rate_limits
         )

@@ -26,6 +26,7 @@ from duckweed.run.task.rollouts import blob_limit
 from duckweed.swarm.blobs.store import Store
 from duckweed.swarm.node.relay_tree import WORTH, RelayTree
 from duckweed.swarm.protocol import messages as m
+from duckweed.swarm.protocol import offers
 from duckweed.swarm.protocol.client import A, Client, NotLeader, QuestionRefused
 from duckweed.swarm.protocol.copied import PAGE, AskPeer, take
 from duckweed.swarm.protocol.ledger import PAGE_LIMIT, decoded, encoded
@@ -64,7 +65,7 @@ class Replica:
         ask_peer: AskPeer,
     ) -> None:
         self.folder, self.identity, self.endpoint, self.say = folder, identity, endpoint, say
-        self.ledger, self.me = ledger, identity.id
+        self.ledger, self.me, self.spec = ledger, identity.id, spec
         self.store = Store(folder)
         self._acknowledged, self._deposed, self._ask_peer = acknowledged, deposed, ask_peer
         self._tree = RelayTree()
@@ -88,7 +89,8 @@ class Replica:
             known = msgspec.json.decode(self._file.read_bytes(), type=Known)
         except (FileNotFoundError, msgspec.DecodeError):
             known = Known(0, first[0], {})
-        if first[1]:
+        known.at.pop(self.me, None)
+        if first[1] and first[0] != self.me:
             known.at[first[0]] = first[1]
         leadership = self.ledger.leadership
         if leadership and leadership.term >= known.term:
@@ -107,6 +109,7 @@ class Replica:
 
             sign = self.identity.sign
             self.voter = Voter(self.me, self.ledger, sign, verify, promised, keep, self._deposed)
+            self._remember()
 
     @property
     def leadership(self) -> Leadership | None:
@@ -169,7 +172,9 @@ class Replica:
         return bool(news)
 
     def _remember(self) -> None:
-        write_atomically(self._file, msgspec.json.encode(self.known))
+        at = self.known.at | {self.me: self.endpoint.offered}
+        known = msgspec.structs.replace(self.known, at=at)  # commands of this machine read it, too
+        write_atomically(self._file, msgspec.json.encode(known))
 
     def in_touch(self, voter: Voter) -> bool:
         """Whether a majority of the voters, this one included, has acknowledged entries recently."""
@@ -183,7 +188,11 @@ class Replica:
         self.note_leader(m.Leader(term, self.me))
 
     async def look_for_leader(self) -> None:
-        """Ask all known voters which machine leads, and tell them where this one listens."""
+        """Ask all known voters which machine leads, and tell them where this one listens. Those of a path are also made
+        known by the common start of its family."""
+        if self.spec.path is not None:
+            told = offers.voters(self.folder, self.spec.identity)
+            self.note_voters([voter for voter in told if self.votes(voter.key)])
 
         async def look(key: str) -> None:
             try:

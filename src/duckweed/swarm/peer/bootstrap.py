@@ -39,7 +39,10 @@ class Bootstrap:
         identity: Identity,
         limits: Controls,
         say: Callable[[str], None],
+        stays: bool = False,
     ) -> None:
+        """stays: this machine votes on when the run is over."""
+        self._stays = stays
         self.invitation, self.folder, self.identity = invitation, folder, identity
         self.limits, self.say = limits, say
         self.node: Node | None = None  # once the specification is known, if it names successors
@@ -79,6 +82,7 @@ class Bootstrap:
             self.endpoint, self.identity, folder, ledger, spec, layout, first, self._told, self.say,
             leading=lambda: self._publish(node),
         )  # fmt: skip
+        node.stays = self._stays
         self._tasks.append(asyncio.create_task(node.serve()))
         self._vote(node)
         return node

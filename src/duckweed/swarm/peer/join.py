@@ -117,8 +117,7 @@ async def _take_part(
             write_atomically(folder.spec, info.spec.encode())
             return m.ALL_DONE  # of the common start: the paths are what there is to train
         write_atomically(folder.spec, info.spec.encode())
-        if spec.path is not None:
-            await fetch_router(client, spec, invitation.secret, folder)
+        await fetch_router(client, spec, invitation.secret, folder)
         worker, found = await prepare(
             client, info, spec, invitation.secret, folder, own, device, limits, say
         )

@@ -131,7 +131,7 @@ def ground_here(
 
 
 async def fetch_router(client: Client, spec: RunSpec, secret: str, folder: RunFolder) -> None:
-    """The router of a path's family, where it is not here yet. Raises LinkError, PeerStopped."""
+    """The router of the run's family, where the run names one that is not here yet. Raises LinkError, PeerStopped."""
     place = founding.router_of(folder, spec)
     if place is None or place.is_file() or not isinstance(spec.paths, Paths):
         return

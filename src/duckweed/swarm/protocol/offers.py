@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import msgspec
 
 from duckweed.run.folder import RunFolder, write_atomically
+from duckweed.swarm.protocol.message import PeerAddress
 from duckweed.swarm.protocol.status import PathOffer
 
 FILE = "paths.json"
@@ -28,10 +29,22 @@ def read(folder: RunFolder) -> list[PathOffer]:
 
 
 def read_beside(folder: RunFolder) -> list[PathOffer]:
-    """The same, by a machine that leads a path. folder: of that path; the organiser's common start lies beside it, a
+    """The same, by a machine that votes in a path. folder: of that path; the organiser's common start lies beside it, a
     successor's around it."""
     around = folder.path.parent
     return read(RunFolder(around)) or read(RunFolder(around / COMMON))
+
+
+def voters(folder: RunFolder, run: str) -> list[PeerAddress]:
+    """Machines that vote in a path, as far as this one was told. folder: as of `read_beside`; run: of that path."""
+    mine = [offer for offer in read_beside(folder) if offer.run == run]
+    leaders = [PeerAddress(offer.coordinator, offer.addresses) for offer in mine]
+    return [*leaders, *(voter for offer in mine for voter in offer.voters or ())]
+
+
+def open_to(offers: Sequence[PathOffer]) -> list[int]:
+    """The paths that a peer can train: led, and not over."""
+    return [number for number, offer in enumerate(offers) if offer.addresses and not offer.over]
 
 
 def mirror_of(url: str, path: str) -> str:
@@ -41,10 +54,10 @@ def mirror_of(url: str, path: str) -> str:
 
 
 def choose(offers: Sequence[PathOffer], own: int = 0) -> int | None:
-    """The path that a newcomer trains; None if all are over. First one that waits for its last peers, so that it can
+    """The path that a newcomer trains; None if there is none. First one that waits for its last peers, so that it can
     begin; else the one with the fewest accepted tokens, of those the one with the fewest peers, and of equal ones one
     by the peer's `own` number, so that those who come at once spread; unless it would leave that one at once."""
-    left = [number for number, offer in enumerate(offers) if not offer.over]
+    left = open_to(offers)
     if not left:
         return None
 
@@ -73,7 +86,7 @@ def stay_or_go(offers: Sequence[PathOffer], kept: int) -> int:
     """The path that a peer of path `kept` goes on with: its own, unless that still waits for peers while another is
     trained, or another has less than half the peers (`_spread`)."""
     mine = offers[kept]
-    trained = [n for n, offer in enumerate(offers) if offer.rounds and not offer.over]
+    trained = [number for number in open_to(offers) if offers[number].rounds]
     if trained and not mine.over and not mine.rounds and mine.here < mine.wanted:
         return min(trained, key=lambda number: (offers[number].tokens, number))
     return _spread(offers, kept)
@@ -91,8 +104,8 @@ def _spread(offers: Sequence[PathOffer], kept: int) -> int:
     and would not have more than this one once the peer has moved."""
     able = [
         number
-        for number, offer in enumerate(offers)
-        if not offer.over and (offer.rounds or offer.here + 1 >= offer.wanted)
+        for number in open_to(offers)
+        if offers[number].rounds or offers[number].here + 1 >= offers[number].wanted
     ]
     if not able or offers[kept].over:
         return kept

@@ -3,7 +3,15 @@
 import msgspec
 
 from duckweed.run.checked import Count, Hash, Nats, Number, Seconds, Text, Total
-from duckweed.swarm.protocol.message import Addresses, Answer, Blob, Digest, Question, Secret
+from duckweed.swarm.protocol.message import (
+    Addresses,
+    Answer,
+    Blob,
+    Digest,
+    PeerAddress,
+    Question,
+    Secret,
+)
 
 PROBE_LIMIT = 512 << 10  # bytes of body, each way, of one question that measures a connection
 
@@ -62,13 +70,15 @@ class PathOffer(msgspec.Struct, forbid_unknown_fields=True):
 
     run: Hash  # identity of its specification
     coordinator: Hash  # its public key
-    addresses: Addresses
+    addresses: Addresses  # none: nobody leads it yet
     secret: Secret  # of its invitation
     wanted: Number  # peers that it begins with
     here: Number = 0  # peers at the moment
     rounds: Number = 0  # closed
     tokens: Total = 0  # accepted
     over: bool = False
+    # Where machines listen that vote in it, for those of them that look for each other; unset: not known.
+    voters: list[PeerAddress] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Paths(Answer, tag="paths"):
@@ -95,14 +105,15 @@ class GetStatus(Question[Status], tag="look"):
 
 
 class GetPaths(Question[Paths], tag="paths_of"):
-    """Of the coordinator of a common start: which paths are there?"""
+    """Of the coordinator of a common start, and between the machines that vote in it: which paths are there?"""
 
     protocol: Number
     secret: Secret = ""
 
 
 class GetRouter(Question[Blob], tag="router_of"):
-    """Of the coordinator of a path: give the router, without which a newcomer cannot prepare its text."""
+    """Of the coordinator of a path, or of a common start with successors: give the router, without which a newcomer
+    cannot prepare the text of a path."""
 
     protocol: Number
     secret: Secret = ""

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from duckweed.family import rules
 from duckweed.learn.optim.schedule import learning_rate
+from duckweed.run import family as rules
 from duckweed.run import spec as specs
 from duckweed.run import toml
 from duckweed.run.spec import RunSpec, SpecError, override
@@ -115,3 +115,32 @@ def test_bad_input_is_named(changes, said):
 def test_a_section_branch_that_makes_no_sense_is_refused(text, said):
     with pytest.raises(SpecError, match=said):
         specs.parse(text)
+
+
+KEYS = tuple(f"{n:02x}" * 32 for n in range(4))
+
+
+@given(st.integers(2, 200), st.floats(0.001, 0.999))
+def test_who_has_the_common_start_knows_the_paths_to_the_last_byte(count, share):
+    spec = override(FAMILY, {"rounds.count": count, "paths.common": share, "inner.warmup": 0})
+    common = specs.parse(toml.write(rules.common(spec, ROUTER, KEYS)))
+    assert common.branch.coordinators == KEYS
+    for path in range(4):
+        mine = rules.of_path(rules.whole(common), path, common.branch.router)
+        assert toml.write(mine) == toml.write(rules.of_path(spec, path, ROUTER))
+
+
+def test_a_family_without_successors_has_the_common_start_that_it_always_had():
+    assert "coordinators" not in toml.write(rules.common(FAMILY))
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (["99" * 32], "one for each of 8 paths, or none"),
+        (["no key"], "'no key' is not a public key"),
+    ],
+)
+def test_keys_of_first_coordinators_that_make_no_sense_are_refused(keys, said):
+    with pytest.raises(SpecError, match=said):
+        specs.parse(f"[paths]\n[branch]\ncoordinators = {keys}\nends = 260")

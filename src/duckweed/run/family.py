@@ -12,6 +12,11 @@ def paths_of(spec: RunSpec) -> Paths:
     return spec.paths
 
 
+def name_of(path: int) -> str:
+    """How the run of a path is called in the folder of its family, or of its common start."""
+    return f"path-{path}"
+
+
 def deal(peers: int, paths: int) -> list[list[int]]:
     """The peers of each path, dealt like cards: peer p goes to path p modulo the number of paths. Where there
     are fewer peers than paths, each path has one, and peers train several paths in turn."""
@@ -27,9 +32,18 @@ def common_rounds(spec: RunSpec) -> int:
     return min(spec.rounds.count - 1, max(1, round(share)))
 
 
-def common(spec: RunSpec) -> RunSpec:
-    """The run that all peers train first; its learning rate does not fall at its end."""
-    return _run(spec, common_rounds(spec), spec.rounds.peers, Branch(ends=spec.total_steps))
+def common(spec: RunSpec, router: str = "", coordinators: tuple[str, ...] = ()) -> RunSpec:
+    """The run that all peers train first; its learning rate does not fall at its end. router: its digest; coordinators:
+    public keys of the first coordinators of the paths: both where successors may have to begin the paths."""
+    branch = Branch(-1, router, 0, spec.total_steps, coordinators or msgspec.UNSET)
+    return _run(spec, common_rounds(spec), spec.rounds.peers, branch)
+
+
+def whole(common: RunSpec) -> RunSpec:
+    """The specification of the family whose common start this is."""
+    assert isinstance(common.branch, Branch)
+    rounds = msgspec.structs.replace(common.rounds, count=common.branch.ends // common.inner.steps)
+    return msgspec.structs.replace(common, rounds=rounds, branch=msgspec.UNSET)
 
 
 def of_path(spec: RunSpec, path: int, router: str) -> RunSpec:
