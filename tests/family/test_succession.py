@@ -167,6 +167,7 @@ def test_lost_in_the_common_start_it_leaves_successors_who_begin_the_paths_for_a
     assert "training path" in it.running["carl"].said()
 
 
+@pytest.mark.long
 def test_back_again_the_organiser_follows_in_the_family_that_its_successors_began(scene):
     it = scene(LONG_START | {"rounds.count": 60, "paths.common": 0.05})
     line = it.serve("t.toml", "--name", "family", "--listen", "127.0.0.1:0")

@@ -110,6 +110,12 @@ def test_a_damaged_residual_is_not_taken_up(ground, tmp_path):
     for size in (0, 7, 100, len(whole) - 1):
         path.write_bytes(whole[:size])
         assert not one.load(path, 0)
+    for start in (
+        len(whole) // 2,
+        len(whole) - 8,
+    ):  # as a loss of power leaves what was not written yet
+        path.write_bytes(whole[:start] + bytes(len(whole) - start))
+        assert not one.load(path, 0)
     assert not one.carried.residual.any()
 
 

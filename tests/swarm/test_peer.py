@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +17,7 @@ from duckweed.net.transport import Endpoint
 from duckweed.round import founding
 from duckweed.round.worker import Worker
 from duckweed.run.folder import RunFolder
+from duckweed.run.state import State
 from duckweed.swarm.peer import peer as room
 from duckweed.swarm.peer.peer import Peer
 from duckweed.swarm.protocol import messages as m
@@ -117,6 +119,27 @@ def test_a_peer_whose_coordinator_is_gone_in_the_last_second_keeps_the_last_stat
     assert "kept as this machine has it" in reason
     assert RunFolder(tmp_path / "home").saved_rounds() == [3]
     assert RunFolder(tmp_path / "home").local()["over"] == m.ALL_DONE
+
+
+def test_a_peer_that_is_ended_while_it_writes_has_written_when_it_is_gone(tmp_path, monkeypatch):
+    """Its folder may be another's then."""
+    take_part, written, ended = Peer.run, [], []
+
+    async def run(peer):
+        task, loop = asyncio.ensure_future(take_part(peer)), asyncio.get_running_loop()
+
+        def save(state, path):
+            loop.call_soon_threadsafe(task.cancel)
+            time.sleep(0.5)
+            written.append(path)
+
+        monkeypatch.setattr(State, "save", save)
+        await asyncio.wait([task])
+        ended.append((task.cancelled(), list(written)))
+
+    monkeypatch.setattr(Peer, "run", run)
+    play(tmp_path, lambda tensors: AtFault(tensors, m.Stop("over")))
+    assert ended == [(True, [RunFolder(tmp_path / "home").state(0)])]
 
 
 @pytest.mark.parametrize(

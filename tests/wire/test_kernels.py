@@ -10,6 +10,7 @@ from duckweed.wire import codec_of, feedback
 from duckweed.wire.codecs.dense import Dense
 from duckweed.wire.codecs.integer import Integer, quantise
 from duckweed.wire.codecs.sparse import Sparse
+from duckweed.wire.entropy import tables
 from duckweed.wire.entropy.activity import matrix
 from duckweed.wire.entropy.tables import ONE
 from duckweed.wire.frame import WireError
@@ -196,3 +197,8 @@ def test_kinds_are_those_that_numpy_finds(length):
         fit.kinds(x), np.unique(x, return_inverse=True, return_counts=True), strict=True
     ):
         assert got.tolist() == wanted.tolist()
+
+
+def test_what_is_fitted_lies_on_the_grid_of_the_tables():
+    for name in ("PER_NAT", "HALF_LEVEL", "MAX_CLASS"):
+        assert getattr(fit, name) == getattr(tables, name)

@@ -1,6 +1,7 @@
 """Work that threads share."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -42,6 +43,22 @@ def test_what_a_part_raises_is_raised_when_no_thread_is_at_work_any_more(count, 
     with pytest.raises(ArithmeticError, match=str(bad)):
         threads.each(work, range(20))
     assert running == ended
+
+
+def test_when_a_part_fails_the_others_end_with_what_they_are_at(count):
+    begun, failed = [], threading.Event()
+
+    def work(number):
+        begun.append(number)
+        if number == 0:
+            failed.set()
+            raise ArithmeticError
+        failed.wait(timeout=20)
+        time.sleep(0.01)  # the thread that failed is to come to its end meanwhile
+
+    with pytest.raises(ArithmeticError):
+        threads.each(work, range(1000))
+    assert len(begun) < 500
 
 
 def test_work_may_share_out_work_and_so_may_several_callers(count):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 from msgspec import UNSET
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
 from duckweed.learn.learner import Learner, Report
@@ -21,6 +21,7 @@ from duckweed.round.blocks import Span
 from duckweed.round.carried import Carried, packed
 from duckweed.round.engine import Engine, MemoryBlobs
 from duckweed.round.training import Trained
+from duckweed.run import tensors
 from duckweed.run.folder import write_atomically
 from duckweed.run.layout import Layout
 from duckweed.run.sections import Inner
@@ -28,7 +29,6 @@ from duckweed.run.spec import RunSpec
 from duckweed.run.state import State
 from duckweed.run.task import rollouts as packing
 from duckweed.run.task.written import Written
-from duckweed.run.tensors import write_arrays
 from duckweed.wire import feedback
 from duckweed.wire.codec import codec_of, warm_up
 
@@ -177,8 +177,8 @@ class Worker:
 
     def save(self, path: Path) -> None:
         """Write what `close_round(True)` would keep, atomically, before the contribution is sent. It is there if the
-        process is killed. If the machine fails it may not be, and what a wait for the disk would cost every round is
-        more than what is lost then: what one contribution left out."""
+        process is killed. If the machine fails it may be lost, and is then known to be: to wait for the disk would cost
+        more in every round than what one contribution left out is worth."""
         carried = self._pending or self.carried
         if self._unsaved and self._pending:
             write_atomically(path, self._unsaved)
@@ -186,7 +186,7 @@ class Worker:
             return
         sent = {} if carried.sent is None else {"sent": carried.sent}
         arrays = {"residual": carried.residual, **sent, **carried.optimizer}
-        write_arrays(path, arrays, {}, sync=False)
+        tensors.write_arrays(path, arrays, {"hash": tensors.digest(arrays)}, sync=False)
 
     def load(self, path: Path, round_: int) -> bool:
         """Carry on what `save` wrote for a round that left it. False if the file is missing or damaged."""
@@ -204,6 +204,10 @@ class Worker:
     def _read(self, path: Path, round_: int) -> Carried | None:
         try:
             arrays = load_file(path)
+            with safe_open(path, framework="numpy") as file:
+                said = file.metadata() or {}
+            if "hash" in said and said["hash"] != tensors.digest(arrays):
+                return None
             residual = arrays.pop("residual")
         except (OSError, KeyError, SafetensorError):
             return None

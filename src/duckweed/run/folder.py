@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from threading import get_ident
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -279,10 +280,10 @@ class Destination(NamedTuple):
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write so that after a crash either the old or the new contents are there, whole. Several processes may write the
-    same file at once."""
+    """Write so that after a crash either the old or the new contents are there, whole. Several processes and threads
+    may write the same file at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.{get_ident()}.part")
     try:
         with part.open("wb") as file:
             file.write(data)

@@ -5,9 +5,11 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from threading import get_ident
 from typing import BinaryIO
 
 import numpy as np
+from blake3 import blake3
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
@@ -20,8 +22,8 @@ def write_arrays(
     file may be damaged if the machine itself fails, and is whole if no more than the process ends. Raises OSError,
     also for a full disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Several peers of one machine may save the same state at the same time.
-    part = path.with_suffix(f".{os.getpid()}.part")
+    # Several peers of one machine, and threads of a peer, may save the same at the same time.
+    part = path.with_suffix(f".{os.getpid()}.{get_ident()}.part")
     try:
         save_file({name: np.asarray(a, order="C") for name, a in arrays.items()}, part, facts)
         with part.open("r+b") as file:
@@ -35,6 +37,15 @@ def write_arrays(
         raise OSError(code, os.strerror(code), str(path)) from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """blake3 over the names and the numbers of arrays, 64 hex digits."""
+    found = blake3(max_threads=1)
+    for name in sorted(arrays):
+        found.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape}".encode())
+        found.update(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data)
+    return found.hexdigest()
 
 
 def _order(file: BinaryIO) -> None:

@@ -31,22 +31,30 @@ def each(work: Callable[[Part], Result], parts: Iterable[Part]) -> list[Result]:
     if helpers < 1:
         return [work(part) for part in listed]
     found: dict[int, Result] = {}
+    faults: list[BaseException] = []
     numbers = iter(
         range(len(listed))
     )  # common to all threads; one step of it cannot be interrupted
 
     def take() -> None:
-        for number in numbers:
-            found[number] = work(listed[number])
+        try:
+            for number in numbers:
+                found[number] = work(listed[number])
+        except BaseException as fault:  # the others end with the part that they are at
+            faults.append(fault)
+            for _ in numbers:
+                pass
 
     helping = [_pool(_count).submit(take) for _ in range(helpers)]
-    try:
-        take()
-    finally:  # one that has not begun comes too late
-        wait([helper for helper in helping if not helper.cancel()])
-    for helper in helping:
-        if not helper.cancelled():
-            helper.result()
+    take()
+    wait([helper for helper in helping if not helper.cancel()])  # who has not begun comes too late
+    if faults:
+        fault = faults[0]
+        try:
+            raise fault
+        finally:  # what was raised would hold itself, and all that was worked on
+            faults.clear()
+            del fault
     return [found[number] for number in range(len(listed))]
 
 

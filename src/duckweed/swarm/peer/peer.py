@@ -97,6 +97,7 @@ class Peer:
         self._wrote: tuple[m.Wrote, bytes] | None = None  # likewise, of a peer that only writes
         self._done_at = clock.now()  # when the work for the round before was done
         self._heard = ""  # what the user was told that the run waits for
+        self._writing: asyncio.Task[None] | None = None  # to disk
 
     async def run(self) -> str:
         """Take part until the run ends; returns the reason. Raises PeerStopped, LinkError."""
@@ -160,6 +161,8 @@ class Peer:
             raise
         finally:
             await self.ahead.drop()
+            if self._writing:  # nothing is written any more when this peer has ended
+                await asyncio.wait({self._writing})
             self._evidence.close()
             for task in tasks:
                 task.cancel()
@@ -209,7 +212,7 @@ class Peer:
                         raise PeerStopped(reason)
                     # The peer that was to save it may be gone.
                     if self.saves or not self.shared.state(self.state.round).exists():
-                        await asyncio.to_thread(self._save_last)
+                        await self._written(self._save_last)
                     await self._copying.end()
                     with contextlib.suppress(QuestionRefused):  # it heard that already
                         await self._client.ask(m.Leave(reason))
@@ -232,7 +235,7 @@ class Peer:
         return answer
 
     async def _end_alone(self) -> str:
-        await asyncio.to_thread(self._save_last)
+        await self._written(self._save_last)
         self.shared.note({"over": m.ALL_DONE})
         return (
             f"all rounds are done, and the coordinator has not answered for {LAST_WORD:.0f} s since; the last "
@@ -245,7 +248,7 @@ class Peer:
         """Hand in the work for a round and, with overlap, begin the next meanwhile; unless the
         volunteer wants the machine back before the block is trained."""
         self.saves = task.share == 0
-        await asyncio.to_thread(self._save_state)
+        await self._written(self._save_state)
         steps = self.worker.spec.block_steps
         if self._sent and _is_for(self._sent[0], task, steps):
             await self._hand_in(*self._sent)
@@ -255,8 +258,8 @@ class Peer:
         except HandedBack:
             return
         await self._go_on()
-        # On disk before it is sent: once it counts, the residual must not be lost.
-        await asyncio.to_thread(self.worker.save, residual_path(self.home, task.round))
+        # Written before it is sent: once it counts, a kill must not lose the residual.
+        await self._written(self.worker.save, residual_path(self.home, task.round))
         if self.worker.spec.audits:
             self._evidence.keep(task.round, made.announcement.blob, made.blob)
         self.timings.compress = made.compress_seconds
@@ -351,7 +354,7 @@ class Peer:
         worker, carries = self.worker, self.index in closed.carrying()
         worker.close_round(carries, closed.round)
         if carries:
-            await asyncio.to_thread(forget_before, self.home, closed.round)
+            await self._written(forget_before, self.home, closed.round)
         if self.index not in closed.accepted:
             await self.ahead.drop()  # it builds on what did not count
             if reason := closed.rejected.get(self.index):
@@ -423,6 +426,11 @@ class Peer:
         done = self.ahead.done
         return f"round {self.ahead.round} is begun, as far as it can be, and kept" if done else ""
 
+    async def _written(self, write: Callable[..., None], *what: object) -> None:
+        """Write to disk in a thread. It goes on where this peer is cancelled meanwhile."""
+        self._writing = asyncio.create_task(asyncio.to_thread(write, *what))
+        await asyncio.shield(self._writing)
+
     def _save_last(self) -> None:
         self.state.save(self.shared.state(self.state.round))
 
@@ -434,7 +442,8 @@ class Peer:
         if saves and self.state.round and self.state.round % every == 0:
             self.state.save(self.shared.state(self.state.round))
             for old in self.shared.saved_rounds()[1:-2]:
-                self.shared.state(old).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # some systems keep what is being read
+                    self.shared.state(old).unlink(missing_ok=True)
 
     def _set(self, doing: str) -> None:
         self.progress = m.Progress(doing, self.state.round, 0, self.progress.loss)  # type: ignore[arg-type]

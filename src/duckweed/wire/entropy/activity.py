@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -101,28 +102,29 @@ def sums_of(tensors: list[np.ndarray], cap: int) -> list[Sums]:
     from duckweed.wire.kernels import sums as kernels
 
     rows = [np.empty(len(tensor), np.int64) for tensor in tensors]
+    columns = [np.zeros((3, tensor.shape[1]), np.int64) for tensor in tensors]
+    squares, adding = [0] * len(tensors), Lock()
 
-    def of(some: threads.Within) -> tuple[np.ndarray, int]:
-        """Of some rows: column sums, counts of nonzero and negative int32[3, C], sum of squares."""
+    def of(some: threads.Within) -> None:
+        """Of some rows: column sums, counts of nonzero and negative, sum of squares."""
         part, number = some
         numbers, own = tensors[number][part], rows[number][part]
         found = np.zeros((3, numbers.shape[1]), np.int32)
         if cap > 1:
-            return found, kernels.sizes(numbers, cap, own, *found)
-        kernels.flags(numbers, own, found[0], found[2])
-        found[1] = found[0]
-        return found, int(own.sum())
+            more = kernels.sizes(numbers, cap, own, *found)
+        else:
+            kernels.flags(numbers, own, found[0], found[2])
+            found[1], more = found[0], own.sum()
+        with adding:
+            columns[number] += found
+            squares[number] += int(more)
 
     parts = [
         threads.Within(part, number)
         for number, tensor in enumerate(tensors)
         for part in threads.stretches(len(tensor), max(1, _AT_ONCE // tensor.shape[1]))
     ]
-    columns = [np.zeros((3, tensor.shape[1]), np.int64) for tensor in tensors]
-    squares = [0] * len(tensors)
-    for (_, number), (found, more) in zip(parts, threads.each(of, parts), strict=True):
-        columns[number] += found
-        squares[number] += more
+    threads.each(of, parts)
     return [
         Sums(by_row, c[0], c[1], c[2], float(square))
         for by_row, c, square in zip(rows, columns, squares, strict=True)

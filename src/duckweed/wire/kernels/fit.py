@@ -9,9 +9,10 @@ import math
 
 import numpy as np
 
-from duckweed.wire.entropy.tables import HALF_LEVEL, MAX_CLASS, PER_NAT
 from duckweed.wire.kernels.jit import kernel
 
+# As in duckweed.wire.entropy.tables, which a test compares: what a kernel took from another file would stay in its cache.
+PER_NAT, HALF_LEVEL, MAX_CLASS = 4, 32, 63
 _MAX_STEP = 7
 _CLOSE = 0.02  # nats: a fit that moves less is done
 _PER_LUMP = 8  # groups of rows in one natural logit
