@@ -24,8 +24,9 @@ def plane(rows, columns, cap, squares, row_classes, column_classes):  # type: ig
     """The map of a tensor. rows, columns: sums of min(magnitude, cap), int64[R] and int64[C]; squares: the sum of
     their squares. Fills in the classes, int64[R] and int64[C], of whichever of rows and columns pay for them.
     Returns base, step of rows, step of columns; a step of 0 means that all classes are 0."""
-    row_classes[:], column_classes[:] = 0, 0
-    total, values = rows.sum(), len(rows) * len(columns)
+    _clear(row_classes)
+    _clear(column_classes)
+    total, values = _sum(rows), len(rows) * len(columns)
     trials = values * cap
     rate = min(max(total / trials, 0.5 / trials), 1 - 0.5 / trials)
     flat = _grid_of(_logit(rate))
@@ -37,24 +38,25 @@ def plane(rows, columns, cap, squares, row_classes, column_classes):  # type: ig
     column_step = _step_of(len(rows) * fisher / dispersion)
     if row_step == column_step == 0:
         return flat, 0, 0
-    a, b = _rasch(rows, columns, float(cap))
-    middle = np.median(a)
-    uneven = _classes_of(a - middle, row_step), _classes_of(b, column_step)
-    best, base, used = np.inf, flat, 0
+    a, sizes, of_row, b, of_column = _rasch(rows, columns, float(cap))
+    middle = _median(a, sizes)
+    by_row = _classes_of(a, of_row, middle, row_step)
+    by_column = _classes_of(b, of_column, 0.0, column_step)
+    best, base, used = math.inf, flat, 0
     for sides in (0, _ROWS | _COLUMNS, _ROWS, _COLUMNS):
-        by_rows, by_columns = (sides & _ROWS) != 0, (sides & _COLUMNS) != 0
-        if (by_rows and row_step == 0) or (by_columns and column_step == 0):
+        x = row_step if sides & _ROWS else 0
+        y = column_step if sides & _COLUMNS else 0
+        if (sides & _ROWS and x == 0) or (sides & _COLUMNS and y == 0):
             continue
-        start = _grid_of(middle) if by_rows else flat
-        x = row_step * uneven[0] if by_rows else row_classes
-        y = column_step * uneven[1] if by_columns else column_classes
-        bits = _bits(start, x, y, rows, columns, cap, dispersion)
+        start = _grid_of(middle) if x else flat
+        of_rows, of_columns = by_row if x else row_classes, by_column if y else column_classes
+        bits = _bits(start, x, of_rows, y, of_columns, rows, columns, cap, dispersion)
         if bits < best:
             best, base, used = bits, start, sides
     if used & _ROWS:
-        row_classes[:] = uneven[0]
+        _copy(row_classes, by_row)
     if used & _COLUMNS:
-        column_classes[:] = uneven[1]
+        _copy(column_classes, by_column)
     return base, row_step * (used & _ROWS > 0), column_step * (used & _COLUMNS > 0)
 
 
@@ -62,23 +64,62 @@ def plane(rows, columns, cap, squares, row_classes, column_classes):  # type: ig
 def lean(count, minus, rows, classes):  # type: ignore[no-untyped-def]
     """Of a tensor of C columns, of which `count` are not zero and `minus` are negative, int64[C]: fill in the class
     of each column's signs, int64[C]. Returns their step; 0 where signs do not lean enough to pay for the classes."""
-    classes[:] = 0
-    total = count.sum()
+    _clear(classes)
+    total = _sum(count)
     step = _step_of(total / len(count) / 4) if total and rows > 1 else 0
     if step == 0:
         return 0
-    odds = np.empty(len(count), np.float64)
+    found, nats = np.empty(len(count), np.int64), 0.0
     for c in range(len(count)):
-        odds[c] = math.log((minus[c] + 0.5) / (count[c] - minus[c] + 0.5))
-    found = _classes_of(odds, step)
-    nats = 0.0
-    for c in range(len(count)):
+        found[c] = _class_of(math.log((minus[c] + 0.5) / (count[c] - minus[c] + 0.5)), step)
         odd = found[c] * (step / PER_NAT)
         nats += count[c] * _softplus(odd) - minus[c] * odd
     if nats / math.log(2) + _entropy(kinds(found)[2]) >= 0.99 * total - 64:
         return 0
-    classes[:] = found
+    _copy(classes, found)
     return step
+
+
+# No operations on whole arrays below: those take numba several times as long to compile as a loop.
+
+
+@kernel
+def _clear(x):  # type: ignore[no-untyped-def]
+    for i in range(len(x)):
+        x[i] = 0
+
+
+@kernel
+def _copy(to, x):  # type: ignore[no-untyped-def]
+    for i in range(len(x)):
+        to[i] = x[i]
+
+
+@kernel
+def _sum(x):  # type: ignore[no-untyped-def]
+    total = np.int64(0)
+    for i in range(len(x)):
+        total += x[i]
+    return total
+
+
+@kernel
+def _median(values, sizes):  # type: ignore[no-untyped-def]
+    """Of values, each as often as `sizes` says."""
+    total = _sum(sizes)
+    return (_ranked(values, sizes, (total - 1) // 2) + _ranked(values, sizes, total // 2)) / 2
+
+
+@kernel
+def _ranked(values, sizes, rank):  # type: ignore[no-untyped-def]
+    for value in values:
+        below, through = 0, 0
+        for j in range(len(values)):
+            below += sizes[j] * np.intp(values[j] < value)
+            through += sizes[j] * np.intp(values[j] <= value)
+        if below <= rank < through:
+            return value
+    return values[0]
 
 
 @kernel
@@ -105,56 +146,72 @@ def _step_of(fisher):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _classes_of(logits, step):  # type: ignore[no-untyped-def]
-    """Log-odds in whole steps, int64."""
-    found = np.zeros(len(logits), np.int64)
+def _class_of(logit, step):  # type: ignore[no-untyped-def]
+    """Log-odds in whole steps."""
+    return max(-MAX_CLASS, min(MAX_CLASS, int(np.rint(logit * (PER_NAT / step)))))
+
+
+@kernel
+def _classes_of(logits, of, origin, step):  # type: ignore[no-untyped-def]
+    """The class of each of the numbers that `of` points to, int64; zeros where the step is 0."""
+    found = np.zeros(len(of), np.int64)
     if step:
-        for i in range(len(logits)):
-            found[i] = int(np.rint(logits[i] * (PER_NAT / step)))
-            found[i] = max(-MAX_CLASS, min(MAX_CLASS, found[i]))
+        for i in range(len(of)):
+            found[i] = _class_of(logits[of[i]] - origin, step)
     return found
 
 
 @kernel
 def _rasch(rows, columns, cap):  # type: ignore[no-untyped-def]
-    """Log-odds of rows, float64[R], and what columns add to them, float64[C]: Newton steps in turn on rows and
-    columns, each lumped into groups of almost equal sums."""
-    rate = (rows.sum() + 0.5) / (len(rows) * len(columns) * cap + 1)
-    sums_a, sizes_a, of_row = _lump(rows, len(columns) * cap, rate)
-    sums_b, sizes_b, of_column = _lump(columns, len(rows) * cap, rate)
-    a = _log_odds(sums_a, len(columns) * cap, rate)
-    b = _log_odds(sums_b, len(rows) * cap, rate) - _logit(rate)
+    """Groups of rows and of columns of almost equal sums: log-odds of the rows of each, float64[A], how many there are, and
+    the group of each row; what the columns of each add to them, float64[B], and the group of each column. By Newton
+    steps in turn on rows and columns."""
+    rate = (_sum(rows) + 0.5) / (len(rows) * len(columns) * cap + 1)
+    of_a, of_b = len(columns) * cap, len(rows) * cap  # trials
+    sums_a, sizes_a, of_row = _lump(rows, of_a, rate)
+    sums_b, sizes_b, of_column = _lump(columns, of_b, rate)
+    a, b = np.empty(len(sums_a), np.float64), np.empty(len(sums_b), np.float64)
+    for i in range(len(a)):
+        a[i] = _log_odds(sums_a[i], of_a, rate)
+    for j in range(len(b)):
+        b[j] = _log_odds(sums_b[j], of_b, rate) - _logit(rate)
     for _ in range(6):
         step = newton(a, sums_a, b, sizes_b, cap)
         more = newton(b, sums_b, a, sizes_a, cap)
         if max(step, more) < _CLOSE:
             break
-    return a[of_row], b[of_column]
+    return a, sizes_a, of_row, b, of_column
 
 
 @kernel
 def _lump(sums, trials, rate):  # type: ignore[no-untyped-def]
-    """Mean sum and size of each group, float64, and the group of each member."""
-    keys = np.rint(_PER_LUMP * _log_odds(sums, trials, rate)).astype(np.int64)
+    """Mean sum of each group, float64, its size, int64, and the group of each member."""
+    keys = np.empty(len(sums), np.int64)
+    for i in range(len(sums)):
+        keys[i] = int(np.rint(_PER_LUMP * _log_odds(sums[i], trials, rate)))
     _, of, sizes = kinds(keys)
     means = np.zeros(len(sizes), np.float64)
     for i in range(len(sums)):
         means[of[i]] += sums[i]
-    return means / sizes, sizes.astype(np.float64), of
+    for group in range(len(means)):
+        means[group] /= sizes[group]
+    return means, sizes, of
 
 
 @kernel
 def _log_odds(yes, trials, rate):  # type: ignore[no-untyped-def]
     """Log-odds of yes / trials, drawn a little towards the rate of the whole."""
-    return np.log((yes + rate) / (trials - yes + 1 - rate))
+    return math.log((yes + rate) / (trials - yes + 1 - rate))
 
 
 @kernel
 def newton(ours, sums, theirs, sizes, cap):  # type: ignore[no-untyped-def]
     """A Newton step of log-odds `ours`, float64[A], of which each has a sum of magnitudes, float64[A]; `theirs`,
-    float64[B], are those of the other side, each of as many members as `sizes` says, float64[B]. cap: the most that a value
+    float64[B], are those of the other side, each of as many members as `sizes` says, int64[B]. cap: the most that a value
     counts. Returns how far the one that moved most has moved."""
-    odds = np.exp(-theirs)  # of a product of the two: one exponential for each, not for each pair
+    odds = np.empty(len(theirs), np.float64)  # one exponential for each, not for each pair
+    for j in range(len(theirs)):
+        odds[j] = math.exp(-theirs[j])
     most = 0.0
     for i in range(len(ours)):
         own, expected, spread = math.exp(-ours[i]), 0.0, 0.0
@@ -170,28 +227,35 @@ def newton(ours, sums, theirs, sizes, cap):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _bits(base, of_rows, of_columns, rows, columns, cap, dispersion):  # type: ignore[no-untyped-def]
-    """Bits for the values at these levels, int64[R] and int64[C], and for the levels, both at their entropy."""
+def _bits(base, x, of_rows, y, of_columns, rows, columns, cap, dispersion):  # type: ignore[no-untyped-def]
+    """Bits for the values under these classes, int64[R] in steps of x and int64[C] in steps of y, and for the classes,
+    both at their entropy."""
     which_a, of_a, sizes_a = kinds(of_rows)
     which_b, of_b, sizes_b = kinds(of_columns)
-    a, b = (base - HALF_LEVEL + which_a) / PER_NAT, which_b / PER_NAT
     nats = 0.0
-    for i in range(len(a)):
+    for i in range(len(which_a)):
         inner = 0.0
-        for j in range(len(b)):
-            inner += sizes_b[j] * _softplus(a[i] + b[j])
+        for j in range(len(which_b)):
+            inner += sizes_b[j] * _softplus(
+                _logit_at(base, x * which_a[i]) + y * which_b[j] / PER_NAT
+            )
         nats += cap * sizes_a[i] * inner
     for i in range(len(rows)):
-        nats -= a[of_a[i]] * rows[i]
+        nats -= _logit_at(base, x * which_a[of_a[i]]) * rows[i]
     for i in range(len(columns)):
-        nats -= b[of_b[i]] * columns[i]
+        nats -= y * which_b[of_b[i]] / PER_NAT * columns[i]
     return nats / math.log(2) / dispersion + _entropy(sizes_a) + _entropy(sizes_b)
+
+
+@kernel
+def _logit_at(base, level):  # type: ignore[no-untyped-def]
+    return (base - HALF_LEVEL + level) / PER_NAT
 
 
 @kernel
 def _entropy(sizes):  # type: ignore[no-untyped-def]
     """Bits that say of every member which kind it is, where each kind has as many as `sizes` says."""
-    total, bits = sizes.sum(), 0.0
+    total, bits = _sum(sizes), 0.0
     for size in sizes:
         bits -= size * math.log2(size / total)
     return bits
