@@ -244,6 +244,16 @@ for size, rate in (("4M", 0.0025), ("15M", 0.0018)):  # the best of each, with a
 cell("shipped-dense", evenly(70, 2 * TOTAL), GUIDED | DENSE)
 cell("shipped-fivefold", evenly(350, LONG), TWO_LEVELS | {"inner.learning_rate": 0.0037})
 
+# The same on prose.
+cell("shipped-prose", evenly(70, 2 * TOTAL), TWO_LEVELS, prose=True)
+for rate in (0.0025, 0.0035, 0.005):
+    cell(
+        f"ddp-prose-rate-{rate}",
+        [2 * TOTAL],
+        joined | {"inner.learning_rate": rate},
+        prose=True,
+    )
+
 WORDS = {
     "h20": "rounds of 20 steps",
     "saving-150-rate-0.01": "34 rounds, steps of 8 sequences",

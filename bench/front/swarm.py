@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from bench.front import prose as texts
 from duckweed.learn.learner import Part
 from duckweed.learn.model import model as models
 from duckweed.learn.optim import matrix_muon
@@ -64,9 +65,13 @@ def run(
     wires: Sequence[dict[str, Any]] | None = None,
     scale_power: float = 0.0,
     mix: float | None = None,
+    prose: bool = False,
 ) -> dict[str, Any]:
     """Train; returns what came of it. changes: to the defaults; lengths: inner steps of each round; wires:
-    changes to the wire, round by round; scale_power: common scales follow the length of a round with it."""
+    changes to the wire, round by round; scale_power: common scales follow the length of a round with it; prose: on
+    prose, not on code."""
+    if prose:
+        changes = changes | {"data.path": str(texts.text())}
     # The same on every machine: a CPU with AMX would compute in bf16.
     began, spec = time.process_time(), override(RunSpec(), {"inner.precision": "fp32"} | changes)
     total = sum(lengths)

@@ -75,7 +75,7 @@ def make(names: tuple[str, ...], size: int, cache: Path) -> Corpus:
     held_out = []
     for number, name in enumerate(names):
         taken, kept = 0, []
-        for key, text in sorted(_documents(name, cache)):
+        for key, text in sorted(documents(name, cache)):
             windows = _windows(text)
             if taken > size or int(key, 16) % 10 == 0:
                 kept.append(windows)
@@ -105,7 +105,7 @@ def _spread(documents: list[NDArray[np.uint8]], count: int) -> NDArray[np.uint8]
     return found[random.permutation(len(found))[:count]]
 
 
-def _documents(name: str, cache: Path) -> Iterator[tuple[str, bytes]]:
+def documents(name: str, cache: Path) -> Iterator[tuple[str, bytes]]:
     """(hash, text) of each document of a domain."""
     package, pattern = DOMAINS[name]
     for path, text in _package(package, cache) if package else _library():
