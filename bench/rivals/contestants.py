@@ -130,10 +130,11 @@ def coordinator(contest: Contest) -> dict[str, str]:
 
 
 def shipped(contest: Contest) -> RunSpec:
-    """What `duckweed train` does in so many steps, of so many sequences each."""
+    """What `duckweed train` does in so many steps, of so many sequences each, in float32."""
     steps = EVERY * contest.rounds
     length: dict[str, object] = {
         "inner.steps": EVERY, "inner.batch": contest.batch, "inner.warmup": min(40, steps // 10),
+        "inner.precision": "fp32",  # as all others compute
         "rounds.count": contest.rounds, "rounds.peers": contest.peers, "rounds.patience": 15.0,
         "rounds.evaluate": 1000, "rounds.evaluate_tokens": 131072,
     }  # fmt: skip

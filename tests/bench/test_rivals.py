@@ -32,7 +32,9 @@ def test_the_whole_demo_is_that_of_train_without_arguments() -> None:
     here = Contest(Path(), "", 26, 4, 4, 0.0, lambda *_: None, lambda _: "")
     ours, theirs = start({}), shipped(here)
     assert (theirs.schedule, theirs.wire) == (ours.schedule, ours.wire)
-    usual = msgspec.structs.replace(theirs.inner, steps=ours.inner.steps)
+    usual = msgspec.structs.replace(
+        theirs.inner, steps=ours.inner.steps, precision=ours.inner.precision
+    )
     assert (usual, theirs.data) == (ours.inner, ours.data)
 
 
