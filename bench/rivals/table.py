@@ -45,8 +45,8 @@ def merit(record: Record) -> tuple[int, float]:
 
 def costs() -> list[str]:
     lines = [
-        "| | optimizer, rate | held-out bits per byte | tokens/s, plain loops = 1 | processor s, peers + hub | MB up, down of a peer | peak MB, peer / hub |",
-        "|---|---|---|---|---|---|---|",
+        "| | optimizer, rate | million tokens | held-out bits per byte | tokens/s, plain loops = 1 | processor s, peers + hub | MB up, down of a peer | peak MB, peer / hub |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     found = records()
     for name, one in found.items():
@@ -54,7 +54,7 @@ def costs() -> list[str]:
         up, down = sum(one["sent"]) / PEERS / 1e6, sum(one["received"]) / PEERS / 1e6
         hub = f" / {one['peak_mb_hub']}" if one["peak_mb_hub"] else ""
         lines.append(
-            f"| {name} | {one['optimizer']}{rate(one)} | {quality(one)} | {ratio} | "
+            f"| {name} | {one['optimizer']}{rate(one)} | {merit(one)[0] * PEERS * 128 / 1e6:.2f} | {quality(one)} | {ratio} | "
             f"{sum(one['cpu_seconds_peers']):.0f} + {one['cpu_seconds_hub']:.0f} | {up:.1f}, {down:.1f} | "
             f"{max(one['peak_mb_peers'])}{hub} |"
         )
