@@ -169,9 +169,8 @@ class _Offers:
         self._runs: list[Session] = []
         self._own: list[PathOffer] = []  # as this machine leads them
         self._looked: dict[int, float] = {}  # path -> when it was looked at who leads it
-        self._leads = (
-            True  # whether this machine leads the common start, and so is the one that tells
-        )
+        # Whether this machine leads the common start, and so is the one that tells.
+        self._leads = True
 
     def add(self, run: Session, over: bool) -> None:
         """The next path, which is served, or over."""

@@ -8,7 +8,6 @@ import msgspec
 import numpy as np
 from msgspec import UNSET
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file
 
 from duckweed.learn.learner import Learner, Report
 from duckweed.learn.memory import own_moments
@@ -203,9 +202,9 @@ class Worker:
 
     def _read(self, path: Path, round_: int) -> Carried | None:
         try:
-            arrays = load_file(path)
             with safe_open(path, framework="numpy") as file:
                 said = file.metadata() or {}
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             if "hash" in said and said["hash"] != tensors.digest(arrays):
                 return None
             residual = arrays.pop("residual")

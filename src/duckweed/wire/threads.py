@@ -32,9 +32,8 @@ def each(work: Callable[[Part], Result], parts: Iterable[Part]) -> list[Result]:
         return [work(part) for part in listed]
     found: dict[int, Result] = {}
     faults: list[BaseException] = []
-    numbers = iter(
-        range(len(listed))
-    )  # common to all threads; one step of it cannot be interrupted
+    # Common to all threads: a step of this iterator is never taken by two.
+    numbers = iter(range(len(listed)))
 
     def take() -> None:
         try:

@@ -88,9 +88,8 @@ class Node:
         self.rate_limits = RateLimits(self._knows)
         self.over = ""  # why the run ends here
         self.stays = False  # whether this machine answers until `stop`, though the run is over
-        self._desk: Coordinator | None = (
-            None  # of a run that is over, while another machine leads it
-        )
+        # Of a run that is over, while another machine leads it.
+        self._desk: Coordinator | None = None
         self._moved: dict[str, list[int]] = {}
 
     def _knows(self, key: str) -> bool:
