@@ -46,7 +46,7 @@ async def main():
     async def litter():
         for _ in range(15):
             await link.ask(b"question", b"body", body_limit=100)
-            stream = await link._connection.open_bi()
+            stream = await link.connection.open_bi()
             cycle = [stream, stream.send(), stream.recv()]
             cycle.append(cycle)
 

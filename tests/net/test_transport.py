@@ -105,6 +105,27 @@ def test_bodies_of_several_pieces_arrive_whole(over_tcp, monkeypatch):
     assert {peer for peer, _, _ in server.heard} == {CLIENT.id}
 
 
+def test_a_closed_end_gives_its_port_back_though_its_links_are_still_held(monkeypatch):
+    monkeypatch.setattr(tcp, "TCP_HURRY", 20.0)
+
+    async def scene(link, here, there):
+        await link.ask(b"big", BIG, body_limit=len(BIG))
+        assert link.tcp_pool.used == 1  # and is kept open by a timer
+        answering = asyncio.create_task(there.serve(Server().accept))
+        back = await here.connect(there.id, there.addresses)
+        await still_answers(back)
+        port = int(there.addresses[0].rpartition(":")[2])
+        await there.close()
+        await answering
+        again = await Endpoint.toward(CLIENT, LIMIT, here.addresses, port)
+        assert again.addresses == [f"127.0.0.1:{port}"]
+        await again.close()
+        with pytest.raises(LinkError, match="closed"):
+            await link.ask(b"hello")
+
+    play(scene, Server(len(BIG)))
+
+
 def test_where_tcp_is_closed_large_bodies_go_over_iroh():
     async def scene(link, here, there):
         here._listener.close()
@@ -229,7 +250,7 @@ def test_a_body_above_the_limit_is_refused_without_being_read(monkeypatch):
         with pytest.raises(LinkError):
             await link.ask(b"much", bytes(LIMIT + 1), body_limit=LIMIT)
         # Announced only, a terabyte: the answer comes at once, not when it has arrived.
-        stream = await link._connection.open_bi()
+        stream = await link.connection.open_bi()
         head = b"more"
         await stream.send().write_all(
             len(head).to_bytes(4, "big") + head + (1 << 40).to_bytes(8, "big")
@@ -280,11 +301,11 @@ def test_garbage_does_not_end_the_server():
             os.urandom(500),
             bytes(4) + b"\xff" * 8,
         ):
-            stream = await link._connection.open_bi()
+            stream = await link.connection.open_bi()
             if noise:
                 await stream.send().write_all(noise)
             await stream.send().finish()
-        stream = await link._connection.open_bi()
+        stream = await link.connection.open_bi()
         await stream.send().write_all(b"\x00\x00\x00\x05he")
         await stream.send().reset(7)
         await still_answers(link)

@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -65,13 +66,13 @@ def is_loopback(address: str) -> bool:
 
 
 class Link:
-    """A connection to one peer that questions can be asked over."""
+    """A connection to one peer that questions can be asked over. Only this object refers to iroh's for longer than a
+    question takes."""
 
-    def __init__(
-        self, connection: Connection, head_limit: int, pace: Pace, tcp_pool: tcp.TcpPool | None
-    ) -> None:
-        self._connection, self._head_limit, self._pace = connection, head_limit, pace
-        self.tcp_pool = tcp_pool
+    def __init__(self, connection: Connection, head_limit: int, pace: Pace) -> None:
+        self._open: Connection | None = connection
+        self._head_limit, self._pace = head_limit, pace
+        self.tcp_pool: tcp.TcpPool | None = None  # for large bodies
 
     async def ask(
         self, head: bytes, body: bytes = b"", *, body_limit: int = 0, patience: float = STALL
@@ -112,7 +113,7 @@ class Link:
                     return await self.tcp_pool.ask(head, body, body_limit, patience)
                 except (tcp.Unreachable, tcp.Dropped) as error:
                     log.debug("a large body goes over QUIC: %s", error)
-            stream = await within(STALL, self._connection.open_bi())
+            stream = await within(STALL, self.connection.open_bi())
             sending, reply = stream.send(), stream.recv()
             await framing.send(sending.write_all, head, body, self._pace)
             await sending.finish()
@@ -129,16 +130,30 @@ class Link:
         except OSError as error:
             raise LinkError(f"connection lost ({error})") from error
 
+    @property
+    def connection(self) -> Connection:
+        """iroh's. Raises LinkError once this end has closed it."""
+        if self._open is None:
+            raise LinkError("the connection is closed")
+        return self._open
+
     def direct(self) -> bool:
-        """Whether there is a path straight to the other side, not through a relay."""
-        return any(not path.is_relay for path in self._connection.paths())
+        """Whether there is a path straight to the other side, not through a relay. Raises LinkError."""
+        return any(not path.is_relay for path in self.connection.paths())
+
+    def trip(self) -> float:
+        """Seconds of a round trip on the path in use, as far as is known. Raises LinkError."""
+        paths = self.connection.paths()
+        return min((x.rtt_ms for x in paths if x.is_selected), default=300) / 1e3
 
     def close(self) -> None:
         """Needed before the same peer is dialled again: else iroh keeps to the dead path."""
         if self.tcp_pool:
             self.tcp_pool.close()
-        with contextlib.suppress(IrohError):
-            self._connection.close(0, b"")
+        if self._open is not None:
+            with contextlib.suppress(IrohError):
+                self._open.close(0, b"")
+        self._open = None
 
 
 class Endpoint:
@@ -151,8 +166,10 @@ class Endpoint:
         head_limit: int,
         relays: Sequence[str] = (),
     ) -> None:
-        self._endpoint, self._identity, self._head_limit = endpoint, identity, head_limit
+        self._open: iroh.Endpoint | None = endpoint
+        self._identity, self._head_limit = identity, head_limit
         self._tasks: set[asyncio.Task] = set()
+        self._links = weakref.WeakSet[Link]()
         self._relays, self._seen = list(relays), ""
         self._strangers = Strangers(STRANGERS)
         self._listener: tcp.Listener | None = None
@@ -196,8 +213,8 @@ class Endpoint:
         """An endpoint that can reach these addresses, through the relays among them.
 
         It is bound to loopback if all addresses are on this machine, unless `farther` ones will have to
-        be reached too. port: preferred, if it is free, or gets free at once: others know this machine by it, and an
-        endpoint that was closed a moment ago holds it a little longer. Raises LinkError.
+        be reached too. port: preferred, if it is free or gets free soon: others know this machine by it, and an
+        endpoint that was closed a moment ago may hold it a little longer. Raises LinkError.
         """
         here = "127.0.0.1" if all(map(is_loopback, addresses)) and not farther else "0.0.0.0"
         relays = [x for x in addresses if is_relay(x)]
@@ -205,9 +222,16 @@ class Endpoint:
         while port and clock.now() < closes:
             with contextlib.suppress(LinkError):
                 return await cls.bind(identity, head_limit, f"{here}:{port}", relays)
-            gc.collect()  # iroh keeps a port until nothing refers to the closed endpoint any more
+            gc.collect()  # what refers to something of the closed endpoint in a circle
             await asyncio.sleep(PORT_CHECK)
         return await cls.bind(identity, head_limit, f"{here}:0", relays)
+
+    @property
+    def _endpoint(self) -> iroh.Endpoint:
+        """iroh's. Raises LinkError once it is closed."""
+        if self._open is None:
+            raise LinkError("this end is closed")
+        return self._open
 
     @property
     def bound(self) -> list[str]:
@@ -252,10 +276,13 @@ class Endpoint:
             log.info("cannot connect to %s at %s: %s", peer[:10], addresses, _reason(error))
             raise LinkError(f"{peer[:10]} does not answer at {', '.join(addresses)}") from error
         log.debug("connected to %s at %s", peer[:10], addresses)
-        pool = tcp.TcpPool(
-            self._identity, peer, direct, self._head_limit, self.pace, lambda: _trip(connection)
-        )
-        return Link(connection, self._head_limit, self.pace, pool if over_tcp else None)
+        link = Link(connection, self._head_limit, self.pace)
+        if over_tcp:
+            link.tcp_pool = tcp.TcpPool(
+                self._identity, peer, direct, self._head_limit, self.pace, link.trip
+            )
+        self._links.add(link)
+        return link
 
     async def serve(self, accept: Accept, limits: RateLimits | None = None) -> None:
         """Answer questions until the endpoint is closed."""
@@ -270,12 +297,21 @@ class Endpoint:
             self._spawn(self._greet(incoming, service))
 
     async def close(self) -> None:
+        """Close all links, too, and give the port back: iroh keeps it as long as Python refers to anything of it."""
+        if self._open is None:
+            return
         if self._listener:
             self._listener.close()
-        for task in list(self._tasks):
+        for link in list(self._links):
+            link.close()
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
+        if tasks:  # they hold streams and connections until they have ended
+            await asyncio.wait(tasks, timeout=STALL)
         with contextlib.suppress(TimeoutError):
-            await within(STALL, self._endpoint.close())
+            await within(STALL, self._open.close())
+        self._open = None
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
@@ -334,11 +370,6 @@ def _reason(error: IrohError | TimeoutError) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
     return error.message().splitlines()[-1].strip()
-
-
-def _trip(connection: Connection) -> float:
-    """Seconds of a round trip on the path in use."""
-    return min((x.rtt_ms for x in connection.paths() if x.is_selected), default=300) / 1e3
 
 
 def _seen(connection: Connection) -> str:

@@ -63,6 +63,7 @@ class Bootstrap:
     async def __aexit__(self, *_: object) -> None:
         for task in self._tasks:
             task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self.node:
             self.node.replica.close()
             self.node.replica.ledger.close()
