@@ -127,8 +127,9 @@ for size in LARGER:
     for kind in TUNED:  # as weak as rounds of ten steps want it (docs/parity.md)
         own, tried = name_of(kind, 8), f"{size}-rate-{kind}-"
         tuned(f"{size}-{own}-guide-0.04", tried, kind_of(kind, size, guide=0.04))
-        second = kind_of(kind, size, guide=0.04, seed=1)
-        tuned(f"{size}-{own}-guide-0.04-seed1", tried, second)
+        for seed in (1, 2):
+            again = kind_of(kind, size, guide=0.04, seed=seed)
+            tuned(f"{size}-{own}-guide-0.04-seed{seed}", tried, again)
 
 
 def resolved(name: str, found: Mapping[str, Mapping[str, Any]]) -> Cell:

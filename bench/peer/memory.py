@@ -159,9 +159,9 @@ def measure(case: Case) -> dict[str, float]:
         trained = worker.train(state, Span(block, 0, spec.inner.steps))
         training = max(training, peak())
         forget()
+        memory.trim()
         made = worker.compress(state, 0, trained)
         del trained
-        memory.trim()
         update = worker.carried.residual
         worker.close_round(True)
         state = msgspec.structs.replace(

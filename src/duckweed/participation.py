@@ -42,7 +42,7 @@ from duckweed.swarm.peer.join import OVER
 from duckweed.swarm.peer.join import join as take_part
 from duckweed.swarm.protocol import messages as m
 from duckweed.swarm.protocol import offers
-from duckweed.swarm.protocol.client import AnswerError, NotLeader
+from duckweed.swarm.protocol.client import is_final
 from duckweed.swarm.protocol.invitation import Invitation
 from duckweed.volunteer import controls, given
 from duckweed.volunteer.controls import Controls
@@ -176,8 +176,7 @@ async def _train_paths(
             LinkError
         ) as error:  # an organiser who is restarted begins the paths' coordinators anew
             lost = lost or time.monotonic()
-            final = isinstance(error, AnswerError) and not isinstance(error, NotLeader)
-            if final or time.monotonic() - lost > PATIENCE + _takeover(home):
+            if is_final(error) or time.monotonic() - lost > PATIENCE + _takeover(home):
                 raise
             say(f"path {number} cannot be reached ({error}); asking the organiser again")
             await asyncio.sleep(RETRY)
@@ -275,11 +274,8 @@ async def _offers(home: PeerHome, identity: Identity) -> list[m.PathOffer]:
     invitation, limits = home.invitation, controls.load(home.peer)
     folder = RunFolder(home.home)
     async with Bootstrap(invitation, folder, identity, limits, lambda text: None) as bootstrap:
-        client = await bootstrap.meet()
-        try:
-            answer, _ = await client.ask(m.GetPaths(m.PROTOCOL, invitation.secret))
-        finally:
-            client.close()
+        asking = m.GetPaths(m.PROTOCOL, invitation.secret)
+        _, (answer, _) = await bootstrap.meet(lambda client: client.ask(asking))
     return answer.paths
 
 

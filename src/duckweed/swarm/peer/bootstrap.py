@@ -4,8 +4,9 @@ successors, it copies the ledger."""
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -23,10 +24,12 @@ from duckweed.run.spec import RunSpec
 from duckweed.swarm.node.node import Node
 from duckweed.swarm.peer.peer import Peer
 from duckweed.swarm.protocol import messages as m
-from duckweed.swarm.protocol.client import Client
+from duckweed.swarm.protocol.client import AnswerError, Client, is_final
 from duckweed.swarm.protocol.errors import PeerStopped
 from duckweed.swarm.protocol.invitation import Invitation, publish, unanswered
 from duckweed.volunteer.controls import Controls
+
+T = TypeVar("T")
 
 
 class Bootstrap:
@@ -96,22 +99,25 @@ class Bootstrap:
 
     # --- coming to the run
 
-    async def meet(self) -> Client:
-        """A client of the leader. Where another machine could become the leader, it is waited for.
+    async def meet(self, first: Callable[[Client], Awaitable[T]]) -> tuple[Client, T]:
+        """A client of the leader, and the answer to the first question. Where another machine could become the leader,
+        it is waited for. first: asks that question; a machine that was restarted may know itself as the leader, and not
+        lead.
 
-        Raises LinkError.
+        Raises LinkError, and what `first` raises.
         """
         if self.node is None:
-            return await self._call()
+            client = await self._call()
+            return client, await first(client)
         replica, told = self.node.replica, False
         leadership = replica.leadership
         patience = leadership.absence * (len(leadership.voters) + 1) if leadership else 0.0
         closes = clock.now() + patience
         while True:
             try:
-                return await self._try(self.node)
+                return await self._try(self.node, first)
             except LinkError as error:
-                if clock.now() > closes:
+                if clock.now() > closes or is_final(error):
                     raise
                 if not told:
                     self.say(f"{error}; looking for the leader of the run")
@@ -126,17 +132,26 @@ class Bootstrap:
         except LinkError as error:
             raise LinkError(unanswered(self.invitation)) from error
 
-    async def _try(self, node: Node) -> Client:
+    async def _try(self, node: Node, first: Callable[[Client], Awaitable[T]]) -> tuple[Client, T]:
         key, addresses = node.leader_address()
         client = Client(await node.connect_to(key, addresses))
-        if key == self.endpoint.id or not node.replica.leadership:
-            return client
-        leader, _ = await client.ask(m.GetLeader(self.endpoint.offered))
+        try:
+            if key != self.endpoint.id and node.replica.leadership:
+                await self._confirm(node, key, client)
+            return client, await first(client)
+        except BaseException:
+            client.close()
+            raise
+
+    async def _confirm(self, node: Node, key: str, client: Client) -> None:
+        """Raises LinkError where another machine leads."""
+        try:
+            leader, _ = await client.ask(m.GetLeader(self.endpoint.offered))
+        except AnswerError as error:  # it may not have heard of this machine yet
+            raise LinkError(str(error)) from error
         if leader.key != key:
             node.note_leader(leader)
-            client.close()
             raise LinkError(f"{node.name(leader.key)} is the leader, not {node.name(key)}")
-        return client
 
     async def settle(self, spec: RunSpec, layout: Layout) -> Node | None:
         """Once admitted, or as a voter: copy the ledger, and make sure that it is the run's. None where no successors

@@ -28,7 +28,7 @@ from duckweed.swarm.peer.peer import Peer
 from duckweed.swarm.peer.preparation import ROUTER_LIMIT, fetch_router, ground_here, prepare
 from duckweed.swarm.peer.sources import Sources
 from duckweed.swarm.protocol import messages as m
-from duckweed.swarm.protocol.client import AnswerError, Client, NotLeader
+from duckweed.swarm.protocol.client import Client, is_final
 from duckweed.swarm.protocol.errors import PeerStopped
 from duckweed.swarm.protocol.invitation import Invitation
 from duckweed.volunteer import controls
@@ -81,7 +81,7 @@ async def join(
             return reason
         except LinkError as error:
             # A coordinator that is there and says no, or nonsense, would say it again.
-            final = isinstance(error, AnswerError) and not isinstance(error, NotLeader)
+            final = is_final(error)
             if not final and not dry_run and copy and not folder.local().get("over"):
                 say(f"{error}; looking into the mirror")
                 held = await asyncio.to_thread(_alone, copy, folder, own, device, limits, say)
@@ -105,8 +105,7 @@ async def _take_part(
 ) -> str:  # fmt: skip
     """Come to the run, and stay until it ends; returns the reason."""
     async with Bootstrap(invitation, folder, identity, limits, say) as bootstrap:
-        client = await bootstrap.meet()
-        info, spec = await terms(client, invitation)
+        client, (info, spec) = await bootstrap.meet(lambda x: terms(x, invitation))
         if limits.answers_only and spec.no_writers:
             raise PeerStopped(
                 f"--answers-only: this run takes nobody who only writes answers: {spec.no_writers}. To train: --train"

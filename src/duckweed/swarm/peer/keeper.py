@@ -165,8 +165,7 @@ class Keeper:
         limits = controls.load(home.peer)
         async with Bootstrap(invitation, folder, self._key, limits, say, stays) as bootstrap:
             if not bootstrap.voting:
-                client = await bootstrap.meet()
-                info, spec = await terms(client, invitation)
+                client, (info, spec) = await bootstrap.meet(lambda x: terms(x, invitation))
                 write_atomically(folder.spec, info.spec.encode())
                 await fetch_router(client, spec, invitation.secret, folder)
                 client.close()

@@ -45,6 +45,11 @@ class NotLeader(AnswerError):
         self.leader = leader
 
 
+def is_final(error: LinkError) -> bool:
+    """Whether a machine that is there says no, or nonsense: it would say that again. One that does not lead may lead later."""
+    return isinstance(error, AnswerError) and not isinstance(error, NotLeader)
+
+
 class Client:
     """Asks typed questions over one connection."""
 
