@@ -2,6 +2,7 @@
 
     python -m bench.rivals setup [NAME ...]          makes an environment for each rival
     python -m bench.rivals run [NAME ...] [--fault kill|stop|slow|nan|x1000|hub] [--rounds 3] [--batch 8]
+    python -m bench.rivals speed [NAME ...] [--repeats 3]  tokens a second, in alternation (--rounds 8 --batch 4)
     python -m bench.rivals table                     writes the tables of docs/rivals.md
 
 Linux, root: each peer gets a network namespace, so that its bytes can be counted. A run that has a record is not
@@ -22,10 +23,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m bench.rivals", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )  # fmt: skip
-    parser.add_argument("command", choices=["setup", "run", "table"])
+    parser.add_argument("command", choices=["setup", "run", "speed", "table"])
     parser.add_argument("names", nargs="*", help="contestants; all, if none is named")
     parser.add_argument("--fault", default="", choices=["", *FAULTS])
     parser.add_argument("--rounds", type=int, default=3, help="of 20 steps")
+    parser.add_argument("--repeats", type=int, default=3, help="of `speed`")
     parser.add_argument("--batch", type=int, default=8, help="sequences of a step")
     parser.add_argument(
         "--rate", type=float, default=0.0, help="of learning; 0: the contestant's own"
@@ -39,18 +41,26 @@ def main() -> None:
 
         for name in asked.names or list(ALL):
             run(name, asked)
+    elif asked.command == "speed":
+        from bench.rivals.speed import NAMES, alternate
+
+        signal.signal(signal.SIGTERM, ended)
+        alternate(asked.names or NAMES, asked.repeats, asked.rounds, asked.batch, asked.limit)
     else:
         from bench.rivals.table import write
 
         write()
 
 
+def ended(*_: Any) -> None:
+    """So that hosts are cleared away."""
+    sys.exit("ended from outside")
+
+
 def run(name: str, asked: argparse.Namespace) -> None:
     from bench.rivals.measure import measure
 
-    signal.signal(
-        signal.SIGTERM, lambda *_: sys.exit("ended from outside")
-    )  # so that hosts are cleared away
+    signal.signal(signal.SIGTERM, ended)
     RESULTS.mkdir(parents=True, exist_ok=True)
     kind = asked.fault or f"{asked.rounds}x20-batch-{asked.batch}"
     kind += f"-rate-{asked.rate:g}" if asked.rate else ""

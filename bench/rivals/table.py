@@ -6,6 +6,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from bench.rivals import speed
 from bench.rivals.contestants import ALL
 from bench.rivals.environments import RESULTS
 from bench.rivals.measure import FAULTS, PEERS
@@ -16,9 +17,15 @@ BUSY = PEERS + 2.0  # a load that four peers and a hub do not make by themselves
 
 
 def write() -> None:
-    """Write both tables between their markers."""
+    """Write the tables between their markers."""
     text = DOCUMENT.read_text()
-    for name, lines in (("costs", costs()), ("faults", faults()), ("environments", environments())):
+    tables = {
+        "costs": costs(),
+        "speed": speed.table(),
+        "faults": faults(),
+        "environments": environments(),
+    }
+    for name, lines in tables.items():
         begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
         before, rest = text.split(begin)
         text = before + begin + "\n".join(lines) + "\n" + end + rest.split(end)[1]
@@ -29,12 +36,23 @@ def records(fault: str = "") -> dict[str, Record]:
     """By contestant, those of runs without a fault, or with this one; of several the longest run, and of those the one
     with the best rate."""
     found: dict[str, Record] = {}
-    for path in sorted(RESULTS.glob("*-*.json")):
-        one = json.loads(path.read_text())
+    for one in every(fault):
         known = found.get(one["contestant"])
-        if one["fault"] == fault and (known is None or merit(one) > merit(known)):
+        if known is None or merit(one) > merit(known):
             found[one["contestant"]] = one
     return {name: found[name] for name in ALL if name in found}
+
+
+def every(fault: str) -> list[Record]:
+    found = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*-*.json"))]
+    return [one for one in found if one["fault"] == fault]
+
+
+def usual_gap(record: Record) -> float | None:
+    """The longest gap of a run of the same length without a fault."""
+    kind = ("contestant", "steps", "batch")
+    same = [x for x in every("") if all(x[key] == record[key] for key in kind)]
+    return min((x["longest_gap"] for x in same), default=None)
 
 
 def merit(record: Record) -> tuple[int, float]:
@@ -85,11 +103,11 @@ def quality(record: Record) -> str:
 def faults() -> list[str]:
     lines = ["| | fault | the others | end | the faulty peer |", "|---|---|---|---|---|"]
     for name in ALL:
-        clean = records().get(name)
         for fault in FAULTS:
             if (one := records(fault).get(name)) is None:
                 continue
-            usual = f" (without a fault {clean['longest_gap']:.0f} s)" if clean else ""
+            clean = usual_gap(one)
+            usual = "" if clean is None else f" (without a fault {clean:.0f} s)"
             gap = one["longest_gap"]
             others = f"longest gap {gap:.0f} s{usual}" if math.isfinite(gap) else "no step more"
             lines.append(f"| {name} | {fault} | {others} | {end(one)} | {victim(one)} |")

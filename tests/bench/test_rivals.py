@@ -11,6 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from bench.rivals import training
 from bench.rivals.contestants import EVERY, Contest, shipped
 from bench.rivals.measure import gap
+from bench.rivals.speed import shares
 from duckweed.learn.optim.registry import make_optimizer
 from duckweed.learn.optim.schedule import learning_rate
 from duckweed.run.defaults import start
@@ -66,3 +67,17 @@ def test_the_longest_gap_counts_from_the_fault_on() -> None:
     assert gap(times, 0.0) == 10.0
     assert gap(times, 10.5) == 4.0
     assert gap([1.0], 0.0) == math.inf
+
+
+def test_a_contestant_is_compared_with_the_loops_of_the_same_repeat() -> None:
+    def one(name: str, repeat: int, tokens: float) -> dict[str, object]:
+        return {"contestant": name, "repeat": repeat, "tokens_per_second": tokens}
+
+    slowed = [
+        one("plain", 0, 100.0),
+        one("ddp", 0, 80.0),
+        one("plain", 1, 50.0),
+        one("ddp", 1, 45.0),
+    ]
+    assert shares(slowed, "ddp") == [0.8, 0.9]
+    assert shares([*slowed, one("ddp", 2, 40.0)], "ddp") == [0.8, 0.9]  # no loops beside it

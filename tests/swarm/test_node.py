@@ -280,6 +280,30 @@ def test_without_a_majority_nothing_is_closed_and_with_it_the_run_goes_on(tmp_pa
     play(tmp_path, scene)
 
 
+def test_a_leader_that_is_gone_is_not_waited_for_longer_than_it_may_be_silent(
+    tmp_path, monkeypatch
+):
+    async def scene(net, first, anna, ben):
+        await first.round(0)
+        await until(lambda: alike([first, anna, ben]))
+        lasted = []
+
+        async def connect(peer, addresses):  # nothing comes back from where it was
+            began = time.monotonic()
+            try:
+                await asyncio.sleep(PATIENCE)
+            finally:
+                lasted.append(time.monotonic() - began)
+
+        await first.stop()
+        monkeypatch.setattr(anna.endpoint, "connect", connect)
+        anna.node.replica.close()
+        await until(lambda: lasted)
+        assert lasted[0] < 2 * SPEC.members.absence
+
+    play(tmp_path, scene)
+
+
 def test_a_killed_coordinator_that_comes_back_in_time_goes_on(tmp_path):
     async def scene(net, first, anna, ben):
         await first.round(0)

@@ -15,10 +15,10 @@ from duckweed.ledger.ledger import Ledger, LedgerError, Row
 from duckweed.ledger.succession import Voter
 from duckweed.merge.round import blob_hash, fetch_limit
 from duckweed.net import clock
-from duckweed.net.carrier import Endpoint
+from duckweed.net.carrier import Endpoint, Link
 from duckweed.net.framing import LinkError
 from duckweed.net.identity import Identity, verify
-from duckweed.net.timeouts import CANVASS, IN_TOUCH, POLL, within
+from duckweed.net.timeouts import CANVASS, IN_TOUCH, POLL, STALL, within
 from duckweed.run.folder import RunFolder, write_atomically, write_for_good
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
@@ -197,7 +197,7 @@ class Replica:
         async def look(key: str) -> None:
             try:
                 question = m.GetLeader(self.endpoint.offered)
-                leader, _ = await within(CANVASS, self.ask(key, question))
+                leader, _ = await within(self._patience(CANVASS), self.ask(key, question))
             except (LinkError, TimeoutError) as error:
                 log.debug("%s does not say who leads: %s", self.name(key), error)
                 return
@@ -289,9 +289,21 @@ class Replica:
     async def _client(self, key: str) -> Client:
         async with self._dialling[key]:
             if key not in self._clients:
-                link = await self.endpoint.connect(key, self.known.at.get(key, []))
-                self._clients[key] = Client(link)
+                self._clients[key] = Client(await self._dial(key))
             return self._clients[key]
+
+    async def _dial(self, key: str) -> Link:
+        """Raises LinkError, after the time that a leader may be silent at most: who waits for one that is gone does not
+        hear the next one, which then seems to be silent too."""
+        dialling = self.endpoint.connect(key, self.known.at.get(key, []))
+        try:
+            return await within(self._patience(STALL), dialling)
+        except TimeoutError as error:
+            raise LinkError(f"{self.name(key)} does not answer") from error
+
+    def _patience(self, most: float) -> float:
+        """Seconds to wait for another machine, `most` at most."""
+        return min(most, self.leadership.absence) if self.leadership else most
 
     def _drop(self, key: str) -> None:
         if client := self._clients.pop(key, None):
