@@ -243,14 +243,17 @@ def forbidden(found: dict[str, Record]) -> list[str]:
 
 
 def asked(found: dict[str, Record]) -> list[str]:
-    lines = head("size of a path", "model", "K", "parameters in all", "rate", "seed 0", "seed 1", "seed 2", "Python alone", "seed 0, guide 0.04", "seed 1, guide 0.04")  # fmt: skip
+    lines = head(
+        "size of a path", "model", "K", "parameters in all", "rate", "seed 0", "seed 1", "seed 2", "Python alone",
+        "seed 0, guide 0.04", "seed 1, guide 0.04", "seed 2, guide 0.04",
+    )  # fmt: skip
     for size in plan.LARGER:
         for kind, name in (NAMES | FORBIDDEN).items():
             for paths in plan.paths_of(kind):
                 own = plan.name_of(kind, paths)
                 ends = [f"{size}-{{}}-seed{n}" for n in range(3)]
                 guided = f"{size}-{{}}-guide-0.04"
-                ends += [f"{size}-python-{{}}", guided, f"{guided}-seed1"]
+                ends += [f"{size}-python-{{}}", guided, f"{guided}-seed1", f"{guided}-seed2"]
                 cells = [found.get(end.format(own)) for end in ends]
                 dense = [found.get(end.format("dense")) for end in ends]
                 if not any(cells):

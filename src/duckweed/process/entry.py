@@ -108,6 +108,8 @@ async def coordinate(
     beside = [asyncio.create_task(_show(node)), asyncio.create_task(_catch_up(node, say))]
     try:
         await node.run()
+        if node.done:  # it may have come back for the last rounds only
+            await _complete(node, say)
         if not over:  # that is told once, of the run itself
             folder.record(node.account(relay.bytes if relay else 0))
     finally:
@@ -138,19 +140,24 @@ async def _show(node: "Node") -> None:
 
 
 async def _catch_up(node: "Node", say: Say) -> None:
-    """While another machine leads, see that the newest state can be had here: this machine may have been away for so long
-    that it does not get all updates that it missed."""
+    """While another machine leads, see again and again that the newest state can be had here."""
+    while True:
+        await _complete(node, say)
+        await asyncio.sleep(PATHS_NOTE)
+
+
+async def _complete(node: "Node", say: Say) -> None:
+    """See that the newest state can be had here, while this machine does not lead: it may have been away for so long that it
+    does not get all updates that it missed."""
     from duckweed.net.framing import LinkError
     from duckweed.round.history import complete
 
-    while True:
-        if node.coordinator is None and not await asyncio.to_thread(complete, node.folder):
-            from duckweed.swarm.peer.keeper import fetch_state  # it loads PyTorch
-            from duckweed.swarm.peer.newest_state import NotAgreed
+    if node.coordinator is None and not await asyncio.to_thread(complete, node.folder):
+        from duckweed.swarm.peer.keeper import fetch_state  # it loads PyTorch
+        from duckweed.swarm.peer.newest_state import NotAgreed
 
-            with contextlib.suppress(LinkError, NotAgreed, LedgerError):
-                await fetch_state(node.folder, node, say)
-        await asyncio.sleep(PATHS_NOTE)
+        with contextlib.suppress(LinkError, NotAgreed, LedgerError):
+            await fetch_state(node.folder, node, say)
 
 
 def _doing(member: "Member") -> str:
