@@ -65,7 +65,7 @@ def stranger(dice: random.Random) -> Thrown:
 async def throw(link: Link, thrown: Thrown) -> str:
     """How it ended: "answered", "refused", "reset" or "cut off"."""
     try:
-        stream = await within(PATIENCE, link._connection.open_bi())
+        stream = await within(PATIENCE, link.connection.open_bi())
         if thrown.raw:
             await within(PATIENCE, stream.send().write_all(thrown.raw))
         if thrown.reset:

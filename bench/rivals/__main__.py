@@ -2,7 +2,7 @@
 
     python -m bench.rivals setup [NAME ...]          makes an environment for each rival
     python -m bench.rivals run [NAME ...] [--fault kill|stop|slow|nan|x1000|hub] [--rounds 3] [--batch 8]
-    python -m bench.rivals speed [NAME ...] [--repeats 3]  tokens a second, in alternation (--rounds 8 --batch 4)
+    python -m bench.rivals speed [NAME ...] [--repeats 3] [--rounds 3] [--batch 8]  tokens a second, in alternation
     python -m bench.rivals table                     writes the tables of docs/rivals.md
 
 Linux, root: each peer gets a network namespace, so that its bytes can be counted. A run that has a record is not

@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from bench.rivals.contestants import EVERY
 from bench.rivals.environments import RESULTS
 
 NAMES = ("plain", "ddp", "torchft", "hivemind", "duckweed")
@@ -21,7 +22,8 @@ def alternate(names: Sequence[str], repeats: int, rounds: int, batch: int, limit
     known: list[Record] = json.loads(RECORD.read_text()) if RECORD.exists() else []
     for repeat in range(repeats):
         for name in names:
-            if any(x["contestant"] == name and x["repeat"] == repeat for x in known):
+            same = {"contestant": name, "repeat": repeat, "steps": rounds * EVERY, "batch": batch}
+            if any(same.items() <= x.items() for x in known):
                 continue
             one = measure(name, rounds, batch, "", limit, 0.0)
             kept = ("contestant", "steps", "batch", "finished", "tokens_per_second", "load")
@@ -32,20 +34,25 @@ def alternate(names: Sequence[str], repeats: int, rounds: int, batch: int, limit
 
 def shares(records: Sequence[Record], name: str) -> list[float]:
     """Tokens a second of a contestant over those of the plain loops in the same repeat."""
-    speeds = {(x["contestant"], x["repeat"]): x["tokens_per_second"] for x in records}
+    speeds = {
+        (x["contestant"], x["repeat"]): x["tokens_per_second"] for x in records if x["finished"]
+    }
     repeats = sorted(repeat for known, repeat in speeds if known == name)
     return [speeds[name, x] / speeds["plain", x] for x in repeats if ("plain", x) in speeds]
 
 
 def table() -> list[str]:
     """Lines of Markdown."""
-    records: list[Record] = json.loads(RECORD.read_text())
+    known: list[Record] = json.loads(RECORD.read_text())
+    longest = max(x["steps"] * x["batch"] for x in known)
+    records = [x for x in known if x["steps"] * x["batch"] == longest]
     lines = [
         "| | tokens/s, median | plain loops = 1: median | least, most | repeats |",
         "|---|---|---|---|---|",
     ]
     for name in dict.fromkeys(x["contestant"] for x in records):
-        found = shares(records, name)
+        if not (found := shares(records, name)):
+            continue
         middle = statistics.median(
             x["tokens_per_second"] for x in records if x["contestant"] == name
         )

@@ -49,10 +49,10 @@ def every(fault: str) -> list[Record]:
 
 
 def usual_gap(record: Record) -> float | None:
-    """The longest gap of a run of the same length without a fault."""
+    """The longest gap of a run of the same length without a fault; it counts from the first step on, not from a fault."""
     kind = ("contestant", "steps", "batch")
     same = [x for x in every("") if all(x[key] == record[key] for key in kind)]
-    return min((x["longest_gap"] for x in same), default=None)
+    return min((x["longest_gap"] for x in same if math.isfinite(x["longest_gap"])), default=None)
 
 
 def merit(record: Record) -> tuple[int, float]:
@@ -107,7 +107,7 @@ def faults() -> list[str]:
             if (one := records(fault).get(name)) is None:
                 continue
             clean = usual_gap(one)
-            usual = "" if clean is None else f" (without a fault {clean:.0f} s)"
+            usual = "" if clean is None else f" (without a fault {clean:.0f} s, start included)"
             gap = one["longest_gap"]
             others = f"longest gap {gap:.0f} s{usual}" if math.isfinite(gap) else "no step more"
             lines.append(f"| {name} | {fault} | {others} | {end(one)} | {victim(one)} |")

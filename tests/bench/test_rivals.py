@@ -71,7 +71,8 @@ def test_the_longest_gap_counts_from_the_fault_on() -> None:
 
 def test_a_contestant_is_compared_with_the_loops_of_the_same_repeat() -> None:
     def one(name: str, repeat: int, tokens: float) -> dict[str, object]:
-        return {"contestant": name, "repeat": repeat, "tokens_per_second": tokens}
+        own = {"contestant": name, "repeat": repeat, "tokens_per_second": tokens}
+        return own | {"finished": True}
 
     slowed = [
         one("plain", 0, 100.0),

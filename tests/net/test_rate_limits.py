@@ -107,6 +107,24 @@ def test_a_flood_of_questions_of_one_key_is_refused_and_others_are_heard(clock):
     limits.asks("other")
 
 
+def test_a_member_that_fetches_a_large_file_waits_and_is_not_refused(clock, monkeypatch):
+    async def sleep(seconds):
+        clock[0] += seconds
+
+    async def fetch(key, pieces):
+        for _ in range(pieces):
+            await limits.asks_for_piece(key)
+
+    monkeypatch.setattr(token_bucket.asyncio, "sleep", sleep)
+    limits, began = RateLimits(lambda key: key == "member"), clock[0]
+    rate, at_once = rate_limits.PIECES
+    asyncio.run(fetch("member", int(at_once) + 7000))  # 7,000 pieces are a gigabyte
+    assert clock[0] - began == pytest.approx(7000 / rate)
+    limits.asks("member")  # other questions are counted apart
+    with pytest.raises(ValueError, match="too many questions"):
+        asyncio.run(fetch("stranger", int(at_once)))
+
+
 def test_what_strangers_say_is_short_and_what_is_remembered_of_them_bounded():
     limits = RateLimits({"member"}.__contains__)
     assert limits.head_limit("member", 1 << 20) == 1 << 20

@@ -14,6 +14,7 @@ from fixtures.pretended import PEERS, contribution, origin, state
 from msgspec.structs import replace
 
 from duckweed.ledger.entries import RUN, StateEntry
+from duckweed.net.rate_limits import ASKED
 from duckweed.round.open_round import Timings
 from duckweed.round.run_log import run_log
 from duckweed.round.signed import signed_part
@@ -396,6 +397,20 @@ def test_only_blobs_and_states_are_given_away(tmp_path):
             assert isinstance(await run.ask(PEERS[0], m.GetStatePiece(round_, number)), m.Refused)
         _, body = await run.it.handle(PEERS[0].id, m.GetStatePiece(0, 0), b"")
         assert body == b"state of round zero"
+
+    play(tmp_path, scene)
+
+
+def test_a_state_of_many_pieces_is_given_however_fast_a_peer_asks(tmp_path):
+    async def scene(run):
+        await run.join()
+        size = 3 * int(ASKED[1]) << 16
+        with run.folder.state(0).open("wb") as file:
+            file.truncate(size)
+        saved = await run.ask(PEERS[0], m.GetSavedState())
+        assert saved.size == size
+        for number in range(len(saved.pieces)):
+            assert isinstance(await run.ask(PEERS[0], m.GetStatePiece(0, number)), m.Blob)
 
     play(tmp_path, scene)
 

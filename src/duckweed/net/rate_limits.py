@@ -12,6 +12,7 @@ KNOWN = (
 )
 NEW = 30 / 60, 30.0  # new connections from one address: per second, and at once
 ASKED = 100.0, 400.0  # questions from one key: per second, and at once
+PIECES = 1000.0, 4000.0  # those for a piece of a file, of a member: beyond these they wait
 NONSENSE = 1 / 2, 20.0  # refused messages of one key: beyond these its connection is closed
 STRANGER_HEAD = 4096  # bytes of a head, at most, from a key that has not joined
 RELAYED = "relay"  # stands for the address of every key that comes through a relay
@@ -41,14 +42,17 @@ class Buckets:
         self.rate, self.burst = rate, burst
         self._of: OrderedDict[str, Bucket] = OrderedDict()
 
-    def take(self, name: str, count: float = 1.0) -> bool:
+    def of(self, name: str) -> Bucket:
         bucket = self._of.get(name)
         if bucket is None:
             bucket = self._of[name] = Bucket(self.rate, self.burst)
             if len(self._of) > KNOWN:
                 self._of.popitem(last=False)
         self._of.move_to_end(name)
-        return bucket.take(count)
+        return bucket
+
+    def take(self, name: str, count: float = 1.0) -> bool:
+        return self.of(name).take(count)
 
 
 class RateLimits:
@@ -60,6 +64,7 @@ class RateLimits:
         self.by_key: Counter[str] = Counter()
         self._new = Buckets(*NEW)
         self._asked = Buckets(*ASKED)
+        self._pieces = Buckets(*PIECES)
         self._nonsense = Buckets(*NONSENSE)
         self._cut: OrderedDict[str, Bucket] = OrderedDict()
         self._origins: OrderedDict[str, str] = OrderedDict()
@@ -98,6 +103,14 @@ class RateLimits:
         """Count a question from this key. Raises ValueError if there were too many."""
         if not self._asked.take(key):
             raise ValueError("too many questions")
+
+    async def asks_for_piece(self, key: str) -> None:
+        """Count a question for one piece of a file: a large file is thousands of them, so that a member waits where there
+        were too many. Raises ValueError for others."""
+        if self.knows(key):
+            await self._pieces.of(key).spend(1)
+        else:
+            self.asks(key)
 
     def fault(self, key: str, why: str) -> bool:
         """Count a message that was refused. True: there were too many, so close the connection."""

@@ -225,6 +225,8 @@ class TcpPool:
         ):  # packets are lost or dropped; should it come after all, later questions use it
             dialling.add_done_callback(self._came_late)
             raise Unreachable("not reachable over TCP in time")
+        if dialling.cancelled():
+            raise Unreachable("closed")
         if not isinstance(error := dialling.exception(), Unreachable):
             found = dialling.result()
             self._open.add(found[1])

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from duckweed.learn.fit import Wish, read_micro
 from duckweed.ledger.entries import StateEntry
-from duckweed.ledger.ledger import Ledger, LedgerError
+from duckweed.ledger.ledger import Ledger
 from duckweed.net.identity import load_or_create, verify
-from duckweed.net.timeouts import PATHS_NOTE, PROCESS_GRACE, VIEW
+from duckweed.net.timeouts import HANDOVER, PATHS_NOTE, PROCESS_GRACE, VIEW, within
 from duckweed.process import environment, logs
 from duckweed.process.child import ExitCode
 from duckweed.run import events, plugins
@@ -105,11 +105,15 @@ async def coordinate(
     direct = [x for x in endpoint.addresses if not is_relay(x)]
     tell(Serving(identity.id, endpoint.bound, direct, relay_port))
     serving = asyncio.create_task(node.serve())
-    beside = [asyncio.create_task(_show(node)), asyncio.create_task(_catch_up(node, say))]
+    catching_up = asyncio.create_task(_catch_up(node, say))
+    beside = [asyncio.create_task(_show(node)), catching_up]
     try:
         await node.run()
-        if node.done:  # it may have come back for the last rounds only
-            await _complete(node, say)
+        catching_up.cancel()
+        await asyncio.wait([catching_up])
+        if node.over == m.ALL_DONE:  # it may have come back for the last rounds only
+            with contextlib.suppress(TimeoutError):
+                await within(HANDOVER, _complete(node, say))
         if not over:  # that is told once, of the run itself
             folder.record(node.account(relay.bytes if relay else 0))
     finally:
@@ -152,12 +156,13 @@ async def _complete(node: "Node", say: Say) -> None:
     from duckweed.net.framing import LinkError
     from duckweed.round.history import complete
 
-    if node.coordinator is None and not await asyncio.to_thread(complete, node.folder):
-        from duckweed.swarm.peer.keeper import fetch_state  # it loads PyTorch
-        from duckweed.swarm.peer.newest_state import NotAgreed
+    try:
+        if node.coordinator is None and not await asyncio.to_thread(complete, node.folder):
+            from duckweed.swarm.peer.keeper import fetch_state  # it loads PyTorch
 
-        with contextlib.suppress(LinkError, NotAgreed, LedgerError):
             await fetch_state(node.folder, node, say)
+    except (LinkError, OSError, ValueError) as error:
+        log.info("the newest state is not here: %s", error)
 
 
 def _doing(member: "Member") -> str:

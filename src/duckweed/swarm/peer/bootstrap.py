@@ -24,7 +24,7 @@ from duckweed.run.spec import RunSpec
 from duckweed.swarm.node.node import Node
 from duckweed.swarm.peer.peer import Peer
 from duckweed.swarm.protocol import messages as m
-from duckweed.swarm.protocol.client import AnswerError, Client, is_final
+from duckweed.swarm.protocol.client import Client, QuestionRefused, is_final
 from duckweed.swarm.protocol.errors import PeerStopped
 from duckweed.swarm.protocol.invitation import Invitation, publish, unanswered
 from duckweed.volunteer.controls import Controls
@@ -66,11 +66,13 @@ class Bootstrap:
     async def __aexit__(self, *_: object) -> None:
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self.node:
-            self.node.replica.close()
-            self.node.replica.ledger.close()
-        await self.endpoint.close()
+        try:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        finally:
+            if self.node:
+                self.node.replica.close()
+                self.node.replica.ledger.close()
+            await self.endpoint.close()
 
     def _open(self, spec: RunSpec, layout: Layout) -> Node:
         """This machine's node, in a run that names successors."""
@@ -147,8 +149,8 @@ class Bootstrap:
         """Raises LinkError where another machine leads."""
         try:
             leader, _ = await client.ask(m.GetLeader(self.endpoint.offered))
-        except AnswerError as error:  # it may not have heard of this machine yet
-            raise LinkError(str(error)) from error
+        except QuestionRefused:  # it has not heard of this machine: what it answers next decides
+            return
         if leader.key != key:
             node.note_leader(leader)
             raise LinkError(f"{node.name(leader.key)} is the leader, not {node.name(key)}")

@@ -67,6 +67,9 @@ class GetStatePiece(Question[Blob], tag="piece"):
     number: Number
 
 
+PieceQuestion = GetBlobPiece | GetStatePiece
+
+
 class GetDonors(Question[DonorList], tag="donors"):
     """Which peers may have a saved state, and which states were agreed on? The coordinator knows."""
 
