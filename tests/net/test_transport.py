@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -124,6 +125,27 @@ def test_a_closed_end_gives_its_port_back_though_its_links_are_still_held(monkey
             await link.ask(b"hello")
 
     play(scene, Server(len(BIG)))
+
+
+def test_any_port_is_one_that_tcp_has_free_too(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert not tcp.is_free(f"127.0.0.1:{port}")
+    assert tcp.is_free(f"127.0.0.1:{port}")
+    seen = []
+
+    def is_free(address):
+        seen.append(address)
+        return len(seen) == 3
+
+    async def bind():
+        found = await Endpoint.bind(SERVER, LIMIT, "127.0.0.1:0")
+        assert seen[-1] in found.bound
+        await found.close()
+
+    monkeypatch.setattr(tcp, "is_free", is_free)
+    asyncio.run(bind())
+    assert len(seen) == 3
 
 
 def test_where_tcp_is_closed_large_bodies_go_over_iroh():

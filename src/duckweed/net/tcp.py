@@ -162,6 +162,18 @@ async def dial(identity: Identity, peer: str, address: str) -> Streams:
     return reader, writer
 
 
+def is_free(address: str) -> bool:
+    """Whether a listener could have ip:port."""
+    host, _, port = address.rpartition(":")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as asyncio's servers do
+        try:
+            probe.bind((host, int(port)))
+        except OSError:
+            return False
+    return True
+
+
 class TcpPool:
     """TCP connections to one peer: each is opened when a question needs it, carries one question at a
     time, and is closed when it has been idle for TCP_IDLE.

@@ -53,6 +53,7 @@ log = logging.getLogger(__name__)
 ALPN = b"duckweed/1"
 LOOPBACK = ("127.", "[::1]", "localhost")
 STRANGERS = 512  # QUIC connections of those who are not members
+TRIES = 5  # ports that are tried where any will do
 TCP_FROM = 64 << 10  # bytes of body from which on TCP is tried
 
 
@@ -180,7 +181,20 @@ class Endpoint:
     async def bind(
         cls, identity: Identity, head_limit: int, address: str, relays: Sequence[str] = ()
     ) -> "Endpoint":
-        """Listen on "ip:port" (port 0: any), and at relays. Raises LinkError if that is not possible."""
+        """Listen on "ip:port" (port 0: any that TCP has free, too), and at relays. Raises LinkError if that is not
+        possible."""
+        found = await cls._bind(identity, head_limit, address, relays)
+        for _ in range(TRIES if address.endswith(":0") else 0):
+            if tcp.is_free(next(x for x in found.bound if not x.startswith("["))):
+                break
+            await found.close()
+            found = await cls._bind(identity, head_limit, address, relays)
+        return found
+
+    @classmethod
+    async def _bind(
+        cls, identity: Identity, head_limit: int, address: str, relays: Sequence[str]
+    ) -> "Endpoint":
         iroh_patches.mend()
         iroh_ffi.uniffi_set_event_loop(asyncio.get_running_loop())  # type: ignore[arg-type]
         try:
