@@ -34,16 +34,14 @@ def alternate(names: Sequence[str], repeats: int, rounds: int, batch: int, limit
 
 def shares(records: Sequence[Record], name: str) -> list[float]:
     """Tokens a second of a contestant over those of the plain loops in the same repeat."""
-    speeds = {
-        (x["contestant"], x["repeat"]): x["tokens_per_second"] for x in records if x["finished"]
-    }
+    speeds = {(x["contestant"], x["repeat"]): x["tokens_per_second"] for x in records}
     repeats = sorted(repeat for known, repeat in speeds if known == name)
     return [speeds[name, x] / speeds["plain", x] for x in repeats if ("plain", x) in speeds]
 
 
 def table() -> list[str]:
     """Lines of Markdown."""
-    known: list[Record] = json.loads(RECORD.read_text())
+    known: list[Record] = [x for x in json.loads(RECORD.read_text()) if x["finished"]]
     longest = max(x["steps"] * x["batch"] for x in known)
     records = [x for x in known if x["steps"] * x["batch"] == longest]
     lines = [

@@ -3,6 +3,7 @@
 import json
 import math
 import statistics
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def records(fault: str = "") -> dict[str, Record]:
     return {name: found[name] for name in ALL if name in found}
 
 
+@cache
 def every(fault: str) -> list[Record]:
     found = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*-*.json"))]
     return [one for one in found if one["fault"] == fault]

@@ -185,7 +185,7 @@ class Endpoint:
         possible."""
         found = await cls._bind(identity, head_limit, address, relays)
         for _ in range(TRIES if address.endswith(":0") else 0):
-            if tcp.is_free(next(x for x in found.bound if not x.startswith("["))):
+            if tcp.is_free(found.ipv4):
                 break
             await found.close()
             found = await cls._bind(identity, head_limit, address, relays)
@@ -253,6 +253,11 @@ class Endpoint:
         return list(self._endpoint.bound_sockets())
 
     @property
+    def ipv4(self) -> str:
+        """The one of them that TCP is bound to as well."""
+        return next(x for x in self.bound if not x.startswith("["))
+
+    @property
     def addresses(self) -> list[str]:
         """Where others may reach this end: ip:port pairs, then its relays. On loopback that alone."""
         if not all(map(is_loopback, (x for x in self.bound if not x.startswith("[")))):
@@ -302,17 +307,18 @@ class Endpoint:
         """Answer questions until the endpoint is closed."""
         service = Service(accept, limits, self._head_limit, self.pace)
         self._listener = tcp.Listener(self._identity, service)
-        address = next(a for a in self.bound if not a.startswith("["))
         try:
-            await self._listener.listen(address)
+            await self._listener.listen(self.ipv4)
         except OSError as error:
-            log.warning("no TCP at %s (%s): large bodies come over QUIC alone", address, error)
-        while (incoming := await self._endpoint.accept_next()) is not None:
+            log.warning("no TCP at %s (%s): large bodies come over QUIC alone", self.ipv4, error)
+        endpoint = self._endpoint  # which gives None once it is closed
+        while (incoming := await endpoint.accept_next()) is not None:
             self._spawn(self._greet(incoming, service))
 
     async def close(self) -> None:
         """Close all links, too, and give the port back: iroh keeps it as long as Python refers to anything of it."""
-        if self._open is None:
+        endpoint, self._open = self._open, None
+        if endpoint is None:
             return
         if self._listener:
             self._listener.close()
@@ -324,8 +330,7 @@ class Endpoint:
         if tasks:  # they hold streams and connections until they have ended
             await asyncio.wait(tasks, timeout=STALL)
         with contextlib.suppress(TimeoutError):
-            await within(STALL, self._open.close())
-        self._open = None
+            await within(STALL, endpoint.close())
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.ensure_future(work)

@@ -35,8 +35,7 @@ from duckweed.swarm.coordinator.handed_in import Handed
 from duckweed.swarm.coordinator.rounds import RoundDriver
 from duckweed.swarm.coordinator.traffic import Traffic
 from duckweed.swarm.protocol import messages as m
-from duckweed.swarm.protocol.blobs import PieceQuestion
-from duckweed.swarm.protocol.server import accepting
+from duckweed.swarm.protocol.server import accepting, take_turn
 from duckweed.wire.codec import codec_of
 
 log = logging.getLogger(__name__)
@@ -101,11 +100,7 @@ class Coordinator:
     ) -> tuple[m.Answer, bytes]:
         """Answer one question of the holder of key `peer`. Raises ValueError if it is not one for a
         coordinator, or one too many."""
-        limits = self.admission.rate_limits
-        if isinstance(question, PieceQuestion):
-            await limits.asks_for_piece(peer)
-        else:
-            limits.asks(peer)
+        await take_turn(self.admission.rate_limits, peer, question)
         try:
             return await self._answer(peer, question, body)
         except (OSError, LedgerError) as error:

@@ -25,8 +25,7 @@ from duckweed.swarm.node.election import Election
 from duckweed.swarm.node.replica import Replica
 from duckweed.swarm.protocol import copied, offers
 from duckweed.swarm.protocol import messages as m
-from duckweed.swarm.protocol.blobs import PieceQuestion
-from duckweed.swarm.protocol.server import accepting
+from duckweed.swarm.protocol.server import accepting, take_turn
 from duckweed.wire.codec import warm_up
 
 log = logging.getLogger(__name__)
@@ -152,10 +151,7 @@ class Node:
             if votes and isinstance(question, m.Join):
                 self.replica.note_voters([m.PeerAddress(peer, question.addresses)])
             return await self.coordinator.handle(peer, question, body)
-        if isinstance(question, PieceQuestion):
-            await self.rate_limits.asks_for_piece(peer)
-        else:
-            self.rate_limits.asks(peer)
+        await take_turn(self.rate_limits, peer, question)
         if self.peer_links and isinstance(question, PeerQuestion):
             return await self.peer_links.answer(peer, question, body)
         if self.replica.knows(peer):

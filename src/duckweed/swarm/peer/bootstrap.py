@@ -77,8 +77,7 @@ class Bootstrap:
     def _open(self, spec: RunSpec, layout: Layout) -> Node:
         """This machine's node, in a run that names successors."""
         folder, invitation = self.folder, self.invitation
-        bound = next(x for x in self.endpoint.bound if not x.startswith("["))
-        write_atomically(self._port, bound.rpartition(":")[2].encode())
+        write_atomically(self._port, self.endpoint.ipv4.rpartition(":")[2].encode())
         if not folder.secret.exists():  # of this machine, should it become the leader
             folder.secret.touch(mode=0o600)
             folder.secret.write_text(secrets.token_urlsafe(24), "ascii")

@@ -6,10 +6,21 @@ from typing import Any, TypeVar
 import msgspec
 
 from duckweed.net.framing import Accept, Accepted
+from duckweed.net.rate_limits import RateLimits
+from duckweed.swarm.protocol.blobs import PieceQuestion
 from duckweed.swarm.protocol.message import Message, Refused, encode
 
 Q = TypeVar("Q", bound=Message)
 LENGTHS = 4 + 8  # bytes of the two lengths that framing puts before head and body
+
+
+async def take_turn(limits: RateLimits, key: str, question: Message) -> None:
+    """Count a question of the holder of a key; one for a piece of a file waits if need be. Raises ValueError if there were
+    too many."""
+    if isinstance(question, PieceQuestion):
+        await limits.asks_for_piece(key)
+    else:
+        limits.asks(key)
 
 
 def accepting(
