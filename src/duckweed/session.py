@@ -36,7 +36,7 @@ from duckweed.pages.run_summary import Summary, bits_per_byte, summarise
 from duckweed.process.environment import available_cores
 from duckweed.process.forkserver import ForkServer
 from duckweed.process.local_run import LocalRun
-from duckweed.process.simulation import Simulation
+from duckweed.process.simulation import Simulation, together
 from duckweed.round import export, founding
 from duckweed.round.founding import Ground
 from duckweed.round.sampler import Sampler
@@ -159,17 +159,36 @@ def simulate(
 ) -> Events:
     """Train in this process on a virtual clock, from the last saved state on. links, step_seconds: of
     the peers (duckweed.process.simulation)."""
-    layout = founding.layout(run.folder)
-    state = states.load(run.folder.start(run.spec.rounds.overlap > 0), layout)
-    simulation = Simulation(
-        run.folder, run.spec, layout, run.ground, state, run.device, links, step_seconds,
-        wish=run.wish,
-    )  # fmt: skip
-    yield from simulation.events()
-    yield Said(
-        f"Simulated: on these links and at this speed {run.spec.schedule.rounds} rounds take "
-        f"{simulation.clock:,.1f} s. Final state {simulation.state.hash()[:16]}"
-    )
+    with closing(simulate_together([run], [links], step_seconds)) as happens:
+        for _, event in happens:
+            yield event
+
+
+def simulate_together(
+    runs: Sequence[Session],
+    links: Sequence[Sequence[LinkSpec] | None],
+    step_seconds: float | Sequence[float] | None = None,
+) -> Generator[tuple[int, Event], None, None]:
+    """The same of several runs at the same time: what happens in each, by its place among them. links: of each run's
+    peers."""
+    simulations = []
+    for run, own in zip(runs, links, strict=True):
+        layout = founding.layout(run.folder)
+        state = states.load(run.folder.start(run.spec.rounds.overlap > 0), layout)
+        simulations.append(
+            Simulation(
+                run.folder, run.spec, layout, run.ground, state, run.device, own, step_seconds,
+                wish=run.wish,
+            )
+        )  # fmt: skip
+    with closing(together(simulations)) as happens:
+        yield from happens
+    for place, (run, done) in enumerate(zip(runs, simulations, strict=True)):
+        text = (
+            f"Simulated: on these links and at this speed {run.spec.schedule.rounds} rounds take "
+            f"{done.clock:,.1f} s. Final state {done.state.hash()[:16]}"
+        )
+        yield place, Said(text)
 
 
 def peak(run: Session) -> tuple[Fit, int, int]:

@@ -14,6 +14,7 @@ from duckweed.learn.data import routed
 from duckweed.learn.data.routed import Shares
 from duckweed.learn.data.router import Router
 from duckweed.learn.fit import ANY, Machine, Wish
+from duckweed.merge import trunk
 from duckweed.net.identity import lend, load_or_create
 from duckweed.round import branching, founding
 from duckweed.run import family as rules
@@ -66,6 +67,8 @@ def found(
         write_atomically(family.router, router.to_bytes())
         first = _common(spec, router, family)
         session.found(first, Destination(place.base, part, COMMON), machine, loaded, say, warn)
+        if not paths.apart:
+            trunk.divided(paths, founding.layout(family.common))
         if kept := founding.router_of(family.common, first):
             write_atomically(kept, router.to_bytes())
     return reopen(FamilyFolder(place.path), machine.device, machine.threads, (), machine.wish)

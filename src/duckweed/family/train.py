@@ -56,8 +56,8 @@ def simulate(
     links: Sequence[LinkSpec] | None = None,
     step_seconds: float | None = None,
 ) -> Story:
-    """The same in this process, one run after the other, each on a virtual clock of its own. links: of the peers of
-    the common start; a path has those of its peers."""
+    """The same in this process on a virtual clock: one run after the other, or all paths at the same time, where these
+    have something in common. links: of the peers of the common start; a path has those of its peers."""
     first = family.common
     if not session.trained(first):
         for event in session.simulate(first, links, step_seconds):
@@ -65,12 +65,14 @@ def simulate(
     if not session.trained(first):
         return
     begin.branch(family, say)
-    hands = rules.deal(family.spec.rounds.peers, rules.paths_of(family.spec).count)
-    for path in _untrained(family):
-        run = family.of_path(path)
-        own = [links[peer] for peer in hands[path]] if links else None
-        for event in session.simulate(run, own, step_seconds):
-            yield Told(name_of(path), run, event)
+    paths, waiting = rules.paths_of(family.spec), _untrained(family)
+    hands = rules.deal(family.spec.rounds.peers, paths.count)
+    at_once = [[path] for path in waiting] if paths.apart or not waiting else [waiting]
+    for some in at_once:
+        runs = [family.of_path(path) for path in some]
+        own = [[links[peer] for peer in hands[path]] if links else None for path in some]
+        for place, event in session.simulate_together(runs, own, step_seconds):
+            yield Told(name_of(some[place]), runs[place], event)
 
 
 def trained(family: Family) -> bool:

@@ -75,6 +75,26 @@ class Standing(msgspec.Struct, frozen=True, array_like=True):
     """The last round in which one counted; -1: none has."""
 
 
+class OfPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a path gives to what all paths of its family have in common."""
+
+    update: str | None
+    """Hash of the sum of its contributions over those tensors, hex; None where none counted."""
+    weights: list[int]
+    """Of these contributions, within the path."""
+    tokens: int
+    """That they were trained on."""
+
+
+class Trunk(msgspec.Struct, forbid_unknown_fields=True):
+    """What became of the tensors that all paths of a family hold in common."""
+
+    update: str | None
+    """Hash of the sum over all paths, hex; None where none gave anything, or they have not been added yet."""
+    paths: dict[int, OfPath]
+    """Path -> what it gave."""
+
+
 class Closed(msgspec.Struct, forbid_unknown_fields=True, rename={"shared": "scales"}):
     """What a round closed with: all that leads from its state to the next one."""
 
@@ -94,6 +114,8 @@ class Closed(msgspec.Struct, forbid_unknown_fields=True, rename={"shared": "scal
     """What peers share in the next round (`wire.codec.Codec.next_shared`), [K]."""
     standing: dict[int, Standing] | msgspec.UnsetType = msgspec.UNSET
     """Peer that handed in -> what is remembered of it; unset where the merge rule remembers nothing."""
+    trunk: Trunk | msgspec.UnsetType = msgspec.UNSET
+    """Where paths have tensors in common: what became of these. `update` is of the other tensors then."""
 
     def carrying(self) -> list[int]:
         """The peers that carry on what their contribution left (residual, moments), ascending: whose counted,
@@ -105,7 +127,12 @@ class Closed(msgspec.Struct, forbid_unknown_fields=True, rename={"shared": "scal
 
     def needed(self) -> list[str]:
         """Hashes of the blobs that lead to the next state."""
-        return [self.update] if self.update else list(self.blobs)
+        return self.updates() or list(self.blobs)
+
+    def updates(self) -> list[str]:
+        """Those of them that the coordinator has made."""
+        common = None if self.trunk is msgspec.UNSET else self.trunk.update
+        return [one for one in (self.update, common) if one]
 
 
 class Contributed(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -6,8 +6,8 @@ import msgspec
 import numpy as np
 from blake3 import blake3
 
-from duckweed.ledger.entries import Closed
-from duckweed.merge import check, trust
+from duckweed.ledger.entries import Closed, OfPath, Trunk
+from duckweed.merge import check, trunk, trust
 from duckweed.merge.announcement import Announcement
 from duckweed.merge.arrivals import Arrivals, Read
 from duckweed.merge.filter import Compared
@@ -41,7 +41,8 @@ def empty_hash(codec: Codec, shared: Sequence[float]) -> str:
 def fetch_limit(spec: RunSpec, layout: Layout) -> int:
     """The most bytes of a blob that leads to the next state."""
     codec = codec_of(spec.wire, layout)
-    return codec.update_limit(PEER_LIMIT, WEIGHT_LIMIT) if codec.additive else codec.blob_limit
+    most = WEIGHT_LIMIT**2 if spec.in_common else WEIGHT_LIMIT  # paths have weights, too
+    return codec.update_limit(PEER_LIMIT, most) if codec.additive else codec.blob_limit
 
 
 def close(
@@ -52,13 +53,15 @@ def close(
     read: Read,
     memory: trust.Memory = trust.NOTHING,
     arrivals: Arrivals | None = None,
-) -> tuple[Closed, bytes | None]:
+) -> tuple[Closed, list[bytes]]:
     """Check, weigh and merge the contributions of one round, in the order of their peers.
 
     shared: what the contributions were encoded with, [K]. read: gives the bytes of a contribution;
     one at a time is held. memory: what the rounds before have left, where the rule remembers. arrivals: what was
     done with some of them as they came; used up, and without effect on the result. Returns the
-    record and, for additive wires, the merged blob. A round in which nothing was accepted changes nothing.
+    record and the blobs that it names: for additive wires the update; of a path that holds something in common with
+    others the one of its own tensors, and what it gives to the common ones. A round in which nothing was accepted
+    changes nothing.
     """
     announcements = sorted(announcements, key=lambda a: a.peer)
     number = announcements[0].round
@@ -98,7 +101,10 @@ def close(
     accepted = [announcements[p] for p in kept]
     weights = _weighed(spec, accepted, standing)
     total = arrivals.total(accepted, weights, read) if kept else None
-    update = codec.update(total) if total else None
+    if split := trunk.split_of(spec, layout):
+        given, blobs = trunk.give(spec, split, total, sum(a.tokens for a in accepted))
+    else:
+        given, blobs = None, [codec.update(total)] if total else []
     standing = trust.counted(standing, {a.peer: a.tokens for a in accepted}, number)
     return (
         Closed(
@@ -107,12 +113,26 @@ def close(
             [a.blob for a in accepted],
             weights,
             {announcements[p].peer: reason for p, reason in reasons.items()},
-            blob_hash(update) if update else None,
+            blob_hash(blobs[0]) if blobs else None,
             codec.next_shared([a.rms for a in accepted], shared) if kept else list(shared),
             standing or msgspec.UNSET,
+            _alone(spec, given) if given else msgspec.UNSET,
         ),
-        update,
+        blobs,
     )
+
+
+def rest(spec: RunSpec, number: int, shared: Sequence[float]) -> Closed:
+    """A round of a path that nobody trains, while the others of its family go on: it gives nothing. shared: as of
+    `close`."""
+    given = _alone(spec, OfPath(None, [], 0))
+    return Closed(number, [], [], [], {}, None, list(shared), trunk=given)
+
+
+def _alone(spec: RunSpec, given: OfPath) -> Trunk:
+    """What a path knows of the trunk before the others have said what they give."""
+    assert spec.path is not None
+    return Trunk(None, {spec.path: given})
 
 
 def _weighed(
@@ -136,13 +156,38 @@ def advance(spec: RunSpec, layout: Layout, state: State, closed: Closed, read: R
     if closed.round != state.round:
         raise MergeError(f"round {closed.round} does not follow on state {state.round}")
     shared = np.array(closed.shared, np.float32)
-    if not closed.accepted:
-        return msgspec.structs.replace(state, round=state.round + 1, shared=shared)
-    gradient = find_rule(spec.rule)(_total(spec, layout, state, closed, read))
-    weights, momentum = outer_step(spec.outer, state.weights, state.momentum, gradient)
+    if split := trunk.split_of(spec, layout):
+        weights, momentum = _by_parts(spec, split, state, closed, read)
+    elif closed.accepted:
+        gradient = find_rule(spec.rule)(_total(spec, layout, state, closed, read))
+        weights, momentum = outer_step(spec.outer, state.weights, state.momentum, gradient)
+    else:
+        weights, momentum = state.weights, state.momentum
     if not finite(weights):
         raise MergeError(f"round {closed.round} leads to weights that are not finite")
     return State(state.round + 1, state.layout, weights, momentum, shared)
+
+
+def _by_parts(
+    spec: RunSpec, split: trunk.Split, state: State, closed: Closed, read: Read
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights and momentum after a round of a path that holds something in common with others. A part that nobody has
+    trained stays as it is."""
+    weights, momentum = state.weights.copy(), state.momentum.copy()
+    assert closed.trunk is not msgspec.UNSET
+    common = closed.trunk.update, trunk.weights(closed.trunk.paths)
+    for part, (update, of) in zip(split, ((closed.update, closed.weights), common), strict=True):
+        if update is None:
+            continue
+        shared = state.shared[list(part.numbers)]
+        total = _read(codec_of(spec.wire, part.layout), update, of, shared, closed.round, read)
+        gradient = find_rule(spec.rule)(total)
+        held = part.take(state.weights), part.take(state.momentum)
+        for values, whole in zip(
+            outer_step(spec.outer, *held, gradient), (weights, momentum), strict=True
+        ):
+            part.put(values, whole)
+    return weights, momentum
 
 
 def _total(spec: RunSpec, layout: Layout, state: State, closed: Closed, read: Read) -> Total:
@@ -150,14 +195,21 @@ def _total(spec: RunSpec, layout: Layout, state: State, closed: Closed, read: Re
     codec = codec_of(spec.wire, layout)
     if codec.additive:
         assert closed.update is not None
-        total = codec.read_update(read(closed.update), state.shared, len(closed.accepted))
-        if list(total.weights) != list(closed.weights):
-            raise MergeError(
-                f"the update of round {closed.round} is not the sum of the contributions that the ledger "
-                "names; the coordinator is at fault"
-            )
-        return total
+        return _read(codec, closed.update, closed.weights, state.shared, closed.round, read)
     total = codec.total(state.shared, find_rule(spec.rule).needs)
     for digest, weight in zip(closed.blobs, closed.weights, strict=True):
         total.add(codec.decode(read(digest), state.shared), weight)
+    return total
+
+
+def _read(
+    codec: Codec, update: str, weights: Sequence[int], shared: np.ndarray, round_: int, read: Read
+) -> Total:
+    """An update, whose contributions have these weights."""
+    total = codec.read_update(read(update), shared, len(weights))
+    if list(total.weights) != list(weights):
+        raise MergeError(
+            f"the update of round {round_} is not the sum of the contributions that the ledger "
+            "names; the coordinator is at fault"
+        )
     return total

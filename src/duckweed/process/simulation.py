@@ -11,6 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
 from math import isfinite
 
 import msgspec
@@ -69,7 +71,6 @@ class Simulation:
         """links: of each peer, None: at once. step_seconds: of an inner step, of all peers or of each;
         None: as measured here, alike for all. tell: takes the events of the run. wish: of its memory."""
         self.folder, self.spec, self.layout, self.tell = folder, spec, layout, tell
-        self._task: asyncio.Task[State] | None = None
         peers = spec.rounds.peers
         self.links = links or [LinkSpec()] * peers
         paces = step_seconds if isinstance(step_seconds, Sequence) else [step_seconds] * peers
@@ -95,44 +96,17 @@ class Simulation:
     def run(self) -> State:
         """All rounds; ledger and metrics are written as in any run. Raises whatever ends a peer."""
         with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-            return runner.run(self._run())
+            runner.run(self.simulate())
+        return self.state
 
     def events(self) -> Generator[Event, None, None]:
-        """What happens, as it happens: the run stands still until the next event is asked for. To close
-        the iterator stops the run in order. Raises whatever ends a peer.
+        """What happens, as `together` tells it."""
+        with closing(together([self])) as happens:
+            for _, event in happens:
+                yield event
 
-        The run has a thread of its own, because the caller may be in an event loop (a notebook is).
-        """
-        told: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-        go_on, ended = threading.Semaphore(0), threading.Event()
-
-        def tell(event: Event) -> None:
-            if not ended.is_set():
-                told.put(event)
-                go_on.acquire()
-            if ended.is_set() and self._task and not self._task.cancelling():
-                self._task.cancel()
-
-        def work() -> State:
-            try:
-                return self.run()
-            finally:
-                told.put(None)
-
-        self.tell = tell
-        with ThreadPoolExecutor(1) as thread:
-            final = thread.submit(work)
-            try:
-                while (event := told.get()) is not None:
-                    yield event
-                    go_on.release()
-                self.state = final.result()
-            finally:
-                ended.set()
-                go_on.release()
-
-    async def _run(self) -> State:
-        self._task = asyncio.current_task()
+    async def simulate(self) -> None:
+        """The same, in an event loop of virtual time."""
         identity = load_or_create(self.folder.coordinator_key)
         keys = [load_or_create(self.folder.peer(n) / "key") for n in range(len(self.workers))]
         ledger = Ledger(self.folder.ledger, identity.sign, self.folder.dropped)
@@ -156,7 +130,7 @@ class Simulation:
             serving.cancel()
             ledger.close()
         self.clock, self.traffic = self._before + clock.now(), node.account(0).traffic
-        return peers[0].result()
+        self.state = peers[0].result()
 
     def _enlist(self, ledger: Ledger, keys: Sequence[Identity]) -> None:
         """Give each peer the index that its link and its speed go by, whoever comes first."""
@@ -188,6 +162,54 @@ class Simulation:
 
     def _tell(self, event: Event) -> None:
         self.tell(event)
+
+
+def together(runs: Sequence[Simulation]) -> Generator[tuple[int, Event], None, None]:
+    """What happens in runs that are simulated at the same time, by their place among them, as it happens: they stand
+    still until the next event is asked for. To close the iterator stops them in order. Raises whatever ends a peer.
+
+    They have a thread of their own, because the caller may be in an event loop (a notebook is).
+    """
+    told: queue.SimpleQueue[tuple[int, Event] | None] = queue.SimpleQueue()
+    go_on, ended = threading.Semaphore(0), threading.Event()
+    task: asyncio.Task[None] | None = None
+
+    def tell(place: int, event: Event) -> None:
+        if not ended.is_set():
+            told.put((place, event))
+            go_on.acquire()
+        if ended.is_set() and task and not task.cancelling():
+            task.cancel()
+
+    async def simulate() -> None:
+        nonlocal task
+        task = asyncio.current_task()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for run in runs:
+                    tasks.create_task(run.simulate())
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
+
+    def work() -> None:
+        try:
+            with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+                runner.run(simulate())
+        finally:
+            told.put(None)
+
+    for place, run in enumerate(runs):
+        run.tell = partial(tell, place)
+    with ThreadPoolExecutor(1) as thread:
+        final = thread.submit(work)
+        try:
+            while (event := told.get()) is not None:
+                yield event
+                go_on.release()
+            final.result()
+        finally:
+            ended.set()
+            go_on.release()
 
 
 class SimulatedWorker(Worker):

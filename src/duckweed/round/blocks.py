@@ -1,6 +1,6 @@
 """Which peer trains which part of the data: pure bookkeeping."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import msgspec
 
@@ -100,15 +100,18 @@ class Blocks:
         self._pool = joined
 
 
-def budgets(paces: dict[int, float], steps: int, patience: float) -> dict[int, int]:
+def budgets(
+    paces: dict[int, float], steps: int, patience: float, others: Collection[float] = ()
+) -> dict[int, int]:
     """peer -> inner steps to give it, so that it needs about as long as the others.
 
-    paces: measured seconds per step, 0 where nothing is known yet. Who needs more than twice the
+    paces: measured seconds per step, 0 where nothing is known yet; others: the same of paths whose rounds close with
+    these. Who needs more than twice the
     time of the (lower) median peer, and would keep it waiting for more than a quarter of
     `patience`, gets what it can do in the median peer's time, at least one step. All others get a
     whole block: small differences must not make the steps of a run depend on the clock.
     """
-    known = sorted(pace for pace in paces.values() if pace > 0)
+    known = sorted(pace for pace in [*paces.values(), *others] if pace > 0)
     if not known:
         return dict.fromkeys(paces, steps)
     usual = known[(len(known) - 1) // 2]

@@ -4,12 +4,14 @@ The coordinator, the peers, the trials of `evolve` and the export all call it. W
 are blobs by their hashes: in a run's folder, or in memory.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from duckweed.ledger.entries import OfPath
+from duckweed.merge import trunk
 from duckweed.merge.announcement import Announcement
-from duckweed.merge.arrivals import Arrivals
-from duckweed.merge.round import Closed, advance, close
+from duckweed.merge.arrivals import Arrivals, Read
+from duckweed.merge.round import Closed, advance, blob_hash, close
 from duckweed.merge.rules import find_rule
 from duckweed.merge.trust import NOTHING, Memory
 from duckweed.run.folder import RunFolder, write_atomically
@@ -75,18 +77,34 @@ class Engine:
     ) -> Closed:
         """Check, weigh and merge the contributions of a round, whose blobs are here, one at a time.
         shared: what they were encoded with (State.shared), [K]. memory: what the rounds before have left
-        of each peer. arrivals: those of this round, if some were taken. The merged blob, if the wire has one, is written
+        of each peer. arrivals: those of this round, if some were taken. The blobs that the record names are written
         before this returns."""
         if arrivals:
             for said in handed:
                 self.take(arrivals, said)
-        closed, update = close(
+        closed, made = close(
             self.spec, self.layout, shared, handed, self.blobs.read, memory, arrivals
         )
-        if update is not None:
-            assert closed.update is not None
-            self.blobs.write(closed.update, update)
+        for blob in made:
+            self.blobs.write(blob_hash(blob), blob)
         return closed
+
+    def join(
+        self,
+        shared: Sequence[float],
+        closed: Closed,
+        given: Mapping[int, OfPath],
+        sizes: Sequence[Sequence[float]],
+        read: Read,
+    ) -> Closed:
+        """A round that a path has closed by itself, with what all paths of its family give to the tensors that they have
+        in common: arguments as of `duckweed.merge.trunk.joined`. The update of these is written before this returns."""
+        split = trunk.split_of(self.spec, self.layout)
+        assert split
+        joined, update = trunk.joined(self.spec, split, closed, shared, given, sizes, read)
+        if update is not None:
+            self.blobs.write(blob_hash(update), update)
+        return joined
 
     def advance(self, state: State, closed: Closed) -> State:
         """The state after a closed round whose needed blobs are here. Raises MergeError, WireError."""

@@ -91,15 +91,18 @@ def closed_event(
     closed: Closed,
     *,
     seconds: float,
+    loss_before: float,
     update_size: int,
     traffic: dict[str, list[int]],
     epoch: int,
     evaluate_tokens: int,
     writings: Mapping[int, Writing],
 ) -> RoundClosed:
-    """The event of a round that was open for `seconds`. update_size to epoch are fields of `RoundClosed`;
+    """The event of a round that was open for `seconds`. loss_before: of the round before, which is told of one in which
+    nothing was trained; update_size to epoch are fields of `RoundClosed`;
     evaluate_tokens: `rounds.evaluate_tokens`; writings: of peers that only write."""
     counted = [open_.contributions[peer] for peer in closed.accepted]
+    loss = typical_loss((a.loss, a.tokens) for a in counted)
     written = [open_.written[peer] for peer in closed.accepted if peer in open_.written]
     timings = {peer: msgspec.to_builtins(x) for peer, x in open_.timings.items()}
     return RoundClosed(
@@ -107,7 +110,7 @@ def closed_event(
         time=time.time(),
         seconds=seconds,
         tokens=sum(a.tokens for a in counted),
-        loss=typical_loss((a.loss, a.tokens) for a in counted) or 0.0,
+        loss=loss_before if loss is None else loss,
         held_out=held_out(open_, evaluate_tokens),
         accepted=closed.accepted,
         rejected=closed.rejected,

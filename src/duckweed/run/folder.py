@@ -51,6 +51,7 @@ class RunFolder:
         self.secret = path / "secret"
         self.guests = path / "guests.db"
         self.handed_in = path / "handed-in.jsonl"  # contributions to the open round
+        self.offers = path / "offers"  # what a path has for the tensors that all paths share
         self.serving = path / "serving.json"
         self.states = path / "states"
         self.blobs = path / "blobs"
@@ -68,6 +69,9 @@ class RunFolder:
 
     def state(self, round_: int) -> Path:
         return self.states / f"{round_:08d}.safetensors"
+
+    def offer(self, round_: int) -> Path:
+        return self.offers / f"{round_:08d}.json"
 
     def saved_rounds(self) -> list[int]:
         """Rounds of which a state is on disk, oldest first."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 
@@ -73,6 +73,12 @@ class Layout(
         """The part of the flat vector that each tensor takes, [T]."""
         ends = self.offsets.tolist()
         return [slice(a, b) for a, b in pairwise(ends)]
+
+    def part(self, numbers: Sequence[int]) -> Layout:
+        """The layout of some of the tensors alone, given by their numbers, ascending."""
+        return Layout(
+            tuple(self.names[n] for n in numbers), tuple(self.shapes[n] for n in numbers)
+        )
 
     def digest(self) -> str:
         """blake3, in hex, of names, shapes and `fixed` in their canonical (JSON) form."""

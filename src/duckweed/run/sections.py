@@ -4,6 +4,7 @@ import codecs
 import difflib
 import re
 from collections.abc import Collection
+from fnmatch import fnmatchcase
 from typing import Literal
 
 import msgspec
@@ -282,6 +283,11 @@ class Members(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return [(key, name) for name, _, key in (x.partition(":") for x in self.successors)]
 
 
+SHARED = ("none", "trunk")
+FEED_FORWARD = (".mlp.", ".ffn.", ".feed_forward.", ".block_sparse_moe.", ".fc1.", ".fc2.")
+"""How transformers' models name their feed-forward parts."""
+
+
 class Paths(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Section `[paths]`: a family of runs. All peers train one model for a while, the common start; then each
     path goes on by itself, on the sequences that the router gives to it (docs/paths.md)."""
@@ -289,8 +295,16 @@ class Paths(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     count: int = 8  # paths
     prefix: int = 64  # tokens of each sequence by which it is routed
     common: float = 0.15  # share of the rounds that belong to the common start
+    # What all paths hold in common, and merge in each round: "none"; "trunk", all but the feed-forward parts; or patterns
+    # of tensors' names. Unset, and not "none", so that families which do not name it keep their identity.
+    shared: str | tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
+        if isinstance(self.shared, str) and self.shared not in SHARED:
+            raise ValueError(
+                f"paths.shared = {self.shared!r}: 'none', 'trunk', or a list of patterns of tensors' names, "
+                "['*.self_attn.*', '*norm*'] say"
+            )
         if self.count < 2:
             raise ValueError(
                 f"paths.count = {self.count}: a family has two paths at least; for one model leave [paths] out"
@@ -298,6 +312,19 @@ class Paths(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         check("paths", "count", self.count, 2, MOST_PATHS)
         check("paths", "prefix", self.prefix, 2, 1 << 20)
         check("paths", "common", self.common, 0.001, 0.999)
+
+    @property
+    def apart(self) -> bool:
+        """Whether the paths have nothing in common once they have parted."""
+        return self.shared in (msgspec.UNSET, "none", ())
+
+    def shares(self, name: str) -> bool:
+        """Whether all paths hold the tensor of this name in common."""
+        if self.apart:
+            return False
+        if isinstance(self.shared, tuple):
+            return any(fnmatchcase(name, pattern) for pattern in self.shared)
+        return not any(part in name for part in FEED_FORWARD)
 
 
 class Branch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

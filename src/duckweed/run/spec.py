@@ -119,6 +119,26 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"branch.path = {branch.path}: the paths are 0 to {paths.count - 1}")
         if branch is not msgspec.UNSET and len(branch.coordinators or ()) not in (0, paths.count):
             raise ValueError(f"branch.coordinators: one for each of {paths.count} paths, or none")
+        if not paths.apart:
+            self._check_shared(paths)
+
+    def _check_shared(self, paths: Paths) -> None:
+        """Raises ValueError where the paths cannot merge what they hold in common."""
+        if not WIRES.find(self.wire.kind).divisible:
+            raise ValueError(
+                f"paths.shared: what paths have in common is an exact sum over all of them, which wire.kind = "
+                f"{self.wire.kind!r} does not give; use 'integer', or paths.shared = 'none'"
+            )
+        if self.members.successors:
+            raise ValueError(
+                "paths.shared: paths that have something in common are led by one machine so far; leave "
+                "members.successors out, or set paths.shared = 'none'"
+            )
+        if self.branch is msgspec.UNSET and self.rounds.peers < paths.count:
+            raise ValueError(
+                f"paths.shared: paths that have something in common are trained at the same time, and rounds.peers = "
+                f"{self.rounds.peers} are too few for {paths.count} paths; lower paths.count, or set paths.shared = 'none'"
+            )
 
     def _check_writers(self) -> None:
         """Raises ValueError where peers that only write cannot take part, and the specification has some."""
@@ -169,6 +189,11 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Which path of a family the run trains; None: it trains on all of the text."""
         branch = self.branch
         return None if branch is msgspec.UNSET or branch.path < 0 else branch.path
+
+    @property
+    def in_common(self) -> bool:
+        """Whether the run is a path that holds something in common with the others of its family."""
+        return isinstance(self.paths, Paths) and self.path is not None and not self.paths.apart
 
     @property
     def unmeasured(self) -> int:

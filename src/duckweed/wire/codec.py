@@ -51,6 +51,8 @@ class Codec(ABC):
     """What a merge rule may need of its total, beyond the mean."""
     additive: ClassVar[bool] = False
     """Whether the coordinator sums contributions, so that peers fetch `update` and not each one."""
+    divisible: ClassVar[bool] = False
+    """Whether a sum can be taken apart into those of some tensors, and these joined with others (`Total.part`, `join`)."""
     refuses: ClassVar[bool] = False
     """Whether `write` itself refuses what is not finite, as it reads the values (see `refuse`)."""
     measured: ClassVar[bool] = False

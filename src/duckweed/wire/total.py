@@ -70,6 +70,14 @@ class Total(ABC):
         """As if they had been added in this order, a permutation of 0..M-1, if the sum is exact."""
         raise NotImplementedError
 
+    def part(self, numbers: Sequence[int], layout: Layout) -> Total:
+        """The sum of some tensors only, if the codec is divisible. numbers: which, ascending; layout: of them alone."""
+        raise NotImplementedError
+
+    def join(self, other: Total) -> None:
+        """Add another sum of the same layout and units, behind this one, if the codec is divisible."""
+        raise NotImplementedError
+
     @abstractmethod
     def mean(self) -> np.ndarray:
         """sum w_i x_i / sum w_i, f32[P]."""

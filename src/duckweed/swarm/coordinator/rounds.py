@@ -12,12 +12,15 @@ from collections.abc import Callable, Coroutine
 
 from msgspec import UNSET
 
-from duckweed.ledger.entries import Writing
+from duckweed.ledger.entries import Closed, Writing
+from duckweed.ledger.ledger import LedgerError
 from duckweed.ledger.succession import Voter
 from duckweed.merge.announcement import Announcement
 from duckweed.merge.arrivals import Arrivals
+from duckweed.merge.round import rest
+from duckweed.merge.trunk import split_of
 from duckweed.net import clock
-from duckweed.net.timeouts import GATHER, STATE_CHECK
+from duckweed.net.timeouts import GATHER, SIBLINGS_CHECK, STATE_CHECK
 from duckweed.net.wakeup import Wakeup
 from duckweed.round.blocks import Span, budgets
 from duckweed.round.engine import Engine
@@ -32,7 +35,9 @@ from duckweed.swarm.coordinator import handed_in
 from duckweed.swarm.coordinator.admission import Admission
 from duckweed.swarm.coordinator.guest_book import PUT_OUT
 from duckweed.swarm.coordinator.rewards import Rewards
+from duckweed.swarm.coordinator.siblings import Siblings, siblings_of, words
 from duckweed.swarm.coordinator.traffic import Traffic
+from duckweed.wire.exact import median
 from duckweed.swarm.coordinator.writers import Task, WriterDesk
 
 WATCHED = 3  # rounds in which almost no group has spread, until it is said
@@ -57,6 +62,7 @@ class RoundDriver:
         self.spec = engine.spec
         self.rewards = Rewards(folder, lambda text: tell(Said(text)))
         self.writers = WriterDesk(self.spec)
+        self.siblings = siblings_of(folder, self.spec)
         self.open: OpenRound | None = None  # the round that is being worked on
         self.next: OpenRound | None = None  # the one after it, if a peer trains for it already
         self.last: RoundClosed | None = None  # how the last round closed
@@ -71,6 +77,8 @@ class RoundDriver:
         self._written: list[Written] = []  # by the models of the peers in the last rounds
         self._was_held = False
         self._gathered = (0, clock.now())  # number of peers that are here, and since when
+        self._attended = clock.now()  # when a peer that trains was here last
+        self._passing = (-1, 0.0)  # a round for which other paths have work, and since when
         done, self._began = self.spec.schedule.rounds in history.agreed, clock.now()
         self._before = [] if done else history.counted_last()  # they worked for another coordinator
         self.closed: Callable[[], None] = lambda: None  # called after every round
@@ -244,7 +252,8 @@ class RoundDriver:
     def _budgets(self, members: list[Member], usual: int) -> dict[int, int]:
         lag = self.writers.lag  # a peer that only writes has so many rounds for it
         paces = {x.index: x.pace / (lag if x.writes else 1) for x in members}
-        return budgets(paces, usual, self.spec.rounds.patience)
+        others = self.siblings.paces(self.number - 1) if self.siblings else []
+        return budgets(paces, usual, self.spec.rounds.patience, others)
 
     def waiting_for(self) -> str:
         """What the run waits for, in words."""
@@ -261,6 +270,9 @@ class RoundDriver:
                 here = min(need, len(self.trainers()))
                 return f"waiting for peers that train: {here} of {need} are here"
             return f"waiting for peers: {self._first_here()} of {need} are here"
+        if self.siblings and self.siblings.own(self.number):
+            missing = self.siblings.missing(self.number)
+            return f"round {self.number}: waiting for {words(missing)}"
         return self.open.waiting_for()
 
     # --- the leader, among voters that could lead (duckweed.ledger.succession)
@@ -337,13 +349,38 @@ class RoundDriver:
         succeeded = self.voter.leadership.term > 0
         known = self.history.counted_last() or (here if succeeded else [])
         late = not here.isdisjoint(known) and now - self._gathered[1] > GATHER
-        enough = self._first_here() >= self.spec.rounds.peers or late
+        enough = self._first_here() >= self.spec.rounds.peers or late or self._rests()
         return self.ended or (enough and self.held(self.number - 1))
+
+    def _rests(self) -> bool:
+        """Whether this path lets a round pass, because others of its family that hold something in common with it have
+        work for it and nobody here has: peers are away, or are much slower than those of the others, or their work
+        does not count. A family begins with all its peers, as any run does."""
+        trainers, now = self.trainers(), clock.now()
+        if trainers:
+            self._attended = now
+        if not self.number or not self._others_go_on():
+            return False
+        if self._passing[0] != self.number:
+            self._passing = self.number, now
+        open_ = self.open
+        if open_ is None or not trainers:
+            return now - self._attended > GATHER
+        if open_.contributions:
+            return False
+        late = now - open_.opened > 2 * (self._passing[1] - open_.opened) + self.spec.rounds.patience
+        return late or all(x.index in open_.refused for x in trainers)
+
+    def _others_go_on(self) -> bool:
+        return self.siblings is not None and self.siblings.going_on(self.number)
 
     def _complete(self) -> bool:
         assert self.open is not None
-        if self.ended:
+        if self.ended or self._rests():
             return True
+        if self.siblings and (offered := self.siblings.own(self.number)):
+            here = {said.blob for said in self.open.contributions.values()}
+            return here.issuperset(offered.handed)  # others may have closed the round with these
         self.open.give_up_checks(clock.now())
         everybody = [x for x in self.here() if x.expected]
         waited_for = [x for x in everybody if not x.writes]
@@ -362,15 +399,19 @@ class RoundDriver:
         crowded = self.admission.crowded({p: a.tokens for p, a in open_.contributions.items()})
         crowded |= {peer: PUT_OUT for peer in open_.contributions if peer in self.history.out}
         kept = [a for peer, a in sorted(open_.contributions.items()) if peer not in crowded]
-        # In a thread: a thousand contributions take a while, and peers want to be heard meanwhile.
-        history, arrivals, self._arrivals = self.history, self._arrivals, None
-        async with self._adding:
-            closed = await asyncio.to_thread(
-                self.engine.close, history.shared, kept, dict(history.memory), arrivals
-            )
-        if not closed.accepted:
+        if self.siblings and (offered := self.siblings.own(open_.number)):
+            kept = [a for _, a in sorted(open_.contributions.items()) if a.blob in offered.handed]
+            crowded = {}
+        closed = await self._merged(open_.number, kept)
+        if not closed.accepted and not self._others_go_on():
             await self._go_on(open_, closed.rejected)
             return None
+        if self.siblings:
+            joined = await self._joined(self.siblings, closed, kept)
+            if joined is None:
+                return None
+            closed = joined
+        history = self.history
         closed.rejected |= crowded
         for peer in open_.assigned:
             if peer not in open_.contributions.keys() | open_.excused:
@@ -399,11 +440,52 @@ class RoundDriver:
             open_,
             closed,
             seconds=clock.now() - open_.opened,
-            update_size=self.folder.blob(closed.update).stat().st_size if closed.update else 0,
+            loss_before=self.last.loss if self.last else 0.0,
+            update_size=sum(self.folder.blob(x).stat().st_size for x in closed.updates()),
             traffic=self.traffic.moved(),
             epoch=epoch(self.spec, open_.assigned.values(), self.history.windows),
             evaluate_tokens=self.spec.rounds.evaluate_tokens,
             writings=writings,
+        )
+
+    async def _merged(self, number: int, kept: list[Announcement]) -> Closed:
+        """What the contributions to a round come to. In a thread: a thousand contributions take a while, and peers want
+        to be heard meanwhile."""
+        history, arrivals, self._arrivals = self.history, self._arrivals, None
+        if not kept:
+            return rest(self.spec, number, history.shared)
+        async with self._adding:
+            return await asyncio.to_thread(
+                self.engine.close, history.shared, kept, dict(history.memory), arrivals
+            )
+
+    async def _joined(
+        self, siblings: Siblings, closed: Closed, kept: list[Announcement]
+    ) -> Closed | None:
+        """The round with what all paths of the family have for what they hold in common, once all have offered that; None
+        if the run ends before."""
+        number, engine = closed.round, self.engine
+        split = split_of(self.spec, engine.layout)
+        assert split
+        if siblings.own(number) is None:
+            paces = [self.admission.by_index[a.peer].pace for a in kept]
+            known = [pace for pace in paces if pace > 0]
+            siblings.offer(closed, kept, split.trunk, median(known) if known else 0.0)
+        await self.notify(news=True)
+        await self._until(lambda: self.ended or not siblings.missing(number), SIBLINGS_CHECK)
+        if self.ended:
+            return None
+        offers = siblings.offers(number)
+        given = {path: one.given for path, one in offers.items()}
+        assert closed.trunk is not UNSET
+        if not closed.trunk.paths.items() <= given.items():
+            raise LedgerError(
+                f"{self.folder.offers}: what this path has offered for round {number} does not follow from what was "
+                "handed in; the folder was changed. Put the old one back"
+            )
+        sizes = [size for _, one in sorted(offers.items()) for size in one.sizes]
+        return await asyncio.to_thread(
+            engine.join, self.history.shared, closed, given, sizes, siblings.read
         )
 
     async def _go_on(self, open_: OpenRound, rejected: dict[int, str]) -> None:
@@ -433,9 +515,9 @@ class RoundDriver:
         if news:
             await self.news.notify()
 
-    async def _until(self, true: Callable[[], bool]) -> None:
-        """Wait for a condition, checked on every change and every STATE_CHECK. Raises what `fail` was given."""
+    async def _until(self, true: Callable[[], bool], check: float = STATE_CHECK) -> None:
+        """Wait for a condition, checked on every change and every so many seconds. Raises what `fail` was given."""
         while not true():
             if self._broken:
                 raise self._broken
-            await self._changed.wait(STATE_CHECK)
+            await self._changed.wait(check)

@@ -70,6 +70,7 @@ class IntegerCodec(Codec):
     header = 3
     gives = frozenset({NORMS, CODES})
     additive = True
+    divisible = True
     refuses = True
     measured = True
 

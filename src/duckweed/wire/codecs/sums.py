@@ -56,6 +56,22 @@ class Sums(Total):
         self.weights = [self.weights[place] for place in order]
         self.squares = [self.squares[place] for place in order]
 
+    def part(self, numbers: Sequence[int], layout: Layout) -> Sums:
+        slices = self.layout.slices()
+        found = Sums(layout, self.steps[list(numbers)], self.levels)
+        found.sums = np.concatenate([self.sums[slices[number]] for number in numbers])
+        found.squares = [[row[number] for number in numbers] for row in self.squares]
+        found.weights = list(self.weights)
+        return found
+
+    def join(self, other: Total) -> None:
+        assert isinstance(other, Sums)
+        self._hold(sum(self.weights) + sum(other.weights))
+        for part in threads.parts(len(self.sums)):
+            self.sums[part] += other.sums[part].astype(self.sums.dtype)
+        self.weights += other.weights
+        self.squares += other.squares
+
     def _hold(self, weights: int) -> None:
         """Have room for the sum of codes that weigh so much in all."""
         wanted = _smallest(self.levels * weights, np.int16)
