@@ -1,13 +1,18 @@
 """A round closed again: from the contributions that were handed in to the update and the state after it."""
 
+import contextlib
 from collections.abc import Iterator
 
 import msgspec
 
-from duckweed.audit.claims import Claims, States
+from duckweed.audit.claims import CheckedBlobs, Claims, States
 from duckweed.audit.findings import Finding, NotHere, Outcome
 from duckweed.ledger.entries import Closed
+from duckweed.merge.round import rest
+from duckweed.merge.trunk import split_of
 from duckweed.round.round_record import announcements
+from duckweed.run.family import name_of
+from duckweed.run.folder import RunFolder
 
 SIZES = "the common scales for the next round: of the sizes that peers announce the ledger has hashes only"
 
@@ -35,10 +40,38 @@ def _closed_again(claims: Claims, states: States, round_: int) -> Closed:
     """Raises NotHere; ValueError or ArithmeticError for numbers that no run has."""
     entry = claims.rounds[round_]
     handed = announcements(entry, claims.spec.block_steps, len(claims.layout.names))
-    if not handed:
-        return msgspec.structs.replace(entry.closed, accepted=[], blobs=[], weights=[], update=None)
-    closed = states.engine.close(claims.shared(round_), handed, claims.memory(round_))
-    return msgspec.structs.replace(closed, shared=entry.closed.shared)
+    if handed:
+        closed = states.engine.close(claims.shared(round_), handed, claims.memory(round_))
+    elif claims.spec.in_common:
+        closed = rest(claims.spec, round_, claims.shared(round_))
+    else:
+        closed = msgspec.structs.replace(
+            entry.closed, accepted=[], blobs=[], weights=[], update=None
+        )
+    return msgspec.structs.replace(_with_trunk(claims, states, closed), shared=entry.closed.shared)
+
+
+def _with_trunk(claims: Claims, states: States, closed: Closed) -> Closed:
+    """With what the other paths gave to the tensors that all hold in common, as the ledger names it. Raises NotHere."""
+    claimed = claims.rounds[closed.round].closed.trunk
+    if closed.trunk is msgspec.UNSET or claimed is msgspec.UNSET:
+        return closed
+    around = claims.folder.path.parent
+    others = [CheckedBlobs(RunFolder(around / name_of(path))) for path in claimed.paths]
+
+    def read(digest: str) -> bytes:
+        for blobs in (states.blobs, *others):
+            with contextlib.suppress(NotHere):
+                return blobs.read(digest)
+        raise NotHere(
+            f"what another path gave to the trunk, {digest[:16]}, is not here (looked for beside {claims.folder.path})"
+        )
+
+    split = split_of(claims.spec, claims.layout)
+    assert split
+    sizes = [[0.0] * len(split.trunk.numbers)]  # they decide the next scales only
+    given = claimed.paths | closed.trunk.paths
+    return states.engine.join(claims.shared(closed.round), closed, given, sizes, read)
 
 
 def _merge(claims: Claims, closed: Closed) -> Finding:
@@ -60,6 +93,8 @@ def _merge(claims: Claims, closed: Closed) -> Finding:
         wrong.append("what is remembered of the peers is not what follows from the rounds")
     if closed.update != claimed.update:
         wrong.append("the sum is another one than the ledger names")
+    if closed.trunk != claimed.trunk:
+        wrong.append("what all paths hold in common got another sum than the ledger names")
     counted = f"{len(claimed.accepted)} of {len(handed)} contributions count"
     weights = f"weights {_listed(claimed.weights)}"
     added = "added up again" if claimed.update else "each checked again; this wire has no sum"

@@ -5,6 +5,7 @@ import msgspec
 from duckweed import session
 from duckweed.family.begin import Family
 from duckweed.family.folder import FamilyFolder, name_of
+from duckweed.merge import trunk
 from duckweed.pages.family_page import Figures, PathFigures, family_page
 from duckweed.round import export, founding
 from duckweed.round.run_log import run_log
@@ -65,8 +66,10 @@ def _measured(family: Family, runs: list[Session], say: Say) -> Figures:
                 after=after,
             )
         )
+    layout = founding.layout(first.folder)
     return Figures(
-        parameters=founding.layout(first.folder).total,
+        parameters=layout.total,
+        trunk=trunk.size(rules.paths_of(spec), layout),
         peers=spec.rounds.peers,
         common_rounds=session.closed_rounds(first.folder),
         common_tokens=_tokens(first),

@@ -88,12 +88,19 @@ def divided(paths: Paths, layout: Layout) -> Split:
     return Split(_part(layout, own), _part(layout, common))
 
 
+def size(paths: Paths, layout: Layout) -> int:
+    """Parameters that all paths hold in common. Raises SpecError."""
+    return 0 if paths.apart else divided(paths, layout).trunk.layout.total
+
+
 def _part(layout: Layout, numbers: list[int]) -> Part:
     slices = layout.slices()
     return Part(tuple(numbers), layout.part(numbers), tuple(slices[n] for n in numbers))
 
 
-def give(spec: RunSpec, split: Split, total: Total | None, tokens: int) -> tuple[OfPath, list[bytes]]:
+def give(
+    spec: RunSpec, split: Split, total: Total | None, tokens: int
+) -> tuple[OfPath, list[bytes]]:
     """What a path gives to the trunk, and the blobs of its own sum and of what it gives. total: of its contributions
     over all tensors; None: none counted."""
     if total is None:
@@ -146,9 +153,7 @@ def _sum(
     for path, factor in sorted(factors(given).items()):
         one = given[path]
         assert one.update
-        total = codec.read_update(
-            read(one.update), np.array(scales, np.float32), len(one.weights)
-        )
+        total = codec.read_update(read(one.update), np.array(scales, np.float32), len(one.weights))
         if total.weights != list(one.weights):
             raise WireError(f"what path {path} gave to the trunk is not the sum that it names")
         total.multiply(factor)

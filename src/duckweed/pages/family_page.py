@@ -60,11 +60,13 @@ class Figures(msgspec.Struct, frozen=True):
     sequence: int
     """Targets of a sequence."""
     paths: list[PathFigures]
+    trunk: int = 0
+    """Parameters that all paths hold in common."""
 
     @property
     def total(self) -> int:
         """Parameters of all paths together."""
-        return self.parameters * len(self.paths)
+        return self.trunk + (self.parameters - self.trunk) * len(self.paths)
 
     @property
     def tokens(self) -> int:
@@ -102,13 +104,15 @@ class Figures(msgspec.Struct, frozen=True):
     def sentences(self) -> list[str]:
         """The verdict, and what it is about."""
         before, after = self.bits
+        common = f", {self.trunk:,} of them in common" if self.trunk else ""
         change = f"{abs(1 - after / before):.1%} {'fewer' if after < before else 'more'}"
         return [
             f"{before:.3f} -> {after:.3f} bits per byte of held-out text, {change}: the common start on all of it, "
             "and each sequence under the path that it is routed to. The first "
             f"{self.prefix} tokens of each sequence route it and are in neither figure. The common start was "
             "trained for less; only a run without [paths] tells how one model does that is trained for as long.",
-            f"{len(self.paths)} paths of {self.parameters:,} parameters, {self.total:,} in all; a peer holds one path. "
+            f"{len(self.paths)} paths of {self.parameters:,} parameters{common}, {self.total:,} in all; a peer holds one "
+            "path. "
             f"{show_count(self.tokens)} tokens, {show_count(self.common_tokens)} of them in the {self.common_rounds} "
             "rounds of the common start.",
         ]

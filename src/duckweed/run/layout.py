@@ -76,9 +76,7 @@ class Layout(
 
     def part(self, numbers: Sequence[int]) -> Layout:
         """The layout of some of the tensors alone, given by their numbers, ascending."""
-        return Layout(
-            tuple(self.names[n] for n in numbers), tuple(self.shapes[n] for n in numbers)
-        )
+        return Layout(tuple(self.names[n] for n in numbers), tuple(self.shapes[n] for n in numbers))
 
     def digest(self) -> str:
         """blake3, in hex, of names, shapes and `fixed` in their canonical (JSON) form."""

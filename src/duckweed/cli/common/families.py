@@ -83,13 +83,16 @@ def reopen(
 def _told(family: Family) -> Family:
     """Says what was understood, before anything is trained."""
     from duckweed.family import begin as families
+    from duckweed.merge import trunk
     from duckweed.round import founding
     from duckweed.run import family as rules
     from duckweed.run.units import show_count
 
     spec, first = family.spec, family.common
     paths, facts = rules.paths_of(spec), first.ground.dataset.manifest
-    parameters = founding.layout(first.folder).total
+    layout = founding.layout(first.folder)
+    parameters, common = layout.total, trunk.size(paths, layout)
+    together = f" ({common:,} in common)" if common else ""
     shares = families.shares(family)
     hands = rules.deal(spec.rounds.peers, paths.count)
     before, length = rules.common_rounds(spec), spec.model.sequence
@@ -100,8 +103,8 @@ def _told(family: Family) -> Family:
     lines = {
         "family": f"{family.folder.path}: {paths.count} paths, {spec.rounds.peers} peers on {first.device}",
         "data": f"{', '.join(spec.data.paths)}: {facts.told()}",
-        "model": f"{spec.model.source}: {parameters:,} parameters a path and a peer, "
-        f"{paths.count * parameters:,} in all",
+        "model": f"{spec.model.source}: {parameters:,} parameters a path and a peer{together}, "
+        f"{common + paths.count * (parameters - common):,} in all",
         "routing": f"by the first {paths.prefix} of {length} tokens; a path has {min(shares.train):,} to "
         f"{max(shares.train):,} of {sum(shares.train):,} sequences, read {min(passes):.2g} to {max(passes):.2g} "
         "times",

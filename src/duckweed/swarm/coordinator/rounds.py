@@ -37,8 +37,8 @@ from duckweed.swarm.coordinator.guest_book import PUT_OUT
 from duckweed.swarm.coordinator.rewards import Rewards
 from duckweed.swarm.coordinator.siblings import Siblings, siblings_of, words
 from duckweed.swarm.coordinator.traffic import Traffic
-from duckweed.wire.exact import median
 from duckweed.swarm.coordinator.writers import Task, WriterDesk
+from duckweed.wire.exact import median
 
 WATCHED = 3  # rounds in which almost no group has spread, until it is said
 log = logging.getLogger(__name__)
@@ -368,7 +368,9 @@ class RoundDriver:
             return now - self._attended > GATHER
         if open_.contributions:
             return False
-        late = now - open_.opened > 2 * (self._passing[1] - open_.opened) + self.spec.rounds.patience
+        late = (
+            now - open_.opened > 2 * (self._passing[1] - open_.opened) + self.spec.rounds.patience
+        )
         return late or all(x.index in open_.refused for x in trainers)
 
     def _others_go_on(self) -> bool:
