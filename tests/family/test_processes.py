@@ -37,8 +37,11 @@ def quiet(text):
     pass
 
 
-def test_killed_in_the_common_start_and_between_its_paths_it_loses_no_closed_round(tmp_path):
-    spec = tiny.specification(tmp_path, CHANGES)
+@pytest.mark.parametrize("shared", ["none", "trunk"])
+def test_killed_in_the_common_start_and_between_its_paths_it_loses_no_closed_round(
+    tmp_path, shared
+):
+    spec = tiny.specification(tmp_path, CHANGES | {"paths.shared": shared})
     (tmp_path / "t.toml").write_text(toml.write(spec))
     whole = begin.found(
         spec, Destination(tmp_path, tmp_path / "runs", "whole"), Machine("cpu"), (), quiet, quiet

@@ -95,6 +95,14 @@ def test_budgets():
     assert budgets({0: 0.01, 1: 0.1}, 20, 15) == {0: 20, 1: 20}  # nobody waits for two seconds
 
 
+def test_peers_whose_round_closes_with_that_of_faster_ones_elsewhere_get_fewer_steps():
+    slow = {0: 10.0, 1: 10.5}
+    assert budgets(slow, 20, 15) == {0: 20, 1: 20}
+    assert budgets(slow, 20, 15, [1.0, 1.0, 1.1]) == {0: 2, 1: 2}
+    assert budgets({0: 1.0}, 20, 15, [10.0, 10.0, 9.0]) == {0: 20}
+    assert budgets({0: 0.0}, 20, 15, [1.0]) == {0: 20}  # how fast this one is is not known
+
+
 @given(
     st.dictionaries(st.integers(0, 50), st.one_of(st.just(0.0), st.floats(1e-6, 1e6)), min_size=1),
     st.integers(1, 500),

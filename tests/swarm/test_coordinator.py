@@ -306,6 +306,26 @@ def test_a_slow_peer_gets_fewer_steps_counts_by_its_tokens_and_skips_nothing(tmp
     play(tmp_path, scene, override(SPEC, {"rounds.count": 4}))
 
 
+def test_after_a_restart_a_peer_hears_that_its_contribution_is_here_before_the_round_opens(
+    tmp_path,
+):
+    """Else it would carry nothing on from it, where the round closes at once."""
+
+    async def scene(run):
+        await run.start()
+        await run.round()
+        for number in (0, 2):
+            assert await run.hand_in(number, 1) == m.Ack()
+        run.restart()
+        welcomes = [
+            await run.ask(peer, m.Join(m.PROTOCOL, run.folder.read_secret())) for peer in PEERS
+        ]
+        assert [welcome.handed for welcome in welcomes] == [1, -1, 1]
+        assert run.it.rounds.open is None
+
+    play(tmp_path, scene)
+
+
 def test_a_peer_whose_state_differs_is_told_and_the_others_agree(tmp_path):
     async def scene(run):
         await run.start()

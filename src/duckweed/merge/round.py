@@ -180,8 +180,9 @@ def _by_parts(
         if update is None:
             continue
         shared = state.shared[list(part.numbers)]
-        total = _read(codec_of(spec.wire, part.layout), update, of, shared, closed.round, read)
-        gradient = find_rule(spec.rule)(total)
+        codec = codec_of(spec.wire, part.layout)
+        total = codec.read_update(read(update), shared, len(of))
+        gradient = find_rule(spec.rule)(_checked(total, of, closed.round))
         held = part.take(state.weights), part.take(state.momentum)
         for values, whole in zip(
             outer_step(spec.outer, *held, gradient), (weights, momentum), strict=True
@@ -195,18 +196,19 @@ def _total(spec: RunSpec, layout: Layout, state: State, closed: Closed, read: Re
     codec = codec_of(spec.wire, layout)
     if codec.additive:
         assert closed.update is not None
-        return _read(codec, closed.update, closed.weights, state.shared, closed.round, read)
+        return _checked(
+            codec.read_update(read(closed.update), state.shared, len(closed.accepted)),
+            closed.weights,
+            closed.round,
+        )
     total = codec.total(state.shared, find_rule(spec.rule).needs)
     for digest, weight in zip(closed.blobs, closed.weights, strict=True):
         total.add(codec.decode(read(digest), state.shared), weight)
     return total
 
 
-def _read(
-    codec: Codec, update: str, weights: Sequence[int], shared: np.ndarray, round_: int, read: Read
-) -> Total:
-    """An update, whose contributions have these weights."""
-    total = codec.read_update(read(update), shared, len(weights))
+def _checked(total: Total, weights: Sequence[int], round_: int) -> Total:
+    """An update, if its contributions have the weights that the ledger names."""
     if list(total.weights) != list(weights):
         raise MergeError(
             f"the update of round {round_} is not the sum of the contributions that the ledger "

@@ -185,14 +185,13 @@ class Coordinator:
             member.idle = True  # keys cost nothing: it is waited for once it has asked for work
         log.info("peer %d joined: key %s, from %s", member.index, key[:10], member.origin)
         await self.rounds.notify()
-        open_ = self.rounds.open
         return m.Welcome(
             member.index,
             toml.write(self.spec),
             self.history.carrying_since.get(member.index, -1),
             self.layout.digest(),
             self.history.tokens,
-            open_.number if open_ and member.index in open_.contributions else -1,
+            self.rounds.in_hand(member.index),
             self.history.genesis,
         )
 

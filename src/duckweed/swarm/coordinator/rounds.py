@@ -83,6 +83,8 @@ class RoundDriver:
         self._before = [] if done else history.counted_last()  # they worked for another coordinator
         self.closed: Callable[[], None] = lambda: None  # called after every round
         self._background: set[asyncio.Task[None]] = set()
+        # What was handed in for the round that is to open, before this coordinator was started.
+        self._handed = {x.announcement.peer: x for x in handed_in.of_round(folder, self.number)}
         self._arrivals: Arrivals | None = None  # what is done already with those of the open round
         self._adding = asyncio.Lock()  # held while that is worked on
 
@@ -138,7 +140,7 @@ class RoundDriver:
     def _resume(self) -> OpenRound | None:
         """The round that was open when a coordinator was killed here, with what was handed in by peers that
         still belong to the run; None where there is nothing."""
-        handed = {x.announcement.peer: x for x in handed_in.of_round(self.folder, self.number)}
+        handed, self._handed = self._handed, {}
         kept = {peer: x for peer, x in handed.items() if peer in self.admission.by_index}
         if not kept:
             return None
@@ -156,6 +158,11 @@ class RoundDriver:
             )
             self.look_into(open_, peer)
         return open_
+
+    def in_hand(self, peer: int) -> int:
+        """The round that is open, or opens next, if the contribution of the peer to it is here; -1: it is not."""
+        held = self.open.contributions.keys() if self.open else self._handed.keys()
+        return self.number if peer in held else -1
 
     def look_into(self, open_: OpenRound, peer: int) -> None:
         """Have a contribution added up that was just taken, and its rewards checked, if its peer's model writes."""

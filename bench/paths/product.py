@@ -1,0 +1,123 @@
+"""The forms as the product trains them: real coordinators and peers in virtual time, contributions on the wire that a
+specification has if it names none. The other cells of the comparison have exact means in their place (bench.paths.swarm)."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bench.paths import corpus as corpora
+from bench.paths.corpus import PREFIX
+from bench.paths.swarm import Cell, specification
+from duckweed import session
+from duckweed.family import begin, harvest
+from duckweed.family import train as training
+from duckweed.learn.fit import Machine
+from duckweed.round import export, founding
+from duckweed.round.founding import cache_folder
+from duckweed.run.events import RoundClosed
+from duckweed.run.folder import Destination
+from duckweed.run.spec import RunSpec, override
+
+FORMS = ("trunk", "none", "dense")
+SIZE = 1_000_000  # bytes of each domain
+
+
+def measured(form: str, cell: Cell) -> dict[str, Any]:
+    """Bits per byte behind the prefix, of held-out text of all domains. cell: what is trained, of that form."""
+    spec = _specification(cell)
+    with tempfile.TemporaryDirectory() as place:
+        if form == "dense":
+            bits, family = _dense(spec, cell, Path(place))
+        else:
+            family = _trained(spec, form, Path(place))
+            bits = harvest.finish(family, _quiet).bits[1]
+        runs = family.folder.runs if form != "dense" else []
+        bytes_up, bytes_down = _bytes(family, runs)
+    return {
+        "form": form,
+        "rate": cell.rate,
+        "seed": cell.seed,
+        "bits_per_byte": round(bits, 4),
+        "contribution_bytes": bytes_up,
+        "update_bytes": bytes_down,
+    }
+
+
+def _specification(cell: Cell) -> RunSpec:
+    return override(
+        specification(cell),
+        {
+            "data.path": str(_texts()), "data.tokenizer": "bytes", "inner.precision": "fp32",
+            "rounds.evaluate": 1000, "rounds.evaluate_tokens": 4096, "rounds.checkpoint": 100,
+        },
+    )  # fmt: skip
+
+
+def _texts() -> Path:
+    """The domains as JSON lines, a file for each."""
+    cache = cache_folder() / "bench-paths"
+    place = cache / "texts"
+    place.mkdir(parents=True, exist_ok=True)
+    for name in corpora.DOMAINS:
+        file, taken = place / f"{name}.jsonl", 0
+        if file.exists():
+            continue
+        lines = []
+        for _, text in sorted(corpora.documents(name, cache)):
+            if taken < SIZE:
+                lines.append(msgspec.json.encode({"text": text.decode(errors="ignore")}))
+                taken += len(text)
+        file.write_bytes(b"\n".join(lines))
+    return place
+
+
+def _family(spec: RunSpec, form: str) -> RunSpec:
+    return override(
+        spec, {"paths.count": 8, "paths.prefix": PREFIX, "paths.common": 0.15, "paths.shared": form}
+    )
+
+
+def _trained(spec: RunSpec, form: str, place: Path) -> begin.Family:
+    to = Destination(place, place / "runs", form)
+    family = begin.found(_family(spec, form), to, Machine("cpu"), (), print, print)
+    for told in training.simulate(family, _quiet):
+        if isinstance(told.event, RoundClosed) and told.event.round % 10 == 0:
+            print(f"  {told.run} round {told.event.round}: {told.event.loss:.3f}", flush=True)
+    return family
+
+
+def _dense(spec: RunSpec, cell: Cell, place: Path) -> tuple[float, begin.Family]:
+    """One model of all peers, measured as a family is: on what the router of one gives to its paths, behind the prefix."""
+    short = override(spec, {"rounds.count": 2})
+    family = _trained(short, "none", place)
+    figures = harvest.finish(family, _quiet)
+    to = Destination(place, place / "runs", "dense")
+    run = session.found(spec, to, Machine("cpu"), (), print)
+    for event in session.simulate(run):
+        if isinstance(event, RoundClosed) and event.round % 10 == 0:
+            print(f"  dense round {event.round}: {event.loss:.3f}", flush=True)
+    weights = export.latest_state(run.folder, run.spec).weights
+    nats = []
+    for path, told in enumerate(figures.paths):
+        one = family.of_path(path)
+        learner = founding.learner(one.spec, one.ground, one.device)
+        total, tokens = learner.evaluate(weights, export.FINAL_TOKENS, batch=32)
+        nats.append(msgspec.structs.replace(told, after=total / tokens))
+    return msgspec.structs.replace(figures, paths=nats).bits[1], family
+
+
+def _bytes(family: begin.Family, runs: list[Any]) -> tuple[float, float]:
+    """Mean bytes of a contribution, and of the updates of a round, on a path."""
+    up, down = [], []
+    for folder in runs[1:]:
+        for event in folder.records(RoundClosed):
+            up += event.contribution_bytes
+            down.append(event.update_bytes)
+    mean = lambda x: round(sum(x) / len(x)) if x else 0  # noqa: E731
+    return mean(up), mean(down)
+
+
+def _quiet(text: str) -> None:
+    pass
