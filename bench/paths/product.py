@@ -90,7 +90,7 @@ def _trained(spec: RunSpec, form: str, place: Path) -> begin.Family:
 
 def _dense(spec: RunSpec, cell: Cell, place: Path) -> tuple[float, begin.Family]:
     """One model of all peers, measured as a family is: on what the router of one gives to its paths, behind the prefix."""
-    short = override(spec, {"rounds.count": 2})
+    short = override(spec, {"rounds.count": 3, "inner.warmup": 1})
     family = _trained(short, "none", place)
     figures = harvest.finish(family, _quiet)
     to = Destination(place, place / "runs", "dense")

@@ -20,7 +20,6 @@ from duckweed.learn.site.leader import leading as leading
 from duckweed.learn.site.member import Member
 from duckweed.learn.site.place import Place
 from duckweed.ledger.ledger import Ledger, LedgerError
-from duckweed.net import timeouts
 from duckweed.net.identity import Identity, load_or_create, verify
 from duckweed.net.timeouts import RETRY
 from duckweed.net.transport import LinkError
@@ -151,6 +150,8 @@ async def _train_paths(
     lost: float | None = None  # since when no path can be reached
     keeping = _keeper(home, say)
     look = _look(home, keeping)
+    paths = specs.load(RunFolder(home.home).spec).paths
+    together = isinstance(paths, Paths) and not paths.apart
     while True:
         if keeping:
             await keeping.all_but(None)
@@ -171,7 +172,9 @@ async def _train_paths(
         try:
             with alone(own.lock, wait=False):
                 taking_part = _one(own, data, device, say, dry_run, config, tokenizer, at)
-                reason, elsewhere = await _until_needed_elsewhere(look, number, taking_part)
+                reason, elsewhere = await _until_needed_elsewhere(
+                    look, number, taking_part, offered, together
+                )
         except (
             LinkError
         ) as error:  # an organiser who is restarted begins the paths' coordinators anew
@@ -218,12 +221,16 @@ def _takeover(home: PeerHome) -> float:
 
 
 async def _until_needed_elsewhere(
-    look: Look, number: int, taking_part: Coroutine[Any, Any, str]
+    look: Look,
+    number: int,
+    taking_part: Coroutine[Any, Any, str],
+    offered: list[m.PathOffer],
+    together: bool,
 ) -> tuple[str, int | None]:
-    """Train path `number` until it ends, with the reason, or until another path needs this peer more: its number. Raises
-    what taking part raises."""
+    """Train path `number` until it ends, with the reason, or until another path needs this peer more: its number.
+    offered, together: as of `_elsewhere`. Raises what taking part raises."""
     working = asyncio.create_task(taking_part)
-    looking = asyncio.create_task(_elsewhere(look, number))
+    looking = asyncio.create_task(_elsewhere(look, number, offered, together))
     try:
         await asyncio.wait([working, looking], return_when=asyncio.FIRST_COMPLETED)
         return (working.result(), None) if working.done() else ("", looking.result())
@@ -288,14 +295,17 @@ async def _of_successors(home: PeerHome) -> list[m.PathOffer]:
     return await keeper.ask_voters([x.parent for x in around.path.glob("path-*/voters.json")])
 
 
-async def _elsewhere(look: Look, kept: int) -> int:
+async def _elsewhere(look: Look, kept: int, offered: list[m.PathOffer], together: bool) -> int:
     """The path that needs this peer more than the one that it trains, once there is one. It asks by another key, since
-    its own is at work."""
+    its own is at work. offered: all of them, as they were a moment ago; together: as of `offers.look_after`."""
     asking = Identity(os.urandom(32))
     while True:
-        await asyncio.sleep(timeouts.PATHS_LOOK * random.uniform(0.5, 1.5))  # not all at once
+        pause = offers.look_after(offered, together)
+        await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # not all at once
         with contextlib.suppress(LinkError, OSError):
             offered = await look(asking)
+            if kept >= len(offered):  # an organiser who was restarted has not begun them yet
+                continue
             to = offers.stay_or_go(offered, kept)
             if to != kept and random.random() < offers.urge(offered, kept, to):
                 return to

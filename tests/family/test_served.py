@@ -8,12 +8,16 @@ import signal
 import time
 import urllib.request
 
+import numpy as np
 import pytest
 from fixtures import commands, tiny
 
 from duckweed.ledger.entries import PeerEntry, RoundEntry, StateEntry
 from duckweed.ledger.ledger import Ledger
+from duckweed.merge import trunk
 from duckweed.net.identity import load_or_create
+from duckweed.round import export, founding
+from duckweed.run import spec as specs
 from duckweed.run import toml
 from duckweed.run.events import Sampled
 from duckweed.run.folder import RunFolder
@@ -87,6 +91,36 @@ def test_two_peers_train_a_common_start_and_three_paths_by_one_invitation_though
         assert (run.model / "config.json").is_file()
     taken = [home / name for home in (tmp_path / "ann", tmp_path / "bob") for name in RUNS[1:]]
     assert sum((RunFolder(run).model / "config.json").is_file() for run in taken) >= 3
+
+
+def test_peers_that_join_train_paths_with_a_trunk_though_the_organiser_is_killed(tmp_path):
+    changes = {"paths.count": 2, "paths.shared": "trunk", "rounds.peers": 3, "rounds.count": 6}
+    spec = tiny.specification(tmp_path, CHANGES | changes)
+    (tmp_path / "t.toml").write_text(toml.write(spec))
+    serving, line = serve(tmp_path, "t.toml", "--name", "family", "--listen", "127.0.0.1:0")
+    peers = [
+        commands.Command(
+            ["join", line, "--home", home, *tiny.OWN], tmp_path, tmp_path / f"{home}.out"
+        )
+        for home in ("ann", "bob", "cat")
+    ]
+    paths = [RunFolder(tmp_path / "runs" / "family" / name) for name in RUNS[1:3]]
+    soon(lambda: any(entries(run, RoundEntry) for run in paths), serving)
+    os.kill(serving.pid, signal.SIGKILL)
+    serving.wait(PATIENCE)
+    serving, _ = serve(tmp_path, "runs/family")
+    codes = [command.wait(PATIENCE) for command in (*peers, serving)]
+    said = "\n".join(command.said() for command in (*peers, serving))
+    assert codes == [0, 0, 0, 0], said
+    rounds = [[entry.closed for entry in entries(run, RoundEntry)] for run in paths]
+    assert [len(each) for each in rounds] == [4, 4]
+    for one, other in zip(*rounds, strict=True):
+        assert one.trunk == other.trunk
+        assert one.accepted
+        assert other.accepted
+    split = trunk.divided(spec.paths, founding.layout(paths[0]))
+    ends = [export.latest_state(run, specs.load(run.spec)) for run in paths]
+    np.testing.assert_array_equal(*(split.trunk.take(end.weights) for end in ends))
 
 
 def test_peers_beside_it_train_all_paths_and_page_mirror_and_tools_have_each_run(tmp_path):

@@ -1,11 +1,14 @@
 """Which path of a family a peer trains: a decision of its own, by what the paths have."""
 
+import asyncio
 import json
 import stat
 
 from fixtures.coordinated import SPEC, play
 from msgspec.structs import replace
 
+from duckweed import participation
+from duckweed.net import timeouts
 from duckweed.net.identity import Identity
 from duckweed.run.folder import RunFolder
 from duckweed.run.sections import Branch
@@ -77,6 +80,29 @@ def test_a_peer_that_waits_for_others_goes_where_there_is_work_and_nobody_goes_w
     assert stay_or_go([offer(over=True), waiting], 1) == 1
     assert stay_or_go([trained, waiting], 0) == 1  # the one that it waits for
     assert stay_or_go([trained, offer(here=0, wanted=2, rounds=0)], 0) == 0
+
+
+def test_where_all_wait_for_a_path_one_of_too_many_peers_of_another_goes_there_soon():
+    few, many = offer(here=1, wanted=2, rounds=0), offer(here=2, wanted=1, rounds=0)
+    assert stay_or_go([few, many], 1) == 0
+    assert stay_or_go([few, many], 0) == 0
+    assert stay_or_go([few, offer(here=1, wanted=1, rounds=0)], 1) == 1
+    assert offers.look_after([few, many], together=True) == timeouts.PATHS_BEGIN
+    assert offers.look_after([few, many], together=False) == timeouts.PATHS_LOOK
+    assert offers.look_after([offer(), offer(over=True)], together=True) == timeouts.PATHS_LOOK
+
+
+def test_a_peer_that_asks_an_organiser_who_has_not_begun_the_paths_again_keeps_its_own(monkeypatch):
+    """He was restarted a moment ago."""
+    monkeypatch.setattr(timeouts, "PATHS_BEGIN", 0.01)
+    monkeypatch.setattr(timeouts, "PATHS_LOOK", 0.01)
+    told = [[], [], [offer(here=1, wanted=2, rounds=0), offer(here=4, wanted=1, rounds=0)]]
+
+    async def look(identity):
+        return told.pop(0) if len(told) > 1 else told[0]
+
+    looking = participation._elsewhere(look, 1, [], True)
+    assert asyncio.run(asyncio.wait_for(looking, 20)) == 0
 
 
 def test_of_peers_that_see_the_same_no_more_go_than_would_leave_both_alike():

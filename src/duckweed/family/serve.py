@@ -46,7 +46,8 @@ def serve(
     """Coordinate what is not trained yet. begun: told the invitation, and where the common start is served; finish:
     called when all is trained, while peers can still ask whether it is over; train: peers of this machine. To close
     the iterator ends the processes in order. Raises RunFailed."""
-    first, found, own = family.common, _Offers(family), _OwnPeers(train)
+    together = not rules.paths_of(family.spec).apart
+    first, found, own = family.common, _Offers(family), _OwnPeers(train, together)
     with ExitStack() as stack:
         forks = None
         if train and first.device == "cpu":
@@ -117,7 +118,9 @@ def _further(address: str, number: int) -> str:
 class _OwnPeers:
     """The peers of this machine, by their slots: each trains one path after the other."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, together: bool) -> None:
+        """together: as of `offers.look_after`."""
+        self._together = together
         self._idle = set(range(count))
         self._paths: dict[int, int] = {}  # slot -> the path that it trains
         self._wanted: dict[int, int] = {}  # slot -> the path that needs it more
@@ -145,7 +148,7 @@ class _OwnPeers:
             paths[to].here += 1
             self._paths[slot] = to
             self._idle.remove(slot)
-        if time.monotonic() - self._looked > timeouts.PATHS_LOOK:
+        if time.monotonic() - self._looked > offers.look_after(paths, self._together):
             self._looked = time.monotonic()
             self._move(paths, runs, say)
 

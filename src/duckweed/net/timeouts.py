@@ -100,6 +100,7 @@ REWARDS_ANSWER = 60.0  # for the process that checks the rewards of one contribu
 REWARDS_CHECK = 120.0  # that a round waits for the check of a contribution's rewards
 PATH_JOIN = 60.0  # for the coordinator of a path to answer who wants to train it; then others are looked for
 PATHS_LOOK = 120.0  # between two looks of a peer at how many peers the paths have
+PATHS_BEGIN = 10.0  # the same, while all paths wait for one that has too few peers to begin
 PATHS_NOTE = 2.0  # between two notes of a successor of how far the paths are
 PATHS_KEEP = 20.0  # between two looks of a successor at whether a newer state can be kept
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from duckweed.net import timeouts
 from duckweed.run.folder import RunFolder, write_atomically
 from duckweed.swarm.protocol.message import PeerAddress
 from duckweed.swarm.protocol.status import PathOffer
@@ -79,17 +80,32 @@ def choose(offers: Sequence[PathOffer], own: int = 0) -> int | None:
 
 def going(path: int, to: int) -> str:
     """Why a peer leaves a path for another, in words."""
-    return f"path {to} has less than half the peers of path {path}: going there"
+    return f"path {to} has fewer peers for its work than path {path}: going there"
 
 
 def stay_or_go(offers: Sequence[PathOffer], kept: int) -> int:
-    """The path that a peer of path `kept` goes on with: its own, unless that still waits for peers while another is
-    trained, or another has less than half the peers (`_spread`)."""
+    """The path that a peer of path `kept` goes on with: its own, unless that has more peers than it begins with and
+    another waits for its last, or it still waits for peers while another is trained, or another has less than half the
+    peers (`_spread`)."""
     mine = offers[kept]
+    waiting = [
+        number
+        for number in open_to(offers)
+        if not offers[number].rounds and offers[number].here < offers[number].wanted
+    ]
+    if waiting and not mine.rounds and mine.here > mine.wanted:
+        return min(waiting, key=lambda number: (offers[number].here, number))
     trained = [number for number in open_to(offers) if offers[number].rounds]
     if trained and not mine.over and not mine.rounds and mine.here < mine.wanted:
         return min(trained, key=lambda number: (offers[number].tokens, number))
     return _spread(offers, kept)
+
+
+def look_after(offers: Sequence[PathOffer], together: bool) -> float:
+    """Seconds after which a peer looks again whether another path needs it more. together: whether paths are trained at
+    the same time, so that all wait for one that has too few peers to begin."""
+    begun = all(offer.rounds or offer.over for offer in offers)
+    return timeouts.PATHS_BEGIN if together and not begun else timeouts.PATHS_LOOK
 
 
 def urge(offers: Sequence[PathOffer], kept: int, to: int) -> float:
