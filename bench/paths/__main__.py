@@ -2,7 +2,7 @@
 stopped (without names: all of 66 thousand parameters a path); `list [NAME ...]` says how long each would take; `table` writes
 the tables of docs/paths-measured.md; `corpus` makes the texts and says how large they are; `routers` measures the routers before
 anything is trained; `paired` compares the forms window by window; `cost` measures bytes and memory of a peer, `churn` the
-loss where half of the peers are replaced."""
+loss where half of the peers are replaced, `product` the forms as the product trains them, on its wire."""
 
 import argparse
 import fnmatch
@@ -10,13 +10,14 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from bench.paths import churn, corpus, cost, plan, routers, swarm, table
+from bench.paths import churn, corpus, cost, plan, product, routers, swarm, table
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.paths", description=__doc__)
     parser.add_argument(
-        "command", choices=["corpus", "routers", "run", "list", "paired", "cost", "churn", "table"]
+        "command",
+        choices=["corpus", "routers", "run", "list", "paired", "cost", "churn", "product", "table"],
     )
     parser.add_argument(
         "cells",
@@ -45,6 +46,12 @@ def main() -> None:
     if chosen.command == "churn":
         for record in churn.measured(table.records().get("churn", {})):
             table.keep("churn", record)
+        return
+    if chosen.command == "product":
+        found = table.records().get("product", {})
+        for name, record in product.missing(found):
+            found[name] = record
+            table.keep("product", found)
         return
     if chosen.command == "table":
         table.write()

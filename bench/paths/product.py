@@ -1,13 +1,17 @@
 """The forms as the product trains them: real coordinators and peers in virtual time, contributions on the wire that a
 specification has if it names none. The other cells of the comparison have exact means in their place (bench.paths.swarm)."""
 
+import itertools
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import msgspec
 
 from bench.paths import corpus as corpora
+from bench.paths import plan
 from bench.paths.corpus import PREFIX
 from bench.paths.swarm import Cell, specification
 from duckweed import session
@@ -17,11 +21,25 @@ from duckweed.learn.fit import Machine
 from duckweed.round import export, founding
 from duckweed.round.founding import cache_folder
 from duckweed.run.events import RoundClosed
-from duckweed.run.folder import Destination
+from duckweed.run.folder import Destination, RunFolder
 from duckweed.run.spec import RunSpec, override
 
 FORMS = ("trunk", "none", "dense")
+SEEDS = 0, 1
+GUIDE = 0.04  # that rounds of ten steps want
 SIZE = 1_000_000  # bytes of each domain
+
+
+def missing(found: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The cells that have no record yet, each trained as it is asked for: name and record."""
+    shape, batch, rounds = plan.SIZES["0.3M"]
+    for seed, form in itertools.product(SEEDS, FORMS):
+        name = f"{form}-seed{seed}"
+        if name not in found:
+            print(name, flush=True)
+            rate = plan.TUNED[form]
+            cell = Cell(form, rate, rounds, shape=shape, batch=batch, seed=seed, guide=GUIDE)
+            yield name, measured(form, cell)
 
 
 def measured(form: str, cell: Cell) -> dict[str, Any]:
@@ -29,12 +47,11 @@ def measured(form: str, cell: Cell) -> dict[str, Any]:
     spec = _specification(cell)
     with tempfile.TemporaryDirectory() as place:
         if form == "dense":
-            bits, family = _dense(spec, cell, Path(place))
+            bits, runs = _dense(spec, Path(place))
         else:
             family = _trained(spec, form, Path(place))
-            bits = harvest.finish(family, _quiet).bits[1]
-        runs = family.folder.runs if form != "dense" else []
-        bytes_up, bytes_down = _bytes(family, runs)
+            bits, runs = harvest.finish(family, _quiet).bits[1], family.folder.runs[1:]
+        bytes_up, bytes_down = _bytes(runs)
     return {
         "form": form,
         "rate": cell.rate,
@@ -88,9 +105,11 @@ def _trained(spec: RunSpec, form: str, place: Path) -> begin.Family:
     return family
 
 
-def _dense(spec: RunSpec, cell: Cell, place: Path) -> tuple[float, begin.Family]:
+def _dense(spec: RunSpec, place: Path) -> tuple[float, list[RunFolder]]:
     """One model of all peers, measured as a family is: on what the router of one gives to its paths, behind the prefix."""
-    short = override(spec, {"rounds.count": 3, "inner.warmup": 1})
+    short = override(
+        spec, {"rounds.count": 3, "inner.warmup": 1}
+    )  # its router is all that is wanted
     family = _trained(short, "none", place)
     figures = harvest.finish(family, _quiet)
     to = Destination(place, place / "runs", "dense")
@@ -105,18 +124,14 @@ def _dense(spec: RunSpec, cell: Cell, place: Path) -> tuple[float, begin.Family]
         learner = founding.learner(one.spec, one.ground, one.device)
         total, tokens = learner.evaluate(weights, export.FINAL_TOKENS, batch=32)
         nats.append(msgspec.structs.replace(told, after=total / tokens))
-    return msgspec.structs.replace(figures, paths=nats).bits[1], family
+    return msgspec.structs.replace(figures, paths=nats).bits[1], [run.folder]
 
 
-def _bytes(family: begin.Family, runs: list[Any]) -> tuple[float, float]:
+def _bytes(runs: list[RunFolder]) -> tuple[int, int]:
     """Mean bytes of a contribution, and of the updates of a round, on a path."""
-    up, down = [], []
-    for folder in runs[1:]:
-        for event in folder.records(RoundClosed):
-            up += event.contribution_bytes
-            down.append(event.update_bytes)
-    mean = lambda x: round(sum(x) / len(x)) if x else 0  # noqa: E731
-    return mean(up), mean(down)
+    events = [event for folder in runs for event in folder.records(RoundClosed)]
+    up = [size for event in events for size in event.contribution_bytes]
+    return round(fmean(up)), round(fmean(event.update_bytes for event in events))
 
 
 def _quiet(text: str) -> None:

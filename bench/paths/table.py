@@ -24,7 +24,7 @@ Record = dict[str, Any]
 
 def records() -> dict[str, Record]:
     found = {}
-    for name in [*plan.CELLS, "routers", "paired", "cost", "churn"]:
+    for name in [*plan.CELLS, "routers", "paired", "cost", "churn", "product"]:
         if (path := RESULTS / f"{name}.json").exists():
             found[name] = json.loads(path.read_text())
     return found
@@ -341,6 +341,32 @@ def churn(found: dict[str, Record]) -> list[str]:
     return lines
 
 
+def product(found: dict[str, Record]) -> list[str]:
+    told = found.get("product", {})
+    seeds = sorted({one["seed"] for one in told.values()})
+    lines = head(
+        "form",
+        *(f"seed {seed}" for seed in seeds),
+        "a contribution, up",
+        "the updates of a round, down",
+    )
+    for form, name in NAMES.items():
+        cells = [told.get(f"{form}-seed{seed}") for seed in seeds]
+        dense = [told.get(f"dense-seed{seed}") for seed in seeds]
+        sizes = [
+            f"{one[what] / 1e3:,.0f} kB"
+            for what in ("contribution_bytes", "update_bytes")
+            for one in cells[:1]
+            if one
+        ]
+        shown = [
+            bits(one) if form == "dense" else against(one, other)
+            for one, other in zip(cells, dense, strict=True)
+        ]
+        lines.append(row(name, *shown, *sizes))
+    return lines
+
+
 def left(found: dict[str, Record]) -> list[str]:
     names = [f"`{name}`" for name in plan.FIRST if name not in found]
     return [", ".join(names) + "." if names else "Nothing is missing."]
@@ -364,4 +390,5 @@ TABLES = {
     "left": left,
     "cost": cost,
     "churn": churn,
+    "product": product,
 }

@@ -43,7 +43,9 @@ NOTES = {
     "successors: two machines or more, 'NAME:KEY' each (duckweed identity), that keep the ledger too and\n"
     "go on with the run if its coordinator is away for `absence` seconds",
     "paths": "a family of models of this size: after a common start (share `common` of the rounds) each of `count` paths\n"
-    "trains alone, on the sequences that their first `prefix` tokens route to it; docs/paths.md",
+    "trains alone, on the sequences that their first `prefix` tokens route to it; docs/paths.md\n"
+    "shared: what the paths have in common after that: 'none', 'trunk' (all but the feed-forward parts) or patterns\n"
+    "of tensors' names",
     "branch": "written by duckweed: which run of a family this is",
 }
 
