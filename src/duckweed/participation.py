@@ -306,7 +306,7 @@ async def _elsewhere(look: Look, kept: int, offered: list[m.PathOffer], together
             offered = await look(asking)
             if kept >= len(offered):  # an organiser who was restarted has not begun them yet
                 continue
-            to = offers.stay_or_go(offered, kept)
+            to = offers.stay_or_go(offered, kept, together)
             if to != kept and random.random() < offers.urge(offered, kept, to):
                 return to
 

@@ -123,7 +123,8 @@ def test_a_round_that_others_may_have_closed_is_closed_with_what_was_offered(bas
     for _ in training.simulate(begin.reopen(family.folder, "cpu", 1), quiet):
         pass
     entry = bodies(family.folder.of_path(0), RoundEntry)[1]
-    assert [x.blob for x in entry.contributions.values()] == before[0].handed
+    offered = [one.announcement.blob for one in before[0].handed]
+    assert [x.blob for x in entry.contributions.values()] == offered
     assert hashes(family) == hashes(done[0])
 
 
@@ -192,6 +193,9 @@ def test_a_path_whose_peers_are_away_rests_and_goes_on_when_they_are_back(base):
     split = trunk.divided(family.spec.paths, founding.layout(runs[0].folder))
     one, other = (split.trunk.take(x.state.weights) for x in simulations)
     np.testing.assert_array_equal(one, other)
+    figures = harvest.finish(family, quiet)
+    assert figures.paths[1].tokens < figures.paths[0].tokens / 2
+    assert figures.bits[1] < figures.bits[0]
 
 
 def test_a_model_whose_tensors_fit_no_pattern_is_refused_and_nothing_is_left(base):

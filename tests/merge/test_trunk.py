@@ -7,7 +7,7 @@ from fixtures.golden import LAYOUT, announce, numbers
 
 from duckweed.ledger.entries import OfPath
 from duckweed.merge import trunk
-from duckweed.merge.round import MergeError, advance, rest
+from duckweed.merge.round import MergeError, advance, nothing
 from duckweed.round.engine import Engine, MemoryBlobs
 from duckweed.run import family as family_rules
 from duckweed.run.sections import Paths
@@ -53,7 +53,9 @@ class Family:
             self.blobs.update({said.blob: blob for said, blob in made})
             self.handed.append([said for said, _ in made])
             self.gathered.append(
-                engine.close(self.shared, self.handed[-1]) if made else rest(spec, 0, self.shared)
+                engine.close(self.shared, self.handed[-1])
+                if made
+                else nothing(spec, 0, self.shared)
             )
 
     def closed(self):

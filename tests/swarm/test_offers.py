@@ -84,9 +84,10 @@ def test_a_peer_that_waits_for_others_goes_where_there_is_work_and_nobody_goes_w
 
 def test_where_all_wait_for_a_path_one_of_too_many_peers_of_another_goes_there_soon():
     few, many = offer(here=1, wanted=2, rounds=0), offer(here=2, wanted=1, rounds=0)
-    assert stay_or_go([few, many], 1) == 0
-    assert stay_or_go([few, many], 0) == 0
-    assert stay_or_go([few, offer(here=1, wanted=1, rounds=0)], 1) == 1
+    assert stay_or_go([few, many], 1, together=True) == 0
+    assert stay_or_go([few, many], 1) == 1
+    assert stay_or_go([few, many], 0, together=True) == 0
+    assert stay_or_go([few, offer(here=1, wanted=1, rounds=0)], 1, together=True) == 1
     assert offers.look_after([few, many], together=True) == timeouts.PATHS_BEGIN
     assert offers.look_after([few, many], together=False) == timeouts.PATHS_LOOK
     assert offers.look_after([offer(), offer(over=True)], together=True) == timeouts.PATHS_LOOK

@@ -8,7 +8,7 @@ import msgspec
 from duckweed.audit.claims import CheckedBlobs, Claims, States
 from duckweed.audit.findings import Finding, NotHere, Outcome
 from duckweed.ledger.entries import Closed
-from duckweed.merge.round import rest
+from duckweed.merge.round import nothing
 from duckweed.merge.trunk import split_of
 from duckweed.round.round_record import announcements
 from duckweed.run.family import name_of
@@ -43,7 +43,7 @@ def _closed_again(claims: Claims, states: States, round_: int) -> Closed:
     if handed:
         closed = states.engine.close(claims.shared(round_), handed, claims.memory(round_))
     elif claims.spec.in_common:
-        closed = rest(claims.spec, round_, claims.shared(round_))
+        closed = nothing(claims.spec, round_, claims.shared(round_))
     else:
         closed = msgspec.structs.replace(
             entry.closed, accepted=[], blobs=[], weights=[], update=None
@@ -97,7 +97,7 @@ def _merge(claims: Claims, closed: Closed) -> Finding:
         wrong.append("what all paths hold in common got another sum than the ledger names")
     counted = f"{len(claimed.accepted)} of {len(handed)} contributions count"
     weights = f"weights {_listed(claimed.weights)}"
-    added = "added up again" if claimed.update else "each checked again; this wire has no sum"
+    added = "added up again" if claimed.updates() else "each checked again; this wire has no sum"
     return Finding(
         "merge",
         Outcome.DIFFERS if wrong else Outcome.SAME,

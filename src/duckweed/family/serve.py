@@ -154,7 +154,10 @@ class _OwnPeers:
 
     def _move(self, paths: list[PathOffer], runs: Mapping[int, LocalRun], say: Say) -> None:
         for slot, path in self._paths.items():
-            if slot not in self._wanted and (to := offers.stay_or_go(paths, path)) != path:
+            if (
+                slot not in self._wanted
+                and (to := offers.stay_or_go(paths, path, self._together)) != path
+            ):
                 say(offers.going(path, to))
                 self._wanted[slot] = to
                 paths[path].here -= 1
@@ -206,7 +209,8 @@ class _Offers:
         offer = self.paths[path]
         if isinstance(event, RoundClosed):
             offer.rounds, offer.tokens = event.round + 1, offer.tokens + event.tokens
-            offer.over = offer.rounds == self._runs[path].spec.schedule.rounds
+            last = offer.rounds == self._runs[path].spec.schedule.rounds
+            offer.over = last and bool(event.accepted)  # else nobody has its last state yet
         elif isinstance(event, Progress):
             offer.here = sum(peer.doing not in AWAY for peer in event.peers)
             own = self._own[path]

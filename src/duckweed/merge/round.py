@@ -14,6 +14,7 @@ from duckweed.merge.filter import Compared
 from duckweed.merge.gram import Gram
 from duckweed.merge.outer import outer_step
 from duckweed.merge.rules import WEIGHT_LIMIT, find_rule, weights_of
+from duckweed.run.family import paths_of
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State
@@ -122,10 +123,9 @@ def close(
     )
 
 
-def rest(spec: RunSpec, number: int, shared: Sequence[float]) -> Closed:
-    """A round of a path that nobody trains, while the others of its family go on: it gives nothing. shared: as of
-    `close`."""
-    given = _alone(spec, OfPath(None, [], 0))
+def nothing(spec: RunSpec, number: int, shared: Sequence[float]) -> Closed:
+    """A round to which nothing was handed in that could count. shared: as of `close`."""
+    given = _alone(spec, OfPath(None, [], 0)) if spec.in_common else msgspec.UNSET
     return Closed(number, [], [], [], {}, None, list(shared), trunk=given)
 
 
@@ -174,6 +174,8 @@ def _by_parts(
     """Weights and momentum after a round of a path that holds something in common with others. A part that nobody has
     trained stays as it is."""
     weights, momentum = state.weights.copy(), state.momentum.copy()
+    if reason := trunk.objection(closed, paths_of(spec).count):
+        raise MergeError(f"round {closed.round}: {reason}; the coordinator is at fault")
     assert closed.trunk is not msgspec.UNSET
     common = closed.trunk.update, trunk.weights(closed.trunk.paths)
     for part, (update, of) in zip(split, ((closed.update, closed.weights), common), strict=True):

@@ -26,6 +26,7 @@ from duckweed.wire.frame import WireError
 from duckweed.wire.total import Total
 
 X = TypeVar("X")
+TOKENS_LIMIT = 1 << 53  # of a path in a round
 Read = Callable[[str], bytes]
 
 
@@ -123,6 +124,22 @@ def weights(paths: Mapping[int, OfPath]) -> list[int]:
     """The weight of each contribution in the update of the trunk, in the order of paths and peers."""
     by = factors(paths)
     return [by[path] * weight for path in sorted(by) for weight in paths[path].weights]
+
+
+def objection(closed: Closed, count: int) -> str:
+    """Why the record of a round of one of `count` paths is none that a coordinator can have written; "" if it may be."""
+    record = closed.trunk
+    if record is msgspec.UNSET or sorted(record.paths) != list(range(count)):
+        return "it does not say what each path gave to the trunk"
+    for path, one in record.paths.items():
+        fits = all(1 <= weight <= WEIGHT_LIMIT for weight in one.weights)
+        some = one.update is not None
+        if not fits or some != bool(one.weights) or some != (0 < one.tokens < TOKENS_LIMIT):
+            return f"what path {path} gave to the trunk makes no sense"
+    some = any(one.update for one in record.paths.values())
+    if some != (record.update is not None) or bool(closed.accepted) != (closed.update is not None):
+        return "it names no update, or one of nothing"
+    return ""
 
 
 def joined(

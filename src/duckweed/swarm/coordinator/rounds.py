@@ -17,7 +17,7 @@ from duckweed.ledger.ledger import LedgerError
 from duckweed.ledger.succession import Voter
 from duckweed.merge.announcement import Announcement
 from duckweed.merge.arrivals import Arrivals
-from duckweed.merge.round import rest
+from duckweed.merge.round import nothing
 from duckweed.merge.trunk import split_of
 from duckweed.net import clock
 from duckweed.net.timeouts import GATHER, SIBLINGS_CHECK, STATE_CHECK
@@ -34,8 +34,9 @@ from duckweed.run.task.written import Written
 from duckweed.swarm.coordinator import handed_in
 from duckweed.swarm.coordinator.admission import Admission
 from duckweed.swarm.coordinator.guest_book import PUT_OUT
+from duckweed.swarm.coordinator.handed_in import Handed
 from duckweed.swarm.coordinator.rewards import Rewards
-from duckweed.swarm.coordinator.siblings import Siblings, siblings_of, words
+from duckweed.swarm.coordinator.siblings import Siblings, siblings_of, waiting_for
 from duckweed.swarm.coordinator.traffic import Traffic
 from duckweed.swarm.coordinator.writers import Task, WriterDesk
 from duckweed.wire.exact import median
@@ -78,13 +79,15 @@ class RoundDriver:
         self._was_held = False
         self._gathered = (0, clock.now())  # number of peers that are here, and since when
         self._attended = clock.now()  # when a peer that trains was here last
-        self._passing = (-1, 0.0)  # a round for which other paths have work, and since when
         done, self._began = self.spec.schedule.rounds in history.agreed, clock.now()
         self._before = [] if done else history.counted_last()  # they worked for another coordinator
         self.closed: Callable[[], None] = lambda: None  # called after every round
         self._background: set[asyncio.Task[None]] = set()
-        # What was handed in for the round that is to open, before this coordinator was started.
-        self._handed = {x.announcement.peer: x for x in handed_in.of_round(folder, self.number)}
+        # What was handed in for the round that is to open, before this coordinator was started: all of it, or what the
+        # path has offered.
+        offered = self.siblings.own(self.number) if self.siblings else None
+        held = offered.handed if offered else handed_in.of_round(folder, self.number)
+        self._handed = {x.announcement.peer: x for x in held}
         self._arrivals: Arrivals | None = None  # what is done already with those of the open round
         self._adding = asyncio.Lock()  # held while that is worked on
 
@@ -259,8 +262,9 @@ class RoundDriver:
     def _budgets(self, members: list[Member], usual: int) -> dict[int, int]:
         lag = self.writers.lag  # a peer that only writes has so many rounds for it
         paces = {x.index: x.pace / (lag if x.writes else 1) for x in members}
-        others = self.siblings.paces(self.number - 1) if self.siblings else []
-        return budgets(paces, usual, self.spec.rounds.patience, others)
+        others = self.siblings.others(self.number - 1) if self.siblings else []
+        elsewhere = [one.pace for one in others if one.pace > 0]
+        return budgets(paces, usual, self.spec.rounds.patience, elsewhere)
 
     def waiting_for(self) -> str:
         """What the run waits for, in words."""
@@ -278,8 +282,7 @@ class RoundDriver:
                 return f"waiting for peers that train: {here} of {need} are here"
             return f"waiting for peers: {self._first_here()} of {need} are here"
         if self.siblings and self.siblings.own(self.number):
-            missing = self.siblings.missing(self.number)
-            return f"round {self.number}: waiting for {words(missing)}"
+            return waiting_for(self.siblings, self.number)
         return self.open.waiting_for()
 
     # --- the leader, among voters that could lead (duckweed.ledger.succession)
@@ -320,6 +323,11 @@ class RoundDriver:
                 self.held_out = final.held_out
         return self.held_out
 
+    def _loss_before(self) -> float:
+        """Of the last round in which anything was trained."""
+        before = self.last or next(iter([*self.folder.records(RoundClosed)][-1:]), None)
+        return before.loss if before else 0.0
+
     def attended(self) -> bool:
         """Whether any peer is here, or must still hear that it was put out, or that all is done: who worked for the
         coordinator before this one looks for it for a while, and without an answer for good."""
@@ -357,39 +365,35 @@ class RoundDriver:
         known = self.history.counted_last() or (here if succeeded else [])
         late = not here.isdisjoint(known) and now - self._gathered[1] > GATHER
         enough = self._first_here() >= self.spec.rounds.peers or late or self._rests()
-        return self.ended or (enough and self.held(self.number - 1))
+        return self.ended or ((enough or self._has_offered()) and self.held(self.number - 1))
+
+    def _has_offered(self) -> bool:
+        """Whether the open round, or the one that opens next, is done here, and others may have closed it."""
+        return self.siblings is not None and self.siblings.own(self.number) is not None
 
     def _rests(self) -> bool:
         """Whether this path lets a round pass, because others of its family that hold something in common with it have
         work for it and nobody here has: peers are away, or are much slower than those of the others, or their work
         does not count. A family begins with all its peers, as any run does."""
-        trainers, now = self.trainers(), clock.now()
+        trainers, now, open_ = self.trainers(), clock.now(), self.open
         if trainers:
             self._attended = now
-        if not self.number or not self._others_go_on():
+        begun = self.number or open_
+        others = self.siblings.others(self.number) if self.siblings and begun else []
+        if not others:
             return False
-        if self._passing[0] != self.number:
-            self._passing = self.number, now
-        open_ = self.open
         if open_ is None or not trainers:
             return now - self._attended > GATHER
         if open_.contributions:
             return False
-        late = (
-            now - open_.opened > 2 * (self._passing[1] - open_.opened) + self.spec.rounds.patience
-        )
+        usual = min(one.seconds for one in others)
+        late = now - open_.opened > 2 * usual + self.spec.rounds.patience
         return late or all(x.index in open_.refused for x in trainers)
-
-    def _others_go_on(self) -> bool:
-        return self.siblings is not None and self.siblings.going_on(self.number)
 
     def _complete(self) -> bool:
         assert self.open is not None
-        if self.ended or self._rests():
+        if self.ended or self._has_offered() or self._rests():
             return True
-        if self.siblings and (offered := self.siblings.own(self.number)):
-            here = {said.blob for said in self.open.contributions.values()}
-            return here.issuperset(offered.handed)  # others may have closed the round with these
         self.open.give_up_checks(clock.now())
         everybody = [x for x in self.here() if x.expected]
         waited_for = [x for x in everybody if not x.writes]
@@ -405,18 +409,18 @@ class RoundDriver:
         """Write into the ledger how the round ends, and return what is to be told of it. None if it
         does not end: nothing counts, or another machine leads by now."""
         open_.closing = True  # what comes while the sum is formed is too late
-        crowded = self.admission.crowded({p: a.tokens for p, a in open_.contributions.items()})
-        crowded |= {peer: PUT_OUT for peer in open_.contributions if peer in self.history.out}
+        offered = self.siblings.own(open_.number) if self.siblings else None
+        crowded = offered.left_out if offered else self._left_out(open_)
         kept = [a for peer, a in sorted(open_.contributions.items()) if peer not in crowded]
-        if self.siblings and (offered := self.siblings.own(open_.number)):
-            kept = [a for _, a in sorted(open_.contributions.items()) if a.blob in offered.handed]
-            crowded = {}
+        if offered:
+            kept = [one.announcement for one in offered.handed]
         closed = await self._merged(open_.number, kept)
-        if not closed.accepted and not self._others_go_on():
-            await self._go_on(open_, closed.rejected)
+        going_on = offered or (self.siblings and self.siblings.others(open_.number))
+        if not closed.accepted and not going_on:
+            await self._go_on(open_, closed.rejected | crowded)
             return None
         if self.siblings:
-            joined = await self._joined(self.siblings, closed, kept)
+            joined = await self._joined(self.siblings, open_, closed, kept, crowded)
             if joined is None:
                 return None
             closed = joined
@@ -449,7 +453,7 @@ class RoundDriver:
             open_,
             closed,
             seconds=clock.now() - open_.opened,
-            loss_before=self.last.loss if self.last else 0.0,
+            loss_before=self._loss_before(),
             update_size=sum(self.folder.blob(x).stat().st_size for x in closed.updates()),
             traffic=self.traffic.moved(),
             epoch=epoch(self.spec, open_.assigned.values(), self.history.windows),
@@ -457,20 +461,27 @@ class RoundDriver:
             writings=writings,
         )
 
+    def _left_out(self, open_: OpenRound) -> dict[int, str]:
+        """Peer -> why its contribution is not looked at."""
+        crowded = self.admission.crowded({p: a.tokens for p, a in open_.contributions.items()})
+        out = {peer: PUT_OUT for peer in open_.contributions if peer in self.history.out}
+        return crowded | out
+
     async def _merged(self, number: int, kept: list[Announcement]) -> Closed:
         """What the contributions to a round come to. In a thread: a thousand contributions take a while, and peers want
         to be heard meanwhile."""
         history, arrivals, self._arrivals = self.history, self._arrivals, None
         if not kept:
-            return rest(self.spec, number, history.shared)
+            return nothing(self.spec, number, history.shared)
         async with self._adding:
             return await asyncio.to_thread(
                 self.engine.close, history.shared, kept, dict(history.memory), arrivals
             )
 
     async def _joined(
-        self, siblings: Siblings, closed: Closed, kept: list[Announcement]
-    ) -> Closed | None:
+        self, siblings: Siblings, open_: OpenRound, closed: Closed, kept: list[Announcement],
+        left_out: dict[int, str],
+    ) -> Closed | None:  # fmt: skip
         """The round with what all paths of the family have for what they hold in common, once all have offered that; None
         if the run ends before."""
         number, engine = closed.round, self.engine
@@ -479,9 +490,17 @@ class RoundDriver:
         if siblings.own(number) is None:
             paces = [self.admission.by_index[a.peer].pace for a in kept]
             known = [pace for pace in paces if pace > 0]
-            siblings.offer(closed, kept, split.trunk, median(known) if known else 0.0)
+            siblings.offer(
+                closed, [_handed(open_, a.peer) for a in kept], left_out, split.trunk,
+                clock.now() - open_.opened, median(known) if known else 0.0,
+            )  # fmt: skip
         await self.notify(news=True)
-        await self._until(lambda: self.ended or not siblings.missing(number), SIBLINGS_CHECK)
+
+        def all_offered() -> bool:
+            self._rests()  # who is silent meanwhile is noticed
+            return self.ended or siblings.complete(number)
+
+        await self._until(all_offered, SIBLINGS_CHECK)
         if self.ended:
             return None
         offers = siblings.offers(number)
@@ -490,7 +509,7 @@ class RoundDriver:
         if not closed.trunk.paths.items() <= given.items():
             raise LedgerError(
                 f"{self.folder.offers}: what this path has offered for round {number} does not follow from what was "
-                "handed in; the folder was changed. Put the old one back"
+                "handed in; a file of the folder was changed. Put the old one back"
             )
         sizes = [size for _, one in sorted(offers.items()) for size in one.sizes]
         return await asyncio.to_thread(
@@ -530,3 +549,14 @@ class RoundDriver:
             if self._broken:
                 raise self._broken
             await self._changed.wait(check)
+
+
+def _handed(open_: OpenRound, peer: int) -> Handed:
+    """The contribution of a peer, with all that was told with it."""
+    return Handed(
+        open_.contributions[peer],
+        open_.signatures[peer],
+        open_.timings[peer],
+        open_.nats.get(peer, (0.0, 0)),
+        open_.written.get(peer, UNSET),
+    )

@@ -2,21 +2,23 @@
 
 All coordinators of such a family run on one machine and know each other by its folder. A path that has gathered its
 contributions to a round offers what they come to; the round of each path closes when all have offered. An
-offer is on disk before anybody sees it and is never changed, so that it does not matter who is killed, and when.
+offer is on disk before anybody sees it, with all that it follows from, and is never changed, so that it does not matter
+who is killed, and when.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
 from duckweed.ledger.entries import Closed, OfPath
-from duckweed.merge.announcement import Announcement
+from duckweed.merge.round import blob_hash
 from duckweed.merge.trunk import Part
 from duckweed.run.family import name_of, paths_of
-from duckweed.run.folder import RunFolder, write_atomically
+from duckweed.run.folder import RunFolder, write_for_good
 from duckweed.run.spec import RunSpec
+from duckweed.swarm.coordinator.handed_in import Handed
 
 KEPT = 2  # rounds before the open one whose offers are kept: no path is more than one behind
 
@@ -25,14 +27,18 @@ class Offer(msgspec.Struct, frozen=True):
     """What a path has for a round."""
 
     round: int
-    handed: list[str]
-    """Hashes of the contributions that were looked at."""
     given: OfPath
-    """What they come to in the tensors that all paths have in common."""
+    """What its contributions come to in the tensors that all paths have in common."""
     sizes: list[list[float]]
     """Announced of these tensors, by those contributions that count."""
-    pace: float = 0.0
-    """Seconds of an inner step, of the middle one of the peers whose contribution came; 0: nobody's is known."""
+    handed: list[Handed]
+    """The contributions that were looked at, from which all that is above follows."""
+    left_out: dict[int, str]
+    """Peer -> why its contribution was not looked at."""
+    seconds: float
+    """From the opening of the round here to this offer."""
+    pace: float
+    """Seconds of an inner step, of the middle one of the peers that handed in; 0: nobody's is known."""
 
 
 class Siblings:
@@ -40,7 +46,7 @@ class Siblings:
 
     def __init__(self, folder: RunFolder, spec: RunSpec) -> None:
         assert spec.path is not None
-        self._own, self._spec = spec.path, spec
+        self._own = spec.path
         around = folder.path.parent
         self._folders = {
             path: RunFolder(around / name_of(path)) for path in range(paths_of(spec).count)
@@ -53,37 +59,33 @@ class Siblings:
         return self._offer(self._own, round_)
 
     def offer(
-        self, closed: Closed, handed: Sequence[Announcement], trunk: Part, pace: float
-    ) -> None:
-        """Offer what a round has come to here. handed: the contributions that were looked at; pace: as of Offer."""
+        self, closed: Closed, handed: Sequence[Handed], left_out: dict[int, str], trunk: Part,
+        seconds: float, pace: float,
+    ) -> None:  # fmt: skip
+        """Offer what a round has come to here. handed, left_out, seconds, pace: as of Offer."""
         assert closed.trunk is not msgspec.UNSET
         counted = set(closed.accepted)
-        made = Offer(
-            closed.round,
-            [said.blob for said in handed],
-            closed.trunk.paths[self._own],
-            [trunk.pick(said.rms) for said in handed if said.peer in counted],
-            pace,
-        )
+        said = [one.announcement for one in handed]
+        sizes = [trunk.pick(one.rms) for one in said if one.peer in counted]
+        given = closed.trunk.paths[self._own]
+        made = Offer(closed.round, given, sizes, list(handed), left_out, seconds, pace)
         folder = self._folders[self._own]
-        folder.offers.mkdir(exist_ok=True)
-        write_atomically(folder.offer(closed.round), msgspec.json.encode(made))
+        write_for_good(folder.offer(closed.round), msgspec.json.encode(made))
         if closed.round >= KEPT:
             folder.offer(closed.round - KEPT).unlink(missing_ok=True)
 
-    def missing(self, round_: int) -> list[int]:
-        """The paths that have not offered anything for a round yet."""
-        return [path for path in self._folders if self._offer(path, round_) is None]
+    def complete(self, round_: int) -> bool:
+        """Whether all paths have offered something for a round."""
+        return next(self.missing(round_), None) is None
 
-    def going_on(self, round_: int) -> bool:
-        """Whether another path has offered work for a round."""
-        others = (self._offer(path, round_) for path in self._folders if path != self._own)
-        return any(one is not None and one.given.update for one in others)
+    def missing(self, round_: int) -> Iterator[int]:
+        """The paths that have not."""
+        return (path for path in self._folders if self._offer(path, round_) is None)
 
-    def paces(self, round_: int) -> list[float]:
-        """Of the other paths in a round, where they are known."""
-        others = (self._offer(path, round_) for path in self._folders if path != self._own)
-        return [one.pace for one in others if one is not None and one.pace > 0]
+    def others(self, round_: int) -> list[Offer]:
+        """What other paths have for a round, of those that have work."""
+        found = (self._offer(path, round_) for path in self._folders if path != self._own)
+        return [one for one in found if one is not None and one.given.update]
 
     def offers(self, round_: int) -> dict[int, Offer]:
         """path -> what it has for a round; of the paths that have offered something."""
@@ -91,11 +93,14 @@ class Siblings:
         return {path: one for path, one in found.items() if one is not None}
 
     def read(self, digest: str) -> bytes:
-        """The sum that a path has given. Raises FileNotFoundError."""
+        """The sum that a path has given. Raises FileNotFoundError where none is whole."""
         for folder in self._folders.values():
-            if (path := folder.blob(digest)).is_file():
-                return path.read_bytes()
-        raise FileNotFoundError(f"what a path gave for the trunk is gone: no {digest}")
+            path = folder.blob(digest)
+            if path.is_file() and blob_hash(data := path.read_bytes()) == digest:
+                return data
+        raise FileNotFoundError(
+            f"{digest}: what a path gave to the trunk is not among its blobs any more, or is damaged"
+        )
 
     def _offer(self, path: int, round_: int) -> Offer | None:
         seen = self._seen.get(path)
@@ -113,6 +118,7 @@ def siblings_of(folder: RunFolder, spec: RunSpec) -> Siblings | None:
     return Siblings(folder, spec) if spec.in_common else None
 
 
-def words(missing: Sequence[int]) -> str:
-    """Which paths are waited for."""
-    return ", ".join(name_of(path) for path in missing)
+def waiting_for(siblings: Siblings, round_: int) -> str:
+    """What a path that has offered something waits for, in words."""
+    missing = ", ".join(name_of(path) for path in siblings.missing(round_))
+    return f"round {round_}: " + (f"waiting for {missing}" if missing else "the trunk is added up")

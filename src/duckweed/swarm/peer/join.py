@@ -110,7 +110,9 @@ async def _take_part(
             raise PeerStopped(
                 f"--answers-only: this run takes nobody who only writes answers: {spec.no_writers}. To train: --train"
             )
-        if info.round >= spec.schedule.rounds and not folder.saved_rounds():
+        done = info.round >= spec.schedule.rounds
+        # A path that nobody trained in its last rounds needs somebody who holds its last state.
+        if done and not folder.saved_rounds() and not spec.in_common:
             if spec.paths is UNSET or spec.path is not None:
                 return await _over(client, invitation)
             write_atomically(folder.spec, info.spec.encode())

@@ -83,17 +83,17 @@ def going(path: int, to: int) -> str:
     return f"path {to} has fewer peers for its work than path {path}: going there"
 
 
-def stay_or_go(offers: Sequence[PathOffer], kept: int) -> int:
-    """The path that a peer of path `kept` goes on with: its own, unless that has more peers than it begins with and
-    another waits for its last, or it still waits for peers while another is trained, or another has less than half the
-    peers (`_spread`)."""
+def stay_or_go(offers: Sequence[PathOffer], kept: int, together: bool = False) -> int:
+    """The path that a peer of path `kept` goes on with: its own, unless that still waits for peers while another is
+    trained, or another has less than half the peers (`_spread`). together: as of `look_after`; then also where its own
+    has more peers than it begins with, and another waits for its last."""
     mine = offers[kept]
     waiting = [
         number
         for number in open_to(offers)
         if not offers[number].rounds and offers[number].here < offers[number].wanted
     ]
-    if waiting and not mine.rounds and mine.here > mine.wanted:
+    if together and waiting and not mine.rounds and mine.here > mine.wanted:
         return min(waiting, key=lambda number: (offers[number].here, number))
     trained = [number for number in open_to(offers) if offers[number].rounds]
     if trained and not mine.over and not mine.rounds and mine.here < mine.wanted:
