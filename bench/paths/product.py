@@ -25,7 +25,7 @@ from duckweed.run.folder import Destination, RunFolder
 from duckweed.run.spec import RunSpec, override
 
 FORMS = ("trunk", "none", "dense")
-SEEDS = 0, 1
+CASES = (1, 0), (1, 1), (3, 0)  # wire.levels, seed
 GUIDE = 0.04  # that rounds of ten steps want
 SIZE = 1_000_000  # bytes of each domain
 
@@ -33,18 +33,19 @@ SIZE = 1_000_000  # bytes of each domain
 def missing(found: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """The cells that have no record yet, each trained as it is asked for: name and record."""
     shape, batch, rounds = plan.SIZES["0.3M"]
-    for seed, form in itertools.product(SEEDS, FORMS):
-        name = f"{form}-seed{seed}"
+    for (levels, seed), form in itertools.product(CASES, FORMS):
+        name = f"{form}-levels{levels}-seed{seed}"
         if name not in found:
             print(name, flush=True)
             rate = plan.TUNED[form]
             cell = Cell(form, rate, rounds, shape=shape, batch=batch, seed=seed, guide=GUIDE)
-            yield name, measured(form, cell)
+            yield name, measured(form, cell, levels)
 
 
-def measured(form: str, cell: Cell) -> dict[str, Any]:
-    """Bits per byte behind the prefix, of held-out text of all domains. cell: what is trained, of that form."""
-    spec = _specification(cell)
+def measured(form: str, cell: Cell, levels: int) -> dict[str, Any]:
+    """Bits per byte behind the prefix, of held-out text of all domains. cell: what is trained, of that form; levels: of the
+    wire."""
+    spec = override(_specification(cell), {"wire.levels": levels})
     with tempfile.TemporaryDirectory() as place:
         if form == "dense":
             bits, runs = _dense(spec, Path(place))
@@ -55,6 +56,7 @@ def measured(form: str, cell: Cell) -> dict[str, Any]:
     return {
         "form": form,
         "rate": cell.rate,
+        "levels": levels,
         "seed": cell.seed,
         "bits_per_byte": round(bits, 4),
         "contribution_bytes": bytes_up,

@@ -343,27 +343,19 @@ def churn(found: dict[str, Record]) -> list[str]:
 
 def product(found: dict[str, Record]) -> list[str]:
     told = found.get("product", {})
-    seeds = sorted({one["seed"] for one in told.values()})
+    cases = sorted({(one["levels"], one["seed"]) for one in told.values()})
     lines = head(
-        "form",
-        *(f"seed {seed}" for seed in seeds),
-        "a contribution, up",
-        "the updates of a round, down",
+        "levels", "seed", *NAMES.values(), "a contribution, up", "the updates of a round, down"
     )
-    for form, name in NAMES.items():
-        cells = [told.get(f"{form}-seed{seed}") for seed in seeds]
-        dense = [told.get(f"dense-seed{seed}") for seed in seeds]
-        sizes = [
-            f"{one[what] / 1e3:,.0f} kB"
+    for levels, seed in cases:
+        cells = [told.get(f"{form}-levels{levels}-seed{seed}") for form in NAMES]
+        sizes = (
+            ", ".join(f"{one[what] / 1e3:,.0f}" for one in cells if one)
             for what in ("contribution_bytes", "update_bytes")
-            for one in cells[:1]
-            if one
-        ]
-        shown = [
-            bits(one) if form == "dense" else against(one, other)
-            for one, other in zip(cells, dense, strict=True)
-        ]
-        lines.append(row(name, *shown, *sizes))
+        )
+        dense, *others = cells
+        shown = bits(dense), *(against(one, dense) for one in others)
+        lines.append(row(levels, seed, *shown, *(f"{size} kB" for size in sizes)))
     return lines
 
 

@@ -74,7 +74,7 @@ def test_the_last_peer_of_a_path_leaves_and_one_of_the_other_takes_its_place(tmp
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(timeouts, "PATHS_LOOK", 1.0)
     rule, calm = offers.stay_or_go, [True]  # nobody moves before all three are at work
-    monkeypatch.setattr(offers, "stay_or_go", lambda of, at: at if calm else rule(of, at))
+    monkeypatch.setattr(offers, "stay_or_go", lambda of, at, together: at if calm else rule(of, at))
     spec = tiny.specification(tmp_path, CHANGES)
     family = begin.found(
         spec, Destination(tmp_path, tmp_path / "runs", "f"), Machine("cpu"), (), quiet, quiet
