@@ -56,7 +56,7 @@ def offer(run, round_, after=5.0):
     shared = run.it.history.shared
     closed = Engine(OTHER, LAYOUT, FolderBlobs(folder)).close(shared, [said])
     handed = [Handed(said, b"", Timings(), (0.0, 0))]
-    Siblings(folder, OTHER).offer(closed, handed, {}, SPLIT.trunk, after, 0.0)
+    Siblings(folder, OTHER).offer(closed, handed, {}, SPLIT.trunk, after, [0.0])
 
 
 async def closes(run, number, within):
@@ -106,7 +106,7 @@ def test_what_was_offered_is_closed_with_after_a_restart_though_all_else_is_lost
         for number in (0, 1):
             await run.hand_in(number)
         await asyncio.sleep(1)
-        (given,) = (one.given for one in run.it.rounds.siblings.offers(0).values())
+        given = run.it.rounds.siblings.own(0).given
         run.folder.handed_in.write_bytes(b"")  # the power failed, and it was not on disk
         await restart(run, peers)
         offer(run, 0)
@@ -219,7 +219,8 @@ def test_a_sum_that_was_damaged_on_disk_is_not_added(tmp_path):
             await run.hand_in(number)
         offer(run, 0)
         siblings = run.it.rounds.siblings
-        digest = siblings.offers(0)[1].given.update
+        (other,) = siblings.others(0)
+        digest = other.given.update
         path = RunFolder(run.folder.path.parent / "path-1").blob(digest)
         path.write_bytes(path.read_bytes()[:-1])
         with pytest.raises(FileNotFoundError, match="what a path gave to the trunk"):

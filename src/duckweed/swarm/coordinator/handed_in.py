@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from duckweed.merge.announcement import Announcement
-from duckweed.round.open_round import Timings
+from duckweed.round.open_round import OpenRound, Timings
 from duckweed.run.folder import RunFolder
 from duckweed.run.task.written import Written
 
@@ -27,6 +27,17 @@ class Handed(msgspec.Struct):
     """Held-out loss of its share of the text: sum in nats, tokens."""
     written: Written | UnsetType = UNSET
     """What the peer's model wrote, in reinforcement learning."""
+
+
+def of_open(open_: OpenRound, peer: int) -> Handed:
+    """The contribution of a peer to the open round."""
+    return Handed(
+        open_.contributions[peer],
+        open_.signatures[peer],
+        open_.timings[peer],
+        open_.nats.get(peer, (0.0, 0)),
+        open_.written.get(peer, UNSET),
+    )
 
 
 def note(folder: RunFolder, handed: Handed, first: bool) -> None:

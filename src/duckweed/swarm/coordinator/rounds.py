@@ -13,7 +13,6 @@ from collections.abc import Callable, Coroutine
 from msgspec import UNSET
 
 from duckweed.ledger.entries import Closed, Writing
-from duckweed.ledger.ledger import LedgerError
 from duckweed.ledger.succession import Voter
 from duckweed.merge.announcement import Announcement
 from duckweed.merge.arrivals import Arrivals
@@ -34,12 +33,10 @@ from duckweed.run.task.written import Written
 from duckweed.swarm.coordinator import handed_in
 from duckweed.swarm.coordinator.admission import Admission
 from duckweed.swarm.coordinator.guest_book import PUT_OUT
-from duckweed.swarm.coordinator.handed_in import Handed
 from duckweed.swarm.coordinator.rewards import Rewards
 from duckweed.swarm.coordinator.siblings import Siblings, siblings_of, waiting_for
 from duckweed.swarm.coordinator.traffic import Traffic
 from duckweed.swarm.coordinator.writers import Task, WriterDesk
-from duckweed.wire.exact import median
 
 WATCHED = 3  # rounds in which almost no group has spread, until it is said
 log = logging.getLogger(__name__)
@@ -78,7 +75,6 @@ class RoundDriver:
         self._written: list[Written] = []  # by the models of the peers in the last rounds
         self._was_held = False
         self._gathered = (0, clock.now())  # number of peers that are here, and since when
-        self._attended = clock.now()  # when a peer that trains was here last
         done, self._began = self.spec.schedule.rounds in history.agreed, clock.now()
         self._before = [] if done else history.counted_last()  # they worked for another coordinator
         self.closed: Callable[[], None] = lambda: None  # called after every round
@@ -372,23 +368,10 @@ class RoundDriver:
         return self.siblings is not None and self.siblings.own(self.number) is not None
 
     def _rests(self) -> bool:
-        """Whether this path lets a round pass, because others of its family that hold something in common with it have
-        work for it and nobody here has: peers are away, or are much slower than those of the others, or their work
-        does not count. A family begins with all its peers, as any run does."""
-        trainers, now, open_ = self.trainers(), clock.now(), self.open
-        if trainers:
-            self._attended = now
-        begun = self.number or open_
-        others = self.siblings.others(self.number) if self.siblings and begun else []
-        if not others:
-            return False
-        if open_ is None or not trainers:
-            return now - self._attended > GATHER
-        if open_.contributions:
-            return False
-        usual = min(one.seconds for one in others)
-        late = now - open_.opened > 2 * usual + self.spec.rounds.patience
-        return late or all(x.index in open_.refused for x in trainers)
+        """Whether this path lets the round that is open, or opens next, pass (`Siblings.rests`)."""
+        return self.siblings is not None and self.siblings.rests(
+            self.number, self.open, self.trainers(), self.spec.rounds.patience
+        )
 
     def _complete(self) -> bool:
         assert self.open is not None
@@ -488,30 +471,20 @@ class RoundDriver:
         split = split_of(self.spec, engine.layout)
         assert split
         if siblings.own(number) is None:
-            paces = [self.admission.by_index[a.peer].pace for a in kept]
-            known = [pace for pace in paces if pace > 0]
-            siblings.offer(
-                closed, [_handed(open_, a.peer) for a in kept], left_out, split.trunk,
-                clock.now() - open_.opened, median(known) if known else 0.0,
-            )  # fmt: skip
+            handed = [handed_in.of_open(open_, said.peer) for said in kept]
+            paces = [self.admission.by_index[said.peer].pace for said in kept]
+            seconds = clock.now() - open_.opened
+            siblings.offer(closed, handed, left_out, split.trunk, seconds, paces)
         await self.notify(news=True)
 
         def all_offered() -> bool:
-            self._rests()  # who is silent meanwhile is noticed
+            self._rests()  # who is here, and who is silent, is noticed meanwhile
             return self.ended or siblings.complete(number)
 
         await self._until(all_offered, SIBLINGS_CHECK)
         if self.ended:
             return None
-        offers = siblings.offers(number)
-        given = {path: one.given for path, one in offers.items()}
-        assert closed.trunk is not UNSET
-        if not closed.trunk.paths.items() <= given.items():
-            raise LedgerError(
-                f"{self.folder.offers}: what this path has offered for round {number} does not follow from what was "
-                "handed in; a file of the folder was changed. Put the old one back"
-            )
-        sizes = [size for _, one in sorted(offers.items()) for size in one.sizes]
+        given, sizes = siblings.given(closed)
         return await asyncio.to_thread(
             engine.join, self.history.shared, closed, given, sizes, siblings.read
         )
@@ -549,14 +522,3 @@ class RoundDriver:
             if self._broken:
                 raise self._broken
             await self._changed.wait(check)
-
-
-def _handed(open_: OpenRound, peer: int) -> Handed:
-    """The contribution of a peer, with all that was told with it."""
-    return Handed(
-        open_.contributions[peer],
-        open_.signatures[peer],
-        open_.timings[peer],
-        open_.nats.get(peer, (0.0, 0)),
-        open_.written.get(peer, UNSET),
-    )

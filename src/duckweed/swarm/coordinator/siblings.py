@@ -13,12 +13,18 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from duckweed.ledger.entries import Closed, OfPath
+from duckweed.ledger.ledger import LedgerError
 from duckweed.merge.round import blob_hash
 from duckweed.merge.trunk import Part
+from duckweed.net import clock
+from duckweed.net.timeouts import GATHER
+from duckweed.round.blocks import SLOWER
+from duckweed.round.open_round import Member, OpenRound
 from duckweed.run.family import name_of, paths_of
 from duckweed.run.folder import RunFolder, write_for_good
 from duckweed.run.spec import RunSpec
 from duckweed.swarm.coordinator.handed_in import Handed
+from duckweed.wire.exact import median
 
 KEPT = 2  # rounds before the open one whose offers are kept: no path is more than one behind
 
@@ -53,6 +59,7 @@ class Siblings:
         }
         self._folders[self._own] = folder
         self._seen: dict[int, Offer] = {}  # path -> its offer for the round that was asked for last
+        self._attended = clock.now()  # when a peer that trains was here last
 
     def own(self, round_: int) -> Offer | None:
         """What this path has offered for a round: before a restart, say."""
@@ -60,14 +67,17 @@ class Siblings:
 
     def offer(
         self, closed: Closed, handed: Sequence[Handed], left_out: dict[int, str], trunk: Part,
-        seconds: float, pace: float,
+        seconds: float, paces: Sequence[float],
     ) -> None:  # fmt: skip
-        """Offer what a round has come to here. handed, left_out, seconds, pace: as of Offer."""
+        """Offer what a round has come to here. handed, left_out, seconds: as of Offer; paces: of the peers that handed in,
+        0 where one is not known."""
         assert closed.trunk is not msgspec.UNSET
         counted = set(closed.accepted)
         said = [one.announcement for one in handed]
         sizes = [trunk.pick(one.rms) for one in said if one.peer in counted]
         given = closed.trunk.paths[self._own]
+        known = [pace for pace in paces if pace > 0]
+        pace = median(known) if known else 0.0
         made = Offer(closed.round, given, sizes, list(handed), left_out, seconds, pace)
         folder = self._folders[self._own]
         write_for_good(folder.offer(closed.round), msgspec.json.encode(made))
@@ -87,10 +97,38 @@ class Siblings:
         found = (self._offer(path, round_) for path in self._folders if path != self._own)
         return [one for one in found if one is not None and one.given.update]
 
-    def offers(self, round_: int) -> dict[int, Offer]:
-        """path -> what it has for a round; of the paths that have offered something."""
-        found = {path: self._offer(path, round_) for path in self._folders}
-        return {path: one for path, one in found.items() if one is not None}
+    def rests(
+        self, number: int, open_: OpenRound | None, trainers: Sequence[Member], patience: float
+    ) -> bool:
+        """Whether this path lets the round that is open, or opens next, pass, because others have work for it and nobody
+        here has: its peers are away, or are much slower than those of the others, or their work does not count. It
+        begins with all its peers, as any run does. trainers: peers that are here; patience: rounds.patience."""
+        now = clock.now()
+        if trainers:
+            self._attended = now
+        begun = number > 0 or open_ is not None
+        if not begun or not (others := self.others(number)):
+            return False
+        if open_ is None or not trainers:
+            return now - self._attended > GATHER
+        if open_.contributions:
+            return False
+        late = now - open_.opened > SLOWER * min(one.seconds for one in others) + patience
+        return late or all(member.index in open_.refused for member in trainers)
+
+    def given(self, closed: Closed) -> tuple[dict[int, OfPath], list[list[float]]]:
+        """What all paths have given, once they have, for a round that this one has closed by itself; and the announced
+        sizes. Raises LedgerError."""
+        found = {path: self._offer(path, closed.round) for path in self._folders}
+        offers = {path: one for path, one in found.items() if one is not None}
+        given = {path: one.given for path, one in offers.items()}
+        assert closed.trunk is not msgspec.UNSET
+        if not closed.trunk.paths.items() <= given.items():
+            raise LedgerError(
+                f"{self._folders[self._own].offers}: what this path has offered for round {closed.round} does not "
+                "follow from what was handed in; a file of the folder was changed. Put the old one back"
+            )
+        return given, [size for _, one in sorted(offers.items()) for size in one.sizes]
 
     def read(self, digest: str) -> bytes:
         """The sum that a path has given. Raises FileNotFoundError where none is whole."""
