@@ -1,20 +1,26 @@
 """A family whose paths hold a trunk in common, simulated to its end: what is the same in all of them, and what is not."""
 
 import asyncio
+import os
 import shutil
 
 import msgspec
 import numpy as np
 import pytest
+import torch
 from fixtures import tiny
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from duckweed import session
 from duckweed.audit.claims import Claims, States
 from duckweed.audit.findings import Outcome
 from duckweed.audit.merges import audit_round
-from duckweed.family import begin, harvest
+from duckweed.family import begin, harvest, shards
 from duckweed.family import train as training
+from duckweed.learn.data import dataset as datasets
 from duckweed.learn.fit import Machine
+from duckweed.learn.model import model as models
 from duckweed.ledger.entries import RoundEntry, StateEntry
 from duckweed.ledger.ledger import Ledger
 from duckweed.merge import trunk
@@ -94,6 +100,49 @@ def test_it_learns_and_says_how_large_it_is(done):
     assert (
         f"{figures.trunk:,} of them in common, {figures.total:,} in all" in figures.sentences()[1]
     )
+
+
+def test_the_exported_models_are_whole_and_store_the_trunk_once(done):
+    family, _, figures = done
+    folders = [family.folder.of_path(path).model for path in (0, 1)]
+    assert len({(folder / shards.TRUNK).stat().st_ino for folder in folders}) == 1
+    assert len({(folder / shards.OWN).stat().st_ino for folder in folders}) == 2
+    assert not any((folder / shards.WHOLE).exists() for folder in folders)
+    for path, folder in enumerate(folders):
+        run = family.of_path(path)
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        end = export.latest_state(run.folder, run.spec)
+        np.testing.assert_array_equal(models.read_weights(model), end.weights)
+        windows = np.concatenate(list(datasets.held_out_batches(run.ground.dataset, 32)))
+        tokens = torch.from_numpy(windows)
+        with torch.no_grad():
+            logits = model(input_ids=tokens[:, :-1]).logits[:, 7:]
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 8:].flatten())
+        assert figures.paths[path].after == pytest.approx(loss.item(), abs=1e-4)
+    before = [(folder / shards.TRUNK).stat().st_mtime_ns for folder in folders]
+    shards.divide(folders, family.spec.paths.shares)  # a second time changes nothing
+    assert [(folder / shards.TRUNK).stat().st_mtime_ns for folder in folders] == before
+
+
+def test_where_there_are_no_links_each_model_has_the_trunk_of_its_own(done, tmp_path, monkeypatch):
+    def refuse(*words):
+        raise OSError("no such links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    copies = []
+    for path in (0, 1):
+        folder = tmp_path / str(path)
+        shutil.copytree(done[0].folder.of_path(path).model, folder)
+        tensors = load_file(folder / shards.TRUNK) | load_file(folder / shards.OWN)
+        for name in (shards.TRUNK, shards.OWN, shards.INDEX):
+            (folder / name).unlink()
+        save_file(tensors, folder / shards.WHOLE, {"format": "pt"})
+        copies.append(folder)
+    shards.divide(copies, done[0].spec.paths.shares)
+    one, other = (folder / shards.TRUNK for folder in copies)
+    assert one.read_bytes() == other.read_bytes()
+    assert one.stat().st_ino != other.stat().st_ino
+    assert all((folder / shards.INDEX).is_file() for folder in copies)
 
 
 def test_stopped_after_each_round_and_resumed_it_is_as_if_it_had_not_been_stopped(base, done):

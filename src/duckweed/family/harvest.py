@@ -3,6 +3,7 @@
 import msgspec
 
 from duckweed import session
+from duckweed.family import shards
 from duckweed.family.begin import Family
 from duckweed.family.folder import FamilyFolder, name_of
 from duckweed.merge import trunk
@@ -23,6 +24,9 @@ def finish(family: Family, say: Say) -> Figures:
         if not run.folder.report.is_file():
             say(f"measuring and exporting {run.folder.path.name}")
             session.finish(run)
+    paths = rules.paths_of(family.spec)
+    if not paths.apart:
+        shards.divide([run.folder.model for run in runs[1:]], paths.shares)
     figures = _measured(family, runs[1:], say)
     write_atomically(family.folder.figures, msgspec.json.encode(figures))
     write_atomically(family.folder.report, family_page(family.folder.path.name, figures).encode())
