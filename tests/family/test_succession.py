@@ -128,7 +128,7 @@ def scene(tmp_path, monkeypatch):
 
 
 def test_its_successors_lead_all_paths_to_their_end(scene):
-    it = scene({})
+    it = scene({"rounds.count": 40, "paths.common": 0.02})  # no path is over before the kill
     line = it.serve("t.toml", "--name", "family", "--listen", "127.0.0.1:0")
     it.join(line, *NAMES)
     it.soon(

@@ -263,7 +263,7 @@ def test_if_all_send_the_same_nothing_that_was_trained_ahead_is_late(half, tmp_p
     one = worker(half)
     made = one.contribute(state, 0, 0)
     one.save(tmp_path / "residual")
-    closed, update = close(
+    closed, (update,) = close(
         spec, layout, state.shared.tolist(), [made.announcement], lambda digest: made.blob
     )
     after = advance(spec, layout, state, closed, lambda digest: update)

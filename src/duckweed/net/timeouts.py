@@ -23,9 +23,7 @@ PATIENCE = 20.0  # until an answer must begin; above POLL, since a coordinator m
 RETRY = 1.0  # between attempts to reach a coordinator that went away; there is no end to them
 HINT = 20.0  # without an answer until the user is told what may be the cause
 REMIND = 60.0  # between messages to the user about that
-SIBLINGS_CHECK = (
-    0.05  # between two looks of a path's coordinator at what the others offer for a round
-)
+SIBLINGS_CHECK = 0.05  # between two looks of a path's coordinator at what other paths have
 STATE_CHECK = 1.0  # between two looks of a coordinator at its own state, if nothing wakes it
 GOODBYE = 3.0  # for a peer that leaves, until its good-bye is answered
 
