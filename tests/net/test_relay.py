@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 from contextlib import asynccontextmanager
@@ -61,6 +62,22 @@ def test_ends_that_know_only_the_relay_find_each_other_and_then_the_direct_way()
         link.close()
 
     assert play(Relay(), scene).packets > 0
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
+def test_the_relay_beside_a_coordinator_that_listens_at_an_ipv6_address():
+    async def scene():
+        relay = Relay(lambda key: True)
+        try:
+            port, url = await relay.start("[::1]", 0)
+        except LinkError as error:
+            pytest.skip(f"this machine has no IPv6 loopback: {error}")
+        assert url == f"http://[::1]:{port}"
+        _, writer = await asyncio.open_connection("::1", port)
+        writer.close()
+        await relay.close()
+
+    asyncio.run(scene())
 
 
 def test_strangers_reach_the_run_and_not_each_other():

@@ -91,12 +91,12 @@ class Relay:
         return next(iter(self._server.sockets)).getsockname()[1]
 
     async def start(self, host: str, port: int) -> tuple[int, str]:
-        """Listen; returns the port, and the URL for this machine. Raises LinkError if the port
-        cannot be had."""
+        """Listen; returns the port, and the URL for this machine. host: an IPv6 address in brackets. Raises LinkError if
+        the port cannot be had."""
         try:
-            port = await self.listen(host, port)
+            port = await self.listen(host.strip("[]"), port)
         except OSError as error:
-            why = os.strerror(error.errno).lower() if error.errno else error
+            why = os.strerror(error.errno).lower() if (error.errno or 0) > 0 else error
             raise LinkError(f"TCP port {port} for the relay cannot be had: {why}") from error
         everywhere = host in ("", "0.0.0.0", "[::]", "::")
         return port, f"http://{'127.0.0.1' if everywhere else host}:{port}"
