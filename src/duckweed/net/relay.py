@@ -96,7 +96,8 @@ class Relay:
         try:
             port = await self.listen(host.strip("[]"), port)
         except OSError as error:
-            why = os.strerror(error.errno).lower() if (error.errno or 0) > 0 else error
+            number = error.errno or 0  # negative where a name was looked for
+            why = os.strerror(number).lower() if number > 0 else error
             raise LinkError(f"TCP port {port} for the relay cannot be had: {why}") from error
         everywhere = host in ("", "0.0.0.0", "[::]", "::")
         return port, f"http://{'127.0.0.1' if everywhere else host}:{port}"
