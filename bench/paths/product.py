@@ -109,9 +109,8 @@ def _trained(spec: RunSpec, form: str, place: Path) -> begin.Family:
 
 def _dense(spec: RunSpec, place: Path) -> tuple[float, list[RunFolder]]:
     """One model of all peers, measured as a family is: on what the router of one gives to its paths, behind the prefix."""
-    short = override(
-        spec, {"rounds.count": 3, "inner.warmup": 1}
-    )  # its router is all that is wanted
+    # Its router is all that is wanted of it.
+    short = override(spec, {"rounds.count": 3, "inner.warmup": 1})
     family = _trained(short, "none", place)
     figures = harvest.finish(family, _quiet)
     to = Destination(place, place / "runs", "dense")

@@ -77,11 +77,9 @@ def measure(case: Case) -> dict[str, int]:
     made = gradient()
     encoded, rms = codec.encode(made, state.shared), codec.announce(made)
     said = Announcement(0, 0, 0, blob_hash(encoded.blob), len(encoded.blob), 64, 1, 1.0, rms)
-    closed, (update,) = close(
-        spec, layout, list(state.shared), [said], {said.blob: encoded.blob}.get
-    )
-    blobs = MemoryBlobs({closed.update: update, said.blob: encoded.blob})
-    del made, encoded
+    closed, updates = close(spec, layout, list(state.shared), [said], {said.blob: encoded.blob}.get)
+    blobs = MemoryBlobs(updates | {said.blob: encoded.blob})
+    del made, encoded, updates
     memory.trim()
     forget()
     room = case.sequence - case.tokens

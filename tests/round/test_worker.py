@@ -263,10 +263,10 @@ def test_if_all_send_the_same_nothing_that_was_trained_ahead_is_late(half, tmp_p
     one = worker(half)
     made = one.contribute(state, 0, 0)
     one.save(tmp_path / "residual")
-    closed, (update,) = close(
+    closed, blobs = close(
         spec, layout, state.shared.tolist(), [made.announcement], lambda digest: made.blob
     )
-    after = advance(spec, layout, state, closed, lambda digest: update)
+    after = advance(spec, layout, state, closed, blobs.__getitem__)
     assert after.weights.tobytes() != state.weights.tobytes()
     begun = one.ahead(state, BLOCK)
     one.close_round(True, 0)

@@ -45,6 +45,11 @@ async def start(run):
     await asyncio.sleep(0)
 
 
+async def hand_in_both(run):
+    for number in (0, 1):
+        assert await run.hand_in(number) == m.Ack()
+
+
 def offer(run, round_, after=5.0):
     """What the other path has for a round, of one contribution, so many seconds after it has opened there."""
     folder = RunFolder(run.folder.path.parent / "path-1")
@@ -78,8 +83,7 @@ async def restart(run, peers=TWO):
 def test_a_round_closes_once_the_other_path_has_offered_its_own(tmp_path):
     async def scene(run):
         await start(run)
-        for number in (0, 1):
-            assert await run.hand_in(number) == m.Ack()
+        await hand_in_both(run)
         await asyncio.sleep(60)
         assert run.it.rounds.number == 0
         assert run.it.rounds.waiting_for() == "round 0: waiting for path-1"
@@ -103,8 +107,7 @@ def test_a_round_closes_once_the_other_path_has_offered_its_own(tmp_path):
 def test_what_was_offered_is_closed_with_after_a_restart_though_all_else_is_lost(tmp_path, peers):
     async def scene(run):
         await start(run)
-        for number in (0, 1):
-            await run.hand_in(number)
+        await hand_in_both(run)
         await asyncio.sleep(1)
         given = run.it.rounds.siblings.own(0).given
         run.folder.handed_in.write_bytes(b"")  # the power failed, and it was not on disk
@@ -168,8 +171,7 @@ def test_peers_have_twice_the_time_of_the_other_path_and_patience_for_their_firs
 
     async def scene(run):
         await start(run)
-        for number in (0, 1):
-            await run.hand_in(number)
+        await hand_in_both(run)
         offer(run, 0)
         await closes(run, 0, 2.0)
         for peer in TWO:
@@ -204,8 +206,7 @@ def test_a_lone_peer_whose_work_does_not_count_holds_the_others_up_no_longer_tha
 def test_who_dies_while_the_other_path_is_waited_for_is_missed(tmp_path):
     async def scene(run):
         await start(run)
-        for number in (0, 1):
-            await run.hand_in(number)
+        await hand_in_both(run)
         await asyncio.sleep(60)
         assert [x.here for x in run.it.admission.by_index.values()] == [False, False]
 
@@ -215,8 +216,7 @@ def test_who_dies_while_the_other_path_is_waited_for_is_missed(tmp_path):
 def test_a_sum_that_was_damaged_on_disk_is_not_added(tmp_path):
     async def scene(run):
         await start(run)
-        for number in (0, 1):
-            await run.hand_in(number)
+        await hand_in_both(run)
         offer(run, 0)
         siblings = run.it.rounds.siblings
         (other,) = siblings.others(0)
@@ -258,8 +258,7 @@ def test_work_of_peers_that_are_put_out_alone_leaves_the_round_open_and_is_told_
 def test_an_offer_is_read_as_it_was_written(tmp_path):
     async def scene(run):
         await start(run)
-        for number in (0, 1):
-            await run.hand_in(number)
+        await hand_in_both(run)
         await asyncio.sleep(1)
         siblings = run.it.rounds.siblings
         first = siblings.own(0)

@@ -54,13 +54,13 @@ def close(
     read: Read,
     memory: trust.Memory = trust.NOTHING,
     arrivals: Arrivals | None = None,
-) -> tuple[Closed, list[bytes]]:
+) -> tuple[Closed, dict[str, bytes]]:
     """Check, weigh and merge the contributions of one round, in the order of their peers.
 
     shared: what the contributions were encoded with, [K]. read: gives the bytes of a contribution;
     one at a time is held. memory: what the rounds before have left, where the rule remembers. arrivals: what was
     done with some of them as they came; used up, and without effect on the result. Returns the
-    record and the blobs that it names: for additive wires the update; of a path that holds something in common with
+    record and the blobs that it names, by their hashes: for additive wires the update; of a path that holds something in common with
     others the one of its own tensors, and what it gives to the common ones. A round in which nothing was accepted
     changes nothing.
     """
@@ -103,9 +103,10 @@ def close(
     weights = _weighed(spec, accepted, standing)
     total = arrivals.total(accepted, weights, read) if kept else None
     if split := trunk.split_of(spec, layout):
-        given, blobs = trunk.give(spec, split, total, sum(a.tokens for a in accepted))
+        given, made = trunk.give(spec, split, total, sum(a.tokens for a in accepted))
     else:
-        given, blobs = None, [codec.update(total)] if total else []
+        given, made = None, [codec.update(total)] if total else []
+    blobs = {blob_hash(blob): blob for blob in made}
     standing = trust.counted(standing, {a.peer: a.tokens for a in accepted}, number)
     return (
         Closed(
@@ -114,7 +115,7 @@ def close(
             [a.blob for a in accepted],
             weights,
             {announcements[p].peer: reason for p, reason in reasons.items()},
-            blob_hash(blobs[0]) if blobs else None,
+            next(iter(blobs), None),
             codec.next_shared([a.rms for a in accepted], shared) if kept else list(shared),
             standing or msgspec.UNSET,
             _alone(spec, given) if given else msgspec.UNSET,

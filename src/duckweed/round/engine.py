@@ -7,11 +7,13 @@ are blobs by their hashes: in a run's folder, or in memory.
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from msgspec import UNSET
+
 from duckweed.ledger.entries import OfPath
 from duckweed.merge import trunk
 from duckweed.merge.announcement import Announcement
 from duckweed.merge.arrivals import Arrivals, Read
-from duckweed.merge.round import Closed, advance, blob_hash, close
+from duckweed.merge.round import Closed, advance, close
 from duckweed.merge.rules import find_rule
 from duckweed.merge.trust import NOTHING, Memory
 from duckweed.run.folder import RunFolder, write_atomically
@@ -85,8 +87,8 @@ class Engine:
         closed, made = close(
             self.spec, self.layout, shared, handed, self.blobs.read, memory, arrivals
         )
-        for blob in made:
-            self.blobs.write(blob_hash(blob), blob)
+        for digest, blob in made.items():
+            self.blobs.write(digest, blob)
         return closed
 
     def join(
@@ -103,7 +105,9 @@ class Engine:
         assert split
         joined, update = trunk.joined(self.spec, split, closed, shared, given, sizes, read)
         if update is not None:
-            self.blobs.write(blob_hash(update), update)
+            assert joined.trunk is not UNSET
+            assert joined.trunk.update is not None
+            self.blobs.write(joined.trunk.update, update)
         return joined
 
     def advance(self, state: State, closed: Closed) -> State:
