@@ -17,7 +17,7 @@ from duckweed.learn.model import model as models
 from duckweed.learn.optim import matrix_muon
 from duckweed.learn.optim.optimizer import OptimizerState
 from duckweed.merge.outer import outer_step
-from duckweed.round import founding
+from duckweed.round import beginning, founding
 from duckweed.run.spec import RunSpec, override
 from duckweed.wire import feedback
 from duckweed.wire.codec import codec_of
@@ -95,7 +95,8 @@ def run(
         for peer in range(peers):
             first = done * peers + peer * steps
             begin = learner.begin_round(carried[peer], momentum)
-            work = learner.train(weights, Part(0, first, steps, done, spec.seed), begin, keep=True)
+            own = beginning.weights(spec, layout, weights, residuals[peer])
+            work = learner.train(own, Part(0, first, steps, done, spec.seed), begin, keep=True)
             if spec.inner.state == "kept":
                 carried[peer] = work.optimizer
             wanted = feedback.carry(work.delta, residuals[peer], spec.wire.feedback)

@@ -53,7 +53,8 @@ def needed(model: nn.Module, spec: RunSpec, way: Fit | None = None) -> int:
 
     There are always the model, global weights, outer momentum and residual, f32[P] each, and the
     moments, where they are kept twice: those of what counted last, and those of what is on its way. On top of it comes a
-    step; at its end what Muon has in hand, or the pseudo-gradient. Or else, where that is more, compressing: the pseudo-gradient,
+    step; at its end what Muon has in hand, or the pseudo-gradient; and the weights that it began from, where these are a peer's
+    own (inner.residual). Or else, where that is more, compressing: the pseudo-gradient,
     what is to be sent, what is sent, and a code of a byte each, beside what the passes have freed, because glibc keeps it.
     Or writing answers, in reinforcement learning.
     With overlap a peer applies a round while it trains ahead: weights and outer momentum before and
@@ -61,7 +62,8 @@ def needed(model: nn.Module, spec: RunSpec, way: Fit | None = None) -> int:
     what decoding needs for a moment.
     """
     step, parameters = _step(model, spec, way), sum(p.numel() for p in model.parameters())
-    training = sum(step) + max(0, 4 * parameters - step.hands)
+    own = 4 * parameters * (spec.inner.residual is not UNSET)
+    training = sum(step) + max(0, 4 * parameters - step.hands) + own
     compressing = step.gradients + step.layers + step.start + 13 * parameters
     return _kept(model, spec, way) + max(training, compressing, _answers(model, spec))
 

@@ -12,8 +12,11 @@ import numpy as np
 from duckweed.learn.learner import Learner, Report
 from duckweed.learn.optim.optimizer import OptimizerState
 from duckweed.merge.outer import outer_step
+from duckweed.round import beginning
 from duckweed.round.blocks import Span, lead
+from duckweed.round.carried import Carried
 from duckweed.round.training import Trained, steps_of
+from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
 from duckweed.run.state import State
 
@@ -21,9 +24,10 @@ from duckweed.run.state import State
 def begin(
     learner: Learner,
     spec: RunSpec,
+    layout: Layout,
     state: State,
     span: Span,
-    carried: OptimizerState,
+    carried: Carried,
     sent: np.ndarray | None,
     report: Report | None,
 ) -> Trained:
@@ -32,8 +36,9 @@ def begin(
     weights, merged = state.weights, state.momentum
     if sent is not None:
         weights, merged = outer_step(spec.outer, weights, merged, sent)
+    weights = beginning.weights(spec, layout, weights, carried.residual)
     steps = range(lead(spec.rounds.overlap, span.steps))
-    optimizer = learner.begin_round(carried, merged)
+    optimizer = learner.begin_round(carried.optimizer, merged)
     guess = learner.guess(optimizer)
     work = steps_of(learner, spec, weights, state.round + 1, span, steps, optimizer, report)
     return Trained(
@@ -47,12 +52,13 @@ def finish(
     learner: Learner,
     spec: RunSpec,
     state: State,
+    weights: np.ndarray,
     begun: Trained,
     carried: OptimizerState,
     report: Report | None,
 ) -> Trained:
-    """The steps that are left of a span that was begun ahead, from the state that its round follows
-    on. Uses up `begun`. Raises Diverged."""
+    """The steps that are left of a span that was begun ahead, for the round that follows on the state. weights: that
+    the whole span would begin from, f32[P]. Uses up `begun`. Raises Diverged."""
     span, first = begun.span, spec.schedule.begins(begun.round)
     right = learner.begin_round(carried, state.momentum)
     learner.correct(begun.optimizer, begun.guess, right, range(first, first + begun.steps))
@@ -62,7 +68,7 @@ def finish(
     work = steps_of(
         learner,
         spec,
-        state.weights - begun.delta,
+        weights - begun.delta,
         begun.round,
         span,
         steps,

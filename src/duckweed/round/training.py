@@ -66,16 +66,16 @@ def whole(
     learner: Learner,
     spec: RunSpec,
     state: State,
+    weights: np.ndarray,
     span: Span,
     carried: OptimizerState,
     report: Report | None,
     given: Given | None = None,
 ) -> Trained:
-    """All steps of a span, from the state that its round follows on. Raises Diverged."""
+    """All steps of a span, for the round that follows on the state. weights: that they begin from, f32[P]. Raises
+    Diverged."""
     optimizer, steps = learner.begin_round(carried, state.momentum), range(span.steps)
-    work = steps_of(
-        learner, spec, state.weights, state.round, span, steps, optimizer, report, given
-    )
+    work = steps_of(learner, spec, weights, state.round, span, steps, optimizer, report, given)
     return Trained(
         state.round, span, span.steps, 0,
         work.delta, work.tokens, work.loss, work.seconds, work.optimizer,

@@ -14,7 +14,7 @@ from duckweed.learn.memory import own_moments
 from duckweed.ledger.entries import Closed, Writing
 from duckweed.merge.announcement import Announcement
 from duckweed.merge.round import blob_hash
-from duckweed.round import ahead, training
+from duckweed.round import ahead, beginning, training
 from duckweed.round.answers import Given
 from duckweed.round.blocks import Span
 from duckweed.round.carried import Carried, packed
@@ -77,7 +77,7 @@ class Worker:
         pending = self._pending
         own = pending if pending and pending.round == state.round else self.carried
         sent = own.sent if own.round == state.round else None
-        return ahead.begin(self.learner, self.spec, state, span, own.optimizer, sent, report)
+        return ahead.begin(self.learner, self.spec, self.layout, state, span, own, sent, report)
 
     def train(
         self,
@@ -90,11 +90,14 @@ class Worker:
         """All steps of a span for the round that follows on `state`; or, where it was `begun` ahead,
         those that are left, which use it up. report: is told of the steps of this call. given: answers of others to
         learn from, in runs where nothing is begun ahead. Raises Diverged."""
-        carried = self.carried.optimizer
+        residual, carried = self.carried.residual, self.carried.optimizer
+        weights = beginning.weights(self.spec, self.layout, state.weights, residual)
         if begun is None:
-            return training.whole(self.learner, self.spec, state, span, carried, report, given)
+            return training.whole(
+                self.learner, self.spec, state, weights, span, carried, report, given
+            )
         assert (begun.round, begun.span) == (state.round, span)
-        return ahead.finish(self.learner, self.spec, state, begun, carried, report)
+        return ahead.finish(self.learner, self.spec, state, weights, begun, carried, report)
 
     def compress(self, state: State, peer: int, trained: Trained) -> Contribution:
         """The contribution to the round that follows on `state`. Nothing is final before `close_round`; an

@@ -144,6 +144,10 @@ class Inner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     state: Literal["fresh", "kept"] = "kept"  # the optimizer's, when a new round begins
     guide: float = 0.1  # how far Muon's momenta turn to the last merged step as a round begins
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # of matrix products
+    # How alike what peers' contributions have left out is taken to be: from it follows how much of its own a peer begins
+    # a round with (duckweed.round.beginning). Unset: with nothing; and not a default, so that runs which do not name it keep
+    # their identity.
+    residual: float | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
@@ -158,6 +162,8 @@ class Inner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             ("warmup", 0, 10_000_000), ("final", 0, 1), ("decay", 0, 1), ("guide", 0, 1),
         ):  # fmt: skip
             check("inner", name, getattr(self, name), low, high)
+        if self.residual is not msgspec.UNSET:
+            check("inner", "residual", self.residual, 0, 1)
 
     @property
     def orthogonal(self) -> bool:

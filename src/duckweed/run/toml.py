@@ -24,6 +24,8 @@ NOTES = {
     "with that which the peer has 'kept' from the round before\n"
     "guide: how far Muon's momenta turn to what all have merged last, before each round: 0.004 for each\n"
     "step of a round, at most 0.1, was best\n"
+    "residual: how alike what peers could not send yet is taken to be (0 to 1); each begins a round with that share\n"
+    "of its own applied, one alone with all of it; without it with nothing\n"
     "learning_rate: at its peak, for a run of this length; ten times the steps want 0.4 of it",
     "wire": "what is sent. kind: 'integer' (threshold, value, levels), 'sparse' (chunk, keep),\n"
     "'dense' (dtype fp32, bf16, int8); feedback: share of the unsent rest that is carried over",
