@@ -8,10 +8,11 @@ residuals is expected to hold: with n peers whose residuals have the correlation
 their mean is (c + (1 - c) / n) times one's own.
 """
 
-from msgspec import UNSET
 import numpy as np
+from msgspec import UNSET
 
 from duckweed.merge import trunk
+from duckweed.run.family import paths_of
 from duckweed.run.layout import Layout
 from duckweed.run.spec import RunSpec
 from duckweed.wire import feedback
@@ -22,9 +23,7 @@ def share(correlation: float, peers: int) -> float:
     return correlation + (1 - correlation) / peers
 
 
-def weights(
-    spec: RunSpec, layout: Layout, merged: np.ndarray, residual: np.ndarray
-) -> np.ndarray:
+def weights(spec: RunSpec, layout: Layout, merged: np.ndarray, residual: np.ndarray) -> np.ndarray:
     """What a peer begins from, f32[P]. merged: the weights of all peers, f32[P], or where the next ones are expected;
     residual: what the peer's contributions up to these have left out, f32[P]."""
     alike, peers = spec.inner.residual, spec.rounds.peers
@@ -32,7 +31,7 @@ def weights(
         return merged
     begin = feedback.carry(merged, residual, -share(alike, peers))
     if split := trunk.split_of(spec, layout):
-        everybody = peers * spec.paths.count  # of all paths
+        everybody = peers * paths_of(spec).count  # about, where the paths have not equally many
         for here in split.trunk.slices:
             begin[here] = feedback.carry(merged[here], residual[here], -share(alike, everybody))
     return begin
