@@ -18,7 +18,7 @@ from duckweed.family import train as training
 from duckweed.learn.data import dataset as datasets
 from duckweed.learn.data.reading import DataError
 from duckweed.learn.fit import Machine
-from duckweed.learn.model.generation import Mixed
+from duckweed.learn.model.generation import Mixed, Mixture
 from duckweed.ledger.entries import StateEntry
 from duckweed.ledger.ledger import Ledger
 from duckweed.round import export, founding
@@ -188,13 +188,62 @@ def test_a_mixture_of_all_paths_is_no_worse_than_their_mean(done, base):
         routing.route(folder, "pond", 3)
 
 
-def test_a_model_mixed_with_itself_is_itself(done):
-    model = AutoModelForCausalLM.from_pretrained(done[0].folder.of_path(0).model).eval()
-    ids = torch.tensor([[112, 111, 110, 100]])
+def in_turn(writer, mixture, ids, first):
+    """What a mixture expects after the first tokens and after each later one, as a text grows; f32[l - first + 1, V]."""
+    mixed = Mixed(writer, mixture, END)
     with torch.no_grad():
-        scores = model(input_ids=ids).logits[:, -1]
-        mixed = Mixed([model], [0.7, 0.3])(ids, scores)
-    torch.testing.assert_close(mixed, torch.log_softmax(scores, -1), atol=1e-5, rtol=0)
+        return torch.cat(
+            [
+                mixed(ids[:, :length], writer(input_ids=ids[:, :length]).logits[:, -1])
+                for length in range(first, ids.shape[1] + 1)
+            ]
+        )
+
+
+END = 256
+TOLD = torch.tensor([list(b"pond water leaf root")])
+
+
+def models(done):
+    paths = [done[0].folder.of_path(number).model for number in (0, 1)]
+    return [AutoModelForCausalLM.from_pretrained(path).eval() for path in paths]
+
+
+def test_a_model_mixed_with_itself_is_itself(done):
+    model, _ = models(done)
+    found = in_turn(model, Mixture([model], [0.7, 0.3], 4), TOLD, 6)
+    with torch.no_grad():
+        own = torch.log_softmax(model(input_ids=TOLD).logits[0, 5:], -1)
+    torch.testing.assert_close(found, own, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("first", [1, 4, 9])
+def test_a_mixture_that_writes_weighs_paths_as_one_that_is_measured(done, first):
+    """By what each has predicted since the prefix, whether that was in the prompt or written."""
+    both, seen = models(done), 4
+    found = in_turn(both[0], Mixture(both[1:], [0.7, 0.3], seen), TOLD, first)
+    with torch.no_grad():
+        likely = [torch.log_softmax(one(input_ids=TOLD).logits[0, :-1], -1) for one in both]
+    told = TOLD[0, 1:]
+    nats = [-one[range(len(told)), told] for one in likely]
+    behind = max(seen, 1) - 1  # what was written before the prefix was full counts, too
+    start = behind if first > seen else first - 1
+    expected = routing._posterior(
+        np.array([[0.7, 0.3]]), torch.stack([one[start:] for one in nats])[None].numpy()
+    )
+    after = [-float(row[token]) for row, token in zip(found[:-1], told[first - 1 :], strict=True)]
+    np.testing.assert_allclose(after, expected[0][first - 1 - start :], atol=1e-4)
+
+
+def test_a_posterior_comes_to_the_path_that_predicts_better():
+    nats = np.stack([np.full((1, 40), 1.0), np.full((1, 40), 1.5)], axis=1).astype(np.float32)
+    loss = routing._posterior(np.array([[0.01, 0.99]]), nats)
+    assert loss.shape == (1, 40)
+    assert 1.49 < loss[0, 0] < 1.5
+    assert loss[0, -1] == pytest.approx(1.0, abs=1e-3)
+    assert (np.diff(loss[0]) < 0).all()
+    # A Bayesian mixture is behind the better of its parts by the logarithm of its share at most.
+    assert loss.sum() <= 40 + np.log(100) + 1e-6
 
 
 def test_a_prompt_is_routed_as_the_router_says_and_a_short_one_by_what_there_is(done):
@@ -219,15 +268,18 @@ def test_the_commands_take_a_family(done, base):
     assert written.exit_code == 0, written.output
     assert written.stdout.startswith("pond water")
     assert "routed to path-" in written.stderr
-    talked = runner.invoke(app, ["chat", at, "--tokens", "4"], input="pond\nleaf\n")
-    assert talked.exit_code == 0, talked.output
-    assert talked.stderr.count("routed to") == 1  # the conversation stays there
+    for more in ([], ["--mix", "2"]):
+        talked = runner.invoke(app, ["chat", at, "--tokens", "4", *more], input="pond\nleaf\n")
+        assert talked.exit_code == 0, talked.output
+        assert talked.stderr.count("routed to") == 1  # the conversation stays there
+        assert ("%" in talked.stderr) == bool(more)  # the shares of those that are mixed
     measured = runner.invoke(app, ["evaluate", at, "--data", str(base / "text.txt")])
     assert measured.exit_code == 0, measured.output
     assert "bits per byte" in measured.output
-    refused = runner.invoke(app, ["generate", str(done[0].folder.of_path(0).path), "--mix", "2"])
-    assert refused.exit_code == 1
-    assert "--mix goes with a family" in refused.stderr
+    for command in ("generate", "chat"):
+        refused = runner.invoke(app, [command, str(done[0].folder.of_path(0).path), "--mix", "2"])
+        assert refused.exit_code == 1
+        assert "--mix goes with a family" in refused.stderr
     again = runner.invoke(app, ["train", "--resume", at, "--simulate"])
     assert again.exit_code == 0, again.output  # it is finished, and says what came of it
     assert "bits per byte of held-out text" in again.output

@@ -9,6 +9,7 @@ import typer
 
 from duckweed.cli.common.console import PlainConsole
 from duckweed.cli.common.errors import fail, plain_errors
+from duckweed.cli.common.families import Mix, only_of_families
 
 if TYPE_CHECKING:
     from duckweed.learn.model.talk import Talk
@@ -36,6 +37,7 @@ def chat(
     ] = 0.95,
     seed: Annotated[int, typer.Option(help="Another seed, other answers.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    mix: Mix = 1,
 ) -> None:
     """Talk with a model. It answers what you say line by line, and remembers the conversation; Ctrl-D ends it.
     From a pipe each line is a turn, and only the answers are printed."""
@@ -47,6 +49,8 @@ def chat(
     from duckweed.run.checked import plain
 
     family = families.find(run)
+    if not family:
+        only_of_families(mix)
     talk = None if family else _talk(run, device, seed, system)
 
     def write(text: str) -> None:
@@ -55,7 +59,7 @@ def chat(
 
     for line in _lines():
         if talk is None:  # a family: what is said first chooses the path
-            talk = _talk(run, device, seed, system, line)
+            talk = _talk(run, device, seed, system, line, mix)
         try:
             forgotten = talk.ask(line, tokens, temperature, write, top_p)
         except ValueError as error:  # what was said does not fit; the conversation goes on
@@ -68,8 +72,10 @@ def chat(
             console.print(f"(the first {forgotten} messages did not fit any more)", style="dim")
 
 
-def _talk(run: Path, device: str, seed: int, system: str, first: str | None = None) -> "Talk":
-    """A conversation with a model; first: what is said first to a family of paths."""
+def _talk(
+    run: Path, device: str, seed: int, system: str, first: str | None = None, mix: int = 1
+) -> "Talk":
+    """A conversation with a model; first: what is said first to a family of paths, of which `mix` are mixed."""
     from duckweed.family import folder as families
 
     said: list[str] = []
@@ -80,7 +86,7 @@ def _talk(run: Path, device: str, seed: int, system: str, first: str | None = No
         if family and first is not None:
             from duckweed.family import routing
 
-            talk = routing.talk(family, first, device, seed, system, said.append)
+            talk = routing.talk(family, first, device, seed, system, said.append, mix)
         else:
             talk = session.talk(run, device, seed, system)
     for text in said:

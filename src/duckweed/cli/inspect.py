@@ -12,6 +12,7 @@ from rich.text import Text
 from duckweed.cli.common import specified
 from duckweed.cli.common.console import PlainConsole
 from duckweed.cli.common.errors import fail, plain_errors
+from duckweed.cli.common.families import Mix, only_of_families
 from duckweed.cli.common.running import Plugins
 from duckweed.run.units import show_size
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from duckweed.ledger.leadership import Leadership
 
 console = PlainConsole()
-MIX = "Of a family: mix the N likeliest paths; N times the work and memory."
 Run = Annotated[Path, typer.Argument(help="A run: its folder, or its name under runs/.")]
 
 
@@ -159,7 +159,7 @@ def generate(
     ] = 0.95,
     seed: Annotated[int, typer.Option(help="Another seed, another text.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    mix: Annotated[int, typer.Option(metavar="N", help=MIX)] = 1,
+    mix: Mix = 1,
 ) -> None:
     """Let the model of a finished run, or of any folder in Hugging Face's format, go on with a text, which
     is shown as it is written. The same seed, the same text on the same machine. Of a family of paths the
@@ -211,7 +211,7 @@ def evaluate(
     limit: specified.Limit = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     plugin: Plugins = None,
-    mix: Annotated[int, typer.Option(metavar="N", help=MIX)] = 1,
+    mix: Mix = 1,
 ) -> None:
     """Bits per byte and perplexity on any text, of a finished run's model or of any folder in Hugging Face's
     format. Of a family of paths each sequence is routed, and measured behind the tokens that route it. With --tasks: the share of held-out problems that it solves with one answer and with several."""
@@ -275,12 +275,6 @@ def _evaluate_family(
 def routed_to(text: str) -> None:
     """Says which path was chosen, beside the text that a model writes."""
     PlainConsole(stderr=True).print(text, style="dim")
-
-
-def only_of_families(mix: int) -> None:
-    """A single model has nothing to mix."""
-    if mix != 1:
-        fail("--mix goes with a family of paths, and this is a single model")
 
 
 def _examine(

@@ -1,8 +1,9 @@
 """A finished family at work: a text is routed by its first tokens, and one path at a time is held in memory.
 
 What is shorter than the prefix is routed by the tokens that it has; without any it goes to the path whose bias
-is greatest, which is no better than chance. `mix` paths may be mixed, each with the share that the router gives it
-(the softmax of its scores, in nats, divided by TEMPERATURE).
+is greatest, which is no better than chance. `mix` paths may be mixed. Each begins with the share that the router gives it
+(the softmax of its scores, in nats, divided by TEMPERATURE), which grows with how well it has predicted the text since: the
+posterior of a Bayesian mixture (docs/paths-measured.md, "Mixing paths").
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from duckweed.learn.data import tokenizer as tokenizers
 from duckweed.learn.data.reading import DataError
 from duckweed.learn.data.router import UNIT, Router
 from duckweed.learn.device import choose, precision_for
-from duckweed.learn.model.generation import Mixed
+from duckweed.learn.model.generation import Mixture
 from duckweed.learn.model.given import model_in
 from duckweed.learn.model.network import Network
 from duckweed.learn.model.talk import Talk
@@ -84,21 +85,21 @@ def generate(
     where it was routed; else as `session.generate`. Raises FolderError, DataError, ModelError."""
     choice = route(folder, prompt, mix)
     say(choice.told())
-    models = [_model(folder, path) for path in choice.paths]
     place = choose(device)
-    mixed = None
-    if len(models) > 1:
-        others = [model_in(model).to(place).eval() for model in models[1:]]
-        mixed = Mixed(others, choice.shares)
-    return export.generate(models[0], prompt, tokens, temperature, seed, place, top_p, write, mixed)
+    model, mixture = _model(folder, choice.paths[0]), _mixture(folder, choice, place)
+    return export.generate(model, prompt, tokens, temperature, seed, place, top_p, write, mixture)
 
 
-def talk(folder: FamilyFolder, first: str, device: str, seed: int, system: str, say: Say) -> Talk:
-    """A conversation with the path of what is said first; it keeps that path to its end. Raises FolderError,
-    DataError, ModelError."""
-    choice = route(folder, first)
+def talk(
+    folder: FamilyFolder, first: str, device: str, seed: int, system: str, say: Say, mix: int = 1
+) -> Talk:
+    """A conversation with the path of what is said first, or with its `mix` likeliest; it keeps them to its end. Raises
+    FolderError, DataError, ModelError."""
+    choice = route(folder, first, mix)
     say(choice.told())
-    return Talk(_model(folder, choice.paths[0]), choose(device), seed, system)
+    place = choose(device)
+    model, mixture = _model(folder, choice.paths[0]), _mixture(folder, choice, place)
+    return Talk(model, place, seed, system, mixture)
 
 
 class Measured(NamedTuple):
@@ -142,13 +143,22 @@ def evaluate(
         say(f"measuring {len(rows):,} sequences with {name_of(path)}")
         network = Network(model_in(_model(folder, path)).to(place).eval(), place, dtype)
         nats[rows, ranks] = _nats(network, windows[rows], router.prefix, place)
-    with np.errstate(divide="ignore"):
-        mixed = -np.logaddexp.reduce(np.log(shares)[:, :, None] - nats, axis=1)
+    mixed = _posterior(shares, nats)
     loss = float(mixed.mean(dtype=np.float64))
     bits = bits_per_byte(loss, export.bytes_per_token(dataset))
     whole = Evaluation(loss, bits, mixed.size, dataset.manifest.held_out_bytes)
     counts = np.bincount(top[:, 0], minlength=router.count) / len(top)
     return Measured(whole, {name_of(path): float(x) for path, x in enumerate(counts) if x})
+
+
+def _posterior(shares: NDArray[np.float64], nats: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The loss of each token of windows under a mixture of paths, f64[N, n]. shares: of each path at first, [N, mix]; nats:
+    the losses under each, [N, mix, n]."""
+    with np.errstate(divide="ignore"):
+        weights = np.repeat(np.log(shares)[:, :, None], nats.shape[2], axis=2)
+    weights[:, :, 1:] -= np.cumsum(nats, axis=2, dtype=np.float64)[:, :, :-1]
+    weights -= np.logaddexp.reduce(weights, axis=1, keepdims=True)
+    return -np.logaddexp.reduce(weights - nats, axis=1)
 
 
 @torch.no_grad()
@@ -173,6 +183,13 @@ def _chosen(
     best = np.take_along_axis(scores, top, axis=1) / (UNIT * TEMPERATURE)
     weights = np.exp(best - best[:, :1])
     return top, weights / weights.sum(axis=1, keepdims=True)
+
+
+def _mixture(folder: FamilyFolder, choice: Choice, device: str) -> Mixture | None:
+    """The other models of a choice, on the device; None where it is one path. Raises FolderError, ModelError."""
+    models = [_model(folder, path) for path in choice.paths[1:]]
+    others = [model_in(model).to(device).eval() for model in models]
+    return Mixture(others, choice.shares, choice.seen) if others else None
 
 
 def _model(folder: FamilyFolder, path: int) -> Path:

@@ -9,7 +9,7 @@ from duckweed.learn.data.dataset import Dataset
 from duckweed.learn.data.reading import DataError
 from duckweed.learn.data.tokenizer import no_tokenizer
 from duckweed.learn.model import model as models
-from duckweed.learn.model.generation import TOP_P, Mixed, continued
+from duckweed.learn.model.generation import TOP_P, Mixture, continued
 from duckweed.learn.model.given import model_in
 from duckweed.ledger.entries import RoundEntry
 from duckweed.ledger.ledger import Ledger
@@ -99,11 +99,11 @@ def generate(
     device: str,
     top_p: float = TOP_P,
     write: Say | None = None,
-    mixed: Mixed | None = None,
+    mixture: Mixture | None = None,
 ) -> str:
     """The prompt continued by up to `tokens` tokens. temperature: 0 takes the likeliest each time; top_p:
     of the likeliest tokens, as many as have this probability together are drawn from; write: is given
-    the text, the prompt first, as it is written; mixed: with other models. Raises DataError, ModelError where the folder holds no
+    the text, the prompt first, as it is written; mixture: with other models. Raises DataError, ModelError where the folder holds no
     tokenizer or no whole model."""
     from transformers import AutoTokenizer
 
@@ -113,5 +113,5 @@ def generate(
         raise DataError(no_tokenizer(str(model), error)) from error
     network = model_in(model)
     return continued(
-        network, tokenizer, prompt, tokens, temperature, seed, device, top_p, write, mixed
+        network, tokenizer, prompt, tokens, temperature, seed, device, top_p, write, mixture
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.table import Table
@@ -34,6 +34,14 @@ if TYPE_CHECKING:
 
 console = PlainConsole()
 PORTS = (1 << 16) - 1  # the highest port
+MIX = "Of a family: mix the N likeliest paths; N times the work and memory."
+Mix = Annotated[int, typer.Option(metavar="N", help=MIX)]
+
+
+def only_of_families(mix: int) -> None:
+    """End the command where a single model is to be mixed: it has nothing to be mixed with."""
+    if mix != 1:
+        fail("--mix goes with a family of paths, and this is a single model")
 
 
 def check_ports(spec: RunSpec, first: int) -> None:

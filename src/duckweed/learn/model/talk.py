@@ -12,7 +12,7 @@ from duckweed.learn.data.chat import Conversation, Template
 from duckweed.learn.data.reading import DataError
 from duckweed.learn.data.tokenizer import no_tokenizer
 from duckweed.learn.device import seeded
-from duckweed.learn.model.generation import TOP_P, Written, drawn, keeps_the_past
+from duckweed.learn.model.generation import TOP_P, Mixture, Written, drawn, keeps_the_past, mixed
 from duckweed.learn.model.given import model_in
 
 Write = Callable[[str], None]
@@ -21,8 +21,16 @@ Write = Callable[[str], None]
 class Talk:
     """Asks a model, and keeps what was said. folder: in Hugging Face's format."""
 
-    def __init__(self, folder: Path, device: str, seed: int = 0, system: str = "") -> None:
-        """system: what the model is told before everything else. Raises DataError, ModelError."""
+    def __init__(
+        self,
+        folder: Path,
+        device: str,
+        seed: int = 0,
+        system: str = "",
+        mixture: Mixture | None = None,
+    ) -> None:
+        """system: what the model is told before everything else; mixture: models that answer with it. Raises DataError,
+        ModelError."""
         try:
             self._reader: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         except (OSError, ValueError) as error:
@@ -30,7 +38,7 @@ class Talk:
         self._tokenizer = tokenizers.load(folder)
         self._template = Template(self._tokenizer)
         self._network: Any = model_in(folder).to(device).eval()
-        self._device, self._seed = device, seed
+        self._device, self._seed, self._mixture = device, seed, mixture
         self._told: Conversation = [("system", system)] if system else []
         self.said: Conversation = []
         self._stops = self._template.stops(self._tokenizer)
@@ -56,6 +64,7 @@ class Talk:
                 self._network, place, tokens, temperature, self._tokenizer.end, top_p,
                 use_cache=self._past, eos_token_id=self._stops,
                 streamer=Written(self._reader, write, whole=False),
+                logits_processor=mixed(self._network, self._mixture, self._tokenizer.end),
             )  # fmt: skip
         answer = [x for x in out[0, len(ids) :].tolist() if x not in self._stops]
         self.said.append(("assistant", self._tokenizer.decode(answer)))
