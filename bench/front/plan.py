@@ -254,12 +254,32 @@ for rate in (0.0025, 0.0035, 0.005):
         prose=True,
     )
 
+# A peer that begins a round with what it could not send yet, and the sparser codes that this allows.
+OWN: dict[str, Any] = {"inner.residual": 0.4}
+for name, steps, guide, codes in (
+    ("h10-1.0", 10, 0.03, coded(1, 1.0, 1.5)),
+    ("h10-1.5", 10, 0.03, coded(1, 1.5, 1.95)),
+    ("h7-1.5-levels-3", 7, 0.03, coded(3, 1.5, 2.1)),
+):
+    for count in (1, 2, 4, 8):
+        for seed in (0, 1):
+            for end, own in (("", {}), ("-own", OWN)):
+                more = {"rounds.peers": count, "inner.guide": guide, "seed": seed}
+                changes = HALVES | codes | more | own
+                small(f"{name}-of-{count}{end}-s{seed}", constant(steps, 2 * TOTAL), changes)
+SPARSER: dict[str, Any] = SHIPPED | OWN | {"inner.guide": 0.02} | coded(3, 1.4, 2.0)
+for seed in (0, 1, 2):
+    cell(f"own-s{seed}", evenly(101, 2 * TOTAL), SPARSER | {"seed": seed})
+    cell(f"own-codes-as-before-s{seed}", evenly(70, 2 * TOTAL), TWO_LEVELS | OWN | {"seed": seed})
+    cell(f"before-s{seed}", evenly(70, 2 * TOTAL), TWO_LEVELS | {"seed": seed})
+
 WORDS = {
     "h20": "rounds of 20 steps",
     "saving-150-rate-0.01": "34 rounds, steps of 8 sequences",
     "saving-150-halves-rate-0.007": "34 rounds, steps of 4 sequences",
     "halves-51-rounds": "51 rounds, steps of 4 sequences",
-    "shipped": "70 rounds, weaker guide, two levels (as shipped)",
+    "shipped": "70 rounds, weaker guide, two levels",
+    "own": "101 rounds, begun with the residual (as shipped)",
     "ddp-rate-0.01": "data parallelism",
     "ddp-halves-rate-0.0035": "data parallelism, steps of 4 sequences",
 }
