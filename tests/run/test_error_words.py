@@ -5,8 +5,9 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
-from duckweed.run.error_words import words
+from duckweed.run.error_words import lost_device, out_of_memory, words
 
 PLACE = Path("here")
 FULL = os.strerror(errno.ENOSPC)
@@ -33,6 +34,33 @@ def test_an_allocation_that_failed_is_the_memory_of_this_machine(error):
     said = words(error, PLACE, "go on")
     assert "this machine ran out of memory" in said
     assert said.endswith("; then go on")
+
+
+FAILED = "CUDA error: unspecified launch failure"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError(f"{FAILED}\nCUDA kernel errors might be reported later, so"),
+        RuntimeError(f"{FAILED}\nCompile with TORCH_USE_CUDA_DSA"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+    ],
+)
+def test_a_device_that_failed_is_told_in_one_line_with_what_to_do(error):
+    said = words(error, PLACE, "go on")
+    assert said.startswith(f"the device failed ({str(error).splitlines()[0]}), ")
+    assert said.endswith("once the device answers again, go on")
+    assert "\n" not in said
+    assert lost_device(error)
+    assert not out_of_memory(error)
+
+
+def test_memory_of_a_device_that_ran_out_is_no_fault_of_it():
+    for said in ("CUDA error: out of memory", "CUDA out of memory. Tried to allocate 2 GiB"):
+        assert not lost_device(torch.AcceleratorError(said))
+        assert out_of_memory(torch.AcceleratorError(said))
+    assert not lost_device(ValueError(FAILED))
 
 
 def test_other_errors_say_what_they_say_and_a_fault_of_ours_its_kind():

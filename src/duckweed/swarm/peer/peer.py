@@ -463,9 +463,9 @@ class Peer:
 
 def _words(error: BaseException) -> str:
     """Why a peer leaves, for the coordinator to show."""
-    return (
-        "ended by hand" if isinstance(error, asyncio.CancelledError) else f"{error}" or repr(error)
-    )
+    if isinstance(error, asyncio.CancelledError):
+        return "ended by hand"
+    return f"{error}".partition("\n")[0] or repr(error)
 
 
 def _is_for(question: m.Contribute, task: m.Train, steps: int) -> bool:
