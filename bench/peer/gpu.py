@@ -1,8 +1,8 @@
 """duckweed on a graphics card: `python -m bench.peer.gpu [--seconds 450]`; `--small` tries the bench out on a CPU.
 
-steps     tokens/s, share of the card's peak (MFU) and peak memory of a training step: duckweed's own way, a plain
-          PyTorch loop on the same model, batches, precision, micro-batches and AdamW, the same loop with
-          torch.compile (its warm-up apart), and duckweed with states in main memory (--offload)
+steps     tokens/s, share of the card's peak (MFU) and peak memory of a training step: duckweed's own way, the
+          same with --compile, a plain PyTorch loop on the same model, batches, precision, micro-batches and AdamW, the
+          same loop with torch.compile (warm-ups apart), and duckweed with states in main memory (--offload)
 exchange  seconds from weights on the card to the bytes of a contribution, and from those of an update to weights
           on the card
 peers     tokens/s of one peer alone on the card and of eight that share it: real processes, real rounds
@@ -27,7 +27,7 @@ import msgspec
 
 RESULTS = Path(__file__).parents[1] / "results" / "gpu.json"
 VOCABULARY = 32_000
-WAYS = ("duckweed", "plain", "compiled", "offload")
+WAYS = ("duckweed", "duckweed compiled", "plain", "plain compiled", "offload")
 
 
 class Size(msgspec.Struct, frozen=True):
@@ -84,7 +84,7 @@ def task_of(size: Size) -> Any:
     return Made(VOCABULARY, size.batch, size.sequence)
 
 
-def ours(model: str, size: Size, device: str, offload: bool) -> Callable[[], None]:
+def ours(model: str, size: Size, device: str, way: str) -> Callable[[], None]:
     """What trains `size.steps` steps as a peer does."""
     from duckweed.learn.fit import Fit
     from duckweed.learn.learner import Part
@@ -92,7 +92,10 @@ def ours(model: str, size: Size, device: str, offload: bool) -> Callable[[], Non
 
     spec, config = prepared(model, size)
     one = SingleDevice(spec, config, task_of(size), device)
+    offload = way == "offload"
     one.fit([Fit(size.micro, checkpoint=offload, offload=offload)], lambda text: None)
+    if way == "duckweed compiled":
+        one.compile(lambda text: print(text, file=sys.stderr))
     weights = one.weights()
     return lambda: void(one.train(weights, Part(0, 0, size.steps)))
 
@@ -140,11 +143,11 @@ def steps(model: str, way: str, size: Size, device: str) -> dict[str, Any]:
     from duckweed.learn.model import model as models
 
     spec, config = prepared(model, size)
-    if way in ("plain", "compiled"):
-        work = plain(model, size, device, way == "compiled")
-    else:
-        work = ours(model, size, device, way == "offload")
     began = time.perf_counter()
+    if way.startswith("plain"):
+        work = plain(model, size, device, way == "plain compiled")
+    else:
+        work = ours(model, size, device, way)
     work()
     warm = time.perf_counter() - began
     seconds = min(timed(work, device) for _ in range(2))

@@ -37,7 +37,12 @@ register_optimizer("failing", Failing)
 
 @pytest.mark.slow
 def test_a_peer_whose_device_fails_says_so_in_one_line_and_the_others_train_its_block(tmp_path):
-    changes = {"inner.optimizer": "adamw", "rounds.count": 3, "inner.steps": 3, "rounds.patience": 60.0}
+    changes = {
+        "inner.optimizer": "adamw",
+        "rounds.count": 3,
+        "inner.steps": 3,
+        "rounds.patience": 60.0,
+    }
     text = toml.write(tiny.specification(tmp_path, changes))
     (tmp_path / "run.toml").write_text(text.replace('"adamw"', '"failing"'))
     (tmp_path / "failing.py").write_text(FAILING)
