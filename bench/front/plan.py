@@ -267,11 +267,14 @@ for name, steps, guide, codes in (
                 more = {"rounds.peers": count, "inner.guide": guide, "seed": seed}
                 changes = HALVES | codes | more | own
                 small(f"{name}-of-{count}{end}-s{seed}", constant(steps, 2 * TOTAL), changes)
-SPARSER: dict[str, Any] = SHIPPED | OWN | {"inner.guide": 0.02} | coded(3, 1.4, 2.0)
+SPARSER: dict[str, Any] = SHIPPED | OWN | {"inner.guide": 0.02} | coded(3, 1.5, 2.1)
 for seed in (0, 1, 2):
     cell(f"own-s{seed}", evenly(101, 2 * TOTAL), SPARSER | {"seed": seed})
-    cell(f"own-codes-as-before-s{seed}", evenly(70, 2 * TOTAL), TWO_LEVELS | OWN | {"seed": seed})
-    cell(f"before-s{seed}", evenly(70, 2 * TOTAL), TWO_LEVELS | {"seed": seed})
+    cell(f"own-two-levels-s{seed}", evenly(70, 2 * TOTAL), TWO_LEVELS | OWN | {"seed": seed})
+    # As shipped-*, on the machine of own-*, which rounds otherwise; likewise data parallelism at its best rate.
+    cell(f"again-s{seed}", evenly(70, 2 * TOTAL), TWO_LEVELS | {"seed": seed})
+    best = joined | {"inner.learning_rate": 0.0035, "seed": seed}
+    cell(f"ddp-again-s{seed}", [2 * TOTAL], best)
 
 WORDS = {
     "h20": "rounds of 20 steps",

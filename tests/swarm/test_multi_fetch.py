@@ -16,6 +16,7 @@ from duckweed.swarm.blobs import multi_fetch as room
 from duckweed.swarm.blobs import pieces
 from duckweed.swarm.blobs.multi_fetch import MultiFetch
 from duckweed.swarm.blobs.pieces import Parts
+from duckweed.swarm.peer.newest_state import tell
 
 DATA = random.Random(0).randbytes(20 * pieces.LEAST + 77)
 
@@ -204,6 +205,27 @@ def seconds(slow, holders=15, at=0.02, others_have=False):
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(all_of_it())
+
+
+def test_a_long_transfer_tells_how_far_it_is_and_how_long_the_rest_takes():
+    """In virtual time: 21 pieces, one in three seconds, the first after half a minute."""
+    said, parts = [], Parts(len(DATA), HASHES)
+
+    async def all_of_it():
+        telling = asyncio.create_task(tell(parts, said.append))
+        await asyncio.sleep(27.0)
+        for number in range(21):
+            await asyncio.sleep(3.0)
+            await parts.take(number, part(number))
+        await telling  # ends by itself
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(all_of_it())
+    assert said[:2] == ["fetching the state: 0% is here, nothing came so far"] * 2
+    assert said[3] == "fetching the state: 19% is here, about 2.8 min left"
+    assert [text.split("%")[0] for text in said[-2:]] == [
+        "fetching the state: 95", "fetching the state: 100"
+    ]  # fmt: skip
 
 
 async def waits(number):

@@ -22,6 +22,7 @@ POLL = 5.0  # after which a question is answered with "wait" if what it asks for
 PATIENCE = 20.0  # until an answer must begin; above POLL, since a coordinator may be merging
 RETRY = 1.0  # between attempts to reach a coordinator that went away; there is no end to them
 HINT = 20.0  # without an answer until the user is told what may be the cause
+FETCH_TOLD = 10.0  # between messages to the user about how far a long transfer is
 REMIND = 60.0  # between messages to the user about that
 SIBLINGS_CHECK = 0.05  # between two looks of a path's coordinator at what other paths have
 STATE_CHECK = 1.0  # between two looks of a coordinator at its own state, if nothing wakes it

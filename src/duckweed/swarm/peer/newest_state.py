@@ -1,16 +1,20 @@
 """The newest state that the run has agreed on, fetched from whoever has it."""
 
+import asyncio
 import contextlib
 from collections.abc import Callable
 
 import msgspec
 
+from duckweed.net import clock
 from duckweed.net.carrier import Endpoint
+from duckweed.net.timeouts import FETCH_TOLD
 from duckweed.net.transport import LinkError
 from duckweed.run import state as states
 from duckweed.run.folder import RunFolder
 from duckweed.run.layout import Layout
 from duckweed.run.state import State, StateError
+from duckweed.run.units import show_time
 from duckweed.swarm.blobs.multi_fetch import MultiFetch
 from duckweed.swarm.blobs.peer_links import COORDINATOR, Donor, PeerLinks
 from duckweed.swarm.blobs.pieces import Parts
@@ -127,9 +131,11 @@ async def _download(
     first = [n % len(donors) for n in range(len(parts.hashes))]
     if not parts.whole:
         work = MultiFetch(parts, [x.ask for x in donors], first)
+        telling = asyncio.create_task(tell(parts, say))
         try:
             await work.run()
         finally:
+            telling.cancel()
             links.distrust(donors[n].key for n in work.liars if donors[n].key != COORDINATOR)
     try:
         state = states.load(part, layout)
@@ -142,3 +148,14 @@ async def _download(
         ) from error
     part.replace(path)
     return state
+
+
+async def tell(parts: Parts, say: Say) -> None:
+    """Say now and then how much of a long transfer is here, and how long the rest will take, until it is cancelled."""
+    began, first = clock.now(), len(parts.here)
+    while not parts.whole:
+        await asyncio.sleep(FETCH_TOLD)
+        here, passed = len(parts.here), clock.now() - began
+        left = (len(parts.hashes) - here) * passed / max(1, here - first)
+        how = f"about {show_time(left)} left" if here > first else "nothing came so far"
+        say(f"fetching the state: {here / len(parts.hashes):.0%} is here, {how}")
