@@ -1,6 +1,7 @@
 """How the inner steps of a run are divided into rounds."""
 
 import pytest
+from msgspec import UNSET
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -68,17 +69,19 @@ def test_who_has_no_specification_is_guided_less_the_shorter_rounds_are():
     assert start({"inner.guide": 0.2}).inner.guide == 0.2
 
 
-def test_who_has_no_specification_has_finer_codes_where_the_integer_wire_goes_between_friends():
-    levels = [start(changes).wire.levels for changes in ({}, {"members.join": "open"})]
-    assert levels == [2, 1]
+def test_who_has_no_specification_has_other_codes_where_the_integer_wire_goes_between_friends():
+    """And begins its rounds with what it could not send."""
+    both = [start(changes) for changes in ({}, {"members.join": "open"}, {"wire.kind": "dense"})]
+    assert [spec.wire.levels for spec in both[:2]] == [3, 1]
+    assert [spec.inner.residual for spec in both] == [0.4, UNSET, UNSET]
     assert start({"wire.levels": 7}).wire.levels == 7
     assert start({"wire.kind": "dense"}).wire == override(RunSpec(), {"wire.kind": "dense"}).wire
 
 
 def test_who_has_no_specification_has_a_budget_unless_rounds_are_named():
-    assert start({}).schedule == Schedule(520, 70)
+    assert start({}).schedule == Schedule(520, 102)
     assert start({"rounds.peers": 2}).rounds.saving == BUDGET["rounds.saving"]
-    assert start({"rounds.saving": 600.0}).schedule == Schedule(520, 17)
+    assert start({"rounds.saving": 600.0}).schedule == Schedule(520, 28)
     assert start({"rounds.count": 5}).schedule == Schedule(200, 5)
     assert start({"inner.steps": 5}).schedule == Schedule(65, 13)
     assert start({"task.kind": "reinforce"}).schedule == Schedule(260, 51)
