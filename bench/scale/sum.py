@@ -94,9 +94,9 @@ def measure(folder: Path) -> dict[str, float]:
     }
 
 
-def memory() -> float:
-    """The most memory that this process has had, in MB. (getrusage would count its parent's too.)"""
-    status = Path("/proc/self/status").read_text("ascii")
+def memory(pid: int | str = "self") -> float:
+    """The most memory that a process has had, in MB. (getrusage would count its parent's too.)"""
+    status = Path(f"/proc/{pid}/status").read_text("ascii")
     return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
 
 

@@ -21,6 +21,7 @@ from duckweed.plan.search import (
     only,
     search,
 )
+from duckweed.run.defaults import BUDGET
 from duckweed.run.registry import WIRES
 from duckweed.run.schedule import WORTH, Schedule, within
 from duckweed.run.spec import DEFAULT_WIRE
@@ -60,7 +61,7 @@ def check(saving: float) -> float:
     if not 1 <= saving <= MOST:
         raise PlanError(
             f"--saving {saving:g}: say how many times fewer bytes a machine is to send than with bf16 data "
-            f"parallelism, between 1 and {MOST:,.0f}; `duckweed train` has 300"
+            f"parallelism, between 1 and {MOST:,.0f}; `duckweed train` has {BUDGET['rounds.saving']:g}"
         )
     return saving
 
