@@ -1,9 +1,9 @@
 """How the inner steps of a run are divided into rounds."""
 
 import pytest
-from msgspec import UNSET
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import UNSET
 
 from duckweed.run.defaults import BUDGET, start
 from duckweed.run.schedule import Schedule, within
