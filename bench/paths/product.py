@@ -25,7 +25,10 @@ from duckweed.run.folder import Destination, RunFolder
 from duckweed.run.spec import RunSpec, override
 
 FORMS = ("trunk", "none", "dense")
-CASES = (1, 0), (1, 1), (3, 0)  # wire.levels, seed
+OWN = 0.4  # inner.residual, of peers that begin a round with what they could not send
+CASES = (  # wire.levels, seed, whether peers begin so
+    (1, 0, False), (1, 1, False), (3, 0, False), (1, 0, True), (1, 1, True),
+)  # fmt: skip
 GUIDE = 0.04  # that rounds of ten steps want
 SIZE = 1_000_000  # bytes of each domain
 
@@ -33,19 +36,24 @@ SIZE = 1_000_000  # bytes of each domain
 def missing(found: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """The cells that have no record yet, each trained as it is asked for: name and record."""
     shape, batch, rounds = plan.SIZES["0.3M"]
-    for (levels, seed), form in itertools.product(CASES, FORMS):
-        name = f"{form}-levels{levels}-seed{seed}"
+    for (levels, seed, own), form in itertools.product(CASES, FORMS):
+        name = named(form, levels, seed, own)
         if name not in found:
             print(name, flush=True)
             rate = plan.TUNED[form]
             cell = Cell(form, rate, rounds, shape=shape, batch=batch, seed=seed, guide=GUIDE)
-            yield name, measured(form, cell, levels)
+            yield name, measured(form, cell, levels, own)
 
 
-def measured(form: str, cell: Cell, levels: int) -> dict[str, Any]:
+def named(form: str, levels: int, seed: int, own: bool) -> str:
+    return f"{form}-levels{levels}-seed{seed}" + "-own" * own
+
+
+def measured(form: str, cell: Cell, levels: int, own: bool) -> dict[str, Any]:
     """Bits per byte behind the prefix, of held-out text of all domains. cell: what is trained, of that form; levels: of the
-    wire."""
-    spec = override(_specification(cell), {"wire.levels": levels})
+    wire; own: whether peers begin a round with what they could not send."""
+    begin = {"inner.residual": OWN} if own else {}
+    spec = override(_specification(cell), {"wire.levels": levels} | begin)
     with tempfile.TemporaryDirectory() as place:
         if form == "dense":
             bits, runs = _dense(spec, Path(place))
@@ -58,6 +66,7 @@ def measured(form: str, cell: Cell, levels: int) -> dict[str, Any]:
         "rate": cell.rate,
         "levels": levels,
         "seed": cell.seed,
+        "own": own,
         "bits_per_byte": round(bits, 4),
         "contribution_bytes": bytes_up,
         "update_bytes": bytes_down,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.paths import plan
+from bench.paths.product import named
 
 RESULTS = Path(__file__).parents[1] / "results" / "paths"
 DOCUMENT = Path(__file__).parents[2] / "docs" / "paths-measured.md"
@@ -343,19 +344,26 @@ def churn(found: dict[str, Record]) -> list[str]:
 
 def product(found: dict[str, Record]) -> list[str]:
     told = found.get("product", {})
-    cases = sorted({(one["levels"], one["seed"]) for one in told.values()})
+    cases = sorted({(one.get("own", False), one["levels"], one["seed"]) for one in told.values()})
     lines = head(
-        "levels", "seed", *NAMES.values(), "a contribution, up", "the updates of a round, down"
+        "levels",
+        "seed",
+        "begun with the residual",
+        *NAMES.values(),
+        "a contribution, up",
+        "the updates of a round, down",
     )
-    for levels, seed in cases:
-        cells = [told.get(f"{form}-levels{levels}-seed{seed}") for form in NAMES]
+    for own, levels, seed in cases:
+        cells = [told.get(named(form, levels, seed, own)) for form in NAMES]
         sizes = (
             ", ".join(f"{one[what] / 1e3:,.0f}" for one in cells if one)
             for what in ("contribution_bytes", "update_bytes")
         )
         dense, *others = cells
         shown = bits(dense), *(against(one, dense) for one in others)
-        lines.append(row(levels, seed, *shown, *(f"{size} kB" for size in sizes)))
+        lines.append(
+            row(levels, seed, "yes" if own else "no", *shown, *(f"{size} kB" for size in sizes))
+        )
     return lines
 
 
