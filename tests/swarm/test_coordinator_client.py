@@ -142,3 +142,74 @@ def test_when_nobody_answers_for_a_while_it_says_once_what_is_likely(monkeypatch
         asking.cancel()
 
     play(scene)
+
+
+def test_a_sign_of_life_that_is_not_answered_gives_the_connection_up_and_others_dial_again(
+    monkeypatch,
+):
+    """The coordinator is killed, as far as its peer can see, while it owes an answer; the next one has its address."""
+    monkeypatch.setattr(room, "PING_ANSWER", 0.5)
+    monkeypatch.setattr(room, "BEAT", 0.1)
+
+    async def scene(endpoint):
+        answers = {m.Join: WELCOME, m.Progress: m.Ack(), m.Next: m.Wait("for others")}
+        async with machine(b"l", answers) as leader:
+            said, silent = [], asyncio.Event()
+            client = client_of(endpoint, leader, said)
+            await client.join()
+            first = client._client
+            asked, hangs = first.ask, asyncio.get_running_loop().create_future()
+
+            async def hung(question, *rest, **more):
+                if silent.is_set():
+                    await asyncio.wait({hangs}, timeout=more["patience"])
+                    raise LinkError("no answer in time")
+                return await asked(question, *rest, **more)
+
+            first.ask, close = hung, first.close
+            first.close = lambda: (hangs.done() or hangs.set_result(None), close())
+            beating = asyncio.create_task(client.beat(lambda: m.Progress("training", 0)))
+            await asyncio.sleep(0.3)
+            assert m.Progress in leader.asked
+            silent.set()
+            began = asyncio.get_running_loop().time()
+            answer, _ = await client.ask(m.Next(0, "ab" * 32, False))
+            assert answer == m.Wait("for others")
+            assert asyncio.get_running_loop().time() - began < 10  # its own patience is 20 seconds
+            assert leader.asked.count(m.Join) == 2
+            assert "does not answer (no answer in time); trying again" in said[0]
+            beating.cancel()
+            client.close()
+
+    play(scene)
+
+
+def test_while_a_large_body_is_on_its_way_a_late_sign_of_life_breaks_nothing(monkeypatch):
+    monkeypatch.setattr(room, "PING_ANSWER", 0.1)
+    monkeypatch.setattr(room, "BEAT", 0.05)
+
+    async def scene(endpoint):
+        async with machine(b"l", {m.Join: WELCOME, m.Contribute: m.Ack()}) as leader:
+            client = client_of(endpoint, leader, said := [])
+            await client.join()
+            first = client._client
+
+            async def slow(question, *rest, **more):
+                if isinstance(question, m.Progress):
+                    await asyncio.sleep(more["patience"])
+                    raise LinkError("no answer in time")
+                await asyncio.sleep(1.0)
+                return m.Ack(), b""
+
+            first.ask = slow
+            beating = asyncio.create_task(client.beat(lambda: m.Progress("sending", 0)))
+            await client.ask(m.Fetch("ab" * 32), b"x" * (room.LARGE + 1))
+            assert client._client is first
+            assert said == []
+            await asyncio.sleep(
+                0.5
+            )  # and once it has come, the connection is given up as any other
+            assert client._client is None
+            beating.cancel()
+
+    play(scene)

@@ -5,7 +5,7 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from duckweed.net import clock
@@ -18,6 +18,7 @@ from duckweed.net.timeouts import (
     HINT,
     IN_TOUCH,
     PATIENCE,
+    PING_ANSWER,
     REMIND,
     RETRY,
     SLOWEST,
@@ -33,6 +34,9 @@ from duckweed.swarm.protocol.client import (
 from duckweed.swarm.protocol.errors import PeerStopped
 
 log = logging.getLogger(__name__)
+
+LARGE = 1 << 20
+"""Bytes of a body that take a slow link so long that a sign of life may be late."""
 
 
 class Leaders(Protocol):
@@ -116,6 +120,8 @@ class CoordinatorClient:
         self._writes = writes
         self._joined = False
         self._client: Client | None = None
+        self._large = 0  # questions with large bodies that wait for their answers
+        self._gone = ""  # why the last connection was given up, where a sign of life has shown it
         self._to = ""  # key of the machine at the other end
         self._dialling = asyncio.Lock()
         self._looked = clock.now()  # when another leader was last looked for
@@ -168,9 +174,10 @@ class CoordinatorClient:
         while True:
             try:
                 client = await self._connected()
-                answer, blob = await client.ask(
-                    question, body, body_limit=body_limit, patience=PATIENCE
-                )
+                with self._moving(max(len(body), body_limit)):
+                    answer, blob = await client.ask(
+                        question, body, body_limit=body_limit, patience=PATIENCE
+                    )
                 if isinstance(answer, m.Wait):
                     await self._doubt_leader()
                 return answer, blob
@@ -183,7 +190,8 @@ class CoordinatorClient:
             except AnswerError as error:
                 raise PeerStopped(f"the coordinator is at fault: {error}") from error
             except LinkError as error:
-                log.info("the coordinator does not answer %s: %s", type(question).__name__, error)
+                why, self._gone = self._gone or f"{error}", ""
+                log.info("the coordinator does not answer %s: %s", type(question).__name__, why)
                 self.close()
                 await self._look_for_leader()
                 now = clock.now()
@@ -192,7 +200,7 @@ class CoordinatorClient:
                     raise
                 if not told or now - told > REMIND:
                     gone = f" for {now - away_since:.0f} s" if told else ""
-                    self.say(f"the coordinator does not answer{gone} ({error}); trying again")
+                    self.say(f"the coordinator does not answer{gone} ({why}); trying again")
                     told = now
                 if not hinted and now - away_since >= HINT:
                     hinted = True
@@ -200,6 +208,16 @@ class CoordinatorClient:
                 if self._aside() != aside:
                     self.say(aside := self._aside())
                 await asyncio.sleep(RETRY)
+
+    @contextlib.contextmanager
+    def _moving(self, size: int) -> Iterator[None]:
+        """Inside, a body of so many bytes may be on its way."""
+        large = size > LARGE
+        self._large += large
+        try:
+            yield
+        finally:
+            self._large -= large
 
     async def ask_once(
         self, question: m.Question[A], body_limit: int = 0, body: bytes = b""
@@ -210,21 +228,30 @@ class CoordinatorClient:
         return await self._client.ask(question, body, body_limit=body_limit, patience=PATIENCE)
 
     async def beat(self, progress: Callable[[], m.Progress]) -> None:
-        """Give signs of life, apart from all other questions, as often as the coordinator wants them."""
+        """Give signs of life, apart from all other questions, as often as the coordinator wants them. They are answered at
+        once, so that they are the first to show that it is gone: then the connection is given up, and who waits for another
+        answer dials again. So peers meet a coordinator that was started again at once, and not after their patience. While a large
+        body is on its way a sign of life may be late, and the connection is left to those who move it."""
         pause, looked = BEAT, clock.now()
         while True:
             await asyncio.sleep(pause)
-            if not self._client:
+            client = self._client
+            if not client:
                 continue
             try:
-                ack, _ = await self._client.ask(progress(), patience=PATIENCE)
+                ack, _ = await client.ask(progress(), patience=PING_ANSWER)
                 pause = _wanted(ack) or pause
                 if clock.now() - looked > AROUND and self._client:
                     if await self._look_around(self._client) and self._joined:
                         await self._client.ask(self._join())
                     looked = clock.now()
+            except AnswerError as error:
+                log.debug("a sign of life was not taken: %s", error)
             except LinkError as error:
                 log.debug("a sign of life was not heard: %s", error)
+                if client is self._client and not self._large:
+                    self._gone = f"{error}"
+                    self.close()
 
     async def _connected(self) -> Client:
         async with self._dialling:
@@ -239,7 +266,7 @@ class CoordinatorClient:
                     client.close()
                     raise
                 log.info("connected to the coordinator %s", self.leaders.name(key))
-                self._client, self._to = client, key
+                self._client, self._to, self._gone = client, key, ""
             return self._client
 
     async def _begin(self, client: Client, key: str) -> None:
