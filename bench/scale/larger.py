@@ -36,6 +36,7 @@ steps = {steps}
 batch = 4
 warmup = 2
 precision = "fp32"
+learning_rate = 0.002
 
 [rounds]
 count = {rounds}
