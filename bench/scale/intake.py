@@ -16,6 +16,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -139,11 +140,15 @@ def measure(count: int, millions: int, rule: str, turn: float, threads: int) -> 
                 for event in map(events.decode, coordinator.stdout)
                 if isinstance(event, Serving)
             )
+            # What it tells is read on, or it would wait for its reader.
+            threading.Thread(target=coordinator.stdout.read, daemon=True).start()
             port = serving.bound[0].rpartition(":")[2]
             where = serving.id, [f"127.0.0.1:{port}"], folder.read_secret()
-            seconds = asyncio.run(play(peers, where))
-            most, spent = memory(coordinator.pid), thousand.processor(coordinator.pid)
-            coordinator.kill()
+            try:
+                seconds = asyncio.run(play(peers, where))
+                most, spent = memory(coordinator.pid), thousand.processor(coordinator.pid)
+            finally:
+                coordinator.kill()
         closed = peers[0].closed
         assert len(closed.accepted) == count, closed.rejected
         assert closed.update
