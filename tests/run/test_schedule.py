@@ -81,7 +81,7 @@ def test_who_has_no_specification_has_other_codes_where_the_integer_wire_goes_be
 def test_who_has_no_specification_has_a_budget_unless_rounds_are_named():
     assert start({}).schedule == Schedule(520, 102)
     assert start({"rounds.peers": 2}).rounds.saving == BUDGET["rounds.saving"]
-    assert start({"rounds.saving": 600.0}).schedule == Schedule(520, 28)
+    assert start({"rounds.saving": 600.0}).schedule == Schedule(520, 29)
     assert start({"rounds.count": 5}).schedule == Schedule(200, 5)
     assert start({"inner.steps": 5}).schedule == Schedule(65, 13)
     assert start({"task.kind": "reinforce"}).schedule == Schedule(260, 51)
